@@ -1,0 +1,67 @@
+//! What a listed source or prefix is worth: a ban with an end, or an allowance.
+
+/// A ban that ends only by hand.
+pub const FOREVER: u64 = u64::MAX;
+
+/// A ban as it lies in the maps, for exact sources.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// Nanoseconds of `CLOCK_MONOTONIC` at which the ban ends; the first instant at which packets pass again.
+    pub until: u64,
+}
+
+impl Ban {
+    /// Whether the ban holds at `now`.
+    #[inline(always)]
+    pub const fn holds(&self, now: u64) -> bool {
+        now < self.until
+    }
+}
+
+/// What a prefix is listed as. Numbers are part of the map layout.
+pub mod class {
+    /// Packets pass, whatever else is listed for an address inside, unless a longer prefix says otherwise.
+    pub const ALLOW: u32 = 1;
+    /// Packets are dropped until the entry's end.
+    pub const BAN: u32 = 2;
+}
+
+/// The value in the prefix tries. The longest prefix decides; who writes the tries makes sure that this is right.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// One of [`class`].
+    pub class: u32,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: u32,
+    /// As in [`Ban::until`]; unused for allowances.
+    pub until: u64,
+}
+
+impl Listing {
+    /// An allowance.
+    pub const ALLOWED: Self = Self { class: class::ALLOW, reserved: 0, until: FOREVER };
+
+    /// A ban until `until`.
+    pub const fn banned(until: u64) -> Self {
+        Self { class: class::BAN, reserved: 0, until }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn expiry_is_exact(until in 1u64.., delta in 0u64..1_000_000) {
+            let ban = Ban { until };
+            prop_assert!(ban.holds(until - 1));
+            prop_assert!(!ban.holds(until));
+            prop_assert!(!ban.holds(until.saturating_add(delta)));
+            prop_assert!(ban.holds((until - 1).saturating_sub(delta)));
+        }
+    }
+}

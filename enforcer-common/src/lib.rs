@@ -1,0 +1,13 @@
+//! The contract between kernel and user space, and every decision about a packet.
+//!
+//! The XDP program, the daemon and the tests call the same functions. Everything here is pure: time and tables
+//! are arguments, nothing allocates, logs or reads a clock.
+#![cfg_attr(not(test), no_std)]
+
+pub mod ban;
+pub mod gcra;
+pub mod limiter;
+pub mod maps;
+pub mod reason;
+pub mod settings;
+pub mod source;

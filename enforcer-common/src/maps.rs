@@ -1,0 +1,38 @@
+//! Names of the maps, as the object declares and the loader asks for them.
+
+/// One [`crate::settings::Settings`]. Written by the daemon.
+pub const SETTINGS: &str = "SETTINGS";
+/// `SourceKey -> Ban`. Written by the daemon.
+pub const BANS: &str = "BANS";
+/// IPv4 prefix -> `Listing`. Written by the daemon.
+pub const LISTED_V4: &str = "LISTED_V4";
+/// IPv6 prefix -> `Listing`. Written by the daemon.
+pub const LISTED_V6: &str = "LISTED_V6";
+/// Limiter buckets, one table per limit. Written by the program.
+pub const LIMITERS: [&str; 3] = ["LIMIT_PACKETS", "LIMIT_CONNS", "LIMIT_HELLOS"];
+/// Per CPU and reason: packets and bytes. Written by the program.
+pub const COUNTERS: &str = "COUNTERS";
+
+/// A counter: packets and bytes of one reason on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of whole frames.
+    pub bytes: u64,
+}
+
+#[cfg(feature = "pod")]
+mod pod {
+    #![allow(unsafe_code, reason = "Pod promises what repr(C) integers without padding fulfil")]
+
+    // SAFETY: repr(C), integers only, no padding, any bit pattern is valid.
+    unsafe impl aya::Pod for super::Counter {}
+    // SAFETY: as above; the size is asserted beside the type.
+    unsafe impl aya::Pod for crate::settings::Settings {}
+    // SAFETY: repr(C) of one integer.
+    unsafe impl aya::Pod for crate::ban::Ban {}
+    // SAFETY: repr(C), integers only, the padding is an explicit field.
+    unsafe impl aya::Pod for crate::ban::Listing {}
+}

@@ -1,0 +1,115 @@
+//! Why a packet passed or was dropped. Numbers index the counter map and appear in captures: they are never reused.
+
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $label:literal;)+ }) => {
+        $(#[$meta])*
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[doc = $doc])+ $variant = $number,)+ }
+
+        impl $name {
+            /// Every reason, by number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The stable name in metrics, logs and command output.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+
+            /// One sentence for people.
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+
+            /// The index of its counter.
+            #[inline(always)]
+            pub const fn number(self) -> u32 { self as u32 }
+        }
+    };
+}
+
+/// Counters in the map: room for reasons to come without a new layout.
+pub const COUNTERS: u32 = 128;
+
+reasons! {
+    /// Why a packet passed: 0 to 63.
+    PassReason {
+        /// The daemon has not written settings that this program understands: nothing is judged (fails open, counted).
+        NoSettings = 0, "no_settings";
+        /// ARP, LACP, LLDP or EAPOL: the link itself needs it.
+        LinkControl = 1, "link_control";
+        /// Neither IPv4 nor IPv6.
+        NotIp = 2, "not_ip";
+        /// IPv6 neighbour discovery from this link (hop limit 255).
+        NeighbourDiscovery = 3, "neighbour_discovery";
+        /// The source is on the allow list.
+        Allowed = 4, "allowed";
+        /// Would have been dropped, but goes to a management port.
+        Management = 5, "management";
+        /// A later fragment: its ports are in the first one.
+        Fragment = 6, "fragment";
+        /// Within the source's limits, no hello to look at.
+        Clean = 7, "clean";
+        /// A ClientHello that offers an acceptable version.
+        HelloAccepted = 8, "hello_accepted";
+        /// A ClientHello that goes on in a later segment or record: the daemon judges it.
+        HelloIncomplete = 9, "hello_incomplete";
+    }
+}
+
+reasons! {
+    /// Why a packet was dropped: 64 to 127.
+    DropReason {
+        /// The frame ends inside a header.
+        Truncated = 64, "truncated";
+        /// More than two VLAN tags.
+        VlanDepth = 65, "vlan_depth";
+        /// An IPv4 header that contradicts itself or the frame.
+        MalformedIpv4 = 66, "malformed_ipv4";
+        /// An IPv6 header that contradicts itself or the frame.
+        MalformedIpv6 = 67, "malformed_ipv6";
+        /// More IPv6 extension headers than are followed.
+        ExtensionDepth = 68, "extension_depth";
+        /// A TCP header that contradicts itself or the packet.
+        MalformedTcp = 69, "malformed_tcp";
+        /// A UDP header that contradicts itself or the packet.
+        MalformedUdp = 70, "malformed_udp";
+        /// The source is banned.
+        Banned = 71, "banned";
+        /// The source lies in a banned prefix.
+        BannedPrefix = 72, "banned_prefix";
+        /// A TCP fragment for a protected port, or one that would hide TCP ports.
+        TcpFragment = 73, "tcp_fragment";
+        /// More packets than the source may send.
+        PacketLimit = 74, "packet_limit";
+        /// More new connections (SYN) than the source may open.
+        ConnectionLimit = 75, "connection_limit";
+        /// More ClientHellos than the source may send.
+        HelloLimit = 76, "hello_limit";
+        /// The limiter had no slot for the source, and the configuration says `when_full = "drop"`.
+        LimiterFull = 77, "limiter_full";
+        /// A ClientHello that offers no acceptable version.
+        TlsVersion = 78, "tls_version";
+        /// A TLS record or ClientHello that contradicts itself.
+        MalformedHello = 79, "malformed_hello";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn numbers_and_labels_are_unique_and_in_range() {
+        let mut labels = HashSet::new();
+        let mut numbers = HashSet::new();
+        for reason in PassReason::ALL {
+            assert!(reason.number() < 64 && numbers.insert(reason.number()) && labels.insert(reason.label()));
+        }
+        for reason in DropReason::ALL {
+            assert!((64..COUNTERS).contains(&reason.number()));
+            assert!(numbers.insert(reason.number()) && labels.insert(reason.label()));
+        }
+    }
+}

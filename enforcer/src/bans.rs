@@ -1,0 +1,42 @@
+//! Offences in, bans out.
+//!
+//! Whoever refuses a client reports it here without waiting; one task owns the ledger, decides, and is the only
+//! writer of the kernel's lists.
+
+use std::net::IpAddr;
+
+use prometheus::IntCounter;
+use tokio::sync::mpsc;
+
+use crate::denial::Denial;
+
+/// A client did something that counts against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offence {
+    /// Where it came from.
+    pub source: IpAddr,
+    /// What it did.
+    pub denial: Denial,
+}
+
+/// The sending end for the request path: bounded, never waits, counts what it loses.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    offences: mpsc::Sender<Offence>,
+    lost: IntCounter,
+}
+
+impl Reporter {
+    /// A reporter and the end that the ban task reads. `lost` counts offences that found the queue full.
+    pub fn new(capacity: usize, lost: IntCounter) -> (Self, mpsc::Receiver<Offence>) {
+        let (offences, receiver) = mpsc::channel(capacity);
+        (Self { offences, lost }, receiver)
+    }
+
+    /// Reports an offence; denials without weight are ignored.
+    pub fn report(&self, source: IpAddr, denial: Denial) {
+        if denial.weight() > 0 && self.offences.try_send(Offence { source, denial }).is_err() {
+            self.lost.inc();
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The only place that reads a clock. Everything else takes the time as an argument.
+#![allow(clippy::disallowed_methods, reason = "this is clock.rs")]
+
+use std::time::{Instant, SystemTime};
+
+/// Nanoseconds of `CLOCK_MONOTONIC`: what `bpf_ktime_get_ns` and its coarse sibling count, so that the ends of bans mean the same
+/// to the daemon and to the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KernelTime(pub u64);
+
+impl KernelTime {
+    /// The time `seconds` later; saturates at "forever".
+    pub const fn plus_seconds(self, seconds: u64) -> Self {
+        Self(self.0.saturating_add(seconds.saturating_mul(1_000_000_000)))
+    }
+
+    /// Whole seconds until `self`, rounded up; 0 once it has passed.
+    pub const fn seconds_from(self, now: Self) -> u64 {
+        self.0.saturating_sub(now.0).div_ceil(1_000_000_000)
+    }
+}
+
+/// `CLOCK_MONOTONIC` now.
+pub fn kernel_now() -> KernelTime {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map(|t| {
+            KernelTime((t.tv_sec() as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec() as u64))
+        })
+        .unwrap_or(KernelTime(0))
+}
+
+/// A monotonic instant, for durations inside the daemon.
+pub fn instant_now() -> Instant {
+    Instant::now()
+}
+
+/// Wall-clock time, for token claims and for people.
+pub fn system_now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Whole seconds since 1970-01-01T00:00:00Z; 0 for a clock before that.
+pub fn unix_now() -> u64 {
+    system_now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}

@@ -1,0 +1,262 @@
+//! The validated configuration: what the daemon was told to be, with every default filled in.
+//!
+//! `File` (what stands in the TOML) becomes `Config` in one step that reports every error at once; nothing
+//! downstream validates again. `Config` imports nothing of the daemon: policy and settings are made from it elsewhere.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::prefix::Prefix;
+
+/// Everything that a configuration file says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[kernel]`
+    pub kernel: Kernel,
+    /// `[[listener]]`, at least one.
+    pub listeners: Vec<Listener>,
+    /// `[upstream.NAME]`
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// `[token.NAME]`
+    pub tokens: BTreeMap<String, Token>,
+    /// `[[route]]`, in the order of the file. The longest matching path wins.
+    pub routes: Vec<Route>,
+    /// `[http]`
+    pub http: Http,
+    /// `[bans]`
+    pub bans: Bans,
+    /// `[metrics]`
+    pub metrics: Metrics,
+    /// `[control]`
+    pub control: Control,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// Where and how packets are judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kernel {
+    /// `mode`, default `native`.
+    pub mode: Mode,
+    /// `interfaces`; empty only with `mode = "off"`.
+    pub interfaces: Vec<String>,
+    /// `allow`: sources that no ban and no limit stops. Default: none.
+    pub allow: Vec<Prefix>,
+    /// `management_ports`: TCP ports that stay reachable for banned and limited sources. Default `[22]`, at most 8.
+    pub management_ports: Vec<u16>,
+    /// `protected_ports`: TCP ports whose ClientHellos are judged. Default: the listeners' ports. At most 16.
+    pub protected_ports: Vec<u16>,
+    /// `ipv6_prefix`: bits of an IPv6 address that make a source, 32 to 64. Default 64.
+    pub ipv6_prefix: u8,
+    /// `minimum_tls`: `"1.2"` (default) or `"1.3"`.
+    pub minimum_tls: TlsVersion,
+    /// `[kernel.limits]`
+    pub limits: KernelLimits,
+    /// `log`: forward the program's diagnostics to the daemon's log. Default false.
+    pub log: bool,
+}
+
+/// How the program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// `native`: in the driver, or the daemon does not start.
+    Native,
+    /// `native-or-generic`: in the driver if it can, else in the generic hook; `status` says which.
+    NativeOrGeneric,
+    /// `generic`: after the kernel has made its buffer; slow, but works on every interface.
+    Generic,
+    /// `off`: no packet is judged; bans are decided and listed, but nothing enforces them. For development.
+    Off,
+}
+
+/// TLS versions that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// `"1.2"`, RFC 5246.
+    Tls12,
+    /// `"1.3"`, RFC 8446.
+    Tls13,
+}
+
+/// Limits per source, before the TCP stack. `rate = "off"` switches one off.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelLimits {
+    /// `packets`, default 50,000/s with a burst of 100,000.
+    pub packets: Option<RateLimit>,
+    /// `connections` (SYN), default 200/s with a burst of 1,000.
+    pub connections: Option<RateLimit>,
+    /// `hellos` (ClientHello), default 200/s with a burst of 1,000.
+    pub hellos: Option<RateLimit>,
+    /// `when_full`: `"drop"` (default, fails closed) or `"pass"` (fails open).
+    pub when_full: WhenFull,
+    /// `max_sources`: slots per limit, rounded up to a power of two, 1,024 to 16,777,216. Default 262,144.
+    pub max_sources: u32,
+}
+
+/// `{ rate = "5/s", burst = 10 }`; rates are `N/s`, `N/m` or `N/h`, also in nginx spelling `Nr/s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Events per `period`, at least 1.
+    pub events: u64,
+    /// One second, minute or hour.
+    pub period: Duration,
+    /// Kernel: events at once from an idle source (>= 1). Routes: as nginx `burst`, requests beyond the first that
+    /// are admitted at once (>= 0).
+    pub burst: u64,
+}
+
+/// What happens to a source for which the limiter has no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Its packets are dropped.
+    Drop,
+    /// Its packets pass without a limit.
+    Pass,
+}
+
+/// A TLS listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// `address`, like `[::]:443` (IPv4 too) or `192.0.2.1:443`.
+    pub address: SocketAddr,
+    /// `certificates`, at least one; chosen by SNI, the first one is the default.
+    pub certificates: Vec<Certificate>,
+    /// `handshake_timeout`, default 10 s.
+    pub handshake_timeout: Duration,
+}
+
+/// A certificate chain and its key, PEM.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Certificate {
+    /// `chain`: leaf first.
+    pub chain: PathBuf,
+    /// `key`: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// A group of servers that do the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// `servers`: `http://HOST:PORT`, at least one; used in turn.
+    pub servers: Vec<http::Uri>,
+    /// `connect_timeout`, default 2 s.
+    pub connect_timeout: Duration,
+    /// `response_timeout`: until the response's head, default 30 s.
+    pub response_timeout: Duration,
+    /// `idle_timeout` of pooled connections, default 60 s.
+    pub idle_timeout: Duration,
+}
+
+/// An issuer of tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// `issuer`: `iss` must be exactly this.
+    pub issuer: String,
+    /// `audience`: one of these must be in `aud`. At least one.
+    pub audience: Vec<String>,
+    /// `jwks`: file with a JWK set (RFC 7517).
+    pub jwks: PathBuf,
+    /// `algorithms`: subset of `["RS256", "ES256"]`, which is the default.
+    pub algorithms: Vec<TokenAlgorithm>,
+    /// `leeway` for `exp`, `nbf` and `iat`, default 60 s, at most 300 s.
+    pub leeway: Duration,
+    /// `max_lifetime`: largest `exp - iat`, default 24 h.
+    pub max_lifetime: Duration,
+}
+
+/// Signature algorithms of RFC 7518 that are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TokenAlgorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+}
+
+/// What happens to requests below a path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// `path`: begins with `/`. With a trailing `/` a prefix, otherwise exact.
+    pub path: String,
+    /// `upstream`: a name below `[upstream]`.
+    pub upstream: String,
+    /// `token`: a name below `[token]`; absent only where `public = true`.
+    pub token: Option<String>,
+    /// `scopes`: all of them must be in the token (RFC 8693 `scope`, or `scp`).
+    pub scopes: Vec<String>,
+    /// `limit` per source address, nginx `limit_req` with `nodelay`.
+    pub limit: Option<RateLimit>,
+}
+
+/// Limits and headers of all HTTP connections.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    /// `strict_transport_security`, default `max-age=31536000`; `""` switches it off.
+    pub strict_transport_security: Option<String>,
+    /// `max_connections` over all listeners, default 20,000.
+    pub max_connections: u32,
+    /// `max_header_bytes`, default 32 KiB.
+    pub max_header_bytes: u32,
+    /// `max_body_bytes`, default 10 MiB; 0 means no bound.
+    pub max_body_bytes: u64,
+    /// `header_timeout`: from the first byte (or the last response) to the end of the head, default 15 s.
+    pub header_timeout: Duration,
+    /// `idle_timeout` of client connections, default 75 s.
+    pub idle_timeout: Duration,
+    /// `drain_timeout`: how long SIGTERM waits for requests under way, default 20 s.
+    pub drain_timeout: Duration,
+    /// `max_sources`: sources whose request limits are kept per route, power of two. Default 65,536.
+    pub max_sources: u32,
+    /// `workers`: threads; 0 (default) means one per CPU.
+    pub workers: usize,
+}
+
+/// How offences become bans.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bans {
+    /// `threshold`: score at which a source is banned, default 100; the weights are in the reference of refusals.
+    pub threshold: u32,
+    /// `window`: a score of `threshold` fades within it, default 60 s.
+    pub window: Duration,
+    /// `duration` of the first ban, default 10 min; each further one within a day lasts twice as long.
+    pub duration: Duration,
+    /// `max_duration`, default 24 h.
+    pub max_duration: Duration,
+    /// `max_entries`: bans that are kept at most, default 100,000. Reached: further ones are refused, loudly.
+    pub max_entries: u32,
+    /// `dry_run`: report what would be banned, ban nothing. Default false.
+    pub dry_run: bool,
+}
+
+/// The Prometheus listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metrics {
+    /// `address`, default `127.0.0.1:9464`; `"off"` switches it off.
+    pub address: Option<SocketAddr>,
+}
+
+/// The control socket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Control {
+    /// `socket`, default `/run/enforcer/control.sock`.
+    pub socket: PathBuf,
+    /// `group` that may use it besides root; default: none.
+    pub group: Option<String>,
+}
+
+/// The daemon's log, on standard error.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// `level`: a `tracing` filter, default `info`.
+    pub level: String,
+    /// `format`: `text` (default) or `json`.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people and the journal.
+    Text,
+    /// One object per line.
+    Json,
+}

@@ -1,0 +1,137 @@
+//! The one table of refusals: what a connection or a request was refused for.
+//!
+//! The HTTP answer, the access log, the metric label and the offence all read it. Variants are never renamed
+//! lightly: `code` is what apps and operators match on.
+
+/// Who has to change something for the next attempt to work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Whoever sent it.
+    Client,
+    /// The server behind.
+    Upstream,
+    /// This daemon or its configuration.
+    Us,
+}
+
+/// What all 401 answers say, so that they tell a guesser nothing beyond the code.
+const UNAUTHORIZED: &str = "The request needs a valid access token.";
+
+macro_rules! denials {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal, $status:literal, $blame:ident, $weight:literal, $message:expr;)+) => {
+        /// Why a connection or a request was refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Denial { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl Denial {
+            /// Every denial, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// Stable name: the `code` of problem documents, and the label in logs and metrics.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code,)+ }
+            }
+
+            /// HTTP status; 0 where a connection ends before HTTP.
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$variant => $status,)+ }
+            }
+
+            /// Whose fault it is.
+            pub const fn blame(self) -> Blame {
+                match self { $(Self::$variant => Blame::$blame,)+ }
+            }
+
+            /// What one occurrence adds to its source's ban score; 0: never leads to a ban.
+            pub const fn weight(self) -> u32 {
+                match self { $(Self::$variant => $weight,)+ }
+            }
+
+            /// What the client is told.
+            pub const fn message(self) -> &'static str {
+                match self { $(Self::$variant => $message,)+ }
+            }
+
+            /// One sentence for operators and the reference.
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+
+            /// The denial with this `code`.
+            pub fn from_code(code: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|denial| denial.code() == code)
+            }
+        }
+    };
+}
+
+denials! {
+    /// The TLS handshake failed: no common version or suite, or not TLS at all.
+    TlsHandshake = "tls_handshake", 0, Client, 1, "";
+    /// The TLS handshake did not finish in time.
+    TlsTimeout = "tls_timeout", 0, Client, 1, "";
+    /// The request's head did not arrive in time.
+    RequestTimeout = "request_timeout", 408, Client, 1, "The request took too long to arrive.";
+    /// The request cannot be read or contradicts itself.
+    RequestMalformed = "request_malformed", 400, Client, 5, "The request cannot be understood.";
+    /// The request's header fields exceed the size or count allowed.
+    HeadersTooLarge = "headers_too_large", 431, Client, 5, "The request's header fields are too large.";
+    /// The request's body exceeds the size allowed.
+    BodyTooLarge = "body_too_large", 413, Client, 1, "The request's body is too large.";
+    /// No route matches the request's path.
+    RouteNotFound = "route_not_found", 404, Client, 1, "There is nothing at this address.";
+    /// The source exceeded a request limit.
+    RateLimited = "rate_limited", 429, Client, 3, "Too many requests; try again later.";
+    /// The limiter had no room for the source (fails closed).
+    LimiterFull = "limiter_full", 503, Us, 0, "The service is overloaded; try again later.";
+    /// The route needs a bearer token and the request carries none.
+    TokenMissing = "token_missing", 401, Client, 5, UNAUTHORIZED;
+    /// The token is not a JWS in compact form, or its header or claims are not what RFC 7515 and 7519 demand.
+    TokenMalformed = "token_malformed", 401, Client, 10, UNAUTHORIZED;
+    /// The token's algorithm is not allowed: `none`, HMAC, or one that the issuer does not use.
+    TokenAlgorithm = "token_algorithm", 401, Client, 25, UNAUTHORIZED;
+    /// The token's header carries a key, a key's address, or an extension that is never honoured.
+    TokenHeader = "token_header", 401, Client, 25, UNAUTHORIZED;
+    /// The token's issuer is not the one that the route trusts.
+    TokenWrongIssuer = "token_wrong_issuer", 401, Client, 10, UNAUTHORIZED;
+    /// The issuer has no key with the token's key id, type and algorithm.
+    TokenUnknownKey = "token_unknown_key", 401, Client, 10, UNAUTHORIZED;
+    /// The token's signature is wrong.
+    TokenBadSignature = "token_bad_signature", 401, Client, 25, UNAUTHORIZED;
+    /// A required claim is missing or of the wrong type.
+    TokenClaims = "token_claims", 401, Client, 10, UNAUTHORIZED;
+    /// The token has expired.
+    TokenExpired = "token_expired", 401, Client, 1, UNAUTHORIZED;
+    /// The token is not valid yet, or was issued in the future.
+    TokenNotYetValid = "token_not_yet_valid", 401, Client, 1, UNAUTHORIZED;
+    /// The token is meant for another audience.
+    TokenWrongAudience = "token_wrong_audience", 401, Client, 5, UNAUTHORIZED;
+    /// The token is good, but lacks a scope that the route requires.
+    ScopeMissing = "scope_missing", 403, Client, 2, "The access token does not permit this request.";
+    /// No server of the upstream could be reached.
+    UpstreamUnreachable = "upstream_unreachable", 502, Upstream, 0, "The service is not available.";
+    /// The upstream broke the connection or the protocol before it answered.
+    UpstreamProtocol = "upstream_protocol", 502, Upstream, 0, "The service gave no valid answer.";
+    /// The upstream did not answer in time.
+    UpstreamTimeout = "upstream_timeout", 504, Upstream, 0, "The service did not answer in time.";
+    /// The daemon serves as many connections or requests as it is allowed to.
+    Overloaded = "overloaded", 503, Us, 0, "The service is overloaded; try again later.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn the_table_keeps_its_promises() {
+        let mut codes = HashSet::new();
+        for denial in Denial::ALL {
+            assert!(codes.insert(denial.code()), "{} twice", denial.code());
+            assert!(denial.weight() == 0 || denial.blame() == Blame::Client, "{}", denial.code());
+            assert!(denial.status() != 401 || denial.message() == UNAUTHORIZED, "{}", denial.code());
+            assert_eq!(denial.status() == 0, denial.message().is_empty(), "{}", denial.code());
+            assert_eq!(Denial::from_code(denial.code()), Some(*denial));
+        }
+    }
+}

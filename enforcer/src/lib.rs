@@ -1,0 +1,14 @@
+//! The enforcer daemon, its command line, and everything in user space between a client's packet and the upstream.
+//!
+//! Modules are listed in the order in which data flows.
+
+pub mod clock;
+pub mod secret;
+
+pub mod config;
+pub mod denial;
+pub mod prefix;
+
+pub mod bans;
+pub mod kernel;
+pub mod metrics;

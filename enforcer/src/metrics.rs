@@ -1,0 +1,79 @@
+//! What the daemon counts, and how Prometheus reads it.
+//!
+//! Own counters live here, created once; kernel counters are read at scrape. Client input is never a label.
+
+use anyhow::Result;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+/// Every metric of the daemon. Fields are cheap handles: clone them into workers.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// What the scrape gathers.
+    pub registry: Registry,
+    /// `enforcer_connections_total{result}`: `accepted`, or the code of the denial that ended it before HTTP.
+    pub connections: IntCounterVec,
+    /// `enforcer_connections_open`
+    pub connections_open: IntGauge,
+    /// `enforcer_requests_total{route, status}`: answers by route and status class (`2xx`...).
+    pub requests: IntCounterVec,
+    /// `enforcer_denials_total{code}`
+    pub denials: IntCounterVec,
+    /// `enforcer_offences_lost_total`
+    pub offences_lost: IntCounter,
+    /// `enforcer_bans_active{origin}`: `offence`, `operator`.
+    pub bans_active: IntGaugeVec,
+    /// `enforcer_bans_total{cause}`: denial code that tipped the score, or `operator`.
+    pub bans: IntCounterVec,
+    /// `enforcer_kernel_write_errors_total`: list changes that the kernel refused; they are tried again.
+    pub kernel_write_errors: IntCounter,
+    /// `enforcer_reloads_total{result}`: `applied`, `refused`.
+    pub reloads: IntCounterVec,
+}
+
+impl Metrics {
+    /// Creates and registers everything.
+    pub fn new() -> Result<Self> {
+        let registry = Registry::new();
+        let counter_vec = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec> {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let counter = |name: &str, help: &str| -> Result<IntCounter> {
+            let metric = IntCounter::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let connections =
+            counter_vec("enforcer_connections_total", "Connections by how they began", &["result"])?;
+        let connections_open =
+            IntGauge::new("enforcer_connections_open", "Client connections that are open")?;
+        registry.register(Box::new(connections_open.clone()))?;
+        let requests = counter_vec(
+            "enforcer_requests_total",
+            "Answers by route and status class",
+            &["route", "status"],
+        )?;
+        let denials = counter_vec("enforcer_denials_total", "Refused connections and requests", &["code"])?;
+        let offences_lost =
+            counter("enforcer_offences_lost_total", "Offences that found the ban task's queue full")?;
+        let bans_active = IntGaugeVec::new(Opts::new("enforcer_bans_active", "Bans in force"), &["origin"])?;
+        registry.register(Box::new(bans_active.clone()))?;
+        let bans = counter_vec("enforcer_bans_total", "Bans by what caused them", &["cause"])?;
+        let kernel_write_errors =
+            counter("enforcer_kernel_write_errors_total", "List changes that the kernel refused")?;
+        let reloads = counter_vec("enforcer_reloads_total", "Configuration reloads", &["result"])?;
+        Ok(Self {
+            connections,
+            connections_open,
+            requests,
+            denials,
+            offences_lost,
+            bans_active,
+            bans,
+            kernel_write_errors,
+            reloads,
+            registry,
+        })
+    }
+}

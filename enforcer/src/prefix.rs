@@ -1,0 +1,123 @@
+//! Address prefixes as operators write them and as bans and allowances use them.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use enforcer_common::source::SourceKey;
+use ipnet::IpNet;
+
+/// A prefix without host bits; IPv4-mapped IPv6 is turned into IPv4. Ordered by address, then by length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix(IpNet);
+
+impl Prefix {
+    /// The prefix that covers exactly `address`.
+    pub fn host(address: IpAddr) -> Self {
+        Self(IpNet::from(address.to_canonical()))
+    }
+
+    /// The prefix that a source is charged as: the address itself for IPv4, the first `v6_length` bits for IPv6.
+    pub fn of_source(address: IpAddr, v6_length: u8) -> Self {
+        match address.to_canonical() {
+            v4 @ IpAddr::V4(_) => Self(IpNet::from(v4)),
+            v6 @ IpAddr::V6(_) => Self(IpNet::new_assert(v6, v6_length.min(64)).trunc()),
+        }
+    }
+
+    /// The key of the exact-ban table, if this prefix is exactly one source.
+    pub fn source_key(&self, v6_length: u8) -> Option<SourceKey> {
+        let unit = match self.0 {
+            IpNet::V4(_) => 32,
+            IpNet::V6(_) => v6_length,
+        };
+        let mask = enforcer_common::source::v6_mask(v6_length);
+        (self.0.prefix_len() == unit).then(|| SourceKey::of(self.0.addr(), mask))
+    }
+
+    /// The network itself.
+    pub const fn net(&self) -> IpNet {
+        self.0
+    }
+
+    /// Whether `address` lies inside; mapped addresses count as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+
+    /// Whether `other` lies inside, or is the same.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.0.contains(&other.0)
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.prefix_len() == self.0.max_prefix_len() {
+            write!(f, "{}", self.0.addr())
+        } else {
+            write!(f, "{}", self.0)
+        }
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self::host(address));
+        }
+        let net: IpNet = text.parse().map_err(|_| {
+            format!(
+                "`{text}` is neither an address nor a prefix; write 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"
+            )
+        })?;
+        if net.trunc() != net {
+            return Err(format!("`{text}` has bits set behind its length; did you mean {}?", net.trunc()));
+        }
+        if let IpNet::V6(v6) = net
+            && let Some(v4) = v6.addr().to_ipv4_mapped()
+        {
+            let length = v6.prefix_len().checked_sub(96);
+            return length.and_then(|length| IpNet::new(IpAddr::V4(v4), length).ok()).map(Self).ok_or_else(
+                || format!("`{text}` covers more than the IPv4-mapped addresses; write it as IPv4"),
+            );
+        }
+        Ok(Self(net))
+    }
+}
+
+impl serde::Serialize for Prefix {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Prefix {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_addresses_and_prefixes_and_refuses_host_bits() {
+        assert_eq!("192.0.2.7".parse::<Prefix>().unwrap().to_string(), "192.0.2.7");
+        assert_eq!("2001:db8::/32".parse::<Prefix>().unwrap().to_string(), "2001:db8::/32");
+        assert_eq!("::ffff:192.0.2.7".parse::<Prefix>().unwrap().to_string(), "192.0.2.7");
+        assert_eq!("::ffff:192.0.2.0/120".parse::<Prefix>().unwrap().to_string(), "192.0.2.0/24");
+        assert!("192.0.2.7/24".parse::<Prefix>().unwrap_err().contains("did you mean 192.0.2.0/24"));
+        assert!("example".parse::<Prefix>().unwrap_err().contains("neither"));
+    }
+
+    #[test]
+    fn only_a_whole_source_has_a_key() {
+        assert!("192.0.2.7".parse::<Prefix>().unwrap().source_key(64).is_some());
+        assert!("192.0.2.0/24".parse::<Prefix>().unwrap().source_key(64).is_none());
+        assert!("2001:db8::/64".parse::<Prefix>().unwrap().source_key(64).is_some());
+        assert!("2001:db8::1".parse::<Prefix>().unwrap().source_key(64).is_none());
+    }
+}
