@@ -1,1 +1,14 @@
+//! The harness that tests, the demo and the benchmarks share.
 
+pub mod cleanup;
+pub mod clients;
+pub mod daemon;
+pub mod flood;
+pub mod netns;
+pub mod pki;
+pub mod poll;
+pub mod process;
+pub mod scrape;
+pub mod site;
+pub mod tokens;
+pub mod upstream;
