@@ -3,6 +3,7 @@
 pub mod cleanup;
 pub mod clients;
 pub mod daemon;
+pub mod demo;
 pub mod flood;
 pub mod netns;
 pub mod pki;
