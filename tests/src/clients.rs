@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr, TcpStream},
-    path::Path,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub struct Curl<'a> {
     netns: &'a Netns,
-    authority: &'a Path,
+    authority: PathBuf,
     source: IpAddr,
     port: u16,
     path: String,
@@ -63,7 +63,7 @@ impl Answer {
 
 impl<'a> Curl<'a> {
     /// `GET path` from `source` (an address of `netns`) to the lab's server.
-    pub fn get(netns: &'a Netns, authority: &'a Path, source: IpAddr, path: &str) -> Self {
+    pub fn get(netns: &'a Netns, authority: PathBuf, source: IpAddr, path: &str) -> Self {
         let (path, limit) = (path.to_owned(), PATIENCE);
         Self { netns, authority, source, port: 443, path, more: Vec::new(), limit }
     }
@@ -112,7 +112,7 @@ impl<'a> Curl<'a> {
             "--noproxy",
             "*",
         ]);
-        command.arg("--cacert").arg(self.authority);
+        command.arg("--cacert").arg(&self.authority);
         command.args(["--resolve", &format!("{HOST}:{}:{server}", self.port)]);
         command.args(["--interface", &self.source.to_string()]);
         command.args(["--max-time", &self.limit.as_secs_f64().to_string()]);

@@ -15,12 +15,12 @@ use screen::{Observed, Screen};
 
 use crate::{
     cleanup,
-    clients::{Answer, Curl, HOST},
+    clients::{Answer, HOST},
     daemon::Daemon,
-    netns::{Lab, SERVER_V4, WIRE, source_v4},
+    netns::{SERVER_V4, WIRE, source_v4},
     process,
-    site::{METRICS, Plan, Site},
-    upstream::Upstream,
+    scene::Scene,
+    site::{METRICS, Plan},
 };
 
 /// New connections per second and at once that one source may open in the demo. Low, so that a short flood shows it.
@@ -33,19 +33,16 @@ const LONG: Duration = Duration::from_secs(12 * 3600);
 
 /// What all acts share.
 struct Stage<'a> {
-    lab: &'a Lab,
-    site: &'a Site,
+    scene: &'a Scene,
     daemon: &'a Daemon<'a>,
-    upstream: &'a Upstream,
 }
 
 /// Tells the story; with `keep`, waits for a signal at its end, which removes everything. Whether all was as expected.
 pub fn run(keep: bool) -> Result<bool> {
     let mut screen = Screen::new();
     screen.chapter("The stage");
-    let lab = Lab::new()?;
-    let site = Site::new()?;
-    let upstream = Upstream::start(&lab.server)?;
+    let scene = Scene::new()?;
+    let Scene { lab, site, upstream } = &scene;
     screen.note(&format!(
         "Two network namespaces with one wire: the client {} (nine sources: 198.18.N.2 and 2001:db8:N::2), and the server {} \
          ({SERVER_V4}, 2001:db8::1). On the server run an upstream on {} and the daemon, with the program on {WIRE} and \
@@ -58,8 +55,8 @@ pub fn run(keep: bool) -> Result<bool> {
     plan.limits =
         format!("connections = {{ rate = \"{CONNECTIONS_PER_SECOND}/s\", burst = {CONNECTIONS_AT_ONCE} }}\n");
     screen.quote(&site.render(&plan).replace(&format!("{}/", site.dir.display()), ""));
-    let mut daemon = Daemon::start(&lab.server, &site, &plan)?;
-    let stage = Stage { lab: &lab, site: &site, daemon: &daemon, upstream: &upstream };
+    let mut daemon = scene.daemon(&plan)?;
+    let stage = Stage { scene: &scene, daemon: &daemon };
     attached(&stage, &mut screen);
     requests::play(&stage, &mut screen)?;
     packets::play(&stage, &mut screen)?;
@@ -86,9 +83,7 @@ pub fn run(keep: bool) -> Result<bool> {
         },
     );
     drop(daemon);
-    drop(upstream);
-    drop(site);
-    drop(lab);
+    drop(scene);
     screen.step(
         "Nothing stays behind",
         "namespaces, directory and keys are removed",
@@ -108,12 +103,11 @@ impl Stage<'_> {
     }
 
     fn request(&self, source: IpAddr, token: Option<&str>, more: &[&str], limit: Duration) -> Result<Answer> {
-        let authority = self.site.ca();
-        let mut curl = Curl::get(&self.lab.client, &authority, source, PATH).more(more).within(limit);
-        if let Some(token) = token {
-            curl = curl.token(token);
+        let curl = self.scene.get(source, PATH).more(more).within(limit);
+        match token {
+            Some(token) => curl.token(token).send(),
+            None => curl.send(),
         }
-        curl.send()
     }
 }
 
@@ -134,7 +128,7 @@ fn attached(stage: &Stage<'_>, screen: &mut Screen) {
         &format!("attached to {WIRE} in native mode"),
         || {
             let status = stage.daemon.ask(&["status"])?.to_string();
-            let link = stage.lab.server.ip(&format!("-d link show dev {WIRE}"))?;
+            let link = stage.scene.lab.server.ip(&format!("-d link show dev {WIRE}"))?;
             let in_kernel = link.lines().find(|line| line.contains("prog/xdp")).unwrap_or("no program");
             let good = status.contains("\"native\"") && in_kernel.contains("prog/xdp");
             let mode = if status.contains("\"native\"") { "native" } else { "not native" };
@@ -165,7 +159,8 @@ fn metrics(stage: &Stage<'_>, screen: &mut Screen) -> Result<()> {
 }
 
 fn explain(stage: &Stage<'_>, screen: &Screen) -> Result<()> {
-    let Stage { lab, site, daemon, .. } = stage;
+    let Scene { lab, site, .. } = stage.scene;
+    let daemon = stage.daemon;
     let token = site.dir.join("token");
     std::fs::write(&token, site.long_token("read", LONG)?).context("cannot write the token")?;
     let enforcer = format!("{} --socket {}", daemon.binary().display(), site.socket().display());
@@ -200,7 +195,7 @@ fn explain(stage: &Stage<'_>, screen: &Screen) -> Result<()> {
 
 /// What the server's TCP knows about connections from `source` on the listener's port: bytes received on each.
 fn server_sockets(stage: &Stage<'_>, source: IpAddr) -> Result<Vec<u64>> {
-    let mut ss = stage.lab.server.command("ss");
+    let mut ss = stage.scene.lab.server.command("ss");
     let listed = process::run(ss.args(["-HtniO", "sport = :443"]), Duration::from_secs(5))?.success("ss")?;
     let theirs = listed
         .lines()

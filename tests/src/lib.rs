@@ -9,6 +9,7 @@ pub mod netns;
 pub mod pki;
 pub mod poll;
 pub mod process;
+pub mod scene;
 pub mod scrape;
 pub mod site;
 pub mod tokens;

@@ -48,6 +48,8 @@ pub struct Plan {
     pub routes: String,
     /// Further tables.
     pub more: String,
+    /// `address` of the metrics listener.
+    pub metrics: String,
     /// Servers of the upstream `api`.
     pub upstream: SocketAddr,
     /// File names of chain and key, below the site's directory.
@@ -63,6 +65,7 @@ impl Plan {
             listener: "[::]:443".to_owned(),
             routes: route("/api/v1/", "scopes = [\"read\"]\nlimit = { rate = \"5/s\", burst = 10 }\n"),
             more: String::new(),
+            metrics: METRICS.to_owned(),
             upstream,
             certificate: ("api.pem".to_owned(), "api.key".to_owned()),
         }
@@ -123,7 +126,7 @@ impl Site {
     pub fn render(&self, plan: &Plan) -> String {
         let path = |name: &str| Path::new(&self.dir).join(name).display().to_string();
         let (chain, key) = (path(&plan.certificate.0), path(&plan.certificate.1));
-        let Plan { kernel, limits, listener, routes, more, upstream, .. } = plan;
+        let Plan { kernel, limits, listener, routes, more, metrics, upstream, .. } = plan;
         format!(
             "[kernel]\n{kernel}\n[kernel.limits]\n{limits}\n\
              [[listener]]\naddress = \"{listener}\"\n\
@@ -131,7 +134,7 @@ impl Site {
              [upstream.api]\nservers = [\"http://{upstream}\"]\n\n\
              [token.main]\nissuer = \"{ISSUER}\"\naudience = [\"{AUDIENCE}\"]\njwks = \"{jwks}\"\n\n\
              {routes}\
-             [metrics]\naddress = \"{METRICS}\"\n\n[control]\nsocket = \"{socket}\"\n\n{more}",
+             [metrics]\naddress = \"{metrics}\"\n\n[control]\nsocket = \"{socket}\"\n\n{more}",
             jwks = path("jwks.json"),
             socket = self.socket().display(),
         )

@@ -1,5 +1,13 @@
 //! Tests that need root: real namespaces, the real daemon, real clients. Each test owns its namespaces.
 
 mod system {
+    mod attach;
+    mod bans;
     mod harness;
+    mod limits;
+    mod proxy;
+    mod reload;
+    mod shutdown;
+    mod startup;
+    mod tls;
 }

@@ -21,7 +21,7 @@ const OFFENDER: u8 = 4;
 pub(super) fn play(stage: &Stage<'_>, screen: &mut Screen) -> Result<()> {
     screen.chapter("Bans");
     let offender = source_v4(OFFENDER);
-    let (good, forged) = (stage.site.token("read")?, stage.site.forged_token()?);
+    let (good, forged) = (stage.scene.site.token("read")?, stage.scene.site.forged_token()?);
     let silent = |source: IpAddr| stage.request(source, Some(&good), &[], SILENCE);
     screen.step(
         "Repeated offences",

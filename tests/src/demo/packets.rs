@@ -33,7 +33,8 @@ pub(super) fn play(stage: &Stage<'_>, screen: &mut Screen) -> Result<()> {
         "both finish their handshake",
         || {
             let limit = Duration::from_secs(10);
-            let shake = |version| clients::openssl(&stage.lab.client, source_v4(5).into(), version, limit);
+            let shake =
+                |version| clients::openssl(&stage.scene.lab.client, source_v4(5).into(), version, limit);
             let (old, new) = (shake("-tls1_2")?, shake("-tls1_3")?);
             let done = |shake: &Handshake, version: &str| *shake == Handshake::Done(version.to_owned());
             Ok(Observed::new(done(&old, "TLSv1.2") && done(&new, "TLSv1.3"), format!("{old:?}, {new:?}")))
@@ -58,7 +59,7 @@ pub(super) fn play(stage: &Stage<'_>, screen: &mut Screen) -> Result<()> {
 fn old_tls(stage: &Stage<'_>) -> Result<Observed> {
     let source = source_v4(5).into();
     let before = stage.daemon.scrape()?;
-    let client = clients::openssl_start(&stage.lab.client, source, "-tls1")?;
+    let client = clients::openssl_start(&stage.scene.lab.client, source, "-tls1")?;
     let after = poll::until("a dropped ClientHello", Duration::from_secs(10), || {
         let now = stage.daemon.scrape()?;
         Ok((now.packets("tls_version") > before.packets("tls_version")).then_some(now))
@@ -77,7 +78,7 @@ fn old_tls(stage: &Stage<'_>) -> Result<Observed> {
 }
 
 fn flood(stage: &Stage<'_>) -> Result<Observed> {
-    let token = stage.site.token("read")?;
+    let token = stage.scene.site.token("read")?;
     let before = stage.daemon.scrape()?.packets("connection_limit");
     let flood = Flood {
         segment: Segment::Syn,
@@ -88,7 +89,7 @@ fn flood(stage: &Stage<'_>) -> Result<Observed> {
         per_second: Some(FLOOD_PER_SECOND),
     };
     let (sent, answers) = thread::scope(|scope| {
-        let flood = scope.spawn(|| flood.send(&stage.lab.client));
+        let flood = scope.spawn(|| flood.send(&stage.scene.lab.client));
         let mut answers = Vec::new();
         while !flood.is_finished() && answers.len() < 8 {
             answers.push(stage.get(1, Some(&token)));

@@ -16,17 +16,17 @@ const HASTE: usize = 30;
 
 pub(super) fn play(stage: &Stage<'_>, screen: &mut Screen) -> Result<()> {
     screen.chapter("Requests");
-    let good = stage.site.token("read write")?;
+    let good = stage.scene.site.token("read write")?;
     for (version, option) in [("1.1", "--http1.1"), ("2", "--http2")] {
         screen.step(
             &format!("A good request over HTTP/{version}"),
             &format!("GET {PATH} from {} with a good token", source_v4(1)),
             &format!("200 over HTTP/{version}, answered by the upstream, with HSTS"),
             || {
-                let before = stage.upstream.requests();
+                let before = stage.scene.upstream.requests();
                 let limit = Duration::from_secs(10);
                 let answer = stage.request(source_v4(1).into(), Some(&good), &[option], limit)?;
-                let reached = stage.upstream.requests() - before;
+                let reached = stage.scene.upstream.requests() - before;
                 let hsts = answer.header("strict-transport-security").unwrap_or("none");
                 let good = answer.status == 200
                     && answer.version == version
@@ -43,15 +43,15 @@ pub(super) fn play(stage: &Stage<'_>, screen: &mut Screen) -> Result<()> {
             &format!("GET {PATH} from {} with {what}", source_v4(2)),
             &format!("{status}, code {code}; the upstream sees nothing"),
             || {
-                let before = stage.upstream.requests();
+                let before = stage.scene.upstream.requests();
                 let answer = stage.get(2, token.as_deref())?;
-                let reached = stage.upstream.requests() - before;
+                let reached = stage.scene.upstream.requests() - before;
                 let good = is(&answer, status, code) && reached == 0;
                 Ok(Observed::new(good, format!("{}, upstream saw {reached}", told(&answer))))
             },
         );
     };
-    let site = stage.site;
+    let site = &stage.scene.site;
     refused("No token", "no token", None, 401, "token_missing");
     let expired = site.expired_token()?;
     refused("An expired token", "a token that ended an hour ago", Some(expired), 401, "token_expired");

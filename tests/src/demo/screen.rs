@@ -11,23 +11,23 @@ const WIDTH: usize = 100;
 const INDENT: usize = 15;
 
 /// Whether a step came out as expected, and what was seen.
-pub struct Observed {
+pub(super) struct Observed {
     /// As expected.
-    pub good: bool,
+    pub(super) good: bool,
     /// What was seen, in one sentence.
-    pub text: String,
+    pub(super) text: String,
 }
 
 impl Observed {
     /// An observation.
-    pub fn new(good: bool, text: impl Into<String>) -> Self {
+    pub(super) fn new(good: bool, text: impl Into<String>) -> Self {
         Self { good, text: text.into() }
     }
 }
 
 /// Counts steps and prints them.
 #[derive(Debug)]
-pub struct Screen {
+pub(super) struct Screen {
     colour: bool,
     passed: u32,
     failed: u32,
@@ -35,26 +35,26 @@ pub struct Screen {
 
 impl Screen {
     /// On standard output; in colour only on a terminal.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self { colour, passed: 0, failed: 0 }
     }
 
     /// The heading of several steps.
-    pub fn chapter(&self, title: &str) {
+    pub(super) fn chapter(&self, title: &str) {
         let line = "─".repeat(WIDTH.saturating_sub(title.chars().count() + 4));
         println!("\n{}", self.paint("1;36", &format!("── {title} {line}")));
     }
 
     /// A paragraph between steps.
-    pub fn note(&self, text: &str) {
+    pub(super) fn note(&self, text: &str) {
         for line in wrap(text, WIDTH - 1) {
             println!(" {line}");
         }
     }
 
     /// Lines as they are, set off from the rest.
-    pub fn quote(&self, text: &str) {
+    pub(super) fn quote(&self, text: &str) {
         for line in text.lines() {
             let shown: String = line.chars().take(WIDTH - INDENT - 2).collect();
             println!("{:INDENT$}{}", "", self.paint("2", &format!("│ {shown}")));
@@ -62,12 +62,12 @@ impl Screen {
     }
 
     /// Lines as they are, to be copied from the screen.
-    pub fn plain(&self, text: &str) {
+    pub(super) fn plain(&self, text: &str) {
         println!("{text}");
     }
 
     /// One step: says what is sent and expected, does it, and says what was observed. A failure ends nothing.
-    pub fn step(
+    pub(super) fn step(
         &mut self,
         title: &str,
         sent: &str,
@@ -90,7 +90,7 @@ impl Screen {
     }
 
     /// Prints the sum, always as the last line; whether every step was as expected.
-    pub fn finish(&self) -> bool {
+    pub(super) fn finish(&self) -> bool {
         println!("\n{} passed, {} failed", self.passed, self.failed);
         self.failed == 0
     }
@@ -104,12 +104,6 @@ impl Screen {
 
     fn paint(&self, code: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-}
-
-impl Default for Screen {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
