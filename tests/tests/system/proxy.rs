@@ -1,6 +1,6 @@
 //! Requests through the whole path, with curl and h2load.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::Result;
 use enforcer_tests::{
@@ -22,8 +22,8 @@ fn a_request_arrives_as_it_was_sent_over_both_versions_and_families() -> Result<
     std::fs::write(&body, vec![b'b'; 1 << 20])?;
     let body = format!("@{}", body.display());
     for (option, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
-        for source in [source_v4(1).into(), source_v6(1).into()] {
-            let get = scene.get::<std::net::IpAddr>(source, "/api/v1/a%20b?c=d&e").token(&token);
+        for source in [IpAddr::from(source_v4(1)), source_v6(1).into()] {
+            let get = scene.get(source, "/api/v1/a%20b?c=d&e").token(&token);
             let answer = get.more(&[option, "-H", "x-custom: kept", "--data-binary", &body]).send()?;
             assert_eq!((answer.status, answer.version.as_str()), (200, version), "{answer:?}");
             assert!(answer.header("strict-transport-security").is_some(), "{answer:?}");
