@@ -47,7 +47,16 @@ impl Listing {
     pub const fn banned(until: u64) -> Self {
         Self { class: class::BAN, reserved: 0, until }
     }
+
+    /// A listing as the program sees it: a trie aligns its values to the key's size, which is 4 bytes for IPv4.
+    #[inline(always)]
+    pub const fn from_words([class, reserved, low, high]: [u32; 4]) -> Self {
+        let (first, second) = if cfg!(target_endian = "little") { (low, high) } else { (high, low) };
+        Self { class, reserved, until: first as u64 | (second as u64) << 32 }
+    }
 }
+
+const _: () = assert!(size_of::<Listing>() == size_of::<[u32; 4]>());
 
 #[cfg(test)]
 mod tests {
