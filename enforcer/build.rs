@@ -38,10 +38,7 @@ fn main() -> Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
 
     match Toolchain::find(&root) {
-        Ok(toolchain) => {
-            println!("cargo::rerun-if-changed={}", toolchain.linker.display());
-            toolchain.compile(&root, &object)
-        }
+        Ok(toolchain) => toolchain.compile(&root, &object),
         Err(missing) if env::var_os(REQUIRE).is_some_and(|value| value == "1") => {
             Err(format!("{missing}: run `cargo xtask setup`").into())
         }
@@ -67,9 +64,13 @@ struct Toolchain {
 
 impl Toolchain {
     fn find(root: &Path) -> std::result::Result<Self, String> {
-        let installed = root.join("target/tools/bin/bpf-linker");
-        // Appearing and disappearing files are noticed too.
-        println!("cargo::rerun-if-changed={}", installed.display());
+        let tools = root.join("target/tools");
+        let installed = tools.join("bin/bpf-linker");
+        // What `cargo xtask setup` installs later is noticed only in a folder that exists now: a missing path would mean
+        // a build at every call.
+        if fs::create_dir_all(&tools).is_ok() {
+            println!("cargo::rerun-if-changed={}", tools.display());
+        }
         let linker = Some(installed)
             .filter(|path| path.is_file())
             .or_else(|| in_path("bpf-linker"))

@@ -12,6 +12,9 @@ pub struct Ban {
 }
 
 impl Ban {
+    /// No ban: one that ended before the clock began.
+    pub const NONE: Self = Self { until: 0 };
+
     /// Whether the ban holds at `now`.
     #[inline(always)]
     pub const fn holds(&self, now: u64) -> bool {
@@ -21,6 +24,8 @@ impl Ban {
 
 /// What a prefix is listed as. Numbers are part of the map layout.
 pub mod class {
+    /// Not listed. Never in a map.
+    pub const NONE: u32 = 0;
     /// Packets pass, whatever else is listed for an address inside, unless a longer prefix says otherwise.
     pub const ALLOW: u32 = 1;
     /// Packets are dropped until the entry's end.
@@ -40,6 +45,9 @@ pub struct Listing {
 }
 
 impl Listing {
+    /// Not listed.
+    pub const NONE: Self = Self { class: class::NONE, reserved: 0, until: 0 };
+
     /// An allowance.
     pub const ALLOWED: Self = Self { class: class::ALLOW, reserved: 0, until: FOREVER };
 

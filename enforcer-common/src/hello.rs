@@ -31,214 +31,221 @@ const SUPPORTED_VERSIONS: u16 = 43;
 pub enum Hello {
     /// Does not begin like a ClientHello.
     Absent,
-    /// A ClientHello that offers at most this version, as on the wire.
-    Offers(u16),
+    /// A ClientHello that offers the minimum or better.
+    Accepted,
+    /// A ClientHello that offers nothing as good as the minimum.
+    Refused,
     /// A ClientHello that goes on elsewhere, and what is here does not decide.
     Incomplete,
     /// A record or ClientHello that contradicts itself, or takes more steps than are made.
     Malformed,
 }
 
-/// Looks at TCP data from `start` to `end`. `minimum` is the lowest acceptable version: once a list that is cut off has
-/// offered it, the rest of the list cannot change the verdict.
+/// Looks at TCP data from `start` to `end`; `minimum` is the lowest acceptable version as on the wire.
 #[inline(always)]
 pub fn inspect<P: Packet>(packet: &P, start: usize, end: usize, minimum: u16) -> Hello {
-    match begin(packet, start, end) {
-        Ok(walk) => match walk.run(packet, minimum) {
-            Ok(version) => Hello::Offers(version),
-            Err(end) => end,
-        },
-        Err(end) => end,
+    let mut walk = Walk { offset: start, hello_end: 0, visible: end, value: 0, offered: 0 };
+    let ended = match walk.begin(packet) {
+        Ok(()) => walk.run(packet, minimum),
+        ended => ended,
+    };
+    match ended {
+        Ok(()) if walk.offered >= minimum => Hello::Accepted,
+        Ok(()) => Hello::Refused,
+        Err(End::Absent) => Hello::Absent,
+        Err(End::Incomplete) => Hello::Incomplete,
+        Err(End::Malformed) => Hello::Malformed,
     }
 }
 
-/// Reads record and handshake headers; `Ok` is the position behind the legacy version.
-#[inline(always)]
-fn begin<P: Packet>(packet: &P, start: usize, end: usize) -> Result<Walk, Hello> {
-    if start + RECORD_HEADER > end {
-        return Err(Hello::Absent);
-    }
-    let Some(record) = packet.bytes::<RECORD_HEADER>(start) else { return Err(Hello::Absent) };
-    if record[0] != 0x16 || record[1] != 3 || record[2] > 4 {
-        return Err(Hello::Absent);
-    }
-    let length = u16::from_be_bytes([record[3], record[4]]) as usize;
-    let body = start + RECORD_HEADER;
-    if length == 0 {
-        return Err(after_empty_record(packet, body, end));
-    }
-    if body == end {
-        return Err(Hello::Incomplete);
-    }
-    if packet.u8(body) != Some(1) {
-        return Err(Hello::Absent);
-    }
-    if length < HANDSHAKE_HEADER + 2 {
-        // The handshake header itself goes on in the next record.
-        return Err(Hello::Incomplete);
-    }
-    if body + HANDSHAKE_HEADER + 2 > end {
-        return Err(Hello::Incomplete);
-    }
-    let Some([high, upper, lower, major, minor]) = packet.bytes::<5>(body + 1) else { return Err(Hello::Absent) };
-    if high != 0 || major != 3 {
-        return Err(Hello::Absent);
-    }
-    if length > RECORD_MAX {
-        return Err(Hello::Malformed);
-    }
-    let hello_end = body + HANDSHAKE_HEADER + u16::from_be_bytes([upper, lower]) as usize;
-    let record_end = body + length;
-    Ok(Walk {
-        offset: body + HANDSHAKE_HEADER + 2,
-        hello_end,
-        visible: min(min(record_end, end), hello_end),
-        legacy: u16::from_be_bytes([major, minor]),
-    })
+/// Why a walk ended before it knew the version.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Absent,
+    Incomplete,
+    Malformed,
 }
 
-/// An empty handshake record is forbidden (RFC 8446 section 5.1). Five bytes are too few to tell it from ciphertext, so
-/// it counts only if nothing follows, or another record of the handshake.
-#[inline(always)]
-fn after_empty_record<P: Packet>(packet: &P, body: usize, end: usize) -> Hello {
-    if body == end {
-        return Hello::Malformed;
-    }
-    if body + 3 > end {
-        return Hello::Absent;
-    }
-    match packet.bytes::<3>(body) {
-        Some([0x16, 3, 0..=4]) => Hello::Malformed,
-        Some(_) | None => Hello::Absent,
-    }
-}
-
-#[inline(always)]
-const fn min(a: usize, b: usize) -> usize {
-    if a < b { a } else { b }
-}
-
-/// A position in a ClientHello (RFC 8446 section 4.1.2). Errors say how the walk ended.
+/// A position in a ClientHello (RFC 8446 section 4.1.2). What is read goes into fields, and results carry nothing: see
+/// [`crate::headers`] for the reason.
 struct Walk {
     offset: usize,
     /// Where the hello says that it ends.
     hello_end: usize,
     /// Where what can be seen of it ends: with the segment, with its first record, or with the hello.
     visible: usize,
-    legacy: u16,
+    /// The number that was read last.
+    value: u16,
+    /// The highest version offered so far.
+    offered: u16,
 }
 
 impl Walk {
+    /// Reads record and handshake headers, up to and with the legacy version.
     #[inline(always)]
-    fn run<P: Packet>(mut self, packet: &P, minimum: u16) -> Result<u16, Hello> {
-        self.skip(32)?; // random
-        let session = self.u8(packet)?;
-        if session > 32 {
-            return Err(Hello::Malformed);
+    fn begin<P: Packet>(&mut self, packet: &P) -> Result<(), End> {
+        let body = self.offset + RECORD_HEADER;
+        let end = self.visible;
+        if body > end {
+            return Err(End::Absent);
         }
-        self.skip(session as usize)?;
-        let suites = self.u16(packet)?;
-        if suites == 0 || suites & 1 != 0 {
-            return Err(Hello::Malformed);
+        let Some(record) = packet.data::<RECORD_HEADER>(self.offset) else { return Err(End::Absent) };
+        if record[0] != 0x16 || record[1] != 3 || record[2] > 4 {
+            return Err(End::Absent);
         }
-        self.skip(suites as usize)?;
-        let compressions = self.u8(packet)?;
-        if compressions == 0 {
-            return Err(Hello::Malformed);
+        let length = u16::from_be_bytes([record[3], record[4]]) as usize;
+        if length == 0 {
+            return after_empty_record(packet, body, end);
         }
-        self.skip(compressions as usize)?;
-        if self.offset == self.hello_end {
-            // Before TLS 1.3 extensions were optional (RFC 5246 section 7.4.1.2).
-            return Ok(self.legacy);
+        if body == end {
+            return Err(End::Incomplete);
         }
-        let extensions = self.u16(packet)?;
-        if self.offset + extensions as usize != self.hello_end {
-            return Err(Hello::Malformed);
+        if packet.data::<1>(body) != Some([1]) {
+            return Err(End::Absent);
         }
-        self.extensions(packet, minimum)
+        let legacy = body + HANDSHAKE_HEADER;
+        if legacy + 2 > end || length < HANDSHAKE_HEADER + 2 {
+            // The handshake header itself goes on in the next segment, or in the next record.
+            return Err(End::Incomplete);
+        }
+        let Some([high, upper, lower, major, minor]) = packet.data::<5>(body + 1) else { return Err(End::Absent) };
+        if high != 0 || major != 3 {
+            return Err(End::Absent);
+        }
+        if length > RECORD_MAX {
+            return Err(End::Malformed);
+        }
+        self.offered = u16::from_be_bytes([major, minor]);
+        self.offset = legacy + 2;
+        self.hello_end = legacy + u16::from_be_bytes([upper, lower]) as usize;
+        self.visible = min(min(body + length, end), self.hello_end);
+        Ok(())
     }
 
+    /// Reads the rest; `Ok` once `offered` is known.
     #[inline(always)]
-    fn extensions<P: Packet>(mut self, packet: &P, minimum: u16) -> Result<u16, Hello> {
+    fn run<P: Packet>(&mut self, packet: &P, minimum: u16) -> Result<(), End> {
+        self.skip(packet, 32)?; // random
+        self.read_u8(packet)?;
+        if self.value > 32 {
+            return Err(End::Malformed);
+        }
+        self.skip(packet, self.value)?; // legacy session id
+        self.read_u16(packet)?;
+        if self.value == 0 || self.value & 1 != 0 {
+            return Err(End::Malformed);
+        }
+        self.skip(packet, self.value)?; // cipher suites
+        self.read_u8(packet)?;
+        if self.value == 0 {
+            return Err(End::Malformed);
+        }
+        self.skip(packet, self.value)?; // compression methods
+        if self.offset == self.hello_end {
+            // Before TLS 1.3 extensions were optional (RFC 5246 section 7.4.1.2).
+            return Ok(());
+        }
+        self.read_u16(packet)?;
+        if self.offset + self.value as usize != self.hello_end {
+            return Err(End::Malformed);
+        }
         let mut count = 0;
         while count < EXTENSIONS {
             if self.offset == self.hello_end {
-                return Ok(self.legacy);
+                return Ok(());
             }
-            let kind = self.u16(packet)?;
-            let length = self.u16(packet)?;
-            if self.offset + length as usize > self.hello_end {
-                return Err(Hello::Malformed);
+            self.read_u16(packet)?;
+            let kind = self.value;
+            self.read_u16(packet)?;
+            if self.offset + self.value as usize > self.hello_end {
+                return Err(End::Malformed);
             }
             if kind == SUPPORTED_VERSIONS {
-                return self.versions(packet, length, minimum);
+                return self.read_versions(packet, minimum);
             }
-            self.skip(length as usize)?;
+            self.skip(packet, self.value)?;
             count += 1;
         }
-        if self.offset == self.hello_end { Ok(self.legacy) } else { Err(Hello::Malformed) }
+        if self.offset == self.hello_end { Ok(()) } else { Err(End::Malformed) }
     }
 
-    /// The highest version of the list that is not GREASE.
+    /// Reads the list that replaces the legacy version (RFC 8446 section 4.2.1); `value` is the extension's length.
     #[inline(always)]
-    fn versions<P: Packet>(mut self, packet: &P, length: u16, minimum: u16) -> Result<u16, Hello> {
-        let listed = self.u8(packet)?;
-        if listed < 2 || listed & 1 != 0 || listed as u16 + 1 != length {
-            return Err(Hello::Malformed);
+    fn read_versions<P: Packet>(&mut self, packet: &P, minimum: u16) -> Result<(), End> {
+        let length = self.value;
+        self.read_u8(packet)?;
+        if self.value < 2 || self.value & 1 != 0 || self.value + 1 != length {
+            return Err(End::Malformed);
         }
-        let list_end = self.offset + listed as usize;
-        let mut highest = 0;
+        let list_end = self.offset + self.value as usize;
+        self.offered = 0;
         let mut count = 0;
         while count < VERSIONS {
             if self.offset == list_end {
-                return Ok(highest);
+                return Ok(());
             }
-            let version = match self.u16(packet) {
-                Ok(version) => version,
-                Err(_) if highest >= minimum => return Ok(highest),
-                Err(end) => return Err(end),
-            };
+            let seen = self.read_u16(packet);
+            if seen.is_err() {
+                // Once a list that is cut off has offered the minimum, the rest of it cannot change the verdict.
+                return if self.offered >= minimum { Ok(()) } else { seen };
+            }
             // GREASE values have the form 0x?A?A with equal digits (RFC 8701 section 2).
-            if version & 0x0f0f != 0x0a0a && version > highest {
-                highest = version;
+            if self.value & 0x0f0f != 0x0a0a && self.value > self.offered {
+                self.offered = self.value;
             }
             count += 1;
         }
-        if self.offset == list_end { Ok(highest) } else { Err(Hello::Malformed) }
+        if self.offset == list_end { Ok(()) } else { Err(End::Malformed) }
     }
 
     #[inline(always)]
-    fn u8<P: Packet>(&mut self, packet: &P) -> Result<u8, Hello> {
-        let offset = self.advance(1)?;
-        packet.u8(offset).ok_or(Hello::Incomplete)
-    }
-
-    #[inline(always)]
-    fn u16<P: Packet>(&mut self, packet: &P) -> Result<u16, Hello> {
-        let offset = self.advance(2)?;
-        packet.u16(offset).ok_or(Hello::Incomplete)
-    }
-
-    /// Claims the next `length` bytes, which must be visible; answers where they begin.
-    #[inline(always)]
-    fn advance(&mut self, length: usize) -> Result<usize, Hello> {
+    fn read_u8<P: Packet>(&mut self, packet: &P) -> Result<(), End> {
         let offset = self.offset;
-        if offset + length > self.visible {
-            return Err(self.end_of_sight(offset + length));
+        self.skip(packet, 1)?;
+        let Some([value]) = packet.data::<1>(offset) else { return Err(End::Incomplete) };
+        self.value = value as u16;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn read_u16<P: Packet>(&mut self, packet: &P) -> Result<(), End> {
+        let offset = self.offset;
+        self.skip(packet, 2)?;
+        let Some(value) = packet.data::<2>(offset) else { return Err(End::Incomplete) };
+        self.value = u16::from_be_bytes(value);
+        Ok(())
+    }
+
+    /// Steps over `length` bytes, which must be in sight.
+    #[inline(always)]
+    fn skip<P: Packet>(&mut self, packet: &P, length: u16) -> Result<(), End> {
+        let next = self.offset + length as usize;
+        if next > self.visible {
+            // Beyond the hello's own end nothing can follow elsewhere.
+            return Err(if next > self.hello_end { End::Malformed } else { End::Incomplete });
         }
-        self.offset = offset + length;
-        Ok(offset)
+        self.offset = packet.forget(next);
+        Ok(())
     }
+}
 
-    /// Steps over `length` bytes of which nothing is asked but that the hello has them.
-    #[inline(always)]
-    fn skip(&mut self, length: usize) -> Result<(), Hello> {
-        self.advance(length).map(|_| ())
+/// An empty handshake record is forbidden (RFC 8446 section 5.1). Five bytes are too few to tell it from ciphertext, so
+/// it counts only if nothing follows, or another record of the handshake.
+#[inline(always)]
+fn after_empty_record<P: Packet>(packet: &P, body: usize, end: usize) -> Result<(), End> {
+    if body == end {
+        return Err(End::Malformed);
     }
+    if body + 3 > end {
+        return Err(End::Absent);
+    }
+    match packet.data::<3>(body) {
+        Some([0x16, 3, 0..=4]) => Err(End::Malformed),
+        Some(_) | None => Err(End::Absent),
+    }
+}
 
-    /// Why bytes up to `needed` cannot be seen: the hello contradicts itself, or it goes on elsewhere.
-    #[inline(always)]
-    fn end_of_sight(&self, needed: usize) -> Hello {
-        if needed > self.hello_end { Hello::Malformed } else { Hello::Incomplete }
-    }
+#[inline(always)]
+const fn min(a: usize, b: usize) -> usize {
+    if a < b { a } else { b }
 }

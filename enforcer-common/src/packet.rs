@@ -8,8 +8,23 @@ pub trait Packet {
     /// Length of the whole frame in bytes, parts that are not in linear memory included.
     fn length(&self) -> usize;
 
-    /// `N` bytes from `offset` on; `None` if the frame ends before.
+    /// `N` bytes of a header, from `offset` on; `None` if the frame ends before. Headers lie in the frame's linear memory:
+    /// drivers see to that.
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// `N` bytes from anywhere in the frame, as far as its last fragment of memory. Dearer than [`Packet::bytes`] where
+    /// linear memory ends early.
+    #[inline(always)]
+    fn data<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.bytes(offset)
+    }
+
+    /// `number` itself. The program's implementation makes the kernel's verifier forget what it has deduced about it, so
+    /// that paths that differ in nothing else are walked once and not once per combination.
+    #[inline(always)]
+    fn forget(&self, number: usize) -> usize {
+        number
+    }
 
     /// One byte.
     #[inline(always)]

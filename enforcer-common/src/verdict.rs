@@ -6,7 +6,7 @@
 use crate::{
     ban::{Ban, Listing, class},
     gcra::Rate,
-    headers::{self, Address, Link, Network, Tcp, Transport},
+    headers::{Headers, Link, Transport},
     hello::{self, Hello},
     limiter::Charge,
     packet::Packet,
@@ -28,12 +28,13 @@ pub enum Verdict {
 pub trait Tables {
     /// The daemon's settings, if it has written any.
     fn settings(&self) -> Option<&Settings>;
-    /// What the longest listed prefix around an IPv4 address says.
-    fn listing_v4(&self, address: [u8; 4]) -> Option<Listing>;
-    /// What the longest listed prefix around an IPv6 address says.
-    fn listing_v6(&self, address: [u8; 16]) -> Option<Listing>;
-    /// The ban of exactly this source.
-    fn ban(&self, source: SourceKey) -> Option<Ban>;
+    /// What the longest listed prefix around an IPv4 address says; [`Listing::NONE`] if there is none. Not an `Option`,
+    /// here and below: LLVM stores the payload of `None` unwritten, and the verifier refuses to read it.
+    fn listing_v4(&self, address: [u8; 4]) -> Listing;
+    /// What the longest listed prefix around an IPv6 address, given as its two halves in host order, says.
+    fn listing_v6(&self, address: [u64; 2]) -> Listing;
+    /// The ban of exactly this source; [`Ban::NONE`] if there is none.
+    fn ban(&self, source: SourceKey) -> Ban;
     /// Charges one event to a source.
     fn charge(&self, limit: Limit, source: SourceKey, now: u64, rate: Rate) -> Charge;
     /// Nanoseconds of `CLOCK_MONOTONIC`, the same for the whole packet. Asked only when something depends on it.
@@ -50,9 +51,11 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Verdict {
 }
 
 /// What the lists say of a source.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Allowed,
-    Dropped(DropReason),
+    Banned,
+    InBannedPrefix,
     Unknown,
 }
 
@@ -62,78 +65,71 @@ fn judge<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<PassReason, Dro
         Some(settings) if settings.abi == ABI => settings,
         Some(_) | None => return Ok(PassReason::NoSettings),
     };
-    let network = match headers::link(packet)? {
+    let mut headers = Headers::UNREAD;
+    headers.read_link(packet)?;
+    match headers.link {
         Link::Control => return Ok(PassReason::LinkControl),
         Link::Other => return Ok(PassReason::NotIp),
-        Link::Ipv4(offset) => headers::ipv4(packet, offset)?,
-        Link::Ipv6(offset) => {
-            let network = headers::ipv6(packet, offset)?;
-            if headers::is_neighbour_discovery(packet, &network) {
+        Link::Ipv4 => headers.read_ipv4(packet)?,
+        Link::Ipv6 => {
+            headers.read_ipv6(packet)?;
+            if headers.is_neighbour_discovery(packet) {
                 return Ok(PassReason::NeighbourDiscovery);
             }
-            network
         }
+    }
+    let source = match headers.link {
+        Link::Ipv6 => SourceKey::v6(headers.source[0], settings.v6_mask),
+        Link::Ipv4 | Link::Control | Link::Other => SourceKey::v4((headers.source[0] as u32).to_be_bytes()),
     };
-    let source = source_key(&network, settings);
-    let standing = standing(tables, settings, &network, source);
-    if let Standing::Allowed = standing {
+    let standing = standing(tables, settings, &headers, source);
+    if standing == Standing::Allowed {
         return Ok(PassReason::Allowed);
     }
-    let transport = headers::transport(packet, &network);
-    if let Standing::Dropped(reason) = standing {
-        return spare_management(settings, &transport, reason);
+    let form = headers.read_transport(packet);
+    match standing {
+        Standing::Banned => return spare_management(settings, &headers, DropReason::Banned),
+        Standing::InBannedPrefix => return spare_management(settings, &headers, DropReason::BannedPrefix),
+        Standing::Allowed | Standing::Unknown => form?,
     }
-    let transport = transport?;
-    if let Transport::Tcp(tcp) = &transport
-        && tcp.fragment
-        && is_listed(&settings.protected_ports, tcp.port)
+    if headers.transport == Transport::Tcp
+        && headers.fragment
+        && is_listed(&settings.protected_ports, headers.port)
     {
         return Err(DropReason::TcpFragment);
     }
-    match charge_and_inspect(packet, tables, settings, source, &transport) {
+    match charge_and_inspect(packet, tables, settings, source, &headers) {
         // Limits yield to management; the form of a hello and its version do not.
         Err(
             reason @ (DropReason::PacketLimit
             | DropReason::ConnectionLimit
             | DropReason::HelloLimit
             | DropReason::LimiterFull),
-        ) => spare_management(settings, &Ok(transport), reason),
+        ) => spare_management(settings, &headers, reason),
         verdict => verdict,
     }
 }
 
 #[inline(always)]
-fn source_key(network: &Network, settings: &Settings) -> SourceKey {
-    match network.source {
-        Address::V4(address) => SourceKey::v4(address),
-        Address::V6([a, b, c, d, e, f, g, h, ..]) => {
-            SourceKey::v6(u64::from_be_bytes([a, b, c, d, e, f, g, h]), settings.v6_mask)
+fn standing<T: Tables>(tables: &T, settings: &Settings, headers: &Headers, source: SourceKey) -> Standing {
+    let mut listing = Listing::NONE;
+    if headers.link == Link::Ipv4 {
+        if settings.flags & flag::LISTED_V4 != 0 {
+            listing = tables.listing_v4((headers.source[0] as u32).to_be_bytes());
         }
+    } else if settings.flags & flag::LISTED_V6 != 0 {
+        listing = tables.listing_v6(headers.source);
     }
-}
-
-#[inline(always)]
-fn standing<T: Tables>(tables: &T, settings: &Settings, network: &Network, source: SourceKey) -> Standing {
-    let listing = match network.source {
-        Address::V4(address) if settings.flags & flag::LISTED_V4 != 0 => tables.listing_v4(address),
-        Address::V6(address) if settings.flags & flag::LISTED_V6 != 0 => tables.listing_v6(address),
-        Address::V4(_) | Address::V6(_) => None,
-    };
-    if let Some(listing) = listing
-        && listing.class == class::ALLOW
-    {
+    if listing.class == class::ALLOW {
         return Standing::Allowed;
     }
-    if let Some(ban) = tables.ban(source)
-        && ban.holds(tables.now())
-    {
-        return Standing::Dropped(DropReason::Banned);
+    let ban = tables.ban(source);
+    // The clock costs as much as a lookup: most sources have no ban.
+    if ban != Ban::NONE && ban.holds(tables.now()) {
+        return Standing::Banned;
     }
-    if let Some(listing) = listing
-        && listing.class == class::BAN
-        && tables.now() < listing.until
-    {
-        return Standing::Dropped(DropReason::BannedPrefix);
+    if listing.class == class::BAN && tables.now() < listing.until {
+        return Standing::InBannedPrefix;
     }
     Standing::Unknown
 }
@@ -144,47 +140,34 @@ fn charge_and_inspect<P: Packet, T: Tables>(
     tables: &T,
     settings: &Settings,
     source: SourceKey,
-    transport: &Transport,
+    headers: &Headers,
 ) -> Result<PassReason, DropReason> {
     charge(tables, settings, Limit::Packets, source, DropReason::PacketLimit)?;
-    let tcp = match transport {
-        Transport::Tcp(tcp) => tcp,
+    match headers.transport {
+        Transport::Tcp => {}
         Transport::LaterFragment => return Ok(PassReason::Fragment),
         Transport::Udp | Transport::Other => return Ok(PassReason::Clean),
-    };
-    if tcp.opens {
+    }
+    if headers.opens {
         charge(tables, settings, Limit::Connections, source, DropReason::ConnectionLimit)?;
     }
-    if tcp.payload == tcp.end || !is_listed(&settings.protected_ports, tcp.port) {
+    if headers.offset == headers.end || !is_listed(&settings.protected_ports, headers.port) {
         return Ok(PassReason::Clean);
     }
-    inspect(packet, tables, settings, source, tcp)
-}
-
-#[inline(always)]
-fn inspect<P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    settings: &Settings,
-    source: SourceKey,
-    tcp: &Tcp,
-) -> Result<PassReason, DropReason> {
     let minimum = settings.minimum_tls;
-    let hello = hello::inspect(packet, tcp.payload, tcp.end, minimum);
-    if let Hello::Absent = hello {
+    let hello = hello::inspect(packet, headers.offset, headers.end, minimum);
+    if hello == Hello::Absent {
         return Ok(PassReason::Clean);
     }
     // A minimum of 0 means that hellos are limited, but not judged.
-    if let Hello::Malformed = hello
-        && minimum != 0
-    {
+    if hello == Hello::Malformed && minimum != 0 {
         return Err(DropReason::MalformedHello);
     }
     charge(tables, settings, Limit::Hellos, source, DropReason::HelloLimit)?;
     match hello {
         Hello::Incomplete => Ok(PassReason::HelloIncomplete),
-        Hello::Offers(version) if version < minimum => Err(DropReason::TlsVersion),
-        Hello::Offers(_) | Hello::Malformed | Hello::Absent => Ok(PassReason::HelloAccepted),
+        Hello::Refused => Err(DropReason::TlsVersion),
+        Hello::Accepted | Hello::Malformed | Hello::Absent => Ok(PassReason::HelloAccepted),
     }
 }
 
@@ -209,15 +192,17 @@ fn charge<T: Tables>(
 }
 
 /// Passes what would be dropped for its source if it is TCP to a management port: who bans himself must still get in.
+/// Headers whose form is wrong name no port, since nothing has read as far.
 #[inline(always)]
 fn spare_management(
     settings: &Settings,
-    transport: &Result<Transport, DropReason>,
+    headers: &Headers,
     reason: DropReason,
 ) -> Result<PassReason, DropReason> {
-    match transport {
-        Ok(Transport::Tcp(tcp)) if is_listed(&settings.management_ports, tcp.port) => Ok(PassReason::Management),
-        Ok(_) | Err(_) => Err(reason),
+    if headers.transport == Transport::Tcp && is_listed(&settings.management_ports, headers.port) {
+        Ok(PassReason::Management)
+    } else {
+        Err(reason)
     }
 }
 

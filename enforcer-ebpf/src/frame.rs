@@ -28,6 +28,17 @@ impl<'a> Frame<'a> {
         Self { context, start: context.data(), end: context.data_end(), length }
     }
 
+    /// Reads linear memory; `offset` is within [`REACH`] and has just come out of [`opaque`].
+    #[inline(always)]
+    fn direct<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let pointer = self.start + offset;
+        if opaque(pointer + N) > self.end {
+            return None;
+        }
+        // SAFETY: the bytes lie between the start and the end of the frame, as just compared; alignment is 1.
+        Some(unsafe { *(pointer as *const [u8; N]) })
+    }
+
     /// Loads what direct access cannot reach.
     #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
@@ -47,17 +58,40 @@ impl Packet for Frame<'_> {
     }
 
     #[inline(always)]
+    fn forget(&self, mut number: usize) -> usize {
+        // SAFETY: flips bits of a register and flips them back. The verifier knows nothing of the length, so it knows
+        // nothing of the result; it does not see that both steps cancel out.
+        unsafe {
+            core::arch::asm!(
+                "{number} ^= {unknown}",
+                "{number} ^= {unknown}",
+                number = inout(reg) number,
+                unknown = in(reg) self.length,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+        number
+    }
+
+    #[inline(always)]
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let offset = opaque(offset);
         if offset > REACH {
             return None;
         }
-        let pointer = self.start + offset;
-        if opaque(pointer + N) > self.end {
-            return self.load(offset);
+        self.direct(offset)
+    }
+
+    #[inline(always)]
+    fn data<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let offset = opaque(offset);
+        if offset > REACH {
+            return None;
         }
-        // SAFETY: the bytes lie between the start and the end of the frame, as just compared; alignment is 1.
-        Some(unsafe { *(pointer as *const [u8; N]) })
+        match self.direct(offset) {
+            None => self.load(offset),
+            found => found,
+        }
     }
 }
 

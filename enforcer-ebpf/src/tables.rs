@@ -38,7 +38,7 @@ static BANS: HashMap<u64, Ban, 1024, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 static LISTED_V4: LpmTrie<[u8; 4], [u32; 4], 1024> = LpmTrie::new();
 #[btf_map]
-static LISTED_V6: LpmTrie<[u8; 16], [u32; 4], 1024> = LpmTrie::new();
+static LISTED_V6: LpmTrie<[u64; 2], [u32; 4], 1024> = LpmTrie::new();
 #[btf_map]
 static LIMIT_PACKETS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
@@ -81,20 +81,21 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn listing_v4(&self, address: [u8; 4]) -> Option<Listing> {
-        LISTED_V4.get(&Key::new(32, address)).map(|words| Listing::from_words(*words))
+    fn listing_v4(&self, address: [u8; 4]) -> Listing {
+        LISTED_V4.get(&Key::new(32, address)).map_or(Listing::NONE, |words| Listing::from_words(*words))
     }
 
     #[inline(always)]
-    fn listing_v6(&self, address: [u8; 16]) -> Option<Listing> {
-        LISTED_V6.get(&Key::new(128, address)).map(|words| Listing::from_words(*words))
+    fn listing_v6(&self, [upper, lower]: [u64; 2]) -> Listing {
+        // The trie compares bytes in network order.
+        LISTED_V6.get(&Key::new(128, [upper.to_be(), lower.to_be()])).map_or(Listing::NONE, |words| Listing::from_words(*words))
     }
 
     #[inline(always)]
-    fn ban(&self, source: SourceKey) -> Option<Ban> {
+    fn ban(&self, source: SourceKey) -> Ban {
         // SAFETY: an entry that is replaced meanwhile may show its successor, at worst one wrong verdict; memory of
         // entries without preallocation is freed only after the program's RCU section.
-        unsafe { BANS.get(source.get()) }.copied()
+        unsafe { BANS.get(source.get()) }.map_or(Ban::NONE, |ban| *ban)
     }
 
     #[inline(always)]
