@@ -9,6 +9,10 @@ pub mod config;
 pub mod denial;
 pub mod prefix;
 
+pub mod policy;
+
+pub mod checks;
+
 pub mod bans;
 pub mod kernel;
 pub mod metrics;
