@@ -18,7 +18,7 @@ use crate::{
     denial::Denial,
     policy::{Policy, Upstream, route::Route},
 };
-use facts::RequestFacts;
+use facts::{ClientAddr, RequestFacts};
 
 /// The two clocks that checks need.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,7 @@ pub struct Now {
 #[derive(Debug)]
 pub struct Grant {
     route: Arc<Route>,
+    source: ClientAddr,
     subject: Option<Box<str>>,
 }
 
@@ -45,6 +46,11 @@ impl Grant {
     /// The route that it was checked for.
     pub fn route(&self) -> &Arc<Route> {
         &self.route
+    }
+
+    /// Who sent the request.
+    pub fn source(&self) -> ClientAddr {
+        self.source
     }
 
     /// `sub` of the token, if there is a token and it names one.
@@ -90,5 +96,5 @@ pub fn admit(policy: &Policy, facts: &RequestFacts<'_>, now: Now) -> Result<Gran
         scope::check(route, &claims).map_err(|refusal| refusal.at(route))?;
         subject = claims.subject;
     }
-    Ok(Grant { route: Arc::clone(route), subject })
+    Ok(Grant { route: Arc::clone(route), source: facts.source, subject })
 }

@@ -11,7 +11,11 @@ pub mod prefix;
 
 pub mod policy;
 
+pub mod ingress;
+
 pub mod checks;
+
+pub mod upstream;
 
 pub mod bans;
 pub mod kernel;

@@ -10,11 +10,12 @@ pub mod route;
 pub mod strict_json;
 pub mod tls;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use arc_swap::ArcSwap;
 use enforcer_common::source::v6_mask;
+use http::HeaderValue;
 
 use crate::config::{self, Config};
 use issuer::Issuer;
@@ -28,15 +29,26 @@ pub type SharedPolicy = Arc<ArcSwap<Policy>>;
 #[derive(Debug)]
 pub struct Policy {
     /// By the listener's configured address.
-    pub(crate) listeners: BTreeMap<SocketAddr, Arc<rustls::ServerConfig>>,
+    pub(crate) listeners: BTreeMap<SocketAddr, Listener>,
     /// What happens to requests, by path.
     pub(crate) routes: RouteTable,
     /// What makes an IPv6 source, see [`v6_mask`].
     pub(crate) v6_mask: u64,
-    /// Limits and headers of all HTTP connections.
+    /// Limits of all HTTP connections.
     pub(crate) http: config::Http,
+    /// `Strict-Transport-Security` (RFC 6797), unless switched off.
+    pub(crate) hsts: Option<HeaderValue>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
     tickets: Arc<dyn rustls::server::ProducesTickets>,
+}
+
+/// How a listener's connections are encrypted.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Certificates, versions, suites.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Time for a handshake, from accept to the end.
+    pub handshake_timeout: Duration,
 }
 
 /// A group of servers, with the name that logs use.
@@ -74,7 +86,8 @@ impl Policy {
         for listener in &config.listeners {
             let tls = tls::server_config(listener, config.kernel.minimum_tls, Arc::clone(&tickets))
                 .with_context(|| format!("listener {}", listener.address))?;
-            listeners.insert(listener.address, Arc::new(tls));
+            let handshake_timeout = listener.handshake_timeout;
+            listeners.insert(listener.address, Listener { tls: Arc::new(tls), handshake_timeout });
         }
         let mut upstreams = BTreeMap::new();
         for (name, upstream) in &config.upstreams {
@@ -97,10 +110,16 @@ impl Policy {
             routes: RouteTable::new(routes)?,
             v6_mask: v6_mask(config.kernel.ipv6_prefix),
             http: config.http.clone(),
+            hsts: hsts(config.http.strict_transport_security.as_deref())?,
             upstreams,
             tickets,
         })
     }
+}
+
+fn hsts(value: Option<&str>) -> Result<Option<HeaderValue>> {
+    let value = value.filter(|value| !value.is_empty()).map(HeaderValue::from_str).transpose();
+    value.context("http.strict_transport_security is no header value")
 }
 
 fn build_route(
