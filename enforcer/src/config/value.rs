@@ -198,7 +198,9 @@ impl Written for http::Uri {
                 "a server carries no user name or password; remove what stands before the @".to_owned()
             );
         }
-        if authority.host().is_empty() || uri.port().is_some() && uri.port_u16().unwrap_or(0) == 0 {
+        let port = authority.as_str().strip_prefix(authority.host()).unwrap_or(":");
+        let good_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+        if authority.host().is_empty() || !port.is_empty() && !port.strip_prefix(':').is_some_and(good_port) {
             return Err(format!("`{text}` has no usable host and port; write {}", Self::EXPECTED));
         }
         if uri.path() != "/" && !uri.path().is_empty() || uri.query().is_some() || text.contains('#') {
