@@ -157,6 +157,22 @@ fn the_smallest_file_gives_every_documented_default() {
     assert_eq!(valid("smallest.toml"), expected);
 }
 
+/// The reference shows every key at its default; what it shows must be what the smallest file gives.
+#[test]
+fn the_reference_shows_the_defaults() {
+    let text = fs::read_to_string(folder("../../docs/configuration.md")).unwrap();
+    let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let blocks: String = blocks.collect();
+    assert_eq!(config::parse(&blocks, Path::new("configuration.toml")), Ok(valid("smallest.toml")));
+}
+
+#[test]
+fn the_packaged_example_loads() {
+    let text = fs::read_to_string(folder("../../enforcer/dist/enforcer.toml")).unwrap();
+    let config = config::parse(&text, Path::new("/etc/enforcer/enforcer.toml")).unwrap();
+    assert_eq!(config.tokens["main"].jwks, Path::new("/etc/enforcer/jwks.json"));
+}
+
 #[test]
 fn what_is_written_is_what_holds() {
     let config = valid("every_key.toml");
