@@ -152,7 +152,9 @@ impl Headers {
     /// Reads the IPv4 header.
     #[inline(always)]
     pub fn read_ipv4<P: Packet>(&mut self, packet: &P) -> Result<(), DropReason> {
-        let Some(header) = packet.bytes::<IPV4_LENGTH>(self.offset) else { return Err(DropReason::Truncated) };
+        let Some(header) = packet.bytes::<IPV4_LENGTH>(self.offset) else {
+            return Err(DropReason::Truncated);
+        };
         let length = (header[0] & 0x0f) as usize * 4;
         let total = u16::from_be_bytes([header[2], header[3]]) as usize;
         self.end = self.offset + total;

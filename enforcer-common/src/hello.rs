@@ -108,7 +108,9 @@ impl Walk {
             // The handshake header itself goes on in the next segment, or in the next record.
             return Err(End::Incomplete);
         }
-        let Some([high, upper, lower, major, minor]) = packet.data::<5>(body + 1) else { return Err(End::Absent) };
+        let Some([high, upper, lower, major, minor]) = packet.data::<5>(body + 1) else {
+            return Err(End::Absent);
+        };
         if high != 0 || major != 3 {
             return Err(End::Absent);
         }

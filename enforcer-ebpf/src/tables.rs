@@ -88,7 +88,9 @@ impl Tables for Maps {
     #[inline(always)]
     fn listing_v6(&self, [upper, lower]: [u64; 2]) -> Listing {
         // The trie compares bytes in network order.
-        LISTED_V6.get(&Key::new(128, [upper.to_be(), lower.to_be()])).map_or(Listing::NONE, |words| Listing::from_words(*words))
+        LISTED_V6
+            .get(&Key::new(128, [upper.to_be(), lower.to_be()]))
+            .map_or(Listing::NONE, |words| Listing::from_words(*words))
     }
 
     #[inline(always)]

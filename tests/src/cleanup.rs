@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, Once, PoisonError},
@@ -142,6 +143,7 @@ fn watch() {
             }
         });
         if let Some(code) = code {
+            let _ = writeln!(std::io::stderr(), "\ninterrupted: removing everything that this run has made");
             // Holding the lock to the end keeps the other threads from making anything new.
             let mut register = register();
             for (_, thing) in register.things.drain(..).rev() {

@@ -73,7 +73,8 @@ impl Program {
             !OBJECT.is_empty(),
             "this enforcer was built without its XDP program: run `cargo xtask setup` and build again, or set kernel.mode = \"off\""
         );
-        let version = KernelVersion::current().map_err(|error| anyhow!("the kernel's version is unknown: {error}"))?;
+        let version =
+            KernelVersion::current().map_err(|error| anyhow!("the kernel's version is unknown: {error}"))?;
         require_floor(version.code(), &release())?;
         require_capabilities(&std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?)?;
 
@@ -131,8 +132,10 @@ fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
 }
 
 fn release() -> String {
-    nix::sys::utsname::uname()
-        .map_or_else(|_| "of unknown version".to_owned(), |name| name.release().to_string_lossy().into_owned())
+    nix::sys::utsname::uname().map_or_else(
+        |_| "of unknown version".to_owned(),
+        |name| name.release().to_string_lossy().into_owned(),
+    )
 }
 
 fn require_floor(version: u32, release: &str) -> Result<()> {
@@ -171,7 +174,9 @@ fn require_capabilities(status: &str) -> Result<()> {
 fn explain_load(error: EbpfError) -> anyhow::Error {
     match &error {
         EbpfError::ProgramError(ProgramError::LoadError { io_error, verifier_log }) => {
-            if io_error.kind() == io::ErrorKind::PermissionDenied && verifier_log.to_string().trim().is_empty() {
+            if io_error.kind() == io::ErrorKind::PermissionDenied
+                && verifier_log.to_string().trim().is_empty()
+            {
                 return denied(io_error);
             }
             let log = verifier_log.to_string();

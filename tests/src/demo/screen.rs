@@ -57,7 +57,7 @@ impl Screen {
     pub(super) fn quote(&self, text: &str) {
         for line in text.lines() {
             let shown: String = line.chars().take(WIDTH - INDENT - 2).collect();
-            println!("{:INDENT$}{}", "", self.paint("2", &format!("│ {shown}")));
+            println!("{:INDENT$}{}", "", self.paint("2", format!("│ {shown}").trim_end()));
         }
     }
 
