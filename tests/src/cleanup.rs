@@ -197,3 +197,34 @@ fn ip(args: &[&str]) -> String {
     let output = Command::new("ip").args(args).stdin(Stdio::null()).stderr(Stdio::null()).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_lives_as_long_as_its_owner() {
+        let (owned, path) = Owned::directory().unwrap();
+        assert!(path.is_dir() && leftovers().iter().any(|name| path.ends_with(name)));
+        drop(owned);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_process_ends_with_its_owner() {
+        let (owned, mut child) = Owned::process(Command::new("sleep").arg("60")).unwrap();
+        assert!(child.try_wait().unwrap().is_none());
+        drop(owned);
+        assert!(!Path::new("/proc").join(child.id().to_string()).exists());
+    }
+
+    #[test]
+    fn only_names_of_dead_runs_are_orphans() {
+        assert!(!is_orphan(&name("dir", 1)), "this run lives");
+        assert!(!is_orphan("enf-1-server1"), "so does process 1");
+        assert!(!is_orphan("enforcer-4194999-x"), "another name");
+        assert!(!is_orphan("enf-x-y"));
+        // Above the largest process id of Linux, 2^22.
+        assert!(is_orphan("enf-4194999-server1"));
+    }
+}

@@ -93,3 +93,18 @@ fn collect(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
         String::from_utf8_lossy(&bytes).into_owned()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_read_and_patience_ends() {
+        let finished = run(Command::new("echo").arg("words"), Duration::from_secs(10)).unwrap();
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), "words\n"));
+        let finished = run(Command::new("sleep").arg("60"), Duration::ZERO).unwrap();
+        assert_eq!(finished.code, None);
+        assert!(finished.success("sleep").is_err());
+        assert!(run(&mut Command::new("there-is-no-such-program"), Duration::ZERO).is_err());
+    }
+}
