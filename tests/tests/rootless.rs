@@ -1,0 +1,5 @@
+//! Tests that need neither root nor the eBPF toolchain.
+
+mod rootless {
+    mod configs;
+}
