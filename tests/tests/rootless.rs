@@ -1,0 +1,5 @@
+//! Everything that can be shown without root, without the eBPF toolchain and without a network beyond loopback.
+
+mod rootless {
+    mod edge;
+}
