@@ -1,0 +1,6 @@
+//! Everything that can be shown without root, without the eBPF toolchain and without a network beyond loopback.
+
+mod rootless {
+    mod control;
+    mod ledger;
+}
