@@ -12,3 +12,8 @@ pub mod prefix;
 pub mod bans;
 pub mod kernel;
 pub mod metrics;
+
+pub mod cli;
+pub mod control;
+pub mod daemon;
+pub mod log;

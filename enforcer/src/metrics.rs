@@ -2,6 +2,10 @@
 //!
 //! Own counters live here, created once; kernel counters are read at scrape. Client input is never a label.
 
+pub mod http;
+pub mod kernel;
+pub mod process;
+
 use anyhow::Result;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
