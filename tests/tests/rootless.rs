@@ -2,5 +2,7 @@
 
 mod rootless {
     mod configs;
+    mod control;
     mod edge;
+    mod ledger;
 }
