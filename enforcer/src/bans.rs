@@ -3,6 +3,13 @@
 //! Whoever refuses a client reports it here without waiting; one task owns the ledger, decides, and is the only
 //! writer of the kernel's lists.
 
+pub mod ledger;
+pub mod prefixes;
+pub mod projection;
+pub mod record;
+pub mod score;
+pub mod task;
+
 use std::net::IpAddr;
 
 use prometheus::IntCounter;

@@ -20,3 +20,8 @@ pub mod upstream;
 pub mod bans;
 pub mod kernel;
 pub mod metrics;
+
+pub mod cli;
+pub mod control;
+pub mod daemon;
+pub mod log;

@@ -2,6 +2,10 @@
 //!
 //! Own counters live here, created once; kernel counters are read at scrape. Client input is never a label.
 
+pub mod http;
+pub mod kernel;
+pub mod process;
+
 use anyhow::Result;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
@@ -24,6 +28,12 @@ pub struct Metrics {
     pub bans_active: IntGaugeVec,
     /// `enforcer_bans_total{cause}`: denial code that tipped the score, or `operator`.
     pub bans: IntCounterVec,
+    /// `enforcer_bans_withheld_total{why}`: bans that were due but not made: `dry_run`, `full`.
+    pub bans_withheld: IntCounterVec,
+    /// `enforcer_offences_untracked_total`: offences of sources for which there was no room for a score.
+    pub offences_untracked: IntCounter,
+    /// `enforcer_kernel_writes_pending`: list changes that still have to reach the kernel.
+    pub kernel_writes_pending: IntGauge,
     /// `enforcer_kernel_write_errors_total`: list changes that the kernel refused; they are tried again.
     pub kernel_write_errors: IntCounter,
     /// `enforcer_reloads_total{result}`: `applied`, `refused`.
@@ -60,6 +70,15 @@ impl Metrics {
         let bans_active = IntGaugeVec::new(Opts::new("enforcer_bans_active", "Bans in force"), &["origin"])?;
         registry.register(Box::new(bans_active.clone()))?;
         let bans = counter_vec("enforcer_bans_total", "Bans by what caused them", &["cause"])?;
+        let bans_withheld =
+            counter_vec("enforcer_bans_withheld_total", "Bans that were due but not made", &["why"])?;
+        let offences_untracked =
+            counter("enforcer_offences_untracked_total", "Offences for whose source there was no room")?;
+        let kernel_writes_pending = IntGauge::new(
+            "enforcer_kernel_writes_pending",
+            "List changes that still have to reach the kernel",
+        )?;
+        registry.register(Box::new(kernel_writes_pending.clone()))?;
         let kernel_write_errors =
             counter("enforcer_kernel_write_errors_total", "List changes that the kernel refused")?;
         let reloads = counter_vec("enforcer_reloads_total", "Configuration reloads", &["result"])?;
@@ -71,6 +90,9 @@ impl Metrics {
             offences_lost,
             bans_active,
             bans,
+            bans_withheld,
+            offences_untracked,
+            kernel_writes_pending,
             kernel_write_errors,
             reloads,
             registry,

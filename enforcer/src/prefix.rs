@@ -38,6 +38,17 @@ impl Prefix {
         self.0
     }
 
+    /// The prefix of `length` bits that this one lies in; itself where it is not longer than that.
+    pub fn widened(&self, length: u8) -> Self {
+        let length = length.min(self.0.prefix_len());
+        Self(IpNet::new(self.0.addr(), length).map_or(self.0, |net| net.trunc()))
+    }
+
+    /// The last prefix, in their order, that lies inside: the highest address.
+    pub fn last_inside(&self) -> Self {
+        Self(IpNet::from(self.0.broadcast()))
+    }
+
     /// Whether `address` lies inside; mapped addresses count as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())

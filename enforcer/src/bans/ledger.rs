@@ -1,0 +1,382 @@
+//! Who is banned and who is allowed: the truth, of which the kernel's tables are a projection.
+//!
+//! [`super::task`] feeds it and carries out what it answers; it reads no clock and touches no table. The rules:
+//!
+//! - An address in any allowed prefix is never banned, by whatever ban, wide or narrow.
+//! - Any other address is banned until the latest end of the bans that cover it.
+//! - Offences ban a source only: the address for IPv4, the configured prefix for IPv6; never a loopback address,
+//!   never an allowed one. An operator's ban replaces the one on the same prefix.
+
+mod operator;
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use enforcer_common::ban::Listing;
+
+use super::{
+    Offence,
+    prefixes::PrefixMap,
+    projection::{Projection, Write},
+    record::{Allowance, Ban, Cause, FOREVER, Origin},
+    score::{Charge, Score, Scores, TRACKED_SOURCES},
+};
+use crate::{clock::KernelTime, config, prefix::Prefix};
+
+pub use operator::{BanRequest, End, MAX_ALLOWANCES, Refusal, allow_suggestion};
+
+/// What the ledger is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A client offended.
+    Offence(Offence),
+    /// An operator bans.
+    BanAdd(BanRequest),
+    /// An operator lifts the ban of exactly this prefix.
+    BanDel(Prefix),
+    /// An operator allows a prefix, for a reason; `force` permits a very wide one.
+    AllowAdd {
+        /// What to allow.
+        prefix: Prefix,
+        /// Why.
+        reason: String,
+        /// However wide it is.
+        force: bool,
+    },
+    /// An operator takes back an allowance.
+    AllowDel(Prefix),
+    /// Time has passed.
+    Tick,
+    /// The configuration has changed.
+    Reconfigure(Settings),
+}
+
+/// What the ledger needs of the configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// `[bans]`
+    pub bans: config::Bans,
+    /// `kernel.allow`
+    pub allow: Vec<Prefix>,
+    /// `kernel.ipv6_prefix`
+    pub ipv6_prefix: u8,
+}
+
+impl Settings {
+    /// Picks them out.
+    pub fn of(config: &config::Config) -> Self {
+        Self {
+            bans: config.bans.clone(),
+            allow: config.kernel.allow.clone(),
+            ipv6_prefix: config.kernel.ipv6_prefix,
+        }
+    }
+}
+
+/// What is to be done, and what to say.
+#[derive(Debug, Default)]
+pub struct Actions {
+    /// Changes of the kernel's tables, in an order that never bans an allowed address in between.
+    pub writes: Vec<Write>,
+    /// What happened, for log and metrics.
+    pub events: Vec<Event>,
+    /// The answer to an operator.
+    pub outcome: Outcome,
+}
+
+/// Something to log and to count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A ban began or was replaced.
+    Banned(Ban),
+    /// A ban reached its end.
+    Ended(Ban),
+    /// An operator lifted a ban.
+    Lifted(Ban),
+    /// A source would have been banned but for `dry_run`.
+    Withheld(Ban),
+    /// A source should have been banned, but there are `max_entries` already.
+    Full(Prefix),
+    /// An offence could not be counted: too many sources have a score.
+    Untracked(Prefix),
+}
+
+/// The answer to an operator's input.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Outcome {
+    /// Nothing was asked.
+    #[default]
+    Quiet,
+    /// The ban stands.
+    BanAdded {
+        /// As recorded.
+        ban: Ban,
+        /// The one that it replaced.
+        replaced: Option<Ban>,
+        /// The allowed prefix that makes it ineffective.
+        shadowed_by: Option<Prefix>,
+        /// Allowed prefixes inside, which it does not reach.
+        allowed_inside: usize,
+    },
+    /// The ban is lifted; another one may still cover the prefix.
+    BanDeleted {
+        /// As it was.
+        ban: Ban,
+        /// A wider one that holds on.
+        still_banned_by: Option<Prefix>,
+    },
+    /// The allowance stands; so many bans inside have no effect now.
+    AllowAdded {
+        /// Bans inside.
+        shadows: usize,
+    },
+    /// The allowance is gone; so many bans inside have effect again.
+    AllowDeleted {
+        /// Bans inside.
+        uncovers: usize,
+        /// A wider allowance that holds on, or the configuration's own.
+        still_allowed_by: Option<Prefix>,
+    },
+    /// Not done, and why.
+    Refused(Refusal),
+}
+
+/// What the ledger says of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// On the allow list by this prefix.
+    Allowed(Prefix, Allowance),
+    /// Banned by this one, the one that ends last.
+    Banned(Ban),
+    /// Neither.
+    Clear,
+}
+
+/// The truth about bans and allowances.
+#[derive(Debug)]
+pub struct Ledger {
+    settings: Settings,
+    bans: PrefixMap<Ban>,
+    allowances: PrefixMap<Allowance>,
+    ends: BTreeSet<(KernelTime, Prefix)>,
+    scores: Scores,
+    projection: Projection,
+    active: [usize; Origin::ALL.len()],
+}
+
+impl Ledger {
+    /// An empty ledger; the configured allowances come with the first [`Input::Reconfigure`].
+    pub fn new(bans: config::Bans) -> Self {
+        Self {
+            settings: Settings { bans, allow: Vec::new(), ipv6_prefix: 64 },
+            bans: PrefixMap::default(),
+            allowances: PrefixMap::default(),
+            ends: BTreeSet::new(),
+            scores: Scores::new(TRACKED_SOURCES),
+            projection: Projection::default(),
+            active: [0; Origin::ALL.len()],
+        }
+    }
+
+    /// Takes in what happened at `now` and says what follows.
+    pub fn handle(&mut self, now: KernelTime, input: Input) -> Actions {
+        let mut actions = Actions::default();
+        self.expire(now, &mut actions);
+        match input {
+            Input::Offence(offence) => self.offence(now, offence, &mut actions),
+            Input::Tick => self.scores.sweep(now),
+            Input::Reconfigure(settings) => self.reconfigure(now, settings, &mut actions),
+            Input::BanAdd(request) => actions.outcome = self.ban_add(now, request, &mut actions).into(),
+            Input::BanDel(prefix) => actions.outcome = self.ban_del(prefix, &mut actions).into(),
+            Input::AllowAdd { prefix, reason, force } => {
+                actions.outcome = self.allow_add(now, prefix, &reason, force, &mut actions).into();
+            }
+            Input::AllowDel(prefix) => actions.outcome = self.allow_del(prefix, &mut actions).into(),
+        }
+        settle(&mut actions.writes);
+        actions
+    }
+
+    /// What holds for `address` at `now`.
+    pub fn standing(&self, now: KernelTime, address: IpAddr) -> Standing {
+        let host = Prefix::host(address);
+        if let Some((prefix, allowance)) = self.allowances.covering(&host).next() {
+            return Standing::Allowed(prefix, allowance.clone());
+        }
+        let holding = self.bans.covering(&host).map(|(_, ban)| ban).filter(|ban| now < ban.until);
+        holding.max_by_key(|ban| ban.until).map_or(Standing::Clear, |ban| Standing::Banned(ban.clone()))
+    }
+
+    /// The score of the source that `address` belongs to.
+    pub fn score(&self, now: KernelTime, address: IpAddr) -> Option<Score> {
+        self.scores.get(now, &Prefix::of_source(address, self.settings.ipv6_prefix), &self.settings.bans)
+    }
+
+    /// Every ban that holds at `now`, each with the allowed prefix that makes it ineffective, if one does.
+    pub fn bans(&self, now: KernelTime) -> impl Iterator<Item = (&Ban, Option<Prefix>)> {
+        self.bans
+            .iter()
+            .filter(move |(_, ban)| now < ban.until)
+            .map(|(prefix, ban)| (ban, self.shadow(prefix)))
+    }
+
+    /// Every allowance.
+    pub fn allowances(&self) -> impl Iterator<Item = (&Prefix, &Allowance)> {
+        self.allowances.iter()
+    }
+
+    /// Bans by [`Origin`].
+    pub const fn active(&self, origin: Origin) -> usize {
+        self.active[origin as usize]
+    }
+
+    /// The configuration in force.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// How many entries the kernel's tables hold when they are up to date.
+    pub fn projected(&self) -> usize {
+        self.projection.len()
+    }
+
+    fn offence(&mut self, now: KernelTime, offence: Offence, actions: &mut Actions) {
+        let host = Prefix::host(offence.source);
+        let denial = offence.denial;
+        if offence.source.to_canonical().is_loopback() || denial.weight() == 0 {
+            return;
+        }
+        if self.allowances.covering(&host).next().is_some() {
+            return;
+        }
+        let source = Prefix::of_source(offence.source, self.settings.ipv6_prefix);
+        let covering = self.bans.covering(&host).find(|(_, ban)| now < ban.until).map(|(prefix, _)| prefix);
+        if let Some(ban) = covering.and_then(|prefix| self.bans.get_mut(&prefix)) {
+            // Requests that were under way, or a management port: they do not earn a second ban.
+            ban.offences = ban.offences.saturating_add(1);
+            return;
+        }
+        let (offences, duration) = match self.scores.charge(now, source, denial, &self.settings.bans) {
+            Charge::Within => return,
+            Charge::NoRoom => return actions.events.push(Event::Untracked(source)),
+            Charge::Reached { offences, duration } => (offences, duration),
+        };
+        let until = end(now, duration);
+        let ban = Ban { prefix: source, cause: Cause::Offence(denial), since: now, until, offences };
+        if self.settings.bans.dry_run {
+            self.scores.banned(&source, until);
+            actions.events.push(Event::Withheld(ban));
+        } else if self.has_room(&source) {
+            self.scores.banned(&source, until);
+            self.put_ban(ban, actions);
+        } else {
+            actions.events.push(Event::Full(source));
+        }
+    }
+
+    fn reconfigure(&mut self, now: KernelTime, settings: Settings, actions: &mut Actions) {
+        let mut changed = Vec::new();
+        for (prefix, allowance) in self.allowances.iter() {
+            if allowance.configured && !settings.allow.contains(prefix) {
+                changed.push(*prefix);
+            }
+        }
+        for prefix in &changed {
+            if let Some(allowance) = self.allowances.get_mut(prefix) {
+                allowance.configured = false;
+                if allowance.operator.is_none() {
+                    self.allowances.remove(prefix);
+                }
+            }
+        }
+        for prefix in &settings.allow {
+            if let Some(allowance) = self.allowances.get_mut(prefix) {
+                allowance.configured = true;
+            } else {
+                self.allowances.insert(*prefix, Allowance { configured: true, operator: None, since: now });
+                changed.push(*prefix);
+            }
+        }
+        let units_changed = settings.ipv6_prefix != self.settings.ipv6_prefix;
+        self.settings = settings;
+        if units_changed {
+            // Which bans are exact depends on it, and so does whom a score belongs to.
+            self.scores.clear();
+            self.projection.clear(&mut actions.writes);
+            changed = self.allowances.iter().map(|(prefix, _)| *prefix).collect();
+            changed.extend(self.bans.iter().map(|(prefix, _)| *prefix));
+        }
+        for prefix in changed {
+            self.refresh(&prefix, actions);
+        }
+    }
+
+    fn expire(&mut self, now: KernelTime, actions: &mut Actions) {
+        while let Some((until, prefix)) = self.ends.first().copied()
+            && until <= now
+        {
+            match self.remove_ban(&prefix, actions) {
+                Some(ban) => actions.events.push(Event::Ended(ban)),
+                None => debug_assert!(false, "an end without a ban: {prefix}"),
+            }
+            self.ends.remove(&(until, prefix));
+        }
+    }
+
+    fn put_ban(&mut self, ban: Ban, actions: &mut Actions) -> Option<Ban> {
+        let prefix = ban.prefix;
+        self.active[ban.cause.origin() as usize] += 1;
+        if ban.until != FOREVER {
+            self.ends.insert((ban.until, prefix));
+        }
+        actions.events.push(Event::Banned(ban.clone()));
+        let old = self.bans.insert(prefix, ban);
+        if let Some(old) = &old {
+            self.active[old.cause.origin() as usize] -= 1;
+            if Some(old.until) != self.bans.get(&prefix).map(|ban| ban.until) {
+                self.ends.remove(&(old.until, prefix));
+            }
+        }
+        self.refresh(&prefix, actions);
+        old
+    }
+
+    fn remove_ban(&mut self, prefix: &Prefix, actions: &mut Actions) -> Option<Ban> {
+        let ban = self.bans.remove(prefix)?;
+        self.active[ban.cause.origin() as usize] -= 1;
+        self.ends.remove(&(ban.until, *prefix));
+        self.refresh(prefix, actions);
+        Some(ban)
+    }
+
+    fn refresh(&mut self, prefix: &Prefix, actions: &mut Actions) {
+        let length = self.settings.ipv6_prefix;
+        self.projection.refresh(prefix, &self.bans, &self.allowances, length, &mut actions.writes);
+    }
+
+    fn has_room(&self, prefix: &Prefix) -> bool {
+        self.bans.get(prefix).is_some() || self.bans.len() < self.settings.bans.max_entries as usize
+    }
+
+    fn shadow(&self, prefix: &Prefix) -> Option<Prefix> {
+        self.allowances.covering(prefix).next().map(|(allowed, _)| allowed)
+    }
+}
+
+/// Keeps the last write of each place, allowances first: no allowed address is banned between two writes.
+fn settle(writes: &mut Vec<Write>) {
+    let mut seen = HashSet::new();
+    writes.reverse();
+    writes.retain(|write| seen.insert(write.place));
+    writes.reverse();
+    writes.sort_by_key(|write| write.listing != Some(Listing::ALLOWED));
+}
+
+/// The end of a ban that begins at `now`; very long ones last forever.
+fn end(now: KernelTime, duration: Duration) -> KernelTime {
+    let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    KernelTime(now.0.saturating_add(nanos))
+}

@@ -1,0 +1,215 @@
+//! What operators ask of the ledger, and what it refuses them.
+//!
+//! The refusals are there against lock-out: a ban of half the Internet or of one's own session, and an allowance
+//! that would switch enforcement off, need `force`.
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+
+use super::{Actions, Event, Ledger, Outcome, end};
+use crate::{
+    bans::record::{Allowance, Ban, Cause, FOREVER, Text},
+    clock::KernelTime,
+    prefix::Prefix,
+};
+
+/// Shortest prefixes that need no `force`: one 256th of IPv4, and of IPv6 what no single network is given.
+const LEAST_V4: u8 = 8;
+const LEAST_V6: u8 = 16;
+
+/// Allowances that are kept at most: the kernel's tries have room for them beside the bans.
+pub const MAX_ALLOWANCES: usize = 4_096;
+
+/// What an operator wants banned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BanRequest {
+    /// Whom.
+    pub prefix: Prefix,
+    /// How long.
+    pub end: End,
+    /// Why.
+    pub reason: String,
+    /// However wide it is, and whoever sits inside.
+    pub force: bool,
+    /// The operator's own address, which the ban must not reach.
+    pub own_address: Option<IpAddr>,
+}
+
+/// When a ban shall end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// After the configured `bans.duration`.
+    Default,
+    /// After this long.
+    After(Duration),
+    /// By hand only.
+    Never,
+}
+
+/// Why an operator's request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The prefix is very short.
+    TooWide(Prefix),
+    /// The operator's own session comes from the prefix.
+    OwnSession(Prefix, IpAddr),
+    /// `bans.max_entries` are there.
+    Full(u32),
+    /// [`MAX_ALLOWANCES`] are there.
+    FullAllowances,
+    /// A ban that would be over at once.
+    NoDuration,
+    /// There is no such ban; the wider one that covers the prefix, and how many lie inside.
+    NoBan(Prefix, Option<Prefix>, usize),
+    /// There is no such allowance; the wider one that covers the prefix.
+    NoAllowance(Prefix, Option<Prefix>),
+    /// The allowance comes from the configuration.
+    Configured(Prefix),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooWide(prefix) => write!(
+                f,
+                "{prefix} is very wide: prefixes shorter than /{LEAST_V4} (IPv4) or /{LEAST_V6} (IPv6) need --force"
+            ),
+            Self::OwnSession(prefix, address) => write!(
+                f,
+                "your own session comes from {address}, which {prefix} covers; allow your address first ({}), or use --force",
+                allow_suggestion(*address)
+            ),
+            Self::Full(most) => write!(
+                f,
+                "there are {most} bans already; lift some, ban a wider prefix, or raise bans.max_entries"
+            ),
+            Self::FullAllowances => {
+                write!(f, "there are {MAX_ALLOWANCES} allowances already; allow a wider prefix instead")
+            }
+            Self::NoDuration => f.write_str("a ban of no duration would end at once; use --for or --forever"),
+            Self::NoBan(prefix, Some(wider), _) => {
+                write!(f, "{prefix} has no ban of its own, {wider} covers it: lift that, or allow {prefix}")
+            }
+            Self::NoBan(prefix, None, 0) => write!(f, "{prefix} is not banned"),
+            Self::NoBan(prefix, None, inside) => {
+                write!(f, "{prefix} itself is not banned; bans inside it: {inside} (see `ban list`)")
+            }
+            Self::NoAllowance(prefix, Some(wider)) => {
+                write!(f, "{prefix} is not on the list itself, {wider} covers it")
+            }
+            Self::NoAllowance(prefix, None) => write!(f, "{prefix} is not on the allow list"),
+            Self::Configured(prefix) => {
+                write!(f, "{prefix} is allowed by the configuration: remove it from kernel.allow and reload")
+            }
+        }
+    }
+}
+
+/// The command that keeps `address` from being banned.
+pub fn allow_suggestion(address: IpAddr) -> String {
+    format!("enforcer allow add {}", address.to_canonical())
+}
+
+impl From<Result<Outcome, Refusal>> for Outcome {
+    fn from(result: Result<Outcome, Refusal>) -> Self {
+        result.unwrap_or_else(Self::Refused)
+    }
+}
+
+impl Ledger {
+    pub(super) fn ban_add(
+        &mut self,
+        now: KernelTime,
+        request: BanRequest,
+        actions: &mut Actions,
+    ) -> Result<Outcome, Refusal> {
+        let prefix = request.prefix;
+        if !request.force {
+            refuse_wide(prefix)?;
+            let reached = |address: &IpAddr| {
+                prefix.contains(*address)
+                    && self.allowances.covering(&Prefix::host(*address)).next().is_none()
+            };
+            if let Some(address) = request.own_address.filter(reached) {
+                return Err(Refusal::OwnSession(prefix, address));
+            }
+        }
+        let until = match request.end {
+            End::Default => end(now, self.settings.bans.duration),
+            End::After(duration) => end(now, duration),
+            End::Never => FOREVER,
+        };
+        if until <= now {
+            return Err(Refusal::NoDuration);
+        }
+        if !self.has_room(&prefix) {
+            return Err(Refusal::Full(self.settings.bans.max_entries));
+        }
+        let offences = self.bans.get(&prefix).map_or(0, |old| old.offences);
+        let ban =
+            Ban { prefix, cause: Cause::Operator(Text::new(&request.reason)), since: now, until, offences };
+        let replaced = self.put_ban(ban.clone(), actions);
+        let shadowed_by = self.shadow(&prefix);
+        let allowed_inside = if shadowed_by.is_some() { 0 } else { self.allowances.covered(&prefix).count() };
+        Ok(Outcome::BanAdded { ban, replaced, shadowed_by, allowed_inside })
+    }
+
+    pub(super) fn ban_del(&mut self, prefix: Prefix, actions: &mut Actions) -> Result<Outcome, Refusal> {
+        let Some(ban) = self.remove_ban(&prefix, actions) else {
+            let wider = self.bans.covering(&prefix).next().map(|(wider, _)| wider);
+            return Err(Refusal::NoBan(prefix, wider, self.bans.covered(&prefix).count()));
+        };
+        self.scores.forget(&prefix);
+        actions.events.push(Event::Lifted(ban.clone()));
+        let still_banned_by =
+            self.bans.covering(&prefix).max_by_key(|(_, ban)| ban.until).map(|(wider, _)| wider);
+        Ok(Outcome::BanDeleted { ban, still_banned_by })
+    }
+
+    pub(super) fn allow_add(
+        &mut self,
+        now: KernelTime,
+        prefix: Prefix,
+        reason: &str,
+        force: bool,
+        actions: &mut Actions,
+    ) -> Result<Outcome, Refusal> {
+        if !force {
+            refuse_wide(prefix)?;
+        }
+        let text = Some(Text::new(reason));
+        if let Some(allowance) = self.allowances.get_mut(&prefix) {
+            allowance.operator = text;
+        } else if self.allowances.len() >= MAX_ALLOWANCES {
+            return Err(Refusal::FullAllowances);
+        } else {
+            self.allowances.insert(prefix, Allowance { configured: false, operator: text, since: now });
+            self.refresh(&prefix, actions);
+        }
+        Ok(Outcome::AllowAdded { shadows: self.bans.covered(&prefix).count() })
+    }
+
+    pub(super) fn allow_del(&mut self, prefix: Prefix, actions: &mut Actions) -> Result<Outcome, Refusal> {
+        let Some(allowance) = self.allowances.get_mut(&prefix) else {
+            return Err(Refusal::NoAllowance(prefix, self.shadow(&prefix)));
+        };
+        if allowance.operator.take().is_none() {
+            return Err(Refusal::Configured(prefix));
+        }
+        if !allowance.configured {
+            self.allowances.remove(&prefix);
+            self.refresh(&prefix, actions);
+        }
+        let uncovers = self.bans.covered(&prefix).filter(|(inner, _)| self.shadow(inner).is_none()).count();
+        Ok(Outcome::AllowDeleted { uncovers, still_allowed_by: self.shadow(&prefix) })
+    }
+}
+
+fn refuse_wide(prefix: Prefix) -> Result<(), Refusal> {
+    let least = match prefix.net() {
+        IpNet::V4(_) => LEAST_V4,
+        IpNet::V6(_) => LEAST_V6,
+    };
+    if prefix.net().prefix_len() < least { Err(Refusal::TooWide(prefix)) } else { Ok(()) }
+}

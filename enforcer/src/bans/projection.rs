@@ -1,0 +1,117 @@
+//! What the kernel's tables must hold so that its look-up order gives the ledger's answer.
+//!
+//! The program asks the prefix trie first (an allowance passes), then the table of exact sources, then takes the
+//! trie's ban. The ledger's truth is: an address in any allowed prefix is never banned; any other is banned until
+//! the latest end of the bans that cover it. From this follow the rules here:
+//!
+//! - every allowance is listed;
+//! - a ban that lies in an allowed prefix is *shadowed*: not listed, for it would be the longer prefix;
+//! - every other ban is listed with the latest end of all bans that cover it, for it hides the shorter ones.
+//!
+//! The ledger calls [`Projection::refresh`] for every prefix that changed. Nothing here calls the kernel.
+
+use std::collections::HashMap;
+
+use enforcer_common::{ban::Listing, source::SourceKey};
+
+use super::{
+    prefixes::PrefixMap,
+    record::{Allowance, Ban},
+};
+use crate::prefix::Prefix;
+
+/// A place in the kernel's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// In the trie of its family.
+    Prefix(Prefix),
+    /// In the table of exact sources, which holds bans only.
+    Source(SourceKey),
+}
+
+/// One change of the kernel's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Where.
+    pub place: Place,
+    /// What shall be there; `None`: nothing.
+    pub listing: Option<Listing>,
+}
+
+/// What the tables hold once every [`Write`] is done.
+#[derive(Debug, Default)]
+pub struct Projection {
+    held: HashMap<Place, Listing>,
+}
+
+impl Projection {
+    /// Notes the writes that make the tables right again after the ban or the allowance of `prefix` changed.
+    pub fn refresh(
+        &mut self,
+        prefix: &Prefix,
+        bans: &PrefixMap<Ban>,
+        allowances: &PrefixMap<Allowance>,
+        v6_length: u8,
+        writes: &mut Vec<Write>,
+    ) {
+        self.correct(prefix, bans, allowances, v6_length, writes);
+        for (inner, _) in bans.covered(prefix).filter(|(inner, _)| inner != prefix) {
+            self.correct(&inner, bans, allowances, v6_length, writes);
+        }
+    }
+
+    /// How many places are taken.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether the tables are empty.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Notes the removal of everything: what a source is has changed, all is written anew.
+    pub fn clear(&mut self, writes: &mut Vec<Write>) {
+        writes.extend(self.held.drain().map(|(place, _)| Write { place, listing: None }));
+    }
+
+    fn correct(
+        &mut self,
+        prefix: &Prefix,
+        bans: &PrefixMap<Ban>,
+        allowances: &PrefixMap<Allowance>,
+        v6_length: u8,
+        writes: &mut Vec<Write>,
+    ) {
+        let ban = effective(prefix, bans, allowances);
+        let key = prefix.source_key(v6_length);
+        let listing = match (allowances.get(prefix), key) {
+            (Some(_), _) => Some(Listing::ALLOWED),
+            (None, None) => ban,
+            (None, Some(_)) => None,
+        };
+        self.put(Place::Prefix(*prefix), listing, writes);
+        if let Some(key) = key {
+            self.put(Place::Source(key), ban, writes);
+        }
+    }
+
+    fn put(&mut self, place: Place, listing: Option<Listing>, writes: &mut Vec<Write>) {
+        let held = match listing {
+            Some(listing) => self.held.insert(place, listing),
+            None => self.held.remove(&place),
+        };
+        if held != listing {
+            writes.push(Write { place, listing });
+        }
+    }
+}
+
+/// What the ban of exactly `prefix` must be listed as; `None` where there is none or where it is shadowed.
+fn effective(prefix: &Prefix, bans: &PrefixMap<Ban>, allowances: &PrefixMap<Allowance>) -> Option<Listing> {
+    bans.get(prefix)?;
+    if allowances.covering(prefix).next().is_some() {
+        return None;
+    }
+    bans.covering(prefix).map(|(_, ban)| ban.until.0).max().map(Listing::banned)
+}

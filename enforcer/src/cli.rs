@@ -1,0 +1,37 @@
+//! The command line: `enforcer run`, and everything that asks a running daemon.
+//!
+//! [`args`] is what can be typed, [`render`] what is shown, [`exit`] what scripts see. Only [`output`] writes to the
+//! terminal. It decides nothing about packets or requests.
+
+pub mod args;
+pub mod exit;
+pub mod local;
+pub mod output;
+pub mod remote;
+pub mod render;
+pub mod session;
+pub mod table;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser as _;
+
+use args::{Args, Verb};
+
+/// Runs the command line `args`, the program's name first.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Nothing is left to do when the terminal is gone.
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE } else { exit::OK }.into();
+        }
+    };
+    let code = match args.verb {
+        Verb::Run { config } => local::run(&config),
+        Verb::Check { config } => local::check(&config, args.json),
+        Verb::Remote(verb) => remote::ask(&args.socket, verb, args.json),
+    };
+    code.into()
+}

@@ -1,0 +1,189 @@
+//! What can be typed.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use super::exit;
+use crate::{control::span, prefix::Prefix};
+
+/// Where the daemon listens unless told otherwise.
+pub const SOCKET: &str = "/run/enforcer/control.sock";
+
+/// Ingress enforcer for mobile APIs: XDP, TLS, tokens, bans.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(name = "enforcer", version, after_help = exit::HELP, disable_help_subcommand = true)]
+pub struct Args {
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The daemon's control socket
+    #[arg(long, global = true, value_name = "PATH", env = "ENFORCER_SOCKET", default_value = SOCKET)]
+    pub socket: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Verb {
+    /// Run the daemon in the foreground
+    Run {
+        /// Configuration file
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Read a configuration and everything it names, and report every error
+    Check {
+        /// Configuration file
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Asks a running daemon.
+    #[command(flatten)]
+    Remote(Remote),
+}
+
+/// What a running daemon can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Remote {
+    /// How the daemon is: interfaces, listeners, bans, drops, the last reload
+    Status,
+    /// Ban sources in the kernel
+    #[command(subcommand)]
+    Ban(BanVerb),
+    /// Exempt sources from bans and limits
+    #[command(subcommand)]
+    Allow(AllowVerb),
+    /// What would happen to a packet from an address now, and why
+    Why {
+        /// IPv4 or IPv6 address
+        address: IpAddr,
+        /// TCP port that the packet goes to [default: the first listener's]
+        #[arg(long)]
+        port: Option<u16>,
+    },
+    /// Read the configuration again; a wrong one changes nothing
+    Reload,
+    /// The metrics, as Prometheus reads them
+    Metrics,
+}
+
+/// `ban ...`
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum BanVerb {
+    /// Ban an address or a prefix
+    Add(BanAdd),
+    /// Lift the ban of exactly this address or prefix
+    #[command(visible_alias = "delete")]
+    Del {
+        /// Address or prefix
+        prefix: Prefix,
+    },
+    /// Every ban, with origin, cause and remaining time
+    List,
+}
+
+/// `ban add ...`
+#[derive(Clone, Debug, PartialEq, Eq, ClapArgs)]
+pub struct BanAdd {
+    /// Address or prefix, like 192.0.2.7 or 2001:db8::/48
+    pub prefix: Prefix,
+    /// How long, like 90s, 10m, 2h, 7d [default: bans.duration]
+    #[arg(long = "for", value_name = "DURATION", value_parser = span::parse, conflicts_with = "forever")]
+    pub duration: Option<Duration>,
+    /// Until it is lifted or the daemon stops
+    #[arg(long)]
+    pub forever: bool,
+    /// Why, for those who come after you
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+    /// However wide the prefix is, and even if your own session comes from it
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `allow ...`
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum AllowVerb {
+    /// Exempt an address or a prefix until the daemon stops
+    Add {
+        /// Address or prefix
+        prefix: Prefix,
+        /// Why, for those who come after you
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        /// However wide the prefix is
+        #[arg(long)]
+        force: bool,
+    },
+    /// Take back what `allow add` did
+    #[command(visible_alias = "delete")]
+    Del {
+        /// Address or prefix
+        prefix: Prefix,
+    },
+    /// Every exemption, the configuration's included
+    List,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        <Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_understood() {
+        let Verb::Remote(Remote::Ban(BanVerb::Add(add))) =
+            parse("enforcer ban add 198.18.0.0/24 --for 10m --reason scan --json --socket s").unwrap().verb
+        else {
+            panic!("something else")
+        };
+        assert_eq!(add.duration, Some(Duration::from_secs(600)));
+        assert_eq!((add.reason.as_str(), add.forever, add.force), ("scan", false, false));
+        let args = parse("enforcer --json why 2001:db8::1 --port 8443").unwrap();
+        assert!(args.json);
+        let why = Remote::Why { address: "2001:db8::1".parse().unwrap(), port: Some(8443) };
+        assert_eq!(args.verb, Verb::Remote(why));
+        assert_eq!(parse("enforcer run -c f").unwrap().verb, Verb::Run { config: "f".into() });
+    }
+
+    #[test]
+    fn nonsense_is_a_usage_error_that_says_what_is_wrong() {
+        for (line, says) in [
+            ("enforcer", "Usage"),
+            ("enforcer bann", "unrecognized subcommand"),
+            ("enforcer ban add 198.18.0.7/24", "did you mean 198.18.0.0/24"),
+            ("enforcer ban add 198.18.0.7 --for 10", "is not a duration"),
+            ("enforcer ban add 198.18.0.7 --for 1m --forever", "cannot be used with"),
+            ("enforcer why example.com", "invalid"),
+            ("enforcer check", "--config"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), i32::from(exit::USAGE.0), "{line}");
+            assert!(error.to_string().contains(says), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn help_documents_the_exit_codes() {
+        let help = parse("enforcer --help").unwrap_err();
+        assert_eq!(help.exit_code(), 0);
+        for code in
+            [exit::OK, exit::FAILED, exit::USAGE, exit::UNREACHABLE, exit::PERMISSION, exit::CONFIGURATION]
+        {
+            assert!(
+                help.to_string().lines().any(|line| line.trim_start().starts_with(&format!("{} ", code.0)))
+            );
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The two long answers: `status` and `why`.
+
+use crate::{
+    cli::table::{Align, bytes, grouped, pairs, table},
+    control::{
+        span::human,
+        wire::{BanRow, CounterRow, ReloadRow, Status, Why},
+    },
+    kernel::LimitState,
+};
+
+/// Nanoseconds in the unit that fits a wait.
+fn wait(ns: u64) -> String {
+    match ns {
+        0 => "none".to_owned(),
+        1..1_000_000_000 => format!("{} ms", ns.div_ceil(1_000_000)),
+        _ => human(ns.div_ceil(1_000_000_000)),
+    }
+}
+
+pub(super) fn status(status: &Status) -> String {
+    let head = format!(
+        "enforcer {} is {}: pid {}, up {}, {} resident\n\n",
+        status.version,
+        status.state,
+        status.pid,
+        human(status.uptime_seconds),
+        bytes(status.resident_bytes)
+    );
+    let interfaces: Vec<String> =
+        status.interfaces.iter().map(|one| format!("{} ({})", one.interface, one.mode)).collect();
+    let lists = match status.pending_writes {
+        0 => format!("{}, all in the kernel", count(status.list_entries as u64, "entry", "entries")),
+        pending => format!(
+            "{}, {} still to reach the kernel",
+            count(status.list_entries as u64, "entry", "entries"),
+            count(pending as u64, "change", "changes")
+        ),
+    };
+    let tokens: Vec<String> = status
+        .tokens
+        .iter()
+        .map(|token| format!("{} {} ({})", token.name, token.issuer, count(token.keys as u64, "key", "keys")))
+        .collect();
+    let bans: Vec<String> =
+        status.bans.iter().map(|row| format!("{} by {}", grouped(row.count), row.name)).collect();
+    let dry = if status.dry_run { " (dry run: offences ban nobody)" } else { "" };
+    let kernel = if interfaces.is_empty() {
+        format!("mode {}: attached nowhere, nothing is enforced", status.kernel_mode)
+    } else {
+        format!("mode {}: {}", status.kernel_mode, interfaces.join(", "))
+    };
+    let mut text = head;
+    text.push_str(&pairs(&[
+        ("kernel", kernel),
+        ("lists", lists),
+        ("listeners", or_none(status.listeners.join(", "))),
+        ("tokens", or_none(tokens.join(", "))),
+        ("bans", format!("{}{dry}", bans.join(", "))),
+        ("reload", status.last_reload.as_ref().map_or_else(|| "none since the start".to_owned(), reload)),
+    ]));
+    if !status.drops.is_empty() {
+        let columns = [("dropped packets", Align::Left), ("packets", Align::Right), ("bytes", Align::Right)];
+        let row = |row: &CounterRow| vec![row.reason.clone(), grouped(row.packets), bytes(row.bytes)];
+        text.push('\n');
+        text.push_str(&table(&columns, &status.drops.iter().map(row).collect::<Vec<_>>()));
+    }
+    if !status.denials.is_empty() {
+        let columns = [("refused requests", Align::Left), ("count", Align::Right)];
+        let rows: Vec<_> =
+            status.denials.iter().map(|row| vec![row.name.clone(), grouped(row.count)]).collect();
+        text.push('\n');
+        text.push_str(&table(&columns, &rows));
+    }
+    text
+}
+
+pub(super) fn why(why: &Why) -> String {
+    let explanation = &why.explanation;
+    let mut lines = vec![
+        ("verdict", format!("{}: {}", explanation.verdict, explanation.reason)),
+        ("meaning", explanation.description.clone()),
+        ("source", explanation.source.clone()),
+    ];
+    if let Some(row) = &why.ban {
+        lines.push(("ban", ban(row)));
+    }
+    if let Some(row) = &why.allowance {
+        let reason = if row.reason.is_empty() { String::new() } else { format!(": {}", row.reason) };
+        lines.push((
+            "allowed",
+            format!("{} by {} since {}{reason}", row.prefix, row.origin, human(row.age_seconds)),
+        ));
+    }
+    if let Some(row) = &why.score {
+        lines.push((
+            "score",
+            format!(
+                "{} of {} points; {}, last {}; {} within a day",
+                row.points,
+                row.threshold,
+                count(row.offences.into(), "offence", "offences"),
+                row.last,
+                count(row.bans.into(), "ban", "bans")
+            ),
+        ));
+    }
+    if let Some(row) = &why.counter {
+        let packets = count(row.packets, "packet", "packets");
+        lines.push(("counted", format!("{packets}, {} of all sources for this reason", bytes(row.bytes))));
+    }
+    let mut text = format!("{}\n\n{}", why.sentence, pairs(&lines));
+    if !explanation.limits.is_empty() {
+        let columns = [
+            ("limit", Align::Left),
+            ("at once now", Align::Right),
+            ("burst", Align::Right),
+            ("wait", Align::Right),
+        ];
+        let row = |row: &LimitState| {
+            if row.limited {
+                vec![row.limit.clone(), grouped(row.remaining), grouped(row.burst), wait(row.wait_ns)]
+            } else {
+                vec![row.limit.clone(), "off".to_owned(), String::new(), String::new()]
+            }
+        };
+        text.push('\n');
+        text.push_str(&table(&columns, &explanation.limits.iter().map(row).collect::<Vec<_>>()));
+    }
+    text
+}
+
+fn ban(row: &BanRow) -> String {
+    let remaining = match row.remaining_seconds {
+        Some(seconds) => format!("{} remaining", human(seconds)),
+        None => "until it is lifted".to_owned(),
+    };
+    let cause = if row.cause.is_empty() { String::new() } else { format!(" ({})", row.cause) };
+    let offences = count(row.offences.into(), "offence", "offences");
+    format!(
+        "{} by {}{cause}, since {}, {remaining}, {offences}",
+        row.prefix,
+        row.origin,
+        human(row.age_seconds)
+    )
+}
+
+fn reload(row: &ReloadRow) -> String {
+    let ago = human(row.age_seconds);
+    match (&row.error, row.needs_restart.as_slice()) {
+        (Some(error), _) => format!("{ago} ago, refused, the state from before is kept: {error}"),
+        (None, []) => format!("{ago} ago, applied"),
+        (None, keys) => format!("{ago} ago, applied; these need a restart: {}", keys.join(", ")),
+    }
+}
+
+fn or_none(text: String) -> String {
+    if text.is_empty() { "none".to_owned() } else { text }
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        control::wire::{CountRow, ScoreRow, TokenRow},
+        kernel::{Attachment, Explanation},
+    };
+
+    #[test]
+    fn status_is_one_page() {
+        let shown = status(&Status {
+            version: "0.1.0".into(),
+            pid: 4711,
+            state: "running".into(),
+            uptime_seconds: 7_500,
+            resident_bytes: 21_300_000,
+            kernel_mode: "native".into(),
+            interfaces: vec![Attachment { interface: "eth0".into(), index: 2, mode: "native".into() }],
+            list_entries: 1_204,
+            pending_writes: 0,
+            listeners: vec!["[::]:443".into()],
+            tokens: vec![TokenRow { name: "main".into(), issuer: "https://id.example.com/".into(), keys: 2 }],
+            bans: vec![
+                CountRow { name: "offence".into(), count: 1_200 },
+                CountRow { name: "operator".into(), count: 3 },
+            ],
+            dry_run: false,
+            drops: vec![
+                CounterRow { reason: "banned".into(), packets: 1_234_567, bytes: 74_074_020 },
+                CounterRow { reason: "tls_version".into(), packets: 12, bytes: 2_400 },
+            ],
+            denials: vec![CountRow { name: "token_missing".into(), count: 20 }],
+            last_reload: Some(ReloadRow {
+                age_seconds: 300,
+                error: None,
+                needs_restart: vec!["kernel.mode".into()],
+            }),
+        });
+        assert_eq!(
+            shown,
+            "enforcer 0.1.0 is running: pid 4711, up 2h 5m, 21.3 MB resident\n\
+             \n\
+             kernel     mode native: eth0 (native)\n\
+             lists      1,204 entries, all in the kernel\n\
+             listeners  [::]:443\n\
+             tokens     main https://id.example.com/ (2 keys)\n\
+             bans       1,200 by offence, 3 by operator\n\
+             reload     5m ago, applied; these need a restart: kernel.mode\n\
+             \n\
+             DROPPED PACKETS    PACKETS    BYTES\n\
+             banned           1,234,567  74.1 MB\n\
+             tls_version             12   2.4 kB\n\
+             \n\
+             REFUSED REQUESTS  COUNT\n\
+             token_missing        20\n"
+        );
+    }
+
+    #[test]
+    fn why_begins_with_one_sentence() {
+        let limit = |name: &str, limited, remaining, wait_ns| LimitState {
+            limit: name.into(),
+            limited,
+            remaining,
+            burst: 1_000,
+            wait_ns,
+        };
+        let shown = why(&Why {
+            address: "198.18.0.2".parse().unwrap(),
+            port: 443,
+            sentence: "198.18.0.2 is banned for 9m 41s more: its packets are dropped (banned)".into(),
+            explanation: Explanation {
+                verdict: "drop".into(),
+                reason: "banned".into(),
+                description: "The source is banned.".into(),
+                source: "198.18.0.2".into(),
+                limits: vec![
+                    limit("packets", false, 0, 0),
+                    limit("connections", true, 993, 0),
+                    limit("hellos", true, 0, 4_999_000),
+                ],
+            },
+            ban: Some(BanRow {
+                prefix: "198.18.0.2".parse().unwrap(),
+                origin: "offence".into(),
+                cause: "token_bad_signature".into(),
+                age_seconds: 19,
+                remaining_seconds: Some(581),
+                offences: 4,
+                shadowed_by: None,
+            }),
+            allowance: None,
+            score: Some(ScoreRow {
+                points: 0,
+                threshold: 100,
+                offences: 0,
+                bans: 1,
+                last: "token_missing".into(),
+            }),
+            counter: Some(CounterRow { reason: "banned".into(), packets: 1, bytes: 74 }),
+        });
+        assert_eq!(
+            shown,
+            "198.18.0.2 is banned for 9m 41s more: its packets are dropped (banned)\n\
+             \n\
+             verdict  drop: banned\n\
+             meaning  The source is banned.\n\
+             source   198.18.0.2\n\
+             ban      198.18.0.2 by offence (token_bad_signature), since 19s, 9m 41s remaining, 4 offences\n\
+             score    0 of 100 points; 0 offences, last token_missing; 1 ban within a day\n\
+             counted  1 packet, 74 B of all sources for this reason\n\
+             \n\
+             LIMIT        AT ONCE NOW  BURST  WAIT\n\
+             packets              off\n\
+             connections          993  1,000  none\n\
+             hellos                 0  1,000  5 ms\n"
+        );
+    }
+}

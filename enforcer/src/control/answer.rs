@@ -1,0 +1,289 @@
+//! What the daemon answers its operators: every command of [`super::wire`], carried out.
+//!
+//! It asks the ban task, reads the kernel's view, and passes reloads on to the daemon. It decides nothing itself.
+
+use std::{sync::Arc, time::Instant};
+
+use arc_swap::ArcSwap;
+use prometheus::core::Collector as _;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    rows,
+    server::Respond,
+    span,
+    wire::{
+        Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, ReloadRow, Reloaded,
+        Status, TokenRow, Why,
+    },
+};
+use crate::{
+    bans::{
+        ledger::{BanRequest, End, Input, Ledger, Outcome, Standing},
+        record::Origin,
+        task::{Handle, Moment, Reply},
+    },
+    clock,
+    kernel::{Counters, Reason, View},
+    metrics::{self, Metrics},
+    prefix::Prefix,
+};
+
+/// What the daemon knows of itself; replaced as a whole when it changes.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The configured `kernel.mode`.
+    pub kernel_mode: &'static str,
+    /// Addresses that are listened on.
+    pub listeners: Vec<String>,
+    /// The port that `why` asks about unless told otherwise.
+    pub port: u16,
+    /// Issuers of tokens.
+    pub tokens: Vec<TokenRow>,
+    /// Requests are no longer accepted.
+    pub draining: bool,
+    /// The last reload: when, and what came of it.
+    pub last_reload: Option<(Instant, Result<Reloaded, String>)>,
+}
+
+/// A request to reload; the answer is what needs a restart, or why the configuration was refused.
+pub type ReloadRequest = oneshot::Sender<Result<Reloaded, String>>;
+
+/// Everything that answers are made from.
+#[derive(Clone)]
+pub struct Context {
+    /// The ban task.
+    pub bans: Handle,
+    /// The data plane.
+    pub view: Arc<dyn View>,
+    /// Own counters.
+    pub metrics: Metrics,
+    /// What the daemon knows of itself.
+    pub facts: Arc<ArcSwap<Facts>>,
+    /// When it started.
+    pub started: Instant,
+    /// To the daemon's main loop.
+    pub reloads: mpsc::Sender<ReloadRequest>,
+}
+
+impl Respond for Context {
+    async fn respond(&self, command: Command) -> Result<Answer, Failure> {
+        match command {
+            Command::Status => self.status().await.map(|status| Answer::Status(Box::new(status))),
+            Command::BanAdd { prefix, seconds, forever, reason, force, own_address } => {
+                let end = match (seconds, forever) {
+                    (Some(_), true) => {
+                        let text = "a ban lasts either some seconds or forever";
+                        return Err(Failure::new(FailureKind::Malformed, text));
+                    }
+                    (None, true) => End::Never,
+                    (Some(seconds), false) => End::After(std::time::Duration::from_secs(seconds)),
+                    (None, false) => End::Default,
+                };
+                let request = BanRequest { prefix, end, reason, force, own_address };
+                self.change(prefix, Input::BanAdd(request)).await
+            }
+            Command::BanDel { prefix } => self.change(prefix, Input::BanDel(prefix)).await,
+            Command::AllowAdd { prefix, reason, force } => {
+                self.change(prefix, Input::AllowAdd { prefix, reason, force }).await
+            }
+            Command::AllowDel { prefix } => self.change(prefix, Input::AllowDel(prefix)).await,
+            Command::BanList => self.look(all_bans).await.map(Answer::Bans),
+            Command::AllowList => {
+                let all = |ledger: &Ledger, moment: Moment| {
+                    ledger
+                        .allowances()
+                        .map(|(prefix, row)| rows::allowance(*prefix, row, moment.now))
+                        .collect()
+                };
+                self.look(all).await.map(Answer::Allowances)
+            }
+            Command::Why { address, port } => {
+                let port = port.unwrap_or(self.facts.load().port);
+                self.why(address, port).await.map(|why| Answer::Why(Box::new(why)))
+            }
+            Command::Reload => self.reload().await.map(Answer::Reloaded),
+            Command::Metrics => {
+                metrics::http::text(&self.metrics.registry).map(Answer::Metrics).map_err(failed)
+            }
+        }
+    }
+}
+
+impl Context {
+    async fn change(&self, prefix: Prefix, input: Input) -> Result<Answer, Failure> {
+        let Reply { outcome, kernel_error } = self.bans.change(input).await.map_err(failed)?;
+        let mut done = told(prefix, outcome)?;
+        if let Some(error) = kernel_error {
+            done.remarks.push(format!("the kernel refused it so far, trying again every second: {error}"));
+        }
+        let facts = self.facts.load();
+        if self.view.attachments().is_empty() {
+            done.remarks.push(format!("kernel.mode is \"{}\": nothing enforces it", facts.kernel_mode));
+        }
+        Ok(Answer::Done(done))
+    }
+
+    async fn look<T, F>(&self, look: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Ledger, Moment) -> T + Send + 'static,
+    {
+        self.bans.look(look).await.map_err(failed)
+    }
+
+    async fn why(&self, address: std::net::IpAddr, port: u16) -> Result<Why, Failure> {
+        let look = move |ledger: &Ledger, moment: Moment| {
+            let threshold = ledger.settings().bans.threshold;
+            let score = ledger.score(moment.now, address).map(|score| rows::score(score, threshold));
+            let (ban, allowance) = match ledger.standing(moment.now, address) {
+                Standing::Banned(ban) => (Some(rows::ban(&ban, None, moment.now)), None),
+                Standing::Allowed(prefix, row) => (None, Some(rows::allowance(prefix, &row, moment.now))),
+                Standing::Clear => (None, None),
+            };
+            (ban, allowance, score)
+        };
+        let (ban, allowance, score) = self.look(look).await?;
+        let explanation = self.view.explain(address, port, clock::kernel_now()).map_err(failed)?;
+        let counters = self.view.counters().map_err(failed)?;
+        let counter = counter_rows(&counters, |reason| reason.label() == explanation.reason).pop();
+        let attached = !self.view.attachments().is_empty();
+        let sentence =
+            rows::sentence(address, port, &explanation, ban.as_ref(), allowance.as_ref(), attached);
+        Ok(Why {
+            address: address.to_canonical(),
+            port,
+            sentence,
+            explanation,
+            ban,
+            allowance,
+            score,
+            counter,
+        })
+    }
+
+    async fn status(&self) -> Result<Status, Failure> {
+        let look = |ledger: &Ledger, moment: Moment| {
+            let bans = Origin::ALL.map(|origin| CountRow {
+                name: origin.label().to_owned(),
+                count: ledger.active(origin) as u64,
+            });
+            (bans, ledger.projected(), moment.pending, ledger.settings().bans.dry_run)
+        };
+        let (bans, list_entries, pending_writes, dry_run) = self.look(look).await?;
+        let counters = self.view.counters().map_err(failed)?;
+        let facts = self.facts.load();
+        let now = clock::instant_now();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            state: if facts.draining { "draining" } else { "running" }.to_owned(),
+            uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
+            resident_bytes: metrics::process::resident_bytes(),
+            kernel_mode: facts.kernel_mode.to_owned(),
+            interfaces: self.view.attachments(),
+            list_entries,
+            pending_writes,
+            listeners: facts.listeners.clone(),
+            tokens: facts.tokens.clone(),
+            bans: bans.into(),
+            dry_run,
+            drops: counter_rows(&counters, |reason| matches!(reason, Reason::Drop(_))),
+            denials: self.denials(),
+            last_reload: facts.last_reload.as_ref().map(|(at, result)| ReloadRow {
+                age_seconds: now.saturating_duration_since(*at).as_secs(),
+                error: result.as_ref().err().cloned(),
+                needs_restart: result.as_ref().map(|done| done.needs_restart.clone()).unwrap_or_default(),
+            }),
+        })
+    }
+
+    fn denials(&self) -> Vec<CountRow> {
+        let families = self.metrics.denials.collect();
+        let samples = families.iter().flat_map(|family| family.get_metric());
+        let rows = samples.map(|sample| CountRow {
+            name: sample.get_label().first().map(|label| label.value().to_owned()).unwrap_or_default(),
+            count: sample.get_counter().get_value() as u64,
+        });
+        rows.filter(|row| row.count > 0).collect()
+    }
+
+    async fn reload(&self) -> Result<Reloaded, Failure> {
+        let (sender, receiver) = oneshot::channel();
+        let gone = || Failure::new(FailureKind::Failed, "the daemon is stopping");
+        self.reloads.send(sender).await.map_err(|_| gone())?;
+        let result = receiver.await.map_err(|_| gone())?;
+        result.map_err(|message| Failure::new(FailureKind::Configuration, message))
+    }
+}
+
+fn failed(error: anyhow::Error) -> Failure {
+    Failure::new(FailureKind::Failed, format!("{error:#}"))
+}
+
+fn all_bans(ledger: &Ledger, moment: Moment) -> Vec<BanRow> {
+    ledger.bans(moment.now).map(|(ban, shadow)| rows::ban(ban, shadow, moment.now)).collect()
+}
+
+fn counter_rows(counters: &Counters, wanted: impl Fn(&Reason) -> bool) -> Vec<CounterRow> {
+    let counted = counters.iter().filter(|(reason, counter)| wanted(reason) && counter.packets > 0);
+    let row = |(reason, counter): &(Reason, enforcer_common::maps::Counter)| CounterRow {
+        reason: reason.label().to_owned(),
+        packets: counter.packets,
+        bytes: counter.bytes,
+    };
+    counted.map(row).collect()
+}
+
+/// What came of a change, in words.
+fn told(prefix: Prefix, outcome: Outcome) -> Result<Done, Failure> {
+    let now = clock::kernel_now();
+    let mut remarks = Vec::new();
+    let (message, ban) = match outcome {
+        Outcome::Refused(refusal) => return Err(Failure::new(FailureKind::Refused, refusal.to_string())),
+        Outcome::Quiet => return Err(Failure::new(FailureKind::Failed, "nothing was asked")),
+        Outcome::BanAdded { ban, replaced, shadowed_by, allowed_inside } => {
+            if let Some(old) = replaced {
+                let old = rows::ban(&old, None, now);
+                remarks.push(format!("it replaces the ban by {} ({})", old.origin, remaining(&old)));
+            }
+            if let Some(allowed) = shadowed_by {
+                remarks.push(format!("it has no effect while {allowed} is allowed"));
+            }
+            if allowed_inside > 0 {
+                remarks.push(format!("it does not reach the allowed prefixes inside: {allowed_inside}"));
+            }
+            let row = rows::ban(&ban, shadowed_by, now);
+            (format!("{prefix} is banned: {}", remaining(&row)), Some(row))
+        }
+        Outcome::BanDeleted { ban, still_banned_by } => {
+            if let Some(wider) = still_banned_by {
+                remarks.push(format!("it stays banned by {wider}"));
+            }
+            (format!("the ban of {prefix} is lifted"), Some(rows::ban(&ban, None, now)))
+        }
+        Outcome::AllowAdded { shadows } => {
+            if shadows > 0 {
+                remarks.push(format!("bans that have no effect now: {shadows}"));
+            }
+            (format!("{prefix} is allowed until the daemon stops; kernel.allow makes it lasting"), None)
+        }
+        Outcome::AllowDeleted { uncovers, still_allowed_by } => {
+            if let Some(allowed) = still_allowed_by {
+                remarks.push(format!("it stays allowed by {allowed}"));
+            }
+            if uncovers > 0 {
+                remarks.push(format!("bans that have effect again: {uncovers}"));
+            }
+            (format!("{prefix} is no longer allowed by an operator"), None)
+        }
+    };
+    Ok(Done { message, remarks, ban })
+}
+
+fn remaining(row: &BanRow) -> String {
+    match row.remaining_seconds {
+        Some(seconds) => format!("{} remaining", span::human(seconds)),
+        None => "until it is lifted".to_owned(),
+    }
+}

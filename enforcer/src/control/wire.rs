@@ -1,0 +1,336 @@
+//! The language of the control socket: one request per line, one response per line, both JSON.
+//!
+//! Server and client share these types. Fields are only ever added; whatever changes a meaning moves [`VERSION`].
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    kernel::{Attachment, Explanation},
+    prefix::Prefix,
+};
+
+/// The version of the language.
+pub const VERSION: u32 = 1;
+
+/// Longest request, bytes: all of them are small.
+pub const MAX_REQUEST: usize = 64 * 1024;
+
+/// A line from the client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// How the daemon is.
+    Status,
+    /// Ban a prefix.
+    BanAdd {
+        /// Whom.
+        prefix: Prefix,
+        /// How long; absent: as configured, unless `forever`.
+        #[serde(default)]
+        seconds: Option<u64>,
+        /// Until lifted.
+        #[serde(default)]
+        forever: bool,
+        /// Why.
+        #[serde(default)]
+        reason: String,
+        /// However wide, whoever is inside.
+        #[serde(default)]
+        force: bool,
+        /// Where the operator's own session comes from.
+        #[serde(default)]
+        own_address: Option<IpAddr>,
+    },
+    /// Lift the ban of exactly this prefix.
+    BanDel {
+        /// Whose.
+        prefix: Prefix,
+    },
+    /// Every ban.
+    BanList,
+    /// Allow a prefix.
+    AllowAdd {
+        /// Whom.
+        prefix: Prefix,
+        /// Why.
+        #[serde(default)]
+        reason: String,
+        /// However wide.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Take back an operator's allowance.
+    AllowDel {
+        /// Whose.
+        prefix: Prefix,
+    },
+    /// Every allowance.
+    AllowList,
+    /// What would happen to a packet from an address, and why.
+    Why {
+        /// From where.
+        address: IpAddr,
+        /// To which TCP port; absent: the first listener's.
+        #[serde(default)]
+        port: Option<u16>,
+    },
+    /// Read the configuration again.
+    Reload,
+    /// The metrics, as Prometheus reads them.
+    Metrics,
+}
+
+/// A line from the daemon.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Response {
+    /// [`VERSION`].
+    pub version: u32,
+    /// `answer` or `error`.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// What a response says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// It was done, or is told.
+    Answer(Answer),
+    /// It was not.
+    Error(Failure),
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind of failure.
+    pub kind: FailureKind,
+    /// One line: what, where, what to do.
+    pub message: String,
+}
+
+/// Kinds of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The line is no request.
+    Malformed,
+    /// The request is of another version of the language.
+    Version,
+    /// The caller may not use the socket.
+    Permission,
+    /// The request was understood and is refused.
+    Refused,
+    /// Carrying it out failed.
+    Failed,
+    /// Too many connections.
+    Busy,
+    /// The configuration to be loaded is wrong.
+    Configuration,
+}
+
+impl Failure {
+    /// A failure of `kind`.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To `status`.
+    Status(Box<Status>),
+    /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`.
+    Done(Done),
+    /// To `ban_list`.
+    Bans(Vec<BanRow>),
+    /// To `allow_list`.
+    Allowances(Vec<AllowanceRow>),
+    /// To `why`.
+    Why(Box<Why>),
+    /// To `reload`.
+    Reloaded(Reloaded),
+    /// To `metrics`.
+    Metrics(String),
+}
+
+/// A change that was made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Done {
+    /// What was done, in one sentence.
+    pub message: String,
+    /// What the operator should know about it.
+    pub remarks: Vec<String>,
+    /// The ban in question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ban: Option<BanRow>,
+}
+
+/// A ban.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanRow {
+    /// Whom it holds for.
+    pub prefix: Prefix,
+    /// `offence` or `operator`.
+    pub origin: String,
+    /// A denial's code, or the operator's reason.
+    pub cause: String,
+    /// Seconds since it began.
+    pub age_seconds: u64,
+    /// Seconds until it ends; absent: by hand only.
+    pub remaining_seconds: Option<u64>,
+    /// Offences that led to it or came in since.
+    pub offences: u32,
+    /// The allowed prefix that makes it ineffective.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadowed_by: Option<Prefix>,
+}
+
+/// An allowance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowanceRow {
+    /// Whom it holds for.
+    pub prefix: Prefix,
+    /// `configuration`, `operator`, or `both`.
+    pub origin: String,
+    /// The operator's reason.
+    pub reason: String,
+    /// Seconds since it began.
+    pub age_seconds: u64,
+}
+
+/// What a source has done lately.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScoreRow {
+    /// Points now.
+    pub points: u32,
+    /// Points at which it is banned.
+    pub threshold: u32,
+    /// Offences since the score was last zero.
+    pub offences: u32,
+    /// Bans within the last day.
+    pub bans: u8,
+    /// Code of the last offence.
+    pub last: String,
+}
+
+/// Packets counted for a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterRow {
+    /// The reason's label.
+    pub reason: String,
+    /// Packets since the start.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What would happen to a packet, and why.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Why {
+    /// From where.
+    pub address: IpAddr,
+    /// To which port.
+    pub port: u16,
+    /// All of it in one sentence.
+    pub sentence: String,
+    /// What the program would decide now.
+    pub explanation: Explanation,
+    /// The ban that holds for the address.
+    pub ban: Option<BanRow>,
+    /// The allowance that holds for it.
+    pub allowance: Option<AllowanceRow>,
+    /// Its score.
+    pub score: Option<ScoreRow>,
+    /// How often the verdict's reason was counted, for all sources.
+    pub counter: Option<CounterRow>,
+}
+
+/// How the daemon is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// `running` or `draining`.
+    pub state: String,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Resident memory.
+    pub resident_bytes: u64,
+    /// The configured `kernel.mode`.
+    pub kernel_mode: String,
+    /// Where the program is attached, and how.
+    pub interfaces: Vec<Attachment>,
+    /// Entries that the kernel's lists should hold.
+    pub list_entries: usize,
+    /// Changes that have not reached them yet.
+    pub pending_writes: usize,
+    /// Addresses that are listened on.
+    pub listeners: Vec<String>,
+    /// Issuers of tokens.
+    pub tokens: Vec<TokenRow>,
+    /// Bans in force.
+    pub bans: Vec<CountRow>,
+    /// Whether bans are only reported.
+    pub dry_run: bool,
+    /// Dropped packets, by reason; zeros are left out.
+    pub drops: Vec<CounterRow>,
+    /// Refused connections and requests, by code; zeros are left out.
+    pub denials: Vec<CountRow>,
+    /// The last reload.
+    pub last_reload: Option<ReloadRow>,
+}
+
+/// An issuer of tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// Name in the configuration.
+    pub name: String,
+    /// `iss`.
+    pub issuer: String,
+    /// Keys that can verify.
+    pub keys: usize,
+}
+
+/// A number with a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountRow {
+    /// What is counted.
+    pub name: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// A reload in the past.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadRow {
+    /// Seconds ago.
+    pub age_seconds: u64,
+    /// Why it was refused; the state from before was kept.
+    pub error: Option<String>,
+    /// What takes effect only with a restart.
+    pub needs_restart: Vec<String>,
+}
+
+/// A reload that was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// What takes effect only with a restart.
+    pub needs_restart: Vec<String>,
+}

@@ -1,0 +1,132 @@
+//! The listener for Prometheus and for health checks: `/metrics`, `/livez`, `/readyz`.
+//!
+//! Plain HTTP/1.1 on an address of its own, loopback by default. It answers nothing else, and nothing it is sent has an effect.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::{Registry, TextEncoder};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tracing::{debug, warn};
+
+/// Connections at once: a few scrapers and probes.
+const CONNECTIONS: usize = 32;
+
+/// How long a client may take over its request's head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Rest before the next attempt when accepting fails, which it does when descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Whether the daemon wants requests: set once all is up, cleared when it drains.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// Says so.
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+
+    /// Whether it does.
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    registry: Registry,
+    readiness: Readiness,
+}
+
+impl Server {
+    /// Binds `address`.
+    pub async fn bind(address: SocketAddr, registry: Registry, readiness: Readiness) -> Result<Self> {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listening on {address} for metrics (metrics.address)"))?;
+        Ok(Self { listener, registry, readiness })
+    }
+
+    /// The address that was bound.
+    pub fn address(&self) -> Result<SocketAddr> {
+        Ok(self.listener.local_addr()?)
+    }
+
+    /// Serves until it is dropped or aborted.
+    pub async fn serve(self) {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    warn!(%error, "accepting on the metrics listener");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (registry, readiness) = (self.registry.clone(), self.readiness.clone());
+            tokio::spawn(async move {
+                let service = service_fn(|request: Request<Incoming>| {
+                    let response = answer(request.method(), request.uri().path(), &registry, &readiness);
+                    async move { Ok::<_, Infallible>(response) }
+                });
+                let served = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIMEOUT)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+                if let Err(error) = served {
+                    debug!(%error, "metrics connection ended");
+                }
+                drop(permit);
+            });
+        }
+    }
+}
+
+/// Everything in `registry`, in the text format of Prometheus.
+pub fn text(registry: &Registry) -> Result<String> {
+    Ok(TextEncoder::new().encode_to_string(&registry.gather())?)
+}
+
+fn answer(method: &Method, path: &str, registry: &Registry, readiness: &Readiness) -> Response<Full<Bytes>> {
+    if method != Method::GET && method != Method::HEAD {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
+    }
+    match path {
+        "/metrics" => match text(registry) {
+            Ok(text) => plain(StatusCode::OK, text),
+            Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")),
+        },
+        "/livez" => plain(StatusCode::OK, "alive\n".into()),
+        "/readyz" if readiness.get() => plain(StatusCode::OK, "ready\n".into()),
+        "/readyz" => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n".into()),
+        _ => plain(StatusCode::NOT_FOUND, "there are /metrics, /livez and /readyz\n".into()),
+    }
+}
+
+fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    let kind = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}

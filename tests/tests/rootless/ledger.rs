@@ -1,0 +1,440 @@
+//! The ledger: what the kernel's tables answer is what the ledger means, after any history.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use enforcer::{
+    bans::{
+        Offence,
+        ledger::{BanRequest, End, Event, Input, Ledger, Outcome, Refusal, Settings, Standing},
+        projection::{Place, Write},
+        record::{Ban, Cause, FOREVER, Origin},
+    },
+    clock::KernelTime,
+    config::Bans,
+    denial::Denial,
+    prefix::Prefix,
+};
+use enforcer_common::{
+    ban::{Listing, class},
+    source::{SourceKey, v6_mask},
+};
+use proptest::prelude::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn config() -> Bans {
+    Bans {
+        threshold: 20,
+        window: Duration::from_secs(60),
+        duration: Duration::from_secs(600),
+        max_duration: Duration::from_secs(3600),
+        max_entries: 64,
+        dry_run: false,
+    }
+}
+
+fn settings(allow: &[&str]) -> Settings {
+    Settings { bans: config(), allow: allow.iter().map(|text| prefix(text)).collect(), ipv6_prefix: 64 }
+}
+
+fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn ban(text: &str, seconds: u64) -> Input {
+    Input::BanAdd(BanRequest {
+        prefix: prefix(text),
+        end: End::After(Duration::from_secs(seconds)),
+        reason: "test".into(),
+        force: false,
+        own_address: None,
+    })
+}
+
+fn allow(text: &str) -> Input {
+    Input::AllowAdd { prefix: prefix(text), reason: String::new(), force: false }
+}
+
+fn offence(text: &str, denial: Denial) -> Input {
+    Input::Offence(Offence { source: address(text), denial })
+}
+
+/// The kernel's tables, asked in the order in which the program asks them.
+#[derive(Default)]
+struct Tables {
+    listed: HashMap<Prefix, Listing>,
+    exact: HashMap<SourceKey, u64>,
+}
+
+impl Tables {
+    fn apply(&mut self, writes: &[Write]) {
+        for write in writes {
+            match (write.place, write.listing) {
+                (Place::Prefix(prefix), Some(listing)) => drop(self.listed.insert(prefix, listing)),
+                (Place::Prefix(prefix), None) => drop(self.listed.remove(&prefix)),
+                (Place::Source(key), Some(listing)) => {
+                    assert_eq!(listing.class, class::BAN, "the exact table holds bans only");
+                    self.exact.insert(key, listing.until);
+                }
+                (Place::Source(key), None) => drop(self.exact.remove(&key)),
+            }
+        }
+    }
+
+    /// The end of the ban that holds for `address`; `None`: its packets pass.
+    fn banned(&self, now: KernelTime, address: IpAddr, v6_length: u8) -> bool {
+        let listed = self
+            .listed
+            .iter()
+            .filter(|(prefix, _)| prefix.contains(address))
+            .max_by_key(|(prefix, _)| prefix.net().prefix_len())
+            .map(|(_, listing)| *listing);
+        if listed.is_some_and(|listing| listing.class == class::ALLOW) {
+            return false;
+        }
+        let exact = self.exact.get(&SourceKey::of(address, v6_mask(v6_length)));
+        exact.is_some_and(|until| now.0 < *until) || listed.is_some_and(|listing| now.0 < listing.until)
+    }
+}
+
+/// A ledger together with the tables that its writes made.
+struct World {
+    ledger: Ledger,
+    tables: Tables,
+    now: KernelTime,
+}
+
+impl World {
+    fn new(allow: &[&str]) -> Self {
+        let mut world =
+            Self { ledger: Ledger::new(config()), tables: Tables::default(), now: KernelTime(SECOND) };
+        world.give(Input::Reconfigure(settings(allow)));
+        world
+    }
+
+    fn give(&mut self, input: Input) -> (Outcome, Vec<Event>) {
+        let actions = self.ledger.handle(self.now, input);
+        self.tables.apply(&actions.writes);
+        assert_eq!(self.ledger.projected(), self.tables.listed.len() + self.tables.exact.len());
+        (actions.outcome, actions.events)
+    }
+
+    fn banned(&self, text: &str) -> bool {
+        let kernel = self.tables.banned(self.now, address(text), self.ledger.settings().ipv6_prefix);
+        let truth = matches!(self.ledger.standing(self.now, address(text)), Standing::Banned(_));
+        assert_eq!(kernel, truth, "kernel and ledger disagree about {text}");
+        kernel
+    }
+
+    /// The rule, spelled out over all entries.
+    fn rule(&self, address: IpAddr) -> bool {
+        let allowed = self.ledger.allowances().any(|(prefix, _)| prefix.contains(address));
+        let end = self.ledger.bans(self.now).filter(|(ban, _)| ban.prefix.contains(address));
+        !allowed && end.map(|(ban, _)| ban.until).max().is_some_and(|until| self.now < until)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Ban(Prefix, u64),
+    Unban(Prefix),
+    Allow(Prefix),
+    Disallow(Prefix),
+    Offend(IpAddr),
+    Wait(u64),
+    Configure(Vec<Prefix>, u8),
+}
+
+fn some_address() -> impl Strategy<Value = IpAddr> {
+    let v4 =
+        (0u8..2, prop_oneof![0u8..8, 248u8..=255]).prop_map(|(c, d)| Ipv4Addr::new(198, 18, c, d).into());
+    let v6 = (0u16..3, 0u16..3, 0u16..3)
+        .prop_map(|(g, h, i)| Ipv6Addr::new(0x2001, 0xdb8, g, h, 0, 0, 0, i).into());
+    prop_oneof![v4, v6]
+}
+
+fn some_prefix() -> impl Strategy<Value = Prefix> {
+    let lengths = prop_oneof![
+        Just(16u8),
+        Just(23),
+        Just(24),
+        Just(29),
+        Just(32),
+        Just(48),
+        Just(56),
+        Just(64),
+        Just(96),
+        Just(128)
+    ];
+    (some_address(), lengths).prop_map(|(address, bits)| Prefix::host(address).widened(bits))
+}
+
+fn some_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (some_prefix(), 1u64..100).prop_map(|(prefix, seconds)| Step::Ban(prefix, seconds)),
+        1 => some_prefix().prop_map(|prefix| Step::Ban(prefix, u64::MAX)),
+        2 => some_prefix().prop_map(Step::Unban),
+        2 => some_prefix().prop_map(Step::Allow),
+        1 => some_prefix().prop_map(Step::Disallow),
+        4 => some_address().prop_map(Step::Offend),
+        3 => (0u64..200).prop_map(Step::Wait),
+        1 => (proptest::collection::vec(some_prefix(), 0..4), prop_oneof![Just(48u8), Just(56), Just(64)])
+            .prop_map(|(allow, length)| Step::Configure(allow, length)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// After any history, also between two ticks, the tables' answer is the rule's answer for every address.
+    #[test]
+    fn the_tables_answer_what_the_rule_says(
+        steps in proptest::collection::vec(some_step(), 1..50), asked in proptest::collection::vec(some_address(), 1..20),
+    ) {
+        let mut world = World::new(&[]);
+        for step in steps {
+            let input = match step {
+                Step::Ban(prefix, seconds) => Input::BanAdd(BanRequest {
+                    prefix, end: End::After(Duration::from_secs(seconds)), reason: String::new(), force: true, own_address: None,
+                }),
+                Step::Unban(prefix) => Input::BanDel(prefix),
+                Step::Allow(prefix) => Input::AllowAdd { prefix, reason: String::new(), force: true },
+                Step::Disallow(prefix) => Input::AllowDel(prefix),
+                Step::Offend(source) => Input::Offence(Offence { source, denial: Denial::TokenBadSignature }),
+                Step::Configure(allow, ipv6_prefix) => Input::Reconfigure(Settings { bans: config(), allow, ipv6_prefix }),
+                Step::Wait(seconds) => {
+                    world.now = world.now.plus_seconds(seconds);
+                    // Every second time the clock has moved and nobody told the ledger.
+                    if seconds % 2 == 0 { continue; }
+                    Input::Tick
+                }
+            };
+            world.give(input);
+            for moment in [0, 1, 50, 300] {
+                let later = KernelTime(world.now.0 + moment * SECOND);
+                let today = std::mem::replace(&mut world.now, later);
+                for address in &asked {
+                    let length = world.ledger.settings().ipv6_prefix;
+                    let kernel = world.tables.banned(world.now, *address, length);
+                    prop_assert_eq!(kernel, world.rule(*address), "{} at +{} s", address, moment);
+                    let standing = matches!(world.ledger.standing(world.now, *address), Standing::Banned(_));
+                    prop_assert_eq!(kernel, standing, "{} at +{} s", address, moment);
+                }
+                world.now = today;
+            }
+            let now = world.now;
+            let offences = world.ledger.bans(now).filter(|(ban, _)| ban.cause.origin() == Origin::Offence).count();
+            prop_assert!(world.ledger.active(Origin::Offence) >= offences);
+            prop_assert!(world.ledger.bans(now).count() <= config().max_entries as usize);
+        }
+        // What has an end, ends; nothing stays behind but what was meant to stay.
+        world.now = world.now.plus_seconds(100_000);
+        world.give(Input::Tick);
+        prop_assert!(world.ledger.bans(world.now).all(|(ban, _)| ban.until == FOREVER));
+        let held = world.ledger.bans(world.now).filter(|(_, shadow)| shadow.is_none()).count();
+        prop_assert_eq!(world.ledger.projected(), held + world.ledger.allowances().count());
+    }
+}
+
+#[test]
+fn offences_ban_the_source_and_the_ban_ends_by_itself() {
+    let mut world = World::new(&[]);
+    let mut events = Vec::new();
+    for _ in 0..4 {
+        assert!(!world.banned("198.18.0.2"));
+        events = world.give(offence("198.18.0.2", Denial::TokenMissing)).1;
+    }
+    let [Event::Banned(Ban { cause: Cause::Offence(Denial::TokenMissing), offences: 4, .. })] = &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert!(world.banned("198.18.0.2") && !world.banned("198.18.0.3"));
+    world.now = KernelTime(world.now.0 + 600 * SECOND - 1);
+    assert!(world.banned("198.18.0.2"));
+    world.now = KernelTime(world.now.0 + 1);
+    assert!(!world.banned("198.18.0.2"), "exact to the nanosecond");
+    let (_, events) = world.give(Input::Tick);
+    assert!(matches!(&events[..], [Event::Ended(_)]));
+    assert_eq!(world.ledger.projected(), 0);
+}
+
+#[test]
+fn an_ipv6_client_is_banned_with_its_prefix_but_for_what_is_allowed_in_it() {
+    let mut world = World::new(&["2001:db8:0:1::99"]);
+    for _ in 0..4 {
+        world.give(offence("2001:db8:0:1::7", Denial::TokenMissing));
+    }
+    assert!(world.banned("2001:db8:0:1::8") && !world.banned("2001:db8:0:2::7"));
+    assert!(!world.banned("2001:db8:0:1::99"));
+}
+
+#[test]
+fn loopback_and_allowed_sources_are_never_banned_by_offences() {
+    let mut world = World::new(&["198.18.1.0/24"]);
+    for source in ["127.0.0.1", "::1", "::ffff:127.0.0.9", "198.18.1.7", "::ffff:198.18.1.7"] {
+        for _ in 0..20 {
+            let (_, events) = world.give(offence(source, Denial::TokenBadSignature));
+            assert!(events.is_empty(), "{source}");
+        }
+    }
+    assert_eq!(world.ledger.bans(world.now).count(), 0);
+}
+
+#[test]
+fn a_narrower_ban_takes_the_later_end_and_keeps_its_own_when_the_wider_one_goes() {
+    let mut world = World::new(&[]);
+    world.give(ban("198.18.0.2", 10));
+    world.give(ban("198.18.0.0/28", 20));
+    world.give(ban("198.18.0.0/24", 100));
+    let start = world.now;
+    world.now = start.plus_seconds(15);
+    assert!(world.banned("198.18.0.2"));
+    world.now = start.plus_seconds(30);
+    assert!(world.banned("198.18.0.2") && world.banned("198.18.0.3"));
+    world.now = start.plus_seconds(12);
+    world.give(Input::BanDel(prefix("198.18.0.0/24")));
+    assert!(world.banned("198.18.0.2") && !world.banned("198.18.0.200"));
+    world.now = start.plus_seconds(20);
+    assert!(!world.banned("198.18.0.2"));
+}
+
+#[test]
+fn a_ban_inside_an_allowed_prefix_waits_for_the_allowance_to_go() {
+    let mut world = World::new(&[]);
+    world.give(allow("198.18.0.0/24"));
+    let (outcome, _) = world.give(ban("198.18.0.2", 100));
+    let Outcome::BanAdded { shadowed_by, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(shadowed_by, Some(prefix("198.18.0.0/24")));
+    assert!(!world.banned("198.18.0.2"));
+    let (outcome, _) = world.give(Input::AllowDel(prefix("198.18.0.0/24")));
+    assert_eq!(outcome, Outcome::AllowDeleted { uncovers: 1, still_allowed_by: None });
+    assert!(world.banned("198.18.0.2"));
+    let (outcome, _) = world.give(allow("198.18.0.2"));
+    assert_eq!(outcome, Outcome::AllowAdded { shadows: 1 });
+    assert!(!world.banned("198.18.0.2"));
+}
+
+#[test]
+fn operators_cannot_lock_themselves_or_everybody_out_by_accident() {
+    let mut world = World::new(&[]);
+    for wide in ["0.0.0.0/0", "::/0", "198.0.0.0/7", "2000::/3"] {
+        let (outcome, _) = world.give(ban(wide, 10));
+        assert_eq!(outcome, Outcome::Refused(Refusal::TooWide(prefix(wide))));
+        let (outcome, _) = world.give(allow(wide));
+        assert_eq!(outcome, Outcome::Refused(Refusal::TooWide(prefix(wide))));
+    }
+    let own = |force| {
+        Input::BanAdd(BanRequest {
+            prefix: prefix("198.18.0.0/24"),
+            end: End::Default,
+            reason: String::new(),
+            force,
+            own_address: Some(address("::ffff:198.18.0.9")),
+        })
+    };
+    let (outcome, _) = world.give(own(false));
+    let Outcome::Refused(refusal @ Refusal::OwnSession(..)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(
+        refusal.to_string(),
+        "your own session comes from ::ffff:198.18.0.9, which 198.18.0.0/24 covers; allow your address first \
+         (enforcer allow add 198.18.0.9), or use --force"
+    );
+    assert!(!world.banned("198.18.0.9"));
+    assert!(matches!(world.give(own(true)).0, Outcome::BanAdded { .. }));
+    world.give(Input::BanDel(prefix("198.18.0.0/24")));
+    world.give(allow("198.18.0.9"));
+    assert!(matches!(world.give(own(false)).0, Outcome::BanAdded { allowed_inside: 1, .. }));
+    assert!(!world.banned("198.18.0.9") && world.banned("198.18.0.10"));
+    assert_eq!(world.give(ban("198.18.0.1", 0)).0, Outcome::Refused(Refusal::NoDuration));
+}
+
+#[test]
+fn lifting_what_is_not_there_says_what_is() {
+    let mut world = World::new(&["198.18.1.0/24"]);
+    world.give(ban("198.18.0.0/24", 100));
+    let say = |world: &mut World, input| match world.give(input).0 {
+        Outcome::Refused(refusal) => refusal.to_string(),
+        outcome => panic!("{outcome:?}"),
+    };
+    assert_eq!(
+        say(&mut world, Input::BanDel(prefix("198.18.0.2"))),
+        "198.18.0.2 has no ban of its own, 198.18.0.0/24 covers it: lift that, or allow 198.18.0.2"
+    );
+    assert_eq!(
+        say(&mut world, Input::BanDel(prefix("198.18.0.0/16"))),
+        "198.18.0.0/16 itself is not banned; bans inside it: 1 (see `ban list`)"
+    );
+    assert_eq!(say(&mut world, Input::BanDel(prefix("198.19.0.1"))), "198.19.0.1 is not banned");
+    assert_eq!(
+        say(&mut world, Input::AllowDel(prefix("198.18.1.0/24"))),
+        "198.18.1.0/24 is allowed by the configuration: remove it from kernel.allow and reload"
+    );
+    assert_eq!(
+        say(&mut world, Input::AllowDel(prefix("198.18.1.1"))),
+        "198.18.1.1 is not on the list itself, 198.18.1.0/24 covers it"
+    );
+}
+
+#[test]
+fn a_full_ledger_refuses_loudly_and_replacing_still_works() {
+    let mut world = World::new(&[]);
+    for n in 0..64 {
+        assert!(matches!(world.give(ban(&format!("198.18.7.{n}"), 100)).0, Outcome::BanAdded { .. }));
+    }
+    assert_eq!(world.give(ban("198.18.8.1", 100)).0, Outcome::Refused(Refusal::Full(64)));
+    assert!(matches!(world.give(ban("198.18.7.1", 5)).0, Outcome::BanAdded { replaced: Some(_), .. }));
+    let events: Vec<Event> =
+        (0..4).flat_map(|_| world.give(offence("198.18.8.1", Denial::TokenMissing)).1).collect();
+    assert_eq!(events, [Event::Full(prefix("198.18.8.1"))]);
+    world.now = world.now.plus_seconds(6);
+    let (_, events) = world.give(offence("198.18.8.1", Denial::TokenBadSignature));
+    assert!(matches!(&events[..], [Event::Ended(_), Event::Banned(_)]), "{events:?}");
+}
+
+#[test]
+fn a_dry_run_only_says_what_it_would_do() {
+    let mut world = World::new(&[]);
+    let mut settings = settings(&[]);
+    settings.bans.dry_run = true;
+    world.give(Input::Reconfigure(settings));
+    let events: Vec<Event> =
+        (0..4).flat_map(|_| world.give(offence("198.18.0.2", Denial::TokenMissing)).1).collect();
+    assert!(matches!(&events[..], [Event::Withheld(_)]), "{events:?}");
+    assert!(!world.banned("198.18.0.2"));
+}
+
+#[test]
+fn an_operators_pardon_is_complete() {
+    let mut world = World::new(&[]);
+    for _ in 0..4 {
+        world.give(offence("198.18.0.2", Denial::TokenMissing));
+    }
+    world.give(Input::BanDel(prefix("198.18.0.2")));
+    assert_eq!(world.ledger.score(world.now, address("198.18.0.2")), None);
+    let events: Vec<Event> =
+        (0..4).flat_map(|_| world.give(offence("198.18.0.2", Denial::TokenMissing)).1).collect();
+    let [Event::Banned(ban)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(ban.until.seconds_from(world.now), 600, "not doubled");
+}
+
+#[test]
+fn a_reload_changes_only_the_configured_allowances() {
+    let mut world = World::new(&["198.18.0.0/24"]);
+    world.give(ban("198.18.0.2", 100));
+    world.give(ban("198.18.1.2", 100));
+    world.give(allow("198.18.1.2"));
+    assert!(!world.banned("198.18.0.2") && !world.banned("198.18.1.2"));
+    world.give(Input::Reconfigure(settings(&[])));
+    assert!(world.banned("198.18.0.2") && !world.banned("198.18.1.2"));
+    world.give(Input::Reconfigure(settings(&["198.18.1.2"])));
+    world.give(Input::AllowDel(prefix("198.18.1.2")));
+    assert!(!world.banned("198.18.1.2"), "the configuration still lists it");
+}
