@@ -12,6 +12,9 @@ pub struct Ban {
 }
 
 impl Ban {
+    /// No ban: one that ended before the clock began.
+    pub const NONE: Self = Self { until: 0 };
+
     /// Whether the ban holds at `now`.
     #[inline(always)]
     pub const fn holds(&self, now: u64) -> bool {
@@ -21,6 +24,8 @@ impl Ban {
 
 /// What a prefix is listed as. Numbers are part of the map layout.
 pub mod class {
+    /// Not listed. Never in a map.
+    pub const NONE: u32 = 0;
     /// Packets pass, whatever else is listed for an address inside, unless a longer prefix says otherwise.
     pub const ALLOW: u32 = 1;
     /// Packets are dropped until the entry's end.
@@ -40,6 +45,9 @@ pub struct Listing {
 }
 
 impl Listing {
+    /// Not listed.
+    pub const NONE: Self = Self { class: class::NONE, reserved: 0, until: 0 };
+
     /// An allowance.
     pub const ALLOWED: Self = Self { class: class::ALLOW, reserved: 0, until: FOREVER };
 
@@ -47,7 +55,16 @@ impl Listing {
     pub const fn banned(until: u64) -> Self {
         Self { class: class::BAN, reserved: 0, until }
     }
+
+    /// A listing as the program sees it: a trie aligns its values to the key's size, which is 4 bytes for IPv4.
+    #[inline(always)]
+    pub const fn from_words([class, reserved, low, high]: [u32; 4]) -> Self {
+        let (first, second) = if cfg!(target_endian = "little") { (low, high) } else { (high, low) };
+        Self { class, reserved, until: first as u64 | (second as u64) << 32 }
+    }
 }
+
+const _: () = assert!(size_of::<Listing>() == size_of::<[u32; 4]>());
 
 #[cfg(test)]
 mod tests {

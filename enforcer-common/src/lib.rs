@@ -4,10 +4,17 @@
 //! are arguments, nothing allocates, logs or reads a clock.
 #![cfg_attr(not(test), no_std)]
 
+pub mod packet;
+
+pub mod headers;
+pub mod hello;
+pub mod verdict;
+
 pub mod ban;
 pub mod gcra;
 pub mod limiter;
+pub mod source;
+
 pub mod maps;
 pub mod reason;
 pub mod settings;
-pub mod source;

@@ -1,1 +1,52 @@
-fn main() {}
+//! The XDP program: hands a frame and the maps to `enforcer_common::verdict::decide`, counts the verdict, and carries it out.
+//!
+//! Glue only. It decides nothing; what looks like a decision here belongs into `enforcer-common`, where tests reach it.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch, core_intrinsics)]
+#![allow(internal_features, reason = "core::sync::atomic has no read-modify-write for this target, the intrinsics do")]
+
+use aya_ebpf::{Global, bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_log_ebpf::warn;
+use enforcer_common::{
+    reason::PassReason,
+    verdict::{Verdict, decide},
+};
+
+mod frame;
+mod tables;
+
+/// Whether rare diagnostics are written. Read-only to the program and 0 unless the loader says otherwise, so the verifier
+/// removes what depends on it.
+#[unsafe(no_mangle)]
+static DIAGNOSTICS: Global<u32> = Global::new(0);
+
+#[xdp(frags)]
+pub fn enforcer(context: XdpContext) -> u32 {
+    let frame = frame::Frame::new(&context);
+    let tables = tables::Maps::new();
+    match decide(&frame, &tables) {
+        Verdict::Pass(reason) => {
+            tables::count(reason.number(), &frame);
+            if DIAGNOSTICS.load() != 0 && matches!(reason, PassReason::NoSettings) {
+                warn!(&context, "no settings, or settings of another layout: this frame was not judged");
+            }
+            xdp_action::XDP_PASS
+        }
+        Verdict::Drop(reason) => {
+            tables::count(reason.number(), &frame);
+            xdp_action::XDP_DROP
+        }
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Never reached: nothing here can panic, and the verifier would refuse an endless loop.
+    loop {}
+}
+
+/// "Dual MIT/GPL" is what the kernel calls GPL-compatible; it asks before it lends GPL-only helpers.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -7,6 +7,19 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use crate::prefix::Prefix;
 
+mod diff;
+mod environment;
+mod error;
+mod file;
+mod load;
+mod validate;
+mod value;
+
+pub use diff::{Changes, diff};
+pub use environment::{Finding, check_environment};
+pub use error::{Error, Errors};
+pub use load::{load, parse};
+
 /// Everything that a configuration file says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -56,7 +69,8 @@ pub struct Kernel {
 }
 
 /// How the program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// `native`: in the driver, or the daemon does not start.
     Native,
@@ -69,11 +83,13 @@ pub enum Mode {
 }
 
 /// TLS versions that can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
 pub enum TlsVersion {
     /// `"1.2"`, RFC 5246.
+    #[serde(rename = "1.2")]
     Tls12,
     /// `"1.3"`, RFC 8446.
+    #[serde(rename = "1.3")]
     Tls13,
 }
 
@@ -105,7 +121,8 @@ pub struct RateLimit {
 }
 
 /// What happens to a source for which the limiter has no slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum WhenFull {
     /// Its packets are dropped.
     Drop,
@@ -164,7 +181,8 @@ pub struct Token {
 }
 
 /// Signature algorithms of RFC 7518 that are accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum TokenAlgorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     Rs256,
@@ -253,7 +271,8 @@ pub struct Log {
 }
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people and the journal.
     Text,

@@ -3,6 +3,9 @@
 //! `Kernel::start` loads and attaches; what it hands out are small owned handles. With `mode = "off"` everything here
 //! exists and does nothing.
 
+pub mod program;
+mod settings;
+
 use std::net::IpAddr;
 
 use anyhow::Result;

@@ -9,6 +9,14 @@ pub mod config;
 pub mod denial;
 pub mod prefix;
 
+pub mod policy;
+
+pub mod ingress;
+
+pub mod checks;
+
+pub mod upstream;
+
 pub mod bans;
 pub mod kernel;
 pub mod metrics;

@@ -1,1 +1,80 @@
-fn main() {}
+//! The command line of `cargo xtask`: which task, with which flags.
+//!
+//! Called by people, by `.ci/run` and by the README. It must build when no other crate of the workspace does, so it
+//! depends on none of them.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "talking to people is what this program does")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it measures the wall time of build steps, and nothing of the product"
+)]
+
+mod bench;
+mod compile;
+mod demo;
+mod dist;
+mod process;
+mod setup;
+mod suite;
+mod tidy;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Tasks of the enforcer repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Find or install what builds and tests need: eBPF toolchain, bpf-linker, a few system packages.
+    Setup,
+    /// Build everything with the eBPF program inside.
+    Build {
+        /// Optimised.
+        #[arg(long)]
+        release: bool,
+    },
+    /// Run format, lint, tidy and every test. Ends with `N passed, N failed`.
+    Test {
+        /// Only what needs neither root nor the eBPF toolchain.
+        #[arg(long, conflicts_with = "system")]
+        rootless: bool,
+        /// Only what needs root: system tests and the demo.
+        #[arg(long)]
+        system: bool,
+    },
+    /// Exactly what continuous integration runs, with the wall time of each step.
+    Ci,
+    /// Check the rules of the house: imports, file sizes, words, documentation.
+    Tidy,
+    /// Show the whole path at work in network namespaces, as root.
+    Demo {
+        /// Leave everything running to explore.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Measure, on a release build.
+    Bench {
+        #[command(subcommand)]
+        bench: bench::Bench,
+    },
+    /// Make the Debian package in `target/dist`.
+    Dist,
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().task {
+        Task::Setup => setup::command(),
+        Task::Build { release } => compile::command(release),
+        Task::Test { rootless, system } => suite::command(suite::Parts::from_flags(rootless, system)),
+        Task::Ci => suite::command(suite::Parts::All),
+        Task::Tidy => tidy::command(),
+        Task::Demo { keep } => demo::command(keep),
+        Task::Bench { bench } => bench::command(&bench),
+        Task::Dist => dist::command(),
+    }
+}

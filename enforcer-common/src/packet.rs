@@ -1,0 +1,83 @@
+//! Access to a frame's bytes: every load is checked against the frame's end.
+//!
+//! The XDP program implements [`Packet`] over packet pointers, everybody else over byte slices. Parsers know nothing
+//! but this trait and can therefore neither panic nor read beyond the frame.
+
+/// A frame, from its Ethernet header on.
+pub trait Packet {
+    /// Length of the whole frame in bytes, parts that are not in linear memory included.
+    fn length(&self) -> usize;
+
+    /// `N` bytes of a header, from `offset` on; `None` if the frame ends before. Headers lie in the frame's linear memory:
+    /// drivers see to that.
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// `N` bytes from anywhere in the frame, as far as its last fragment of memory. Dearer than [`Packet::bytes`] where
+    /// linear memory ends early.
+    #[inline(always)]
+    fn data<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.bytes(offset)
+    }
+
+    /// `number` itself. The program's implementation makes the kernel's verifier forget what it has deduced about it, so
+    /// that paths that differ in nothing else are walked once and not once per combination.
+    #[inline(always)]
+    fn forget(&self, number: usize) -> usize {
+        number
+    }
+
+    /// One byte.
+    #[inline(always)]
+    fn u8(&self, offset: usize) -> Option<u8> {
+        self.bytes::<1>(offset).map(u8::from_be_bytes)
+    }
+
+    /// A 16-bit number in network order.
+    #[inline(always)]
+    fn u16(&self, offset: usize) -> Option<u16> {
+        self.bytes(offset).map(u16::from_be_bytes)
+    }
+
+    /// A 32-bit number in network order.
+    #[inline(always)]
+    fn u32(&self, offset: usize) -> Option<u32> {
+        self.bytes(offset).map(u32::from_be_bytes)
+    }
+}
+
+impl Packet for [u8] {
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let end = offset.checked_add(N)?;
+        self.get(offset..end)?.try_into().ok()
+    }
+}
+
+impl Packet for &[u8] {
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        <[u8]>::bytes(self, offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loads_end_with_the_frame() {
+        let frame: &[u8] = &[1, 2, 3, 4, 5];
+        assert_eq!(frame.u16(3), Some(0x0405));
+        assert_eq!(frame.u16(4), None);
+        assert_eq!(frame.u32(1), Some(0x0203_0405));
+        assert_eq!(frame.u8(5), None);
+        assert_eq!(frame.u8(usize::MAX), None);
+        assert_eq!(frame.bytes::<0>(5), Some([]));
+    }
+}

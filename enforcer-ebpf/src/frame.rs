@@ -1,0 +1,106 @@
+//! Packet access over the pointers of an XDP context, in the form that the verifier follows.
+//!
+//! Linear memory is read directly; what lies behind it (multi-buffer frames) through `bpf_xdp_load_bytes` (Linux 5.18).
+
+use aya_ebpf::{
+    helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    programs::XdpContext,
+};
+use enforcer_common::packet::Packet;
+
+/// Offsets up to which loads are made, in bytes. The verifier refuses packet pointers whose variable part may exceed 65,535
+/// less the access (MAX_PACKET_OFF); a ClientHello record and all headers in front of it end well below this.
+const REACH: usize = 0x7fff;
+
+/// The frame of one run of the program.
+pub(crate) struct Frame<'a> {
+    context: &'a XdpContext,
+    start: usize,
+    end: usize,
+    length: usize,
+}
+
+impl<'a> Frame<'a> {
+    #[inline(always)]
+    pub(crate) fn new(context: &'a XdpContext) -> Self {
+        // SAFETY: the context is the one that the kernel gave to the program.
+        let length = unsafe { bpf_xdp_get_buff_len(context.ctx) } as usize;
+        Self { context, start: context.data(), end: context.data_end(), length }
+    }
+
+    /// Reads linear memory; `offset` is within [`REACH`] and has just come out of [`opaque`].
+    #[inline(always)]
+    fn direct<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let pointer = self.start + offset;
+        if opaque(pointer + N) > self.end {
+            return None;
+        }
+        // SAFETY: the bytes lie between the start and the end of the frame, as just compared; alignment is 1.
+        Some(unsafe { *(pointer as *const [u8; N]) })
+    }
+
+    /// Loads what direct access cannot reach.
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        // SAFETY: the buffer has the length that the helper is told; the helper checks the offset against the frame.
+        let failed = unsafe {
+            bpf_xdp_load_bytes(self.context.ctx, offset as u32, bytes.as_mut_ptr().cast(), N as u32)
+        };
+        if failed == 0 { Some(bytes) } else { None }
+    }
+}
+
+impl Packet for Frame<'_> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    #[inline(always)]
+    fn forget(&self, mut number: usize) -> usize {
+        // SAFETY: flips bits of a register and flips them back. The verifier knows nothing of the length, so it knows
+        // nothing of the result; it does not see that both steps cancel out.
+        unsafe {
+            core::arch::asm!(
+                "{number} ^= {unknown}",
+                "{number} ^= {unknown}",
+                number = inout(reg) number,
+                unknown = in(reg) self.length,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+        number
+    }
+
+    #[inline(always)]
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let offset = opaque(offset);
+        if offset > REACH {
+            return None;
+        }
+        self.direct(offset)
+    }
+
+    #[inline(always)]
+    fn data<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let offset = opaque(offset);
+        if offset > REACH {
+            return None;
+        }
+        match self.direct(offset) {
+            None => self.load(offset),
+            found => found,
+        }
+    }
+}
+
+/// Hides a value's origin from LLVM, so that the very register that is compared is the one that is used: Linux 6.1 does not
+/// link a copy to its bound, and no kernel takes a range from `p >= end`, into which LLVM would turn `p + 1 > end`. The
+/// template emits an instruction; an empty one would leave two line records at one address, which the kernel refuses.
+#[inline(always)]
+fn opaque(mut value: usize) -> usize {
+    // SAFETY: moves a register onto itself.
+    unsafe { core::arch::asm!("{0} = {0}", inlateout(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
+}

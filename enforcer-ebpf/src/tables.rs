@@ -1,0 +1,170 @@
+//! The maps, and what a verdict looks up in them. Who writes which map is said in `enforcer_common::maps`.
+//!
+//! Sizes given here are placeholders of the object file: the loader sets them from the configuration.
+
+use core::{
+    cell::Cell,
+    intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg},
+    ptr::read_volatile,
+};
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    macros::btf_map,
+};
+use enforcer_common::{
+    ban::{Ban, Listing},
+    gcra::Rate,
+    limiter::{self, Bucket, Charge, RawBucket},
+    maps::Counter,
+    packet::Packet,
+    reason,
+    settings::{Limit, Settings},
+    source::SourceKey,
+    verdict::Tables,
+};
+
+use crate::frame::Frame;
+
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+
+#[btf_map]
+static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+static BANS: HashMap<u64, Ban, 1024, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static LISTED_V4: LpmTrie<[u8; 4], [u32; 4], 1024> = LpmTrie::new();
+#[btf_map]
+static LISTED_V6: LpmTrie<[u64; 2], [u32; 4], 1024> = LpmTrie::new();
+#[btf_map]
+static LIMIT_PACKETS: Array<RawBucket, 256, MMAPABLE> = Array::new();
+#[btf_map]
+static LIMIT_CONNS: Array<RawBucket, 256, MMAPABLE> = Array::new();
+#[btf_map]
+static LIMIT_HELLOS: Array<RawBucket, 256, MMAPABLE> = Array::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<Counter, { reason::COUNTERS as usize }> = PerCpuArray::new();
+
+/// Counts a verdict on this CPU.
+#[inline(always)]
+pub(crate) fn count(reason: u32, frame: &Frame<'_>) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(reason) {
+        // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
+        unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += frame.length() as u64;
+        }
+    }
+}
+
+/// The maps as one packet sees them.
+pub(crate) struct Maps {
+    settings: Option<&'static Settings>,
+    /// 0 until somebody asks: the clock costs as much as a lookup.
+    now: Cell<u64>,
+}
+
+impl Maps {
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Self { settings: SETTINGS.get(0), now: Cell::new(0) }
+    }
+}
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        self.settings
+    }
+
+    #[inline(always)]
+    fn listing_v4(&self, address: [u8; 4]) -> Listing {
+        LISTED_V4.get(&Key::new(32, address)).map_or(Listing::NONE, |words| Listing::from_words(*words))
+    }
+
+    #[inline(always)]
+    fn listing_v6(&self, [upper, lower]: [u64; 2]) -> Listing {
+        // The trie compares bytes in network order.
+        LISTED_V6.get(&Key::new(128, [upper.to_be(), lower.to_be()])).map_or(Listing::NONE, |words| Listing::from_words(*words))
+    }
+
+    #[inline(always)]
+    fn ban(&self, source: SourceKey) -> Ban {
+        // SAFETY: an entry that is replaced meanwhile may show its successor, at worst one wrong verdict; memory of
+        // entries without preallocation is freed only after the program's RCU section.
+        unsafe { BANS.get(source.get()) }.map_or(Ban::NONE, |ban| *ban)
+    }
+
+    #[inline(always)]
+    fn charge(&self, limit: Limit, source: SourceKey, now: u64, rate: Rate) -> Charge {
+        let Some(settings) = self.settings else { return Charge::Full };
+        let index = limiter::bucket_index(source.get(), settings.seed, settings.bucket_mask);
+        let bucket = match limit {
+            Limit::Packets => LIMIT_PACKETS.get_ptr_mut(index),
+            Limit::Connections => LIMIT_CONNS.get_ptr_mut(index),
+            Limit::Hellos => LIMIT_HELLOS.get_ptr_mut(index),
+        };
+        match bucket {
+            Some(bucket) => limiter::charge(&Slots(bucket.cast()), source.get(), now, rate),
+            None => Charge::Full,
+        }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        if self.now.get() == 0 {
+            // SAFETY: takes nothing and always succeeds (Linux 5.11). Coarse: a tick of up to 10 ms may admit that
+            // much more of a rate, see `enforcer_common::gcra`.
+            self.now.set(unsafe { bpf_ktime_get_coarse_ns() });
+        }
+        self.now.get()
+    }
+}
+
+/// One bucket in map memory.
+struct Slots(*mut u64);
+
+impl Slots {
+    /// Compare-and-set. Sequentially consistent because LLVM 22 turns a relaxed one whose result is used into an
+    /// operation that returns nothing (llvm-project issue 210280); a test guards it.
+    #[inline(always)]
+    fn swap(&self, word: usize, old: u64, new: u64) -> Result<(), u64> {
+        // SAFETY: `word` is below 8, the words of a bucket; all access is atomic.
+        match unsafe { atomic_cxchg::<u64, { SeqCst }, { SeqCst }>(self.0.add(word), old, new) } {
+            (_, true) => Ok(()),
+            (found, false) => Err(found),
+        }
+    }
+
+    #[inline(always)]
+    fn load(&self, word: usize) -> u64 {
+        // SAFETY: as above. Aligned 64-bit loads are single on every machine that runs BPF's JIT; the atomic load
+        // that Rust has does not compile for this target.
+        unsafe { read_volatile(self.0.add(word)) }
+    }
+}
+
+impl Bucket for Slots {
+    #[inline(always)]
+    fn key(&self, slot: usize) -> u64 {
+        self.load(slot * 2)
+    }
+
+    #[inline(always)]
+    fn tat(&self, slot: usize) -> u64 {
+        self.load(slot * 2 + 1)
+    }
+
+    #[inline(always)]
+    fn swap_key(&self, slot: usize, old: u64, new: u64) -> Result<(), u64> {
+        self.swap(slot * 2, old, new)
+    }
+
+    #[inline(always)]
+    fn swap_tat(&self, slot: usize, old: u64, new: u64) -> Result<(), u64> {
+        self.swap(slot * 2 + 1, old, new)
+    }
+}

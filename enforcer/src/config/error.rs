@@ -1,0 +1,101 @@
+//! What is wrong with a configuration file, where, and what to do about it. Collects everything before anything is
+//! reported; never prints.
+
+use std::{
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Error {
+    /// The file, as it was named.
+    pub file: PathBuf,
+    /// Line, from 1; 0 where the file as a whole is meant.
+    pub line: usize,
+    /// Like `route[2].limit.rate`, counting from 0; empty where no key is to blame.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
+        if self.line > 0 {
+            write!(f, "{}:", self.line)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, " {}:", self.key)?;
+        }
+        write!(f, " {}; {}", self.problem, self.remedy)
+    }
+}
+
+/// Everything that is wrong, in the order of the file. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub struct Errors(pub Vec<Error>);
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, error) in self.0.iter().enumerate() {
+            let newline = if i > 0 { "\n" } else { "" };
+            write!(f, "{newline}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Errors {}
+
+/// More errors than this help nobody, and each one costs another reading of the file.
+const MOST: usize = 100;
+
+/// Errors of one file under way.
+pub(super) struct Collector<'a> {
+    text: &'a str,
+    file: &'a Path,
+    errors: Vec<Error>,
+}
+
+impl<'a> Collector<'a> {
+    pub(super) fn new(text: &'a str, file: &'a Path) -> Self {
+        Self { text, file, errors: Vec::new() }
+    }
+
+    /// Adds an error at a place in the text.
+    pub(super) fn add(&mut self, span: Range<usize>, key: &str, problem: String, remedy: String) {
+        let before = self.text.as_bytes().get(..span.start).unwrap_or(self.text.as_bytes());
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let error = Error { file: self.file.to_owned(), line, key: key.to_owned(), problem, remedy };
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
+        }
+    }
+
+    /// Whether `key`, or something inside it, was reported already: it then counts as present.
+    pub(super) fn knows(&self, key: &str) -> bool {
+        self.errors.iter().any(|error| {
+            error.key.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.errors.len() >= MOST
+    }
+
+    /// The errors in the order of lines.
+    pub(super) fn finish(mut self) -> Errors {
+        self.errors.sort_by_key(|error| error.line);
+        self.errors.truncate(MOST);
+        Errors(self.errors)
+    }
+}

@@ -1,0 +1,167 @@
+//! The file as it stands: which keys there are and of which type, every one of them optional. Read by
+//! [`super::load`], judged by [`super::validate`]; holds no default and no rule.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::value::{AddressOrOff, Number, Rate, Size, Text};
+use super::{LogFormat, Mode, TlsVersion, TokenAlgorithm, WhenFull};
+use crate::prefix::Prefix;
+
+/// A value and where it stands, or nothing.
+pub(super) type Key<T> = Option<Spanned<T>>;
+/// A list whose entries are reported one by one.
+pub(super) type List<T> = Key<Vec<Spanned<T>>>;
+
+/// A whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) kernel: KernelSection,
+    pub(super) listener: Vec<Spanned<ListenerSection>>,
+    pub(super) upstream: BTreeMap<String, Spanned<UpstreamSection>>,
+    pub(super) token: BTreeMap<String, Spanned<TokenSection>>,
+    pub(super) route: Vec<Spanned<RouteSection>>,
+    pub(super) http: HttpSection,
+    pub(super) bans: BansSection,
+    pub(super) metrics: MetricsSection,
+    pub(super) control: ControlSection,
+    pub(super) log: LogSection,
+}
+
+/// `[kernel]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct KernelSection {
+    pub(super) mode: Key<Mode>,
+    pub(super) interfaces: List<Text<String>>,
+    pub(super) allow: List<Text<Prefix>>,
+    pub(super) management_ports: List<Number>,
+    pub(super) protected_ports: List<Number>,
+    pub(super) ipv6_prefix: Key<Number>,
+    pub(super) minimum_tls: Key<TlsVersion>,
+    pub(super) limits: LimitsSection,
+    pub(super) log: Key<bool>,
+}
+
+/// `[kernel.limits]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct LimitsSection {
+    pub(super) packets: Key<LimitSection>,
+    pub(super) connections: Key<LimitSection>,
+    pub(super) hellos: Key<LimitSection>,
+    pub(super) when_full: Key<WhenFull>,
+    pub(super) max_sources: Key<Number>,
+}
+
+/// `{ rate = "5/s", burst = 10 }`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct LimitSection {
+    pub(super) rate: Key<Text<Rate>>,
+    pub(super) burst: Key<Number>,
+}
+
+/// `[[listener]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ListenerSection {
+    pub(super) address: Key<Text<SocketAddr>>,
+    pub(super) certificates: List<CertificateSection>,
+    pub(super) handshake_timeout: Key<Text<Duration>>,
+}
+
+/// `{ chain = "...", key = "..." }`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct CertificateSection {
+    pub(super) chain: Key<Text<String>>,
+    pub(super) key: Key<Text<String>>,
+}
+
+/// `[upstream.NAME]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct UpstreamSection {
+    pub(super) servers: List<Text<http::Uri>>,
+    pub(super) connect_timeout: Key<Text<Duration>>,
+    pub(super) response_timeout: Key<Text<Duration>>,
+    pub(super) idle_timeout: Key<Text<Duration>>,
+}
+
+/// `[token.NAME]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct TokenSection {
+    pub(super) issuer: Key<Text<String>>,
+    pub(super) audience: List<Text<String>>,
+    pub(super) jwks: Key<Text<String>>,
+    pub(super) algorithms: List<TokenAlgorithm>,
+    pub(super) leeway: Key<Text<Duration>>,
+    pub(super) max_lifetime: Key<Text<Duration>>,
+}
+
+/// `[[route]]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RouteSection {
+    pub(super) path: Key<Text<String>>,
+    pub(super) upstream: Key<Text<String>>,
+    pub(super) token: Key<Text<String>>,
+    pub(super) public: Key<bool>,
+    pub(super) scopes: List<Text<String>>,
+    pub(super) limit: Key<LimitSection>,
+}
+
+/// `[http]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct HttpSection {
+    pub(super) strict_transport_security: Key<Text<String>>,
+    pub(super) max_connections: Key<Number>,
+    pub(super) max_header_bytes: Key<Size>,
+    pub(super) max_body_bytes: Key<Size>,
+    pub(super) header_timeout: Key<Text<Duration>>,
+    pub(super) idle_timeout: Key<Text<Duration>>,
+    pub(super) drain_timeout: Key<Text<Duration>>,
+    pub(super) max_sources: Key<Number>,
+    pub(super) workers: Key<Number>,
+}
+
+/// `[bans]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct BansSection {
+    pub(super) threshold: Key<Number>,
+    pub(super) window: Key<Text<Duration>>,
+    pub(super) duration: Key<Text<Duration>>,
+    pub(super) max_duration: Key<Text<Duration>>,
+    pub(super) max_entries: Key<Number>,
+    pub(super) dry_run: Key<bool>,
+}
+
+/// `[metrics]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct MetricsSection {
+    pub(super) address: Key<Text<AddressOrOff>>,
+}
+
+/// `[control]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ControlSection {
+    pub(super) socket: Key<Text<String>>,
+    pub(super) group: Key<Text<String>>,
+}
+
+/// `[log]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct LogSection {
+    pub(super) level: Key<Text<String>>,
+    pub(super) format: Key<LogFormat>,
+}

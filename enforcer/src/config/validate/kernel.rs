@@ -1,0 +1,119 @@
+//! Rules for `[kernel]`: what the program is attached to and what it is told.
+
+use enforcer_common::settings::{MANAGEMENT_PORTS, PROTECTED_PORTS};
+
+use super::{LimitRules, Rules, entries};
+use crate::config::{
+    Kernel, KernelLimits, Mode, RateLimit, TlsVersion, WhenFull,
+    file::{KernelSection, LimitsSection, List},
+    value::Number,
+};
+
+/// The kernel keeps names in 16 bytes with a zero at the end (`IFNAMSIZ`, linux/if.h).
+const LONGEST_INTERFACE: usize = 15;
+
+pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rules<'_, '_>) -> Kernel {
+    let mut rules = rules.section("kernel");
+    let mode = section.mode.as_ref().map_or(Mode::Native, |mode| *mode.get_ref());
+    let management_ports = match &section.management_ports {
+        None => vec![22],
+        Some(_) => ports("management_ports", &section.management_ports, MANAGEMENT_PORTS, &mut rules),
+    };
+    let protected_ports = match &section.protected_ports {
+        None => listening(listeners, &mut rules),
+        Some(_) => ports("protected_ports", &section.protected_ports, PROTECTED_PORTS, &mut rules),
+    };
+    for port in protected_ports.iter().filter(|port| management_ports.contains(port)) {
+        let span = section.management_ports.as_ref().map_or(rules.span.clone(), |list| list.span());
+        let problem = format!("{port} is protected and exempt at once");
+        rules.refuse(
+            span,
+            "management_ports",
+            problem,
+            "take it out of `management_ports`, or list `protected_ports` without it",
+        );
+    }
+    let bits = rules.number("ipv6_prefix", &section.ipv6_prefix, 64, 32..=64);
+    Kernel {
+        mode,
+        interfaces: interfaces(section, mode, &mut rules),
+        allow: entries(&section.allow).map(|prefix| prefix.get_ref().0).collect(),
+        management_ports,
+        protected_ports,
+        ipv6_prefix: u8::try_from(bits).unwrap_or(64),
+        minimum_tls: section.minimum_tls.as_ref().map_or(TlsVersion::Tls12, |tls| *tls.get_ref()),
+        limits: limits(&section.limits, &mut rules),
+        log: section.log.as_ref().is_some_and(|log| *log.get_ref()),
+    }
+}
+
+fn interfaces(section: &KernelSection, mode: Mode, rules: &mut Rules<'_, '_>) -> Vec<String> {
+    if mode != Mode::Off {
+        let remedy =
+            "list the interfaces to protect, like [\"eth0\"], or write `mode = \"off\"` to judge no packets";
+        rules.not_empty("interfaces", &section.interfaces, remedy);
+    }
+    for entry in entries(&section.interfaces) {
+        let name = &entry.get_ref().0;
+        let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+        if name.is_empty()
+            || name.len() > LONGEST_INTERFACE
+            || name.contains(bad)
+            || name == "."
+            || name == ".."
+        {
+            let problem = format!("`{name}` cannot be the name of an interface");
+            rules.refuse_entry(entry.span(), "interfaces", problem, "`ip link` lists those that exist");
+        }
+    }
+    let named = entries(&section.interfaces).map(|entry| (entry.span(), entry.get_ref().0.as_str()));
+    rules.distinct("interfaces", named);
+    entries(&section.interfaces).map(|entry| entry.get_ref().0.clone()).collect()
+}
+
+fn ports(key: &str, list: &List<Number>, most: usize, rules: &mut Rules<'_, '_>) -> Vec<u16> {
+    let mut ports = Vec::new();
+    for entry in entries(list) {
+        match u16::try_from(entry.get_ref().0) {
+            Ok(port) if port > 0 => ports.push(port),
+            _ => {
+                let problem = format!("{} is no port", entry.get_ref().0);
+                rules.refuse_entry(entry.span(), key, problem, "write 1 to 65535");
+            }
+        }
+    }
+    rules.distinct(key, entries(list).map(|entry| (entry.span(), entry.get_ref().0)));
+    if let Some(list) = list
+        && ports.len() > most
+    {
+        let remedy = format!("list {most} at most");
+        rules.refuse(list.span(), key, format!("{} ports", ports.len()), remedy);
+    }
+    ports
+}
+
+/// The ports of the listeners, each once.
+fn listening(listeners: &[u16], rules: &mut Rules<'_, '_>) -> Vec<u16> {
+    let mut ports: Vec<u16> = listeners.iter().copied().filter(|port| *port != 0).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    if ports.len() > PROTECTED_PORTS {
+        let problem =
+            format!("the listeners have {} ports, and {PROTECTED_PORTS} can be protected", ports.len());
+        rules.refuse(rules.span.clone(), "protected_ports", problem, "list those to protect");
+    }
+    ports
+}
+
+fn limits(section: &LimitsSection, rules: &mut Rules<'_, '_>) -> KernelLimits {
+    let mut rules = rules.section("limits");
+    let limit = |default| LimitRules { default, may_be_off: true, least_burst: 1 };
+    let (packets, handshakes) = (RateLimit::per_second(50_000, 100_000), RateLimit::per_second(200, 1_000));
+    KernelLimits {
+        packets: rules.limit("packets", &section.packets, limit(packets)),
+        connections: rules.limit("connections", &section.connections, limit(handshakes)),
+        hellos: rules.limit("hellos", &section.hellos, limit(handshakes)),
+        when_full: section.when_full.as_ref().map_or(WhenFull::Drop, |choice| *choice.get_ref()),
+        max_sources: rules.slots(&section.max_sources, 262_144),
+    }
+}

@@ -1,0 +1,113 @@
+//! The front door: listens, terminates TLS, reads requests, and answers them or has them forwarded.
+//!
+//! The daemon starts one and drains it. Each worker is a thread with its own runtime, its own listening sockets (the kernel
+//! spreads connections by `SO_REUSEPORT`) and its own upstream connections; workers share the policy, which nobody locks,
+//! and counters. Decisions about requests are not made here but in `checks`.
+
+mod answer;
+mod connection;
+mod counters;
+mod request;
+mod socket;
+mod worker;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU32},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use tokio::sync::{oneshot, watch};
+
+use crate::{bans::Reporter, clock, config::Config, metrics::Metrics, policy::SharedPolicy};
+use worker::Shared;
+
+/// What workers are told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Accept and serve.
+    Serving,
+    /// Accept nothing, finish what is under way until then.
+    Draining(Instant),
+}
+
+/// How a drain went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Connections that ended by themselves in time.
+    pub finished: usize,
+    /// Connections that were cut at the end of the time.
+    pub aborted: usize,
+}
+
+/// A running front door. Dropping it cuts every connection; [`Ingress::drain`] does not.
+#[derive(Debug)]
+pub struct Ingress {
+    addresses: Vec<SocketAddr>,
+    phase: watch::Sender<Phase>,
+    reports: Vec<oneshot::Receiver<DrainReport>>,
+}
+
+impl Ingress {
+    /// Binds every listener and starts the workers; on error nothing is left behind.
+    ///
+    /// Listeners, `workers` and `max_connections` are those of `config` for good; everything else follows `policy`.
+    pub fn start(
+        config: &Config,
+        policy: SharedPolicy,
+        reporter: Reporter,
+        metrics: Metrics,
+    ) -> Result<Self> {
+        let workers = match config.http.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            configured => configured,
+        };
+        let mut addresses = Vec::new();
+        let mut sockets: Vec<Vec<worker::Listening>> = (0..workers).map(|_| Vec::new()).collect();
+        for listener in &config.listeners {
+            let (address, bound) = socket::listen(listener.address, workers)?;
+            addresses.push(address);
+            for (worker, socket) in sockets.iter_mut().zip(bound) {
+                worker.push(worker::Listening { name: listener.address, socket });
+            }
+        }
+        let (phase, watched) = watch::channel(Phase::Serving);
+        let open = Arc::new(AtomicU32::new(0));
+        let mut reports = Vec::with_capacity(workers);
+        for (number, sockets) in sockets.into_iter().enumerate() {
+            let (report, reported) = oneshot::channel();
+            let shared = Shared {
+                policy: Arc::clone(&policy),
+                reporter: reporter.clone(),
+                metrics: metrics.clone(),
+                open: Arc::clone(&open),
+                max_connections: config.http.max_connections,
+                phase: watched.clone(),
+            };
+            worker::spawn(number, shared, sockets, report).context("cannot start a worker thread")?;
+            reports.push(reported);
+        }
+        Ok(Self { addresses, phase, reports })
+    }
+
+    /// Where it listens, in the order of the configuration, with real port numbers.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.clone()
+    }
+
+    /// Stops accepting, tells clients to go (GOAWAY, `Connection: close`) and waits at most so long for what is under
+    /// way. Asynchronous, on any runtime; it returns when no connection is left.
+    pub async fn drain(self, patience: Duration) -> DrainReport {
+        let deadline = clock::instant_now() + patience;
+        self.phase.send_replace(Phase::Draining(deadline));
+        let mut total = DrainReport::default();
+        for report in self.reports {
+            // A worker that cannot report has ended, and its connections with it.
+            let report = report.await.unwrap_or_default();
+            total.finished += report.finished;
+            total.aborted += report.aborted;
+        }
+        total
+    }
+}

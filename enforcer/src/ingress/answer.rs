@@ -1,0 +1,121 @@
+//! What clients get to see: problem documents of refusals, and the headers that every answer carries.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE},
+};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use serde_json::json;
+
+use super::connection::UnderWay;
+use crate::checks::Refusal;
+
+/// Ties an answer to its log line; random, so that nobody learns how many requests there are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestId(u128);
+
+impl RequestId {
+    pub(super) fn new() -> Self {
+        let mut bytes = [0; 16];
+        // Without randomness there is no TLS either; an id of zeros is the least of it.
+        let _ = aws_lc_rs::rand::fill(&mut bytes);
+        Self(u128::from_ne_bytes(bytes))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The answer to a refused request: RFC 9457, with `code` and `request_id` as extension members.
+pub(super) fn problem(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
+    let denial = refusal.denial;
+    let status = StatusCode::from_u16(denial.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let document = json!({
+        "type": "about:blank",
+        // RFC 9457 section 4.2.1: with `about:blank` the title is that of the status.
+        "title": status.canonical_reason().unwrap_or("Refused"),
+        "status": status.as_u16(),
+        "detail": denial.message(),
+        "code": denial.code(),
+        "request_id": id.to_string(),
+    });
+    let mut response = Response::new(Bytes::from(document.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(challenge) = &refusal.challenge {
+        headers.insert(WWW_AUTHENTICATE, challenge.clone());
+    }
+    response
+}
+
+/// Adds what every answer carries; ours replaces the upstream's.
+pub(super) fn secure<B>(response: &mut Response<B>, hsts: Option<HeaderValue>) {
+    if let Some(hsts) = hsts {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts);
+    }
+}
+
+/// An answer's body. Its request is under way until the body was sent or dropped.
+pub(super) struct Answer {
+    content: Content,
+    _under_way: UnderWay,
+}
+
+enum Content {
+    Forwarded(Incoming),
+    Own(Option<Bytes>),
+}
+
+impl Answer {
+    pub(super) fn forwarded(body: Incoming, under_way: UnderWay) -> Self {
+        Self { content: Content::Forwarded(body), _under_way: under_way }
+    }
+
+    pub(super) fn own(body: Bytes, under_way: UnderWay) -> Self {
+        Self { content: Content::Own(Some(body)), _under_way: under_way }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.content {
+            Content::Forwarded(body) => Pin::new(body).poll_frame(context),
+            Content::Own(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Forwarded(body) => body.is_end_stream(),
+            Content::Own(body) => body.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Forwarded(body) => body.size_hint(),
+            Content::Own(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! One client connection: TLS, then HTTP/1.1 or HTTP/2 as ALPN says, until it ends, idles too long, or is drained.
+
+use std::{
+    cell::Cell,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use hyper::{
+    rt::Executor,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulConnection,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{request, worker::Worker};
+use crate::{checks::facts::ClientAddr, clock, config, denial::Denial, policy::tls::ALPN_H2};
+
+/// Header fields of one request, at most; browsers and apps send 10 to 40.
+const MAX_HEADERS: usize = 100;
+/// Requests at once on an HTTP/2 connection; RFC 9113 section 6.5.2 recommends at least 100.
+const MAX_STREAMS: u32 = 128;
+/// Bytes that a client may send ahead on one stream and on one connection; they bound what a slow upstream costs us.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// See [`STREAM_WINDOW`].
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Bytes of an answer that wait for one slow client stream.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// A connection as its requests see it.
+pub(super) struct Connection {
+    pub source: ClientAddr,
+    under_way: Cell<u32>,
+    begun: Cell<bool>,
+    last: Cell<Instant>,
+}
+
+impl Connection {
+    /// Counts a request as under way until the guard is dropped with its answer.
+    pub(super) fn begin(self: &Rc<Self>) -> UnderWay {
+        self.under_way.set(self.under_way.get() + 1);
+        self.begun.set(true);
+        UnderWay(Rc::clone(self))
+    }
+
+    /// Since when nothing is under way.
+    fn idle_since(&self) -> Option<Instant> {
+        (self.under_way.get() == 0).then(|| self.last.get())
+    }
+}
+
+/// A request that is not fully answered yet.
+pub(super) struct UnderWay(Rc<Connection>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.set(self.0.under_way.get() - 1);
+        self.0.last.set(clock::instant_now());
+    }
+}
+
+/// Serves a connection from its first byte to its end.
+pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpStream, source: ClientAddr) {
+    let (settings, http) = {
+        let policy = worker.shared.policy.load();
+        (policy.listeners.get(&listener).cloned(), policy.http.clone())
+    };
+    // A listener that is no longer configured has no certificate to show.
+    let Some(settings) = settings else { return };
+    // Answers are written whole; waiting for more to send would only delay them.
+    drop(stream.set_nodelay(true));
+    let handshake = TlsAcceptor::from(settings.tls).accept(stream);
+    let stream = match tokio::time::timeout(settings.handshake_timeout, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return refuse_handshake(&worker, source, &error),
+        Err(_) => return refuse(&worker, source, Denial::TlsTimeout),
+    };
+    worker.counters.borrow().connection_accepted();
+    let connection = Rc::new(Connection {
+        source,
+        under_way: Cell::new(0),
+        begun: Cell::new(false),
+        last: Cell::new(clock::instant_now()),
+    });
+    let outcome = speak(&worker, &connection, &http, stream).await;
+    if let Err(error) = outcome
+        && let Some(denial) = blame(&error, &connection)
+    {
+        worker.counters.borrow().denied(denial);
+        worker.shared.reporter.report(source.get(), denial);
+        tracing::debug!(source = %source.get(), code = denial.code(), %error, "request refused");
+    }
+}
+
+async fn speak(
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    http: &config::Http,
+    stream: TlsStream<TcpStream>,
+) -> Result<(), hyper::Error> {
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+    let io = TokioIo::new(stream);
+    let service = service_fn(|request| request::serve(Rc::clone(worker), Rc::clone(connection), request));
+    if is_http2 {
+        let serving = http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(http.max_header_bytes)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .serve_connection(io, service);
+        watch(worker, connection, http.idle_timeout, serving).await
+    } else {
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(http.header_timeout)
+            .max_headers(MAX_HEADERS)
+            .max_header_size(http.max_header_bytes as usize)
+            .serve_connection(io, service);
+        watch(worker, connection, http.idle_timeout, serving).await
+    }
+}
+
+/// Drives a connection; ends it when it idles, winds it down when the worker drains.
+async fn watch<C>(
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    idle_timeout: Duration,
+    serving: C,
+) -> Result<(), hyper::Error>
+where
+    C: GracefulConnection<Error = hyper::Error>,
+{
+    let mut phase = worker.shared.phase.clone();
+    let mut serving = pin!(serving);
+    let mut wake = pin!(tokio::time::sleep(idle_timeout));
+    let (mut draining, mut closing) = (false, false);
+    loop {
+        tokio::select! {
+            outcome = serving.as_mut() => return outcome,
+            () = wake.as_mut() => {
+                let now = clock::instant_now();
+                let end = connection.idle_since().unwrap_or(now) + idle_timeout;
+                if end > now {
+                    wake.as_mut().reset(end.into());
+                } else if closing {
+                    // Asked once, and the client neither left nor sent anything.
+                    return Ok(());
+                } else {
+                    closing = true;
+                    serving.as_mut().graceful_shutdown();
+                    wake.as_mut().reset((now + idle_timeout).into());
+                }
+            }
+            _ = phase.changed(), if !draining => {
+                draining = true;
+                serving.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// What a client did wrong when hyper gave up on its connection; hyper has answered where an answer was possible.
+fn blame(error: &hyper::Error, connection: &Connection) -> Option<Denial> {
+    if error.is_parse_too_large() {
+        Some(Denial::HeadersTooLarge)
+    } else if error.is_parse() {
+        Some(Denial::RequestMalformed)
+    } else if error.is_timeout() && !connection.begun.get() {
+        // Later ones are keep-alive connections that nobody uses any more.
+        Some(Denial::RequestTimeout)
+    } else {
+        None
+    }
+}
+
+fn refuse_handshake(worker: &Worker, source: ClientAddr, error: &io::Error) {
+    let reason = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match reason {
+        // The client refused us, or the network broke: that is no offence, but it counts as a failed handshake.
+        None | Some(rustls::Error::AlertReceived(_)) => {
+            worker.counters.borrow_mut().connection_refused(Denial::TlsHandshake);
+            tracing::debug!(source = %source.get(), %error, "handshake ended by the client");
+        }
+        Some(reason) => {
+            tracing::debug!(source = %source.get(), error = %reason, "handshake refused");
+            refuse(worker, source, Denial::TlsHandshake);
+        }
+    }
+}
+
+fn refuse(worker: &Worker, source: ClientAddr, denial: Denial) {
+    worker.counters.borrow_mut().connection_refused(denial);
+    worker.shared.reporter.report(source.get(), denial);
+    tracing::debug!(source = %source.get(), code = denial.code(), "connection refused");
+}
+
+/// Puts HTTP/2 streams on the worker's own thread.
+#[derive(Clone, Copy, Debug)]
+struct LocalExecutor;
+
+impl<F: Future + 'static> Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}

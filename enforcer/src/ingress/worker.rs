@@ -1,0 +1,174 @@
+//! A worker: one thread that accepts connections and serves them, alone.
+
+use std::{
+    cell::RefCell,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::Result;
+use prometheus::IntGauge;
+use tokio::{
+    net::{TcpListener as AsyncListener, TcpStream},
+    runtime,
+    sync::{oneshot, watch},
+    task::{JoinSet, LocalSet},
+};
+
+use super::{DrainReport, Phase, connection, counters::Counters};
+use crate::{
+    bans::Reporter, checks::facts::ClientAddr, denial::Denial, metrics::Metrics, policy::SharedPolicy,
+    upstream::Clients,
+};
+
+/// Pause after a failed accept: the usual cause is that the process has no file descriptor left, and only time helps.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What all workers have in common.
+pub(super) struct Shared {
+    pub policy: SharedPolicy,
+    pub reporter: Reporter,
+    pub metrics: Metrics,
+    pub open: Arc<AtomicU32>,
+    pub max_connections: u32,
+    pub phase: watch::Receiver<Phase>,
+}
+
+/// A socket and the listener's configured address, by which the policy knows it.
+pub(super) struct Listening {
+    pub name: SocketAddr,
+    pub socket: TcpListener,
+}
+
+/// A worker's own state; never leaves its thread.
+pub(super) struct Worker {
+    pub shared: Shared,
+    pub clients: Clients,
+    pub counters: RefCell<Counters>,
+}
+
+/// Starts a thread that serves until it is told to drain, and then reports.
+pub(super) fn spawn(
+    number: usize,
+    shared: Shared,
+    sockets: Vec<Listening>,
+    report: oneshot::Sender<DrainReport>,
+) -> Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let work = move || {
+        let outcome = LocalSet::new().block_on(&runtime, run(shared, sockets));
+        // Ends tasks of upstream connections; name lookups under way are not waited for.
+        runtime.shutdown_background();
+        let _ = report.send(outcome);
+    };
+    std::thread::Builder::new().name(format!("edge-{number}")).spawn(work)?;
+    Ok(())
+}
+
+async fn run(shared: Shared, sockets: Vec<Listening>) -> DrainReport {
+    let counters = RefCell::new(Counters::new(&shared.metrics));
+    let worker = Rc::new(Worker { shared, clients: Clients::default(), counters });
+    let mut acceptors = JoinSet::new();
+    for listening in sockets {
+        acceptors.spawn_local(accept(Rc::clone(&worker), listening));
+    }
+    let mut total = DrainReport::default();
+    while let Some(report) = acceptors.join_next().await {
+        let report = report.unwrap_or_default();
+        total.finished += report.finished;
+        total.aborted += report.aborted;
+    }
+    total
+}
+
+async fn accept(worker: Rc<Worker>, listening: Listening) -> DrainReport {
+    let mut phase = worker.shared.phase.clone();
+    let mut connections = JoinSet::new();
+    let listener = match AsyncListener::from_std(listening.socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(listener = %listening.name, %error, "cannot watch the listening socket");
+            return DrainReport::default();
+        }
+    };
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => admit(&worker, &mut connections, listening.name, stream, peer),
+                Err(error) => {
+                    tracing::warn!(listener = %listening.name, %error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            // An error means that the `Ingress` is gone.
+            changed = phase.changed() => match (changed, *phase.borrow_and_update()) {
+                (Ok(()), Phase::Serving) => {}
+                (Ok(()), Phase::Draining(deadline)) => {
+                    drop(listener);
+                    return finish(connections, deadline.into()).await;
+                }
+                (Err(_), _) => return DrainReport::default(),
+            },
+        }
+    }
+}
+
+/// Gives a connection a task, if there is room for it.
+fn admit(
+    worker: &Rc<Worker>,
+    connections: &mut JoinSet<()>,
+    listener: SocketAddr,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let source = ClientAddr::new(peer.ip());
+    let Some(permit) = Permit::take(&worker.shared) else {
+        worker.counters.borrow_mut().connection_refused(Denial::Overloaded);
+        tracing::debug!(source = %source.get(), code = Denial::Overloaded.code(), "connection refused");
+        return;
+    };
+    let worker = Rc::clone(worker);
+    connections.spawn_local(async move {
+        connection::serve(worker, listener, stream, source).await;
+        drop(permit);
+    });
+}
+
+async fn finish(mut connections: JoinSet<()>, deadline: tokio::time::Instant) -> DrainReport {
+    let mut finished = 0;
+    while let Ok(Some(_)) = tokio::time::timeout_at(deadline, connections.join_next()).await {
+        finished += 1;
+    }
+    DrainReport { finished, aborted: connections.len() }
+}
+
+/// One of the connections that may be open.
+struct Permit {
+    open: Arc<AtomicU32>,
+    gauge: IntGauge,
+}
+
+impl Permit {
+    fn take(shared: &Shared) -> Option<Self> {
+        if shared.open.fetch_add(1, Relaxed) >= shared.max_connections {
+            shared.open.fetch_sub(1, Relaxed);
+            return None;
+        }
+        let gauge = shared.metrics.connections_open.clone();
+        gauge.inc();
+        Some(Self { open: Arc::clone(&shared.open), gauge })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.gauge.dec();
+        self.open.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,230 @@
+//! The XDP program: what the kernel and the process must bring along for it, and how it is loaded.
+//!
+//! Called by `Kernel::start`, and by tests and benchmarks, which run it on frames without attaching it. Every error is one
+//! line that says what to do.
+
+use std::{io, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{Map, MapData, MapError},
+    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
+    util::KernelVersion,
+};
+use enforcer_common::{limiter::SLOTS, maps};
+
+/// The object that build.rs made; empty if there was no toolchain for it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer-xdp"));
+
+/// The name of the program in the object, and of the entry function.
+const NAME: &str = "enforcer";
+
+/// The global that switches diagnostics on.
+const DIAGNOSTICS: &str = "DIAGNOSTICS";
+
+/// Prefixes per family. Bigger tries are slow to look up (1 M entries: a microsecond) and stall a CPU when freed.
+const MAX_PREFIXES: u32 = 100_000;
+
+/// The oldest kernel that has what the program needs: multi-buffer XDP is of 5.18, and 6.1 is the oldest long-term
+/// series behind it.
+const FLOOR: (u8, u8, u16) = (6, 1, 0);
+
+/// Capabilities by their numbers in `linux/capability.h`.
+const CAPABILITIES: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+/// Implies CAP_PERFMON and CAP_BPF (capabilities(7)).
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// How much the maps hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Exact bans.
+    pub bans: u32,
+    /// Sources per limit; rounded up to a power of two of at least one bucket.
+    pub sources: u32,
+}
+
+impl Sizes {
+    /// Buckets per limiter table: a power of two.
+    pub fn buckets(&self) -> u32 {
+        self.sources.clamp(SLOTS as u32, 1 << 30).next_power_of_two() / SLOTS as u32
+    }
+}
+
+/// The loaded program and its maps. Whatever is attached through it is detached when it is dropped.
+#[derive(Debug)]
+pub struct Program {
+    ebpf: Ebpf,
+}
+
+/// What came of running the program on a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What it returned: 1 is XDP_DROP, 2 is XDP_PASS.
+    pub action: u32,
+    /// Mean time of one run, as the kernel measured it.
+    pub duration: Duration,
+}
+
+impl Program {
+    /// Loads the program with maps of these sizes and verifies it; nothing is attached yet.
+    pub fn load(sizes: Sizes, diagnostics: bool) -> Result<Self> {
+        ensure!(
+            !OBJECT.is_empty(),
+            "this enforcer was built without its XDP program: run `cargo xtask setup` and build again, or set kernel.mode = \"off\""
+        );
+        let version = KernelVersion::current().map_err(|error| anyhow!("the kernel's version is unknown: {error}"))?;
+        require_floor(version.code(), &release())?;
+        require_capabilities(&std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?)?;
+
+        // No RLIMIT_MEMLOCK: since 5.11 maps are charged to the memory control group.
+        let buckets = sizes.buckets();
+        let diagnostics = u32::from(diagnostics);
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global(DIAGNOSTICS, &diagnostics, true)
+            .map_max_entries(maps::BANS, sizes.bans.max(1))
+            .map_max_entries(maps::LISTED_V4, MAX_PREFIXES)
+            .map_max_entries(maps::LISTED_V6, MAX_PREFIXES);
+        for name in maps::LIMITERS {
+            loader.map_max_entries(name, buckets);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(explain_load)?;
+        xdp(&mut ebpf)?.load().map_err(|error| explain_load(EbpfError::ProgramError(error)))?;
+        Ok(Self { ebpf })
+    }
+
+    /// Runs the program `repeat` times on a frame, without any interface.
+    pub fn run(&mut self, frame: &[u8], repeat: u32) -> Result<Outcome> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
+        let result = xdp(&mut self.ebpf)?.test_run(options).context("BPF_PROG_TEST_RUN")?;
+        Ok(Outcome { action: result.return_value, duration: result.duration })
+    }
+
+    /// The program itself, to attach it.
+    pub(super) fn xdp(&mut self) -> Result<&mut Xdp> {
+        xdp(&mut self.ebpf)
+    }
+
+    /// For aya-log, which takes its ring buffer out.
+    pub(super) fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// A handle of its own on a map of the object.
+    pub(super) fn map(&self, name: &str) -> Result<Map> {
+        let map = self.ebpf.map(name).ok_or_else(|| anyhow!("the object has no map {name}"))?;
+        let data = match map {
+            Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuArray(data) => data,
+            _ => bail!("the map {name} is of another type than expected"),
+        };
+        let descriptor = std::os::fd::AsFd::as_fd(data.fd())
+            .try_clone_to_owned()
+            .with_context(|| format!("map {name}: duplicating its descriptor"))?;
+        Ok(Map::from_map_data(MapData::from_fd(descriptor)?)?)
+    }
+}
+
+fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
+    let program = ebpf.program_mut(NAME).ok_or_else(|| anyhow!("the object has no program {NAME}"))?;
+    Ok(program.try_into()?)
+}
+
+fn release() -> String {
+    nix::sys::utsname::uname()
+        .map_or_else(|_| "of unknown version".to_owned(), |name| name.release().to_string_lossy().into_owned())
+}
+
+fn require_floor(version: u32, release: &str) -> Result<()> {
+    let floor = KernelVersion::new(FLOOR.0, FLOOR.1, FLOOR.2);
+    ensure!(
+        version >= floor.code(),
+        "Linux {release} is too old: the XDP program needs {}.{} or newer; set kernel.mode = \"off\" to run without it",
+        FLOOR.0,
+        FLOOR.1
+    );
+    Ok(())
+}
+
+/// Names the missing capabilities; `status` is `/proc/self/status`.
+fn require_capabilities(status: &str) -> Result<()> {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    let has = |number: u32| effective & (1 << number) != 0;
+    let missing: Vec<&str> = CAPABILITIES
+        .iter()
+        .filter(|(number, name)| !has(*number) && (*name == "CAP_NET_ADMIN" || !has(CAP_SYS_ADMIN)))
+        .map(|(_, name)| *name)
+        .collect();
+    ensure!(
+        missing.is_empty(),
+        "no privilege to load the XDP program: {} missing; run as root, or through the systemd unit, which grants them",
+        missing.join(" and ")
+    );
+    Ok(())
+}
+
+/// One line for what may go wrong while loading.
+fn explain_load(error: EbpfError) -> anyhow::Error {
+    match &error {
+        EbpfError::ProgramError(ProgramError::LoadError { io_error, verifier_log }) => {
+            if io_error.kind() == io::ErrorKind::PermissionDenied && verifier_log.to_string().trim().is_empty() {
+                return denied(io_error);
+            }
+            let log = verifier_log.to_string();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+            let tail = lines[lines.len().saturating_sub(150)..].join("\n");
+            anyhow!(
+                "the kernel ({}) refused the XDP program: {io_error}; please report this with the verifier's last words: {tail}",
+                release()
+            )
+        }
+        EbpfError::MapError(MapError::CreateError { name, io_error }) => match io_error.raw_os_error() {
+            Some(libc::EPERM) => denied(io_error),
+            Some(libc::ENOMEM) => anyhow!(
+                "no memory for the map {name}: lower kernel.limits.max_sources or bans.max_entries, or raise the service's MemoryMax"
+            ),
+            _ => anyhow!("the map {name} could not be made: {io_error}"),
+        },
+        _ => anyhow::Error::new(error).context("loading the XDP program"),
+    }
+}
+
+fn denied(error: &io::Error) -> anyhow::Error {
+    anyhow!(
+        "the kernel denies BPF to this process ({error}) although it has the capabilities: a container's seccomp profile or kernel lockdown forbids bpf(2)"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_is_refused_in_one_line() {
+        let old = KernelVersion::new(5, 10, 262).code();
+        let message = require_floor(old, "5.10.0-40-amd64").unwrap_err().to_string();
+        assert!(message.contains("5.10.0-40-amd64") && message.contains("6.1") && !message.contains('\n'));
+        require_floor(KernelVersion::new(6, 1, 0).code(), "6.1.0").unwrap();
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        let message = require_capabilities("Name:\tx\nCapEff:\t0000000000000000\n").unwrap_err().to_string();
+        assert!(message.contains("CAP_NET_ADMIN and CAP_PERFMON and CAP_BPF"), "{message}");
+        let message = require_capabilities("CapEff:\t0000008000000000\n").unwrap_err().to_string();
+        assert!(!message.contains("CAP_BPF") && message.contains("CAP_PERFMON"), "{message}");
+        require_capabilities("CapEff:\t000000c000001000\n").unwrap();
+        // CAP_SYS_ADMIN stands for the two newer ones.
+        require_capabilities("CapEff:\t0000000000201000\n").unwrap();
+    }
+
+    #[test]
+    fn tables_have_a_power_of_two_of_buckets() {
+        let buckets = |sources| Sizes { bans: 1, sources }.buckets();
+        assert_eq!([buckets(0), buckets(1), buckets(5), buckets(1024)], [1, 1, 2, 256]);
+    }
+}

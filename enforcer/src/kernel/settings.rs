@@ -1,0 +1,115 @@
+//! Settings for the program, made from the configuration. Called at the start and at every reload; pure.
+
+use enforcer_common::{
+    gcra::Rate,
+    settings::{ABI, MANAGEMENT_PORTS, PROTECTED_PORTS, Settings, flag},
+    source::v6_mask,
+};
+
+use super::program::Sizes;
+use crate::config::{self, RateLimit, TlsVersion, WhenFull};
+
+/// The settings that `config` asks for. `seed` comes from the system's generator and stays the same until the daemon
+/// ends; the flags of the prefix tries are left clear.
+pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Settings {
+    Settings {
+        abi: ABI,
+        flags: match config.limits.when_full {
+            WhenFull::Drop => flag::DROP_WHEN_FULL,
+            WhenFull::Pass => 0,
+        },
+        v6_mask: v6_mask(config.ipv6_prefix),
+        seed,
+        bucket_mask: sizes.buckets() - 1,
+        // As on the wire (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2).
+        minimum_tls: match config.minimum_tls {
+            TlsVersion::Tls12 => 0x0303,
+            TlsVersion::Tls13 => 0x0304,
+        },
+        reserved: 0,
+        limits: [
+            rate(config.limits.packets.as_ref()),
+            rate(config.limits.connections.as_ref()),
+            rate(config.limits.hellos.as_ref()),
+        ],
+        protected_ports: ports::<PROTECTED_PORTS>(&config.protected_ports),
+        management_ports: ports::<MANAGEMENT_PORTS>(&config.management_ports),
+    }
+}
+
+fn rate(limit: Option<&RateLimit>) -> Rate {
+    limit.map_or(Rate::UNLIMITED, |limit| {
+        let period = u64::try_from(limit.period.as_nanos()).unwrap_or(u64::MAX);
+        Rate::new(limit.events, period, limit.burst)
+    })
+}
+
+/// Unused entries are 0 and last. The configuration has been refused before if it lists more than there is room for.
+fn ports<const N: usize>(ports: &[u16]) -> [u16; N] {
+    let mut table = [0; N];
+    for (entry, port) in table.iter_mut().zip(ports.iter().filter(|port| **port != 0)) {
+        *entry = *port;
+    }
+    table
+}
+
+/// Keys whose change takes effect only with a restart, of those that differ.
+pub(super) fn needs_restart(old: &config::Kernel, new: &config::Kernel) -> Vec<&'static str> {
+    let changes = [
+        ("kernel.mode", old.mode != new.mode),
+        ("kernel.interfaces", old.interfaces != new.interfaces),
+        // Bans are kept by source, and another prefix makes other sources.
+        ("kernel.ipv6_prefix", old.ipv6_prefix != new.ipv6_prefix),
+        ("kernel.limits.max_sources", old.limits.max_sources != new.limits.max_sources),
+        ("kernel.log", old.log != new.log),
+    ];
+    changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Kernel, KernelLimits, Mode};
+    use std::time::Duration;
+
+    fn config() -> Kernel {
+        Kernel {
+            mode: Mode::Native,
+            interfaces: vec!["eth0".into()],
+            allow: vec![],
+            management_ports: vec![22],
+            protected_ports: vec![443, 8443],
+            ipv6_prefix: 56,
+            minimum_tls: TlsVersion::Tls13,
+            limits: KernelLimits {
+                packets: None,
+                connections: Some(RateLimit { events: 60, period: Duration::from_secs(60), burst: 3 }),
+                hellos: None,
+                when_full: WhenFull::Drop,
+                max_sources: 1000,
+            },
+            log: false,
+        }
+    }
+
+    #[test]
+    fn every_key_arrives() {
+        let made = settings(&config(), Sizes { bans: 1, sources: 1000 }, 7);
+        assert_eq!(made.limits, [Rate::UNLIMITED, Rate::per_second(1, 3), Rate::UNLIMITED]);
+        assert_eq!((made.abi, made.seed, made.bucket_mask, made.minimum_tls), (ABI, 7, 255, 0x0304));
+        assert_eq!(made.flags, flag::DROP_WHEN_FULL);
+        assert_eq!(made.v6_mask, 0xffff_ffff_ffff_ff00);
+        assert_eq!((made.protected_ports[..3].to_vec(), made.management_ports[..2].to_vec()), (vec![443, 8443, 0], vec![22, 0]));
+    }
+
+    #[test]
+    fn a_reload_says_what_it_cannot_change() {
+        let mut new = config();
+        new.limits.connections = None;
+        new.minimum_tls = TlsVersion::Tls12;
+        assert!(needs_restart(&config(), &new).is_empty());
+        new.interfaces.push("eth1".into());
+        new.ipv6_prefix = 64;
+        assert_eq!(needs_restart(&config(), &new), ["kernel.interfaces", "kernel.ipv6_prefix"]);
+    }
+}

@@ -1,0 +1,149 @@
+//! What the edge serves and checks: one immutable snapshot made from a valid `Config` and the files that it names.
+//!
+//! The daemon loads it at the start and on every reload; ingress reads it through [`SharedPolicy`]. A load either gives a
+//! whole policy or an error, so a bad file never replaces a good policy. Nothing here looks at a request.
+
+pub mod issuer;
+pub mod jwks;
+pub mod limiter;
+pub mod route;
+pub mod strict_json;
+pub mod tls;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail};
+use arc_swap::ArcSwap;
+use enforcer_common::source::v6_mask;
+use http::HeaderValue;
+
+use crate::config::{self, Config};
+use issuer::Issuer;
+use limiter::RequestLimiter;
+use route::{Route, RouteTable};
+
+/// The policy in force. Swap a new one in with `store`; whoever works on a request keeps the one it began with.
+pub type SharedPolicy = Arc<ArcSwap<Policy>>;
+
+/// One consistent set of certificates, keys, routes and limits.
+#[derive(Debug)]
+pub struct Policy {
+    /// By the listener's configured address.
+    pub(crate) listeners: BTreeMap<SocketAddr, Listener>,
+    /// What happens to requests, by path.
+    pub(crate) routes: RouteTable,
+    /// What makes an IPv6 source, see [`v6_mask`].
+    pub(crate) v6_mask: u64,
+    /// Limits of all HTTP connections.
+    pub(crate) http: config::Http,
+    /// `Strict-Transport-Security` (RFC 6797), unless switched off.
+    pub(crate) hsts: Option<HeaderValue>,
+    upstreams: BTreeMap<String, Arc<Upstream>>,
+    tickets: Arc<dyn rustls::server::ProducesTickets>,
+}
+
+/// How a listener's connections are encrypted.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Certificates, versions, suites.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Time for a handshake, from accept to the end.
+    pub handshake_timeout: Duration,
+}
+
+/// A group of servers, with the name that logs use.
+#[derive(Debug, PartialEq)]
+pub struct Upstream {
+    /// As below `[upstream]`.
+    pub name: String,
+    /// Servers and time limits.
+    pub config: config::Upstream,
+}
+
+impl Policy {
+    /// Reads certificates, keys and JWK sets and compiles everything.
+    pub fn load(config: &Config) -> Result<Self> {
+        Self::build(config, None)
+    }
+
+    /// The same for a reload: whatever did not change keeps its state (request limits, pooled upstream connections,
+    /// session tickets).
+    pub fn reload(&self, config: &Config) -> Result<Self> {
+        Self::build(config, Some(self))
+    }
+
+    /// A policy in the form that ingress watches.
+    pub fn share(self) -> SharedPolicy {
+        Arc::new(ArcSwap::from_pointee(self))
+    }
+
+    fn build(config: &Config, old: Option<&Self>) -> Result<Self> {
+        let tickets = match old {
+            Some(old) => Arc::clone(&old.tickets),
+            None => rustls::crypto::aws_lc_rs::Ticketer::new().context("cannot make session ticket keys")?,
+        };
+        let mut listeners = BTreeMap::new();
+        for listener in &config.listeners {
+            let tls = tls::server_config(listener, config.kernel.minimum_tls, Arc::clone(&tickets))
+                .with_context(|| format!("listener {}", listener.address))?;
+            let handshake_timeout = listener.handshake_timeout;
+            listeners.insert(listener.address, Listener { tls: Arc::new(tls), handshake_timeout });
+        }
+        let mut upstreams = BTreeMap::new();
+        for (name, upstream) in &config.upstreams {
+            let new = Upstream { name: name.clone(), config: upstream.clone() };
+            let kept = old.and_then(|old| old.upstreams.get(name)).filter(|kept| ***kept == new);
+            upstreams.insert(name.clone(), kept.map_or_else(|| Arc::new(new), Arc::clone));
+        }
+        let mut issuers = BTreeMap::new();
+        for (name, token) in &config.tokens {
+            let issuer = Issuer::load(name, token).with_context(|| format!("token.{name}"))?;
+            issuers.insert(name.clone(), Arc::new(issuer));
+        }
+        let mut routes = Vec::with_capacity(config.routes.len());
+        for route in &config.routes {
+            let built = build_route(config, route, &upstreams, &issuers, old);
+            routes.push(built.with_context(|| format!("route {}", route.path))?);
+        }
+        Ok(Self {
+            listeners,
+            routes: RouteTable::new(routes)?,
+            v6_mask: v6_mask(config.kernel.ipv6_prefix),
+            http: config.http.clone(),
+            hsts: hsts(config.http.strict_transport_security.as_deref())?,
+            upstreams,
+            tickets,
+        })
+    }
+}
+
+fn hsts(value: Option<&str>) -> Result<Option<HeaderValue>> {
+    let value = value.filter(|value| !value.is_empty()).map(HeaderValue::from_str).transpose();
+    value.context("http.strict_transport_security is no header value")
+}
+
+fn build_route(
+    config: &Config,
+    route: &config::Route,
+    upstreams: &BTreeMap<String, Arc<Upstream>>,
+    issuers: &BTreeMap<String, Arc<Issuer>>,
+    old: Option<&Policy>,
+) -> Result<Route> {
+    let upstream =
+        upstreams.get(&route.upstream).ok_or_else(|| anyhow!("no [upstream.{}]", route.upstream))?;
+    let issuer = match &route.token {
+        Some(name) => Some(issuers.get(name).ok_or_else(|| anyhow!("no [token.{name}]"))?),
+        None => None,
+    };
+    if issuer.is_none() && !route.scopes.is_empty() {
+        bail!("`scopes` without `token`: nothing could carry them");
+    }
+    let limiter = route.limit.map(|limit| {
+        let old = old.and_then(|old| old.routes.exactly(&route.path)).and_then(|old| old.limiter.as_ref());
+        match old {
+            Some(old) if old.serves(limit, config.http.max_sources) => Arc::clone(old),
+            _ => Arc::new(RequestLimiter::new(limit, config.http.max_sources)),
+        }
+    });
+    Route::new(&route.path, Arc::clone(upstream), issuer.cloned(), &route.scopes, limiter)
+}

@@ -1,0 +1,151 @@
+//! JWK sets (RFC 7517): from a file to typed verification keys.
+//!
+//! A set that is dangerous (symmetric or private keys, two keys of one id, points off the curve, weak RSA) is refused as a
+//! whole: it says that somebody publishes what must be secret, or that somebody else wrote the file. Keys that are merely
+//! of no use here (other algorithms, for encryption) are left out.
+
+use std::{collections::HashSet, io::Read, path::Path};
+
+use anyhow::{Context, Result, bail, ensure};
+use aws_lc_rs::{
+    rsa::PublicKeyComponents,
+    signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::DecodingKey;
+use serde_json::{Map, Value};
+
+use super::strict_json;
+use crate::config::TokenAlgorithm;
+
+/// Bytes of a set, at most; a set of 100 RSA-4096 keys has about 80 KiB.
+const MAX_BYTES: u64 = 1 << 20;
+/// Keys in a set, at most: an issuer rotates among a handful.
+const MAX_KEYS: usize = 100;
+/// Bytes of an RSA modulus: 2,048 to 8,192 bits, the range of the verification algorithm.
+const RSA_MODULUS: std::ops::RangeInclusive<usize> = 256..=1024;
+/// Members of private and symmetric keys (RFC 7518 sections 6.2.2, 6.3.2, 6.4.1).
+const SECRET_MEMBERS: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
+
+/// A public key and the one algorithm that it verifies.
+#[derive(Debug)]
+pub struct VerificationKey {
+    /// The key id, if it has one.
+    pub kid: Option<String>,
+    /// What it verifies, and nothing else.
+    pub algorithm: TokenAlgorithm,
+    /// The key as jsonwebtoken takes it.
+    pub key: DecodingKey,
+}
+
+/// Reads the keys of `path` that serve one of `algorithms`.
+pub fn load(path: &Path, algorithms: &[TokenAlgorithm]) -> Result<Vec<VerificationKey>> {
+    let file =
+        std::fs::File::open(path).with_context(|| format!("cannot read the JWK set {}", path.display()))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("cannot read the JWK set {}", path.display()))?;
+    parse(&bytes, algorithms).with_context(|| format!("JWK set {}", path.display()))
+}
+
+/// Reads a set.
+pub fn parse(bytes: &[u8], algorithms: &[TokenAlgorithm]) -> Result<Vec<VerificationKey>> {
+    ensure!(bytes.len() as u64 <= MAX_BYTES, "more than 1 MiB");
+    let mut set = strict_json::object(bytes).context("not a JSON object without duplicate members")?;
+    let Some(Value::Array(entries)) = set.remove("keys") else { bail!("no `keys` array") };
+    ensure!(entries.len() <= MAX_KEYS, "more than {MAX_KEYS} keys");
+    let mut kids = HashSet::new();
+    let mut keys = Vec::new();
+    for (index, entry) in entries.iter().enumerate() {
+        let Value::Object(entry) = entry else { bail!("key {index}: not an object") };
+        let kid = text(entry, "kid").with_context(|| format!("key {index}"))?;
+        if let Some(kid) = kid {
+            ensure!(kids.insert(kid), "key {index}: a second key with the kid `{}`", kid.escape_debug());
+        }
+        let key = key(entry, kid).with_context(|| format!("key {index}"))?;
+        keys.extend(key.filter(|key| algorithms.contains(&key.algorithm)));
+    }
+    ensure!(!keys.is_empty(), "no key for the configured algorithms");
+    Ok(keys)
+}
+
+/// `None` for a key that is of no use here.
+fn key(entry: &Map<String, Value>, kid: Option<&str>) -> Result<Option<VerificationKey>> {
+    for secret in SECRET_MEMBERS {
+        ensure!(!entry.contains_key(secret), "has the secret member `{secret}`: publish public keys only");
+    }
+    let kty = text(entry, "kty")?.context("no `kty`")?;
+    ensure!(kty != "oct", "is symmetric (`oct`): whoever can verify could also sign");
+    let alg = text(entry, "alg")?;
+    let for_signatures = text(entry, "use")?.is_none_or(|usage| usage == "sig") && may_verify(entry)?;
+    let curve = text(entry, "crv")?;
+    let algorithm = match (kty, curve, alg) {
+        ("RSA", None, None | Some("RS256")) => TokenAlgorithm::Rs256,
+        ("EC", Some("P-256"), None | Some("ES256")) => TokenAlgorithm::Es256,
+        (_, curve, Some("ES256")) => bail!("`alg` is ES256, but the key is {kty} on {curve:?}"),
+        (_, _, Some("RS256")) => bail!("`alg` is RS256, but the key is {kty}"),
+        (_, _, Some(alg)) if alg.starts_with("HS") => bail!("`alg` is symmetric ({alg})"),
+        _ => return Ok(None),
+    };
+    if !for_signatures {
+        return Ok(None);
+    }
+    let key = match algorithm {
+        TokenAlgorithm::Rs256 => rsa(entry)?,
+        TokenAlgorithm::Es256 => p256(entry)?,
+    };
+    Ok(Some(VerificationKey { kid: kid.map(str::to_owned), algorithm, key }))
+}
+
+fn may_verify(entry: &Map<String, Value>) -> Result<bool> {
+    match entry.get("key_ops") {
+        None => Ok(true),
+        Some(Value::Array(operations)) => Ok(operations.iter().any(|operation| operation == "verify")),
+        Some(_) => bail!("`key_ops` is not an array"),
+    }
+}
+
+fn rsa(entry: &Map<String, Value>) -> Result<DecodingKey> {
+    let (n, e) = (number(entry, "n")?, number(entry, "e")?);
+    let long_enough = n.len() > *RSA_MODULUS.start() || n[0] & 0x80 != 0;
+    ensure!(RSA_MODULUS.contains(&n.len()) && long_enough, "RSA key below 2048 or above 8192 bits");
+    // An exponent of 1 makes every padded digest its own signature.
+    ensure!(e.len() <= 4 && e.last().is_some_and(|last| last & 1 == 1) && e != [1], "unfit RSA exponent");
+    PublicKeyComponents { n: &n[..], e: &e[..] }
+        .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
+        .ok()
+        .context("unfit RSA key")?;
+    Ok(DecodingKey::from_rsa_raw_components(&n, &e))
+}
+
+fn p256(entry: &Map<String, Value>) -> Result<DecodingKey> {
+    let (x, y) = (bytes(entry, "x")?, bytes(entry, "y")?);
+    ensure!(x.len() == 32 && y.len() == 32, "coordinates of P-256 have 32 bytes (RFC 7518 section 6.2.1.2)");
+    let point = [&[4], &x[..], &y[..]].concat();
+    ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point[..]).ok().context("the point is not on P-256")?;
+    Ok(DecodingKey::from_ec_der(&point))
+}
+
+/// Base64urlUInt (RFC 7518 section 2); one leading zero byte, which some issuers write, is dropped.
+fn number(entry: &Map<String, Value>, name: &str) -> Result<Vec<u8>> {
+    let mut bytes = bytes(entry, name)?;
+    if bytes.len() > 1 && bytes[0] == 0 {
+        bytes.remove(0);
+    }
+    ensure!(bytes.first().is_some_and(|first| *first != 0), "`{name}` is zero or padded");
+    Ok(bytes)
+}
+
+fn bytes(entry: &Map<String, Value>, name: &str) -> Result<Vec<u8>> {
+    let text = text(entry, name)?.with_context(|| format!("no `{name}`"))?;
+    URL_SAFE_NO_PAD.decode(text).ok().with_context(|| format!("`{name}` is not base64url without padding"))
+}
+
+fn text<'a>(entry: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>> {
+    match entry.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => bail!("`{name}` is not a string"),
+    }
+}

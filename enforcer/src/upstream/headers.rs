@@ -1,0 +1,85 @@
+//! Which header fields cross the border, and which are ours to set.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{
+        CONNECTION, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SERVER, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+    request, response,
+};
+
+use crate::checks::facts::ClientAddr;
+
+/// Fields that describe one connection (RFC 9110 section 7.6.1), besides those that `Connection` names.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+const FORWARDED_PREFIX: &str = "x-forwarded-";
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Prepares a request: what a client says of its own address is removed, what we know is set.
+pub(super) fn to_upstream(head: &mut request::Parts, source: ClientAddr) {
+    let headers = &mut head.headers;
+    remove_hop_by_hop(headers);
+    // The 100 is sent from here, when the server asks for the body by reading it (RFC 9110 section 10.1.1).
+    headers.remove(EXPECT);
+    headers.remove(FORWARDED);
+    headers.remove(REAL_IP);
+    let claimed = |name: &&HeaderName| name.as_str().starts_with(FORWARDED_PREFIX);
+    let claimed: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
+    for name in claimed {
+        headers.remove(name);
+    }
+    if !headers.contains_key(HOST)
+        && let Some(authority) = head.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        // HTTP/2 says it in `:authority` (RFC 9113 section 8.3.1).
+        headers.insert(HOST, host);
+    }
+    if let Some(host) = headers.get(HOST).cloned() {
+        headers.insert(FORWARDED_HOST, host);
+    }
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+    if let Ok(address) = HeaderValue::try_from(source.get().to_string()) {
+        headers.insert(FORWARDED_FOR, address);
+    }
+}
+
+/// Prepares an answer; what software serves it is nobody's business.
+pub(super) fn to_client(head: &mut response::Parts) {
+    remove_hop_by_hop(&mut head.headers);
+    head.headers.remove(SERVER);
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let named: Vec<HeaderName> = named
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            .collect();
+        for name in named {
+            // A client must not be able to take away what the server relies on.
+            if name != HOST && name != http::header::AUTHORIZATION {
+                headers.remove(name);
+            }
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}

@@ -1,0 +1,267 @@
+//! The edge alone, in this process: a policy from a configuration made in code, the front door on a free loopback port,
+//! and clients that speak to it through real TLS. No kernel part, no daemon.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use enforcer::{
+    bans::{Offence, Reporter},
+    config::{self, Config, TokenAlgorithm},
+    ingress::Ingress,
+    metrics::Metrics,
+    policy::{Policy, SharedPolicy},
+};
+use http::{Request, Response};
+use http_body_util::combinators::BoxBody;
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName};
+use tempfile::TempDir;
+use tokio::{net::TcpStream, sync::mpsc};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::{
+    pki::{Authority, KeyKind},
+    tokens::{self, SigningKey},
+};
+
+/// The name that the first certificate is for.
+pub const NAME: &str = "api.example.com";
+/// `iss` of good tokens.
+pub const ISSUER: &str = "https://id.example.com/";
+/// `aud` of good tokens.
+pub const AUDIENCE: &str = "api";
+
+/// Files and keys that a policy needs, and a configuration that names them.
+pub struct Site {
+    /// Who signs the certificates.
+    pub authority: Authority,
+    /// Who signs the tokens.
+    pub key: SigningKey,
+    /// The configuration: one listener on a free port, one upstream, `/public/` and `/api/`, the latter with token and
+    /// the scope `read`.
+    pub config: Config,
+    /// Where the files are.
+    pub dir: TempDir,
+}
+
+impl Site {
+    /// Makes everything anew, in front of `origin`.
+    pub fn new(origin: SocketAddr) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let authority = Authority::new("Test root")?;
+        let key = SigningKey::p256("key-1")?;
+        let (chain, leaf_key) =
+            authority.issue(&[NAME, "*.example.org"], KeyKind::P256)?.write(dir.path(), "api")?;
+        let jwks = dir.path().join("jwks.json");
+        std::fs::write(&jwks, tokens::jwks(&[&key]))?;
+        let mut config = bare_config();
+        config.listeners.push(config::Listener {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            certificates: vec![config::Certificate { chain, key: leaf_key }],
+            handshake_timeout: Duration::from_secs(10),
+        });
+        config.upstreams.insert("api".to_owned(), upstream(origin)?);
+        config.tokens.insert(
+            "main".to_owned(),
+            config::Token {
+                issuer: ISSUER.to_owned(),
+                audience: vec![AUDIENCE.to_owned()],
+                jwks,
+                algorithms: vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256],
+                leeway: Duration::from_secs(60),
+                max_lifetime: Duration::from_secs(24 * 3600),
+            },
+        );
+        config.routes.push(route("/public/", None, &[]));
+        config.routes.push(route("/api/", Some("main"), &["read"]));
+        Ok(Self { authority, key, config, dir })
+    }
+
+    /// A good token.
+    pub fn token(&self) -> Result<String> {
+        self.key.mint(&tokens::claims(ISSUER, AUDIENCE, "read write", enforcer::clock::unix_now()))
+    }
+
+    /// Starts the edge.
+    pub fn start(self) -> Result<Edge> {
+        let policy = Policy::load(&self.config)?.share();
+        let metrics = Metrics::new()?;
+        let (reporter, offences) = Reporter::new(1024, metrics.offences_lost.clone());
+        let ingress = Ingress::start(&self.config, Arc::clone(&policy), reporter, metrics.clone())?;
+        let address = ingress.addresses().into_iter().next().context("no listener")?;
+        Ok(Edge { site: self, ingress, address, policy, metrics, offences })
+    }
+}
+
+/// An upstream of one server.
+pub fn upstream(server: SocketAddr) -> Result<config::Upstream> {
+    Ok(config::Upstream {
+        servers: vec![format!("http://{server}").parse()?],
+        connect_timeout: Duration::from_secs(2),
+        response_timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(60),
+    })
+}
+
+/// A route to the upstream `api`.
+pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route {
+    config::Route {
+        path: path.to_owned(),
+        upstream: "api".to_owned(),
+        token: token.map(str::to_owned),
+        scopes: scopes.iter().map(|scope| scope.to_string()).collect(),
+        limit: None,
+    }
+}
+
+fn bare_config() -> Config {
+    Config {
+        kernel: config::Kernel {
+            mode: config::Mode::Off,
+            interfaces: Vec::new(),
+            allow: Vec::new(),
+            management_ports: vec![22],
+            protected_ports: Vec::new(),
+            ipv6_prefix: 64,
+            minimum_tls: config::TlsVersion::Tls12,
+            limits: config::KernelLimits {
+                packets: None,
+                connections: None,
+                hellos: None,
+                when_full: config::WhenFull::Drop,
+                max_sources: 1024,
+            },
+            log: false,
+        },
+        listeners: Vec::new(),
+        upstreams: BTreeMap::new(),
+        tokens: BTreeMap::new(),
+        routes: Vec::new(),
+        http: config::Http {
+            strict_transport_security: Some("max-age=31536000".to_owned()),
+            max_connections: 1000,
+            max_header_bytes: 32 << 10,
+            max_body_bytes: 1 << 20,
+            header_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(75),
+            drain_timeout: Duration::from_secs(20),
+            max_sources: 1024,
+            workers: 2,
+        },
+        bans: config::Bans {
+            threshold: 100,
+            window: Duration::from_secs(60),
+            duration: Duration::from_secs(600),
+            max_duration: Duration::from_secs(86_400),
+            max_entries: 1000,
+            dry_run: false,
+        },
+        metrics: config::Metrics { address: None },
+        control: config::Control { socket: "control.sock".into(), group: None },
+        log: config::Log { level: "info".to_owned(), format: config::LogFormat::Text },
+    }
+}
+
+/// A running edge.
+pub struct Edge {
+    /// What it was made from.
+    pub site: Site,
+    /// The front door.
+    pub ingress: Ingress,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The policy in force.
+    pub policy: SharedPolicy,
+    /// What it counts.
+    pub metrics: Metrics,
+    /// What it reports.
+    pub offences: mpsc::Receiver<Offence>,
+}
+
+/// What clients send.
+pub type Outgoing = BoxBody<Bytes, std::convert::Infallible>;
+
+/// A client's connection.
+pub enum Client {
+    /// HTTP/1.1.
+    Http1(http1::SendRequest<Outgoing>),
+    /// HTTP/2.
+    Http2(http2::SendRequest<Outgoing>),
+}
+
+impl Client {
+    /// Sends a request; paths are made absolute.
+    pub async fn send(&mut self, mut request: Request<Outgoing>) -> Result<Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => {
+                request.headers_mut().entry("host").or_insert(http::HeaderValue::from_static(NAME));
+                sender.ready().await?;
+                Ok(sender.send_request(request).await?)
+            }
+            Self::Http2(sender) => {
+                *request.uri_mut() = format!("https://{NAME}{}", request.uri()).parse()?;
+                sender.ready().await?;
+                Ok(sender.send_request(request).await?)
+            }
+        }
+    }
+
+    /// Whether the server has ended the connection.
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+}
+
+impl Edge {
+    /// A TLS connection for `name`, offering the protocols of `alpn`.
+    pub async fn tls(&self, name: &str, alpn: &[&str]) -> Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.site.authority.certificate())?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        let stream = TcpStream::connect(self.address).await?;
+        let name = ServerName::try_from(name.to_owned())?;
+        Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
+    }
+
+    /// The certificate that the server shows for `name`.
+    pub async fn certificate(&self, name: &str) -> Result<CertificateDer<'static>> {
+        let stream = self.tls(name, &[]).await?;
+        let chain = stream.get_ref().1.peer_certificates().context("no certificate")?;
+        Ok(chain.first().context("an empty chain")?.clone().into_owned())
+    }
+
+    /// A connection that speaks HTTP/1.1.
+    pub async fn http1(&self) -> Result<Client> {
+        let stream = self.tls(NAME, &["http/1.1"]).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Client::Http1(sender))
+    }
+
+    /// A connection that speaks HTTP/2.
+    pub async fn http2(&self) -> Result<Client> {
+        let stream = self.tls(NAME, &["h2"]).await?;
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Client::Http2(sender))
+    }
+
+    /// Both.
+    pub async fn clients(&self) -> Result<[Client; 2]> {
+        Ok([self.http1().await?, self.http2().await?])
+    }
+}

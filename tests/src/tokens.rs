@@ -1,0 +1,172 @@
+//! Tokens for tests, good and bad: key pairs, JWK sets, and a mint that signs whatever it is given.
+//!
+//! Nothing here checks anything, on purpose: header and claims are raw text, so that a test can say exactly what
+//! an attacker would send.
+
+use anyhow::{Result, anyhow};
+use aws_lc_rs::{
+    hmac,
+    rand::SystemRandom,
+    rsa::KeySize,
+    signature::{
+        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+        RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
+    },
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+
+/// A key pair with the id under which its public half is published.
+pub struct SigningKey {
+    kid: String,
+    pair: Pair,
+}
+
+enum Pair {
+    Rsa(Box<RsaKeyPair>),
+    P256 { pkcs8: Vec<u8>, pair: EcdsaKeyPair },
+}
+
+impl SigningKey {
+    /// RSA with 2048 bits.
+    pub fn rsa(kid: &str) -> Result<Self> {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(|_| anyhow!("no RSA key"))?;
+        Ok(Self { kid: kid.to_owned(), pair: Pair::Rsa(Box::new(pair)) })
+    }
+
+    /// ECDSA on P-256.
+    pub fn p256(kid: &str) -> Result<Self> {
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new())
+            .map_err(|_| anyhow!("no P-256 key"))?
+            .as_ref()
+            .to_vec();
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, &pkcs8)?;
+        Ok(Self { kid: kid.to_owned(), pair: Pair::P256 { pkcs8, pair } })
+    }
+
+    /// The id.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// `RS256` or `ES256`.
+    pub fn alg(&self) -> &'static str {
+        match self.pair {
+            Pair::Rsa(_) => "RS256",
+            Pair::P256 { .. } => "ES256",
+        }
+    }
+
+    /// The public key as a JWK with `kid`, `alg` and `use`.
+    pub fn jwk(&self) -> Value {
+        match &self.pair {
+            Pair::Rsa(pair) => {
+                let n = encode(pair.public_key().modulus().big_endian_without_leading_zero());
+                let e = encode(pair.public_key().exponent().big_endian_without_leading_zero());
+                json!({"kty": "RSA", "kid": self.kid, "alg": "RS256", "use": "sig", "n": n, "e": e})
+            }
+            Pair::P256 { pair, .. } => {
+                let point = pair.public_key().as_ref();
+                let (x, y) = (encode(&point[1..33]), encode(&point[33..65]));
+                json!({"kty": "EC", "crv": "P-256", "kid": self.kid, "alg": "ES256", "use": "sig", "x": x, "y": y})
+            }
+        }
+    }
+
+    /// The public key's bytes as the library knows them (RSA: PKCS#1; P-256: the uncompressed point): what an
+    /// attacker would take as an HMAC secret.
+    pub fn public_bytes(&self) -> Vec<u8> {
+        match &self.pair {
+            Pair::Rsa(pair) => pair.public_key().as_ref().to_vec(),
+            Pair::P256 { pair, .. } => pair.public_key().as_ref().to_vec(),
+        }
+    }
+
+    /// An ordinary header: `alg`, `kid`, `typ`.
+    pub fn header(&self) -> Value {
+        json!({"alg": self.alg(), "kid": self.kid, "typ": "at+jwt"})
+    }
+
+    /// The signature as JWS wants it: PKCS#1 v1.5 for RSA, r||s for ECDSA.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
+        match &self.pair {
+            Pair::Rsa(pair) => rsa_sign(pair, &RSA_PKCS1_SHA256, message),
+            Pair::P256 { pair, .. } => {
+                let signature =
+                    pair.sign(&SystemRandom::new(), message).map_err(|_| anyhow!("no signature"))?;
+                Ok(signature.as_ref().to_vec())
+            }
+        }
+    }
+
+    /// A valid signature in the form that JWS forbids: PSS padding for RSA (that is PS256), DER for ECDSA.
+    pub fn sign_otherwise(&self, message: &[u8]) -> Result<Vec<u8>> {
+        match &self.pair {
+            Pair::Rsa(pair) => rsa_sign(pair, &RSA_PSS_SHA256, message),
+            Pair::P256 { pkcs8, .. } => {
+                let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8)?;
+                let signature =
+                    pair.sign(&SystemRandom::new(), message).map_err(|_| anyhow!("no signature"))?;
+                Ok(signature.as_ref().to_vec())
+            }
+        }
+    }
+
+    /// A token over `claims` with the ordinary header.
+    pub fn mint(&self, claims: &Value) -> Result<String> {
+        self.mint_raw(&self.header().to_string(), &claims.to_string())
+    }
+
+    /// A token over exactly these texts, signed with this key whatever the header says.
+    pub fn mint_raw(&self, header: &str, claims: &str) -> Result<String> {
+        let input = signing_input(header, claims);
+        let signature = self.sign(input.as_bytes())?;
+        Ok(assemble(&input, &signature))
+    }
+}
+
+fn rsa_sign(
+    pair: &RsaKeyPair,
+    padding: &'static dyn aws_lc_rs::signature::RsaEncoding,
+    message: &[u8],
+) -> Result<Vec<u8>> {
+    let mut signature = vec![0; pair.public_modulus_len()];
+    pair.sign(padding, &SystemRandom::new(), message, &mut signature).map_err(|_| anyhow!("no signature"))?;
+    Ok(signature)
+}
+
+/// A JWK set (RFC 7517 section 5) of the public halves.
+pub fn jwks(keys: &[&SigningKey]) -> String {
+    json!({"keys": keys.iter().map(|key| key.jwk()).collect::<Vec<_>>()}).to_string()
+}
+
+/// Ordinary claims: issued at `now` for ten minutes.
+pub fn claims(issuer: &str, audience: &str, scope: &str, now: u64) -> Value {
+    json!({
+        "iss": issuer, "aud": audience, "sub": "subject-1", "scope": scope,
+        "iat": now, "nbf": now, "exp": now + 600,
+    })
+}
+
+/// base64url without padding.
+pub fn encode(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// What a signature covers: header and claims, encoded, with a dot between.
+pub fn signing_input(header: &str, claims: &str) -> String {
+    format!("{}.{}", encode(header.as_bytes()), encode(claims.as_bytes()))
+}
+
+/// Appends a signature.
+pub fn assemble(input: &str, signature: &[u8]) -> String {
+    format!("{input}.{}", encode(signature))
+}
+
+/// A token "signed" by HMAC-SHA-256 under `secret`: the algorithm confusion of RFC 8725 section 2.1.
+pub fn mint_hmac(header: &str, claims: &str, secret: &[u8]) -> String {
+    let input = signing_input(header, claims);
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), input.as_bytes());
+    assemble(&input, tag.as_ref())
+}

@@ -1,0 +1,313 @@
+//! The folders of configuration files: each valid one loads, each invalid one is refused with exactly the errors in
+//! the `.expected` file beside it. `ENFORCER_BLESS=1` writes those files anew, to be read in the diff.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use enforcer::config::{
+    self, Bans, Certificate, Config, Control, Http, Kernel, KernelLimits, Listener, Log, LogFormat, Metrics,
+    Mode, RateLimit, Route, TlsVersion, Token, TokenAlgorithm, Upstream, WhenFull,
+};
+use proptest::prelude::*;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name)
+}
+
+fn files(name: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|e| e == "toml"));
+    files.sort();
+    files
+}
+
+/// Parses under the bare file name, so that messages name no folder.
+fn parse(file: &Path) -> Result<Config, config::Errors> {
+    config::parse(&fs::read_to_string(file).unwrap(), Path::new(file.file_name().unwrap()))
+}
+
+#[test]
+fn valid_files_load() {
+    let files = files("valid");
+    assert!(files.len() >= 8);
+    for file in files {
+        if let Err(errors) = parse(&file) {
+            panic!("{}\n{errors}", file.display());
+        }
+    }
+}
+
+#[test]
+fn invalid_files_are_refused_with_the_expected_errors() {
+    let files = files("invalid");
+    assert!(files.len() >= 30);
+    let bless = std::env::var_os("ENFORCER_BLESS").is_some();
+    let mut wrong = Vec::new();
+    for file in files {
+        let errors = match parse(&file) {
+            Ok(_) => panic!("{} loads", file.display()),
+            Err(errors) => format!("{errors}\n"),
+        };
+        let expected = file.with_extension("expected");
+        if bless {
+            fs::write(&expected, &errors).unwrap();
+        }
+        if fs::read_to_string(&expected).unwrap_or_default() != errors {
+            wrong.push(format!("{}:\n{errors}", expected.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn valid(name: &str) -> Config {
+    parse(&folder("valid").join(name)).unwrap()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The documented defaults, all of them: a changed default must be changed here and in the documentation.
+#[test]
+fn the_smallest_file_gives_every_documented_default() {
+    let rate = |events, burst| Some(RateLimit { events, period: seconds(1), burst });
+    let expected = Config {
+        kernel: Kernel {
+            mode: Mode::Native,
+            interfaces: vec!["eth0".to_owned()],
+            allow: vec![],
+            management_ports: vec![22],
+            protected_ports: vec![443],
+            ipv6_prefix: 64,
+            minimum_tls: TlsVersion::Tls12,
+            limits: KernelLimits {
+                packets: rate(50_000, 100_000),
+                connections: rate(200, 1_000),
+                hellos: rate(200, 1_000),
+                when_full: WhenFull::Drop,
+                max_sources: 262_144,
+            },
+            log: false,
+        },
+        listeners: vec![Listener {
+            address: "[::]:443".parse().unwrap(),
+            certificates: vec![Certificate {
+                chain: "/etc/enforcer/tls/api.pem".into(),
+                key: "/etc/enforcer/tls/api.key".into(),
+            }],
+            handshake_timeout: seconds(10),
+        }],
+        upstreams: BTreeMap::from([(
+            "api".to_owned(),
+            Upstream {
+                servers: vec!["http://127.0.0.1:9000".parse().unwrap()],
+                connect_timeout: seconds(2),
+                response_timeout: seconds(30),
+                idle_timeout: seconds(60),
+            },
+        )]),
+        tokens: BTreeMap::from([(
+            "main".to_owned(),
+            Token {
+                issuer: "https://id.example.com/".to_owned(),
+                audience: vec!["api".to_owned()],
+                jwks: "/etc/enforcer/jwks.json".into(),
+                algorithms: vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256],
+                leeway: seconds(60),
+                max_lifetime: seconds(24 * 3600),
+            },
+        )]),
+        routes: vec![Route {
+            path: "/api/v1/".to_owned(),
+            upstream: "api".to_owned(),
+            token: Some("main".to_owned()),
+            scopes: vec!["read".to_owned()],
+            limit: rate(5, 10),
+        }],
+        http: Http {
+            strict_transport_security: Some("max-age=31536000".to_owned()),
+            max_connections: 20_000,
+            max_header_bytes: 32 * 1024,
+            max_body_bytes: 10 * 1024 * 1024,
+            header_timeout: seconds(15),
+            idle_timeout: seconds(75),
+            drain_timeout: seconds(20),
+            max_sources: 65_536,
+            workers: 0,
+        },
+        bans: Bans {
+            threshold: 100,
+            window: seconds(60),
+            duration: seconds(600),
+            max_duration: seconds(24 * 3600),
+            max_entries: 100_000,
+            dry_run: false,
+        },
+        metrics: Metrics { address: Some("127.0.0.1:9464".parse().unwrap()) },
+        control: Control { socket: "/run/enforcer/control.sock".into(), group: None },
+        log: Log { level: "info".to_owned(), format: LogFormat::Text },
+    };
+    assert_eq!(valid("smallest.toml"), expected);
+}
+
+/// The reference shows every key at its default; what it shows must be what the smallest file gives.
+#[test]
+fn the_reference_shows_the_defaults() {
+    let text = fs::read_to_string(folder("../../docs/configuration.md")).unwrap();
+    let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let blocks: String = blocks.collect();
+    assert_eq!(config::parse(&blocks, Path::new("configuration.toml")), Ok(valid("smallest.toml")));
+}
+
+#[test]
+fn the_packaged_example_loads() {
+    let text = fs::read_to_string(folder("../../enforcer/dist/enforcer.toml")).unwrap();
+    let config = config::parse(&text, Path::new("/etc/enforcer/enforcer.toml")).unwrap();
+    assert_eq!(config.tokens["main"].jwks, Path::new("/etc/enforcer/jwks.json"));
+}
+
+#[test]
+fn what_is_written_is_what_holds() {
+    let config = valid("every_key.toml");
+    assert_eq!(config.kernel.mode, Mode::NativeOrGeneric);
+    assert_eq!(config.kernel.limits.connections.unwrap().burst, 100, "one period's worth without a burst");
+    assert_eq!(config.kernel.limits.hellos, None);
+    assert_eq!(config.kernel.limits.max_sources, 131_072, "rounded up");
+    assert_eq!(config.kernel.protected_ports, [443, 8443]);
+    assert_eq!(config.tokens["main"].algorithms, [TokenAlgorithm::Es256]);
+    assert_eq!(config.routes[0].limit, Some(RateLimit { events: 300, period: seconds(60), burst: 10 }));
+    assert_eq!(config.routes[1].limit, Some(RateLimit { events: 5, period: seconds(1), burst: 0 }));
+    assert_eq!(config.routes[1].token, None);
+    assert_eq!(config.http.max_header_bytes, 16 * 1024);
+    assert_eq!(config.http.max_body_bytes, 0);
+    assert_eq!(config.upstreams["api"].connect_timeout, Duration::from_millis(500));
+    assert_eq!(valid("inline_tables.toml").http.strict_transport_security, None);
+    assert_eq!(valid("development.toml").metrics.address, None);
+    assert_eq!(valid("sixteen_listener_ports.toml").kernel.protected_ports.len(), 16);
+    assert_eq!(valid("limits_off.toml").kernel.limits.packets, None);
+}
+
+#[test]
+fn relative_paths_count_from_the_folder_of_the_file() {
+    let text = fs::read_to_string(folder("valid").join("relative_paths.toml")).unwrap();
+    let config = config::parse(&text, Path::new("/srv/enforcer/enforcer.toml")).unwrap();
+    assert_eq!(config.listeners[0].certificates[0].chain, Path::new("/srv/enforcer/tls/api.pem"));
+    assert_eq!(config.tokens["main"].jwks, Path::new("/srv/enforcer/jwks.json"));
+}
+
+#[test]
+fn files_that_cannot_be_read_are_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let absent = config::load(&folder.path().join("absent.toml")).unwrap_err().to_string();
+    assert!(absent.contains("cannot be read") && absent.lines().count() == 1, "{absent}");
+    assert!(config::load(folder.path()).is_err());
+    let binary = folder.path().join("binary.toml");
+    fs::write(&binary, b"[kernel]\n\xff\xfe").unwrap();
+    let said = config::load(&binary).unwrap_err().to_string();
+    assert!(said.contains("binary.toml:2: is not UTF-8"), "{said}");
+}
+
+#[test]
+fn a_reload_knows_what_needs_a_restart() {
+    let old = valid("smallest.toml");
+    assert!(config::diff(&old, &old).is_empty());
+    let mut new = old.clone();
+    new.routes.clear();
+    new.kernel.limits.packets = None;
+    new.listeners[0].handshake_timeout = seconds(3);
+    new.bans.threshold = 5;
+    let changes = config::diff(&old, &new);
+    assert_eq!(changes.live, ["kernel.limits", "listener", "route", "bans.threshold"]);
+    assert!(changes.restart.is_empty());
+    new.kernel.interfaces.push("eth1".to_owned());
+    new.kernel.limits.max_sources *= 2;
+    new.listeners[0].address = "[::]:8443".parse().unwrap();
+    new.metrics.address = None;
+    new.http.workers = 3;
+    let expected = [
+        "kernel.interfaces",
+        "kernel.limits.max_sources",
+        "listener.address",
+        "http.workers",
+        "metrics.address",
+    ];
+    assert_eq!(config::diff(&old, &new).restart, expected);
+}
+
+/// What a valid file names and this machine lacks is found, and found to be whole once it is there.
+#[test]
+fn the_environment_is_checked_against_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let text = fs::read_to_string(self::folder("valid").join("relative_paths.toml")).unwrap();
+    let text = text.replace("eth0", "lo").replace("tls/", "");
+    let config = config::parse(&text, &at("enforcer.toml")).unwrap();
+    let keys =
+        |config: &Config| config::check_environment(config).into_iter().map(|f| f.key).collect::<Vec<_>>();
+    assert_eq!(keys(&config), ["listener[0].certificates[0].chain", "token.main.jwks"]);
+
+    let pair = rcgen::generate_simple_self_signed(["api.example.com".to_owned()]).unwrap();
+    fs::write(at("api.pem"), pair.cert.pem()).unwrap();
+    fs::write(at("api.key"), pair.signing_key.serialize_pem()).unwrap();
+    fs::write(at("jwks.json"), r#"{"keys": [{"kty": "EC"}]}"#).unwrap();
+    assert_eq!(keys(&config), [""; 0]);
+
+    let other = rcgen::generate_simple_self_signed(["api.example.com".to_owned()]).unwrap();
+    fs::write(at("api.key"), other.signing_key.serialize_pem()).unwrap();
+    fs::write(at("jwks.json"), "{}").unwrap();
+    let found = config::check_environment(&config);
+    assert_eq!(keys(&config), ["listener[0].certificates[0].key", "token.main.jwks"]);
+    assert!(found[0].problem.contains("does not belong"), "{}", found[0]);
+
+    let mut elsewhere = config.clone();
+    elsewhere.kernel.interfaces = vec!["lo".to_owned(), "absent0".to_owned()];
+    let found = config::check_environment(&elsewhere);
+    assert!(found[0].key == "kernel.interfaces[1]" && found[0].remedy.contains("lo"), "{}", found[0]);
+}
+
+/// The text of one valid file, for mutation.
+fn any_valid_text() -> impl Strategy<Value = String> {
+    let texts: Vec<String> = files("valid").iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    proptest::sample::select(texts)
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in "\\PC*") {
+        let _ = config::parse(&text, Path::new("any.toml"));
+    }
+
+    #[test]
+    fn no_text_of_toml_tokens_makes_it_panic(text in "([a-z]{1,3}|[\\[\\]{}=.,\"'\n#0-9 -]|\\[\\[route\\]\\]\n|\\[kernel\\]\n){0,60}") {
+        let _ = config::parse(&text, Path::new("any.toml"));
+    }
+
+    /// Mutated files load, or are refused with errors that stand inside the file.
+    #[test]
+    fn mutated_files_are_refused_in_place(
+        text in any_valid_text(),
+        edits in proptest::collection::vec((any::<proptest::sample::Index>(), "[a-z0-9\\[\\]{}=\"., \n-]{0,4}", 0usize..6), 1..6),
+    ) {
+        let mut characters: Vec<char> = text.chars().collect();
+        for (place, insert, remove) in edits {
+            let start = place.index(characters.len() + 1);
+            let end = (start + remove).min(characters.len());
+            characters.splice(start..end, insert.chars());
+        }
+        let text: String = characters.into_iter().collect();
+        if let Err(errors) = config::parse(&text, Path::new("mutated.toml")) {
+            prop_assert!(!errors.0.is_empty());
+            for error in &errors.0 {
+                prop_assert!((1..=text.lines().count() + 1).contains(&error.line), "{error}\n{text}");
+                prop_assert!(!error.problem.is_empty() && !error.remedy.is_empty());
+            }
+        }
+    }
+}

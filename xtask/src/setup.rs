@@ -1,0 +1,313 @@
+//! Finds or installs what builds and system tests need. Idempotent; says each thing that it found or did, and for
+//! each thing that it cannot do which commands would.
+//!
+//! `enforcer/build.rs` looks in the same places: the standard library's source in the active rustup toolchain, else
+//! Debian's compiler in `/usr`; bpf-linker in `target/tools/bin`, else on `PATH`.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{cargo, find, has_capability, is_root, output, program, root, target};
+
+/// The release that was proven with the pinned compiler and with Debian's: both bring LLVM 22.
+const BPF_LINKER: &str = "0.10.4";
+const DEBIAN_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+/// Where a sysroot holds the source of the standard library.
+const LIBRARY: &str = "lib/rustlib/src/rust/library";
+/// The oldest supported kernel.
+const KERNEL: (u32, u32) = (6, 1);
+/// A download that takes longer than this many seconds is given up; the next source is tried.
+const COMPONENT_SECONDS: &str = "120";
+
+/// Programs and the Debian packages that bring them.
+pub(crate) const TEST_PROGRAMS: &[(&str, &str)] =
+    &[("ip", "iproute2"), ("curl", "curl"), ("openssl", "openssl"), ("h2load", "nghttp2-client")];
+/// What `bench edge` compares with and measures by.
+pub(crate) const BENCH_PROGRAMS: &[(&str, &str)] =
+    &[("haproxy", "haproxy"), ("nginx", "nginx"), ("h2load", "nghttp2-client")];
+
+/// Something that is needed, is not there and could not be had.
+#[derive(Debug)]
+pub(crate) struct Missing {
+    what: String,
+    remedy: String,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n    {}", self.what, self.remedy)
+    }
+}
+
+/// What setup found. Empty lists are good news.
+#[derive(Debug, Default)]
+pub(crate) struct Setup {
+    /// Without these the eBPF program cannot be built.
+    pub build: Vec<Missing>,
+    /// Without these system tests and the demo cannot run.
+    pub system: Vec<Missing>,
+}
+
+impl Setup {
+    /// Fails with every remedy unless the eBPF program can be built.
+    pub(crate) fn require_build(&self) -> Result<()> {
+        refuse("the eBPF program cannot be built here", &self.build)
+    }
+
+    /// Fails with every remedy unless system tests can run.
+    pub(crate) fn require_system(&self) -> Result<()> {
+        self.require_build()?;
+        refuse("system tests and the demo cannot run here", &self.system)
+    }
+}
+
+fn refuse(consequence: &str, missing: &[Missing]) -> Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut text = format!("{consequence}:");
+    for missing in missing {
+        text.push_str(&format!("\n  {missing}"));
+    }
+    bail!(text)
+}
+
+/// `cargo xtask setup`
+pub(crate) fn command() -> Result<()> {
+    everything().require_system()?;
+    say("complete");
+    Ok(())
+}
+
+/// Everything for builds, system tests and the demo.
+pub(crate) fn everything() -> Setup {
+    let mut setup = toolchain();
+    setup.system.extend(programs(TEST_PROGRAMS).err());
+    setup.system.extend(facts());
+    setup
+}
+
+/// What building the eBPF program needs.
+pub(crate) fn toolchain() -> Setup {
+    let mut setup = Setup::default();
+    setup.build.extend(library_source().err());
+    setup.build.extend(bpf_linker().err());
+    setup
+}
+
+fn say(text: &str) {
+    println!("setup: {text}");
+}
+
+/// A compiler that has the source of `core`, which must be built for the BPF target.
+fn library_source() -> Result<(), Missing> {
+    let sysroot =
+        output(program("rustc").args(["--print", "sysroot"])).map(|path| PathBuf::from(path.trim()));
+    let active = sysroot.as_deref().ok();
+    let has_source = |sysroot: &Path| sysroot.join(LIBRARY).is_dir();
+    if let Some(sysroot) = active.filter(|sysroot| has_source(sysroot)) {
+        say(&format!("eBPF toolchain: {} with rust-src", name_of(sysroot)));
+        return Ok(());
+    }
+    if debian_compiler() {
+        say("eBPF toolchain: the system's compiler in /usr, with the library's source");
+        return behind_rustup();
+    }
+    if find("rustup").is_some() {
+        let mut add = program("timeout");
+        add.args([COMPONENT_SECONDS, "rustup", "component", "add", "rust-src"]);
+        if output(&mut add).is_ok() && active.is_some_and(has_source) {
+            say("eBPF toolchain: added rust-src to the active rustup toolchain");
+            return Ok(());
+        }
+        say("rustup cannot add rust-src here; trying the system's packages");
+    }
+    let packages = DEBIAN_COMPILER.join(" ");
+    install(&DEBIAN_COMPILER).map_err(|reason| Missing {
+        what: format!("no compiler with the standard library's source ({reason:#})"),
+        remedy: format!(
+            "run `rustup component add rust-src`, or as root `apt-get update && apt-get install --no-install-recommends {packages}`"
+        ),
+    })?;
+    say(&format!("eBPF toolchain: installed {packages}"));
+    behind_rustup()
+}
+
+fn debian_compiler() -> bool {
+    Path::new("/usr/bin/cargo").is_file()
+        && Path::new("/usr/bin/rustc").is_file()
+        && Path::new("/usr").join(LIBRARY).is_dir()
+}
+
+fn name_of(sysroot: &Path) -> String {
+    sysroot.file_name().unwrap_or(sysroot.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// The system's compiler must not take the place of the pinned one.
+fn behind_rustup() -> Result<(), Missing> {
+    let first = find("cargo").and_then(|path| path.parent().map(Path::to_owned));
+    if first.is_some_and(|folder| folder == Path::new("/usr/bin") || folder == Path::new("/bin"))
+        && find("rustup").is_some()
+    {
+        say(
+            "warning: /usr/bin comes before rustup's folder in PATH; put ~/.cargo/bin first, or another compiler than the pinned one builds the workspace",
+        );
+    }
+    Ok(())
+}
+
+fn bpf_linker() -> Result<(), Missing> {
+    let tools = root().join("target/tools");
+    let own = tools.join("bin/bpf-linker");
+    let wanted = format!("bpf-linker {BPF_LINKER}");
+    for place in [Some(own), find("bpf-linker")].into_iter().flatten() {
+        if output(program(&place).arg("--version")).is_ok_and(|version| version.trim() == wanted) {
+            say(&format!("{wanted}: {}", place.strip_prefix(root()).unwrap_or(&place).display()));
+            return Ok(());
+        }
+    }
+    say(&format!("building {wanted} into target/tools, about a minute"));
+    let mut install = cargo();
+    install
+        .args(["install", "--quiet", "bpf-linker", "--version", BPF_LINKER, "--locked", "--root"])
+        .arg(&tools);
+    // Keeps the intermediate files of the tool apart from those of the workspace, and once built they are of no use.
+    let scratch = target().join("tools-build");
+    let done = output(install.env("CARGO_TARGET_DIR", &scratch));
+    // Left-over files cost disk space and nothing else.
+    let _ = fs::remove_dir_all(&scratch);
+    done.map_err(|reason| Missing {
+        what: format!("{wanted} could not be built ({reason:#})"),
+        remedy: format!("run `cargo install bpf-linker --version {BPF_LINKER} --locked --root target/tools` with network access"),
+    })?;
+    say(&format!("{wanted}: built into target/tools"));
+    Ok(())
+}
+
+/// Sees to it that programs are there, by their Debian packages.
+pub(crate) fn programs(wanted: &[(&str, &str)]) -> Result<(), Missing> {
+    let names: Vec<&str> = wanted.iter().map(|(program, _)| *program).collect();
+    let absent = |(program, _): &&(&str, &str)| find(program).is_none();
+    let mut packages: Vec<&str> = wanted.iter().filter(absent).map(|(_, package)| *package).collect();
+    packages.dedup();
+    if packages.is_empty() {
+        say(&format!("programs: {}", names.join(" ")));
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    install(&packages).map_err(|reason| Missing {
+        what: format!("missing programs, packages {list} ({reason:#})"),
+        remedy: format!("as root: `apt-get update && apt-get install --no-install-recommends {list}`"),
+    })?;
+    say(&format!("programs: {}; installed {list}", names.join(" ")));
+    Ok(())
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    if !is_root() {
+        bail!("not root, so nothing can be installed");
+    }
+    if find("apt-get").is_none() {
+        bail!("no apt-get on this system");
+    }
+    say(&format!("installing {} by apt-get", packages.join(" ")));
+    let apt = || {
+        let mut apt: Command = program("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).args(["-q", "-y"]);
+        apt
+    };
+    output(apt().arg("update")).context("the package lists could not be updated")?;
+    output(apt().args(["install", "--no-install-recommends"]).args(packages))?;
+    Ok(())
+}
+
+/// What no package can change: privileges, kernel, namespaces.
+fn facts() -> Vec<Missing> {
+    let mut missing = Vec::new();
+    let mut need = |holds: bool, what: &str, remedy: &str| {
+        if !holds {
+            missing.push(Missing { what: what.to_owned(), remedy: remedy.to_owned() });
+        }
+    };
+    let root = is_root();
+    // CAP_SYS_ADMIN is 21, CAP_BPF is 39, CAP_NET_ADMIN is 12 (linux/capability.h).
+    let bpf = (has_capability(39) || has_capability(21)) && has_capability(12);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let namespaces = root && namespaces();
+    say(&format!(
+        "root: {}; kernel {}; may load programs: {}; network namespaces: {}",
+        yes(root),
+        kernel.trim(),
+        yes(bpf),
+        yes(namespaces)
+    ));
+    need(root, "not root", "run the same command as root");
+    let too_old = format!("kernel {} is older than {}.{}", kernel.trim(), KERNEL.0, KERNEL.1);
+    need(version(&kernel) >= KERNEL, &too_old, "use a machine with a newer kernel");
+    if root {
+        need(
+            bpf,
+            "root without CAP_BPF and CAP_NET_ADMIN",
+            "give the container both capabilities (and CAP_PERFMON)",
+        );
+        need(
+            namespaces,
+            "network namespaces cannot be made",
+            "give the container CAP_SYS_ADMIN and a writable /run/netns",
+        );
+    }
+    missing
+}
+
+fn yes(holds: bool) -> &'static str {
+    if holds { "yes" } else { "no" }
+}
+
+/// Major and minor number of a release like `6.18.3-cloud-amd64`.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// Makes a namespace and removes it.
+fn namespaces() -> bool {
+    let Some(ip) = find("ip") else { return false };
+    let name = format!("enforcer-probe-{}", std::process::id());
+    let netns = |action: &str| output(program(&ip).args(["netns", action, &name])).is_ok();
+    netns("add") && netns("delete")
+}
+
+/// Whether an earlier setup, or a person, left what the eBPF program needs; finds only, installs nothing.
+pub(crate) fn toolchain_is_there() -> bool {
+    let source = output(program("rustc").args(["--print", "sysroot"]))
+        .is_ok_and(|path| Path::new(path.trim()).join(LIBRARY).is_dir());
+    let linker = root().join("target/tools/bin/bpf-linker").is_file() || find("bpf-linker").is_some();
+    (source || debian_compiler()) && linker
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_kernel_releases() {
+        assert_eq!(version("6.18.3-cloud-amd64"), (6, 18));
+        assert_eq!(version("6.1"), (6, 1));
+        assert!(version("5.10.0-44-amd64") < KERNEL);
+        assert_eq!(version("?"), (0, 0));
+    }
+
+    #[test]
+    fn a_refusal_names_every_remedy() {
+        let missing = |what: &str| Missing { what: what.to_owned(), remedy: format!("get {what}") };
+        let setup = Setup { build: vec![], system: vec![missing("one"), missing("two")] };
+        assert!(setup.require_build().is_ok());
+        let text = setup.require_system().unwrap_err().to_string();
+        assert!(text.contains("get one") && text.contains("get two"), "{text}");
+    }
+}

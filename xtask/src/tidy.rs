@@ -1,0 +1,4 @@
+//! x
+pub(crate) fn command() -> anyhow::Result<()> {
+    Ok(())
+}
