@@ -239,6 +239,7 @@ impl Headers {
                 return Err(DropReason::MalformedIpv6);
             }
             self.read_extension(packet)?;
+            self.end = packet.forget(self.end);
             headers += 1;
         }
         Ok(())
@@ -264,7 +265,9 @@ impl Headers {
             // Counts words of 8 bytes, less one (RFC 8200 sections 4.3, 4.4 and 4.6).
             length += header[1] as usize * 8;
         }
-        self.protocol = header[0];
+        self.protocol = packet.forget(header[0] as usize) as u8;
+        self.fragment_offset = packet.forget(self.fragment_offset);
+        self.fragment = packet.forget(self.fragment as usize) != 0;
         self.offset = packet.forget(self.offset + length);
         if self.offset > self.end { Err(DropReason::MalformedIpv6) } else { Ok(()) }
     }
