@@ -37,7 +37,8 @@ pub(super) fn play(stage: &Stage<'_>, screen: &mut Screen) -> Result<()> {
                 |version| clients::openssl(&stage.scene.lab.client, source_v4(5).into(), version, limit);
             let (old, new) = (shake("-tls1_2")?, shake("-tls1_3")?);
             let done = |shake: &Handshake, version: &str| *shake == Handshake::Done(version.to_owned());
-            Ok(Observed::new(done(&old, "TLSv1.2") && done(&new, "TLSv1.3"), format!("{old:?}, {new:?}")))
+            let text = format!("{}, then {}", spoken(&old), spoken(&new));
+            Ok(Observed::new(done(&old, "TLSv1.2") && done(&new, "TLSv1.3"), text))
         },
     );
     let allowed = format!("{CONNECTIONS_PER_SECOND}/s, {CONNECTIONS_AT_ONCE} at once");
@@ -56,6 +57,14 @@ pub(super) fn play(stage: &Stage<'_>, screen: &mut Screen) -> Result<()> {
     Ok(())
 }
 
+fn spoken(shake: &Handshake) -> String {
+    match shake {
+        Handshake::Done(version) => format!("handshake done with {version}"),
+        Handshake::Refused(said) => format!("refused ({said})"),
+        Handshake::Unanswered => "no answer".to_owned(),
+    }
+}
+
 fn old_tls(stage: &Stage<'_>) -> Result<Observed> {
     let source = source_v4(5).into();
     let before = stage.daemon.scrape()?;
@@ -69,10 +78,10 @@ fn old_tls(stage: &Stage<'_>) -> Result<Observed> {
     let shake = clients::read_handshake(&client.finish(Duration::from_millis(500))?);
     let dropped = after.packets("tls_version") - before.packets("tls_version");
     let good = received == 0 && judged == 0 && shake == Handshake::Unanswered;
-    let answer = if shake == Handshake::Unanswered { "no answer".to_owned() } else { format!("{shake:?}") };
     let text = format!(
         "{dropped} dropped as tls_version, {received} bytes at the server's socket, {judged} handshakes judged \
-         by the daemon, client got {answer}"
+         by the daemon; at the client: {}",
+        spoken(&shake)
     );
     Ok(Observed::new(good, text))
 }

@@ -10,6 +10,9 @@ const WIDTH: usize = 100;
 /// Columns before the text of a field.
 const INDENT: usize = 15;
 
+/// Columns before a quotation, which needs the room more than the alignment.
+const QUOTE: usize = 5;
+
 /// Whether a step came out as expected, and what was seen.
 pub(super) struct Observed {
     /// As expected.
@@ -49,15 +52,15 @@ impl Screen {
     /// A paragraph between steps.
     pub(super) fn note(&self, text: &str) {
         for line in wrap(text, WIDTH - 1) {
-            println!(" {line}");
+            println!("{}", format!(" {line}").trim_end());
         }
     }
 
     /// Lines as they are, set off from the rest.
     pub(super) fn quote(&self, text: &str) {
         for line in text.lines() {
-            let shown: String = line.chars().take(WIDTH - INDENT - 2).collect();
-            println!("{:INDENT$}{}", "", self.paint("2", format!("│ {shown}").trim_end()));
+            let shown: String = line.chars().take(WIDTH - QUOTE - 2).collect();
+            println!("{:QUOTE$}{}", "", self.paint("2", format!("│ {shown}").trim_end()));
         }
     }
 
