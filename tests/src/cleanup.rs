@@ -9,7 +9,10 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Mutex, MutexGuard, Once, PoisonError},
+    sync::{
+        Mutex, MutexGuard, Once, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::{Context, Result};
@@ -22,6 +25,7 @@ use nix::{
 const MARK: &str = "enf";
 
 static REGISTER: Mutex<Register> = Mutex::new(Register { next: 1, things: Vec::new() });
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static WATCH: Once = Once::new();
 
 struct Register {
@@ -102,6 +106,13 @@ pub fn sweep() {
     }
 }
 
+/// Waits for the end of this process, if a signal has begun it: what is observed now is only how things vanish.
+pub fn rest_if_interrupted() {
+    while INTERRUPTED.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
+
 /// Names of all things that this run has made and that still exist, for those who check that nothing is left.
 pub fn leftovers() -> Vec<String> {
     let mine = format!("{MARK}-{}-", std::process::id());
@@ -143,6 +154,7 @@ fn watch() {
             }
         });
         if let Some(code) = code {
+            INTERRUPTED.store(true, Ordering::SeqCst);
             let _ = writeln!(std::io::stderr(), "\ninterrupted: removing everything that this run has made");
             // Holding the lock to the end keeps the other threads from making anything new.
             let mut register = register();

@@ -118,7 +118,12 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible
     let headers: BTreeMap<String, String> = request
         .headers()
         .iter()
-        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .map(|(name, value)| {
+            // A token belongs on no screen, not even that of a demonstration.
+            let secret = name == hyper::header::AUTHORIZATION;
+            let text = if secret { "(secret)".into() } else { String::from_utf8_lossy(value.as_bytes()) };
+            (name.to_string(), text.into_owned())
+        })
         .collect();
     let (method, query) = (request.method().to_string(), request.uri().query().map(str::to_owned));
     let body = request.into_body().collect().await.map(|body| body.to_bytes().len()).unwrap_or_default();

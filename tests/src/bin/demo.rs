@@ -11,6 +11,8 @@ struct Demo {
 }
 
 fn main() -> anyhow::Result<()> {
-    let good = enforcer_tests::demo::run(Demo::parse().keep)?;
+    let result = enforcer_tests::demo::run(Demo::parse().keep);
+    enforcer_tests::cleanup::rest_if_interrupted();
+    let good = result?;
     std::process::exit(i32::from(!good));
 }

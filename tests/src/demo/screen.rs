@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 
 use anyhow::Result;
 
+use crate::cleanup;
+
 /// Columns that a line may fill.
 const WIDTH: usize = 100;
 /// Columns before the text of a field.
@@ -81,6 +83,7 @@ impl Screen {
         self.field("sent", sent);
         self.field("expected", expected);
         let observed = act().unwrap_or_else(|error| Observed::new(false, format!("{error:#}")));
+        cleanup::rest_if_interrupted();
         self.field("observed", &observed.text);
         if observed.good {
             self.passed += 1;
