@@ -31,12 +31,23 @@ pub(super) fn shape(file: &File) -> Vec<Finding> {
         findings
             .push(file.finding(0, format!("`{stem}` says nothing of what is inside; name what it decides")));
     }
-    let first = file.text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!["));
-    if !first.is_some_and(|line| line.starts_with("//! ")) {
+    if !after_attributes(&file.text).is_some_and(|line| line.starts_with("//! ")) {
         findings
             .push(file.finding(1, "begin with `//!`: what it decides, who calls it, what it must never do"));
     }
     findings
+}
+
+/// The first line that is neither empty nor part of an inner attribute.
+fn after_attributes(text: &str) -> Option<&str> {
+    let mut depth = 0usize;
+    text.lines().find(|line| {
+        let attribute = depth > 0 || line.starts_with("#![");
+        if attribute {
+            depth = (depth + line.matches('[').count()).saturating_sub(line.matches(']').count());
+        }
+        !attribute && !line.trim().is_empty()
+    })
 }
 
 /// Words that stand for unfinished work or for one machine.
@@ -77,6 +88,8 @@ mod tests {
         let good = file("a/src/limiter.rs", "//! Decides limits.\n");
         assert_eq!(shape(&good), []);
         assert_eq!(shape(&file("a/src/main.rs", "#![no_std]\n//! The program.\n")), []);
+        let attribute = "#![allow(\n    clippy::panic,\n    reason = \"a test\"\n)]\n\n//! Tests.\n";
+        assert_eq!(shape(&file("a/tests/a.rs", attribute)), []);
         let long = format!("//! Long.\n{}", "x\n".repeat(500));
         for (path, text) in [
             ("a/src/mod.rs", "//! Here.\n"),
