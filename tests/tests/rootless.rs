@@ -2,4 +2,5 @@
 
 mod rootless {
     mod configs;
+    mod refusals;
 }
