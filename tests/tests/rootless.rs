@@ -5,4 +5,5 @@ mod rootless {
     mod control;
     mod edge;
     mod ledger;
+    mod refusals;
 }
