@@ -1,5 +1,7 @@
 //! Everything that can be shown without root, without the eBPF toolchain and without a network beyond loopback.
 
 mod rootless {
+    mod admit;
+    mod attacks;
     mod edge;
 }
