@@ -3,5 +3,7 @@
 mod rootless {
     mod admit;
     mod attacks;
+    mod bodies;
     mod edge;
+    mod policy_files;
 }
