@@ -1,4 +1,5 @@
 //! Tokens that attackers send, against the checklist of RFC 8725 and the known failures of JWT libraries.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use anyhow::Result;
 use enforcer::denial::Denial;

@@ -1,4 +1,5 @@
 //! Request bodies that tests steer, and bounded waiting.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use std::{
     convert::Infallible,
@@ -37,7 +38,7 @@ pub(super) async fn eventually(mut condition: impl FnMut() -> bool) -> Result<()
 pub(super) struct Channel(mpsc::Receiver<Bytes>);
 
 impl Channel {
-    pub(super) fn new() -> (mpsc::Sender<Bytes>, Outgoing) {
+    pub(super) fn open() -> (mpsc::Sender<Bytes>, Outgoing) {
         let (sender, receiver) = mpsc::channel(1);
         (sender, Self(receiver).boxed())
     }

@@ -1,4 +1,5 @@
 //! The edge from end to end on loopback: real TLS, HTTP/1.1 and HTTP/2 clients, a real server behind.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use std::time::Duration;
 
@@ -83,7 +84,7 @@ async fn bodies_stream_both_ways_at_once() -> Result<()> {
     let origin = Origin::start().await?;
     let edge = Site::new(origin.address)?.start()?;
     for mut client in edge.clients().await? {
-        let (sender, body) = Channel::new();
+        let (sender, body) = Channel::open();
         let response = client.send(Request::post("/public/echo").body(body)?).await?;
         assert_eq!(response.status(), StatusCode::OK);
         let mut echo = response.into_body();
@@ -353,7 +354,7 @@ async fn an_upload_that_stalls_is_the_clients_fault() -> Result<()> {
     site.config.upstreams.get_mut("api").unwrap().response_timeout = Duration::from_millis(200);
     let edge = site.start()?;
     let mut client = edge.http2().await?;
-    let (sender, body) = Channel::new();
+    let (sender, body) = Channel::open();
     sender.send(Bytes::from_static(b"and then nothing")).await?;
     let response = client.send(Request::post("/public/stall").body(body)?).await?;
     assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
@@ -402,7 +403,7 @@ async fn a_drain_finishes_what_is_under_way_and_refuses_the_rest() -> Result<()>
     let mut answers = Vec::new();
     let mut senders = Vec::new();
     for client in &mut clients {
-        let (sender, body) = Channel::new();
+        let (sender, body) = Channel::open();
         // The answer has begun, so the request is under way beyond doubt.
         answers.push(client.send(Request::post("/public/echo").body(body)?).await?.into_body());
         senders.push(sender);
@@ -428,7 +429,7 @@ async fn a_drain_that_runs_out_of_time_cuts_what_is_left() -> Result<()> {
     let origin = Origin::start().await?;
     let edge = Site::new(origin.address)?.start()?;
     let mut client = edge.http2().await?;
-    let (sender, body) = Channel::new();
+    let (sender, body) = Channel::open();
     let answer = client.send(Request::post("/public/echo").body(body)?).await?;
     let report = within(edge.ingress.drain(Duration::from_millis(50))).await?;
     assert_eq!(report.aborted, 1);
