@@ -43,7 +43,9 @@ fn main() -> Result<()> {
             Err(format!("{missing}: run `cargo xtask setup`").into())
         }
         Err(missing) => {
-            println!("cargo::warning={missing}; built without the XDP program. Run `cargo xtask setup` to get it.");
+            println!(
+                "cargo::warning={missing}; built without the XDP program. Run `cargo xtask setup` to get it."
+            );
             Ok(fs::write(object, [])?)
         }
     }
@@ -100,11 +102,23 @@ impl Toolchain {
         for (name, _) in env::vars_os() {
             let text = name.to_string_lossy();
             // The outer cargo speaks of the outer build: its compiler, flags, profile, target.
-            let kept = ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_HTTP_CAINFO", "CARGO_HTTP_PROXY"].contains(&&*text)
+            let kept = ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_HTTP_CAINFO", "CARGO_HTTP_PROXY"]
+                .contains(&&*text)
                 || text.starts_with("CARGO_REGISTRIES_")
                 || text.starts_with("CARGO_SOURCE_");
-            let outer = ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "TARGET", "HOST", "PROFILE", "OPT_LEVEL", "DEBUG"];
-            if !kept && (text.starts_with("CARGO_") || text.starts_with("RUSTC_") || outer.contains(&&*text)) {
+            let outer = [
+                "CARGO",
+                "RUSTC",
+                "RUSTUP_TOOLCHAIN",
+                "RUSTFLAGS",
+                "TARGET",
+                "HOST",
+                "PROFILE",
+                "OPT_LEVEL",
+                "DEBUG",
+            ];
+            if !kept && (text.starts_with("CARGO_") || text.starts_with("RUSTC_") || outer.contains(&&*text))
+            {
                 cargo.env_remove(&name);
             }
         }

@@ -152,7 +152,9 @@ impl Headers {
     /// Reads the IPv4 header.
     #[inline(always)]
     pub fn read_ipv4<P: Packet>(&mut self, packet: &P) -> Result<(), DropReason> {
-        let Some(header) = packet.bytes::<IPV4_LENGTH>(self.offset) else { return Err(DropReason::Truncated) };
+        let Some(header) = packet.bytes::<IPV4_LENGTH>(self.offset) else {
+            return Err(DropReason::Truncated);
+        };
         let length = (header[0] & 0x0f) as usize * 4;
         let total = u16::from_be_bytes([header[2], header[3]]) as usize;
         self.end = self.offset + total;
@@ -237,6 +239,7 @@ impl Headers {
                 return Err(DropReason::MalformedIpv6);
             }
             self.read_extension(packet)?;
+            self.end = packet.forget(self.end);
             headers += 1;
         }
         Ok(())
@@ -262,7 +265,9 @@ impl Headers {
             // Counts words of 8 bytes, less one (RFC 8200 sections 4.3, 4.4 and 4.6).
             length += header[1] as usize * 8;
         }
-        self.protocol = header[0];
+        self.protocol = packet.forget(header[0] as usize) as u8;
+        self.fragment_offset = packet.forget(self.fragment_offset);
+        self.fragment = packet.forget(self.fragment as usize) != 0;
         self.offset = packet.forget(self.offset + length);
         if self.offset > self.end { Err(DropReason::MalformedIpv6) } else { Ok(()) }
     }

@@ -27,23 +27,38 @@ const VERSIONS: usize = 32;
 const SUPPORTED_VERSIONS: u16 = 43;
 
 /// What a segment's data is.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hello {
     /// Does not begin like a ClientHello.
-    Absent,
+    Absent = 0,
     /// A ClientHello that offers the minimum or better.
-    Accepted,
+    Accepted = 1,
     /// A ClientHello that offers nothing as good as the minimum.
-    Refused,
+    Refused = 2,
     /// A ClientHello that goes on elsewhere, and what is here does not decide.
-    Incomplete,
+    Incomplete = 3,
     /// A record or ClientHello that contradicts itself, or takes more steps than are made.
-    Malformed,
+    Malformed = 4,
+}
+
+impl Hello {
+    /// The outcome with this number; what has no number is malformed.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Absent,
+            1 => Self::Accepted,
+            2 => Self::Refused,
+            3 => Self::Incomplete,
+            _ => Self::Malformed,
+        }
+    }
 }
 
 /// Looks at TCP data from `start` to `end`; `minimum` is the lowest acceptable version as on the wire.
 #[inline(always)]
-pub fn inspect<P: Packet>(packet: &P, start: usize, end: usize, minimum: u16) -> Hello {
+pub fn inspect<P: Packet + ?Sized>(packet: &P, start: usize, end: usize, minimum: u16) -> Hello {
     let mut walk = Walk { offset: start, hello_end: 0, visible: end, value: 0, offered: 0 };
     let ended = match walk.begin(packet) {
         Ok(()) => walk.run(packet, minimum),
@@ -83,7 +98,7 @@ struct Walk {
 impl Walk {
     /// Reads record and handshake headers, up to and with the legacy version.
     #[inline(always)]
-    fn begin<P: Packet>(&mut self, packet: &P) -> Result<(), End> {
+    fn begin<P: Packet + ?Sized>(&mut self, packet: &P) -> Result<(), End> {
         let body = self.offset + RECORD_HEADER;
         let end = self.visible;
         if body > end {
@@ -108,7 +123,9 @@ impl Walk {
             // The handshake header itself goes on in the next segment, or in the next record.
             return Err(End::Incomplete);
         }
-        let Some([high, upper, lower, major, minor]) = packet.data::<5>(body + 1) else { return Err(End::Absent) };
+        let Some([high, upper, lower, major, minor]) = packet.data::<5>(body + 1) else {
+            return Err(End::Absent);
+        };
         if high != 0 || major != 3 {
             return Err(End::Absent);
         }
@@ -124,7 +141,7 @@ impl Walk {
 
     /// Reads the rest; `Ok` once `offered` is known.
     #[inline(always)]
-    fn run<P: Packet>(&mut self, packet: &P, minimum: u16) -> Result<(), End> {
+    fn run<P: Packet + ?Sized>(&mut self, packet: &P, minimum: u16) -> Result<(), End> {
         self.skip(packet, 32)?; // random
         self.read_u8(packet)?;
         if self.value > 32 {
@@ -171,7 +188,7 @@ impl Walk {
 
     /// Reads the list that replaces the legacy version (RFC 8446 section 4.2.1); `value` is the extension's length.
     #[inline(always)]
-    fn read_versions<P: Packet>(&mut self, packet: &P, minimum: u16) -> Result<(), End> {
+    fn read_versions<P: Packet + ?Sized>(&mut self, packet: &P, minimum: u16) -> Result<(), End> {
         let length = self.value;
         self.read_u8(packet)?;
         if self.value < 2 || self.value & 1 != 0 || self.value + 1 != length {
@@ -199,7 +216,7 @@ impl Walk {
     }
 
     #[inline(always)]
-    fn read_u8<P: Packet>(&mut self, packet: &P) -> Result<(), End> {
+    fn read_u8<P: Packet + ?Sized>(&mut self, packet: &P) -> Result<(), End> {
         let offset = self.offset;
         self.skip(packet, 1)?;
         let Some([value]) = packet.data::<1>(offset) else { return Err(End::Incomplete) };
@@ -208,7 +225,7 @@ impl Walk {
     }
 
     #[inline(always)]
-    fn read_u16<P: Packet>(&mut self, packet: &P) -> Result<(), End> {
+    fn read_u16<P: Packet + ?Sized>(&mut self, packet: &P) -> Result<(), End> {
         let offset = self.offset;
         self.skip(packet, 2)?;
         let Some(value) = packet.data::<2>(offset) else { return Err(End::Incomplete) };
@@ -218,7 +235,7 @@ impl Walk {
 
     /// Steps over `length` bytes, which must be in sight.
     #[inline(always)]
-    fn skip<P: Packet>(&mut self, packet: &P, length: u16) -> Result<(), End> {
+    fn skip<P: Packet + ?Sized>(&mut self, packet: &P, length: u16) -> Result<(), End> {
         let next = self.offset + length as usize;
         if next > self.visible {
             // Beyond the hello's own end nothing can follow elsewhere.
@@ -232,7 +249,7 @@ impl Walk {
 /// An empty handshake record is forbidden (RFC 8446 section 5.1). Five bytes are too few to tell it from ciphertext, so
 /// it counts only if nothing follows, or another record of the handshake.
 #[inline(always)]
-fn after_empty_record<P: Packet>(packet: &P, body: usize, end: usize) -> Result<(), End> {
+fn after_empty_record<P: Packet + ?Sized>(packet: &P, body: usize, end: usize) -> Result<(), End> {
     if body == end {
         return Err(End::Malformed);
     }

@@ -3,6 +3,8 @@
 //! The XDP program implements [`Packet`] over packet pointers, everybody else over byte slices. Parsers know nothing
 //! but this trait and can therefore neither panic nor read beyond the frame.
 
+use crate::hello::{self, Hello};
+
 /// A frame, from its Ethernet header on.
 pub trait Packet {
     /// Length of the whole frame in bytes, parts that are not in linear memory included.
@@ -24,6 +26,12 @@ pub trait Packet {
     #[inline(always)]
     fn forget(&self, number: usize) -> usize {
         number
+    }
+
+    /// [`hello::inspect`], which the program puts behind a function that the verifier checks by itself.
+    #[inline(always)]
+    fn inspect_hello(&self, start: usize, end: usize, minimum: u16) -> Hello {
+        hello::inspect(self, start, end, minimum)
     }
 
     /// One byte.

@@ -7,7 +7,7 @@ use crate::{
     ban::{Ban, Listing, class},
     gcra::Rate,
     headers::{Headers, Link, Transport},
-    hello::{self, Hello},
+    hello::Hello,
     limiter::Charge,
     packet::Packet,
     reason::{DropReason, PassReason},
@@ -155,7 +155,7 @@ fn charge_and_inspect<P: Packet, T: Tables>(
         return Ok(PassReason::Clean);
     }
     let minimum = settings.minimum_tls;
-    let hello = hello::inspect(packet, headers.offset, headers.end, minimum);
+    let hello = packet.inspect_hello(headers.offset, headers.end, minimum);
     if hello == Hello::Absent {
         return Ok(PassReason::Clean);
     }

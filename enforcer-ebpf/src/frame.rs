@@ -3,10 +3,14 @@
 //! Linear memory is read directly; what lies behind it (multi-buffer frames) through `bpf_xdp_load_bytes` (Linux 5.18).
 
 use aya_ebpf::{
+    bindings::xdp_md,
     helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
-use enforcer_common::packet::Packet;
+use enforcer_common::{
+    hello::{self, Hello},
+    packet::Packet,
+};
 
 /// Offsets up to which loads are made, in bytes. The verifier refuses packet pointers whose variable part may exceed 65,535
 /// less the access (MAX_PACKET_OFF); a ClientHello record and all headers in front of it end well below this.
@@ -74,6 +78,11 @@ impl Packet for Frame<'_> {
     }
 
     #[inline(always)]
+    fn inspect_hello(&self, start: usize, end: usize, minimum: u16) -> Hello {
+        Hello::from_number(enforcer_hello(self.context.ctx, start as u32, end as u32, minimum as u32))
+    }
+
+    #[inline(always)]
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let offset = opaque(offset);
         if offset > REACH {
@@ -93,6 +102,15 @@ impl Packet for Frame<'_> {
             found => found,
         }
     }
+}
+
+/// The walk through a ClientHello as a global function: the verifier checks it once, for all arguments, instead of once for
+/// every way that leads to it (Linux 5.6).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_hello(context: *mut xdp_md, start: u32, end: u32, minimum: u32) -> u32 {
+    let context = XdpContext::new(context);
+    hello::inspect(&Frame::new(&context), start as usize, end as usize, minimum as u16) as u32
 }
 
 /// Hides a value's origin from LLVM, so that the very register that is compared is the one that is used: Linux 6.1 does not

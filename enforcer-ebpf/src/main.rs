@@ -4,7 +4,10 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
-#![allow(internal_features, reason = "core::sync::atomic has no read-modify-write for this target, the intrinsics do")]
+#![allow(
+    internal_features,
+    reason = "core::sync::atomic has no read-modify-write for this target, the intrinsics do"
+)]
 
 use aya_ebpf::{Global, bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::warn;

@@ -4,19 +4,154 @@
 //! exists and does nothing.
 
 pub mod program;
+
+mod attach;
+mod diagnostics;
+mod holder;
+mod lists;
+mod off;
+mod probe;
 mod settings;
+mod tables;
+mod view;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow, bail};
 use enforcer_common::{
     ban::{Ban, Listing},
     maps::Counter,
     reason::{DropReason, PassReason},
+    settings::flag,
     source::SourceKey,
 };
 
-use crate::{clock::KernelTime, prefix::Prefix};
+pub use self::diagnostics::Diagnostics;
+use self::{
+    lists::MapLists,
+    off::{NoLists, NoView},
+    program::{Program, Sizes},
+    tables::{LiveMaps, SettingsMap, SharedSettings},
+    view::MapView,
+};
+use crate::{
+    clock::KernelTime,
+    config::{self, Mode},
+    prefix::Prefix,
+};
+
+/// The data plane of this process. Dropping it detaches the program.
+pub struct Kernel {
+    config: config::Kernel,
+    plane: Plane,
+}
+
+enum Plane {
+    Xdp(Box<Xdp>),
+    Off,
+}
+
+struct Xdp {
+    program: Program,
+    sizes: Sizes,
+    seed: u64,
+    settings: SharedSettings,
+    attachments: Vec<Attachment>,
+    diagnostics: Option<Diagnostics>,
+}
+
+impl Kernel {
+    /// Loads the program, writes its settings, and attaches it to every interface, or leaves nothing behind. `max_bans` is
+    /// `bans.max_entries`. With `mode = "off"` nothing is loaded and every handle does nothing.
+    ///
+    /// The lists are empty afterwards; the ban task fills them, allowances of the configuration included.
+    pub fn start(config: &config::Kernel, max_bans: u32) -> Result<Self> {
+        let plane = match config.mode {
+            Mode::Off => Plane::Off,
+            Mode::Native | Mode::NativeOrGeneric | Mode::Generic => {
+                Plane::Xdp(Box::new(Xdp::start(config, max_bans)?))
+            }
+        };
+        Ok(Self { config: config.clone(), plane })
+    }
+
+    /// The writer of the lists. The ban task owns it.
+    pub fn lists(&self) -> Result<Box<dyn SourceLists>> {
+        Ok(match &self.plane {
+            Plane::Xdp(xdp) => Box::new(MapLists::new(LiveMaps::open(&xdp.program)?, xdp.settings.clone())),
+            Plane::Off => Box::new(NoLists),
+        })
+    }
+
+    /// A reader, to be shared freely.
+    pub fn view(&self) -> Result<Arc<dyn View>> {
+        Ok(match &self.plane {
+            Plane::Xdp(xdp) => {
+                Arc::new(MapView::new(LiveMaps::open(&xdp.program)?, xdp.settings.clone(), &xdp.attachments))
+            }
+            Plane::Off => Arc::new(NoView { v6_length: self.config.ipv6_prefix }),
+        })
+    }
+
+    /// Takes over what can change while packets flow: limits, ports, the minimum TLS version. Answers the keys that differ
+    /// but take effect only with a restart.
+    pub fn apply(&self, config: &config::Kernel) -> Result<Vec<&'static str>> {
+        let pending = settings::needs_restart(&self.config, config);
+        if let Plane::Xdp(xdp) = &self.plane {
+            // Sources are cut as they were at the start: the bans in the map are.
+            let live = config::Kernel { ipv6_prefix: self.config.ipv6_prefix, ..config.clone() };
+            let mut next = settings::settings(&live, xdp.sizes, xdp.seed);
+            SettingsMap::change(&xdp.settings, |settings| {
+                next.flags |= settings.flags & (flag::LISTED_V4 | flag::LISTED_V6);
+                *settings = next;
+            })?;
+        }
+        Ok(pending)
+    }
+
+    /// What forwards the program's diagnostics, if `kernel.log` is true; once. The daemon spawns its `run`.
+    pub fn take_diagnostics(&mut self) -> Option<Diagnostics> {
+        match &mut self.plane {
+            Plane::Xdp(xdp) => xdp.diagnostics.take(),
+            Plane::Off => None,
+        }
+    }
+
+    /// Runs the program on a frame without any interface, for tests and benchmarks.
+    pub fn test_run(&mut self, frame: &[u8], repeat: u32) -> Result<program::Outcome> {
+        match &mut self.plane {
+            Plane::Xdp(xdp) => xdp.program.run(frame, repeat),
+            Plane::Off => bail!("kernel.mode is \"off\": no program is loaded"),
+        }
+    }
+
+    /// As [`Kernel::start`], but without interfaces: for tests and benchmarks, which use [`Kernel::test_run`].
+    pub fn load(config: &config::Kernel, max_bans: u32) -> Result<Self> {
+        Ok(Self { config: config.clone(), plane: Plane::Xdp(Box::new(Xdp::load(config, max_bans)?)) })
+    }
+}
+
+impl Xdp {
+    fn start(config: &config::Kernel, max_bans: u32) -> Result<Self> {
+        attach::refuse_duplicates(&config.interfaces)?;
+        let mut xdp = Self::load(config, max_bans)?;
+        // An error drops the program, and with it every link that was made.
+        xdp.attachments = attach::attach_all(&mut xdp.program, &config.interfaces, config.mode)?;
+        Ok(xdp)
+    }
+
+    fn load(config: &config::Kernel, max_bans: u32) -> Result<Self> {
+        let sizes = Sizes { bans: max_bans, sources: config.limits.max_sources };
+        let mut program = Program::load(sizes, config.log)?;
+        let mut seed = [0; 8];
+        aws_lc_rs::rand::fill(&mut seed).map_err(|_| anyhow!("the system's random generator failed"))?;
+        let seed = u64::from_ne_bytes(seed);
+        // Written before anything is attached: the first packet is judged.
+        let settings = SettingsMap::new(&program, settings::settings(config, sizes, seed))?;
+        let diagnostics = if config.log { Some(Diagnostics::open(&mut program)?) } else { None };
+        Ok(Self { program, sizes, seed, settings, attachments: Vec::new(), diagnostics })
+    }
+}
 
 /// Writes what is listed. The ban task owns the only one.
 pub trait SourceLists: Send {

@@ -35,6 +35,9 @@ const CAPABILITIES: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON
 /// Implies CAP_PERFMON and CAP_BPF (capabilities(7)).
 const CAP_SYS_ADMIN: u32 = 21;
 
+/// Lines of the verifier's log that are shown: the instruction that it refused, and how it came there.
+const VERIFIER_LINES: usize = 8;
+
 /// How much the maps hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -73,7 +76,8 @@ impl Program {
             !OBJECT.is_empty(),
             "this enforcer was built without its XDP program: run `cargo xtask setup` and build again, or set kernel.mode = \"off\""
         );
-        let version = KernelVersion::current().map_err(|error| anyhow!("the kernel's version is unknown: {error}"))?;
+        let version =
+            KernelVersion::current().map_err(|error| anyhow!("the kernel's version is unknown: {error}"))?;
         require_floor(version.code(), &release())?;
         require_capabilities(&std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?)?;
 
@@ -114,9 +118,9 @@ impl Program {
     /// A handle of its own on a map of the object.
     pub(super) fn map(&self, name: &str) -> Result<Map> {
         let map = self.ebpf.map(name).ok_or_else(|| anyhow!("the object has no map {name}"))?;
-        let data = match map {
-            Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuArray(data) => data,
-            _ => bail!("the map {name} is of another type than expected"),
+        let (Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuArray(data)) = map
+        else {
+            bail!("the map {name} is of another type than expected");
         };
         let descriptor = std::os::fd::AsFd::as_fd(data.fd())
             .try_clone_to_owned()
@@ -131,8 +135,10 @@ fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
 }
 
 fn release() -> String {
-    nix::sys::utsname::uname()
-        .map_or_else(|_| "of unknown version".to_owned(), |name| name.release().to_string_lossy().into_owned())
+    nix::sys::utsname::uname().map_or_else(
+        |_| "of unknown version".to_owned(),
+        |name| name.release().to_string_lossy().into_owned(),
+    )
 }
 
 fn require_floor(version: u32, release: &str) -> Result<()> {
@@ -169,28 +175,28 @@ fn require_capabilities(status: &str) -> Result<()> {
 
 /// One line for what may go wrong while loading.
 fn explain_load(error: EbpfError) -> anyhow::Error {
-    match &error {
-        EbpfError::ProgramError(ProgramError::LoadError { io_error, verifier_log }) => {
-            if io_error.kind() == io::ErrorKind::PermissionDenied && verifier_log.to_string().trim().is_empty() {
-                return denied(io_error);
-            }
-            let log = verifier_log.to_string();
-            let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-            let tail = lines[lines.len().saturating_sub(150)..].join("\n");
-            anyhow!(
-                "the kernel ({}) refused the XDP program: {io_error}; please report this with the verifier's last words: {tail}",
-                release()
-            )
+    if let EbpfError::ProgramError(ProgramError::LoadError { io_error, verifier_log }) = &error {
+        let log = verifier_log.to_string();
+        if io_error.kind() == io::ErrorKind::PermissionDenied && log.trim().is_empty() {
+            return denied(io_error);
         }
-        EbpfError::MapError(MapError::CreateError { name, io_error }) => match io_error.raw_os_error() {
+        let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+        let tail = lines[lines.len().saturating_sub(VERIFIER_LINES)..].join(" | ");
+        return anyhow!(
+            "the kernel ({}) refused the XDP program: {io_error}; please report this with the verifier's last words: {tail}",
+            release()
+        );
+    }
+    if let EbpfError::MapError(MapError::CreateError { name, io_error }) = &error {
+        return match io_error.raw_os_error() {
             Some(libc::EPERM) => denied(io_error),
             Some(libc::ENOMEM) => anyhow!(
                 "no memory for the map {name}: lower kernel.limits.max_sources or bans.max_entries, or raise the service's MemoryMax"
             ),
             _ => anyhow!("the map {name} could not be made: {io_error}"),
-        },
-        _ => anyhow::Error::new(error).context("loading the XDP program"),
+        };
     }
+    anyhow::Error::new(error).context("loading the XDP program")
 }
 
 fn denied(error: &io::Error) -> anyhow::Error {

@@ -99,7 +99,10 @@ mod tests {
         assert_eq!((made.abi, made.seed, made.bucket_mask, made.minimum_tls), (ABI, 7, 255, 0x0304));
         assert_eq!(made.flags, flag::DROP_WHEN_FULL);
         assert_eq!(made.v6_mask, 0xffff_ffff_ffff_ff00);
-        assert_eq!((made.protected_ports[..3].to_vec(), made.management_ports[..2].to_vec()), (vec![443, 8443, 0], vec![22, 0]));
+        assert_eq!(
+            (made.protected_ports[..3].to_vec(), made.management_ports[..2].to_vec()),
+            (vec![443, 8443, 0], vec![22, 0])
+        );
     }
 
     #[test]

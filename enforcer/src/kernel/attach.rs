@@ -1,0 +1,136 @@
+//! Attaches the program to interfaces, all or none, and explains why it could not.
+//!
+//! Called by `Kernel::start` alone. A link that was made detaches when the program is dropped.
+
+use std::{fs, path::Path};
+
+use anyhow::{Result, anyhow, bail, ensure};
+use aya::programs::{ProgramError, xdp::XdpError, xdp::XdpMode};
+
+use super::{Attachment, holder, program::Program};
+use crate::config::Mode;
+
+/// Attaches to every interface. On an error nothing stays attached: the caller drops the program.
+pub(super) fn attach_all(
+    program: &mut Program,
+    interfaces: &[String],
+    mode: Mode,
+) -> Result<Vec<Attachment>> {
+    let found = interfaces.iter().map(|name| find(name).map(|index| (name, index)));
+    // Every name is looked up before the first interface is touched: attaching can interrupt a link.
+    let found = found.collect::<Result<Vec<_>>>()?;
+    found.into_iter().map(|(name, index)| attach(program, name, index, mode)).collect()
+}
+
+fn find(interface: &str) -> Result<u32> {
+    nix::net::if_::if_nametoindex(interface).map_err(|error| {
+        if error != nix::errno::Errno::ENODEV {
+            return anyhow!("kernel.interfaces: `{interface}`: {error}");
+        }
+        anyhow!(
+            "kernel.interfaces: there is no interface `{interface}` here; there are: {}",
+            names(Path::new("/sys/class/net")).join(", ")
+        )
+    })
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn attach(program: &mut Program, name: &str, index: u32, mode: Mode) -> Result<Attachment> {
+    let native = |program: &mut Program| {
+        program.xdp()?.attach_to_if_index(index, XdpMode::Driver).map_err(anyhow::Error::new)
+    };
+    let generic = |program: &mut Program| {
+        program.xdp()?.attach_to_if_index(index, XdpMode::Skb).map_err(anyhow::Error::new)
+    };
+    let (label, result) = match mode {
+        Mode::Native => ("native", native(program)),
+        Mode::Generic => ("generic", generic(program)),
+        Mode::NativeOrGeneric => match native(program) {
+            Err(error) if lacks_native(errno(&error)) => ("generic", generic(program)),
+            result => ("native", result),
+        },
+        Mode::Off => bail!("kernel.mode is \"off\": nothing is attached"),
+    };
+    result.map_err(|error| explain(error, name, index, label))?;
+    Ok(Attachment { interface: name.to_owned(), index, mode: label.to_owned() })
+}
+
+/// What a driver answers that cannot run XDP itself, or not with the interface's present MTU and offloads.
+fn lacks_native(errno: Option<i32>) -> bool {
+    matches!(errno, Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE))
+}
+
+/// The system's error number at the bottom of an error.
+fn errno(error: &anyhow::Error) -> Option<i32> {
+    let error = error.downcast_ref::<ProgramError>()?;
+    if let ProgramError::SyscallError(error) = error {
+        return error.io_error.raw_os_error();
+    }
+    if let ProgramError::XdpError(XdpError::NetlinkError(error)) = error {
+        return error.raw_os_error();
+    }
+    None
+}
+
+fn explain(error: anyhow::Error, name: &str, index: u32, label: &str) -> anyhow::Error {
+    match errno(&error) {
+        Some(libc::EBUSY | libc::EEXIST) => anyhow!(
+            "interface {name} already has an XDP program{}: only one can be attached; detach it (`ip link set dev {name} xdp off`, or stop the service that owns it)",
+            holder::of(index).map_or_else(String::new, |program| format!(" ({program})"))
+        ),
+        Some(libc::EPERM | libc::EACCES) => {
+            anyhow!(
+                "no privilege to attach to {name}: CAP_NET_ADMIN is needed in the interface's network namespace"
+            )
+        }
+        code if label == "native" && lacks_native(code) => anyhow!(
+            "interface {name} cannot run XDP in its driver ({}): set kernel.mode = \"native-or-generic\" to allow the slower generic hook",
+            code.map_or_else(String::new, |code| std::io::Error::from_raw_os_error(code).to_string())
+        ),
+        Some(libc::ENODEV | libc::ENXIO) => anyhow!("interface {name} vanished while enforcer was starting"),
+        Some(_) | None => error.context(format!("attaching to {name} ({label})")),
+    }
+}
+
+/// Refuses a list that names an interface twice, which would otherwise end as "already has a program".
+pub(super) fn refuse_duplicates(interfaces: &[String]) -> Result<()> {
+    ensure!(
+        !interfaces.is_empty(),
+        "kernel.interfaces is empty: name the interfaces that clients reach, or set kernel.mode = \"off\""
+    );
+    for (position, name) in interfaces.iter().enumerate() {
+        ensure!(!interfaces[..position].contains(name), "kernel.interfaces names `{name}` twice");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_interface_is_answered_with_those_that_exist() {
+        let message = find("no-such-if").unwrap_err().to_string();
+        assert!(
+            message.contains("no-such-if") && message.contains("lo") && !message.contains('\n'),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn an_interface_named_twice_is_refused() {
+        let message = refuse_duplicates(&["a".into(), "b".into(), "a".into()]).unwrap_err().to_string();
+        assert!(message.contains("`a` twice"));
+        assert!(refuse_duplicates(&[]).is_err());
+    }
+}

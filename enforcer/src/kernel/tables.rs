@@ -1,0 +1,176 @@
+//! The live maps as user space sees them.
+//!
+//! `lists` writes through it, `view` reads; the settings are shared by whoever changes a part of them. [`Snapshot`] lets
+//! `decide` run over the maps without charging anybody.
+
+use std::{
+    cell::RefCell,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, lpm_trie::Key};
+use enforcer_common::{
+    ban::{Ban, Listing},
+    gcra::Rate,
+    limiter::{self, Bucket, Charge, RawBucket},
+    maps::{self, Counter},
+    settings::{Limit, Settings},
+    source::SourceKey,
+    verdict::Tables,
+};
+
+use super::program::Program;
+use crate::clock::KernelTime;
+
+/// The settings in the map, and the copy from which the next ones are made.
+pub(super) struct SettingsMap {
+    map: Array<MapData, Settings>,
+    current: Settings,
+}
+
+/// Shared by the lists, which set flags, and by reloads.
+pub(super) type SharedSettings = Arc<Mutex<SettingsMap>>;
+
+impl SettingsMap {
+    pub(super) fn new(program: &Program, settings: Settings) -> Result<SharedSettings> {
+        let mut made = Self { map: Array::try_from(program.map(maps::SETTINGS)?)?, current: settings };
+        made.write(settings)?;
+        Ok(Arc::new(Mutex::new(made)))
+    }
+
+    /// Replaces the settings if `change` changed any.
+    pub(super) fn change(shared: &SharedSettings, change: impl FnOnce(&mut Settings)) -> Result<()> {
+        let mut this = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = this.current;
+        change(&mut next);
+        if next == this.current { Ok(()) } else { this.write(next) }
+    }
+
+    pub(super) fn current(shared: &SharedSettings) -> Settings {
+        shared.lock().unwrap_or_else(PoisonError::into_inner).current
+    }
+
+    fn write(&mut self, settings: Settings) -> Result<()> {
+        self.map.set(0, settings, 0).context("writing the settings map")?;
+        self.current = settings;
+        Ok(())
+    }
+}
+
+/// Handles on every map but the settings.
+pub(super) struct LiveMaps {
+    pub(super) bans: HashMap<MapData, u64, Ban>,
+    pub(super) listed_v4: LpmTrie<MapData, [u8; 4], Listing>,
+    pub(super) listed_v6: LpmTrie<MapData, [u8; 16], Listing>,
+    pub(super) limiters: [Array<MapData, RawBucket>; 3],
+    pub(super) counters: PerCpuArray<MapData, Counter>,
+}
+
+impl LiveMaps {
+    pub(super) fn open(program: &Program) -> Result<Self> {
+        let limiter = |name| Ok::<_, anyhow::Error>(Array::try_from(program.map(name)?)?);
+        let [packets, connections, hellos] = maps::LIMITERS;
+        Ok(Self {
+            bans: HashMap::try_from(program.map(maps::BANS)?)?,
+            listed_v4: LpmTrie::try_from(program.map(maps::LISTED_V4)?)?,
+            listed_v6: LpmTrie::try_from(program.map(maps::LISTED_V6)?)?,
+            limiters: [limiter(packets)?, limiter(connections)?, limiter(hellos)?],
+            counters: PerCpuArray::try_from(program.map(maps::COUNTERS)?)?,
+        })
+    }
+
+    /// The bucket that a source falls into.
+    pub(super) fn bucket(
+        &self,
+        limit: Limit,
+        source: SourceKey,
+        settings: &Settings,
+    ) -> Result<BucketCopy, MapError> {
+        let index = limiter::bucket_index(source.get(), settings.seed, settings.bucket_mask);
+        self.limiters[limit as usize].get(&index, 0).map(BucketCopy)
+    }
+}
+
+/// A copy of a bucket: good for looking, not for charging.
+pub(super) struct BucketCopy(RawBucket);
+
+impl Bucket for BucketCopy {
+    fn key(&self, slot: usize) -> u64 {
+        self.0[slot * 2]
+    }
+
+    fn tat(&self, slot: usize) -> u64 {
+        self.0[slot * 2 + 1]
+    }
+
+    fn swap_key(&self, slot: usize, _: u64, _: u64) -> Result<(), u64> {
+        Err(self.key(slot))
+    }
+
+    fn swap_tat(&self, slot: usize, _: u64, _: u64) -> Result<(), u64> {
+        Err(self.tat(slot))
+    }
+}
+
+/// The maps at one moment, for one verdict.
+pub(super) struct Snapshot<'a> {
+    maps: &'a LiveMaps,
+    settings: Settings,
+    now: KernelTime,
+    /// The first lookup that failed for another reason than that nothing is there.
+    failure: RefCell<Option<MapError>>,
+}
+
+impl<'a> Snapshot<'a> {
+    pub(super) fn new(maps: &'a LiveMaps, settings: Settings, now: KernelTime) -> Self {
+        Self { maps, settings, now, failure: RefCell::new(None) }
+    }
+
+    /// The lookup that failed, if one did: then the verdict means nothing.
+    pub(super) fn failure(self) -> Option<MapError> {
+        self.failure.into_inner()
+    }
+
+    fn found<T>(&self, result: Result<T, MapError>, absent: T) -> T {
+        match result {
+            Ok(value) => value,
+            Err(MapError::KeyNotFound | MapError::ElementNotFound) => absent,
+            Err(error) => {
+                self.failure.borrow_mut().get_or_insert(error);
+                absent
+            }
+        }
+    }
+}
+
+impl Tables for Snapshot<'_> {
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.settings)
+    }
+
+    fn listing_v4(&self, address: [u8; 4]) -> Listing {
+        self.found(self.maps.listed_v4.get(&Key::new(32, address), 0), Listing::NONE)
+    }
+
+    fn listing_v6(&self, [upper, lower]: [u64; 2]) -> Listing {
+        let address = (u128::from(upper) << 64 | u128::from(lower)).to_be_bytes();
+        self.found(self.maps.listed_v6.get(&Key::new(128, address), 0), Listing::NONE)
+    }
+
+    fn ban(&self, source: SourceKey) -> Ban {
+        self.found(self.maps.bans.get(&source.get(), 0), Ban::NONE)
+    }
+
+    fn charge(&self, limit: Limit, source: SourceKey, now: u64, rate: Rate) -> Charge {
+        let charge = self
+            .maps
+            .bucket(limit, source, &self.settings)
+            .map(|bucket| limiter::peek(&bucket, source.get(), now, rate));
+        self.found(charge, Charge::Within)
+    }
+
+    fn now(&self) -> u64 {
+        self.now.0
+    }
+}

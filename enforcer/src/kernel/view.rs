@@ -1,0 +1,149 @@
+//! Reads the live data plane for people and for metrics. Changes nothing: explaining a packet charges nobody.
+
+use std::{net::IpAddr, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use enforcer_common::{
+    gcra::Rate,
+    limiter::{self, Charge},
+    maps::Counter,
+    reason::{DropReason, PassReason},
+    settings::{Limit, Settings},
+    source::SourceKey,
+    verdict::{Verdict, decide},
+};
+
+use super::{
+    Attachment, Counters, Explanation, LimitState, Reason, View, probe,
+    tables::{LiveMaps, SettingsMap, SharedSettings, Snapshot},
+};
+use crate::{clock::KernelTime, prefix::Prefix};
+
+/// The view of an attached program.
+#[derive(Clone)]
+pub(super) struct MapView {
+    maps: Arc<LiveMaps>,
+    settings: SharedSettings,
+    attachments: Arc<[Attachment]>,
+}
+
+impl MapView {
+    pub(super) fn new(maps: LiveMaps, settings: SharedSettings, attachments: &[Attachment]) -> Self {
+        Self { maps: Arc::new(maps), settings, attachments: attachments.into() }
+    }
+}
+
+impl View for MapView {
+    fn attachments(&self) -> Vec<Attachment> {
+        self.attachments.to_vec()
+    }
+
+    fn counters(&self) -> Result<Counters> {
+        let pass = PassReason::ALL.iter().map(|reason| (Reason::Pass(*reason), reason.number()));
+        let drop = DropReason::ALL.iter().map(|reason| (Reason::Drop(*reason), reason.number()));
+        pass.chain(drop)
+            .map(|(reason, number)| {
+                let per_cpu = self.maps.counters.get(&number, 0).context("reading the counter map")?;
+                let sum = per_cpu.iter().fold(Counter::default(), |sum, counter| Counter {
+                    packets: sum.packets.wrapping_add(counter.packets),
+                    bytes: sum.bytes.wrapping_add(counter.bytes),
+                });
+                Ok((reason, sum))
+            })
+            .collect()
+    }
+
+    fn explain(&self, address: IpAddr, port: u16, now: KernelTime) -> Result<Explanation> {
+        let settings = SettingsMap::current(&self.settings);
+        let snapshot = Snapshot::new(&self.maps, settings, now);
+        let verdict = decide(&&*probe::syn(address, port), &snapshot);
+        if let Some(error) = snapshot.failure() {
+            return Err(error).context("reading the maps");
+        }
+        let source = SourceKey::of(address, settings.v6_mask);
+        let limits = Limit::ALL
+            .iter()
+            .map(|limit| self.limit(*limit, source, &settings, now))
+            .collect::<Result<_>>()?;
+        Ok(explanation(verdict, address, settings.v6_mask, limits))
+    }
+}
+
+impl MapView {
+    fn limit(
+        &self,
+        limit: Limit,
+        source: SourceKey,
+        settings: &Settings,
+        now: KernelTime,
+    ) -> Result<LimitState> {
+        let rate = settings.limit(limit);
+        if !rate.is_limited() {
+            return Ok(LimitState {
+                limit: limit.label().to_owned(),
+                limited: false,
+                remaining: 0,
+                burst: 0,
+                wait_ns: 0,
+            });
+        }
+        let bucket = self.maps.bucket(limit, source, settings).context("reading a limiter map")?;
+        let charge = limiter::peek(&bucket, source.get(), now.0, rate);
+        let tat = limiter::find(&bucket, source.get()).unwrap_or(0);
+        Ok(limit_state(limit, rate, charge, tat, now))
+    }
+}
+
+/// What is left of a burst of which `tat` has been used.
+fn limit_state(limit: Limit, rate: Rate, charge: Charge, tat: u64, now: KernelTime) -> LimitState {
+    let debt = tat.saturating_sub(now.0);
+    let (remaining, wait_ns) = match charge {
+        Charge::Within => (rate.tolerance.saturating_sub(debt) / rate.increment, 0),
+        Charge::Exceeded(wait) => (0, wait),
+        // When a slot becomes free depends on other sources; after one increment it is worth another look.
+        Charge::Full => (0, rate.increment),
+    };
+    LimitState {
+        limit: limit.label().to_owned(),
+        limited: true,
+        remaining,
+        burst: rate.tolerance / rate.increment,
+        wait_ns,
+    }
+}
+
+/// A verdict in words.
+pub(super) fn explanation(
+    verdict: Verdict,
+    address: IpAddr,
+    v6_mask: u64,
+    limits: Vec<LimitState>,
+) -> Explanation {
+    let (verdict, reason, description) = match verdict {
+        Verdict::Pass(reason) => ("pass", reason.label(), reason.description()),
+        Verdict::Drop(reason) => ("drop", reason.label(), reason.description()),
+    };
+    Explanation {
+        verdict: verdict.to_owned(),
+        reason: reason.to_owned(),
+        description: description.to_owned(),
+        source: Prefix::of_source(address, v6_mask.leading_ones() as u8).to_string(),
+        limits,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_remains_shrinks_with_the_debt() {
+        let rate = Rate::per_second(10, 5);
+        let now = KernelTime(1_000_000_000);
+        let state = |charge, tat| limit_state(Limit::Packets, rate, charge, tat, now);
+        assert_eq!((state(Charge::Within, 0).remaining, state(Charge::Within, 0).burst), (5, 5));
+        assert_eq!(state(Charge::Within, now.0 + 200_000_000).remaining, 3);
+        let exhausted = state(Charge::Exceeded(7), now.0 + 500_000_000);
+        assert_eq!((exhausted.remaining, exhausted.wait_ns), (0, 7));
+    }
+}
