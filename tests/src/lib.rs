@@ -2,6 +2,7 @@
 
 pub mod cleanup;
 pub mod clients;
+pub mod contestants;
 pub mod daemon;
 pub mod demo;
 pub mod edge;
