@@ -8,6 +8,7 @@ use std::{
     fmt, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use anyhow::{Context, Result, bail};
@@ -81,8 +82,9 @@ fn refuse(consequence: &str, missing: &[Missing]) -> Result<()> {
 
 /// `cargo xtask setup`
 pub(crate) fn command() -> Result<()> {
+    THOROUGH.store(true, Ordering::Relaxed);
     everything().require_system()?;
-    say("complete");
+    found("complete");
     Ok(())
 }
 
@@ -102,18 +104,29 @@ pub(crate) fn toolchain() -> Setup {
     setup
 }
 
+/// Set by `cargo xtask setup`, which tells what it found too; as a part of other tasks it tells only what it does.
+static THOROUGH: AtomicBool = AtomicBool::new(false);
+
+/// Something was done, or needs attention.
 fn say(text: &str) {
     println!("setup: {text}");
+}
+
+/// Something was there already.
+fn found(text: &str) {
+    if THOROUGH.load(Ordering::Relaxed) {
+        say(text);
+    }
 }
 
 /// A compiler that has the source of `core`, which must be built for the BPF target.
 fn library_source() -> Result<(), Missing> {
     if let Some(sysroot) = source_sysroot() {
         if sysroot == Path::new(DEBIAN_SYSROOT) {
-            say("eBPF toolchain: the system's compiler in /usr, with the library's source");
+            found("eBPF toolchain: the system's compiler in /usr, with the library's source");
             warn_of_path_order();
         } else {
-            say(&format!("eBPF toolchain: {} with rust-src", name_of(&sysroot)));
+            found(&format!("eBPF toolchain: {} with rust-src", name_of(&sysroot)));
         }
         return Ok(());
     }
@@ -172,7 +185,7 @@ fn bpf_linker() -> Result<(), Missing> {
     let wanted = format!("bpf-linker {BPF_LINKER}");
     for place in [Some(own), find("bpf-linker")].into_iter().flatten() {
         if output(program(&place).arg("--version")).is_ok_and(|version| version.trim() == wanted) {
-            say(&format!("{wanted}: {}", place.strip_prefix(root()).unwrap_or(&place).display()));
+            found(&format!("{wanted}: {}", place.strip_prefix(root()).unwrap_or(&place).display()));
             return Ok(());
         }
     }
@@ -201,7 +214,7 @@ pub(crate) fn programs(wanted: &[(&str, &str)]) -> Result<(), Missing> {
     let mut packages: Vec<&str> = wanted.iter().filter(absent).map(|(_, package)| *package).collect();
     packages.dedup();
     if packages.is_empty() {
-        say(&format!("programs: {}", names.join(" ")));
+        found(&format!("programs: {}", names.join(" ")));
         return Ok(());
     }
     let list = packages.join(" ");
@@ -258,7 +271,7 @@ fn facts() -> Vec<Missing> {
     let bpf = (has_capability(39) || has_capability(21)) && has_capability(12);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let namespaces = root && namespaces();
-    say(&format!(
+    found(&format!(
         "root: {}; kernel {}; may load programs: {}; network namespaces: {}",
         yes(root),
         kernel.trim(),
