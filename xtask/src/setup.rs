@@ -25,7 +25,7 @@ const LIBRARY: &str = "lib/rustlib/src/rust/library";
 /// The oldest supported kernel.
 const KERNEL: (u32, u32) = (6, 1);
 /// A download that takes longer than this many seconds is given up; the next source is tried.
-const COMPONENT_SECONDS: &str = "120";
+const COMPONENT_SECONDS: &str = "60";
 
 /// Programs and the Debian packages that bring them.
 pub(crate) const TEST_PROGRAMS: &[(&str, &str)] =
@@ -59,25 +59,21 @@ pub(crate) struct Setup {
 impl Setup {
     /// Fails with every remedy unless the eBPF program can be built.
     pub(crate) fn require_build(&self) -> Result<()> {
-        refuse("the eBPF program cannot be built here", &self.build)
+        refuse("the eBPF program cannot be built here", self.build.iter())
     }
 
     /// Fails with every remedy unless system tests can run.
     pub(crate) fn require_system(&self) -> Result<()> {
-        self.require_build()?;
-        refuse("system tests and the demo cannot run here", &self.system)
+        refuse("system tests and the demo cannot run here", self.build.iter().chain(&self.system))
     }
 }
 
-fn refuse(consequence: &str, missing: &[Missing]) -> Result<()> {
-    if missing.is_empty() {
+fn refuse<'a>(consequence: &str, missing: impl Iterator<Item = &'a Missing>) -> Result<()> {
+    let list: String = missing.map(|missing| format!("\n  {missing}")).collect();
+    if list.is_empty() {
         return Ok(());
     }
-    let mut text = format!("{consequence}:");
-    for missing in missing {
-        text.push_str(&format!("\n  {missing}"));
-    }
-    bail!(text)
+    bail!("{consequence}:{list}")
 }
 
 /// `cargo xtask setup`
