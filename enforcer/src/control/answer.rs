@@ -36,6 +36,8 @@ pub struct Facts {
     pub kernel_mode: &'static str,
     /// Addresses that are listened on.
     pub listeners: Vec<String>,
+    /// Where metrics and health checks are served.
+    pub metrics: Option<String>,
     /// The port that `why` asks about unless told otherwise.
     pub port: u16,
     /// Issuers of tokens.
@@ -185,6 +187,7 @@ impl Context {
             list_entries,
             pending_writes,
             listeners: facts.listeners.clone(),
+            metrics: facts.metrics.clone(),
             tokens: facts.tokens.clone(),
             bans: bans.into(),
             dry_run,

@@ -146,6 +146,7 @@ impl Daemon {
         let facts = Facts {
             kernel_mode: "native",
             listeners: vec!["[::]:443".into()],
+            metrics: None,
             port: 443,
             tokens: Vec::new(),
             draining: false,
