@@ -1,7 +1,7 @@
 //! The edge alone, in this process: a policy from a configuration made in code, the front door on a free loopback port,
 //! and clients that speak to it through real TLS. No kernel part, no daemon.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -56,31 +56,9 @@ impl Site {
         let dir = tempfile::tempdir()?;
         let authority = Authority::new("Test root")?;
         let key = SigningKey::p256("key-1")?;
-        let (chain, leaf_key) =
-            authority.issue(&[NAME, "*.example.org"], KeyKind::P256)?.write(dir.path(), "api")?;
-        let jwks = dir.path().join("jwks.json");
-        std::fs::write(&jwks, tokens::jwks(&[&key]))?;
-        let mut config = bare_config();
-        config.listeners.push(config::Listener {
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            certificates: vec![config::Certificate { chain, key: leaf_key }],
-            handshake_timeout: Duration::from_secs(10),
-        });
-        config.upstreams.insert("api".to_owned(), upstream(origin)?);
-        config.tokens.insert(
-            "main".to_owned(),
-            config::Token {
-                issuer: ISSUER.to_owned(),
-                audience: vec![AUDIENCE.to_owned()],
-                jwks,
-                algorithms: vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256],
-                leeway: Duration::from_secs(60),
-                max_lifetime: Duration::from_secs(24 * 3600),
-            },
-        );
-        config.routes.push(route("/public/", None, &[]));
-        config.routes.push(route("/api/", Some("main"), &["read"]));
-        Ok(Self { authority, key, config, dir })
+        authority.issue(&[NAME, "*.example.org"], KeyKind::P256)?.write(dir.path(), "api")?;
+        std::fs::write(dir.path().join("jwks.json"), tokens::jwks(&[&key]))?;
+        Ok(Self { authority, key, config: config_of(dir.path(), origin)?, dir })
     }
 
     /// A good token.
@@ -97,6 +75,31 @@ impl Site {
         let address = ingress.addresses().into_iter().next().context("no listener")?;
         Ok(Edge { site: self, ingress, address, policy, metrics, offences })
     }
+}
+
+/// The configuration of a [`Site`] whose files are in `dir`.
+pub fn config_of(dir: &Path, origin: SocketAddr) -> Result<Config> {
+    let mut config = bare_config();
+    config.listeners.push(config::Listener {
+        address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        certificates: vec![config::Certificate { chain: dir.join("api.pem"), key: dir.join("api.key") }],
+        handshake_timeout: Duration::from_secs(10),
+    });
+    config.upstreams.insert("api".to_owned(), upstream(origin)?);
+    config.tokens.insert(
+        "main".to_owned(),
+        config::Token {
+            issuer: ISSUER.to_owned(),
+            audience: vec![AUDIENCE.to_owned()],
+            jwks: dir.join("jwks.json"),
+            algorithms: vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256],
+            leeway: Duration::from_secs(60),
+            max_lifetime: Duration::from_secs(24 * 3600),
+        },
+    );
+    config.routes.push(route("/public/", None, &[]));
+    config.routes.push(route("/api/", Some("main"), &["read"]));
+    Ok(config)
 }
 
 /// An upstream of one server.

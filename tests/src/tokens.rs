@@ -13,7 +13,10 @@ use aws_lc_rs::{
         RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
     },
 };
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use serde_json::{Value, json};
 
 /// A key pair with the id under which its public half is published.
@@ -81,6 +84,19 @@ impl SigningKey {
             Pair::Rsa(pair) => pair.public_key().as_ref().to_vec(),
             Pair::P256 { pair, .. } => pair.public_key().as_ref().to_vec(),
         }
+    }
+
+    /// A P-256 key as other software reads it: SubjectPublicKeyInfo (RFC 5480 section 2) in PEM. RSA keys are not needed yet.
+    pub fn public_pem(&self) -> Result<String> {
+        let Pair::P256 { pair, .. } = &self.pair else { return Err(anyhow!("only P-256 keys")) };
+        // SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING } up to the point.
+        const PREFIX: [u8; 26] = [
+            0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+            0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+        ];
+        let der = STANDARD.encode([&PREFIX, pair.public_key().as_ref()].concat());
+        let (first, rest) = der.split_at(64);
+        Ok(format!("-----BEGIN PUBLIC KEY-----\n{first}\n{rest}\n-----END PUBLIC KEY-----\n"))
     }
 
     /// An ordinary header: `alg`, `kid`, `typ`.

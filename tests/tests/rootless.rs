@@ -1,8 +1,13 @@
 //! Everything that can be shown without root, without the eBPF toolchain and without a network beyond loopback.
 
 mod rootless {
+    mod admit;
+    mod attacks;
+    mod bodies;
     mod configs;
     mod control;
     mod edge;
     mod ledger;
+    mod policy_files;
+    mod refusals;
 }

@@ -17,6 +17,8 @@ mod setup;
 mod suite;
 mod tidy;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -66,15 +68,26 @@ enum Task {
     Dist,
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    match run(&Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Not by `main`'s own result: that would add a backtrace, and what went wrong is never in this program.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &Task) -> Result<()> {
+    match *task {
         Task::Setup => setup::command(),
         Task::Build { release } => compile::command(release),
         Task::Test { rootless, system } => suite::command(suite::Parts::from_flags(rootless, system)),
         Task::Ci => suite::command(suite::Parts::All),
         Task::Tidy => tidy::command(),
         Task::Demo { keep } => demo::command(keep),
-        Task::Bench { bench } => bench::command(&bench),
+        Task::Bench { ref bench } => bench::command(bench),
         Task::Dist => dist::command(),
     }
 }

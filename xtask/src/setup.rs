@@ -110,7 +110,7 @@ fn library_source() -> Result<(), Missing> {
         output(program("rustc").args(["--print", "sysroot"])).map(|path| PathBuf::from(path.trim()));
     let active = sysroot.as_deref().ok();
     let has_source = |sysroot: &Path| sysroot.join(LIBRARY).is_dir();
-    if let Some(sysroot) = active.filter(|sysroot| has_source(sysroot)) {
+    if let Some(sysroot) = active.filter(|sysroot| has_source(sysroot) && *sysroot != Path::new("/usr")) {
         say(&format!("eBPF toolchain: {} with rust-src", name_of(sysroot)));
         return Ok(());
     }
@@ -223,6 +223,20 @@ fn install(packages: &[&str]) -> Result<()> {
     };
     output(apt().arg("update")).context("the package lists could not be updated")?;
     output(apt().args(["install", "--no-install-recommends"]).args(packages))?;
+    Ok(())
+}
+
+/// Formatter and linter of the pinned toolchain, which a minimal installation leaves out.
+pub(crate) fn lint_tools() -> Result<()> {
+    for (tool, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if output(cargo().args([tool, "--version"])).is_ok() {
+            continue;
+        }
+        let mut add = program("timeout");
+        output(add.args([COMPONENT_SECONDS, "rustup", "component", "add", component]))
+            .with_context(|| format!("`cargo {tool}` is missing; run `rustup component add {component}`"))?;
+        say(&format!("added {component} to the active rustup toolchain"));
+    }
     Ok(())
 }
 

@@ -80,6 +80,7 @@ pub(crate) fn command(parts: Parts) -> Result<()> {
 impl Run {
     fn rootless(&mut self, program: bool) {
         let cargo = || if program { with_program(cargo()) } else { cargo() };
+        self.own_step("tools", setup::lint_tools);
         self.step("format", cargo().args(["fmt", "--all", "--check"]));
         self.own_step("tidy", tidy::command);
         self.step("lint", cargo().args(["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]));
@@ -92,7 +93,8 @@ impl Run {
             return;
         }
         let mut tests = cargo();
-        tests.args(["test", "--quiet", "--package", "enforcer-tests", "--test", "system", "--no-fail-fast"]);
+        // Without `--package`: a smaller selection could mean other features, and then another build.
+        tests.args(["test", "--quiet", "--test", "system", "--no-fail-fast"]);
         self.step("system tests", tests.env("ENFORCER_BIN", binary("debug", "enforcer")));
         self.step("demo", &mut demo::story(false));
     }

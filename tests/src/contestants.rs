@@ -1,0 +1,159 @@
+//! What the edge benchmark compares: proxies as child processes with the same certificate in front of the same server.
+//!
+//! Every contestant runs with one worker thread. All are ended by their process ids when they are dropped.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::edge::Site;
+
+/// A proxy or server that listens.
+#[derive(Debug)]
+pub struct Contestant {
+    /// What the table calls it.
+    pub name: &'static str,
+    /// Where it listens: without and with token check. The same for ours, which tells by the path.
+    pub open: SocketAddr,
+    /// See `open`.
+    pub checked: SocketAddr,
+    child: Child,
+}
+
+impl Drop for Contestant {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Contestant {
+    /// Microseconds of user and system time so far, from `/proc/PID/stat` (proc(5), fields 14 and 15).
+    pub fn cpu_micros(&self) -> Result<u64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The command's name is in parentheses and may hold anything but the last one.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |field: usize| -> Result<u64> {
+            Ok(fields.get(field - 3).context("a short /proc/PID/stat")?.parse()?)
+        };
+        let per_second =
+            nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("no clock ticks")? as u64;
+        Ok((ticks(14)? + ticks(15)?) * 1_000_000 / per_second)
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse()?)
+    }
+
+    /// nginx as the server behind: one process, keep-alive, a fixed answer.
+    pub fn nginx_origin(dir: &Path) -> Result<Self> {
+        let address = free_port()?;
+        let config = dir.join("nginx.conf");
+        let place = dir.display();
+        fs::write(
+            &config,
+            format!(
+                "daemon off;\nmaster_process off;\nworker_processes 1;\npid {place}/nginx.pid;\n\
+                 error_log {place}/nginx.err;\nevents {{ worker_connections 4096; }}\nhttp {{\n\
+                 access_log off;\nkeepalive_requests 1000000000;\nkeepalive_timeout 600s;\n\
+                 client_body_temp_path {place}/nginx-body;\nproxy_temp_path {place}/nginx-proxy;\n\
+                 fastcgi_temp_path {place}/nginx-fastcgi;\nuwsgi_temp_path {place}/nginx-uwsgi;\n\
+                 scgi_temp_path {place}/nginx-scgi;\n\
+                 server {{ listen {address} backlog=4096; location / {{ default_type application/json; \
+                 return 200 '{{\"ok\":true}}'; }} }}\n}}\n"
+            ),
+        )?;
+        let mut command = Command::new("nginx");
+        command.arg("-c").arg(&config).arg("-e").arg(dir.join("nginx.err"));
+        Self::spawn("nginx", command, address, address)
+    }
+
+    /// HAProxy: TLS in front, one port without and one with an ES256 check.
+    pub fn haproxy(site: &Site, origin: SocketAddr) -> Result<Self> {
+        let dir = site.dir.path();
+        let (open, checked) = (free_port()?, free_port()?);
+        let bundle = dir.join("haproxy.pem");
+        let (chain, key) =
+            (fs::read_to_string(dir.join("api.pem"))?, fs::read_to_string(dir.join("api.key"))?);
+        fs::write(&bundle, chain + &key)?;
+        let public = dir.join("token-key.pem");
+        fs::write(&public, site.key.public_pem()?)?;
+        let (bundle, public) = (bundle.display(), public.display());
+        let config = dir.join("haproxy.cfg");
+        fs::write(
+            &config,
+            format!(
+                "global\n  nbthread 1\n  maxconn 20000\n\
+                 defaults\n  mode http\n  timeout client 60s\n  timeout server 60s\n  timeout connect 2s\n\
+                 \x20 timeout http-keep-alive 60s\n  option http-keep-alive\n  http-reuse always\n\
+                 frontend open\n  bind {open} ssl crt {bundle} alpn h2,http/1.1 ssl-min-ver TLSv1.2\n\
+                 \x20 http-response set-header Strict-Transport-Security max-age=31536000\n\
+                 \x20 default_backend origin\n\
+                 frontend checked\n  bind {checked} ssl crt {bundle} alpn h2,http/1.1 ssl-min-ver TLSv1.2\n\
+                 \x20 http-request set-var(txn.bearer) http_auth_bearer\n\
+                 \x20 http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_verify(\"ES256\",\"{public}\") 1 }}\n\
+                 \x20 http-response set-header Strict-Transport-Security max-age=31536000\n\
+                 \x20 default_backend origin\n\
+                 backend origin\n  server one {origin}\n"
+            ),
+        )?;
+        let mut command = Command::new("haproxy");
+        command.arg("-db").arg("-q").arg("-f").arg(&config);
+        Self::spawn("HAProxy", command, open, checked)
+    }
+
+    /// Ours: the edge alone, in a child of the benchmark's own program, which is told by its arguments.
+    pub fn ours(site: &Site, origin: SocketAddr) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("--serve").arg(site.dir.path()).arg("--upstream").arg(origin.to_string());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start the edge")?;
+        let output = child.stdout.take().context("no output")?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        let address = line.trim().parse().with_context(|| format!("the edge said {line:?}"))?;
+        Ok(Self { name: "enforcer", open: address, checked: address, child })
+    }
+
+    fn spawn(
+        name: &'static str,
+        mut command: Command,
+        open: SocketAddr,
+        checked: SocketAddr,
+    ) -> Result<Self> {
+        let child = command.stdin(Stdio::null()).spawn().with_context(|| {
+            format!(
+                "cannot start {name}: is the package installed (apt-get install {})?",
+                name.to_lowercase()
+            )
+        })?;
+        let mut contestant = Self { name, open, checked, child };
+        for _ in 0..500 {
+            if TcpStream::connect(open).is_ok() {
+                return Ok(contestant);
+            }
+            if let Some(status) = contestant.child.try_wait()? {
+                bail!("{name} ended at once: {status}");
+            }
+            sleep(Duration::from_millis(10));
+        }
+        bail!("{name} does not listen on {open}")
+    }
+}
+
+/// A loopback port that nobody listens on; somebody might take it before the child does, who then says so.
+fn free_port() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}

@@ -1,0 +1,54 @@
+//! Whether documents keep up with the code.
+
+use super::{File, Finding};
+
+const KEYS: &str = "enforcer/src/config/file.rs";
+const REFERENCE: &str = "docs/configuration.md";
+
+/// Every key that the file structures know occurs in the reference. Its values are compared by a test.
+pub(super) fn configuration(files: &[File]) -> Vec<Finding> {
+    let find = |path: &str| files.iter().find(|file| file.path.as_os_str() == path);
+    let (Some(keys), Some(reference)) = (find(KEYS), find(REFERENCE)) else {
+        let text = format!("{KEYS} and {REFERENCE} must both exist");
+        return vec![Finding { file: REFERENCE.into(), line: 0, text }];
+    };
+    let mut findings = Vec::new();
+    for (i, line) in keys.text.lines().enumerate() {
+        let Some((key, kind)) =
+            line.trim().strip_prefix("pub(super) ").and_then(|rest| rest.split_once(": "))
+        else {
+            continue;
+        };
+        let section = kind.contains("Section") && !kind.contains("LimitSection");
+        let shown = if section {
+            reference.text.contains(&format!("{key}]"))
+                || reference.text.contains(&format!("[{key}."))
+                || reference.text.contains(&format!("{key} = [{{"))
+        } else {
+            reference.text.contains(&format!("{key} = "))
+        };
+        if !shown {
+            findings.push(keys.finding(i + 1, format!("the key `{key}` does not occur in {REFERENCE}")));
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_without_documentation_is_found() {
+        let file = |path: &str, text: &str| File { path: path.into(), text: text.to_owned() };
+        let keys = file(
+            KEYS,
+            "struct A {\n    pub(super) kernel: KernelSection,\n    pub(super) mode: Key<Mode>,\n    pub(super) new: Key<bool>,\n}\n",
+        );
+        let reference = file(REFERENCE, "[kernel]\nmode = \"native\"\n");
+        let found = configuration(&[keys, reference]);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].line == 4 && found[0].text.contains("`new`"), "{}", found[0]);
+        assert_eq!(configuration(&[]).len(), 1);
+    }
+}
