@@ -14,7 +14,7 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 use crate::{
     cli::{exit, local::Stopped},
     config::Config,
-    log::Log,
+    log::{self, Log},
     policy::Policy,
 };
 
@@ -71,6 +71,7 @@ pub fn run(config: Config, path: PathBuf) -> Result<(), Stopped> {
 
 /// Reads every file that `config` names, and starts nothing.
 pub fn verify(config: &Config) -> anyhow::Result<()> {
+    log::filter(&config.log)?;
     Policy::load(config).map(drop)
 }
 

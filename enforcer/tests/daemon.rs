@@ -206,10 +206,18 @@ fn a_wrong_file_changes_nothing_and_is_named_until_a_good_one_comes() {
     assert_eq!(site.json("reload")["needs_restart"], serde_json::json!(["http.workers"]));
     assert_eq!(site.json("allow list")[0]["prefix"], "198.18.8.0/24");
 
+    site.write("enforcer.toml", &format!("{good}[log]\nlevel = \"no=such=level\"\n"));
+    let (code, _, err) = site.output("reload");
+    assert!(code == 78 && err.contains("log.level"), "{err}");
+    site.write("enforcer.toml", &format!("{CONFIG}[log]\nlevel = \"warn\"\n"));
+    assert_eq!(site.json("reload")["needs_restart"], serde_json::json!([]));
+    assert_eq!(site.json("allow list")[0]["prefix"], "198.18.9.0/24");
+
+    site.write("enforcer.toml", &good);
     site.write("key.pem", "no key");
     daemon.signal(Signal::SIGHUP);
     eventually("the signal is followed", || site.json("status")["last_reload"]["error"].is_string());
-    assert_eq!(site.json("allow list")[0]["prefix"], "198.18.8.0/24");
+    assert_eq!(site.json("allow list")[0]["prefix"], "198.18.9.0/24");
 }
 
 #[test]

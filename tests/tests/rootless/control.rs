@@ -284,6 +284,8 @@ fn a_ban_that_has_no_effect_says_so() {
     assert!(!daemon.tables.holds("198.18.9.7"));
     let Ok(Answer::Bans(rows)) = daemon.ask(Command::BanList) else { panic!() };
     assert_eq!(rows[0].shadowed_by, Some("198.18.9.0/24".parse().unwrap()));
+    let Ok(Answer::Done(done)) = daemon.ban("2001:db8::7") else { panic!() };
+    assert_eq!(done.remarks, ["an IPv6 client has more addresses than that: consider 2001:db8::/64"]);
     let Err(ClientError::Failed(failure)) = daemon.ban("0.0.0.0/0") else { panic!() };
     assert_eq!(failure.kind, FailureKind::Refused);
 }
