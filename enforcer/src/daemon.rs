@@ -1,1 +1,94 @@
-//! .
+//! The daemon's life: start in an order that leaves nothing half done, serve, reload, drain, detach.
+//!
+//! `enforcer run` calls [`run`]; nothing imports this module but `main`. It owns every part and decides about
+//! no packet and no request.
+
+mod facts;
+mod notify;
+mod reload;
+mod running;
+mod start;
+
+use std::{fmt, io, path::PathBuf, time::Duration};
+
+use crate::{
+    cli::{exit, local::Stopped},
+    config::Config,
+    log::{self, Log},
+    policy::Policy,
+};
+
+/// Threads for control, metrics, bans and reloads; the front door has its own.
+const THREADS: usize = 2;
+
+/// How long the end waits for tasks to be dropped: they are idle, so this is never used up but by a stuck disk.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Why the daemon did not start or did not go on.
+#[derive(Debug)]
+enum Error {
+    /// The configuration, or a file that it names, is wrong.
+    Configuration(anyhow::Error),
+    /// Something needs a permission or a capability.
+    Permission(anyhow::Error),
+    /// Anything else.
+    Failed(anyhow::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Configuration(error) | Self::Permission(error) | Self::Failed(error) => {
+                write!(f, "{error:#}")
+            }
+        }
+    }
+}
+
+impl From<anyhow::Error> for Error {
+    fn from(error: anyhow::Error) -> Self {
+        let denied = |cause: &(dyn std::error::Error + 'static)| {
+            cause
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+                || matches!(cause.downcast_ref(), Some(nix::errno::Errno::EPERM | nix::errno::Errno::EACCES))
+        };
+        if error.chain().any(denied) { Self::Permission(error) } else { Self::Failed(error) }
+    }
+}
+
+/// Runs the daemon with `config`, which was read from `path`, until it is told to stop.
+pub fn run(config: Config, path: PathBuf) -> Result<(), Stopped> {
+    live(config, path).map_err(|error| {
+        let exit = match error {
+            Error::Configuration(_) => exit::CONFIGURATION,
+            Error::Permission(_) => exit::PERMISSION,
+            Error::Failed(_) => exit::FAILED,
+        };
+        Stopped { exit, message: error.to_string() }
+    })
+}
+
+/// Reads every file that `config` names, and starts nothing.
+pub fn verify(config: &Config) -> anyhow::Result<()> {
+    log::filter(&config.log)?;
+    Policy::load(config).map(drop)
+}
+
+fn live(config: Config, path: PathBuf) -> Result<(), Error> {
+    let log = Log::start(&config.log).map_err(Error::Configuration)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name("enforcer")
+        .enable_all()
+        .build()
+        .map_err(|error| Error::Failed(error.into()))?;
+    let ended = runtime.block_on(async {
+        let signals = running::Signals::install()?;
+        let running = start::start(config, path, log).await?;
+        running.serve(signals).await.map_err(Error::from)
+    });
+    // Dropping the tasks removes the control socket; a read of a slow disk may be left behind.
+    runtime.shutdown_timeout(FAREWELL);
+    ended
+}

@@ -21,3 +21,11 @@ pub fn json<T: Serialize>(value: &T) {
 pub fn complain(text: &str) {
     let _ = writeln!(io::stderr().lock(), "enforcer: {text}");
 }
+
+/// Problems of a file, a line each, on standard error.
+pub fn problems<T: std::fmt::Display>(problems: &[T]) {
+    let mut err = io::stderr().lock();
+    for problem in problems {
+        let _ = writeln!(err, "{problem}");
+    }
+}

@@ -41,13 +41,16 @@ impl fmt::Display for ClientError {
 /// Sends `command` to the daemon at `socket`.
 pub fn ask(socket: &Path, command: Command) -> Result<Answer, ClientError> {
     let place = socket.display();
-    let stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => ClientError::Permission(format!(
-            "no permission for {place}: use sudo, or become a member of the daemon's control.group"
-        )),
-        _ => ClientError::Unreachable(format!(
-            "no daemon answers on {place} ({error}): is it running? Another socket is named with --socket or ENFORCER_SOCKET"
-        )),
+    let stream = UnixStream::connect(socket).map_err(|error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            ClientError::Permission(format!(
+                "no permission for {place}: use sudo, or become a member of the daemon's control.group"
+            ))
+        } else {
+            ClientError::Unreachable(format!(
+                "no daemon answers on {place} ({error}): is it running? Another socket is named with --socket or ENFORCER_SOCKET"
+            ))
+        }
     })?;
     let response = talk(stream, command).map_err(|error| {
         ClientError::Unreachable(format!("the daemon on {place} did not answer: {error}"))

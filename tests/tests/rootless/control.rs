@@ -1,1 +1,411 @@
+//! The control socket and the ban task behind it, over a kernel that is a table in memory.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+use std::{
+    collections::HashMap,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::IpAddr,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+use arc_swap::ArcSwap;
+use enforcer::{
+    bans::{
+        Reporter,
+        ledger::{Input, Ledger, Settings},
+        projection::Place,
+        task,
+    },
+    clock::{self, KernelTime},
+    config::Bans,
+    control::{
+        answer::{Context, Facts},
+        client::{self, ClientError},
+        server,
+        socket::Socket,
+        wire::{Answer, Body, Command, Failure, FailureKind, MAX_REQUEST, Reloaded, Response},
+    },
+    denial::Denial,
+    kernel::{Attachment, Counters, Explanation, Reason, SourceLists, View},
+    metrics::{self, Metrics},
+    prefix::Prefix,
+};
+use enforcer_common::{
+    ban::{Ban, Listing},
+    maps::Counter,
+    reason::DropReason,
+    source::SourceKey,
+};
+use tokio::sync::mpsc;
+
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Tables that refuse to be written while `broken`.
+#[derive(Clone, Default)]
+struct Tables {
+    held: Arc<Mutex<HashMap<Place, Listing>>>,
+    broken: Arc<AtomicBool>,
+}
+
+impl Tables {
+    fn write(&self, place: Place, listing: Option<Listing>) -> Result<()> {
+        if self.broken.load(Ordering::SeqCst) {
+            bail!("no space left in the map");
+        }
+        let mut held = self.held.lock().unwrap();
+        match listing {
+            Some(listing) => drop(held.insert(place, listing)),
+            None => drop(held.remove(&place)),
+        }
+        Ok(())
+    }
+
+    fn holds(&self, text: &str) -> bool {
+        let address: IpAddr = text.parse().unwrap();
+        self.held.lock().unwrap().contains_key(&Place::Source(SourceKey::of(address, u64::MAX)))
+    }
+}
+
+impl SourceLists for Tables {
+    fn ban(&mut self, source: SourceKey, ban: Ban) -> Result<()> {
+        self.write(Place::Source(source), Some(Listing::banned(ban.until)))
+    }
+    fn unban(&mut self, source: SourceKey) -> Result<()> {
+        self.write(Place::Source(source), None)
+    }
+    fn list(&mut self, prefix: Prefix, listing: Listing) -> Result<()> {
+        self.write(Place::Prefix(prefix), Some(listing))
+    }
+    fn unlist(&mut self, prefix: Prefix) -> Result<()> {
+        self.write(Place::Prefix(prefix), None)
+    }
+}
+
+/// A data plane of which one interface is attached.
+struct OneInterface(Tables);
+
+impl View for OneInterface {
+    fn attachments(&self) -> Vec<Attachment> {
+        vec![Attachment { interface: "veth0".into(), index: 7, mode: "native".into() }]
+    }
+    fn counters(&self) -> Result<Counters> {
+        Ok(vec![(Reason::Drop(DropReason::Banned), Counter { packets: 3, bytes: 180 })])
+    }
+    fn explain(&self, address: IpAddr, _port: u16, _now: KernelTime) -> Result<Explanation> {
+        let (verdict, reason) =
+            if self.0.holds(&address.to_string()) { ("drop", "banned") } else { ("pass", "clean") };
+        Ok(Explanation {
+            verdict: verdict.into(),
+            reason: reason.into(),
+            description: String::new(),
+            source: address.to_string(),
+            limits: Vec::new(),
+        })
+    }
+}
+
+/// A ban task and a control socket that serves it.
+struct Daemon {
+    runtime: tokio::runtime::Runtime,
+    tables: Tables,
+    reporter: Reporter,
+    metrics: Metrics,
+    bans: task::Handle,
+    socket: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start() -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("run/control.sock");
+        let (tables, metrics) = (Tables::default(), Metrics::new().unwrap());
+        let (reporter, offences) = Reporter::new(64, metrics.offences_lost.clone());
+        let bans = Bans {
+            threshold: 20,
+            window: Duration::from_secs(60),
+            duration: Duration::from_secs(600),
+            max_duration: Duration::from_secs(3600),
+            max_entries: 1000,
+            dry_run: false,
+        };
+        let _entered = runtime.enter();
+        let ledger = Ledger::new(bans.clone());
+        let (handle, _) = task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone());
+        let settings = Settings { bans, allow: vec!["198.18.9.0/24".parse().unwrap()], ipv6_prefix: 64 };
+        runtime.block_on(handle.change(Input::Reconfigure(settings))).unwrap();
+        let facts = Facts {
+            kernel_mode: "native",
+            listeners: vec!["[::]:443".into()],
+            metrics: None,
+            port: 443,
+            tokens: Vec::new(),
+            draining: false,
+            last_reload: None,
+        };
+        let (reloads, mut requests) = mpsc::channel::<enforcer::control::answer::ReloadRequest>(1);
+        runtime.spawn(async move {
+            while let Some(request) = requests.recv().await {
+                let _ = request.send(Ok(Reloaded { needs_restart: vec!["kernel.mode".into()] }));
+            }
+        });
+        let context = Context {
+            bans: handle.clone(),
+            view: Arc::new(OneInterface(tables.clone())),
+            metrics: metrics.clone(),
+            facts: Arc::new(ArcSwap::from_pointee(facts)),
+            started: clock::instant_now(),
+            reloads,
+        };
+        let bound = Socket::bind(&socket, None).unwrap();
+        runtime.spawn(server::serve(bound, Arc::new(context)));
+        drop(_entered);
+        Self { runtime, tables, reporter, metrics, bans: handle, socket, folder }
+    }
+
+    fn ask(&self, command: Command) -> Result<Answer, ClientError> {
+        client::ask(&self.socket, command)
+    }
+
+    fn ban(&self, prefix: &str) -> Result<Answer, ClientError> {
+        self.ask(Command::BanAdd {
+            prefix: prefix.parse().unwrap(),
+            seconds: Some(600),
+            forever: false,
+            reason: "scraper".into(),
+            force: false,
+            own_address: None,
+        })
+    }
+}
+
+/// What comes back for `bytes`, line by line, until the daemon closes or one answer is there.
+fn exchange(socket: &Path, bytes: &[u8]) -> Response {
+    let mut stream = connect(socket);
+    // The daemon may stop reading in the middle of a line that is too long.
+    let _ = stream.write_all(bytes);
+    read(&mut stream)
+}
+
+fn connect(socket: &Path) -> UnixStream {
+    let stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn read(stream: &mut UnixStream) -> Response {
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+fn error(response: Response) -> Failure {
+    match response.body {
+        Body::Error(failure) => failure,
+        Body::Answer(answer) => panic!("{answer:?}"),
+    }
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = clock::instant_now() + PATIENCE;
+    while !holds() {
+        assert!(clock::instant_now() < end, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn offences_become_a_ban_in_the_tables_and_in_every_answer() {
+    let daemon = Daemon::start();
+    let source: IpAddr = "198.18.0.2".parse().unwrap();
+    for _ in 0..4 {
+        daemon.reporter.report(source, Denial::TokenMissing);
+    }
+    eventually("the ban reaches the tables", || daemon.tables.holds("198.18.0.2"));
+    let Ok(Answer::Bans(rows)) = daemon.ask(Command::BanList) else { panic!() };
+    assert_eq!(
+        (rows.len(), rows[0].origin.as_str(), rows[0].cause.as_str()),
+        (1, "offence", "token_missing")
+    );
+    let Ok(Answer::Why(why)) = daemon.ask(Command::Why { address: source, port: None }) else { panic!() };
+    assert!(why.sentence.starts_with("198.18.0.2 is banned for "), "{}", why.sentence);
+    assert!(why.sentence.ends_with("its packets are dropped (banned)"), "{}", why.sentence);
+    assert_eq!((why.port, why.counter.unwrap().packets, why.score.unwrap().bans), (443, 3, 1));
+    let Ok(Answer::Status(status)) = daemon.ask(Command::Status) else { panic!() };
+    assert_eq!((status.bans[0].name.as_str(), status.bans[0].count), ("offence", 1));
+    assert_eq!((status.list_entries, status.pending_writes, status.drops[0].packets), (2, 0, 3));
+    assert!(status.resident_bytes > 0 && status.pid == std::process::id());
+    let text = metrics::http::text(&daemon.metrics.registry).unwrap();
+    assert!(text.contains(r#"enforcer_bans_total{cause="token_missing"} 1"#), "{text}");
+    assert!(text.contains(r#"enforcer_bans_active{origin="offence"} 1"#), "{text}");
+    let Ok(Answer::Done(done)) = daemon.ask(Command::BanDel { prefix: Prefix::host(source) }) else {
+        panic!()
+    };
+    assert_eq!(done.message, "the ban of 198.18.0.2 is lifted");
+    assert!(!daemon.tables.holds("198.18.0.2"));
+}
+
+#[test]
+fn what_the_kernel_refuses_is_said_and_tried_again_until_it_holds() {
+    let daemon = Daemon::start();
+    daemon.tables.broken.store(true, Ordering::SeqCst);
+    let Ok(Answer::Done(done)) = daemon.ban("198.18.0.2") else { panic!() };
+    assert!(done.remarks.iter().any(|remark| remark.contains("no space left in the map")), "{done:?}");
+    let Ok(Answer::Done(_)) = daemon.ban("198.18.0.3") else { panic!() };
+    let Ok(Answer::Status(status)) = daemon.ask(Command::Status) else { panic!() };
+    assert_eq!(status.pending_writes, 2);
+    let Ok(Answer::Done(_)) = daemon.ask(Command::BanDel { prefix: "198.18.0.3".parse().unwrap() }) else {
+        panic!()
+    };
+    assert!(daemon.metrics.kernel_write_errors.get() >= 3);
+    daemon.tables.broken.store(false, Ordering::SeqCst);
+    eventually("the tables converge", || {
+        daemon.tables.holds("198.18.0.2") && daemon.metrics.kernel_writes_pending.get() == 0
+    });
+    assert!(!daemon.tables.holds("198.18.0.3"), "lifted meanwhile");
+}
+
+#[test]
+fn a_ban_that_has_no_effect_says_so() {
+    let daemon = Daemon::start();
+    let Ok(Answer::Done(done)) = daemon.ban("198.18.9.7") else { panic!() };
+    assert_eq!(done.remarks, ["it has no effect while 198.18.9.0/24 is allowed"]);
+    assert!(!daemon.tables.holds("198.18.9.7"));
+    let Ok(Answer::Bans(rows)) = daemon.ask(Command::BanList) else { panic!() };
+    assert_eq!(rows[0].shadowed_by, Some("198.18.9.0/24".parse().unwrap()));
+    let Ok(Answer::Done(done)) = daemon.ban("2001:db8::7") else { panic!() };
+    assert_eq!(done.remarks, ["an IPv6 client has more addresses than that: consider 2001:db8::/64"]);
+    let Err(ClientError::Failed(failure)) = daemon.ban("0.0.0.0/0") else { panic!() };
+    assert_eq!(failure.kind, FailureKind::Refused);
+}
+
+#[test]
+fn the_socket_is_for_owner_and_group_and_goes_with_the_daemon() {
+    let daemon = Daemon::start();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&daemon.socket), 0o660);
+    assert_eq!(mode(daemon.socket.parent().unwrap()), 0o755);
+    let folder = std::fs::read_dir(daemon.socket.parent().unwrap()).unwrap();
+    assert_eq!(folder.count(), 1, "nothing but the socket");
+    let second = daemon.runtime.block_on(async { Socket::bind(&daemon.socket, None) }).unwrap_err();
+    assert!(second.to_string().contains("another daemon answers on"), "{second}");
+    let Daemon { runtime, socket, folder, .. } = daemon;
+    drop(runtime);
+    assert!(!socket.exists());
+    drop(folder);
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_another_file_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let path = folder.path().join("control.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "std leaves the file behind");
+    runtime.block_on(async { Socket::bind(&path, None) }).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    let error = runtime.block_on(async { Socket::bind(&path, None) }).unwrap_err();
+    assert!(error.to_string().contains("is no socket"), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    let error = runtime.block_on(async { Socket::bind(&path, Some("no-such-group")) }).unwrap_err();
+    assert!(error.to_string().contains("groupadd --system no-such-group"), "{error}");
+}
+
+#[test]
+fn garbage_gets_an_error_and_the_connection_goes_on() {
+    let daemon = Daemon::start();
+    let mut stream = connect(&daemon.socket);
+    for (line, says) in [
+        ("garbage", "not a request"),
+        ("", "not a request"),
+        ("[]", "not a request"),
+        ("\u{0}", "not a request"),
+        (r#"{"command":"status"}"#, "missing field `version`"),
+        (r#"{"version":1}"#, "missing field `command`"),
+        (r#"{"version":1,"command":"stop"}"#, "unknown variant `stop`"),
+        (r#"{"version":1,"command":{"ban_del":{"prefix":"198.18.0.1/24"}}}"#, "did you mean 198.18.0.0/24"),
+        (r#"{"version":1,"command":{"ban_del":{"prefix":"198.18.0.1","sudo":1}}}"#, "unknown field `sudo`"),
+        (
+            r#"{"version":1,"command":{"ban_add":{"prefix":"198.18.0.1","seconds":1,"forever":true}}}"#,
+            "either",
+        ),
+    ] {
+        stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+        let failure = error(read(&mut stream));
+        assert_eq!(failure.kind, FailureKind::Malformed, "{line}");
+        assert!(failure.message.contains(says), "{line}: {}", failure.message);
+    }
+    stream.write_all(b"{\"version\":2,\"command\":\"from the future\"}\n").unwrap();
+    assert_eq!(error(read(&mut stream)).kind, FailureKind::Version);
+    stream.write_all(b"{\"version\":1,\"command\":\"ban_list\"}\n").unwrap();
+    assert!(matches!(read(&mut stream).body, Body::Answer(Answer::Bans(rows)) if rows.is_empty()));
+}
+
+#[test]
+fn a_request_without_end_is_cut_off() {
+    let daemon = Daemon::start();
+    let failure = error(exchange(&daemon.socket, &vec![b' '; MAX_REQUEST + 1]));
+    assert_eq!(failure.message, format!("the request is longer than {MAX_REQUEST} bytes"));
+    let mut stream = connect(&daemon.socket);
+    stream.write_all(b"{\"version\":1,").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("not a request"), "half a request is none: {rest}");
+}
+
+#[test]
+fn clients_do_not_wait_for_each_other_and_too_many_are_told() {
+    let daemon = Daemon::start();
+    // Each of these has been answered once, so it holds its place and says nothing more.
+    let silent: Vec<UnixStream> = (0..16)
+        .map(|_| {
+            let mut stream = connect(&daemon.socket);
+            stream.write_all(b"{\"version\":1,\"command\":\"ban_list\"}\n").unwrap();
+            assert!(matches!(read(&mut stream).body, Body::Answer(_)));
+            stream
+        })
+        .collect();
+    let Err(ClientError::Failed(failure)) = daemon.ask(Command::Status) else {
+        panic!("a seventeenth was served")
+    };
+    assert_eq!(failure.kind, FailureKind::Busy);
+    drop(silent);
+    eventually("places are free again", || daemon.ask(Command::Status).is_ok());
+}
+
+#[test]
+fn reload_says_what_needs_a_restart_and_metrics_are_told() {
+    let daemon = Daemon::start();
+    let Ok(Answer::Reloaded(reloaded)) = daemon.ask(Command::Reload) else { panic!() };
+    assert_eq!(reloaded.needs_restart, ["kernel.mode"]);
+    let Ok(Answer::Metrics(text)) = daemon.ask(Command::Metrics) else { panic!() };
+    assert!(text.contains("enforcer_kernel_write_errors_total 0"), "{text}");
+    let pending = daemon.runtime.block_on(daemon.bans.look(|_, moment| moment.pending)).unwrap();
+    assert_eq!(pending, 0);
+}
+
+#[test]
+fn nobody_there_is_another_exit_than_no() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = client::ask(&folder.path().join("control.sock"), Command::Status).unwrap_err();
+    assert!(error.to_string().contains("no daemon answers on"), "{error}");
+    assert_eq!(enforcer::cli::exit::Exit::from(&error), enforcer::cli::exit::UNREACHABLE);
+    for (kind, code) in
+        [(FailureKind::Refused, 1), (FailureKind::Permission, 77), (FailureKind::Configuration, 78)]
+    {
+        let error = ClientError::Failed(Failure::new(kind, ""));
+        assert_eq!(enforcer::cli::exit::Exit::from(&error).0, code);
+    }
+}

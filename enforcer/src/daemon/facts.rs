@@ -1,0 +1,43 @@
+//! What `status` tells of the daemon's own make-up.
+
+use std::net::SocketAddr;
+
+use crate::{
+    config::{Config, Mode},
+    control::{answer::Facts, wire::TokenRow},
+    policy::issuer::Issuer,
+};
+
+/// The port that `why` asks about when there is no listener.
+const HTTPS: u16 = 443;
+
+/// The facts of a daemon that listens on `addresses`, and on `metrics` for Prometheus.
+pub(super) fn facts(config: &Config, addresses: &[SocketAddr], metrics: Option<SocketAddr>) -> Facts {
+    Facts {
+        kernel_mode: mode(config.kernel.mode),
+        listeners: addresses.iter().map(SocketAddr::to_string).collect(),
+        metrics: metrics.map(|address| address.to_string()),
+        port: addresses.first().map_or(HTTPS, SocketAddr::port),
+        tokens: tokens(config),
+        draining: false,
+        last_reload: None,
+    }
+}
+
+/// Issuers with their number of keys, from the files that the policy has just read.
+pub(super) fn tokens(config: &Config) -> Vec<TokenRow> {
+    let row = |(name, token): (&String, _)| {
+        let issuer = Issuer::load(name, token).ok()?;
+        Some(TokenRow { name: name.clone(), issuer: issuer.issuer, keys: issuer.keys.len() })
+    };
+    config.tokens.iter().filter_map(row).collect()
+}
+
+const fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Native => "native",
+        Mode::NativeOrGeneric => "native-or-generic",
+        Mode::Generic => "generic",
+        Mode::Off => "off",
+    }
+}

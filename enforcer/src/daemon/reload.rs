@@ -1,0 +1,96 @@
+//! Reloading: reads the file and everything it names, and takes over all of it or nothing.
+//!
+//! What is fixed for a process's life stays as it was and is named; a wrong file changes nothing, and log, metrics and
+//! `status` say so until a good one comes.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tracing::{error, info, warn};
+
+use super::{facts, notify, running::Running};
+use crate::{
+    bans::ledger::{Input, Settings},
+    clock,
+    config::{self, Config},
+    control::{answer::Facts, wire::Reloaded},
+    log,
+    policy::Policy,
+};
+
+impl Running {
+    /// Reloads on behalf of `by`; the error is for people.
+    pub(super) async fn reload(&mut self, by: &str) -> Result<Reloaded, String> {
+        notify::reloading();
+        let result = self.take_over().await.map_err(|error| format!("{error:#}"));
+        let label = if result.is_ok() { "applied" } else { "refused" };
+        self.metrics.reloads.with_label_values(&[label]).inc();
+        match &result {
+            Ok(done) if done.needs_restart.is_empty() => info!(by, "reloaded"),
+            Ok(done) => warn!(by, needs_restart = done.needs_restart.join(" "), "reloaded, in part"),
+            Err(error) => error!(by, error, "reload refused, everything stays as it was"),
+        }
+        let tokens = facts::tokens(&self.config);
+        let at = clock::instant_now();
+        self.facts.rcu(|facts| Facts {
+            tokens: tokens.clone(),
+            last_reload: Some((at, result.clone())),
+            ..(**facts).clone()
+        });
+        match &result {
+            Ok(_) => notify::ready(&self.status),
+            Err(_) => notify::ready(&format!("{}; the last reload was refused, see the log", self.status)),
+        }
+        result
+    }
+
+    async fn take_over(&mut self) -> Result<Reloaded> {
+        let (path, old, policy) = (self.path.clone(), self.config.clone(), self.policy.load_full());
+        // Files may lie on slow disks: not on the threads that serve.
+        let reading = tokio::task::spawn_blocking(move || -> Result<(Config, Policy, Vec<String>)> {
+            let new = config::load(&path)?;
+            let needs_restart = config::diff(&old, &new).restart;
+            let settled = keep_fixed(&old, new);
+            let policy = policy.reload(&settled)?;
+            Ok((settled, policy, needs_restart))
+        });
+        let (config, policy, mut needs_restart) = reading.await.context("reading the configuration")??;
+        let filter = log::filter(&config.log)?;
+        // The only step that can still fail comes before the first that has an effect.
+        for key in self.kernel.apply(&config.kernel).context("applying the kernel settings")? {
+            if !needs_restart.iter().any(|known| known == key) {
+                needs_restart.push(key.to_owned());
+            }
+        }
+        self.policy.store(Arc::new(policy));
+        let listed = self.bans.change(Input::Reconfigure(Settings::of(&config))).await?;
+        if let Some(error) = listed.kernel_error {
+            warn!(error, "the kernel refused a part of kernel.allow; trying again");
+        }
+        self.log.apply(filter)?;
+        self.config = config;
+        Ok(Reloaded { needs_restart })
+    }
+}
+
+/// `new`, but for what is fixed while the process lives: that stays as in `old`.
+fn keep_fixed(old: &Config, mut new: Config) -> Config {
+    new.kernel.mode = old.kernel.mode;
+    new.kernel.interfaces.clone_from(&old.kernel.interfaces);
+    new.kernel.ipv6_prefix = old.kernel.ipv6_prefix;
+    new.kernel.limits.max_sources = old.kernel.limits.max_sources;
+    new.kernel.log = old.kernel.log;
+    new.http.max_connections = old.http.max_connections;
+    new.http.max_sources = old.http.max_sources;
+    new.http.workers = old.http.workers;
+    new.bans.max_entries = old.bans.max_entries;
+    new.metrics = old.metrics.clone();
+    new.control = old.control.clone();
+    new.log.format = old.log.format;
+    let renewed = |listener: &config::Listener| {
+        let found = new.listeners.iter().find(|one| one.address == listener.address);
+        found.unwrap_or(listener).clone()
+    };
+    new.listeners = old.listeners.iter().map(renewed).collect();
+    new
+}

@@ -1,0 +1,138 @@
+//! Serving: waits for signals and reload requests, and ends in order.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use arc_swap::ArcSwap;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{Interval, MissedTickBehavior},
+};
+use tracing::{error, info, warn};
+
+use super::{notify, start::Tied};
+use crate::{
+    bans::task::Handle,
+    config::Config,
+    control::answer::{Facts, ReloadRequest},
+    ingress::Ingress,
+    kernel::Kernel,
+    log::Log,
+    metrics::{Metrics, http::Readiness},
+    policy::SharedPolicy,
+};
+
+/// How often it is looked whether the ban task still runs, and how long it may take to answer the watchdog.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Every part of a daemon that is up.
+pub(super) struct Running {
+    pub(super) config: Config,
+    pub(super) path: PathBuf,
+    pub(super) log: Log,
+    pub(super) metrics: Metrics,
+    pub(super) policy: SharedPolicy,
+    pub(super) kernel: Kernel,
+    pub(super) ingress: Ingress,
+    pub(super) bans: Handle,
+    pub(super) ban_task: Tied,
+    pub(super) services: Vec<Tied>,
+    pub(super) optional: Vec<Tied>,
+    pub(super) facts: Arc<ArcSwap<Facts>>,
+    pub(super) readiness: Readiness,
+    pub(super) reload_requests: mpsc::Receiver<ReloadRequest>,
+    pub(super) status: String,
+}
+
+/// The signals that mean something.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From here on they no longer end the process.
+    pub(super) fn install() -> Result<Self> {
+        let install = |kind| signal(kind).context("installing a signal handler");
+        Ok(Self {
+            terminate: install(SignalKind::terminate())?,
+            interrupt: install(SignalKind::interrupt())?,
+            hangup: install(SignalKind::hangup())?,
+        })
+    }
+
+    async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+impl Running {
+    /// Serves until a signal says to stop, then drains and detaches.
+    pub(super) async fn serve(mut self, mut signals: Signals) -> Result<()> {
+        let mut heartbeat = interval(notify::watchdog_interval().map_or(HEARTBEAT, |due| due.min(HEARTBEAT)));
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => return self.stop("SIGTERM", signals).await,
+                _ = signals.interrupt.recv() => return self.stop("SIGINT", signals).await,
+                _ = signals.hangup.recv() => drop(self.reload("SIGHUP").await),
+                Some(request) = self.reload_requests.recv() => {
+                    let result = self.reload("control socket").await;
+                    // Whoever asked may have gone away; the reload stands.
+                    let _ = request.send(result);
+                }
+                _ = heartbeat.tick() => self.heartbeat().await?,
+            }
+        }
+    }
+
+    /// The daemon without its ban task would look well and ban nobody, so it rather ends.
+    async fn heartbeat(&self) -> Result<()> {
+        if self.ban_task.is_over() {
+            bail!("the ban task has ended; this is a bug");
+        }
+        if self.services.iter().any(Tied::is_over) {
+            bail!("the control socket or the metrics listener has ended; this is a bug");
+        }
+        match tokio::time::timeout(HEARTBEAT, self.bans.look(|_, _| ())).await {
+            Ok(answered) => {
+                answered?;
+                notify::watchdog();
+            }
+            Err(_) => {
+                error!("the ban task does not answer; the service manager is not told that all is well")
+            }
+        }
+        Ok(())
+    }
+
+    async fn stop(self, signal: &str, mut signals: Signals) -> Result<()> {
+        let patience = self.config.http.drain_timeout;
+        warn!(signal, seconds = patience.as_secs(), "draining");
+        self.readiness.set(false);
+        notify::stopping(patience);
+        self.facts.rcu(|facts| Facts { draining: true, ..(**facts).clone() });
+        tokio::select! {
+            report = self.ingress.drain(patience) => {
+                info!(finished = report.finished, aborted = report.aborted, "drained");
+            }
+            again = signals.stop() => warn!(signal = again, "not waiting any longer"),
+        }
+        // The ban task writes to the kernel's lists; it goes before they do.
+        drop((self.services, self.optional));
+        drop(self.ban_task);
+        drop(self.kernel);
+        info!("stopped");
+        Ok(())
+    }
+}
+
+fn interval(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}

@@ -1,0 +1,151 @@
+//! Starting: first whatever can fail without a trace, the attachment last, and readiness after that.
+//!
+//! Every part undoes itself when it is dropped, so an error on the way leaves nothing behind: no socket, no listener,
+//! no attached program.
+
+use std::{path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use tokio::{sync::mpsc, task::AbortHandle};
+use tracing::info;
+
+use super::{Error, facts, notify, running::Running};
+use crate::{
+    bans::{
+        Reporter,
+        ledger::{Input, Ledger, Settings},
+        task,
+    },
+    clock,
+    config::Config,
+    control::{answer::Context, server, socket::Socket},
+    ingress::Ingress,
+    kernel::Kernel,
+    log::Log,
+    metrics::{
+        self, Metrics,
+        http::{Readiness, Server},
+    },
+    policy::Policy,
+};
+
+/// Offences that may wait for the ban task: a burst of some milliseconds at the highest request rate.
+const OFFENCES: usize = 4_096;
+
+/// A task that ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Tied(AbortHandle);
+
+impl Tied {
+    pub(super) fn spawn<F>(future: F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self(tokio::spawn(future).abort_handle())
+    }
+
+    /// Whether it has ended by itself.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+impl Drop for Tied {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Running, Error> {
+    let started = clock::instant_now();
+    let metrics = Metrics::new()?;
+    metrics::process::register(&metrics.registry)?;
+    let policy = Policy::load(&config).map_err(Error::Configuration)?.share();
+    let readiness = Readiness::default();
+    let scrapes = match config.metrics.address {
+        Some(address) => Some(Server::bind(address, metrics.registry.clone(), readiness.clone()).await?),
+        None => None,
+    };
+    let scrape_address = scrapes.as_ref().map(Server::address).transpose()?;
+    let socket = Socket::bind(&config.control.socket, config.control.group.as_deref())?;
+    let (reporter, offences) = Reporter::new(OFFENCES, metrics.offences_lost.clone());
+    let ingress = Ingress::start(&config, Arc::clone(&policy), reporter, metrics.clone())?;
+    let mut kernel = Kernel::start(&config.kernel, config.bans.max_entries)?;
+
+    let view = kernel.view()?;
+    metrics::kernel::register(&metrics.registry, Arc::clone(&view))?;
+    let ledger = Ledger::new(config.bans.clone());
+    let (bans, task) = task::spawn(ledger, kernel.lists()?, offences, metrics.clone());
+    let ban_task = Tied::of(task.abort_handle());
+    let configured = bans.change(Input::Reconfigure(Settings::of(&config))).await?;
+    if let Some(error) = configured.kernel_error {
+        return Err(Error::Failed(anyhow::anyhow!("cannot list kernel.allow: {error}")));
+    }
+
+    let addresses = ingress.addresses();
+    let facts = Arc::new(ArcSwap::from_pointee(facts::facts(&config, &addresses, scrape_address)));
+    // One reload at a time; a second request waits in its connection.
+    let (reloads, reload_requests) = mpsc::channel(1);
+    let context = Context {
+        bans: bans.clone(),
+        view: Arc::clone(&view),
+        metrics: metrics.clone(),
+        facts: Arc::clone(&facts),
+        started,
+        reloads,
+    };
+    let mut optional = Vec::new();
+    let mut services = vec![Tied::spawn(server::serve(socket, Arc::new(context)))];
+    if let Some(diagnostics) = kernel.take_diagnostics() {
+        // They are a convenience: without them the daemon goes on.
+        optional.push(Tied::spawn(async move {
+            if let Err(error) = diagnostics.run().await {
+                tracing::warn!(error = format!("{error:#}"), "the program's diagnostics have ended");
+            }
+        }));
+    }
+    services.extend(scrapes.map(|server| Tied::spawn(server.serve())));
+
+    readiness.set(true);
+    for attachment in view.attachments() {
+        info!(interface = %attachment.interface, mode = %attachment.mode, "attached");
+    }
+    if view.attachments().is_empty() {
+        tracing::warn!("kernel.mode is \"off\": no packet is judged, and bans are listed but not enforced");
+    }
+    let listeners: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let metrics_address = scrape_address.map(|address| address.to_string());
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listeners = listeners.join(" "),
+        metrics = metrics_address.as_deref().unwrap_or("off"),
+        control = %config.control.socket.display(),
+        "ready"
+    );
+    let status = format!("serving on {}", listeners.join(" "));
+    notify::ready(&status);
+    Ok(Running {
+        config,
+        path,
+        log,
+        metrics,
+        policy,
+        kernel,
+        ingress,
+        bans,
+        ban_task,
+        services,
+        optional,
+        facts,
+        readiness,
+        reload_requests,
+        status,
+    })
+}
+
+impl Tied {
+    /// Ties a task that runs already.
+    pub(super) const fn of(task: AbortHandle) -> Self {
+        Self(task)
+    }
+}
