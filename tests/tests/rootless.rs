@@ -6,4 +6,5 @@ mod rootless {
     mod bodies;
     mod edge;
     mod policy_files;
+    mod token_forms;
 }
