@@ -10,4 +10,5 @@ mod rootless {
     mod ledger;
     mod policy_files;
     mod refusals;
+    mod token_forms;
 }
