@@ -1,1 +1,5 @@
+//! The harness that tests, the demo and the benchmarks share.
 
+pub mod cases;
+pub mod packets;
+pub mod tables;
