@@ -1,5 +1,6 @@
 //! The harness that tests, the demo and the benchmarks share.
 
+pub mod bare;
 pub mod cases;
 pub mod packets;
 pub mod tables;
