@@ -1,4 +1,5 @@
 //! Everything that can be shown without root, without the eBPF toolchain and without a network beyond loopback.
+//! Tests that need no root, no network and no eBPF toolchain.
 
 mod rootless {
     mod admit;
@@ -8,6 +9,7 @@ mod rootless {
     mod control;
     mod edge;
     mod ledger;
+    mod packets;
     mod policy_files;
     mod refusals;
     mod token_forms;
