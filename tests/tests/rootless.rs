@@ -1,5 +1,4 @@
 //! Everything that can be shown without root, without the eBPF toolchain and without a network beyond loopback.
-//! Tests that need no root, no network and no eBPF toolchain.
 
 mod rootless {
     mod admit;
