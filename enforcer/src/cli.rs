@@ -17,9 +17,10 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::Parser as _;
 
 use args::{Args, Verb};
+use local::Program;
 
-/// Runs the command line `args`, the program's name first.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Runs the command line `args`, the program's name first, over `program`.
+pub fn main(args: impl IntoIterator<Item = OsString>, program: &Program) -> ExitCode {
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
@@ -29,8 +30,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let code = match args.verb {
-        Verb::Run { config } => local::run(&config),
-        Verb::Check { config } => local::check(&config, args.json),
+        Verb::Run { config } => local::run(program, &config),
+        Verb::Check { config } => local::check(program, &config, args.json),
         Verb::Remote(verb) => remote::ask(&args.socket, verb, args.json),
     };
     code.into()

@@ -1,6 +1,6 @@
 //! The daemon's life: start in an order that leaves nothing half done, serve, reload, drain, detach.
 //!
-//! `enforcer run` calls [`run`]; nothing imports this module but the command line. It owns every part and decides about
+//! `enforcer run` calls [`run`]; nothing imports this module but `main`. It owns every part and decides about
 //! no packet and no request.
 
 mod facts;
@@ -11,7 +11,12 @@ mod start;
 
 use std::{fmt, io, path::PathBuf, time::Duration};
 
-use crate::{config::Config, log::Log};
+use crate::{
+    cli::{exit, local::Stopped},
+    config::Config,
+    log::{self, Log},
+    policy::Policy,
+};
 
 /// Threads for control, metrics, bans and reloads; the front door has its own.
 const THREADS: usize = 2;
@@ -21,7 +26,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why the daemon did not start or did not go on.
 #[derive(Debug)]
-pub enum Error {
+enum Error {
     /// The configuration, or a file that it names, is wrong.
     Configuration(anyhow::Error),
     /// Something needs a permission or a capability.
@@ -53,7 +58,24 @@ impl From<anyhow::Error> for Error {
 }
 
 /// Runs the daemon with `config`, which was read from `path`, until it is told to stop.
-pub fn run(config: Config, path: PathBuf) -> Result<(), Error> {
+pub fn run(config: Config, path: PathBuf) -> Result<(), Stopped> {
+    live(config, path).map_err(|error| {
+        let exit = match error {
+            Error::Configuration(_) => exit::CONFIGURATION,
+            Error::Permission(_) => exit::PERMISSION,
+            Error::Failed(_) => exit::FAILED,
+        };
+        Stopped { exit, message: error.to_string() }
+    })
+}
+
+/// Reads every file that `config` names, and starts nothing.
+pub fn verify(config: &Config) -> anyhow::Result<()> {
+    log::filter(&config.log)?;
+    Policy::load(config).map(drop)
+}
+
+fn live(config: Config, path: PathBuf) -> Result<(), Error> {
     let log = Log::start(&config.log).map_err(Error::Configuration)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)

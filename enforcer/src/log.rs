@@ -34,12 +34,13 @@ impl Log {
     }
 
     /// Takes over a new filter; the format stays as it was.
-    pub fn apply(&self, config: &config::Log) -> Result<()> {
-        self.0.reload(filter(config)?).context("changing the log's filter")
+    pub fn apply(&self, filter: EnvFilter) -> Result<()> {
+        self.0.reload(filter).context("changing the log's filter")
     }
 }
 
-fn filter(config: &config::Log) -> Result<EnvFilter> {
+/// The filter that `config` or the environment asks for.
+pub fn filter(config: &config::Log) -> Result<EnvFilter> {
     let (text, origin) = match std::env::var(OVERRIDE) {
         Ok(text) if !text.is_empty() => (text, OVERRIDE),
         Ok(_) | Err(_) => (config.level.clone(), "log.level"),

@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+use enforcer::{
+    cli::{self, local::Program},
+    daemon,
+};
+
 fn main() -> ExitCode {
-    enforcer::cli::main(std::env::args_os())
+    cli::main(std::env::args_os(), &Program { run: daemon::run, verify: daemon::verify })
 }

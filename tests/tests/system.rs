@@ -3,8 +3,10 @@
 mod system {
     mod attach;
     mod bans;
+    mod data_plane;
     mod harness;
     mod limits;
+    mod packets;
     mod proxy;
     mod reload;
     mod shutdown;

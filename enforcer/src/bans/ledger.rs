@@ -120,6 +120,8 @@ pub enum Outcome {
         shadowed_by: Option<Prefix>,
         /// Allowed prefixes inside, which it does not reach.
         allowed_inside: usize,
+        /// The source that the prefix is only a part of: an IPv6 client can go on from elsewhere in it.
+        part_of: Option<Prefix>,
     },
     /// The ban is lifted; another one may still cover the prefix.
     BanDeleted {

@@ -1,19 +1,33 @@
 //! The verbs that need no running daemon: to be one, and to judge a configuration.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{
     exit::{self, Exit},
     output,
 };
-use crate::{
-    config::{self, Config, Error, Finding},
-    daemon,
-    policy::Policy,
-};
+use crate::config::{self, Config, Error, Finding};
+
+/// The program behind the verbs: `main` hands it in, for the command line knows nothing of the daemon's inside.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Is the daemon, with the configuration that was read from the file, until it ends.
+    pub run: fn(Config, PathBuf) -> Result<(), Stopped>,
+    /// Reads everything that the configuration names, as the daemon would.
+    pub verify: fn(&Config) -> anyhow::Result<()>,
+}
+
+/// Why the daemon ended.
+#[derive(Debug)]
+pub struct Stopped {
+    /// What scripts see.
+    pub exit: Exit,
+    /// What people read.
+    pub message: String,
+}
 
 /// `run`: returns when the daemon has ended.
-pub fn run(path: &Path) -> Exit {
+pub fn run(program: &Program, path: &Path) -> Exit {
     let config = match config::load(path) {
         Ok(config) => config,
         Err(errors) => {
@@ -21,13 +35,9 @@ pub fn run(path: &Path) -> Exit {
             return exit::CONFIGURATION;
         }
     };
-    let Err(error) = daemon::run(config, path.to_owned()) else { return exit::OK };
-    output::complain(&error.to_string());
-    match error {
-        daemon::Error::Configuration(_) => exit::CONFIGURATION,
-        daemon::Error::Permission(_) => exit::PERMISSION,
-        daemon::Error::Failed(_) => exit::FAILED,
-    }
+    let Err(stopped) = (program.run)(config, path.to_owned()) else { return exit::OK };
+    output::complain(&stopped.message);
+    stopped.exit
 }
 
 /// What `check` found.
@@ -39,10 +49,10 @@ struct Report {
 }
 
 /// `check`: the file first, then what it names.
-pub fn check(path: &Path, json: bool) -> Exit {
+pub fn check(program: &Program, path: &Path, json: bool) -> Exit {
     let (errors, findings, summary) = match config::load(path) {
         Err(errors) => (errors.0, Vec::new(), String::new()),
-        Ok(config) => (Vec::new(), findings(&config), summary(path, &config)),
+        Ok(config) => (Vec::new(), findings(program, &config), summary(path, &config)),
     };
     let report = Report { valid: errors.is_empty() && findings.is_empty(), errors, findings };
     if json {
@@ -56,11 +66,11 @@ pub fn check(path: &Path, json: bool) -> Exit {
     if report.valid { exit::OK } else { exit::CONFIGURATION }
 }
 
-/// What the machine lacks; when it seems to lack nothing, what the policy stumbles over nevertheless.
-fn findings(config: &Config) -> Vec<Finding> {
+/// What the machine lacks; when it seems to lack nothing, what the daemon would stumble over nevertheless.
+fn findings(program: &Program, config: &Config) -> Vec<Finding> {
     let mut findings = config::check_environment(config);
     if findings.is_empty()
-        && let Err(error) = Policy::load(config)
+        && let Err(error) = (program.verify)(config)
     {
         findings.push(Finding {
             key: "policy".to_owned(),

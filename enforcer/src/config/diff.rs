@@ -71,7 +71,7 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
         restart: [max_entries]);
     compare!(metrics: Metrics, live: [], restart: [address]);
     compare!(control: Control, live: [], restart: [socket, group]);
-    compare!(log: Log, live: [], restart: [level, format]);
+    compare!(log: Log, live: [level], restart: [format]);
     changes
 }
 

@@ -36,6 +36,8 @@ pub struct Facts {
     pub kernel_mode: &'static str,
     /// Addresses that are listened on.
     pub listeners: Vec<String>,
+    /// Where metrics and health checks are served.
+    pub metrics: Option<String>,
     /// The port that `why` asks about unless told otherwise.
     pub port: u16,
     /// Issuers of tokens.
@@ -185,6 +187,7 @@ impl Context {
             list_entries,
             pending_writes,
             listeners: facts.listeners.clone(),
+            metrics: facts.metrics.clone(),
             tokens: facts.tokens.clone(),
             bans: bans.into(),
             dry_run,
@@ -242,7 +245,7 @@ fn told(prefix: Prefix, outcome: Outcome) -> Result<Done, Failure> {
     let (message, ban) = match outcome {
         Outcome::Refused(refusal) => return Err(Failure::new(FailureKind::Refused, refusal.to_string())),
         Outcome::Quiet => return Err(Failure::new(FailureKind::Failed, "nothing was asked")),
-        Outcome::BanAdded { ban, replaced, shadowed_by, allowed_inside } => {
+        Outcome::BanAdded { ban, replaced, shadowed_by, allowed_inside, part_of } => {
             if let Some(old) = replaced {
                 let old = rows::ban(&old, None, now);
                 remarks.push(format!("it replaces the ban by {} ({})", old.origin, remaining(&old)));
@@ -252,6 +255,9 @@ fn told(prefix: Prefix, outcome: Outcome) -> Result<Done, Failure> {
             }
             if allowed_inside > 0 {
                 remarks.push(format!("it does not reach the allowed prefixes inside: {allowed_inside}"));
+            }
+            if let Some(source) = part_of {
+                remarks.push(format!("an IPv6 client has more addresses than that: consider {source}"));
             }
             let row = rows::ban(&ban, shadowed_by, now);
             (format!("{prefix} is banned: {}", remaining(&row)), Some(row))

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
 };
@@ -34,10 +34,7 @@ impl Socket {
     pub fn bind(path: &Path, group: Option<&str>) -> Result<Self> {
         let group = group.map(find_group).transpose()?;
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(DIRECTORY_MODE)
-                .create(directory)
+            make(directory)
                 .with_context(|| format!("creating {} for the control socket", directory.display()))?;
         }
         refuse_occupied(path)?;
@@ -78,6 +75,15 @@ pub(super) fn permitted(uid: u32, gid: u32, group: Option<Gid>) -> bool {
     let (Some(group), Ok(Some(user))) = (group, User::from_uid(uid)) else { return false };
     let Ok(name) = std::ffi::CString::new(user.name) else { return false };
     nix::unistd::getgrouplist(&name, gid).is_ok_and(|groups| groups.contains(&group))
+}
+
+/// Makes the directory, if it is not there, with a mode that no umask cuts: members of the group must get through.
+fn make(directory: &Path) -> std::io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(directory)?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(DIRECTORY_MODE))
 }
 
 fn find_group(name: &str) -> Result<Gid> {

@@ -283,6 +283,8 @@ pub struct Status {
     pub pending_writes: usize,
     /// Addresses that are listened on.
     pub listeners: Vec<String>,
+    /// Where metrics and health checks are served.
+    pub metrics: Option<String>,
     /// Issuers of tokens.
     pub tokens: Vec<TokenRow>,
     /// Bans in force.

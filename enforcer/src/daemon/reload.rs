@@ -14,6 +14,7 @@ use crate::{
     clock,
     config::{self, Config},
     control::{answer::Facts, wire::Reloaded},
+    log,
     policy::Policy,
 };
 
@@ -54,6 +55,7 @@ impl Running {
             Ok((settled, policy, needs_restart))
         });
         let (config, policy, mut needs_restart) = reading.await.context("reading the configuration")??;
+        let filter = log::filter(&config.log)?;
         // The only step that can still fail comes before the first that has an effect.
         for key in self.kernel.apply(&config.kernel).context("applying the kernel settings")? {
             if !needs_restart.iter().any(|known| known == key) {
@@ -65,7 +67,7 @@ impl Running {
         if let Some(error) = listed.kernel_error {
             warn!(error, "the kernel refused a part of kernel.allow; trying again");
         }
-        self.log.apply(&config.log)?;
+        self.log.apply(filter)?;
         self.config = config;
         Ok(Reloaded { needs_restart })
     }

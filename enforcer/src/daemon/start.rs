@@ -83,7 +83,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     }
 
     let addresses = ingress.addresses();
-    let facts = Arc::new(ArcSwap::from_pointee(facts::facts(&config, &addresses)));
+    let facts = Arc::new(ArcSwap::from_pointee(facts::facts(&config, &addresses, scrape_address)));
     // One reload at a time; a second request waits in its connection.
     let (reloads, reload_requests) = mpsc::channel(1);
     let context = Context {

@@ -152,7 +152,9 @@ impl Ledger {
         let replaced = self.put_ban(ban.clone(), actions);
         let shadowed_by = self.shadow(&prefix);
         let allowed_inside = if shadowed_by.is_some() { 0 } else { self.allowances.covered(&prefix).count() };
-        Ok(Outcome::BanAdded { ban, replaced, shadowed_by, allowed_inside })
+        let source = Prefix::of_source(prefix.net().addr(), self.settings.ipv6_prefix);
+        let part_of = (source != prefix && source.covers(&prefix)).then_some(source);
+        Ok(Outcome::BanAdded { ban, replaced, shadowed_by, allowed_inside, part_of })
     }
 
     pub(super) fn ban_del(&mut self, prefix: Prefix, actions: &mut Actions) -> Result<Outcome, Refusal> {

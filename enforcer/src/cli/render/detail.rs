@@ -55,6 +55,7 @@ pub(super) fn status(status: &Status) -> String {
         ("kernel", kernel),
         ("lists", lists),
         ("listeners", or_none(status.listeners.join(", "))),
+        ("metrics", status.metrics.clone().unwrap_or_else(|| "off".to_owned())),
         ("tokens", or_none(tokens.join(", "))),
         ("bans", format!("{}{dry}", bans.join(", "))),
         ("reload", status.last_reload.as_ref().map_or_else(|| "none since the start".to_owned(), reload)),
@@ -183,6 +184,7 @@ mod tests {
             list_entries: 1_204,
             pending_writes: 0,
             listeners: vec!["[::]:443".into()],
+            metrics: Some("127.0.0.1:9464".into()),
             tokens: vec![TokenRow { name: "main".into(), issuer: "https://id.example.com/".into(), keys: 2 }],
             bans: vec![
                 CountRow { name: "offence".into(), count: 1_200 },
@@ -207,6 +209,7 @@ mod tests {
              kernel     mode native: eth0 (native)\n\
              lists      1,204 entries, all in the kernel\n\
              listeners  [::]:443\n\
+             metrics    127.0.0.1:9464\n\
              tokens     main https://id.example.com/ (2 keys)\n\
              bans       1,200 by offence, 3 by operator\n\
              reload     5m ago, applied; these need a restart: kernel.mode\n\
