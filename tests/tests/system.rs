@@ -1,4 +1,5 @@
 //! Tests that need root: real namespaces, the real daemon, real clients. Each test owns its namespaces.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail on the spot")]
 
 mod system {
     mod attach;
