@@ -88,7 +88,7 @@ impl Refusal {
 /// The limit comes before the token because verifying a signature costs more than everything else here together: a
 /// source beyond its limit must not be able to buy CPU time with bad tokens.
 pub fn admit(policy: &Policy, facts: &RequestFacts<'_>, now: Now) -> Result<Grant, Refusal> {
-    let route = policy.routes.find(facts.path).ok_or(Refusal::plain(Denial::RouteNotFound))?;
+    let route = policy.routes.find(&facts.path).ok_or(Refusal::plain(Denial::RouteNotFound))?;
     limit::check(policy, route, facts.source, now.monotonic).map_err(|refusal| refusal.at(route))?;
     let mut subject = None;
     if let Some(issuer) = &route.issuer {

@@ -70,7 +70,7 @@ denials! {
     TlsHandshake = "tls_handshake", 0, Client, 1, "";
     /// The TLS handshake did not finish in time.
     TlsTimeout = "tls_timeout", 0, Client, 1, "";
-    /// The request's head did not arrive in time.
+    /// The request did not arrive in time, or its sender gave up in the middle of it.
     RequestTimeout = "request_timeout", 408, Client, 1, "The request took too long to arrive.";
     /// The request cannot be read or contradicts itself.
     RequestMalformed = "request_malformed", 400, Client, 5, "The request cannot be understood.";
@@ -98,7 +98,7 @@ denials! {
     TokenUnknownKey = "token_unknown_key", 401, Client, 10, UNAUTHORIZED;
     /// The token's signature is wrong.
     TokenBadSignature = "token_bad_signature", 401, Client, 25, UNAUTHORIZED;
-    /// A required claim is missing or of the wrong type.
+    /// A required claim is missing, of the wrong type, or contradicts another; or the token lives longer than allowed.
     TokenClaims = "token_claims", 401, Client, 10, UNAUTHORIZED;
     /// The token has expired.
     TokenExpired = "token_expired", 401, Client, 1, UNAUTHORIZED;

@@ -118,8 +118,8 @@ impl Kernel {
     }
 
     /// Runs the program on a frame without any interface, for tests and benchmarks.
-    pub fn test_run(&mut self, frame: &[u8], repeat: u32) -> Result<program::Outcome> {
-        match &mut self.plane {
+    pub fn test_run(&self, frame: &[u8], repeat: u32) -> Result<program::Outcome> {
+        match &self.plane {
             Plane::Xdp(xdp) => xdp.program.run(frame, repeat),
             Plane::Off => bail!("kernel.mode is \"off\": no program is loaded"),
         }

@@ -1,7 +1,23 @@
 //! The harness that tests, the demo and the benchmarks share.
 
+pub mod bare;
+pub mod cases;
+pub mod cleanup;
+pub mod clients;
 pub mod contestants;
+pub mod daemon;
+pub mod demo;
 pub mod edge;
+pub mod flood;
+pub mod netns;
 pub mod origin;
+pub mod packets;
 pub mod pki;
+pub mod poll;
+pub mod process;
+pub mod scene;
+pub mod scrape;
+pub mod site;
+pub mod tables;
 pub mod tokens;
+pub mod upstream;

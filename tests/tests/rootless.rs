@@ -8,6 +8,8 @@ mod rootless {
     mod control;
     mod edge;
     mod ledger;
+    mod packets;
     mod policy_files;
     mod refusals;
+    mod token_forms;
 }

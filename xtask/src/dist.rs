@@ -73,7 +73,7 @@ fn fill(tree: &Path) -> Result<()> {
         run(program(strip).arg("--strip-debug").arg(&daemon))?;
     }
     put(tree, &own.join("enforcer.service"), "usr/lib/systemd/system/enforcer.service", 0o644)?;
-    put(tree, &own.join("enforcer.toml"), "etc/enforcer/enforcer.toml", 0o640)?;
+    put(tree, &own.join("enforcer.toml"), "etc/enforcer/enforcer.toml", 0o644)?;
     put(tree, &root().join("LICENSE"), "usr/share/doc/enforcer/copyright", 0o644)?;
     for entry in fs::read_dir(root().join("docs"))? {
         let path = entry?.path();

@@ -1,13 +1,14 @@
 //! Finds or installs what builds and system tests need. Idempotent; says each thing that it found or did, and for
 //! each thing that it cannot do which commands would.
 //!
-//! `enforcer/build.rs` looks in the same places: the standard library's source in the active rustup toolchain, else
-//! Debian's compiler in `/usr`; bpf-linker in `target/tools/bin`, else on `PATH`.
+//! `enforcer/build.rs` looks in the same places: the standard library's source in the active rustup toolchain, else in
+//! another one of rustup's, else Debian's compiler in `/usr`; bpf-linker in `target/tools/bin`, else on `PATH`.
 
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use anyhow::{Context, Result, bail};
@@ -17,12 +18,14 @@ use crate::process::{cargo, find, has_capability, is_root, output, program, root
 /// The release that was proven with the pinned compiler and with Debian's: both bring LLVM 22.
 const BPF_LINKER: &str = "0.10.4";
 const DEBIAN_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+/// Where those packages put it.
+const DEBIAN_SYSROOT: &str = "/usr";
 /// Where a sysroot holds the source of the standard library.
 const LIBRARY: &str = "lib/rustlib/src/rust/library";
 /// The oldest supported kernel.
 const KERNEL: (u32, u32) = (6, 1);
 /// A download that takes longer than this many seconds is given up; the next source is tried.
-const COMPONENT_SECONDS: &str = "120";
+const COMPONENT_SECONDS: &str = "60";
 
 /// Programs and the Debian packages that bring them.
 pub(crate) const TEST_PROGRAMS: &[(&str, &str)] =
@@ -56,31 +59,28 @@ pub(crate) struct Setup {
 impl Setup {
     /// Fails with every remedy unless the eBPF program can be built.
     pub(crate) fn require_build(&self) -> Result<()> {
-        refuse("the eBPF program cannot be built here", &self.build)
+        refuse("the eBPF program cannot be built here", self.build.iter())
     }
 
     /// Fails with every remedy unless system tests can run.
     pub(crate) fn require_system(&self) -> Result<()> {
-        self.require_build()?;
-        refuse("system tests and the demo cannot run here", &self.system)
+        refuse("system tests and the demo cannot run here", self.build.iter().chain(&self.system))
     }
 }
 
-fn refuse(consequence: &str, missing: &[Missing]) -> Result<()> {
-    if missing.is_empty() {
+fn refuse<'a>(consequence: &str, missing: impl Iterator<Item = &'a Missing>) -> Result<()> {
+    let list: String = missing.map(|missing| format!("\n  {missing}")).collect();
+    if list.is_empty() {
         return Ok(());
     }
-    let mut text = format!("{consequence}:");
-    for missing in missing {
-        text.push_str(&format!("\n  {missing}"));
-    }
-    bail!(text)
+    bail!("{consequence}:{list}")
 }
 
 /// `cargo xtask setup`
 pub(crate) fn command() -> Result<()> {
+    THOROUGH.store(true, Ordering::Relaxed);
     everything().require_system()?;
-    say("complete");
+    found("complete");
     Ok(())
 }
 
@@ -100,28 +100,36 @@ pub(crate) fn toolchain() -> Setup {
     setup
 }
 
+/// Set by `cargo xtask setup`, which tells what it found too; as a part of other tasks it tells only what it does.
+static THOROUGH: AtomicBool = AtomicBool::new(false);
+
+/// Something was done, or needs attention.
 fn say(text: &str) {
     println!("setup: {text}");
 }
 
+/// Something was there already.
+fn found(text: &str) {
+    if THOROUGH.load(Ordering::Relaxed) {
+        say(text);
+    }
+}
+
 /// A compiler that has the source of `core`, which must be built for the BPF target.
 fn library_source() -> Result<(), Missing> {
-    let sysroot =
-        output(program("rustc").args(["--print", "sysroot"])).map(|path| PathBuf::from(path.trim()));
-    let active = sysroot.as_deref().ok();
-    let has_source = |sysroot: &Path| sysroot.join(LIBRARY).is_dir();
-    if let Some(sysroot) = active.filter(|sysroot| has_source(sysroot) && *sysroot != Path::new("/usr")) {
-        say(&format!("eBPF toolchain: {} with rust-src", name_of(sysroot)));
+    if let Some(sysroot) = source_sysroot() {
+        if sysroot == Path::new(DEBIAN_SYSROOT) {
+            found("eBPF toolchain: the system's compiler in /usr, with the library's source");
+            warn_of_path_order();
+        } else {
+            found(&format!("eBPF toolchain: {} with rust-src", name_of(&sysroot)));
+        }
         return Ok(());
-    }
-    if debian_compiler() {
-        say("eBPF toolchain: the system's compiler in /usr, with the library's source");
-        return behind_rustup();
     }
     if find("rustup").is_some() {
         let mut add = program("timeout");
         add.args([COMPONENT_SECONDS, "rustup", "component", "add", "rust-src"]);
-        if output(&mut add).is_ok() && active.is_some_and(has_source) {
+        if output(&mut add).is_ok() && source_sysroot().is_some() {
             say("eBPF toolchain: added rust-src to the active rustup toolchain");
             return Ok(());
         }
@@ -135,13 +143,21 @@ fn library_source() -> Result<(), Missing> {
         ),
     })?;
     say(&format!("eBPF toolchain: installed {packages}"));
-    behind_rustup()
+    warn_of_path_order();
+    Ok(())
 }
 
-fn debian_compiler() -> bool {
-    Path::new("/usr/bin/cargo").is_file()
-        && Path::new("/usr/bin/rustc").is_file()
-        && Path::new("/usr").join(LIBRARY).is_dir()
+/// The compiler that the build script will take: the active one, another one of rustup's, the system's.
+fn source_sysroot() -> Option<PathBuf> {
+    let active = output(program("rustc").args(["--print", "sysroot"])).ok();
+    let active = active.map(|path| PathBuf::from(path.trim()));
+    let siblings = active.as_deref().and_then(Path::parent).filter(|folder| folder.ends_with("toolchains"));
+    let entries = siblings.and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    let mut others: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    others.sort();
+    let system = Path::new("/usr/bin/cargo").is_file().then(|| PathBuf::from(DEBIAN_SYSROOT));
+    let mut candidates = active.into_iter().chain(others).chain(system);
+    candidates.find(|sysroot| sysroot.join(LIBRARY).join("core/Cargo.toml").is_file())
 }
 
 fn name_of(sysroot: &Path) -> String {
@@ -149,16 +165,14 @@ fn name_of(sysroot: &Path) -> String {
 }
 
 /// The system's compiler must not take the place of the pinned one.
-fn behind_rustup() -> Result<(), Missing> {
+fn warn_of_path_order() {
     let first = find("cargo").and_then(|path| path.parent().map(Path::to_owned));
-    if first.is_some_and(|folder| folder == Path::new("/usr/bin") || folder == Path::new("/bin"))
-        && find("rustup").is_some()
-    {
+    let systems = first.is_some_and(|folder| folder == Path::new("/usr/bin") || folder == Path::new("/bin"));
+    if systems && find("rustup").is_some() {
         say(
             "warning: /usr/bin comes before rustup's folder in PATH; put ~/.cargo/bin first, or another compiler than the pinned one builds the workspace",
         );
     }
-    Ok(())
 }
 
 fn bpf_linker() -> Result<(), Missing> {
@@ -167,7 +181,7 @@ fn bpf_linker() -> Result<(), Missing> {
     let wanted = format!("bpf-linker {BPF_LINKER}");
     for place in [Some(own), find("bpf-linker")].into_iter().flatten() {
         if output(program(&place).arg("--version")).is_ok_and(|version| version.trim() == wanted) {
-            say(&format!("{wanted}: {}", place.strip_prefix(root()).unwrap_or(&place).display()));
+            found(&format!("{wanted}: {}", place.strip_prefix(root()).unwrap_or(&place).display()));
             return Ok(());
         }
     }
@@ -196,7 +210,7 @@ pub(crate) fn programs(wanted: &[(&str, &str)]) -> Result<(), Missing> {
     let mut packages: Vec<&str> = wanted.iter().filter(absent).map(|(_, package)| *package).collect();
     packages.dedup();
     if packages.is_empty() {
-        say(&format!("programs: {}", names.join(" ")));
+        found(&format!("programs: {}", names.join(" ")));
         return Ok(());
     }
     let list = packages.join(" ");
@@ -253,7 +267,7 @@ fn facts() -> Vec<Missing> {
     let bpf = (has_capability(39) || has_capability(21)) && has_capability(12);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let namespaces = root && namespaces();
-    say(&format!(
+    found(&format!(
         "root: {}; kernel {}; may load programs: {}; network namespaces: {}",
         yes(root),
         kernel.trim(),
@@ -298,10 +312,8 @@ fn namespaces() -> bool {
 
 /// Whether an earlier setup, or a person, left what the eBPF program needs; finds only, installs nothing.
 pub(crate) fn toolchain_is_there() -> bool {
-    let source = output(program("rustc").args(["--print", "sysroot"]))
-        .is_ok_and(|path| Path::new(path.trim()).join(LIBRARY).is_dir());
     let linker = root().join("target/tools/bin/bpf-linker").is_file() || find("bpf-linker").is_some();
-    (source || debian_compiler()) && linker
+    linker && source_sysroot().is_some()
 }
 
 #[cfg(test)]

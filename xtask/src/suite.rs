@@ -54,26 +54,18 @@ struct Run {
 /// `cargo xtask test` and `cargo xtask ci`
 pub(crate) fn command(parts: Parts) -> Result<()> {
     let mut run = Run { steps: Vec::new() };
-    let blocked = match parts {
-        Parts::Rootless => {
-            run.rootless(setup::toolchain_is_there());
-            None
-        }
-        Parts::System => {
-            setup::everything().require_system()?;
-            run.system();
-            None
-        }
-        Parts::All => {
-            let setup = setup::everything();
-            run.rootless(setup.require_build().is_ok());
-            let blocked = setup.require_system().err();
-            if blocked.is_none() {
-                run.system();
-            }
-            blocked
-        }
-    };
+    if parts == Parts::Rootless {
+        run.rootless(setup::toolchain_is_there());
+        return run.finish(None);
+    }
+    let setup = setup::everything();
+    if parts == Parts::All {
+        run.rootless(setup.require_build().is_ok());
+    }
+    let blocked = setup.require_system().err();
+    if blocked.is_none() {
+        run.system();
+    }
     run.finish(blocked)
 }
 

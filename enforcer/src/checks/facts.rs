@@ -1,6 +1,6 @@
 //! What is known of a request before any check.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use http::{HeaderMap, request};
 
@@ -28,8 +28,8 @@ impl ClientAddr {
 pub struct RequestFacts<'a> {
     /// Who sent it.
     pub source: ClientAddr,
-    /// The path exactly as it arrived and will be forwarded.
-    pub path: &'a str,
+    /// The decoded path, known to have one reading only.
+    pub path: Cow<'a, str>,
     /// Its header fields.
     pub headers: &'a HeaderMap,
 }

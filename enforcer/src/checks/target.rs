@@ -1,21 +1,24 @@
 //! Whether a request's target means the same to everybody: to the routes here and to the upstream.
 //!
-//! Nothing is normalised. A path that would need it is refused, because a route that was chosen for one spelling must
-//! not protect a resource that the upstream finds under another.
+//! Routes are chosen by the decoded path, the upstream gets the path as it came and decodes it once, like every server. What
+//! would still leave two readings is refused, because a route that was chosen for one spelling must not protect a
+//! resource that the upstream finds under another. Nothing is ever rewritten.
+
+use std::borrow::Cow;
 
 use http::{HeaderMap, Method, header, request, uri::Authority};
 
 use crate::denial::Denial;
 
 /// The path to route by.
-pub fn check(head: &request::Parts) -> Result<&str, Denial> {
+pub fn check(head: &request::Parts) -> Result<Cow<'_, str>, Denial> {
     let path = head.uri.path();
     // CONNECT asks for a tunnel, `OPTIONS *` has no path; neither has a route.
-    if head.method == Method::CONNECT || !path.starts_with('/') || !is_plain(path) {
+    if head.method == Method::CONNECT || !path.starts_with('/') {
         return Err(Denial::RequestMalformed);
     }
     host(&head.headers, head.uri.authority(), head.version)?;
-    Ok(path)
+    read(path).ok_or(Denial::RequestMalformed)
 }
 
 /// Exactly one host (RFC 9112 section 3.2), and the same one wherever it is said.
@@ -33,40 +36,44 @@ fn host(headers: &HeaderMap, authority: Option<&Authority>, version: http::Versi
     }
 }
 
-/// No dot segments, no backslash, no control bytes; nothing percent-encoded that would become one of these or a slash;
-/// no broken encoding. No empty segments either: many servers read `/a//b` as `/a/b`, and some `//a` as a host.
-fn is_plain(path: &str) -> bool {
-    !path.contains("//") && path.split('/').all(is_plain_segment)
-}
-
-fn is_plain_segment(segment: &str) -> bool {
-    let bytes = segment.as_bytes();
-    let (mut at, mut length, mut only_dots) = (0, 0, true);
-    while at < bytes.len() {
-        let byte = match bytes[at] {
-            b'%' => {
-                let digits = bytes.get(at + 1).zip(bytes.get(at + 2));
-                let Some(byte) = digits.and_then(|(high, low)| Some(hex(*high)? << 4 | hex(*low)?)) else {
-                    return false;
-                };
-                at += 2;
-                byte
-            }
-            byte => byte,
-        };
-        // A second round of decoding must not change anything either: `%25` is refused where it would.
-        if matches!(byte, b'/' | b'\\' | 0x00..=0x1f | 0x7f) || byte == b'%' {
-            return false;
-        }
-        // `..;x` is `..` to servers that strip path parameters.
-        if byte == b';' && only_dots && length > 0 {
-            return false;
-        }
-        only_dots &= byte == b'.';
-        length += 1;
-        at += 1;
+/// The decoded path, if it has one reading only. Refused are:
+/// - dot segments, also encoded ones, and empty segments: many servers read `/a//b` as `/a/b`, and some `//a` as a host;
+/// - backslashes and encoded slashes, which some servers take for separators, control bytes, and broken encoding;
+/// - encoded letters, digits and `-._~`, which RFC 3986 section 6.2.2.2 calls the same as plain ones: nobody needs them;
+/// - encodings of encodings, for servers that decode twice;
+/// - `;`, behind which servlet containers drop the rest of a segment before they look for a resource.
+fn read(path: &str) -> Option<Cow<'_, str>> {
+    let has_dots = |path: &str| path.split('/').any(|segment| segment == "." || segment == "..");
+    if path.contains("//") || path.contains(['\\', ';']) || has_dots(path) {
+        return None;
     }
-    !(only_dots && (length == 1 || length == 2))
+    if !path.contains('%') {
+        return Some(Cow::Borrowed(path));
+    }
+    let bytes = path.as_bytes();
+    let encoded = |at: usize| Some(hex(*bytes.get(at)?)? << 4 | hex(*bytes.get(at + 1)?)?);
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        if *byte != b'%' {
+            decoded.push(*byte);
+            at += 1;
+            continue;
+        }
+        let byte = encoded(at + 1)?;
+        at += 3;
+        let twice = byte == b'%' && encoded(at).is_some();
+        let unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if twice || unreserved || byte.is_ascii_control() || byte == b'/' || byte == b'\\' {
+            return None;
+        }
+        decoded.push(byte);
+    }
+    // No route holds what is not UTF-8, so what replaces it does not matter.
+    Some(Cow::Owned(
+        String::from_utf8(decoded)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+    ))
 }
 
 const fn hex(digit: u8) -> Option<u8> {
@@ -83,21 +90,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_with_one_reading_pass() {
-        for path in [
-            "/",
-            "/a",
-            "/a/",
-            "/a/b.c",
-            "/a/...",
-            "/%41",
-            "/a%20b",
-            "/caf%C3%A9",
-            "/a;v=1",
-            "/.well-known/x",
-            "/a..",
+    fn paths_with_one_reading_pass_and_are_decoded_once() {
+        for path in ["/", "/a", "/a/", "/a/b.c", "/a/...", "/.well-known/x", "/a..", "/a:b@c", "/a+b", "/~a"]
+        {
+            assert_eq!(read(path).as_deref(), Some(path));
+        }
+        for (path, decoded) in [
+            ("/a%20b", "/a b"),
+            ("/caf%C3%A9", "/caf\u{e9}"),
+            ("/v1/x%3Ay", "/v1/x:y"),
+            ("/100%25", "/100%"),
+            ("/%25x/y", "/%x/y"),
+            ("/a%3Bb", "/a;b"),
+            ("/a%ff", "/a\u{fffd}"),
         ] {
-            assert!(is_plain(path), "{path}");
+            assert_eq!(read(path).as_deref(), Some(decoded));
         }
     }
 
@@ -126,10 +133,16 @@ mod tests {
             "/a%2",
             "/a%zz",
             "/a%252e",
+            "/%252e%252e/b",
+            "/a%2541",
             "/a/..;/b",
             "/a/.;x/b",
+            "/a;v=1/b",
+            "/%61pi",
+            "/a%2Db",
+            "/%7Ea",
         ] {
-            assert!(!is_plain(path), "{path}");
+            assert_eq!(read(path), None, "{path}");
         }
     }
 }

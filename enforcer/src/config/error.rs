@@ -67,8 +67,11 @@ impl<'a> Collector<'a> {
         Self { text, file, errors: Vec::new() }
     }
 
-    /// Adds an error at a place in the text.
+    /// Adds an error at a place in the text, unless there are enough.
     pub(super) fn add(&mut self, span: Range<usize>, key: &str, problem: String, remedy: String) {
+        if self.is_full() {
+            return;
+        }
         let before = self.text.as_bytes().get(..span.start).unwrap_or(self.text.as_bytes());
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
         let error = Error { file: self.file.to_owned(), line, key: key.to_owned(), problem, remedy };
@@ -88,6 +91,7 @@ impl<'a> Collector<'a> {
         self.errors.is_empty()
     }
 
+    /// Whether further errors are dropped.
     pub(super) fn is_full(&self) -> bool {
         self.errors.len() >= MOST
     }
@@ -95,7 +99,6 @@ impl<'a> Collector<'a> {
     /// The errors in the order of lines.
     pub(super) fn finish(mut self) -> Errors {
         self.errors.sort_by_key(|error| error.line);
-        self.errors.truncate(MOST);
         Errors(self.errors)
     }
 }

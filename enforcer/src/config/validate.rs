@@ -124,6 +124,9 @@ impl<'t> Rules<'_, 't> {
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) {
+        if self.errors.is_full() {
+            return;
+        }
         let path = find_in_table(self.table, &span).unwrap_or_else(|| self.path(key));
         self.errors.add(span, &path, problem.into(), remedy.into());
     }

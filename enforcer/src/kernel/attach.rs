@@ -2,8 +2,6 @@
 //!
 //! Called by `Kernel::start` alone. A link that was made detaches when the program is dropped.
 
-use std::{fs, path::Path};
-
 use anyhow::{Result, anyhow, bail, ensure};
 use aya::programs::{ProgramError, xdp::XdpError, xdp::XdpMode};
 
@@ -29,17 +27,16 @@ fn find(interface: &str) -> Result<u32> {
         }
         anyhow!(
             "kernel.interfaces: there is no interface `{interface}` here; there are: {}",
-            names(Path::new("/sys/class/net")).join(", ")
+            names().join(", ")
         )
     })
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+/// The interfaces of this network namespace.
+fn names() -> Vec<String> {
+    let mut names: Vec<String> = nix::net::if_::if_nameindex()
+        .iter()
+        .flat_map(|all| all.iter().map(|interface| interface.name().to_string_lossy().into_owned()))
         .collect();
     names.sort();
     names

@@ -99,9 +99,10 @@ impl Program {
     }
 
     /// Runs the program `repeat` times on a frame, without any interface.
-    pub fn run(&mut self, frame: &[u8], repeat: u32) -> Result<Outcome> {
+    pub fn run(&self, frame: &[u8], repeat: u32) -> Result<Outcome> {
         let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
-        let result = xdp(&mut self.ebpf)?.test_run(options).context("BPF_PROG_TEST_RUN")?;
+        let program = self.ebpf.program(NAME).ok_or_else(|| anyhow!("the object has no program {NAME}"))?;
+        let result = <&Xdp>::try_from(program)?.test_run(options).context("BPF_PROG_TEST_RUN")?;
         Ok(Outcome { action: result.return_value, duration: result.duration })
     }
 
@@ -115,8 +116,8 @@ impl Program {
         &mut self.ebpf
     }
 
-    /// A handle of its own on a map of the object.
-    pub(super) fn map(&self, name: &str) -> Result<Map> {
+    /// A handle of its own on a map of the object; see `enforcer_common::maps` for the names.
+    pub fn map(&self, name: &str) -> Result<Map> {
         let map = self.ebpf.map(name).ok_or_else(|| anyhow!("the object has no map {name}"))?;
         let (Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuArray(data)) = map
         else {

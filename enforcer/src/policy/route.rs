@@ -1,6 +1,6 @@
 //! Which route a path belongs to.
 //!
-//! Paths are compared as they arrive: whoever asks has refused every path that two parties could read differently.
+//! Paths are compared decoded; whoever asks has refused every path that two parties could read differently.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -37,6 +37,9 @@ impl Route {
     ) -> Result<Self> {
         if !path.starts_with('/') {
             bail!("`path` must begin with `/`");
+        }
+        if path.contains(['%', '\\', ';', '?', '#']) || path.contains("//") {
+            bail!("`path` is compared with decoded request paths: write it without %, \\, ;, ?, # and //");
         }
         for scope in scopes {
             if !is_scope_token(scope) {

@@ -79,7 +79,7 @@ impl Desk {
             headers.append("authorization", value.parse().unwrap());
         }
         let source = ClientAddr::new(from.parse::<IpAddr>().unwrap());
-        let facts = RequestFacts { source, path, headers: &headers };
+        let facts = RequestFacts { source, path: path.into(), headers: &headers };
         admit(&self.policy, &facts, Now { monotonic: KernelTime(at), unix: NOW })
     }
 

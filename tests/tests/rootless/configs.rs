@@ -214,6 +214,19 @@ fn files_that_cannot_be_read_are_refused_in_one_line() {
     assert!(said.contains("binary.toml:2: is not UTF-8"), "{said}");
 }
 
+/// A file full of errors costs no more than a good one of its size, and says no more than people read.
+#[test]
+fn many_errors_are_cut_short() {
+    let entries = "\"a/b\", ".repeat(100_000);
+    let errors =
+        config::parse(&format!("kernel.interfaces = [{entries}]"), Path::new("many.toml")).unwrap_err();
+    assert_eq!(errors.0.len(), 100);
+    let errors = config::parse(&"] = [\n".repeat(100_000), Path::new("many.toml")).unwrap_err();
+    assert_eq!(errors.0.len(), 100);
+    let unknown: String = (0..3_000).map(|i| format!("key{i} = 1\n")).collect();
+    assert_eq!(config::parse(&unknown, Path::new("many.toml")).unwrap_err().0.len(), 100);
+}
+
 #[test]
 fn a_reload_knows_what_needs_a_restart() {
     let old = valid("smallest.toml");

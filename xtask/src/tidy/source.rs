@@ -14,6 +14,9 @@ const UNFINISHED: [&str; 4] =
 /// Folders of one machine, as a path begins.
 const MACHINE_PATHS: [&str; 3] = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/tm", "p/")];
 
+/// Servers that packages come from: which one is used is a matter of the machine.
+const REGISTRIES: [&str; 2] = [concat!("crates", ".io"), concat!("deb.debian", ".org")];
+
 /// Size, header and name of a Rust file.
 pub(super) fn shape(file: &File) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -59,6 +62,9 @@ pub(super) fn words(file: &File) -> Vec<Finding> {
     for (i, line) in file.text.lines().enumerate() {
         for word in UNFINISHED.iter().filter(|word| line.contains(*word)) {
             findings.push(file.finding(i + 1, format!("`{word}`: finish it, or leave it out")));
+        }
+        for host in REGISTRIES.iter().filter(|host| line.contains(*host)) {
+            findings.push(file.finding(i + 1, format!("`{host}` is a server of one machine's choice")));
         }
         for path in MACHINE_PATHS.iter().filter(|path| begins_a_path(line, path)) {
             findings.push(file.finding(i + 1, format!("`{path}` is a folder of one machine")));

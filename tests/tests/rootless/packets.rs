@@ -1,0 +1,128 @@
+//! The packet cases on `FakeTables`, the table's own completeness, and the parser on any bytes at all.
+
+use std::collections::HashSet;
+
+use enforcer_common::{
+    packet::Packet,
+    reason::{DropReason, PassReason},
+    settings::Limit,
+    verdict::{Verdict, decide},
+};
+use enforcer_tests::{
+    cases,
+    packets::*,
+    tables::{FakeTables, PROTECTED, State},
+};
+use proptest::prelude::*;
+
+/// Later than every ban that has ended, earlier than every ban that holds.
+const NOW: u64 = 1_000_000_000_000;
+
+#[test]
+fn every_case_ends_as_expected() {
+    let wrong: Vec<String> = cases::all()
+        .into_iter()
+        .filter_map(|case| {
+            let found = decide(&&*case.frame, &FakeTables::new(case.state, NOW));
+            (found != case.expected)
+                .then(|| format!("{}: {found:?} instead of {:?}", case.name, case.expected))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn the_table_has_every_reason_and_no_name_twice() {
+    let cases = cases::all();
+    let names: HashSet<_> = cases.iter().map(|case| &case.name).collect();
+    assert_eq!(names.len(), cases.len());
+    assert!(cases.len() >= 80);
+    for reason in PassReason::ALL {
+        assert!(cases.iter().any(|case| case.expected == Verdict::Pass(*reason)), "no case for {reason:?}");
+    }
+    for reason in DropReason::ALL {
+        assert!(cases.iter().any(|case| case.expected == Verdict::Drop(*reason)), "no case for {reason:?}");
+    }
+}
+
+/// A packet that panics instead of refusing when a parser reads where it has not made sure that it may.
+struct Strict<'a>(&'a [u8]);
+
+impl Packet for Strict<'_> {
+    fn length(&self) -> usize {
+        self.0.len()
+    }
+
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        assert!(offset <= 0x2_0000, "an offset that no header can name");
+        let found = self.0.get(offset..)?.get(..N)?;
+        Some(found.try_into().unwrap())
+    }
+}
+
+/// Everything switched on, so that every path can be taken.
+fn busy() -> State {
+    Limit::ALL.into_iter().fold(State::default(), State::limited)
+}
+
+fn agrees(frame: &[u8]) -> Verdict {
+    let verdict = decide(&Strict(frame), &FakeTables::new(busy(), NOW));
+    assert_eq!(verdict, decide(&frame, &FakeTables::new(busy(), NOW)));
+    verdict
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn any_bytes_get_a_verdict(frame in proptest::collection::vec(any::<u8>(), 0..300)) {
+        agrees(&frame);
+    }
+
+    #[test]
+    fn any_bytes_behind_an_ip_header_get_a_verdict(
+        payload in proptest::collection::vec(any::<u8>(), 0..200),
+        protocol in prop_oneof![any::<u8>(), Just(TCP), Just(UDP), Just(0), Just(43), Just(44), Just(51), Just(60)],
+    ) {
+        agrees(&ethernet(IPV4, &ipv4(protocol, &payload)));
+        agrees(&ethernet(IPV6, &ipv6(protocol, &payload)));
+    }
+
+    /// Whole frames of the table, cut and with bytes replaced.
+    #[test]
+    fn any_damage_to_a_case_gets_a_verdict(
+        index in any::<prop::sample::Index>(),
+        cut in any::<prop::sample::Index>(),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+    ) {
+        let cases = cases::all();
+        let mut frame = index.get(&cases).frame.clone();
+        frame.truncate(cut.index(frame.len() + 1));
+        for (at, byte) in damage {
+            if !frame.is_empty() {
+                let at = at.index(frame.len());
+                frame[at] = byte;
+            }
+        }
+        agrees(&frame);
+    }
+
+    /// However a hello is cut, a part of it is never refused for the version of a list that it does not show, and a
+    /// part that is accepted is accepted as a whole.
+    #[test]
+    fn a_part_of_a_hello_is_judged_like_the_whole_or_passes(
+        versions in proptest::collection::vec(0x0300u16..0x0306, 1..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let whole = Hello::offering(&versions).bytes();
+        let judge = |data: &[u8]| agrees(&tcp_frame(SOURCE_V4.into(), PROTECTED, DATA, data));
+        let verdict = judge(&whole);
+        let part = judge(&whole[..cut.index(whole.len())]);
+        let passes = [Verdict::Pass(PassReason::HelloIncomplete), Verdict::Pass(PassReason::Clean)];
+        prop_assert!(part == verdict || passes.contains(&part), "{part:?} of {verdict:?}");
+        prop_assert_eq!(
+            verdict == Verdict::Pass(PassReason::HelloAccepted),
+            versions.iter().any(|version| *version >= 0x0303)
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! The program is on the wire while the daemon lives, and only then.
+
+use anyhow::Result;
+use enforcer_tests::{
+    eventually,
+    netns::{Lab, WIRE, source_v4},
+    scene::Scene,
+};
+use nix::sys::signal::Signal;
+
+/// What holds the wire's hook, as `ip link` says: empty, or a line with `prog/xdp`.
+pub(super) fn program(lab: &Lab) -> Result<String> {
+    let link = lab.server.ip(&format!("-d link show dev {WIRE}"))?;
+    Ok(link.lines().filter(|line| line.contains("prog/xdp")).collect())
+}
+
+#[test]
+fn native_while_it_runs_and_gone_after_sigterm() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut daemon = scene.daemon(&scene.plan())?;
+    let status = daemon.ask(&["status"])?;
+    let attached = &status["interfaces"];
+    assert_eq!(attached.as_array().map(Vec::len), Some(1), "{status}");
+    assert_eq!((&attached[0]["interface"], &attached[0]["mode"]), (&WIRE.into(), &"native".into()));
+    assert!(program(&scene.lab)?.contains("prog/xdp "), "native, not xdpgeneric");
+    assert!(daemon.stop()?.success(), "{}", daemon.log());
+    assert_eq!(program(&scene.lab)?, "");
+    assert!(!scene.site.socket().exists(), "the control socket stays behind");
+    Ok(())
+}
+
+#[test]
+fn generic_where_it_is_asked_for() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut plan = scene.plan();
+    plan.kernel += "mode = \"generic\"\n";
+    let daemon = scene.daemon(&plan)?;
+    assert_eq!(daemon.ask(&["status"])?["interfaces"][0]["mode"], "generic");
+    assert_eq!(scene.get(source_v4(1), "/api/v1/x").token(&scene.site.token("read")?).send()?.status, 200);
+    Ok(())
+}
+
+#[test]
+fn a_killed_daemon_leaves_the_wire_free_and_another_one_starts() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut daemon = scene.daemon(&scene.plan())?;
+    daemon.signal(Signal::SIGKILL)?;
+    daemon.wait()?;
+    eventually!(5, "the program to vanish with its process", program(&scene.lab)?.is_empty())?;
+    let second = scene.daemon(&scene.plan())?;
+    assert_eq!(scene.get(source_v4(1), "/api/v1/x").token(&scene.site.token("read")?).send()?.status, 200);
+    drop(second);
+    Ok(())
+}
+
+/// The claim is made for the release build; the debug build holds it too.
+#[test]
+fn an_idle_daemon_stays_below_50_mb() -> Result<()> {
+    let scene = Scene::new()?;
+    let daemon = scene.daemon(&scene.plan())?;
+    let kib = daemon.resident()?;
+    assert!(kib < 50_000, "{kib} KiB resident");
+    let told = daemon.ask(&["status"])?["resident_bytes"].as_u64().unwrap_or_default() / 1024;
+    assert!(told > 0 && told < 50_000, "status says {told} KiB");
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! The packet cases, and the limiter's exactness, through the loaded program by `BPF_PROG_TEST_RUN`.
+
+use std::{sync::Barrier, thread};
+
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key};
+use enforcer::{
+    clock::kernel_now,
+    kernel::program::{Program, Sizes},
+};
+use enforcer_common::{
+    ban::{Ban, Listing},
+    gcra::Rate,
+    limiter::RawBucket,
+    maps::{self, Counter},
+    reason::{self, DropReason, PassReason},
+    settings::{Limit, Settings},
+    verdict::Verdict,
+};
+use enforcer_tests::{cases, packets::*, tables::State};
+use ipnet::IpNet;
+
+/// Return values of XDP programs (linux/bpf.h).
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+
+/// The shortest frame that the kernel tests a program with: an Ethernet header.
+const SHORTEST: usize = 14;
+
+/// The loaded program with one bucket per limit, and its maps.
+struct Loaded {
+    program: Program,
+    settings: Array<MapData, Settings>,
+    bans: HashMap<MapData, u64, Ban>,
+    listed_v4: LpmTrie<MapData, [u8; 4], Listing>,
+    listed_v6: LpmTrie<MapData, [u8; 16], Listing>,
+    limiters: Vec<Array<MapData, RawBucket>>,
+    counters: PerCpuArray<MapData, Counter>,
+}
+
+impl Loaded {
+    fn new() -> Self {
+        let program = Program::load(Sizes { bans: 16, sources: 1 }, false).unwrap();
+        let map = |name| program.map(name).unwrap();
+        Self {
+            settings: map(maps::SETTINGS).try_into().unwrap(),
+            bans: map(maps::BANS).try_into().unwrap(),
+            listed_v4: map(maps::LISTED_V4).try_into().unwrap(),
+            listed_v6: map(maps::LISTED_V6).try_into().unwrap(),
+            limiters: maps::LIMITERS.iter().map(|name| map(name).try_into().unwrap()).collect(),
+            counters: map(maps::COUNTERS).try_into().unwrap(),
+            program,
+        }
+    }
+
+    /// Puts the maps into this state, and nothing else into them.
+    fn fill(&mut self, state: &State) {
+        for key in self.bans.keys().collect::<Result<Vec<_>, _>>().unwrap() {
+            self.bans.remove(&key).unwrap();
+        }
+        for key in self.listed_v4.keys().collect::<Result<Vec<_>, _>>().unwrap() {
+            self.listed_v4.remove(&key).unwrap();
+        }
+        for key in self.listed_v6.keys().collect::<Result<Vec<_>, _>>().unwrap() {
+            self.listed_v6.remove(&key).unwrap();
+        }
+        let unwritten = Settings { abi: 0, ..Settings::PERMISSIVE };
+        self.settings.set(0, state.settings.unwrap_or(unwritten), 0).unwrap();
+        for (source, ban) in &state.bans {
+            self.bans.insert(source.get(), ban, 0).unwrap();
+        }
+        for (prefix, listing) in &state.listed {
+            let length = u32::from(prefix.net().prefix_len());
+            match prefix.net() {
+                IpNet::V4(net) => {
+                    self.listed_v4.insert(&Key::new(length, net.addr().octets()), listing, 0).unwrap()
+                }
+                IpNet::V6(net) => {
+                    self.listed_v6.insert(&Key::new(length, net.addr().octets()), listing, 0).unwrap()
+                }
+            }
+        }
+        for (map, bucket) in self.limiters.iter_mut().zip(&state.buckets) {
+            map.set(0, bucket, 0).unwrap();
+        }
+    }
+
+    fn counter(&self, number: u32) -> Counter {
+        self.counters.get(&number, 0).unwrap().iter().fold(Counter::default(), |sum, counter| Counter {
+            packets: sum.packets + counter.packets,
+            bytes: sum.bytes + counter.bytes,
+        })
+    }
+
+    fn counts(&self) -> Vec<Counter> {
+        (0..reason::COUNTERS).map(|number| self.counter(number)).collect()
+    }
+
+    /// What the program did with a frame: its action, and the one reason that it counted.
+    fn judge(&self, frame: &[u8]) -> Result<Verdict, String> {
+        let before = self.counts();
+        let outcome = self.program.run(frame, 1).map_err(|error| format!("{error:#}"))?;
+        let changed: Vec<(u32, u64, u64)> = (0..)
+            .zip(before.iter().zip(self.counts()))
+            .filter(|(_, (before, after))| *before != after)
+            .map(|(number, (before, after))| {
+                (number, after.packets - before.packets, after.bytes - before.bytes)
+            })
+            .collect();
+        let [(number, 1, bytes)] = changed[..] else { return Err(format!("counted {changed:?}")) };
+        if bytes != frame.len() as u64 {
+            return Err(format!("counted {bytes} bytes of {}", frame.len()));
+        }
+        let pass =
+            PassReason::ALL.iter().find(|reason| reason.number() == number).copied().map(Verdict::Pass);
+        let drop =
+            DropReason::ALL.iter().find(|reason| reason.number() == number).copied().map(Verdict::Drop);
+        match (outcome.action, pass.or(drop)) {
+            (XDP_PASS, Some(verdict @ Verdict::Pass(_))) | (XDP_DROP, Some(verdict @ Verdict::Drop(_))) => {
+                Ok(verdict)
+            }
+            (action, counted) => Err(format!("returned {action}, counted {counted:?}")),
+        }
+    }
+}
+
+#[test]
+fn every_case_ends_in_the_kernel_as_it_does_in_user_space() {
+    let mut loaded = Loaded::new();
+    let (cases, too_short): (Vec<_>, Vec<_>) =
+        cases::all().into_iter().partition(|case| case.frame.len() >= SHORTEST);
+    assert_eq!(too_short.len(), 2, "frames that the kernel refuses to test");
+    let wrong: Vec<String> = cases
+        .into_iter()
+        .filter_map(|case| {
+            loaded.fill(&case.state);
+            let found = loaded.judge(&case.frame);
+            (found != Ok(case.expected))
+                .then(|| format!("{}: {found:?} instead of {:?}", case.name, case.expected))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// A compare-and-swap that LLVM has turned into something else admits none, all, or one too many.
+#[test]
+fn a_limit_admits_exactly_its_burst() {
+    const BURST: u64 = 5;
+    let mut loaded = Loaded::new();
+    // At one event an hour no time that a test takes admits one more.
+    let rate = Rate::new(1, 3_600_000_000_000, BURST);
+    for limit in Limit::ALL {
+        loaded.fill(&State::default().set(|settings| settings.limits[limit as usize] = rate));
+        let (frame, over) = match limit {
+            Limit::Packets => (tcp_frame(SOURCE_V4.into(), 80, ACK, b"data"), DropReason::PacketLimit),
+            Limit::Connections => (tcp_frame(SOURCE_V4.into(), 80, SYN, &[]), DropReason::ConnectionLimit),
+            Limit::Hellos => (
+                tcp_frame(SOURCE_V6.into(), 443, DATA, &Hello::legacy(0x0303).bytes()),
+                DropReason::HelloLimit,
+            ),
+        };
+        let before = loaded.counter(over.number()).packets;
+        loaded.program.run(&frame, 100).unwrap();
+        assert_eq!(loaded.counter(over.number()).packets - before, 100 - BURST, "{limit:?}");
+    }
+}
+
+/// Two CPUs that charge one source at the same time must not both get the same event.
+#[test]
+fn a_limit_holds_when_two_cpus_charge_one_source() {
+    const ROUNDS: u32 = 300_000;
+    /// 10 ms: the coarse clock's resolution at the slowest tick that Linux is built with, HZ=100.
+    const TICK: u64 = 10_000_000;
+    let rate = Rate { increment: 10_000, tolerance: 1_000_000 };
+    let mut loaded = Loaded::new();
+    loaded.fill(&State::default().set(|settings| settings.limits[Limit::Packets as usize] = rate));
+    let frame = tcp_frame(SOURCE_V4.into(), 80, ACK, b"data");
+    let barrier = Barrier::new(2);
+    let start = kernel_now();
+    thread::scope(|scope| {
+        for cpu in 0..2 {
+            let (loaded, frame, barrier) = (&loaded, &frame, &barrier);
+            scope.spawn(move || {
+                let mut set = nix::sched::CpuSet::new();
+                set.set(cpu).unwrap();
+                // A machine with one CPU runs the threads in turn; the bound holds there too.
+                let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
+                barrier.wait();
+                loaded.program.run(frame, ROUNDS).unwrap();
+            });
+        }
+    });
+    let elapsed = kernel_now().0 - start.0;
+    let admitted = loaded.counter(PassReason::Clean.number()).packets;
+    let refused = loaded.counter(DropReason::PacketLimit.number()).packets;
+    let bound = (rate.tolerance + elapsed + TICK) / rate.increment;
+    assert_eq!(admitted + refused, u64::from(2 * ROUNDS));
+    assert!(admitted >= rate.tolerance / rate.increment, "{admitted}: not even the burst");
+    assert!(admitted <= bound, "{admitted} admitted, at most {bound} may be");
+}

@@ -1,0 +1,111 @@
+//! A daemon that cannot start says so in one clear line, and leaves nothing behind.
+
+use std::net::{SocketAddr, TcpListener};
+
+use anyhow::Result;
+use enforcer_tests::{
+    daemon::{self, Daemon},
+    netns::{SERVER_V4, WIRE, source_v4},
+    scene::Scene,
+    site::{METRICS, Plan, Site},
+};
+
+use super::attach::program;
+
+/// Starts the daemon with `plan`; it must end by itself, in failure, with one line that has all of `words`.
+fn refuses(scene: &Scene, plan: &Plan, words: &[&str]) -> Result<()> {
+    scene.site.write(plan)?;
+    ends(&scene.site, Daemon::launch(&scene.lab.server, &scene.site)?, words)?;
+    assert_eq!(program(&scene.lab)?, "", "something is attached");
+    Ok(())
+}
+
+fn ends(site: &Site, mut daemon: Daemon<'_>, words: &[&str]) -> Result<()> {
+    let status = daemon.wait()?;
+    let log = daemon.log();
+    assert!(status.code().is_some_and(|code| code != 0), "{status}: {log}");
+    assert_eq!(log.lines().count(), 1, "not exactly one line:\n{log}");
+    assert!(words.iter().all(|word| log.contains(word)), "not all of {words:?} in: {log}");
+    assert!(!site.socket().exists(), "the control socket stays behind");
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_does_not_exist() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut plan = scene.plan();
+    plan.kernel = "interfaces = [\"eth0\", \"absent0\"]\n".to_owned();
+    refuses(&scene, &plan, &["absent0"])
+}
+
+#[test]
+fn a_port_in_use() -> Result<()> {
+    let scene = Scene::new()?;
+    let address = SocketAddr::new(SERVER_V4.into(), 443);
+    let _holder = scene.lab.server.enter(|| Ok(TcpListener::bind(address)?))?;
+    refuses(&scene, &scene.plan(), &["[::]:443", "another program listens"])
+}
+
+#[test]
+fn a_metrics_port_in_use() -> Result<()> {
+    let scene = Scene::new()?;
+    let address: SocketAddr = METRICS.parse()?;
+    let _holder = scene.lab.server.enter(|| Ok(TcpListener::bind(address)?))?;
+    refuses(&scene, &scene.plan(), &[METRICS, "in use"])
+}
+
+#[test]
+fn a_key_that_cannot_be_read() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut plan = scene.plan();
+    plan.certificate.1 = "absent.key".to_owned();
+    refuses(&scene, &plan, &["absent.key"])
+}
+
+#[test]
+fn a_key_that_belongs_to_another_certificate() -> Result<()> {
+    let scene = Scene::new()?;
+    scene.site.issue("other")?;
+    let mut plan = scene.plan();
+    plan.certificate.1 = "other.key".to_owned();
+    refuses(&scene, &plan, &["other.key", "does not belong", "api.pem"])
+}
+
+#[test]
+fn an_unknown_key_in_the_configuration() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut plan = scene.plan();
+    plan.kernel += "interface = \"eth0\"\n";
+    refuses(&scene, &plan, &["kernel", "interface"])
+}
+
+#[test]
+fn no_privilege() -> Result<()> {
+    let scene = Scene::new()?;
+    scene.site.write(&scene.plan())?;
+    let mut command = scene.lab.server.command("setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]);
+    command.arg(daemon::binary()?).args(["run", "-c"]).arg(scene.site.config());
+    let daemon = Daemon::launch_as(&scene.lab.server, &scene.site, &mut command)?;
+    ends(&scene.site, daemon, &["CAP_"])?;
+    assert_eq!(program(&scene.lab)?, "");
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_somebody_else_holds() -> Result<()> {
+    let scene = Scene::new()?;
+    let first = scene.daemon(&scene.plan())?;
+    let held = program(&scene.lab)?;
+    let mut plan = scene.plan();
+    plan.listener = "[::]:8443".to_owned();
+    plan.metrics = "127.0.0.1:9465".to_owned();
+    let site = Site::new()?;
+    site.write(&plan)?;
+    ends(&site, Daemon::launch(&scene.lab.server, &site)?, &[WIRE, "already"])?;
+    assert_eq!(program(&scene.lab)?, held, "the holder lost its place");
+    let answer = scene.get(source_v4(1), "/api/v1/x").token(&scene.site.token("read")?).send()?;
+    assert_eq!(answer.status, 200);
+    drop(first);
+    Ok(())
+}

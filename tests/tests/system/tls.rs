@@ -1,0 +1,54 @@
+//! Which TLS versions get through, with a real OpenSSL on the other side.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::Result;
+use enforcer_tests::{
+    clients::{self, Handshake},
+    daemon::Daemon,
+    netns::{source_v4, source_v6},
+    scene::Scene,
+};
+
+const PATIENCE: Duration = Duration::from_secs(15);
+/// A client whose hello is dropped hears nothing for as long as it waits.
+const SILENCE: Duration = Duration::from_millis(1500);
+
+fn dropped(scene: &Scene, daemon: &Daemon<'_>, source: impl Into<IpAddr>, version: &str) -> Result<()> {
+    let before = daemon.scrape()?;
+    let shake = clients::openssl(&scene.lab.client, source.into(), version, SILENCE)?;
+    let after = daemon.scrape()?;
+    assert_eq!(shake, Handshake::Unanswered, "{version}");
+    assert!(after.packets("tls_version") > before.packets("tls_version"), "{version}: not counted");
+    assert_eq!(after.packets("hello_accepted"), before.packets("hello_accepted"), "{version}");
+    Ok(())
+}
+
+fn done(scene: &Scene, source: impl Into<IpAddr>, version: &str, name: &str) -> Result<()> {
+    let shake = clients::openssl(&scene.lab.client, source.into(), version, PATIENCE)?;
+    assert_eq!(shake, Handshake::Done(name.to_owned()), "{version}");
+    Ok(())
+}
+
+#[test]
+fn old_versions_end_in_the_kernel_and_new_ones_are_served() -> Result<()> {
+    let scene = Scene::new()?;
+    let daemon = scene.daemon(&scene.plan())?;
+    for source in [IpAddr::from(source_v4(1)), source_v6(1).into()] {
+        dropped(&scene, &daemon, source, "-tls1")?;
+        dropped(&scene, &daemon, source, "-tls1_1")?;
+        done(&scene, source, "-tls1_2", "TLSv1.2")?;
+        done(&scene, source, "-tls1_3", "TLSv1.3")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_minimum_of_1_3_refuses_1_2() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut plan = scene.plan();
+    plan.kernel += "minimum_tls = \"1.3\"\n";
+    let daemon = scene.daemon(&plan)?;
+    dropped(&scene, &daemon, source_v4(1), "-tls1_2")?;
+    done(&scene, source_v4(1), "-tls1_3", "TLSv1.3")
+}
