@@ -28,14 +28,17 @@ pub(super) fn play(stage: &Stage<'_>, screen: &mut Screen) -> Result<()> {
         &format!("up to {PATIENCE} forged tokens from {offender}"),
         "some are answered 401, then nothing is answered any more",
         || {
-            for answered in 0..PATIENCE {
+            let mut refused = 0;
+            for _ in 0..PATIENCE {
                 let answer = stage.request(offender.into(), Some(&forged), &[], SILENCE)?;
-                if answer.status != 401 {
-                    let good = answered >= 1 && answer.status == 0;
-                    return Ok(Observed::new(good, format!("{answered} times 401, then {}", told(&answer))));
+                refused += u32::from(answer.status == 401);
+                let list = stage.daemon.ask(&["ban", "list"])?.to_string();
+                if answer.status == 0 && list.contains(&offender.to_string()) {
+                    let text = format!("{refused} times 401, then {}", told(&answer));
+                    return Ok(Observed::new(refused >= 1, text));
                 }
             }
-            Ok(Observed::new(false, format!("{PATIENCE} times 401")))
+            Ok(Observed::new(false, format!("{refused} times 401, and no ban")))
         },
     );
     screen.step(

@@ -1,5 +1,7 @@
 //! The program is on the wire while the daemon lives, and only then.
 
+use std::os::unix::fs::PermissionsExt;
+
 use anyhow::Result;
 use enforcer_tests::{
     eventually,
@@ -23,6 +25,9 @@ fn native_while_it_runs_and_gone_after_sigterm() -> Result<()> {
     assert_eq!(attached.as_array().map(Vec::len), Some(1), "{status}");
     assert_eq!((&attached[0]["interface"], &attached[0]["mode"]), (&WIRE.into(), &"native".into()));
     assert!(program(&scene.lab)?.contains("prog/xdp "), "native, not xdpgeneric");
+    assert_eq!(daemon.metrics_get("/livez")?.0, 200);
+    let mode = std::fs::metadata(scene.site.socket())?.permissions().mode();
+    assert_eq!(mode & 0o777, 0o660, "of the control socket");
     assert!(daemon.stop()?.success(), "{}", daemon.log());
     assert_eq!(program(&scene.lab)?, "");
     assert!(!scene.site.socket().exists(), "the control socket stays behind");

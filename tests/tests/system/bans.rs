@@ -3,10 +3,11 @@
 use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener},
+    thread,
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use enforcer_tests::{
     clients,
     clients::Answer,
@@ -15,6 +16,7 @@ use enforcer_tests::{
     netns::{SERVER_V4, source_v4, source_v6},
     poll,
     scene::Scene,
+    upstream::PIECE,
 };
 
 /// After this without an answer a client is taken to be cut off.
@@ -93,6 +95,27 @@ fn a_ban_ends_by_itself() -> Result<()> {
 }
 
 #[test]
+fn a_ban_cuts_open_connections_and_outlives_a_reload() -> Result<()> {
+    let scene = Scene::new()?;
+    let daemon = scene.daemon(&scene.plan())?;
+    let source = source_v4(2);
+    let token = scene.site.token("read")?;
+    let pieces = 400;
+    let path = format!("/api/v1/stream/{pieces}");
+    let answer = thread::scope(|scope| -> Result<Answer> {
+        let long = scene.get(source, &path).token(&token).within(Duration::from_secs(8));
+        let request = scope.spawn(move || long.send());
+        eventually!(10, "the request to reach the upstream", scene.upstream.requests() == 1)?;
+        daemon.say(&["ban", "add", &source.to_string()])?;
+        request.join().map_err(|_| anyhow!("panicked"))?
+    })?;
+    assert_eq!(answer.exit, Some(28), "{}", answer.error);
+    assert!(answer.body.len() < pieces * PIECE, "the whole body arrived");
+    daemon.say(&["reload"])?;
+    cut_off(&scene, &daemon, source, "banned")
+}
+
+#[test]
 fn an_allowance_overrides_a_ban() -> Result<()> {
     let scene = Scene::new()?;
     let daemon = scene.daemon(&scene.plan())?;
@@ -152,7 +175,8 @@ fn repeated_offences_end_in_the_kernel_and_why_tells() -> Result<()> {
             let answer = scene.get(offender, PATH).token(&forged).within(SILENCE).send()?;
             assert!(answer.status == 401 || answer.status == 0, "{answer:?}");
             refused += usize::from(answer.status == 401);
-            Ok((answer.status == 0).then_some(()))
+            let listed = answer.status == 0 && !daemon.ask(&["ban", "list"])?.to_string().eq("[]");
+            Ok(listed.then_some(()))
         })?;
         // 25 points each, banned at 100; a few may be under way when the ban comes.
         assert!((4..=8).contains(&refused), "{refused} times 401");

@@ -20,6 +20,9 @@ fn flood(limit: &str, segment: Segment, reason: &str, from: IpAddr, other: IpAdd
     plan.limits = format!("{limit} = {{ rate = \"{PER_SECOND}/s\", burst = {AT_ONCE} }}\n");
     let daemon = scene.daemon(&plan)?;
     let token = scene.site.token("read")?;
+    let ask = || scene.get(other, "/api/v1/x").token(&token).within(Duration::from_secs(5)).send();
+    // Also makes the neighbours known to each other before the flood begins.
+    assert_eq!(ask()?.status, 200);
     let flood = Flood {
         segment,
         from,
@@ -32,8 +35,8 @@ fn flood(limit: &str, segment: Segment, reason: &str, from: IpAddr, other: IpAdd
         let flood = scope.spawn(|| flood.send(&scene.lab.client));
         let mut answers = Vec::new();
         // The packets limit counts the other source's packets as well, so it asks only a few times.
-        while !flood.is_finished() && answers.len() < 4 {
-            answers.push(scene.get(other, "/api/v1/x").token(&token).within(Duration::from_secs(5)).send());
+        while !flood.is_finished() && answers.len() < 3 {
+            answers.push(ask());
         }
         (flood.join(), answers)
     });

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use anyhow::Result;
 use enforcer_tests::{
     daemon::{self, Daemon},
-    netns::{SERVER_V4, WIRE, source_v4},
+    netns::{SERVER_V4, WIRE},
     scene::Scene,
     site::{METRICS, Plan, Site},
 };
@@ -93,19 +93,24 @@ fn no_privilege() -> Result<()> {
 }
 
 #[test]
-fn an_interface_that_somebody_else_holds() -> Result<()> {
+fn an_interface_that_somebody_else_holds_and_nothing_stays_half_attached() -> Result<()> {
     let scene = Scene::new()?;
-    let first = scene.daemon(&scene.plan())?;
-    let held = program(&scene.lab)?;
+    let server = &scene.lab.server;
+    server.ip("link add second0 type veth peer name second1")?;
     let mut plan = scene.plan();
+    plan.kernel = "interfaces = [\"second0\"]\n".to_owned();
+    let first = scene.daemon(&plan)?;
+    let held = server.ip("-d link show dev second0")?;
+    assert!(held.contains("prog/xdp"), "{held}");
+
+    plan.kernel = format!("interfaces = [\"{WIRE}\", \"second0\"]\n");
     plan.listener = "[::]:8443".to_owned();
     plan.metrics = "127.0.0.1:9465".to_owned();
     let site = Site::new()?;
     site.write(&plan)?;
-    ends(&site, Daemon::launch(&scene.lab.server, &site)?, &[WIRE, "already"])?;
-    assert_eq!(program(&scene.lab)?, held, "the holder lost its place");
-    let answer = scene.get(source_v4(1), "/api/v1/x").token(&scene.site.token("read")?).send()?;
-    assert_eq!(answer.status, 200);
-    drop(first);
+    ends(&site, Daemon::launch(server, &site)?, &["second0", "already"])?;
+    assert_eq!(program(&scene.lab)?, "", "the first of the two interfaces is still attached");
+    assert_eq!(server.ip("-d link show dev second0")?, held, "the holder lost its place");
+    assert!(first.is_ready());
     Ok(())
 }
