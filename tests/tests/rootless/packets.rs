@@ -55,8 +55,7 @@ impl Packet for Strict<'_> {
 
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         assert!(offset <= 0x2_0000, "an offset that no header can name");
-        let found = self.0.get(offset..)?.get(..N)?;
-        Some(found.try_into().unwrap())
+        self.0.get(offset..)?.first_chunk().copied()
     }
 }
 
