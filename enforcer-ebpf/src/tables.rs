@@ -62,6 +62,8 @@ pub(crate) fn count(reason: u32, frame: &Frame<'_>) -> u64 {
 
 /// The maps as one packet sees them.
 pub(crate) struct Maps {
+    /// Read in place: a packet that comes while the daemon writes may see old and new values mixed. Each of them is sound
+    /// by itself, and what the maps depend on (seed, mask, IPv6 prefix) never changes while the program is loaded.
     settings: Option<&'static Settings>,
     /// 0 until somebody asks: the clock costs as much as a lookup.
     now: Cell<u64>,

@@ -208,7 +208,7 @@ fn explain_load(error: EbpfError) -> anyhow::Error {
 
 fn denied(error: &io::Error) -> anyhow::Error {
     anyhow!(
-        "the kernel denies BPF to this process ({error}) although it has the capabilities: a container's seccomp profile or kernel lockdown forbids bpf(2)"
+        "the kernel denies BPF to this process ({error}) although it has the capabilities: a user namespace, a container's seccomp profile or kernel lockdown forbids bpf(2)"
     )
 }
 
