@@ -10,16 +10,13 @@
 )]
 
 use aya_ebpf::{Global, bindings::xdp_action, macros::xdp, programs::XdpContext};
-use aya_log_ebpf::warn;
-use enforcer_common::{
-    reason::PassReason,
-    verdict::{Verdict, decide},
-};
+use aya_log_ebpf::info;
+use enforcer_common::verdict::{Verdict, decide};
 
 mod frame;
 mod tables;
 
-/// Whether rare diagnostics are written. Read-only to the program and 0 unless the loader says otherwise, so the verifier
+/// Whether diagnostics are written. Read-only to the program and 0 unless the loader says otherwise, so the verifier
 /// removes what depends on it.
 #[unsafe(no_mangle)]
 static DIAGNOSTICS: Global<u32> = Global::new(0);
@@ -27,20 +24,16 @@ static DIAGNOSTICS: Global<u32> = Global::new(0);
 #[xdp(frags)]
 pub fn enforcer(context: XdpContext) -> u32 {
     let frame = frame::Frame::new(&context);
-    let tables = tables::Maps::new();
-    match decide(&frame, &tables) {
-        Verdict::Pass(reason) => {
-            tables::count(reason.number(), &frame);
-            if DIAGNOSTICS.load() != 0 && matches!(reason, PassReason::NoSettings) {
-                warn!(&context, "no settings, or settings of another layout: this frame was not judged");
-            }
-            xdp_action::XDP_PASS
-        }
-        Verdict::Drop(reason) => {
-            tables::count(reason.number(), &frame);
-            xdp_action::XDP_DROP
-        }
+    let (action, reason) = match decide(&frame, &tables::Maps::new()) {
+        Verdict::Pass(reason) => (xdp_action::XDP_PASS, reason.number()),
+        Verdict::Drop(reason) => (xdp_action::XDP_DROP, reason.number()),
+    };
+    let packets = tables::count(reason, &frame);
+    // At 1, 2, 4, 8... packets: no flood can flood the log.
+    if DIAGNOSTICS.load() != 0 && packets & packets.wrapping_sub(1) == 0 {
+        info!(&context, "reason {} counted {} times on this CPU", reason, packets);
     }
+    action
 }
 
 #[panic_handler]

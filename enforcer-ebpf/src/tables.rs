@@ -48,20 +48,22 @@ static LIMIT_HELLOS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<Counter, { reason::COUNTERS as usize }> = PerCpuArray::new();
 
-/// Counts a verdict on this CPU.
+/// Counts a verdict on this CPU; answers how many it has counted for this reason.
 #[inline(always)]
-pub(crate) fn count(reason: u32, frame: &Frame<'_>) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(reason) {
-        // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
-        unsafe {
-            (*counter).packets += 1;
-            (*counter).bytes += frame.length() as u64;
-        }
+pub(crate) fn count(reason: u32, frame: &Frame<'_>) -> u64 {
+    let Some(counter) = COUNTERS.get_ptr_mut(reason) else { return 0 };
+    // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
+    unsafe {
+        (*counter).packets += 1;
+        (*counter).bytes += frame.length() as u64;
+        (*counter).packets
     }
 }
 
 /// The maps as one packet sees them.
 pub(crate) struct Maps {
+    /// Read in place: a packet that comes while the daemon writes may see old and new values mixed. Each of them is sound
+    /// by itself, and what the maps depend on (seed, mask, IPv6 prefix) never changes while the program is loaded.
     settings: Option<&'static Settings>,
     /// 0 until somebody asks: the clock costs as much as a lookup.
     now: Cell<u64>,

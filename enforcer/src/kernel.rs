@@ -6,13 +6,13 @@
 pub mod program;
 
 mod attach;
-mod diagnostics;
 mod holder;
 mod lists;
 mod off;
 mod probe;
 mod settings;
 mod tables;
+mod task;
 mod view;
 
 use std::{net::IpAddr, sync::Arc};
@@ -26,7 +26,7 @@ use enforcer_common::{
     source::SourceKey,
 };
 
-pub use self::diagnostics::Diagnostics;
+pub use self::task::Diagnostics;
 use self::{
     lists::MapLists,
     off::{NoLists, NoView},

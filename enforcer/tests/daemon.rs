@@ -160,7 +160,7 @@ fn a_daemon_serves_operators_and_probes_and_leaves_nothing_behind() {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
     let banned = site.json("ban add 198.18.0.2 --for 10m --reason scraper");
-    assert_eq!(banned["ban"]["remaining_seconds"], 600);
+    assert!((1..=600).contains(&banned["ban"]["remaining_seconds"].as_u64().unwrap()), "{banned}");
     let (code, out, _) = site.output("why 198.18.0.2");
     assert_eq!(code, 0);
     assert!(out.starts_with("198.18.0.2 is banned for ") && out.contains("nothing is enforced"), "{out}");

@@ -75,7 +75,7 @@ impl Contestant {
                  return 200 '{{\"ok\":true}}'; }} }}\n}}\n"
             ),
         )?;
-        let mut command = Command::new("nginx");
+        let mut command = bound_to_us("nginx");
         command.arg("-c").arg(&config).arg("-e").arg(dir.join("nginx.err"));
         Self::spawn("nginx", command, address, address)
     }
@@ -109,7 +109,7 @@ impl Contestant {
                  backend origin\n  server one {origin}\n"
             ),
         )?;
-        let mut command = Command::new("haproxy");
+        let mut command = bound_to_us("haproxy");
         command.arg("-db").arg("-f").arg(&config);
         Self::spawn("HAProxy", command, open, checked)
     }
@@ -151,6 +151,14 @@ impl Contestant {
         }
         bail!("{name} does not listen on {open}")
     }
+}
+
+/// A command that ends with this process, however that ends: setpriv (util-linux) asks the kernel for it and becomes the
+/// program, so the process id stays the same.
+fn bound_to_us(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", program]);
+    command
 }
 
 /// A loopback port that nobody listens on; somebody might take it before the child does, who then says so.

@@ -41,12 +41,18 @@ impl Origin {
     }
 }
 
-/// What a request ends with: `/echo` gives its body back as it comes, `/stall` never answers, `/break` closes the
+/// What a request ends with: `/echo` gives its body back as it comes, `/sink` its length when
+/// it is complete, `/stall` never answers, `/slow` takes a second, `/break` closes the
 /// connection, everything else gets a description of itself.
 async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hyper::Error>>, hyper::Error> {
     let path = request.uri().path();
     if path.ends_with("/echo") {
         return Ok(Response::new(request.into_body().boxed()));
+    }
+    if path.ends_with("/sink") {
+        let length = request.into_body().collect().await?.to_bytes().len();
+        let length = Full::new(Bytes::from(length.to_string())).map_err(|never| match never {});
+        return Ok(Response::new(length.boxed()));
     }
     if path.ends_with("/stall") {
         std::future::pending::<Infallible>().await;
@@ -58,7 +64,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
         return Ok(response);
     }
     if path.ends_with("/slow") {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(1000)).await;
     }
     if path.ends_with("/empty") {
         let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());

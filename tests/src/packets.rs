@@ -62,7 +62,7 @@ pub fn ipv4_from(source: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
 
 /// An IPv4 fragment; `offset` in bytes.
 pub fn ipv4_fragment(protocol: u8, offset: u16, more: bool, payload: &[u8]) -> Vec<u8> {
-    ipv4_with(SOURCE_V4, protocol, offset / 8 | if more { 0x2000 } else { 0 }, &[], payload)
+    ipv4_with(SOURCE_V4, protocol, offset / 8 + if more { 0x2000 } else { 0 }, &[], payload)
 }
 
 /// An IPv4 packet with everything said: the field of flags and offset, and options of a multiple of 4 bytes.
@@ -131,7 +131,7 @@ pub fn tcp_with(port: u16, flags: u8, options: &[u8], data: &[u8]) -> Vec<u8> {
     let mut segment = Vec::from(50_000u16.to_be_bytes());
     segment.extend(port.to_be_bytes());
     segment.extend([0, 0, 0, 1, 0, 0, 0, 1]); // sequence, acknowledgement
-    segment.extend([((20 + options.len()) / 4 << 4) as u8, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    segment.extend([((20 + options.len()) / 4 * 16) as u8, flags, 0xff, 0xff, 0, 0, 0, 0]);
     segment.extend(options);
     segment.extend(data);
     segment

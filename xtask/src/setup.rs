@@ -192,6 +192,9 @@ fn bpf_linker() -> Result<(), Missing> {
         .arg(&tools);
     // Keeps the intermediate files of the tool apart from those of the workspace, and once built they are of no use.
     let scratch = target().join("tools-build");
+    // Its own profile carries full debug information; all its work is done by LLVM, so neither that nor more
+    // optimisation is worth the minutes.
+    install.env("CARGO_PROFILE_RELEASE_DEBUG", "0").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
     let done = output(install.env("CARGO_TARGET_DIR", &scratch));
     // Left-over files cost disk space and nothing else.
     let _ = fs::remove_dir_all(&scratch);

@@ -120,3 +120,18 @@ fn place(aside: &Path, path: &Path, group: Option<Gid>) -> Result<u64> {
     fs::rename(aside, path).with_context(what)?;
     Ok(fs::metadata(path).with_context(what)?.ino())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_are_refused_and_the_group_is_not() {
+        // An id that no system hands out, and a group that this user is not in.
+        let (stranger, theirs, group) = (4_000_000_001, 4_000_000_002, Gid::from_raw(4_000_000_003));
+        assert!(!permitted(stranger, theirs, None));
+        assert!(!permitted(stranger, theirs, Some(group)));
+        assert!(permitted(stranger, group.as_raw(), Some(group)));
+        assert!(permitted(0, theirs, None) && permitted(Uid::effective().as_raw(), theirs, None));
+    }
+}

@@ -35,7 +35,8 @@ pub(super) async fn serve(
         Ok(grant) => {
             let route = Arc::clone(grant.route());
             let request = Request::from_parts(head, body);
-            match worker.clients.forward(grant, request, max_body).await {
+            // On the heap, because every move of this future would otherwise copy room for a second request.
+            match Box::pin(worker.clients.forward(grant, request, max_body)).await {
                 Ok(response) => Ok((route, response)),
                 Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
             }

@@ -53,7 +53,13 @@ fn attach(program: &mut Program, name: &str, index: u32, mode: Mode) -> Result<A
         Mode::Native => ("native", native(program)),
         Mode::Generic => ("generic", generic(program)),
         Mode::NativeOrGeneric => match native(program) {
-            Err(error) if lacks_native(errno(&error)) => ("generic", generic(program)),
+            Err(error) if lacks_native(errno(&error)) => {
+                tracing::warn!(
+                    interface = name,
+                    "no XDP in the driver: attaching to the slower generic hook"
+                );
+                ("generic", generic(program))
+            }
             result => ("native", result),
         },
         Mode::Off => bail!("kernel.mode is \"off\": nothing is attached"),

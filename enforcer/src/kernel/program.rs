@@ -106,6 +106,12 @@ impl Program {
         Ok(Outcome { action: result.return_value, duration: result.duration })
     }
 
+    /// Instructions that the verifier walked through; it gives up at a million.
+    pub fn verified_instructions(&self) -> Result<Option<u32>> {
+        let program = self.ebpf.program(NAME).ok_or_else(|| anyhow!("the object has no program {NAME}"))?;
+        Ok(program.info()?.verified_instruction_count())
+    }
+
     /// The program itself, to attach it.
     pub(super) fn xdp(&mut self) -> Result<&mut Xdp> {
         xdp(&mut self.ebpf)
@@ -202,7 +208,7 @@ fn explain_load(error: EbpfError) -> anyhow::Error {
 
 fn denied(error: &io::Error) -> anyhow::Error {
     anyhow!(
-        "the kernel denies BPF to this process ({error}) although it has the capabilities: a container's seccomp profile or kernel lockdown forbids bpf(2)"
+        "the kernel denies BPF to this process ({error}) although it has the capabilities: a user namespace, a container's seccomp profile or kernel lockdown forbids bpf(2)"
     )
 }
 

@@ -361,9 +361,10 @@ fn operators_cannot_lock_themselves_or_everybody_out_by_accident() {
 fn lifting_what_is_not_there_says_what_is() {
     let mut world = World::new(&["198.18.1.0/24"]);
     world.give(ban("198.18.0.0/24", 100));
-    let say = |world: &mut World, input| match world.give(input).0 {
-        Outcome::Refused(refusal) => refusal.to_string(),
-        outcome => panic!("{outcome:?}"),
+    let say = |world: &mut World, input| {
+        let (outcome, _) = world.give(input);
+        let Outcome::Refused(refusal) = outcome else { panic!("{outcome:?}") };
+        refusal.to_string()
     };
     assert_eq!(
         say(&mut world, Input::BanDel(prefix("198.18.0.2"))),

@@ -118,6 +118,54 @@ fn a_driver_without_xdp_is_refused_unless_generic_is_allowed() {
     });
 }
 
+/// Keeps what the program wrote.
+struct Kept(std::sync::Mutex<Vec<String>>);
+
+static KEPT: Kept = Kept(std::sync::Mutex::new(Vec::new()));
+
+impl log::Log for Kept {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn diagnostics_reach_the_log_and_do_not_flood_it() {
+    log::set_logger(&KEPT).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let mut kernel = Kernel::load(&config::Kernel { log: true, ..config(&[]) }, 16).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let diagnostics = kernel.take_diagnostics().unwrap();
+    // ARP passes without a limit. One CPU, so that there is one count.
+    let mut cpus = nix::sched::CpuSet::new();
+    cpus.set(0).unwrap();
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus).unwrap();
+    kernel.test_run(&enforcer_tests::packets::ethernet(0x0806, &[0; 28]), 1000).unwrap();
+    let expected: Vec<String> =
+        (0..10).map(|n| format!("reason 1 counted {} times on this CPU", 1 << n)).collect();
+    let seen = || {
+        let lines = KEPT.0.lock().unwrap();
+        lines.iter().filter(|line| line.starts_with("reason 1 ")).cloned().collect::<Vec<_>>()
+    };
+    runtime.block_on(async {
+        let forwarding = tokio::spawn(diagnostics.run());
+        let all = async {
+            while seen().len() < expected.len() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), all).await.expect("the lines never came");
+        forwarding.abort();
+    });
+    assert_eq!(seen(), expected);
+}
+
 #[test]
 fn what_is_listed_is_explained() {
     let kernel = Kernel::load(&config(&[]), 16).unwrap();

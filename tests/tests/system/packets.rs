@@ -141,6 +141,17 @@ fn every_case_ends_in_the_kernel_as_it_does_in_user_space() {
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// The verifier gives up at a million; kernels differ, so half of that is the bar.
+#[test]
+fn the_verifier_is_far_from_giving_up() {
+    for diagnostics in [false, true] {
+        let program = Program::load(Sizes { bans: 16, sources: 1 }, diagnostics).unwrap();
+        let count = program.verified_instructions().unwrap().unwrap();
+        println!("{count} instructions, diagnostics {diagnostics}");
+        assert!(count < 500_000, "{count}");
+    }
+}
+
 /// A compare-and-swap that LLVM has turned into something else admits none, all, or one too many.
 #[test]
 fn a_limit_admits_exactly_its_burst() {
