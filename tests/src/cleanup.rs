@@ -133,10 +133,11 @@ fn own(register: &mut Register, thing: Thing) -> Owned {
     Owned(id)
 }
 
-/// Sweeps once, then waits for signals on a thread of its own.
+/// Sweeps once, then waits for signals on a thread of its own. Returns when no signal can be missed any more.
 fn watch() {
     sweep();
-    std::thread::spawn(|| {
+    let (ready, listening) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         let code = runtime.block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
@@ -147,6 +148,7 @@ fn watch() {
             ) else {
                 return None;
             };
+            let _ = ready.send(());
             tokio::select! {
                 _ = interrupt.recv() => Some(130),
                 _ = terminate.recv() => Some(143),
@@ -164,6 +166,7 @@ fn watch() {
             std::process::exit(code);
         }
     });
+    let _ = listening.recv();
 }
 
 fn remove(thing: &Thing) {

@@ -63,7 +63,7 @@ impl<'a> Daemon<'a> {
         });
         match ready {
             Ok(()) => Ok(daemon),
-            Err(error) => Err(error.context(format!("its log:\n{}", daemon.log()))),
+            Err(error) => bail!("{error:#}; its log:\n{}", daemon.log()),
         }
     }
 

@@ -38,8 +38,16 @@ struct Stage<'a> {
 }
 
 /// Tells the story; with `keep`, waits for a signal at its end, which removes everything. Whether all was as expected.
-pub fn run(keep: bool) -> Result<bool> {
+pub fn run(keep: bool) -> bool {
     let mut screen = Screen::new();
+    if let Err(error) = story(&mut screen, keep) {
+        cleanup::rest_if_interrupted();
+        screen.broken(&error);
+    }
+    screen.finish()
+}
+
+fn story(screen: &mut Screen, keep: bool) -> Result<()> {
     screen.chapter("The stage");
     let scene = Scene::new()?;
     let Scene { lab, site, upstream } = &scene;
@@ -57,13 +65,13 @@ pub fn run(keep: bool) -> Result<bool> {
     screen.quote(&site.render(&plan).replace(&format!("{}/", site.dir.display()), ""));
     let mut daemon = scene.daemon(&plan)?;
     let stage = Stage { scene: &scene, daemon: &daemon };
-    attached(&stage, &mut screen);
-    requests::play(&stage, &mut screen)?;
-    packets::play(&stage, &mut screen)?;
-    bans::play(&stage, &mut screen)?;
-    metrics(&stage, &mut screen)?;
+    attached(&stage, screen);
+    requests::play(&stage, screen)?;
+    packets::play(&stage, screen)?;
+    bans::play(&stage, screen)?;
+    metrics(&stage, screen)?;
     if keep {
-        explain(&stage, &screen)?;
+        explain(&stage, screen)?;
         screen.finish();
         loop {
             std::thread::park();
@@ -93,7 +101,7 @@ pub fn run(keep: bool) -> Result<bool> {
             Ok(Observed::new(left.is_empty(), format!("{} left {}", left.len(), left.join(" "))))
         },
     );
-    Ok(screen.finish())
+    Ok(())
 }
 
 impl Stage<'_> {

@@ -95,6 +95,12 @@ impl Screen {
         observed.good
     }
 
+    /// The story cannot go on: as a failure, in words.
+    pub(super) fn broken(&mut self, error: &anyhow::Error) {
+        self.failed += 1;
+        println!("\n {} {error:#}", self.paint("1;31", "✘ The story breaks off:"));
+    }
+
     /// Prints the sum, always as the last line; whether every step was as expected.
     pub(super) fn finish(&self) -> bool {
         println!("\n{} passed, {} failed", self.passed, self.failed);
