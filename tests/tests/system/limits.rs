@@ -70,6 +70,26 @@ fn packets_of_one_address() -> Result<()> {
 }
 
 #[test]
+fn hellos_of_one_address() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut plan = scene.plan();
+    plan.limits = "hellos = { rate = \"1/h\", burst = 3 }\n".to_owned();
+    let daemon = scene.daemon(&plan)?;
+    let token = scene.site.token("read")?;
+    let ask = |source: u8, patience| {
+        scene.get(source_v4(source), "/api/v1/x").token(&token).within(Duration::from_secs(patience)).send()
+    };
+    for _ in 0..3 {
+        assert_eq!(ask(1, 10)?.status, 200);
+    }
+    let answer = ask(1, 2)?;
+    assert_eq!((answer.status, answer.exit), (0, Some(28)), "{answer:?}");
+    assert!(daemon.scrape()?.packets("hello_limit") > 0);
+    assert_eq!(ask(2, 10)?.status, 200, "another source");
+    Ok(())
+}
+
+#[test]
 fn why_tells_the_state_of_a_limit() -> Result<()> {
     let scene = Scene::new()?;
     let mut plan = scene.plan();
