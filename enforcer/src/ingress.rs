@@ -26,6 +26,8 @@ use worker::Shared;
 /// What workers are told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// Hold the sockets; connections wait in the kernel's queue.
+    Bound,
     /// Accept and serve.
     Serving,
     /// Accept nothing, finish what is under way until then.
@@ -50,15 +52,11 @@ pub struct Ingress {
 }
 
 impl Ingress {
-    /// Binds every listener and starts the workers; on error nothing is left behind.
+    /// Binds every listener and starts the workers; on error nothing is left behind. Nothing is accepted before
+    /// [`Ingress::serve`].
     ///
     /// Listeners, `workers` and `max_connections` are those of `config` for good; everything else follows `policy`.
-    pub fn start(
-        config: &Config,
-        policy: SharedPolicy,
-        reporter: Reporter,
-        metrics: Metrics,
-    ) -> Result<Self> {
+    pub fn bind(config: &Config, policy: SharedPolicy, reporter: Reporter, metrics: Metrics) -> Result<Self> {
         let workers = match config.http.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             configured => configured,
@@ -72,7 +70,7 @@ impl Ingress {
                 worker.push(worker::Listening { name: listener.address, socket });
             }
         }
-        let (phase, watched) = watch::channel(Phase::Serving);
+        let (phase, watched) = watch::channel(Phase::Bound);
         let open = Arc::new(AtomicU32::new(0));
         let mut reports = Vec::with_capacity(workers);
         for (number, sockets) in sockets.into_iter().enumerate() {
@@ -89,6 +87,11 @@ impl Ingress {
             reports.push(reported);
         }
         Ok(Self { addresses, phase, reports })
+    }
+
+    /// Accepts from now on.
+    pub fn serve(&self) {
+        self.phase.send_replace(Phase::Serving);
     }
 
     /// Where it listens, in the order of the configuration, with real port numbers.

@@ -1,6 +1,6 @@
 //! The data plane's user-space side: the only module that names aya.
 //!
-//! `Kernel::start` loads and attaches; what it hands out are small owned handles. With `mode = "off"` everything here
+//! `Kernel::load` loads, `Kernel::attach` attaches; what it hands out are small owned handles. With `mode = "off"` everything here
 //! exists and does nothing.
 
 pub mod program;
@@ -18,6 +18,7 @@ mod view;
 use std::{net::IpAddr, sync::Arc};
 
 use anyhow::{Result, anyhow, bail};
+use arc_swap::ArcSwap;
 use enforcer_common::{
     ban::{Ban, Listing},
     maps::Counter,
@@ -56,23 +57,33 @@ struct Xdp {
     sizes: Sizes,
     seed: u64,
     settings: SharedSettings,
-    attachments: Vec<Attachment>,
+    attachments: Arc<ArcSwap<Vec<Attachment>>>,
     diagnostics: Option<Diagnostics>,
 }
 
 impl Kernel {
-    /// Loads the program, writes its settings, and attaches it to every interface, or leaves nothing behind. `max_bans` is
-    /// `bans.max_entries`. With `mode = "off"` nothing is loaded and every handle does nothing.
+    /// Loads the program and writes its settings; nothing is attached yet. `max_bans` is `bans.max_entries`. With
+    /// `mode = "off"` nothing is loaded and every handle does nothing.
     ///
-    /// The lists are empty afterwards; the ban task fills them, allowances of the configuration included.
-    pub fn start(config: &config::Kernel, max_bans: u32) -> Result<Self> {
+    /// The lists are empty afterwards; the ban task fills them, allowances of the configuration included, so that the
+    /// first packet after [`Kernel::attach`] meets all of them.
+    pub fn load(config: &config::Kernel, max_bans: u32) -> Result<Self> {
         let plane = match config.mode {
             Mode::Off => Plane::Off,
             Mode::Native | Mode::NativeOrGeneric | Mode::Generic => {
-                Plane::Xdp(Box::new(Xdp::start(config, max_bans)?))
+                Plane::Xdp(Box::new(Xdp::load(config, max_bans)?))
             }
         };
         Ok(Self { config: config.clone(), plane })
+    }
+
+    /// Attaches the program to every interface of the configuration. After an error the caller drops the `Kernel`, and with it
+    /// every link that was made.
+    pub fn attach(&mut self) -> Result<()> {
+        match &mut self.plane {
+            Plane::Xdp(xdp) => xdp.attach(&self.config),
+            Plane::Off => Ok(()),
+        }
     }
 
     /// The writer of the lists. The ban task owns it.
@@ -86,9 +97,11 @@ impl Kernel {
     /// A reader, to be shared freely.
     pub fn view(&self) -> Result<Arc<dyn View>> {
         Ok(match &self.plane {
-            Plane::Xdp(xdp) => {
-                Arc::new(MapView::new(LiveMaps::open(&xdp.program)?, xdp.settings.clone(), &xdp.attachments))
-            }
+            Plane::Xdp(xdp) => Arc::new(MapView::new(
+                LiveMaps::open(&xdp.program)?,
+                xdp.settings.clone(),
+                Arc::clone(&xdp.attachments),
+            )),
             Plane::Off => Arc::new(NoView { v6_length: self.config.ipv6_prefix }),
         })
     }
@@ -124,20 +137,13 @@ impl Kernel {
             Plane::Off => bail!("kernel.mode is \"off\": no program is loaded"),
         }
     }
-
-    /// As [`Kernel::start`], but without interfaces: for tests and benchmarks, which use [`Kernel::test_run`].
-    pub fn load(config: &config::Kernel, max_bans: u32) -> Result<Self> {
-        Ok(Self { config: config.clone(), plane: Plane::Xdp(Box::new(Xdp::load(config, max_bans)?)) })
-    }
 }
 
 impl Xdp {
-    fn start(config: &config::Kernel, max_bans: u32) -> Result<Self> {
-        attach::refuse_duplicates(&config.interfaces)?;
-        let mut xdp = Self::load(config, max_bans)?;
-        // An error drops the program, and with it every link that was made.
-        xdp.attachments = attach::attach_all(&mut xdp.program, &config.interfaces, config.mode)?;
-        Ok(xdp)
+    fn attach(&mut self, config: &config::Kernel) -> Result<()> {
+        let attachments = attach::attach_all(&mut self.program, &config.interfaces, config.mode)?;
+        self.attachments.store(Arc::new(attachments));
+        Ok(())
     }
 
     fn load(config: &config::Kernel, max_bans: u32) -> Result<Self> {
@@ -149,7 +155,7 @@ impl Xdp {
         // Written before anything is attached: the first packet is judged.
         let settings = SettingsMap::new(&program, settings::settings(config, sizes, seed))?;
         let diagnostics = if config.log { Some(Diagnostics::open(&mut program)?) } else { None };
-        Ok(Self { program, sizes, seed, settings, attachments: Vec::new(), diagnostics })
+        Ok(Self { program, sizes, seed, settings, attachments: Arc::default(), diagnostics })
     }
 }
 

@@ -71,7 +71,8 @@ impl Site {
         let policy = Policy::load(&self.config)?.share();
         let metrics = Metrics::new()?;
         let (reporter, offences) = Reporter::new(1024, metrics.offences_lost.clone());
-        let ingress = Ingress::start(&self.config, Arc::clone(&policy), reporter, metrics.clone())?;
+        let ingress = Ingress::bind(&self.config, Arc::clone(&policy), reporter, metrics.clone())?;
+        ingress.serve();
         let address = ingress.addresses().into_iter().next().context("no listener")?;
         Ok(Edge { site: self, ingress, address, policy, metrics, offences })
     }

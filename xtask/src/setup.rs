@@ -131,7 +131,7 @@ fn library_source() -> Result<(), Missing> {
         add.args([COMPONENT_SECONDS, "rustup", "component", "add", "rust-src"]);
         if output(&mut add).is_ok() && source_sysroot().is_some() {
             say("eBPF toolchain: added rust-src to the active rustup toolchain");
-            return Ok(());
+            return note_compiler();
         }
         say("rustup cannot add rust-src here; trying the system's packages");
     }
@@ -144,7 +144,18 @@ fn library_source() -> Result<(), Missing> {
     })?;
     say(&format!("eBPF toolchain: installed {packages}"));
     warn_of_path_order();
-    Ok(())
+    note_compiler()
+}
+
+/// Makes the build script look again: it watches `target/tools`, not the places of compilers.
+fn note_compiler() -> Result<(), Missing> {
+    let tools = root().join("target/tools");
+    let note = source_sysroot().map(|sysroot| sysroot.display().to_string()).unwrap_or_default();
+    let written = fs::create_dir_all(&tools).and_then(|()| fs::write(tools.join("compiler"), note));
+    written.map_err(|error| Missing {
+        what: format!("cannot write to {} ({error})", tools.display()),
+        remedy: "make the checkout's target folder writable".to_owned(),
+    })
 }
 
 /// The compiler that the build script will take: the active one, another one of rustup's, the system's.
@@ -185,7 +196,7 @@ fn bpf_linker() -> Result<(), Missing> {
             return Ok(());
         }
     }
-    say(&format!("building {wanted} into target/tools, about a minute"));
+    say(&format!("building {wanted} into target/tools, some two minutes"));
     let mut install = cargo();
     install
         .args(["install", "--quiet", "bpf-linker", "--version", BPF_LINKER, "--locked", "--root"])

@@ -1,4 +1,5 @@
-//! Starting: first whatever can fail without a trace, the attachment last, and readiness after that.
+//! Starting: first whatever can fail without a trace, then the attachment, and only then is anything accepted: no client
+//! is served before its packets are judged, and no packet is judged before the lists are written.
 //!
 //! Every part undoes itself when it is dropped, so an error on the way leaves nothing behind: no socket, no listener,
 //! no attached program.
@@ -69,8 +70,8 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let scrape_address = scrapes.as_ref().map(Server::address).transpose()?;
     let socket = Socket::bind(&config.control.socket, config.control.group.as_deref())?;
     let (reporter, offences) = Reporter::new(OFFENCES, metrics.offences_lost.clone());
-    let ingress = Ingress::start(&config, Arc::clone(&policy), reporter, metrics.clone())?;
-    let mut kernel = Kernel::start(&config.kernel, config.bans.max_entries)?;
+    let ingress = Ingress::bind(&config, Arc::clone(&policy), reporter, metrics.clone())?;
+    let mut kernel = Kernel::load(&config.kernel, config.bans.max_entries)?;
 
     let view = kernel.view()?;
     metrics::kernel::register(&metrics.registry, Arc::clone(&view))?;
@@ -81,6 +82,9 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     if let Some(error) = configured.kernel_error {
         return Err(Error::Failed(anyhow::anyhow!("cannot list kernel.allow: {error}")));
     }
+
+    kernel.attach()?;
+    ingress.serve();
 
     let addresses = ingress.addresses();
     let facts = Arc::new(ArcSwap::from_pointee(facts::facts(&config, &addresses, scrape_address)));

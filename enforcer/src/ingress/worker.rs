@@ -96,6 +96,11 @@ async fn accept(worker: Rc<Worker>, listening: Listening) -> DrainReport {
             return DrainReport::default();
         }
     };
+    match phase.wait_for(|phase| *phase != Phase::Bound).await.as_deref() {
+        Ok(Phase::Bound | Phase::Serving) => {}
+        // Asked to stop before it began, or the `Ingress` is gone.
+        Ok(Phase::Draining(_)) | Err(_) => return DrainReport::default(),
+    }
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -108,7 +113,7 @@ async fn accept(worker: Rc<Worker>, listening: Listening) -> DrainReport {
             Some(_) = connections.join_next() => {}
             // An error means that the `Ingress` is gone.
             changed = phase.changed() => match (changed, *phase.borrow_and_update()) {
-                (Ok(()), Phase::Serving) => {}
+                (Ok(()), Phase::Bound | Phase::Serving) => {}
                 (Ok(()), Phase::Draining(deadline)) => {
                     drop(listener);
                     return finish(connections, deadline.into()).await;

@@ -1,6 +1,6 @@
 //! Attaches the program to interfaces, all or none, and explains why it could not.
 //!
-//! Called by `Kernel::start` alone. A link that was made detaches when the program is dropped.
+//! Called by `Kernel::attach` alone. A link that was made detaches when the program is dropped.
 
 use anyhow::{Result, anyhow, bail, ensure};
 use aya::programs::{ProgramError, xdp::XdpError, xdp::XdpMode};
@@ -14,6 +14,7 @@ pub(super) fn attach_all(
     interfaces: &[String],
     mode: Mode,
 ) -> Result<Vec<Attachment>> {
+    refuse_duplicates(interfaces)?;
     let found = interfaces.iter().map(|name| find(name).map(|index| (name, index)));
     // Every name is looked up before the first interface is touched: attaching can interrupt a link.
     let found = found.collect::<Result<Vec<_>>>()?;
@@ -106,7 +107,7 @@ fn explain(error: anyhow::Error, name: &str, index: u32, label: &str) -> anyhow:
 }
 
 /// Refuses a list that names an interface twice, which would otherwise end as "already has a program".
-pub(super) fn refuse_duplicates(interfaces: &[String]) -> Result<()> {
+fn refuse_duplicates(interfaces: &[String]) -> Result<()> {
     ensure!(
         !interfaces.is_empty(),
         "kernel.interfaces is empty: name the interfaces that clients reach, or set kernel.mode = \"off\""

@@ -1,6 +1,6 @@
 //! The XDP program: what the kernel and the process must bring along for it, and how it is loaded.
 //!
-//! Called by `Kernel::start`, and by tests and benchmarks, which run it on frames without attaching it. Every error is one
+//! Called by `Kernel::load`, and by tests and benchmarks, which run it on frames without attaching it. Every error is one
 //! line that says what to do.
 
 use std::{io, time::Duration};

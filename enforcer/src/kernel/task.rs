@@ -1,7 +1,7 @@
 //! Forwards what the program writes through aya-log to the daemon's log.
 //!
 //! The daemon spawns [`Diagnostics::run`] beside its other tasks when `kernel.log` is true; the log must have been set up
-//! before `Kernel::start`. Without it the verifier has removed every diagnostic from the program.
+//! before `Kernel::load`. Without it the verifier has removed every diagnostic from the program.
 
 #![allow(unsafe_code, reason = "tokio cannot see that aya-log's descriptor stays open")]
 

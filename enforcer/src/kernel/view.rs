@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
 use enforcer_common::{
     gcra::Rate,
     limiter::{self, Charge},
@@ -24,18 +25,22 @@ use crate::{clock::KernelTime, prefix::Prefix};
 pub(super) struct MapView {
     maps: Arc<LiveMaps>,
     settings: SharedSettings,
-    attachments: Arc<[Attachment]>,
+    attachments: Arc<ArcSwap<Vec<Attachment>>>,
 }
 
 impl MapView {
-    pub(super) fn new(maps: LiveMaps, settings: SharedSettings, attachments: &[Attachment]) -> Self {
-        Self { maps: Arc::new(maps), settings, attachments: attachments.into() }
+    pub(super) fn new(
+        maps: LiveMaps,
+        settings: SharedSettings,
+        attachments: Arc<ArcSwap<Vec<Attachment>>>,
+    ) -> Self {
+        Self { maps: Arc::new(maps), settings, attachments }
     }
 }
 
 impl View for MapView {
     fn attachments(&self) -> Vec<Attachment> {
-        self.attachments.to_vec()
+        self.attachments.load().to_vec()
     }
 
     fn counters(&self) -> Result<Counters> {

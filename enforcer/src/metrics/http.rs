@@ -58,9 +58,9 @@ pub struct Server {
 impl Server {
     /// Binds `address`.
     pub async fn bind(address: SocketAddr, registry: Registry, readiness: Readiness) -> Result<Self> {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("listening on {address} for metrics (metrics.address)"))?;
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("metrics.address: cannot listen on {address}; choose another address, or \"off\"")
+        })?;
         Ok(Self { listener, registry, readiness })
     }
 

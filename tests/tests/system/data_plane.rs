@@ -44,6 +44,13 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
     run.join().unwrap();
 }
 
+/// Loads and attaches, as the daemon does.
+fn start(config: &config::Kernel) -> anyhow::Result<Kernel> {
+    let mut kernel = Kernel::load(config, 16)?;
+    kernel.attach()?;
+    Ok(kernel)
+}
+
 fn ip(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
@@ -55,7 +62,7 @@ fn has_program(interface: &str) -> bool {
 }
 
 fn refusal(config: &config::Kernel) -> String {
-    let Err(error) = Kernel::start(config, 16) else { panic!("started") };
+    let Err(error) = start(config) else { panic!("started") };
     let message = format!("{error:#}");
     assert!(!message.contains('\n'), "{message}");
     message
@@ -64,7 +71,7 @@ fn refusal(config: &config::Kernel) -> String {
 #[test]
 fn attaches_to_all_and_detaches_when_dropped() {
     in_namespace(|| {
-        let kernel = Kernel::start(&config(&["left", "right"]), 16).unwrap();
+        let kernel = start(&config(&["left", "right"])).unwrap();
         let attachments = kernel.view().unwrap().attachments();
         let modes: Vec<_> =
             attachments.iter().map(|one| (one.interface.as_str(), one.mode.as_str())).collect();
@@ -80,7 +87,7 @@ fn attaches_to_all_and_detaches_when_dropped() {
 #[test]
 fn an_interface_that_is_taken_is_named_with_its_holder_and_nothing_stays_behind() {
     in_namespace(|| {
-        let holder = Kernel::start(&config(&["right"]), 16).unwrap();
+        let holder = start(&config(&["right"])).unwrap();
         let message = refusal(&config(&["left", "right"]));
         assert!(
             message.contains("right already has an XDP program (id ") && message.contains("`enforcer`"),
@@ -88,7 +95,7 @@ fn an_interface_that_is_taken_is_named_with_its_holder_and_nothing_stays_behind(
         );
         assert!(!has_program("left"));
         drop(holder);
-        Kernel::start(&config(&["left", "right"]), 16).unwrap();
+        start(&config(&["left", "right"])).unwrap();
     });
 }
 
@@ -112,7 +119,7 @@ fn a_driver_without_xdp_is_refused_unless_generic_is_allowed() {
         );
         assert!(!has_program("left"));
         let allowed = config::Kernel { mode: Mode::NativeOrGeneric, ..config(&["left", "lo"]) };
-        let kernel = Kernel::start(&allowed, 16).unwrap();
+        let kernel = start(&allowed).unwrap();
         let modes: Vec<_> = kernel.view().unwrap().attachments().into_iter().map(|one| one.mode).collect();
         assert_eq!(modes, ["native", "generic"]);
     });
