@@ -21,7 +21,7 @@ use hyper_util::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{request, worker::Worker};
+use super::{Phase, request, worker::Worker};
 use crate::{checks::facts::ClientAddr, clock, config, denial::Denial, policy::tls::ALPN_H2};
 
 /// Header fields of one request, at most; browsers and apps send 10 to 40.
@@ -161,7 +161,8 @@ where
                     wake.as_mut().reset((now + idle_timeout).into());
                 }
             }
-            _ = phase.changed(), if !draining => {
+            // An error means that the `Ingress` is gone: the same.
+            _ = phase.wait_for(|phase| matches!(phase, Phase::Draining(_))), if !draining => {
                 draining = true;
                 serving.as_mut().graceful_shutdown();
             }
