@@ -24,7 +24,7 @@ use crate::{
         task::{Handle, Moment, Reply},
     },
     clock,
-    kernel::{Counters, Reason, View},
+    kernel::{Attachment, Counters, Reason, View},
     metrics::{self, Metrics},
     prefix::Prefix,
 };
@@ -120,7 +120,12 @@ impl Context {
             done.remarks.push(format!("the kernel refused it so far, trying again every second: {error}"));
         }
         let facts = self.facts.load();
-        if self.view.attachments().is_empty() {
+        let interfaces = self.view.attachments();
+        for one in interfaces.iter().filter(|one| !one.is_attached()) {
+            done.remarks
+                .push(format!("no packet is judged on {}: the program is not attached", one.interface));
+        }
+        if interfaces.is_empty() {
             done.remarks.push(format!("kernel.mode is \"{}\": nothing enforces it", facts.kernel_mode));
         }
         Ok(Answer::Done(done))
@@ -149,7 +154,7 @@ impl Context {
         let explanation = self.view.explain(address, port, clock::kernel_now()).map_err(failed)?;
         let counters = self.view.counters().map_err(failed)?;
         let counter = counter_rows(&counters, |reason| reason.label() == explanation.reason).pop();
-        let attached = !self.view.attachments().is_empty();
+        let attached = self.view.attachments().iter().any(Attachment::is_attached);
         let sentence =
             rows::sentence(address, port, &explanation, ban.as_ref(), allowance.as_ref(), attached);
         Ok(Why {
