@@ -6,7 +6,7 @@ use crate::gcra::Rate;
 /// number judges nothing and counts `no_settings`.
 pub const ABI: u32 = 1;
 
-/// Ports whose first bytes must be a ClientHello.
+/// Ports at which ClientHellos are judged and charged.
 pub const PROTECTED_PORTS: usize = 16;
 /// Ports that bans and limits never close.
 pub const MANAGEMENT_PORTS: usize = 8;
@@ -19,7 +19,7 @@ pub enum Limit {
     Packets = 0,
     /// TCP segments with SYN and without ACK.
     Connections = 1,
-    /// TLS ClientHellos on protected ports.
+    /// TLS ClientHellos on protected ports, and what may be the beginning of one.
     Hellos = 2,
 }
 
@@ -67,7 +67,7 @@ pub struct Settings {
     pub reserved: u16,
     /// By [`Limit`].
     pub limits: [Rate; 3],
-    /// TCP ports that serve TLS.
+    /// TCP ports that serve TLS: what begins like a ClientHello is judged there, and nothing else.
     pub protected_ports: [u16; PROTECTED_PORTS],
     /// TCP ports that stay reachable for banned and limited sources.
     pub management_ports: [u16; MANAGEMENT_PORTS],
