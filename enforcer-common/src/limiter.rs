@@ -78,7 +78,7 @@ pub fn peek<B: Bucket>(bucket: &B, key: u64, now: u64, rate: Rate) -> Charge {
     while slot < SLOTS {
         let tat = bucket.tat(slot);
         if bucket.key(slot) == key {
-            return match gcra::step(tat, now, rate) {
+            return match gcra::step(gcra::settle(tat, now, rate), now, rate) {
                 Ok(_) => Charge::Within,
                 Err(wait) => Charge::Exceeded(wait),
             };
@@ -100,8 +100,15 @@ fn commit<B: Bucket>(bucket: &B, slot: usize, now: u64, rate: Rate) -> Charge {
     let mut tat = bucket.tat(slot);
     let mut attempt = 0;
     while attempt < ATTEMPTS {
-        match gcra::step(tat, now, rate) {
-            Err(wait) => return Charge::Exceeded(wait),
+        let settled = gcra::settle(tat, now, rate);
+        match gcra::step(settled, now, rate) {
+            Err(wait) => {
+                if settled != tat {
+                    // Whoever came in between has settled it, or will.
+                    let _ = bucket.swap_tat(slot, tat, settled);
+                }
+                return Charge::Exceeded(wait);
+            }
             Ok(next) => match bucket.swap_tat(slot, tat, next) {
                 Ok(()) => return Charge::Within,
                 Err(found) => tat = found,
@@ -169,6 +176,17 @@ mod tests {
         assert_eq!(charge(&bucket, 5, 1_000_000_010, rate), Charge::Within);
         assert_eq!(find(&bucket, 5), Some(2_000_000_010));
         assert_eq!(find(&bucket, 1), None);
+    }
+
+    #[test]
+    fn a_loosened_limit_does_not_collect_the_old_debt() {
+        let bucket = Plain::default();
+        let strict = Rate::new(1, 3_600_000_000_000, 1);
+        let loose = Rate::per_second(1_000, 10);
+        let now = 1_000_000_000;
+        assert_eq!(charge(&bucket, 7, now, strict), Charge::Within);
+        assert_eq!(charge(&bucket, 7, now, loose), Charge::Exceeded(loose.increment));
+        assert_eq!(charge(&bucket, 7, now + loose.increment, loose), Charge::Within);
     }
 
     #[test]

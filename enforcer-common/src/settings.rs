@@ -45,6 +45,9 @@ pub mod flag {
     pub const LISTED_V4: u32 = 1 << 1;
     /// The prefix tries hold IPv6 entries; clear: they need not be asked.
     pub const LISTED_V6: u32 = 1 << 2;
+    /// A limit needs a finer clock than the coarse one, see [`crate::gcra::Rate::needs_fine_clock`]; clear: the coarse one is
+    /// cheaper and does.
+    pub const FINE_CLOCK: u32 = 1 << 3;
 }
 
 /// The program's settings. Host byte order throughout; unused ports are 0.
