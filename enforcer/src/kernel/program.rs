@@ -23,7 +23,8 @@ const NAME: &str = "enforcer";
 /// The global that switches diagnostics on.
 const DIAGNOSTICS: &str = "DIAGNOSTICS";
 
-/// Prefixes per family. Bigger tries are slow to look up (1 M entries: a microsecond) and stall a CPU when freed.
+/// Prefixes per family. A lookup walks one node of a trie per branching bit, and memory that it does not find in a cache costs
+/// most; a trie is also freed node by node, by one CPU.
 const MAX_PREFIXES: u32 = 100_000;
 
 /// The oldest kernel that has what the program needs: multi-buffer XDP is of 5.18, and 6.1 is the oldest long-term
