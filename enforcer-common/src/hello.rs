@@ -1,8 +1,8 @@
 //! Which TLS version a client offers, told from the first segment of its ClientHello.
 //!
 //! Called by [`crate::verdict::decide`] for TCP data to protected ports. Stateless: a segment is judged only if it begins
-//! like a ClientHello, `16 03 [00-04] .. ..  01 00 .. .. 03`, as far as it goes: a handshake record (RFC 8446 section 5.1) that begins with
-//! a ClientHello shorter than 64 KiB (section 4) whose legacy version has the major number 3 (section 4.1.2). A
+//! like a ClientHello, `16 03 [00-04] .. ..  01 00 .. .. 03`, as far as it goes: a handshake record (RFC 8446 section 5.1)
+//! that begins with a ClientHello shorter than 64 KiB (section 4) whose legacy version has the major number 3 (section 4.1.2). A
 //! segment from the middle of a stream is ciphertext, or begins with a record of application data (type 0x17);
 //! ciphertext looks like a ClientHello by chance with odds of 5/256 x 2^-40, about 2 in 10^14, and is dropped only if the
 //! rest then contradicts itself or offers an old version. At a million such segments a second that is one in
