@@ -14,6 +14,8 @@ use aya::{
 };
 use enforcer_common::{limiter::SLOTS, maps};
 
+use crate::fault;
+
 /// The object that build.rs made; empty if there was no toolchain for it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer-xdp"));
 
@@ -172,12 +174,13 @@ fn require_capabilities(status: &str) -> Result<()> {
         .filter(|(number, name)| !has(*number) && (*name == "CAP_NET_ADMIN" || !has(CAP_SYS_ADMIN)))
         .map(|(_, name)| *name)
         .collect();
-    ensure!(
-        missing.is_empty(),
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(fault::permission(format!(
         "no privilege to load the XDP program: {} missing; run as root, or through the systemd unit, which grants them",
         missing.join(" and ")
-    );
-    Ok(())
+    )))
 }
 
 /// One line for what may go wrong while loading.
@@ -207,9 +210,9 @@ fn explain_load(error: EbpfError) -> anyhow::Error {
 }
 
 fn denied(error: &io::Error) -> anyhow::Error {
-    anyhow!(
+    fault::permission(format!(
         "the kernel denies BPF to this process ({error}) although it has the capabilities: a user namespace, a container's seccomp profile or kernel lockdown forbids bpf(2)"
-    )
+    ))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use std::{
     convert::Infallible,
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -12,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, anyhow};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -21,6 +22,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Registry, TextEncoder};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tracing::{debug, warn};
+
+use crate::fault;
 
 /// Connections at once: a few scrapers and probes.
 const CONNECTIONS: usize = 32;
@@ -58,9 +61,7 @@ pub struct Server {
 impl Server {
     /// Binds `address`.
     pub async fn bind(address: SocketAddr, registry: Registry, readiness: Readiness) -> Result<Self> {
-        let listener = TcpListener::bind(address).await.with_context(|| {
-            format!("metrics.address: cannot listen on {address}; choose another address, or \"off\"")
-        })?;
+        let listener = TcpListener::bind(address).await.map_err(|error| explain(address, error))?;
         Ok(Self { listener, registry, readiness })
     }
 
@@ -99,6 +100,21 @@ impl Server {
                 drop(permit);
             });
         }
+    }
+}
+
+#[allow(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open-ended")]
+fn explain(address: SocketAddr, error: io::Error) -> anyhow::Error {
+    let port = address.port();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow!(
+            "metrics.address {address}: another program listens on port {port} (`ss -ltnp 'sport = :{port}'` shows which); stop it, choose another address, or \"off\""
+        ),
+        io::ErrorKind::PermissionDenied => fault::permission(format!(
+            "metrics.address {address}: no permission for port {port}; take a port from 1024 up, or grant CAP_NET_BIND_SERVICE"
+        )),
+        _ => anyhow::Error::new(error)
+            .context(format!("metrics.address {address}: cannot listen; choose another address, or \"off\"")),
     }
 }
 

@@ -2,16 +2,19 @@
 //!
 //! Part of the policy: a reload makes a new one, connections that are open keep the one that they began with.
 
-use std::{path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustls::{
     InconsistentKeys, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs as provider},
     server::{ClientHello, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
 use x509_parser::{extensions::GeneralName, prelude::FromDer};
 
 use crate::config::{Certificate, Listener, TlsVersion};
@@ -165,8 +168,25 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     Ok(chain)
 }
 
-fn pem_error(error: rustls_pki_types::pem::Error, path: &Path, what: &str) -> anyhow::Error {
-    anyhow::Error::new(error).context(format!("cannot read {what} (PEM) from {}", path.display()))
+#[allow(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open-ended")]
+fn pem_error(error: pem::Error, path: &Path, what: &str) -> anyhow::Error {
+    let path = path.display();
+    if let pem::Error::Io(error) = &error {
+        let advice = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                let user = nix::unistd::Uid::effective();
+                Some(format!(
+                    "the daemon runs as uid {user} and must be able to read it (`namei -l {path}` shows what stands in the way)"
+                ))
+            }
+            io::ErrorKind::NotFound => Some("there is no such file".to_owned()),
+            _ => None,
+        };
+        if let Some(advice) = advice {
+            return anyhow!("cannot read {what} (PEM) from {path}: {advice}");
+        }
+    }
+    anyhow::Error::new(error).context(format!("cannot read {what} (PEM) from {path}"))
 }
 
 /// The DNS names of a leaf; a certificate that cannot be parsed here serves as default only.

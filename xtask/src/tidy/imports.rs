@@ -6,11 +6,12 @@ use std::path::{Component, Path};
 use super::{File, Finding};
 
 /// Values that everybody uses and that use nobody.
-const FOUNDATION: [&str; 3] = ["clock", "prefix", "secret"];
+const FOUNDATION: [&str; 4] = ["clock", "fault", "prefix", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
 const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("clock", &[]),
+    ("fault", &[]),
     ("prefix", &[]),
     ("secret", &[]),
     ("config", &[]),
@@ -25,7 +26,6 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     // Kernel counters are read at scrape; the table of refusals names the labels.
     ("metrics", &["kernel", "denial"]),
     ("bans", &["config", "denial", "kernel", "metrics"]),
-    ("store", &["bans", "config"]),
     ("ingress", &["bans", "checks", "config", "denial", "metrics", "policy", "upstream"]),
     ("control", &["bans", "config", "denial", "kernel", "metrics", "policy"]),
     ("cli", &["config", "control", "denial", "kernel"]),
