@@ -45,6 +45,9 @@ pub struct Config {
     pub log: Log,
 }
 
+/// Entries of `kernel.allow` at most: the kernel's tables have room for them beside the bans.
+pub const MAX_ALLOW: usize = 4_096;
+
 /// Where and how packets are judged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kernel {

@@ -233,7 +233,7 @@ impl Task {
             Event::Full(prefix) => {
                 self.metrics.bans_withheld.with_label_values(&["full"]).inc();
                 if !std::mem::replace(&mut self.complained, true) {
-                    error!(%prefix, "not banned: bans.max_entries are there already");
+                    error!(%prefix, "not banned: bans by offences fill their part of bans.max_entries");
                 }
             }
             Event::Untracked(source) => {

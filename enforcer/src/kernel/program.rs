@@ -14,7 +14,7 @@ use aya::{
 };
 use enforcer_common::{limiter::SLOTS, maps};
 
-use crate::fault;
+use crate::{config::MAX_ALLOW, fault};
 
 /// The object that build.rs made; empty if there was no toolchain for it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer-xdp"));
@@ -25,8 +25,15 @@ const NAME: &str = "enforcer";
 /// The global that switches diagnostics on.
 const DIAGNOSTICS: &str = "DIAGNOSTICS";
 
-/// Prefixes per family. Bigger tries are slow to look up (1 M entries: a microsecond) and stall a CPU when freed.
-const MAX_PREFIXES: u32 = 100_000;
+/// Bans of prefixes that are no single source: the tries hold so many besides all allowances. Bigger tries are slow to
+/// look up (1 M entries: a microsecond) and stall a CPU when freed.
+pub const PREFIX_BANS: u32 = 100_000;
+
+/// Allowances of operators that the tries have room for.
+pub const OPERATOR_ALLOWANCES: u32 = 4_096;
+
+/// Entries per family. Configured allowances count twice: a reload lists the new ones before it takes the old ones off.
+const MAX_PREFIXES: u32 = PREFIX_BANS + OPERATOR_ALLOWANCES + 2 * MAX_ALLOW as u32;
 
 /// The oldest kernel that has what the program needs: multi-buffer XDP is of 5.18, and 6.1 is the oldest long-term
 /// series behind it.

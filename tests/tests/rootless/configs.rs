@@ -228,6 +228,21 @@ fn many_errors_are_cut_short() {
 }
 
 #[test]
+fn a_list_of_allowances_that_the_tables_could_not_hold_is_refused() {
+    let text = std::fs::read_to_string(folder("valid").join("every_key.toml")).unwrap();
+    let (before, after) = text.split_once("\nallow = [").unwrap();
+    let allow = |count: usize| {
+        let entries: Vec<String> =
+            (0..count).map(|n| format!("\"198.18.{}.{}\"", n / 256, n % 256)).collect();
+        let rest = after.split_once(']').unwrap().1;
+        config::parse(&format!("{before}\nallow = [{}]{rest}", entries.join(", ")), Path::new("x.toml"))
+    };
+    assert_eq!(allow(config::MAX_ALLOW).unwrap().kernel.allow.len(), config::MAX_ALLOW);
+    let errors = allow(config::MAX_ALLOW + 1).unwrap_err();
+    assert!(errors.to_string().contains("list 4096 at most"), "{errors}");
+}
+
+#[test]
 fn a_reload_knows_what_needs_a_restart() {
     let old = valid("smallest.toml");
     assert!(config::diff(&old, &old).is_empty());

@@ -17,6 +17,7 @@ use enforcer::{
     clock::KernelTime,
     config::Bans,
     denial::Denial,
+    kernel::program::PREFIX_BANS,
     prefix::Prefix,
 };
 use enforcer_common::{
@@ -50,14 +51,12 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+fn request(text: &str, end: End) -> BanRequest {
+    BanRequest { prefix: prefix(text), end, reason: "test".into(), force: false, own_address: None }
+}
+
 fn ban(text: &str, seconds: u64) -> Input {
-    Input::BanAdd(BanRequest {
-        prefix: prefix(text),
-        end: End::After(Duration::from_secs(seconds)),
-        reason: "test".into(),
-        force: false,
-        own_address: None,
-    })
+    Input::BanAdd(request(text, End::After(Duration::from_secs(seconds))))
 }
 
 fn allow(text: &str) -> Input {
@@ -402,6 +401,44 @@ fn a_full_ledger_refuses_loudly_and_replacing_still_works() {
 }
 
 #[test]
+fn offences_leave_room_for_operators() {
+    let mut world = World::new(&[]);
+    let mut refused = 0;
+    for n in 0..64 {
+        let source = format!("198.18.7.{n}");
+        let events: Vec<Event> =
+            (0..4).flat_map(|_| world.give(offence(&source, Denial::TokenMissing)).1).collect();
+        refused += usize::from(events == [Event::Full(prefix(&source))]);
+    }
+    assert_eq!((world.ledger.active(Origin::Offence), refused), (32, 32), "half of 64 is the operators'");
+    for n in 0..32 {
+        assert!(matches!(world.give(ban(&format!("198.18.8.{n}"), 100)).0, Outcome::BanAdded { .. }));
+    }
+    assert_eq!(world.give(ban("198.18.9.1", 100)).0, Outcome::Refused(Refusal::Full(64)));
+}
+
+#[test]
+fn bans_of_prefixes_have_a_bound_of_their_own_and_allowances_always_fit() {
+    let mut ledger = Ledger::new(Bans { max_entries: 1_000_000, ..config() });
+    let now = KernelTime(SECOND);
+    let pair = |n: u32| Prefix::host(Ipv4Addr::from(0x0a00_0000 + 2 * n).into()).widened(31);
+    let add = |ledger: &mut Ledger, prefix| {
+        let request = BanRequest { prefix, ..request("198.18.0.0/24", End::Default) };
+        ledger.handle(now, Input::BanAdd(request)).outcome
+    };
+    for n in 0..PREFIX_BANS {
+        assert!(matches!(add(&mut ledger, pair(n)), Outcome::BanAdded { .. }), "{n}");
+    }
+    let refused = add(&mut ledger, pair(PREFIX_BANS));
+    assert_eq!(refused, Outcome::Refused(Refusal::FullPrefixes));
+    assert!(matches!(add(&mut ledger, pair(0)), Outcome::BanAdded { replaced: Some(_), .. }));
+    assert!(matches!(add(&mut ledger, prefix("198.18.0.1")), Outcome::BanAdded { .. }), "a single source");
+    assert!(matches!(ledger.handle(now, allow("198.18.0.0/24")).outcome, Outcome::AllowAdded { .. }));
+    ledger.handle(now, Input::BanDel(pair(7)));
+    assert!(matches!(add(&mut ledger, pair(PREFIX_BANS)), Outcome::BanAdded { .. }));
+}
+
+#[test]
 fn a_dry_run_only_says_what_it_would_do() {
     let mut world = World::new(&[]);
     let mut settings = settings(&[]);
@@ -411,6 +448,11 @@ fn a_dry_run_only_says_what_it_would_do() {
         (0..4).flat_map(|_| world.give(offence("198.18.0.2", Denial::TokenMissing)).1).collect();
     assert!(matches!(&events[..], [Event::Withheld(_)]), "{events:?}");
     assert!(!world.banned("198.18.0.2"));
+    world.give(Input::Reconfigure(self::settings(&[])));
+    let events: Vec<Event> =
+        (0..4).flat_map(|_| world.give(offence("198.18.0.2", Denial::TokenMissing)).1).collect();
+    let [Event::Banned(ban)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(ban.until.seconds_from(world.now), 600, "the first ban: a dry run is no strike");
 }
 
 #[test]

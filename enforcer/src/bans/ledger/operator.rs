@@ -11,6 +11,7 @@ use super::{Actions, Event, Ledger, Outcome, end};
 use crate::{
     bans::record::{Allowance, Ban, Cause, FOREVER, Text},
     clock::KernelTime,
+    kernel::program::{OPERATOR_ALLOWANCES, PREFIX_BANS},
     prefix::Prefix,
 };
 
@@ -18,8 +19,9 @@ use crate::{
 const LEAST_V4: u8 = 8;
 const LEAST_V6: u8 = 16;
 
-/// Allowances that are kept at most: the kernel's tries have room for them beside the bans.
-pub const MAX_ALLOWANCES: usize = 4_096;
+/// Allowances of operators that are kept at most: the kernel's tries have room for them beside the bans and the
+/// configured ones.
+pub const MAX_ALLOWANCES: usize = OPERATOR_ALLOWANCES as usize;
 
 /// What an operator wants banned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub enum Refusal {
     OwnSession(Prefix, IpAddr),
     /// `bans.max_entries` are there.
     Full(u32),
+    /// [`PREFIX_BANS`] bans of prefixes are there.
+    FullPrefixes,
     /// [`MAX_ALLOWANCES`] are there.
     FullAllowances,
     /// A ban that would be over at once.
@@ -84,9 +88,14 @@ impl fmt::Display for Refusal {
                 f,
                 "there are {most} bans already; lift some, ban a wider prefix, or raise bans.max_entries"
             ),
-            Self::FullAllowances => {
-                write!(f, "there are {MAX_ALLOWANCES} allowances already; allow a wider prefix instead")
-            }
+            Self::FullPrefixes => write!(
+                f,
+                "there are {PREFIX_BANS} bans of prefixes already, and the kernel's tables hold no more whatever bans.max_entries is; lift some, or ban a wider prefix"
+            ),
+            Self::FullAllowances => write!(
+                f,
+                "there are {MAX_ALLOWANCES} allowances of operators already; allow a wider prefix instead"
+            ),
             Self::NoDuration => f.write_str("a ban of no duration would end at once; use --for or --forever"),
             Self::NoBan(prefix, Some(wider), _) => {
                 write!(f, "{prefix} has no ban of its own, {wider} covers it: lift that, or allow {prefix}")
@@ -143,8 +152,13 @@ impl Ledger {
         if until <= now {
             return Err(Refusal::NoDuration);
         }
-        if !self.has_room(&prefix) {
-            return Err(Refusal::Full(self.settings.bans.max_entries));
+        if self.bans.get(&prefix).is_none() {
+            if !self.has_room() {
+                return Err(Refusal::Full(self.settings.bans.max_entries));
+            }
+            if self.is_wide(&prefix) && self.wide >= PREFIX_BANS as usize {
+                return Err(Refusal::FullPrefixes);
+            }
         }
         let offences = self.bans.get(&prefix).map_or(0, |old| old.offences);
         let ban =
@@ -181,10 +195,14 @@ impl Ledger {
             refuse_wide(prefix)?;
         }
         let text = Some(Text::new(reason));
+        let renewed = self.allowances.get(&prefix).is_some_and(|allowance| allowance.operator.is_some());
+        let of_operators =
+            self.allowances.iter().filter(|(_, allowance)| allowance.operator.is_some()).count();
+        if !renewed && of_operators >= MAX_ALLOWANCES {
+            return Err(Refusal::FullAllowances);
+        }
         if let Some(allowance) = self.allowances.get_mut(&prefix) {
             allowance.operator = text;
-        } else if self.allowances.len() >= MAX_ALLOWANCES {
-            return Err(Refusal::FullAllowances);
         } else {
             self.allowances.insert(prefix, Allowance { configured: false, operator: text, since: now });
             self.refresh(&prefix, actions);

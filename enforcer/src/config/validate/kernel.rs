@@ -4,7 +4,7 @@ use enforcer_common::settings::{MANAGEMENT_PORTS, PROTECTED_PORTS};
 
 use super::{LimitRules, Rules, entries};
 use crate::config::{
-    Kernel, KernelLimits, Mode, RateLimit, TlsVersion, WhenFull,
+    Kernel, KernelLimits, MAX_ALLOW, Mode, RateLimit, TlsVersion, WhenFull,
     file::{KernelSection, LimitsSection, List},
     value::Number,
 };
@@ -31,6 +31,17 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
             "management_ports",
             problem,
             "take it out of `management_ports`, or list `protected_ports` without it",
+        );
+    }
+    if let Some(list) = &section.allow
+        && list.get_ref().len() > MAX_ALLOW
+    {
+        let problem = format!("{} entries", list.get_ref().len());
+        rules.refuse(
+            list.span(),
+            "allow",
+            problem,
+            format!("list {MAX_ALLOW} at most; a wider prefix stands for many"),
         );
     }
     let bits = rules.number("ipv6_prefix", &section.ipv6_prefix, 64, 32..=64);
