@@ -63,6 +63,8 @@ pub struct Settings {
     pub allow: Vec<Prefix>,
     /// `kernel.ipv6_prefix`
     pub ipv6_prefix: u8,
+    /// Upstream servers that are given by address: a ban would drop their answers.
+    pub upstreams: Vec<IpAddr>,
 }
 
 impl Settings {
@@ -72,6 +74,12 @@ impl Settings {
             bans: config.bans.clone(),
             allow: config.kernel.allow.clone(),
             ipv6_prefix: config.kernel.ipv6_prefix,
+            upstreams: config
+                .upstreams
+                .values()
+                .flat_map(|upstream| &upstream.servers)
+                .filter_map(|server| server.host()?.trim_matches(['[', ']']).parse().ok())
+                .collect(),
         }
     }
 }
@@ -175,7 +183,7 @@ impl Ledger {
     /// An empty ledger; the configured allowances come with the first [`Input::Reconfigure`].
     pub fn new(bans: config::Bans) -> Self {
         Self {
-            settings: Settings { bans, allow: Vec::new(), ipv6_prefix: 64 },
+            settings: Settings { bans, allow: Vec::new(), ipv6_prefix: 64, upstreams: Vec::new() },
             bans: PrefixMap::default(),
             allowances: PrefixMap::default(),
             ends: BTreeSet::new(),

@@ -2,14 +2,14 @@
 //!
 //! It asks the ban task, reads the kernel's view, and passes reloads on to the daemon. It decides nothing itself.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use prometheus::core::Collector as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    rows,
+    rows::{self, Hook},
     server::Respond,
     span,
     wire::{
@@ -82,7 +82,8 @@ impl Respond for Context {
                     (Some(seconds), false) => End::After(std::time::Duration::from_secs(seconds)),
                     (None, false) => End::Default,
                 };
-                let request = BanRequest { prefix, end, reason, force, own_address };
+                let machine = own_addresses();
+                let request = BanRequest { prefix, end, reason, force, own_address, machine };
                 self.change(prefix, Input::BanAdd(request)).await
             }
             Command::BanDel { prefix } => self.change(prefix, Input::BanDel(prefix)).await,
@@ -134,7 +135,7 @@ impl Context {
         self.bans.look(look).await.map_err(failed)
     }
 
-    async fn why(&self, address: std::net::IpAddr, port: u16) -> Result<Why, Failure> {
+    async fn why(&self, address: IpAddr, port: u16) -> Result<Why, Failure> {
         let look = move |ledger: &Ledger, moment: Moment| {
             let threshold = ledger.settings().bans.threshold;
             let score = ledger.score(moment.now, address).map(|score| rows::score(score, threshold));
@@ -149,9 +150,9 @@ impl Context {
         let explanation = self.view.explain(address, port, clock::kernel_now()).map_err(failed)?;
         let counters = self.view.counters().map_err(failed)?;
         let counter = counter_rows(&counters, |reason| reason.label() == explanation.reason).pop();
-        let attached = !self.view.attachments().is_empty();
-        let sentence =
-            rows::sentence(address, port, &explanation, ban.as_ref(), allowance.as_ref(), attached);
+        let attachments = self.view.attachments();
+        let hook = Hook::of(address, &attachments);
+        let sentence = rows::sentence(address, port, &explanation, ban.as_ref(), allowance.as_ref(), hook);
         Ok(Why {
             address: address.to_canonical(),
             port,
@@ -218,6 +219,16 @@ impl Context {
         let result = receiver.await.map_err(|_| gone())?;
         result.map_err(|message| Failure::new(FailureKind::Configuration, message))
     }
+}
+
+/// The addresses of this machine's interfaces; best effort, they only guard against mistakes.
+fn own_addresses() -> Vec<IpAddr> {
+    let address = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
+    };
+    nix::ifaddrs::getifaddrs().map(|all| all.filter_map(address).collect()).unwrap_or_default()
 }
 
 fn failed(error: anyhow::Error) -> Failure {
@@ -289,7 +300,7 @@ fn told(prefix: Prefix, outcome: Outcome) -> Result<Done, Failure> {
 
 fn remaining(row: &BanRow) -> String {
     match row.remaining_seconds {
-        Some(seconds) => format!("{} remaining", span::human(seconds)),
+        Some(seconds) => format!("{} remaining", span::remaining(seconds)),
         None => "until it is lifted".to_owned(),
     }
 }

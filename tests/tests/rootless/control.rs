@@ -142,7 +142,8 @@ impl Daemon {
         let _entered = runtime.enter();
         let ledger = Ledger::new(bans.clone());
         let (handle, _) = task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone());
-        let settings = Settings { bans, allow: vec!["198.18.9.0/24".parse().unwrap()], ipv6_prefix: 64 };
+        let allow = vec!["198.18.9.0/24".parse().unwrap()];
+        let settings = Settings { bans, allow, ipv6_prefix: 64, upstreams: Vec::new() };
         runtime.block_on(handle.change(Input::Reconfigure(settings))).unwrap();
         let facts = Facts {
             kernel_mode: "native",

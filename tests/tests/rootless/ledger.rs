@@ -40,7 +40,12 @@ fn config() -> Bans {
 }
 
 fn settings(allow: &[&str]) -> Settings {
-    Settings { bans: config(), allow: allow.iter().map(|text| prefix(text)).collect(), ipv6_prefix: 64 }
+    Settings {
+        bans: config(),
+        allow: allow.iter().map(|text| prefix(text)).collect(),
+        ipv6_prefix: 64,
+        upstreams: vec![address("198.18.3.3")],
+    }
 }
 
 fn prefix(text: &str) -> Prefix {
@@ -52,7 +57,14 @@ fn address(text: &str) -> IpAddr {
 }
 
 fn request(text: &str, end: End) -> BanRequest {
-    BanRequest { prefix: prefix(text), end, reason: "test".into(), force: false, own_address: None }
+    BanRequest {
+        prefix: prefix(text),
+        end,
+        reason: "test".into(),
+        force: false,
+        own_address: None,
+        machine: vec![address("198.18.2.2")],
+    }
 }
 
 fn ban(text: &str, seconds: u64) -> Input {
@@ -202,14 +214,15 @@ proptest! {
         let mut world = World::new(&[]);
         for step in steps {
             let input = match step {
-                Step::Ban(prefix, seconds) => Input::BanAdd(BanRequest {
-                    prefix, end: End::After(Duration::from_secs(seconds)), reason: String::new(), force: true, own_address: None,
-                }),
+                Step::Ban(prefix, seconds) => {
+                    let end = if seconds == u64::MAX { End::Never } else { End::After(Duration::from_secs(seconds)) };
+                    Input::BanAdd(BanRequest { prefix, force: true, ..request("198.18.0.0/24", end) })
+                }
                 Step::Unban(prefix) => Input::BanDel(prefix),
                 Step::Allow(prefix) => Input::AllowAdd { prefix, reason: String::new(), force: true },
                 Step::Disallow(prefix) => Input::AllowDel(prefix),
                 Step::Offend(source) => Input::Offence(Offence { source, denial: Denial::TokenBadSignature }),
-                Step::Configure(allow, ipv6_prefix) => Input::Reconfigure(Settings { bans: config(), allow, ipv6_prefix }),
+                Step::Configure(allow, ipv6_prefix) => Input::Reconfigure(Settings { bans: config(), allow, ipv6_prefix, upstreams: Vec::new() }),
                 Step::Wait(seconds) => {
                     world.now = world.now.plus_seconds(seconds);
                     // Every second time the clock has moved and nobody told the ledger.
@@ -333,11 +346,9 @@ fn operators_cannot_lock_themselves_or_everybody_out_by_accident() {
     }
     let own = |force| {
         Input::BanAdd(BanRequest {
-            prefix: prefix("198.18.0.0/24"),
-            end: End::Default,
-            reason: String::new(),
             force,
             own_address: Some(address("::ffff:198.18.0.9")),
+            ..request("198.18.0.0/24", End::Default)
         })
     };
     let (outcome, _) = world.give(own(false));
@@ -354,6 +365,28 @@ fn operators_cannot_lock_themselves_or_everybody_out_by_accident() {
     assert!(matches!(world.give(own(false)).0, Outcome::BanAdded { allowed_inside: 1, .. }));
     assert!(!world.banned("198.18.0.9") && world.banned("198.18.0.10"));
     assert_eq!(world.give(ban("198.18.0.1", 0)).0, Outcome::Refused(Refusal::NoDuration));
+    let year = 365 * 86_400;
+    assert!(matches!(world.give(ban("198.18.0.1", year)).0, Outcome::BanAdded { .. }));
+    assert_eq!(world.give(ban("198.18.0.1", year + 1)).0, Outcome::Refused(Refusal::TooLong));
+}
+
+#[test]
+fn this_machine_and_the_upstream_servers_are_not_banned_by_accident() {
+    for (text, refusal) in [
+        ("198.18.2.0/24", Refusal::OwnMachine(prefix("198.18.2.0/24"), address("198.18.2.2"))),
+        ("127.0.0.0/24", Refusal::OwnMachine(prefix("127.0.0.0/24"), address("127.0.0.0"))),
+        ("::1", Refusal::OwnMachine(prefix("::1"), address("::1"))),
+        ("198.18.3.3", Refusal::Upstream(prefix("198.18.3.3"), address("198.18.3.3"))),
+    ] {
+        let mut world = World::new(&[]);
+        let (outcome, _) = world.give(ban(text, 10));
+        assert_eq!(outcome, Outcome::Refused(refusal.clone()));
+        assert!(refusal.to_string().contains("--force"), "{refusal}");
+        let forced = BanRequest { force: true, ..request(text, End::Default) };
+        assert!(matches!(world.give(Input::BanAdd(forced)).0, Outcome::BanAdded { .. }));
+    }
+    let mut world = World::new(&["198.18.2.2", "198.18.3.3"]);
+    assert!(matches!(world.give(ban("198.18.2.0/24", 10)).0, Outcome::BanAdded { .. }), "it is allowed");
 }
 
 #[test]

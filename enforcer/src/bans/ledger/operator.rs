@@ -1,7 +1,7 @@
 //! What operators ask of the ledger, and what it refuses them.
 //!
-//! The refusals are there against lock-out: a ban of half the Internet or of one's own session, and an allowance
-//! that would switch enforcement off, need `force`.
+//! The refusals are there against lock-out: a ban of half the Internet, of one's own session, of this machine or of
+//! an upstream server, and an allowance that would switch enforcement off, need `force`.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -23,6 +23,9 @@ const LEAST_V6: u8 = 16;
 /// configured ones.
 pub const MAX_ALLOWANCES: usize = OPERATOR_ALLOWANCES as usize;
 
+/// The longest ban with an end; whoever wants more means `--forever`.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// What an operator wants banned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BanRequest {
@@ -36,6 +39,8 @@ pub struct BanRequest {
     pub force: bool,
     /// The operator's own address, which the ban must not reach.
     pub own_address: Option<IpAddr>,
+    /// The addresses of this machine.
+    pub machine: Vec<IpAddr>,
 }
 
 /// When a ban shall end.
@@ -56,6 +61,10 @@ pub enum Refusal {
     TooWide(Prefix),
     /// The operator's own session comes from the prefix.
     OwnSession(Prefix, IpAddr),
+    /// The machine's own traffic comes from the prefix.
+    OwnMachine(Prefix, IpAddr),
+    /// An upstream server's answers come from the prefix.
+    Upstream(Prefix, IpAddr),
     /// `bans.max_entries` are there.
     Full(u32),
     /// [`PREFIX_BANS`] bans of prefixes are there.
@@ -64,6 +73,8 @@ pub enum Refusal {
     FullAllowances,
     /// A ban that would be over at once.
     NoDuration,
+    /// A ban that would last longer than [`LONGEST`].
+    TooLong,
     /// There is no such ban; the wider one that covers the prefix, and how many lie inside.
     NoBan(Prefix, Option<Prefix>, usize),
     /// There is no such allowance; the wider one that covers the prefix.
@@ -84,6 +95,15 @@ impl fmt::Display for Refusal {
                 "your own session comes from {address}, which {prefix} covers; allow your address first ({}), or use --force",
                 allow_suggestion(*address)
             ),
+            Self::OwnMachine(prefix, address) => write!(
+                f,
+                "{prefix} holds {address}, an address of this machine: a ban would drop what it sends to itself; use --force if that is meant"
+            ),
+            Self::Upstream(prefix, address) => write!(
+                f,
+                "{prefix} holds the upstream server {address}: a ban would drop its answers; allow it first ({}), or use --force",
+                allow_suggestion(*address)
+            ),
             Self::Full(most) => write!(
                 f,
                 "there are {most} bans already; lift some, ban a wider prefix, or raise bans.max_entries"
@@ -97,6 +117,7 @@ impl fmt::Display for Refusal {
                 "there are {MAX_ALLOWANCES} allowances of operators already; allow a wider prefix instead"
             ),
             Self::NoDuration => f.write_str("a ban of no duration would end at once; use --for or --forever"),
+            Self::TooLong => f.write_str("a ban of more than 365d; use a shorter --for, or --forever"),
             Self::NoBan(prefix, Some(wider), _) => {
                 write!(f, "{prefix} has no ban of its own, {wider} covers it: lift that, or allow {prefix}")
             }
@@ -136,16 +157,11 @@ impl Ledger {
         let prefix = request.prefix;
         if !request.force {
             refuse_wide(prefix)?;
-            let reached = |address: &IpAddr| {
-                prefix.contains(*address)
-                    && self.allowances.covering(&Prefix::host(*address)).next().is_none()
-            };
-            if let Some(address) = request.own_address.filter(reached) {
-                return Err(Refusal::OwnSession(prefix, address));
-            }
+            self.refuse_lock_out(&request)?;
         }
         let until = match request.end {
             End::Default => end(now, self.settings.bans.duration),
+            End::After(duration) if duration > LONGEST => return Err(Refusal::TooLong),
             End::After(duration) => end(now, duration),
             End::Never => FOREVER,
         };
@@ -169,6 +185,25 @@ impl Ledger {
         let source = Prefix::of_source(prefix.net().addr(), self.settings.ipv6_prefix);
         let part_of = (source != prefix && source.covers(&prefix)).then_some(source);
         Ok(Outcome::BanAdded { ban, replaced, shadowed_by, allowed_inside, part_of })
+    }
+
+    fn refuse_lock_out(&self, request: &BanRequest) -> Result<(), Refusal> {
+        let prefix = request.prefix;
+        let reached = |address: &IpAddr| {
+            prefix.contains(*address) && self.allowances.covering(&Prefix::host(*address)).next().is_none()
+        };
+        if let Some(address) = request.own_address.filter(reached) {
+            return Err(Refusal::OwnSession(prefix, address));
+        }
+        let first = prefix.net().addr();
+        let own = request.machine.iter().copied().find(reached);
+        if let Some(address) = own.or_else(|| Some(first).filter(IpAddr::is_loopback)) {
+            return Err(Refusal::OwnMachine(prefix, address));
+        }
+        match self.settings.upstreams.iter().copied().find(reached) {
+            Some(address) => Err(Refusal::Upstream(prefix, address)),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn ban_del(&mut self, prefix: Prefix, actions: &mut Actions) -> Result<Outcome, Refusal> {

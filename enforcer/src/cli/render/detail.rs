@@ -3,7 +3,7 @@
 use crate::{
     cli::table::{Align, bytes, grouped, pairs, table},
     control::{
-        span::human,
+        span::{human, remaining},
         wire::{BanRow, CounterRow, ReloadRow, Status, Why},
     },
     kernel::LimitState,
@@ -111,7 +111,9 @@ pub(super) fn why(why: &Why) -> String {
         lines.push(("counted", format!("{packets}, {} of all sources for this reason", bytes(row.bytes))));
     }
     let mut text = format!("{}\n\n{}", why.sentence, pairs(&lines));
-    if !explanation.limits.is_empty() {
+    if why.ban.is_some() && explanation.verdict == "drop" {
+        text.push_str("\nBans come before limits: none of these packets is charged to one.\n");
+    } else if !explanation.limits.is_empty() {
         let columns = [
             ("limit", Align::Left),
             ("at once now", Align::Right),
@@ -133,7 +135,7 @@ pub(super) fn why(why: &Why) -> String {
 
 fn ban(row: &BanRow) -> String {
     let remaining = match row.remaining_seconds {
-        Some(seconds) => format!("{} remaining", human(seconds)),
+        Some(seconds) => format!("{} remaining", remaining(seconds)),
         None => "until it is lifted".to_owned(),
     };
     let cause = if row.cause.is_empty() { String::new() } else { format!(" ({})", row.cause) };
@@ -232,7 +234,7 @@ mod tests {
             burst: 1_000,
             wait_ns,
         };
-        let shown = why(&Why {
+        let mut told = Why {
             address: "198.18.0.2".parse().unwrap(),
             port: 443,
             sentence: "198.18.0.2 is banned for 9m 41s more: its packets are dropped (banned)".into(),
@@ -265,9 +267,9 @@ mod tests {
                 last: "token_missing".into(),
             }),
             counter: Some(CounterRow { reason: "banned".into(), packets: 1, bytes: 74 }),
-        });
+        };
         assert_eq!(
-            shown,
+            why(&told),
             "198.18.0.2 is banned for 9m 41s more: its packets are dropped (banned)\n\
              \n\
              verdict  drop: banned\n\
@@ -277,10 +279,15 @@ mod tests {
              score    0 of 100 points; 0 offences, last token_missing; 1 ban within a day\n\
              counted  1 packet, 74 B of all sources for this reason\n\
              \n\
-             LIMIT        AT ONCE NOW  BURST  WAIT\n\
-             packets              off\n\
-             connections          993  1,000  none\n\
-             hellos                 0  1,000  5 ms\n"
+             Bans come before limits: none of these packets is charged to one.\n"
         );
+        told.ban = None;
+        assert!(why(&told).ends_with(
+            "\n\
+                 LIMIT        AT ONCE NOW  BURST  WAIT\n\
+                 packets              off\n\
+                 connections          993  1,000  none\n\
+                 hellos                 0  1,000  5 ms\n"
+        ));
     }
 }
