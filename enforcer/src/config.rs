@@ -15,7 +15,7 @@ mod load;
 mod validate;
 mod value;
 
-pub use diff::{Changes, diff};
+pub use diff::settle;
 pub use environment::{Finding, check_environment};
 pub use error::{Error, Errors};
 pub use load::{load, parse};

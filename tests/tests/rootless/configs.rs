@@ -243,30 +243,35 @@ fn a_list_of_allowances_that_the_tables_could_not_hold_is_refused() {
 }
 
 #[test]
-fn a_reload_knows_what_needs_a_restart() {
+fn a_reload_takes_over_what_it_can_and_names_the_rest() {
     let old = valid("smallest.toml");
-    assert!(config::diff(&old, &old).is_empty());
-    let mut new = old.clone();
-    new.routes.clear();
-    new.kernel.limits.packets = None;
-    new.listeners[0].handshake_timeout = seconds(3);
-    new.bans.threshold = 5;
-    let changes = config::diff(&old, &new);
-    assert_eq!(changes.live, ["kernel.limits", "listener", "route", "bans.threshold"]);
-    assert!(changes.restart.is_empty());
+    assert_eq!(config::settle(&old, old.clone()), (old.clone(), Vec::new()));
+    let mut live = old.clone();
+    live.routes.clear();
+    live.kernel.limits.packets = None;
+    live.listeners[0].handshake_timeout = seconds(3);
+    live.bans.threshold = 5;
+    assert_eq!(config::settle(&old, live.clone()), (live.clone(), Vec::new()));
+    let mut new = live.clone();
     new.kernel.interfaces.push("eth1".to_owned());
     new.kernel.limits.max_sources *= 2;
-    new.listeners[0].address = "[::]:8443".parse().unwrap();
     new.metrics.address = None;
     new.http.workers = 3;
+    new.control.group = Some("ops".to_owned());
     let expected = [
         "kernel.interfaces",
         "kernel.limits.max_sources",
-        "listener.address",
         "http.workers",
         "metrics.address",
+        "control.group",
     ];
-    assert_eq!(config::diff(&old, &new).restart, expected);
+    let (settled, pending) = config::settle(&old, new);
+    assert_eq!(pending, expected);
+    assert_eq!(settled, live, "what is fixed stays as it was");
+    let mut moved = old.clone();
+    moved.listeners[0].address = "[::]:8443".parse().unwrap();
+    let (settled, pending) = config::settle(&old, moved);
+    assert_eq!((settled, pending), (old, vec!["listener.address".to_owned()]));
 }
 
 /// What a valid file names and this machine lacks is found, and found to be whole once it is there.
