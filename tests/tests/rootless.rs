@@ -8,6 +8,7 @@ mod rootless {
     mod control;
     mod edge;
     mod ledger;
+    mod ledger_room;
     mod packets;
     mod policy_files;
     mod refusals;

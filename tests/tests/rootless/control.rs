@@ -314,7 +314,12 @@ fn a_stale_socket_is_replaced_and_another_file_is_not() {
     let path = folder.path().join("control.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "std leaves the file behind");
+    // Of a process that was killed while it started; no process has so high a number.
+    let left = folder.path().join(".socket.99999999");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("s"), "").unwrap();
     runtime.block_on(async { Socket::bind(&path, None) }).unwrap();
+    assert!(!left.exists(), "leftovers stay");
     std::fs::write(&path, "precious").unwrap();
     let error = runtime.block_on(async { Socket::bind(&path, None) }).unwrap_err();
     assert!(error.to_string().contains("is no socket"), "{error}");

@@ -17,7 +17,6 @@ use enforcer::{
     clock::KernelTime,
     config::Bans,
     denial::Denial,
-    kernel::program::PREFIX_BANS,
     prefix::Prefix,
 };
 use enforcer_common::{
@@ -448,27 +447,6 @@ fn offences_leave_room_for_operators() {
         assert!(matches!(world.give(ban(&format!("198.18.8.{n}"), 100)).0, Outcome::BanAdded { .. }));
     }
     assert_eq!(world.give(ban("198.18.9.1", 100)).0, Outcome::Refused(Refusal::Full(64)));
-}
-
-#[test]
-fn bans_of_prefixes_have_a_bound_of_their_own_and_allowances_always_fit() {
-    let mut ledger = Ledger::new(Bans { max_entries: 1_000_000, ..config() });
-    let now = KernelTime(SECOND);
-    let pair = |n: u32| Prefix::host(Ipv4Addr::from(0x0a00_0000 + 2 * n).into()).widened(31);
-    let add = |ledger: &mut Ledger, prefix| {
-        let request = BanRequest { prefix, ..request("198.18.0.0/24", End::Default) };
-        ledger.handle(now, Input::BanAdd(request)).outcome
-    };
-    for n in 0..PREFIX_BANS {
-        assert!(matches!(add(&mut ledger, pair(n)), Outcome::BanAdded { .. }), "{n}");
-    }
-    let refused = add(&mut ledger, pair(PREFIX_BANS));
-    assert_eq!(refused, Outcome::Refused(Refusal::FullPrefixes));
-    assert!(matches!(add(&mut ledger, pair(0)), Outcome::BanAdded { replaced: Some(_), .. }));
-    assert!(matches!(add(&mut ledger, prefix("198.18.0.1")), Outcome::BanAdded { .. }), "a single source");
-    assert!(matches!(ledger.handle(now, allow("198.18.0.0/24")).outcome, Outcome::AllowAdded { .. }));
-    ledger.handle(now, Input::BanDel(pair(7)));
-    assert!(matches!(add(&mut ledger, pair(PREFIX_BANS)), Outcome::BanAdded { .. }));
 }
 
 #[test]
