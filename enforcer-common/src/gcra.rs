@@ -6,9 +6,17 @@
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
+/// Debt beyond what a rate tolerates that is taken for the caller's late clock: a second. More stems from a stricter rate
+/// that was in force before; see [`settle`].
+const LATE: u64 = NANOS_PER_SECOND;
+
+/// The coarsest step of a coarse clock, in nanoseconds: a tick at HZ=100, the slowest that Linux is built with.
+pub const TICK: u64 = 10_000_000;
+
 /// A rate in the form that `step` needs. All-zero means "no limit".
 ///
-/// In any window of length `w` at most `burst + w / increment` events are admitted.
+/// In any window of length `w` at most `burst + w / increment` events are admitted. By a clock that moves in steps of
+/// [`TICK`], events of up to a tick earlier or later look simultaneous: `burst + (w + TICK) / increment`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rate {
@@ -44,6 +52,12 @@ impl Rate {
     pub const fn is_limited(&self) -> bool {
         self.increment != 0
     }
+
+    /// Whether a coarse clock would refuse events that come exactly at the rate. It shows an event up to a tick earlier than it
+    /// came; what comes too early is forgiven up to the tolerance less the event's own cost.
+    pub const fn needs_fine_clock(&self) -> bool {
+        self.is_limited() && self.tolerance.saturating_sub(self.increment) < TICK
+    }
 }
 
 /// Charges one event to a source whose state is `tat`.
@@ -56,6 +70,16 @@ pub fn step(tat: u64, now: u64, rate: Rate) -> Result<u64, u64> {
     let next = base.saturating_add(rate.increment);
     let latest = now.saturating_add(rate.tolerance);
     if next > latest { Err(next - latest) } else { Ok(next) }
+}
+
+/// The state to go on from: `tat`, unless no event under `rate` can have left it. Then it stems from a stricter rate that the
+/// operator has loosened since, and counts as the most that `rate` tolerates; else the source would go on paying the old debt.
+///
+/// Under one rate and a clock that callers read at most [`LATE`] before they charge, the state never changes here.
+#[inline(always)]
+pub const fn settle(tat: u64, now: u64, rate: Rate) -> u64 {
+    let latest = now.saturating_add(rate.tolerance);
+    if tat > latest.saturating_add(LATE) { latest } else { tat }
 }
 
 #[cfg(test)]
@@ -95,6 +119,7 @@ mod tests {
             let mut admitted = Vec::new();
             for gap in gaps {
                 now += gap;
+                prop_assert_eq!(settle(tat, now, rate), tat, "debt of this rate is kept");
                 if let Ok(next) = step(tat, now, rate) { tat = next; admitted.push(now); }
             }
             for (i, start) in admitted.iter().enumerate() {
@@ -105,19 +130,57 @@ mod tests {
             }
         }
 
-        /// A source that never exceeds its rate is never refused, whatever the jitter within its burst.
+        /// Events that are due once per increment are never refused, however early within the tolerance, or late, they come.
         #[test]
         fn always_admits_a_conforming_sequence(
-            events in 1u64..100_000, burst in 1u64..100, jitter in proptest::collection::vec(0u64..1_000, 1..300),
+            events in 1u64..100_000, burst in 1u64..100,
+            jitter in proptest::collection::vec((0.0f64..=1.0, any::<bool>()), 1..300),
         ) {
             let rate = Rate::per_second(events, burst);
-            let (mut tat, mut now) = (0, 1_000_000_000u64);
-            for j in jitter {
-                now += rate.increment + j;
+            let early = rate.tolerance - rate.increment;
+            let (mut tat, mut now, mut due) = (0, 0, 10_000_000_000_000u64);
+            for (part, extreme) in jitter {
+                let part = if extreme { part.round() } else { part };
+                // Arrivals keep their order.
+                now = (due - early + (early as f64 * part) as u64).max(now);
                 let next = step(tat, now, rate);
-                prop_assert!(next.is_ok());
+                prop_assert!(next.is_ok(), "due {due}, came {now}: {next:?}");
                 tat = next.unwrap();
+                due += rate.increment;
             }
         }
+
+        /// What is early by more than the tolerance is refused, so that the test above says something.
+        #[test]
+        fn refuses_what_comes_a_nanosecond_too_early(events in 1u64..100_000, burst in 1u64..100) {
+            let rate = Rate::per_second(events, burst);
+            let due = 10_000_000_000_000u64;
+            let tat = step(0, due, rate).unwrap();
+            let earliest = tat + rate.increment - rate.tolerance;
+            prop_assert!(step(tat, earliest, rate).is_ok());
+            prop_assert_eq!(step(tat, earliest - 1, rate), Err(1));
+        }
+
+        /// Whatever was owed under another rate, after a second and an increment the new one admits again.
+        #[test]
+        fn a_loosened_rate_forgets_the_debt_of_the_stricter_one(
+            events in 1u64..100_000, burst in 1u64..100, owed in any::<u64>(),
+        ) {
+            let rate = Rate::per_second(events, burst);
+            let now = 1_000_000_000;
+            let tat = settle(owed, now, rate);
+            prop_assert!(tat <= now + rate.tolerance + LATE);
+            prop_assert!(step(tat, now + LATE + rate.increment, rate).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_coarse_clock_needs_a_tick_of_jitter() {
+        assert!(Rate::per_second(20_000, 4).needs_fine_clock());
+        assert!(Rate::per_second(1, 1).needs_fine_clock(), "exactly on time leaves no jitter");
+        assert!(!Rate::per_second(1, 2).needs_fine_clock());
+        assert!(Rate::per_second(100, 1).needs_fine_clock());
+        assert!(!Rate::per_second(100, 2).needs_fine_clock());
+        assert!(!Rate::UNLIMITED.needs_fine_clock());
     }
 }

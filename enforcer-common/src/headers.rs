@@ -98,6 +98,8 @@ pub struct Headers {
     pub offset: usize,
     /// Where the IP packet ends; padding of short frames lies behind.
     pub end: usize,
+    /// Whether an IPv6 fragment header has been read.
+    fragment_header: bool,
     /// Where the fragment's payload belongs, in bytes.
     fragment_offset: usize,
     /// The protocol of what stands at `offset`; for IPv6 perhaps an extension header.
@@ -117,6 +119,7 @@ impl Headers {
         opens: false,
         offset: 0,
         end: 0,
+        fragment_header: false,
         fragment_offset: 0,
         protocol: 0,
         hop_limit: 0,
@@ -213,7 +216,10 @@ impl Headers {
         if self.fragment_offset != 0 {
             // What could overwrite the header of the first fragment, or hold the ports that the first one lacks (RFC
             // 1858 section 3, RFC 3128), has no honest sender: no link has an MTU that small.
-            if self.protocol == protocol::TCP && self.fragment_offset < TCP_LENGTH_MAX {
+            // Behind an extension header TCP may follow.
+            if self.fragment_offset < TCP_LENGTH_MAX
+                && (self.protocol == protocol::TCP || self.is_extension())
+            {
                 return Err(DropReason::TcpFragment);
             }
             self.transport = Transport::LaterFragment;
@@ -249,7 +255,13 @@ impl Headers {
     /// Whether an extension header follows: behind the header of a later fragment there is only payload.
     #[inline(always)]
     const fn is_at_extension(&self) -> bool {
-        self.fragment_offset == 0
+        self.fragment_offset == 0 && self.is_extension()
+    }
+
+    /// Whether `protocol` is an IPv6 extension header.
+    #[inline(always)]
+    const fn is_extension(&self) -> bool {
+        matches!(self.link, Link::Ipv6)
             && matches!(
                 self.protocol,
                 protocol::HOP_BY_HOP
@@ -273,6 +285,12 @@ impl Headers {
             let field = u16::from_be_bytes([header[2], header[3]]);
             self.fragment_offset = (field & 0xfff8) as usize;
             self.fragment = field & 0xfff9 != 0;
+            // A fragment of a fragment: no sender makes any (RFC 8200 section 4.5 has one fragment header per packet), and
+            // the offset that counts would be the inner one, which only reassembly shows.
+            if self.fragment_header || header[0] == protocol::FRAGMENT {
+                return Err(DropReason::MalformedIpv6);
+            }
+            self.fragment_header = true;
         } else if self.protocol == protocol::AUTHENTICATION {
             // Counts words of 4 bytes, less two (RFC 4302 section 2.2).
             length = (header[1] as usize + 2) * 4;
@@ -283,6 +301,7 @@ impl Headers {
         self.protocol = packet.forget(header[0] as usize) as u8;
         self.fragment_offset = packet.forget(self.fragment_offset);
         self.fragment = packet.forget(self.fragment as usize) != 0;
+        self.fragment_header = packet.forget(self.fragment_header as usize) != 0;
         self.offset = packet.forget(self.offset + length);
         if self.offset > self.end { Err(DropReason::MalformedIpv6) } else { Ok(()) }
     }

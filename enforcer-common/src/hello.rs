@@ -1,12 +1,16 @@
 //! Which TLS version a client offers, told from the first segment of its ClientHello.
 //!
 //! Called by [`crate::verdict::decide`] for TCP data to protected ports. Stateless: a segment is judged only if it begins
-//! like a ClientHello, `16 03 [00-04] .. ..  01 00 .. .. 03`: a handshake record (RFC 8446 section 5.1) that begins with
+//! like a ClientHello, `16 03 [00-04] .. ..  01 00 .. .. 03`, as far as it goes: a handshake record (RFC 8446 section 5.1) that begins with
 //! a ClientHello shorter than 64 KiB (section 4) whose legacy version has the major number 3 (section 4.1.2). A
 //! segment from the middle of a stream is ciphertext, or begins with a record of application data (type 0x17);
 //! ciphertext looks like a ClientHello by chance with odds of 5/256 x 2^-40, about 2 in 10^14, and is dropped only if the
 //! rest then contradicts itself or offers an old version. At a million such segments a second that is one in
 //! more than a year, and it costs one connection.
+//!
+//! A segment that ends within these bytes is the beginning of a hello, which is charged like a whole one: else whoever sends
+//! the first byte apart would not be limited. Of ciphertext in segments of one byte, 1 in 256 is charged so; none is
+//! dropped within the limit.
 //!
 //! What goes on beyond the segment or beyond its first record is the daemon's to judge, unless the part at hand decides.
 
@@ -102,7 +106,7 @@ impl Walk {
         let body = self.offset + RECORD_HEADER;
         let end = self.visible;
         if body > end {
-            return Err(End::Absent);
+            return cut_record(packet, self.offset, end);
         }
         let Some(record) = packet.data::<RECORD_HEADER>(self.offset) else { return Err(End::Absent) };
         if record[0] != 0x16 || record[1] != 3 || record[2] > 4 {
@@ -121,7 +125,9 @@ impl Walk {
         let legacy = body + HANDSHAKE_HEADER;
         if legacy + 2 > end || length < HANDSHAKE_HEADER + 2 {
             // The handshake header itself goes on in the next segment, or in the next record.
-            return Err(End::Incomplete);
+            let denied =
+                |at: usize, byte: u8| at < end && at - body < length && packet.data(at) != Some([byte]);
+            return Err(if denied(body + 1, 0) || denied(legacy, 3) { End::Absent } else { End::Incomplete });
         }
         let Some([high, upper, lower, major, minor]) = packet.data::<5>(body + 1) else {
             return Err(End::Absent);
@@ -244,6 +250,21 @@ impl Walk {
         self.offset = packet.forget(next);
         Ok(())
     }
+}
+
+/// Data that ends inside the header of its first record.
+#[inline(always)]
+fn cut_record<P: Packet + ?Sized>(packet: &P, start: usize, end: usize) -> Result<(), End> {
+    if packet.data(start) != Some([0x16]) {
+        return Err(End::Absent);
+    }
+    if start + 1 < end && packet.data(start + 1) != Some([3]) {
+        return Err(End::Absent);
+    }
+    if start + 2 < end && !matches!(packet.data(start + 2), Some([0..=4])) {
+        return Err(End::Absent);
+    }
+    Err(End::Incomplete)
 }
 
 /// An empty handshake record is forbidden (RFC 8446 section 5.1). Five bytes are too few to tell it from ciphertext, so

@@ -6,7 +6,7 @@ use crate::gcra::Rate;
 /// number judges nothing and counts `no_settings`.
 pub const ABI: u32 = 1;
 
-/// Ports whose first bytes must be a ClientHello.
+/// Ports at which ClientHellos are judged and charged.
 pub const PROTECTED_PORTS: usize = 16;
 /// Ports that bans and limits never close.
 pub const MANAGEMENT_PORTS: usize = 8;
@@ -19,7 +19,7 @@ pub enum Limit {
     Packets = 0,
     /// TCP segments with SYN and without ACK.
     Connections = 1,
-    /// TLS ClientHellos on protected ports.
+    /// TLS ClientHellos on protected ports, and what may be the beginning of one.
     Hellos = 2,
 }
 
@@ -45,6 +45,9 @@ pub mod flag {
     pub const LISTED_V4: u32 = 1 << 1;
     /// The prefix tries hold IPv6 entries; clear: they need not be asked.
     pub const LISTED_V6: u32 = 1 << 2;
+    /// A limit needs a finer clock than the coarse one, see [`crate::gcra::Rate::needs_fine_clock`]; clear: the coarse one is
+    /// cheaper and does.
+    pub const FINE_CLOCK: u32 = 1 << 3;
 }
 
 /// The program's settings. Host byte order throughout; unused ports are 0.
@@ -67,7 +70,7 @@ pub struct Settings {
     pub reserved: u16,
     /// By [`Limit`].
     pub limits: [Rate; 3],
-    /// TCP ports that serve TLS.
+    /// TCP ports that serve TLS: what begins like a ClientHello is judged there, and nothing else.
     pub protected_ports: [u16; PROTECTED_PORTS],
     /// TCP ports that stay reachable for banned and limited sources.
     pub management_ports: [u16; MANAGEMENT_PORTS],

@@ -11,7 +11,7 @@ use core::{
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
-    helpers::generated::bpf_ktime_get_coarse_ns,
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use enforcer_common::{
@@ -21,7 +21,7 @@ use enforcer_common::{
     maps::Counter,
     packet::Packet,
     reason,
-    settings::{Limit, Settings},
+    settings::{Limit, Settings, flag},
     source::SourceKey,
     verdict::Tables,
 };
@@ -116,9 +116,10 @@ impl Tables for Maps {
     #[inline(always)]
     fn now(&self) -> u64 {
         if self.now.get() == 0 {
-            // SAFETY: takes nothing and always succeeds (Linux 5.11). Coarse: a tick of up to 10 ms may admit that
-            // much more of a rate, see `enforcer_common::gcra`.
-            self.now.set(unsafe { bpf_ktime_get_coarse_ns() });
+            let fine = self.settings.is_some_and(|settings| settings.flags & flag::FINE_CLOCK != 0);
+            // SAFETY: both take nothing and always succeed (the coarse one since Linux 5.11). They count the same time; the
+            // coarse one lags by up to a tick, see `enforcer_common::gcra`.
+            self.now.set(unsafe { if fine { bpf_ktime_get_ns() } else { bpf_ktime_get_coarse_ns() } });
         }
         self.now.get()
     }

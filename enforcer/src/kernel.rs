@@ -57,6 +57,7 @@ struct Xdp {
     sizes: Sizes,
     seed: u64,
     settings: SharedSettings,
+    links: Vec<attach::Link>,
     attachments: Arc<ArcSwap<Vec<Attachment>>>,
     diagnostics: Option<Diagnostics>,
 }
@@ -84,6 +85,18 @@ impl Kernel {
             Plane::Xdp(xdp) => xdp.attach(&self.config),
             Plane::Off => Ok(()),
         }
+    }
+
+    /// Looks whether the program is still on every interface, and attaches it to those that came back; answers the interfaces
+    /// without it. The daemon calls this every second. An error says that the kernel did not answer; nothing is known to
+    /// have changed then.
+    pub fn reconcile(&mut self) -> Result<Vec<String>> {
+        let Plane::Xdp(xdp) = &mut self.plane else { return Ok(Vec::new()) };
+        let looked = attach::reconcile(&mut xdp.program, &mut xdp.links, self.config.mode);
+        xdp.publish();
+        looked?;
+        let detached = xdp.links.iter().filter(|link| !link.attachment.is_attached());
+        Ok(detached.map(|link| link.attachment.interface.clone()).collect())
     }
 
     /// The writer of the lists. The ban task owns it.
@@ -140,9 +153,17 @@ impl Kernel {
 
 impl Xdp {
     fn attach(&mut self, config: &config::Kernel) -> Result<()> {
-        let attachments = attach::attach_all(&mut self.program, &config.interfaces, config.mode)?;
-        self.attachments.store(Arc::new(attachments));
+        self.links = attach::attach_all(&mut self.program, &config.interfaces, config.mode)?;
+        self.publish();
         Ok(())
+    }
+
+    /// Shows the views how the interfaces are now.
+    fn publish(&self) {
+        let now: Vec<_> = self.links.iter().map(|link| link.attachment.clone()).collect();
+        if **self.attachments.load() != now {
+            self.attachments.store(Arc::new(now));
+        }
     }
 
     fn load(config: &config::Kernel, max_bans: u32) -> Result<Self> {
@@ -154,7 +175,15 @@ impl Xdp {
         // Written before anything is attached: the first packet is judged.
         let settings = SettingsMap::new(&program, settings::settings(config, sizes, seed))?;
         let diagnostics = if config.log { Some(Diagnostics::open(&mut program)?) } else { None };
-        Ok(Self { program, sizes, seed, settings, attachments: Arc::default(), diagnostics })
+        Ok(Self {
+            program,
+            sizes,
+            seed,
+            settings,
+            links: Vec::new(),
+            attachments: Arc::default(),
+            diagnostics,
+        })
     }
 }
 
@@ -170,15 +199,25 @@ pub trait SourceLists: Send {
     fn unlist(&mut self, prefix: Prefix) -> Result<()>;
 }
 
-/// One attached interface.
+/// [`Attachment::mode`] of an interface without the program.
+const DETACHED: &str = "detached";
+
+/// One configured interface.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Attachment {
     /// Name, as configured.
     pub interface: String,
-    /// Index, as the kernel counts.
+    /// Index, as the kernel counts; 0 while it has none.
     pub index: u32,
-    /// `native` or `generic`.
+    /// `native`, `generic`, or `detached`: it has vanished, or another program holds it, and no packet is judged there.
     pub mode: String,
+}
+
+impl Attachment {
+    /// Whether the program is on it.
+    pub fn is_attached(&self) -> bool {
+        self.mode != DETACHED
+    }
 }
 
 /// A reason of either kind.
@@ -225,7 +264,7 @@ pub struct LimitState {
 
 /// Reads the live data plane. Cheap to clone, safe to share.
 pub trait View: Send + Sync {
-    /// Interfaces that the program is attached to; empty with `mode = "off"`.
+    /// Interfaces of the configuration, and how the program is attached to them; empty with `mode = "off"`.
     fn attachments(&self) -> Vec<Attachment>;
     /// Counters since the start.
     fn counters(&self) -> Result<Counters>;

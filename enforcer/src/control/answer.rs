@@ -121,7 +121,12 @@ impl Context {
             done.remarks.push(format!("the kernel refused it so far, trying again every second: {error}"));
         }
         let facts = self.facts.load();
-        if self.view.attachments().is_empty() {
+        let interfaces = self.view.attachments();
+        for one in interfaces.iter().filter(|one| !one.is_attached()) {
+            done.remarks
+                .push(format!("no packet is judged on {}: the program is not attached", one.interface));
+        }
+        if interfaces.is_empty() {
             done.remarks.push(format!("kernel.mode is \"{}\": nothing enforces it", facts.kernel_mode));
         }
         Ok(Answer::Done(done))

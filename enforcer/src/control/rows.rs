@@ -68,10 +68,10 @@ pub enum Hook {
 impl Hook {
     /// For packets from `address`.
     pub fn of(address: IpAddr, attachments: &[Attachment]) -> Self {
-        if attachments.is_empty() {
+        let mut attached = attachments.iter().filter(|one| one.is_attached()).peekable();
+        if attached.peek().is_none() {
             Self::Nowhere
-        } else if address.to_canonical().is_loopback() && attachments.iter().all(|one| one.interface != "lo")
-        {
+        } else if address.to_canonical().is_loopback() && attached.all(|one| one.interface != "lo") {
             Self::NotOnLoopback
         } else {
             Self::Attached

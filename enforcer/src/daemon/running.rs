@@ -26,6 +26,9 @@ use crate::{
 /// How often it is looked whether the ban task still runs, and how long it may take to answer the watchdog.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether the program is on every interface: one question to the kernel for each.
+const WATCH: Duration = Duration::from_secs(1);
+
 /// Every part of a daemon that is up.
 pub(super) struct Running {
     pub(super) config: Config,
@@ -75,6 +78,7 @@ impl Running {
     /// Serves until a signal says to stop, then drains and detaches.
     pub(super) async fn serve(mut self, mut signals: Signals) -> Result<()> {
         let mut heartbeat = interval(notify::watchdog_interval().map_or(HEARTBEAT, |due| due.min(HEARTBEAT)));
+        let mut watch = interval(WATCH);
         loop {
             tokio::select! {
                 _ = signals.terminate.recv() => return self.stop("SIGTERM", signals).await,
@@ -86,8 +90,22 @@ impl Running {
                     let _ = request.send(result);
                 }
                 _ = heartbeat.tick() => self.heartbeat().await?,
+                _ = watch.tick() => self.watch_interfaces(),
             }
         }
+    }
+
+    /// An interface without its program is no reason to end, since the others are judged; but nobody shall be sent here.
+    fn watch_interfaces(&mut self) {
+        let obstacle = match self.kernel.reconcile() {
+            Ok(detached) if detached.is_empty() => None,
+            Ok(detached) => Some(format!("no packet is judged on {}", detached.join(", "))),
+            Err(error) => {
+                warn!(error = format!("{error:#}"), "cannot tell whether the program is attached");
+                Some("the kernel does not tell whether the program is attached".to_owned())
+            }
+        };
+        self.readiness.hinder(obstacle);
     }
 
     /// The daemon without its ban task would look well and ban nobody, so it rather ends.

@@ -1,24 +1,73 @@
-//! Attaches the program to interfaces, all or none, and explains why it could not.
+//! Attaches the program to interfaces, at first all or none, explains why it could not, and looks after them.
 //!
-//! Called by `Kernel::attach` alone. A link that was made detaches when the program is dropped.
+//! Called by `Kernel::attach` and `Kernel::reconcile` alone. A link that was made detaches when the program is dropped.
 
-use anyhow::{Result, anyhow, bail, ensure};
-use aya::programs::{ProgramError, xdp::XdpError, xdp::XdpMode};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use aya::programs::{
+    ProgramError,
+    xdp::{XdpError, XdpLinkId, XdpMode},
+};
+use tracing::{error, warn};
 
-use super::{Attachment, holder, program::Program};
+use super::{Attachment, DETACHED, holder, program::Program};
 use crate::{config::Mode, fault};
 
+/// A configured interface, and the link to it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) attachment: Attachment,
+    /// aya's key for the link that was made last.
+    id: Option<XdpLinkId>,
+    /// Why it could not be attached again, as it was logged.
+    told: String,
+}
+
 /// Attaches to every interface. On an error nothing stays attached: the caller drops the program.
-pub(super) fn attach_all(
-    program: &mut Program,
-    interfaces: &[String],
-    mode: Mode,
-) -> Result<Vec<Attachment>> {
+pub(super) fn attach_all(program: &mut Program, interfaces: &[String], mode: Mode) -> Result<Vec<Link>> {
     refuse_duplicates(interfaces)?;
     let found = interfaces.iter().map(|name| find(name).map(|index| (name, index)));
     // Every name is looked up before the first interface is touched: attaching can interrupt a link.
     let found = found.collect::<Result<Vec<_>>>()?;
     found.into_iter().map(|(name, index)| attach(program, name, index, mode)).collect()
+}
+
+/// Asks the kernel whether the program is still where it was attached, and attaches it to interfaces that came back under
+/// their name. A link outlives its interface but holds nothing then, and the kernel tells nobody.
+pub(super) fn reconcile(program: &mut Program, links: &mut [Link], mode: Mode) -> Result<()> {
+    let own = program.id()?;
+    links.iter_mut().try_for_each(|link| {
+        let name = link.attachment.interface.clone();
+        let by_name = nix::net::if_::if_nametoindex(name.as_str()).ok();
+        // One that was renamed is still judged, and there is no other.
+        let index = by_name.unwrap_or(link.attachment.index);
+        if holder::holds(index, own).with_context(|| format!("asking for the program on {name}"))? {
+            return Ok(());
+        }
+        if link.attachment.is_attached() {
+            error!(interface = %name, "the program is gone with its interface: no packet is judged there");
+        }
+        let attached_to = std::mem::replace(&mut link.attachment.index, 0);
+        DETACHED.clone_into(&mut link.attachment.mode);
+        // The old link holds nothing, unless its interface lives on under another name.
+        if attached_to != 0 && !holder::holds(attached_to, own)? && let Some(id) = link.id.take() {
+            let _ = program.xdp()?.detach(id);
+        }
+        let Some(index) = by_name else { return Ok(()) };
+        match attach(program, &name, index, mode) {
+            Ok(made) => {
+                *link = made;
+                warn!(interface = %name, mode = %link.attachment.mode, "attached to the interface of that name");
+            }
+            Err(error) => {
+                let message = format!("{error:#}");
+                if link.told != message {
+                    error!(interface = %name, error = message, "cannot attach again; trying on");
+                    link.told = message;
+                }
+            }
+        }
+        Ok(())
+    })
 }
 
 fn find(interface: &str) -> Result<u32> {
@@ -43,7 +92,7 @@ fn names() -> Vec<String> {
     names
 }
 
-fn attach(program: &mut Program, name: &str, index: u32, mode: Mode) -> Result<Attachment> {
+fn attach(program: &mut Program, name: &str, index: u32, mode: Mode) -> Result<Link> {
     let native = |program: &mut Program| {
         program.xdp()?.attach_to_if_index(index, XdpMode::Driver).map_err(anyhow::Error::new)
     };
@@ -55,18 +104,16 @@ fn attach(program: &mut Program, name: &str, index: u32, mode: Mode) -> Result<A
         Mode::Generic => ("generic", generic(program)),
         Mode::NativeOrGeneric => match native(program) {
             Err(error) if lacks_native(errno(&error)) => {
-                tracing::warn!(
-                    interface = name,
-                    "no XDP in the driver: attaching to the slower generic hook"
-                );
+                warn!(interface = name, "no XDP in the driver: attaching to the slower generic hook");
                 ("generic", generic(program))
             }
             result => ("native", result),
         },
         Mode::Off => bail!("kernel.mode is \"off\": nothing is attached"),
     };
-    result.map_err(|error| explain(error, name, index, label))?;
-    Ok(Attachment { interface: name.to_owned(), index, mode: label.to_owned() })
+    let id = result.map_err(|error| explain(error, name, index, label))?;
+    let attachment = Attachment { interface: name.to_owned(), index, mode: label.to_owned() };
+    Ok(Link { attachment, id: Some(id), told: String::new() })
 }
 
 /// What a driver answers that cannot run XDP itself, or not with the interface's present MTU and offloads.
@@ -99,7 +146,7 @@ fn explain(error: anyhow::Error, name: &str, index: u32, label: &str) -> anyhow:
             "interface {name} cannot run XDP in its driver ({}): set kernel.mode = \"native-or-generic\" to allow the slower generic hook",
             code.map_or_else(String::new, |code| std::io::Error::from_raw_os_error(code).to_string())
         ),
-        Some(libc::ENODEV | libc::ENXIO) => anyhow!("interface {name} vanished while enforcer was starting"),
+        Some(libc::ENODEV | libc::ENXIO) => anyhow!("interface {name} vanished while it was attached to"),
         Some(_) | None => error.context(format!("attaching to {name} ({label})")),
     }
 }

@@ -1,8 +1,9 @@
-//! Who holds an interface's XDP hook: asked over rtnetlink, so that "busy" can be explained.
+//! Who holds an interface's XDP hook: asked over rtnetlink, so that "busy" can be explained, and so that what is said of an
+//! interface is what the kernel says.
 //!
-//! Called by `attach` when attaching failed, and by tests. Everything here is best effort: no answer is no error.
+//! Called by `attach`, when attaching failed and whenever it looks after its interfaces.
 
-use std::os::fd::AsRawFd as _;
+use std::{io, os::fd::AsRawFd as _};
 
 use aya::programs::loaded_programs;
 use nix::sys::socket::{
@@ -19,16 +20,20 @@ const MESSAGE_HEADER: usize = 16;
 const LINK_HEADER: usize = 16;
 /// Link attribute that nests what concerns XDP (linux/if_link.h).
 const IFLA_XDP: u16 = 43;
-/// In it: the id of the program.
+/// In it: the id of the only program.
 const IFLA_XDP_PROG_ID: u16 = 4;
+/// In it: the ids of the programs in the driver, on the generic hook and in the hardware, which may be there together.
+const IFLA_XDP_PROG_IDS: [u16; 3] = [5, 6, 7];
+/// Type of the message that carries an error number in place of an answer (linux/netlink.h).
+const NLMSG_ERROR: u16 = 2;
 /// Upper two bits of an attribute's type are flags (linux/netlink.h).
 const TYPE_MASK: u16 = 0x3fff;
 /// Room for the answer about one link, which is about 2 KiB.
 const ANSWER_MAX: usize = 32 * 1024;
 
-/// The program on an interface, for people: its id and, if it can be told, its name.
+/// The program on an interface, for people: its id and, if it can be told, its name. No answer is no error.
 pub(super) fn of(index: u32) -> Option<String> {
-    let id = program_id(index)?;
+    let id = *programs(index).ok()?.first()?;
     let name = loaded_programs()
         .flatten()
         .find(|program| program.id() == id)
@@ -39,17 +44,34 @@ pub(super) fn of(index: u32) -> Option<String> {
     })
 }
 
-/// The id of the XDP program on an interface.
-fn program_id(index: u32) -> Option<u32> {
+/// Whether the program `id` is on an interface; on one that does not exist it is not. An error says nothing of either.
+pub(super) fn holds(index: u32, id: u32) -> io::Result<bool> {
+    Ok(programs(index)?.contains(&id))
+}
+
+/// The ids of the XDP programs on an interface.
+fn programs(index: u32) -> io::Result<Vec<u32>> {
     let socket =
-        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
-            .ok()?;
-    sendto(socket.as_raw_fd(), &request(index), &NetlinkAddr::new(0, 0), MsgFlags::empty()).ok()?;
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    sendto(socket.as_raw_fd(), &request(index), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
     let mut answer = vec![0; ANSWER_MAX];
-    let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty()).ok()?;
-    let attributes = answer.get(MESSAGE_HEADER + LINK_HEADER..length)?;
-    let id = attribute(attribute(attributes, IFLA_XDP)?, IFLA_XDP_PROG_ID)?;
-    Some(u32::from_ne_bytes(id.try_into().ok()?)).filter(|id| *id != 0)
+    let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    ids(answer.get(..length).unwrap_or_default())
+}
+
+/// The ids in an answer, which is a link, or an error.
+fn ids(answer: &[u8]) -> io::Result<Vec<u32>> {
+    let cut = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    let (header, body) = answer.split_first_chunk::<MESSAGE_HEADER>().ok_or_else(cut)?;
+    if u16::from_ne_bytes([header[4], header[5]]) == NLMSG_ERROR {
+        let code = i32::from_ne_bytes(*body.first_chunk().ok_or_else(cut)?).saturating_neg();
+        return if code == libc::ENODEV { Ok(Vec::new()) } else { Err(io::Error::from_raw_os_error(code)) };
+    }
+    let attributes = body.get(LINK_HEADER..).ok_or_else(cut)?;
+    let Some(xdp) = attribute(attributes, IFLA_XDP) else { return Ok(Vec::new()) };
+    let kinds = [IFLA_XDP_PROG_ID].into_iter().chain(IFLA_XDP_PROG_IDS);
+    let found = kinds.filter_map(|kind| Some(u32::from_ne_bytes(attribute(xdp, kind)?.try_into().ok()?)));
+    Ok(found.filter(|id| *id != 0).collect())
 }
 
 fn request(index: u32) -> Vec<u8> {
@@ -103,7 +125,22 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_that_is_gone_has_no_program_and_other_errors_are_errors() {
+        let error = |code: i32| {
+            let mut answer = vec![0; MESSAGE_HEADER];
+            answer[4..6].copy_from_slice(&NLMSG_ERROR.to_ne_bytes());
+            answer.extend((-code).to_ne_bytes());
+            ids(&answer)
+        };
+        assert_eq!(error(libc::ENODEV).unwrap(), Vec::<u32>::new());
+        assert_eq!(error(libc::EPERM).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        assert!(ids(&[0; 7]).is_err());
+    }
+
+    #[test]
     fn loopback_has_no_program() {
         assert_eq!(of(1), None);
+        assert!(!holds(1, 1).unwrap());
+        assert!(!holds(i32::MAX as u32, 1).unwrap(), "no such interface");
     }
 }

@@ -121,6 +121,12 @@ impl Program {
         Ok(program.info()?.verified_instruction_count())
     }
 
+    /// The kernel's number of the program.
+    pub(super) fn id(&self) -> Result<u32> {
+        let program = self.ebpf.program(NAME).ok_or_else(|| anyhow!("the object has no program {NAME}"))?;
+        Ok(program.info()?.id())
+    }
+
     /// The program itself, to attach it.
     pub(super) fn xdp(&mut self) -> Result<&mut Xdp> {
         xdp(&mut self.ebpf)

@@ -12,12 +12,19 @@ use crate::config::{self, RateLimit, TlsVersion, WhenFull};
 /// The settings that `config` asks for. `seed` comes from the system's generator and stays the same until the daemon
 /// ends; the flags of the prefix tries are left clear.
 pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Settings {
+    let limits = [
+        rate(config.limits.packets.as_ref()),
+        rate(config.limits.connections.as_ref()),
+        rate(config.limits.hellos.as_ref()),
+    ];
+    let when_full = match config.limits.when_full {
+        WhenFull::Drop => flag::DROP_WHEN_FULL,
+        WhenFull::Pass => 0,
+    };
+    let clock = if limits.iter().any(Rate::needs_fine_clock) { flag::FINE_CLOCK } else { 0 };
     Settings {
         abi: ABI,
-        flags: match config.limits.when_full {
-            WhenFull::Drop => flag::DROP_WHEN_FULL,
-            WhenFull::Pass => 0,
-        },
+        flags: when_full | clock,
         v6_mask: v6_mask(config.ipv6_prefix),
         seed,
         bucket_mask: sizes.buckets() - 1,
@@ -27,11 +34,7 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Sett
             TlsVersion::Tls13 => 0x0304,
         },
         reserved: 0,
-        limits: [
-            rate(config.limits.packets.as_ref()),
-            rate(config.limits.connections.as_ref()),
-            rate(config.limits.hellos.as_ref()),
-        ],
+        limits,
         protected_ports: ports::<PROTECTED_PORTS>(&config.protected_ports),
         management_ports: ports::<MANAGEMENT_PORTS>(&config.management_ports),
     }
@@ -90,5 +93,17 @@ mod tests {
             (made.protected_ports[..3].to_vec(), made.management_ports[..2].to_vec()),
             (vec![443, 8443, 0], vec![22, 0])
         );
+    }
+
+    #[test]
+    fn limits_without_a_tick_of_jitter_get_the_fine_clock() {
+        let sizes = Sizes { bans: 1, sources: 1000 };
+        let flags = |events, burst| {
+            let mut config = config();
+            config.limits.hellos = Some(RateLimit { events, period: Duration::from_secs(1), burst });
+            settings(&config, sizes, 7).flags
+        };
+        assert_eq!(flags(20_000, 4), flag::DROP_WHEN_FULL | flag::FINE_CLOCK);
+        assert_eq!(flags(200, 1000), flag::DROP_WHEN_FULL);
     }
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{clock::KernelTime, prefix::Prefix};
 
-/// The view of an attached program.
+/// The view of a loaded program.
 #[derive(Clone)]
 pub(super) struct MapView {
     maps: Arc<LiveMaps>,

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -34,19 +35,30 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rest before the next attempt when accepting fails, which it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Whether the daemon wants requests: set once all is up, cleared when it drains.
+/// Whether the daemon wants requests: set once all is up, cleared when it drains, hindered while a part is missing.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness {
+    ready: Arc<AtomicBool>,
+    obstacle: Arc<ArcSwapOption<String>>,
+}
 
 impl Readiness {
     /// Says so.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+        self.ready.store(ready, Ordering::Release);
     }
 
-    /// Whether it does.
-    pub fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    /// Says what is in the way, or that nothing is any more.
+    pub fn hinder(&self, obstacle: Option<String>) {
+        self.obstacle.store(obstacle.map(Arc::new));
+    }
+
+    /// `Err` says why it does not.
+    pub fn get(&self) -> Result<(), String> {
+        if !self.ready.load(Ordering::Acquire) {
+            return Err("not ready".to_owned());
+        }
+        self.obstacle.load().as_ref().map_or(Ok(()), |obstacle| Err(format!("not ready: {obstacle}")))
     }
 }
 
@@ -133,8 +145,10 @@ fn answer(method: &Method, path: &str, registry: &Registry, readiness: &Readines
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")),
         },
         "/livez" => plain(StatusCode::OK, "alive\n".into()),
-        "/readyz" if readiness.get() => plain(StatusCode::OK, "ready\n".into()),
-        "/readyz" => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n".into()),
+        "/readyz" => match readiness.get() {
+            Ok(()) => plain(StatusCode::OK, "ready\n".into()),
+            Err(why) => plain(StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+        },
         _ => plain(StatusCode::NOT_FOUND, "there are /metrics, /livez and /readyz\n".into()),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use prometheus::{
-    IntCounterVec, Opts, Registry,
+    IntCounterVec, IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -14,10 +14,11 @@ use crate::kernel::{Reason, View};
 
 const LABELS: [&str; 2] = ["action", "reason"];
 
-/// Registers `enforcer_kernel_packets_total` and `enforcer_kernel_bytes_total`, both by `action` and `reason`.
+/// Registers `enforcer_kernel_packets_total` and `enforcer_kernel_bytes_total`, both by `action` and `reason`, and
+/// `enforcer_kernel_attached{interface}`.
 pub fn register(registry: &Registry, view: Arc<dyn View>) -> Result<()> {
     let families = families()?;
-    registry.register(Box::new(Kernel { view, descriptions: families }))?;
+    registry.register(Box::new(Kernel { view, descriptions: families, attached: attached()? }))?;
     Ok(())
 }
 
@@ -42,11 +43,12 @@ impl Reason {
 struct Kernel {
     view: Arc<dyn View>,
     descriptions: [IntCounterVec; 2],
+    attached: IntGaugeVec,
 }
 
 impl Collector for Kernel {
     fn desc(&self) -> Vec<&Desc> {
-        self.descriptions.iter().flat_map(Collector::desc).collect()
+        self.descriptions.iter().flat_map(Collector::desc).chain(self.attached.desc()).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -62,8 +64,16 @@ impl Collector for Kernel {
             // The scrape shows the rest; absent counters are not zero.
             Err(error) => warn!(%error, "reading the kernel's counters"),
         }
-        [packets, bytes].iter().flat_map(Collector::collect).collect()
+        for one in self.view.attachments() {
+            self.attached.with_label_values(&[one.interface.as_str()]).set(i64::from(one.is_attached()));
+        }
+        [packets, bytes].iter().flat_map(Collector::collect).chain(self.attached.collect()).collect()
     }
+}
+
+fn attached() -> Result<IntGaugeVec> {
+    let help = "1: the program judges the packets of this interface; 0: nothing does";
+    Ok(IntGaugeVec::new(Opts::new("enforcer_kernel_attached", help), &["interface"])?)
 }
 
 /// Made anew for each scrape: the truth lies in the kernel, nothing here adds up.

@@ -1,8 +1,11 @@
 //! ClientHellos and what is not one.
 
+use std::net::IpAddr;
+
 use enforcer_common::{
     reason::{DropReason::*, PassReason::*},
     settings::Limit,
+    source::SourceKey,
     verdict::Verdict::{self, Drop, Pass},
 };
 
@@ -37,7 +40,7 @@ fn bytes(name: &str, bytes: &[u8], expected: Verdict) -> Case {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    [versions(), parts(), forms(), contradictions()].concat()
+    [versions(), parts(), beginnings(), forms(), contradictions()].concat()
 }
 
 fn versions() -> Vec<Case> {
@@ -145,7 +148,6 @@ fn parts() -> Vec<Case> {
         bytes("old hello cut in its last byte", &whole[..whole.len() - 1], Pass(HelloIncomplete)),
         bytes("record header alone", &whole[..5], Pass(HelloIncomplete)),
         bytes("handshake header cut", &whole[..8], Pass(HelloIncomplete)),
-        bytes("record header cut", &whole[..4], Pass(Clean)),
         bytes(
             "hello in two records",
             &[record(TLS10, &message[..40]), record(TLS10, &message[40..])].concat(),
@@ -170,6 +172,24 @@ fn parts() -> Vec<Case> {
     ]
 }
 
+/// Everything shorter than what tells a hello: it counts as one, or a split behind the first byte would evade the limit.
+fn beginnings() -> Vec<Case> {
+    let whole = Hello::legacy(TLS12).bytes();
+    let beginning = |length: usize, source: IpAddr| {
+        let frame = || tcp_frame(source, PROTECTED, DATA, &whole[..length]);
+        let exhausted = State::default().exhausted(Limit::Hellos, SourceKey::of(source, u64::MAX));
+        let name = |what: &str| format!("{length} bytes of a hello from {source}{what}");
+        let elsewhere = tcp_frame(source, 80, DATA, &whole[..length]);
+        [
+            case(&name(""), frame(), Pass(HelloIncomplete)),
+            case(&name(", over the limit"), frame(), Drop(HelloLimit)).with(exhausted.clone()),
+            case(&name(" to an open port, over the limit"), elsewhere, Pass(Clean)).with(exhausted),
+        ]
+    };
+    let sources = [IpAddr::from(SOURCE_V4), IpAddr::from(SOURCE_V6)];
+    (1..=10).flat_map(|length| sources.map(|source| beginning(length, source))).flatten().collect()
+}
+
 /// Data that does not begin like a hello.
 fn forms() -> Vec<Case> {
     let with = |at: usize, byte: u8| {
@@ -181,7 +201,17 @@ fn forms() -> Vec<Case> {
         bytes("application data", &[&[0x17, 3, 3, 0, 50][..], &[0xaa; 50]].concat(), Pass(Clean)),
         bytes("alert", &[0x15, 3, 3, 0, 2, 1, 0], Pass(Clean)),
         bytes("plain HTTP", b"GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n", Pass(Clean)),
-        bytes("one byte of a hello", &[0x16], Pass(Clean)),
+        bytes("one byte of another record", &[0x17], Pass(Clean)),
+        bytes("two bytes, major version 2", &[0x16, 2], Pass(Clean)),
+        bytes("three bytes, version 3.5", &[0x16, 3, 5], Pass(Clean)),
+        bytes("four bytes, version 3.5", &[0x16, 3, 5, 1], Pass(Clean)),
+        bytes("handshake message of 64 KiB, cut", &with(6, 1)[..7], Pass(Clean)),
+        bytes("hello of major version 2, cut", &with(9, 2)[..10], Pass(Clean)),
+        bytes(
+            "record that ends in a handshake header, another one behind",
+            &[record(TLS10, &[1, 0, 0]), vec![0x16, 3, 1]].concat(),
+            Pass(HelloIncomplete),
+        ),
         bytes("record of major version 2", &with(1, 2), Pass(Clean)),
         bytes("record of version 3.5", &with(2, 5), Pass(Clean)),
         bytes("another handshake message", &with(5, 16), Pass(Clean)),

@@ -145,7 +145,28 @@ fn fragments() -> Vec<Case> {
             v6(DESTINATION, 0, true, &[6, 9, 0, 0, 0, 0, 0, 0]),
             Drop(MalformedIpv6),
         ),
-        case("IPv6: later fragment of options", v6(DESTINATION, 8, false, &[0; 64]), Pass(Fragment)),
+        case("IPv6: later fragment of options at 8", v6(DESTINATION, 8, false, &[0; 64]), Drop(TcpFragment)),
+        case("IPv6: later fragment of options at 56", v6(DESTINATION, 56, true, &[0; 64]), Drop(TcpFragment)),
+        case("IPv6: later fragment of routing at 8", v6(ROUTING, 8, false, &[0; 64]), Drop(TcpFragment)),
+        case("IPv6: later fragment of options at 64", v6(DESTINATION, 64, false, &[0; 64]), Pass(Fragment)),
+        case("IPv6: later UDP fragment at 8", v6(UDP, 8, false, &[0; 8]), Pass(Fragment)),
+        case("IPv4: later fragment of protocol 60 at 8", v4(DESTINATION, 8, false, &[0; 64]), Pass(Fragment)),
+        case(
+            "IPv6: first fragment of a fragment",
+            v6(FRAGMENT, 0, true, &ipv6_fragment(TCP, 0, true, &first(80))),
+            Drop(MalformedIpv6),
+        ),
+        case(
+            "IPv6: later fragment inside a whole one",
+            v6(FRAGMENT, 0, false, &ipv6_fragment(TCP, 1448, false, &first(80))),
+            Drop(MalformedIpv6),
+        ),
+        case("IPv6: later fragment of a fragment", v6(FRAGMENT, 1448, false, &[0; 64]), Drop(MalformedIpv6)),
+        case(
+            "IPv6: fragment headers around options",
+            v6(DESTINATION, 0, false, &extension(FRAGMENT, 0, &ipv6_fragment(TCP, 0, false, &first(80)))),
+            Drop(MalformedIpv6),
+        ),
     ]
 }
 

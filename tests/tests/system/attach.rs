@@ -69,3 +69,34 @@ fn an_idle_daemon_stays_below_50_mb() -> Result<()> {
     assert!(told > 0 && told < 50_000, "status says {told} KiB");
     Ok(())
 }
+
+/// A link outlives its interface without a word from the kernel: the daemon has to look.
+#[test]
+fn an_interface_that_vanishes_is_reported_and_attached_to_when_it_is_back() -> Result<()> {
+    let scene = Scene::new()?;
+    let daemon = scene.daemon(&scene.plan())?;
+    let (client, server) = (&scene.lab.client, &scene.lab.server);
+    let attached =
+        || Ok::<_, anyhow::Error>(daemon.scrape()?.sum("enforcer_kernel_attached", &[("interface", WIRE)]));
+    assert_eq!(attached()?, 1);
+    let before = daemon.ask(&["status"])?["interfaces"][0]["index"].clone();
+
+    server.ip(&format!("link del dev {WIRE}"))?;
+    eventually!(10, "the loss to show", daemon.ask(&["status"])?["interfaces"][0]["mode"] == "detached")?;
+    eventually!(10, "/readyz to answer 503", daemon.metrics_get("/readyz")?.0 == 503)?;
+    let (_, text) = daemon.metrics_get("/readyz")?;
+    assert!(text.contains(WIRE), "{text}");
+    assert_eq!(attached()?, 0);
+    let said = daemon.say(&["ban", "add", "198.18.9.2"])?;
+    assert!(said.contains("no packet is judged on"), "{said}");
+    assert_eq!(daemon.log().matches("the program is gone").count(), 1, "{}", daemon.log());
+
+    client.ip(&format!("link add {WIRE} type veth peer name {WIRE} netns {}", server.name()))?;
+    eventually!(10, "the new interface to be attached to", daemon.is_ready())?;
+    assert!(program(&scene.lab)?.contains("prog/xdp "), "native again");
+    let status = daemon.ask(&["status"])?;
+    assert_eq!(status["interfaces"][0]["mode"], "native");
+    assert_ne!(status["interfaces"][0]["index"], before);
+    assert_eq!(attached()?, 1);
+    Ok(())
+}

@@ -10,11 +10,11 @@ use enforcer::{
 };
 use enforcer_common::{
     ban::{Ban, Listing},
-    gcra::Rate,
+    gcra::{Rate, TICK},
     limiter::RawBucket,
     maps::{self, Counter},
     reason::{self, DropReason, PassReason},
-    settings::{Limit, Settings},
+    settings::{Limit, Settings, flag},
     verdict::Verdict,
 };
 use enforcer_tests::{cases, packets::*, tables::State};
@@ -176,12 +176,31 @@ fn a_limit_admits_exactly_its_burst() {
     }
 }
 
+/// The coarse clock stands still for up to a tick, and would refuse nearly all of these.
+#[test]
+fn a_limit_finer_than_a_tick_admits_what_comes_at_its_rate() {
+    let rate = Rate { increment: 1_000, tolerance: 1_000 };
+    assert!(rate.needs_fine_clock());
+    let mut loaded = Loaded::new();
+    loaded.fill(&State::default().set(|settings| {
+        settings.flags |= flag::FINE_CLOCK;
+        settings.limits[Limit::Packets as usize] = rate;
+    }));
+    let frame = tcp_frame(SOURCE_V4.into(), 80, ACK, b"data");
+    for _ in 0..1_000 {
+        loaded.program.run(&frame, 1).unwrap();
+        let done = kernel_now();
+        while kernel_now().0 < done.0 + rate.increment {
+            std::hint::spin_loop();
+        }
+    }
+    assert_eq!(loaded.counter(PassReason::Clean.number()).packets, 1_000);
+}
+
 /// Two CPUs that charge one source at the same time must not both get the same event.
 #[test]
 fn a_limit_holds_when_two_cpus_charge_one_source() {
     const ROUNDS: u32 = 300_000;
-    /// 10 ms: the coarse clock's resolution at the slowest tick that Linux is built with, HZ=100.
-    const TICK: u64 = 10_000_000;
     let rate = Rate { increment: 10_000, tolerance: 1_000_000 };
     let mut loaded = Loaded::new();
     loaded.fill(&State::default().set(|settings| settings.limits[Limit::Packets as usize] = rate));
