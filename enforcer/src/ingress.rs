@@ -9,6 +9,7 @@ mod connection;
 mod counters;
 mod request;
 mod socket;
+mod stream;
 mod worker;
 
 use std::{
