@@ -70,6 +70,8 @@ denials! {
     TlsHandshake = "tls_handshake", 0, Client, 1, "";
     /// The TLS handshake did not finish in time.
     TlsTimeout = "tls_timeout", 0, Client, 1, "";
+    /// The source has as many connections open as it may.
+    ConnectionLimit = "connection_limit", 0, Client, 0, "";
     /// The request did not arrive in time, or its sender gave up in the middle of it.
     RequestTimeout = "request_timeout", 408, Client, 1, "The request took too long to arrive.";
     /// The request cannot be read or contradicts itself.

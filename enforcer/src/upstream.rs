@@ -15,9 +15,7 @@ use std::{
     time::Duration,
 };
 
-use http::{
-    HeaderValue, Request, Response, StatusCode, Uri, Version, response, uri::PathAndQuery,
-};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, response, uri::PathAndQuery};
 use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, Error, connect::HttpConnector},
@@ -67,7 +65,7 @@ impl Clients {
             body.discard();
             return Err(Denial::BodyTooLarge);
         }
-        headers::to_upstream(&mut head, grant.source(), id);
+        headers::to_upstream(&mut head, grant.source(), id.clone());
         head.version = Version::HTTP_11;
         head.extensions = http::Extensions::new();
         let target = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -90,13 +88,18 @@ impl Clients {
                 }
                 Err(error) => error,
             };
-            tracing::debug!(upstream = pool.upstream.name, error = %chain(&error), "no answer from upstream");
+            tracing::debug!(
+                upstream = pool.upstream.name,
+                error = %chain(&error),
+                request_id = ?id,
+                "no answer from upstream"
+            );
             if let Some(own) = progress.as_ref().and_then(|progress| progress.failure()) {
                 return Err(own);
             }
             body = progress.and_then(|progress| progress.take_unread());
             if error.is_connect() {
-                pool.failed(server, &error);
+                pool.failed(server, &error, &id);
                 tried.push(server);
                 match pool.choose(&tried) {
                     Some(next) if has_body == body.is_some() => server = next,
@@ -144,7 +147,8 @@ impl Pool {
         let count = self.upstream.config.servers.len();
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
-        let left = || (0..count).map(|step| turn.wrapping_add(step) % count).filter(|one| !tried.contains(one));
+        let left =
+            || (0..count).map(|step| turn.wrapping_add(step) % count).filter(|one| !tried.contains(one));
         let now = clock::kernel_now();
         left().find(|server| !self.upstream.health.rests(*server, now)).or_else(|| left().next())
     }
@@ -158,11 +162,12 @@ impl Pool {
         Uri::from_parts(parts).map_err(|_| Denial::UpstreamUnreachable)
     }
 
-    fn failed(&self, server: usize, error: &Error) {
+    fn failed(&self, server: usize, error: &Error, id: &HeaderValue) {
         let Upstream { name, config, health } = &*self.upstream;
         if health.failed(server, clock::kernel_now()) {
             let server = config.servers.get(server).map(tracing::field::display);
-            tracing::warn!(upstream = name, server, error = %chain(error), "upstream server cannot be reached");
+            let error = chain(error);
+            tracing::warn!(upstream = name, server, error, request_id = ?id, "upstream server cannot be reached");
         }
     }
 

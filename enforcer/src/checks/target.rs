@@ -146,12 +146,34 @@ mod tests {
 
     #[test]
     fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
-        for host in ["a", "api.example.com", "a_b-c.d", "192.0.2.1:8443", "[2001:db8::1]", "[::1]:443", "a:"] {
+        for host in ["a", "api.example.com", "a_b-c.d", "192.0.2.1:8443", "[2001:db8::1]", "[::1]:443", "a:"]
+        {
             assert!(is_host(host.as_bytes()), "{host}");
         }
         for host in [
-            "", ":443", "u@a", "u:p@evil", "a b", "a/b", "a?b", "a,b", "a<b>", "a\"b", "a'b", "a\\b", "a#b",
-            "a:b", "a:1:2", "a:123456", "[::1", "::1", "[a]", "[::1]x", "a\t", "a%20b", "caf\u{e9}",
+            "",
+            ":443",
+            "u@a",
+            "u:p@evil",
+            "a b",
+            "a/b",
+            "a?b",
+            "a,b",
+            "a<b>",
+            "a\"b",
+            "a'b",
+            "a\\b",
+            "a#b",
+            "a:b",
+            "a:1:2",
+            "a:123456",
+            "[::1",
+            "::1",
+            "[a]",
+            "[::1]x",
+            "a\t",
+            "a%20b",
+            "caf\u{e9}",
         ] {
             assert!(!is_host(host.as_bytes()), "{host}");
         }

@@ -65,7 +65,7 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     }
     compare!(http: Http,
         live: [strict_transport_security, max_header_bytes, max_body_bytes, header_timeout, idle_timeout, drain_timeout],
-        restart: [max_connections, max_sources, workers]);
+        restart: [max_connections, max_connections_per_source, max_sources, workers]);
     compare!(bans: Bans,
         live: [threshold, window, duration, max_duration, dry_run],
         restart: [max_entries]);

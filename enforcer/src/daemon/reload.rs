@@ -81,6 +81,7 @@ fn keep_fixed(old: &Config, mut new: Config) -> Config {
     new.kernel.limits.max_sources = old.kernel.limits.max_sources;
     new.kernel.log = old.kernel.log;
     new.http.max_connections = old.http.max_connections;
+    new.http.max_connections_per_source = old.http.max_connections_per_source;
     new.http.max_sources = old.http.max_sources;
     new.http.workers = old.http.workers;
     new.bans.max_entries = old.bans.max_entries;

@@ -262,7 +262,9 @@ async fn heads_with_two_readings_are_refused_and_end_the_connection() -> Result<
         ),
         (
             "chunked twice",
-            format!("POST /public/sink HTTP/1.1\r\n{host}transfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
+            format!(
+                "POST /public/sink HTTP/1.1\r\n{host}transfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n"
+            ),
         ),
         (
             "two fields",
@@ -415,5 +417,22 @@ async fn breaches_of_http2_are_offences() -> Result<()> {
     drop(stream);
     eventually(|| edge.metrics.connections_open.get() == 0).await?;
     assert!(edge.offences.try_recv().is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_source_has_only_so_many_connections() -> Result<()> {
+    let origin = Origin::start().await?;
+    let mut site = Site::new(origin.address)?;
+    site.config.http.max_connections_per_source = 2;
+    let mut edge = site.start()?;
+    let open = edge.clients().await?;
+    assert!(edge.tls(NAME, &[]).await.is_err());
+    assert_eq!(edge.metrics.connections.with_label_values(&["connection_limit"]).get(), 1);
+    assert_eq!(edge.metrics.connections_open.get(), 2);
+    drop(open);
+    eventually(|| edge.metrics.connections_open.get() == 0).await?;
+    assert!(edge.tls(NAME, &[]).await.is_ok());
+    assert!(edge.offences.try_recv().is_err(), "many people may share an address");
     Ok(())
 }
