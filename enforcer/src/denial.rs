@@ -92,7 +92,8 @@ denials! {
     TokenMalformed = "token_malformed", 401, Client, 10, UNAUTHORIZED;
     /// The token's algorithm is not allowed: `none`, HMAC, or one that the issuer does not use.
     TokenAlgorithm = "token_algorithm", 401, Client, 25, UNAUTHORIZED;
-    /// The token's header carries a key, a key's address, or an extension that is never honoured.
+    /// The token's header carries a key, a key's address, or an extension that is never honoured, or says that the token is no
+    /// access token.
     TokenHeader = "token_header", 401, Client, 25, UNAUTHORIZED;
     /// The token's issuer is not the one that the route trusts.
     TokenWrongIssuer = "token_wrong_issuer", 401, Client, 10, UNAUTHORIZED;
