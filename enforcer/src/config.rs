@@ -162,7 +162,7 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// `response_timeout`: until the response's head, default 30 s.
     pub response_timeout: Duration,
-    /// `idle_timeout` of pooled connections, default 60 s.
+    /// `idle_timeout` of pooled connections, default 4 s: shorter than the 5 s after which common servers close theirs.
     pub idle_timeout: Duration,
 }
 
@@ -215,6 +215,8 @@ pub struct Http {
     pub strict_transport_security: Option<String>,
     /// `max_connections` over all listeners, default 20,000.
     pub max_connections: u32,
+    /// `max_connections_per_source`, default 1,000; 0 means no cap.
+    pub max_connections_per_source: u32,
     /// `max_header_bytes`, default 32 KiB.
     pub max_header_bytes: u32,
     /// `max_body_bytes`, default 10 MiB; 0 means no bound.

@@ -13,4 +13,5 @@ mod rootless {
     mod policy_files;
     mod refusals;
     mod token_forms;
+    mod wire;
 }

@@ -20,7 +20,11 @@ use tokio::{
     task::{JoinSet, LocalSet},
 };
 
-use super::{DrainReport, Phase, connection, counters::Counters};
+use super::{
+    DrainReport, Phase, connection,
+    counters::Counters,
+    sources::{Place, Sources},
+};
 use crate::{
     bans::Reporter, checks::facts::ClientAddr, denial::Denial, metrics::Metrics, policy::SharedPolicy,
     upstream::Clients,
@@ -36,6 +40,7 @@ pub(super) struct Shared {
     pub metrics: Metrics,
     pub open: Arc<AtomicU32>,
     pub max_connections: u32,
+    pub sources: Arc<Sources>,
     pub phase: watch::Receiver<Phase>,
 }
 
@@ -133,10 +138,13 @@ fn admit(
     peer: SocketAddr,
 ) {
     let source = ClientAddr::new(peer.ip());
-    let Some(permit) = Permit::take(&worker.shared) else {
-        worker.counters.borrow_mut().connection_refused(Denial::Overloaded);
-        tracing::debug!(source = %source.get(), code = Denial::Overloaded.code(), "connection refused");
-        return;
+    let permit = match Permit::take(&worker.shared, source) {
+        Ok(permit) => permit,
+        Err(denial) => {
+            worker.counters.borrow_mut().connection_refused(denial);
+            tracing::debug!(source = %source.get(), code = denial.code(), "connection refused");
+            return;
+        }
     };
     let worker = Rc::clone(worker);
     connections.spawn_local(async move {
@@ -157,17 +165,19 @@ async fn finish(mut connections: JoinSet<()>, deadline: tokio::time::Instant) ->
 struct Permit {
     open: Arc<AtomicU32>,
     gauge: IntGauge,
+    _place: Place,
 }
 
 impl Permit {
-    fn take(shared: &Shared) -> Option<Self> {
+    fn take(shared: &Shared, source: ClientAddr) -> Result<Self, Denial> {
+        let place = shared.sources.take(source.get()).ok_or(Denial::ConnectionLimit)?;
         if shared.open.fetch_add(1, Relaxed) >= shared.max_connections {
             shared.open.fetch_sub(1, Relaxed);
-            return None;
+            return Err(Denial::Overloaded);
         }
         let gauge = shared.metrics.connections_open.clone();
         gauge.inc();
-        Some(Self { open: Arc::clone(&shared.open), gauge })
+        Ok(Self { open: Arc::clone(&shared.open), gauge, _place: place })
     }
 }
 

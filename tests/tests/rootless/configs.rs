@@ -110,7 +110,7 @@ fn the_smallest_file_gives_every_documented_default() {
                 servers: vec!["http://127.0.0.1:9000".parse().unwrap()],
                 connect_timeout: seconds(2),
                 response_timeout: seconds(30),
-                idle_timeout: seconds(60),
+                idle_timeout: seconds(4),
             },
         )]),
         tokens: BTreeMap::from([(
@@ -134,6 +134,7 @@ fn the_smallest_file_gives_every_documented_default() {
         http: Http {
             strict_transport_security: Some("max-age=31536000".to_owned()),
             max_connections: 20_000,
+            max_connections_per_source: 1000,
             max_header_bytes: 32 * 1024,
             max_body_bytes: 10 * 1024 * 1024,
             header_timeout: seconds(15),

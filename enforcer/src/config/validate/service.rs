@@ -16,6 +16,12 @@ pub(super) fn http(section: &HttpSection, rules: &mut Rules<'_, '_>) -> Http {
     let mut rules = rules.section("http");
     let u32_of = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let connections = rules.number("max_connections", &section.max_connections, 20_000, 1..=10_000_000);
+    let per_source = rules.number(
+        "max_connections_per_source",
+        &section.max_connections_per_source,
+        1_000,
+        0..=10_000_000,
+    );
     // hyper keeps at least 8 KiB for a head.
     let header = rules.size("max_header_bytes", &section.max_header_bytes, 32 << 10, 8 << 10..=1 << 20);
     let workers = rules.number("workers", &section.workers, 0, 0..=1_024);
@@ -23,6 +29,7 @@ pub(super) fn http(section: &HttpSection, rules: &mut Rules<'_, '_>) -> Http {
     Http {
         strict_transport_security: strict_transport_security(section, &mut rules),
         max_connections: u32_of(connections),
+        max_connections_per_source: u32_of(per_source),
         max_header_bytes: u32_of(header),
         max_body_bytes: rules.size("max_body_bytes", &section.max_body_bytes, 10 << 20, 0..=1 << 50),
         header_timeout: rules.duration("header_timeout", &section.header_timeout, seconds(15), 100..=300_000),
