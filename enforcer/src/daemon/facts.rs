@@ -11,12 +11,13 @@ use crate::{
 /// The port that `why` asks about when there is no listener.
 const HTTPS: u16 = 443;
 
-/// The facts of a daemon that listens on `addresses`, and on `metrics` for Prometheus.
+/// The facts of a daemon with the limits of `config` that listens on `addresses`, and on `metrics` for Prometheus.
 pub(super) fn facts(config: &Config, addresses: &[SocketAddr], metrics: Option<SocketAddr>) -> Facts {
     Facts {
         kernel_mode: mode(config.kernel.mode),
         listeners: addresses.iter().map(SocketAddr::to_string).collect(),
         metrics: metrics.map(|address| address.to_string()),
+        max_connections: config.http.max_connections,
         port: addresses.first().map_or(HTTPS, SocketAddr::port),
         tokens: tokens(config),
         draining: false,
