@@ -347,6 +347,9 @@ fn check_warns_and_passes() {
     let _daemon = site.start();
     let (code, _, err) = site.output("check -c enforcer.toml");
     assert!(code == 0 && !err.contains("another program"), "{err}");
+    let end = "enforcer_certificate_expiry_timestamp_seconds{listener=\"127.0.0.1:0\",name=\"localhost\"} 1009843200";
+    assert!(site.get("/metrics").contains(end));
+    assert!(fs::read_to_string(site.path("log")).unwrap().contains("THE CERTIFICATE HAS EXPIRED"));
 }
 
 #[test]

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 
+use tracing::warn;
+
 use crate::{
     config::{Config, Mode},
     control::{answer::Facts, wire::TokenRow},
-    policy::issuer::Issuer,
+    metrics::Metrics,
+    policy::{issuer::Issuer, tls},
 };
 
 /// The port that `why` asks about when there is no listener.
@@ -22,6 +25,25 @@ pub(super) fn facts(config: &Config, addresses: &[SocketAddr], metrics: Option<S
         tokens: tokens(config),
         draining: false,
         last_reload: None,
+    }
+}
+
+/// Shows until when certificates are valid, and warns of those that are not: they are served nevertheless, because a
+/// daemon that stops for them would serve nobody at all.
+pub(super) fn certificates(config: &Config, metrics: &Metrics, now: u64) {
+    metrics.certificate_expiry.reset();
+    for listener in &config.listeners {
+        let address = listener.address.to_string();
+        for expiry in tls::expiries(listener) {
+            metrics.certificate_expiry.with_label_values(&[&address, &expiry.name]).set(expiry.unix);
+            if expiry.unix < i64::try_from(now).unwrap_or(i64::MAX) {
+                warn!(
+                    listener = address,
+                    name = expiry.name,
+                    "THE CERTIFICATE HAS EXPIRED: clients refuse it"
+                );
+            }
+        }
     }
 }
 

@@ -62,6 +62,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let metrics = Metrics::new()?;
     metrics::process::register(&metrics.registry)?;
     let policy = Policy::load(&config).map_err(Error::Configuration)?.share();
+    facts::certificates(&config, &metrics, clock::unix_now());
     let readiness = Readiness::default();
     let scrapes = match config.metrics.address {
         Some(address) => Some(Server::bind(address, metrics.registry.clone(), readiness.clone()).await?),
