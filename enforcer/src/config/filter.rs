@@ -40,8 +40,7 @@ mod tests {
 
     #[test]
     fn a_mistyped_level_is_refused() {
-        for text in
-            ["info", "WARN", "off", "3", "warn,enforcer::ingress=debug", "warn, enforcer[x{a,b}]=debug"]
+        for text in ["info", "WARN", "off", "3", "warn,enforcer::ingress=debug", "warn,enforcer[x{a}]=debug"]
         {
             assert!(log_filter(text).is_ok(), "{text}");
         }
