@@ -11,13 +11,17 @@ mod diff;
 mod environment;
 mod error;
 mod file;
+mod filter;
+mod inspect;
 mod load;
+mod named;
 mod validate;
 mod value;
 
 pub use diff::settle;
-pub use environment::{Finding, check_environment};
 pub use error::{Error, Errors};
+pub use filter::log_filter;
+pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use load::{load, parse};
 
 /// Everything that a configuration file says.

@@ -3,6 +3,7 @@
 //! `enforcer run` calls [`run`]; nothing imports this module but `main`. It owns every part and decides about
 //! no packet and no request.
 
+mod descriptors;
 mod facts;
 mod notify;
 mod reload;

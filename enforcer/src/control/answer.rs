@@ -38,6 +38,8 @@ pub struct Facts {
     pub listeners: Vec<String>,
     /// Where metrics and health checks are served.
     pub metrics: Option<String>,
+    /// Client connections that can be open at once.
+    pub max_connections: u32,
     /// The port that `why` asks about unless told otherwise.
     pub port: u16,
     /// Issuers of tokens.
@@ -194,6 +196,7 @@ impl Context {
             pending_writes,
             listeners: facts.listeners.clone(),
             metrics: facts.metrics.clone(),
+            max_connections: facts.max_connections,
             tokens: facts.tokens.clone(),
             bans: bans.into(),
             dry_run,

@@ -31,6 +31,9 @@ impl Running {
             Err(error) => error!(by, error, "reload refused, everything stays as it was"),
         }
         let tokens = facts::tokens(&self.config);
+        if result.is_ok() {
+            facts::certificates(&self.config, &self.metrics, clock::unix_now());
+        }
         let at = clock::instant_now();
         self.facts.rcu(|facts| Facts {
             tokens: tokens.clone(),

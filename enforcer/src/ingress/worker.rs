@@ -26,12 +26,15 @@ use super::{
     sources::{Place, Sources},
 };
 use crate::{
-    bans::Reporter, checks::facts::ClientAddr, denial::Denial, metrics::Metrics, policy::SharedPolicy,
-    upstream::Clients,
+    bans::Reporter, checks::facts::ClientAddr, clock, denial::Denial, log::Seldom, metrics::Metrics,
+    policy::SharedPolicy, upstream::Clients,
 };
 
 /// Pause after a failed accept: the usual cause is that the process has no file descriptor left, and only time helps.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Workers fail together.
+static ACCEPT_ERRORS: Seldom = Seldom::new();
 
 /// What all workers have in common.
 pub(super) struct Shared {
@@ -111,7 +114,9 @@ async fn accept(worker: Rc<Worker>, listening: Listening) -> DrainReport {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => admit(&worker, &mut connections, listening.name, stream, peer),
                 Err(error) => {
-                    tracing::warn!(listener = %listening.name, %error, "cannot accept a connection");
+                    if ACCEPT_ERRORS.may_speak(clock::unix_now()) {
+                        tracing::warn!(listener = %listening.name, %error, "cannot accept a connection");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },

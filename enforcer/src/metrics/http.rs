@@ -24,7 +24,7 @@ use prometheus::{Registry, TextEncoder};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tracing::{debug, warn};
 
-use crate::fault;
+use crate::{clock, fault, log::Seldom};
 
 /// Connections at once: a few scrapers and probes.
 const CONNECTIONS: usize = 32;
@@ -34,6 +34,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rest before the next attempt when accepting fails, which it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// At most one line per second.
+static ACCEPT_ERRORS: Seldom = Seldom::new();
 
 /// Whether the daemon wants requests: set once all is up, cleared when it drains, hindered while a part is missing.
 #[derive(Clone, Debug, Default)]
@@ -90,7 +93,9 @@ impl Server {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    warn!(%error, "accepting on the metrics listener");
+                    if ACCEPT_ERRORS.may_speak(clock::unix_now()) {
+                        warn!(%error, "accepting on the metrics listener");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }

@@ -24,6 +24,31 @@ pub const ALPN_H2: &[u8] = b"h2";
 /// See [`ALPN_H2`].
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 
+/// Until when a certificate is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// Its first DNS name; empty if it has none.
+    pub name: String,
+    /// Seconds since 1970 (`notAfter`, RFC 5280 section 4.1.2.5).
+    pub unix: i64,
+}
+
+/// The ends of a listener's certificates, in their order. What cannot be read has been refused before.
+pub fn expiries(listener: &Listener) -> Vec<Expiry> {
+    let expiry = |certificate: &Certificate| {
+        let chain = read_chain(&certificate.chain).ok()?;
+        let leaf = chain.first()?;
+        let name = match server_names(leaf).into_iter().next() {
+            Some(Name::Exact(name)) => name,
+            Some(Name::Wildcard(parent)) => format!("*{parent}"),
+            None => String::new(),
+        };
+        let (_, leaf) = x509_parser::certificate::X509Certificate::from_der(leaf).ok()?;
+        Some(Expiry { name, unix: leaf.validity().not_after.timestamp() })
+    };
+    listener.certificates.iter().filter_map(expiry).collect()
+}
+
 /// What a listener's connections are served with.
 pub fn server_config(
     listener: &Listener,

@@ -149,6 +149,7 @@ impl Daemon {
             kernel_mode: "native",
             listeners: vec!["[::]:443".into()],
             metrics: None,
+            max_connections: 100,
             port: 443,
             tokens: Vec::new(),
             draining: false,

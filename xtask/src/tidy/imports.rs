@@ -24,9 +24,9 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     // Settings for the program are made from the configuration.
     ("kernel", &["config"]),
     // Kernel counters are read at scrape; the table of refusals names the labels.
-    ("metrics", &["kernel", "denial"]),
+    ("metrics", &["kernel", "denial", "log"]),
     ("bans", &["config", "denial", "kernel", "metrics"]),
-    ("ingress", &["bans", "checks", "config", "denial", "metrics", "policy", "upstream"]),
+    ("ingress", &["bans", "checks", "config", "denial", "log", "metrics", "policy", "upstream"]),
     ("control", &["bans", "config", "denial", "kernel", "metrics", "policy"]),
     ("cli", &["config", "control", "denial", "kernel"]),
 ];

@@ -55,6 +55,7 @@ pub(super) fn status(status: &Status) -> String {
         ("kernel", kernel),
         ("lists", lists),
         ("listeners", or_none(status.listeners.join(", "))),
+        ("clients", format!("at most {}", count(status.max_connections.into(), "connection", "connections"))),
         ("metrics", status.metrics.clone().unwrap_or_else(|| "off".to_owned())),
         ("tokens", or_none(tokens.join(", "))),
         ("bans", format!("{}{dry}", bans.join(", "))),
@@ -187,6 +188,7 @@ mod tests {
             pending_writes: 0,
             listeners: vec!["[::]:443".into()],
             metrics: Some("127.0.0.1:9464".into()),
+            max_connections: 20_000,
             tokens: vec![TokenRow { name: "main".into(), issuer: "https://id.example.com/".into(), keys: 2 }],
             bans: vec![
                 CountRow { name: "offence".into(), count: 1_200 },
@@ -211,6 +213,7 @@ mod tests {
              kernel     mode native: eth0 (native)\n\
              lists      1,204 entries, all in the kernel\n\
              listeners  [::]:443\n\
+             clients    at most 20,000 connections\n\
              metrics    127.0.0.1:9464\n\
              tokens     main https://id.example.com/ (2 keys)\n\
              bans       1,200 by offence, 3 by operator\n\

@@ -6,6 +6,7 @@ use super::{LimitRules, Rules, entries};
 use crate::config::{
     Kernel, KernelLimits, MAX_ALLOW, Mode, RateLimit, TlsVersion, WhenFull,
     file::{KernelSection, LimitsSection, List},
+    named::Named,
     value::Number,
 };
 
@@ -76,6 +77,13 @@ fn interfaces(section: &KernelSection, mode: Mode, rules: &mut Rules<'_, '_>) ->
             let problem = format!("`{name}` cannot be the name of an interface");
             rules.refuse_entry(entry.span(), "interfaces", problem, "`ip link` lists those that exist");
         }
+    }
+    for (i, entry) in entries(&section.interfaces).enumerate() {
+        rules.name_outside(
+            &format!("interfaces[{i}]"),
+            entry.span(),
+            Named::Interface(entry.get_ref().0.clone()),
+        );
     }
     let named = entries(&section.interfaces).map(|entry| (entry.span(), entry.get_ref().0.as_str()));
     rules.distinct("interfaces", named);
