@@ -234,7 +234,7 @@ fn a_start_that_fails_says_why_and_leaves_nothing_behind() {
         (CONFIG.replace("key.pem", "missing.pem"), 78, "missing.pem"),
         (CONFIG.replace("control.sock", "cert.pem"), 1, "is no socket"),
         (occupied, 1, port.to_string().as_str()),
-        (CONFIG.replace("control.sock\"", "control.sock\"\ngroup = \"no-such-group\""), 1, "no-such-group"),
+        (CONFIG.replace("control.sock\"", "control.sock\"\ngroup = \"no-such-group\""), 78, "no-such-group"),
     ] {
         site.write("enforcer.toml", &text);
         let (found, _, err) = site.output("run -c enforcer.toml");
