@@ -1,4 +1,4 @@
-//! Compiles the XDP program and leaves its object in `OUT_DIR`, where `kernel/object.rs` embeds it.
+//! Compiles the XDP program and leaves its object in `OUT_DIR`, where `kernel/program.rs` embeds it.
 //!
 //! Not aya-build: it replaces `CARGO_ENCODED_RUSTFLAGS` with flags of its own and so cannot pass `-C target-cpu=v3`,
 //! without which there is no compare-and-swap. Without a toolchain for BPF the object is empty and a warning says so;

@@ -65,20 +65,3 @@ impl Listing {
 }
 
 const _: () = assert!(size_of::<Listing>() == size_of::<[u32; 4]>());
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn expiry_is_exact(until in 1u64.., delta in 0u64..1_000_000) {
-            let ban = Ban { until };
-            prop_assert!(ban.holds(until - 1));
-            prop_assert!(!ban.holds(until));
-            prop_assert!(!ban.holds(until.saturating_add(delta)));
-            prop_assert!(ban.holds((until - 1).saturating_sub(delta)));
-        }
-    }
-}

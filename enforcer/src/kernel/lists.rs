@@ -50,7 +50,7 @@ impl SourceLists for MapLists {
                 flag::LISTED_V6
             }
         };
-        // Stays set when the last prefix goes: an empty trie costs 2 ns, and counting entries would be one more thing to
+        // Stays set when the last prefix goes: an empty trie is soon looked through, and counting entries would be one more thing to
         // get wrong.
         SettingsMap::change(&self.settings, |settings| settings.flags |= flag)
     }

@@ -25,8 +25,9 @@ const NAME: &str = "enforcer";
 /// The global that switches diagnostics on.
 const DIAGNOSTICS: &str = "DIAGNOSTICS";
 
-/// Bans of prefixes that are no single source: the tries hold so many besides all allowances. Bigger tries are slow to
-/// look up (1 M entries: a microsecond) and stall a CPU when freed.
+/// Bans of prefixes that are no single source: the tries hold so many besides all allowances. A lookup walks one node of
+/// a trie per branching bit, and memory that it does not find in a cache costs most; a trie is also freed node by node, by
+/// one CPU.
 pub const PREFIX_BANS: u32 = 100_000;
 
 /// Allowances of operators that the tries have room for.

@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 
 use enforcer_common::{
+    ban::Listing,
     packet::Packet,
     reason::{DropReason, PassReason},
     settings::Limit,
+    source::SourceKey,
     verdict::{Verdict, decide},
 };
 use enforcer_tests::{
@@ -29,6 +31,23 @@ fn every_case_ends_as_expected() {
         })
         .collect();
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// `until` is the first instant at which packets pass again, for exact bans and for prefixes.
+#[test]
+fn a_ban_ends_at_its_instant() {
+    let source = SourceKey::v4(SOURCE_V4.octets());
+    let Ok(prefix) = "198.18.0.0/16".parse() else { unreachable!("a prefix") };
+    let frame = tcp_frame(SOURCE_V4.into(), 80, SYN, &[]);
+    let states = [
+        (State::default().banned(source, NOW), DropReason::Banned),
+        (State::default().listing(prefix, Listing::banned(NOW)), DropReason::BannedPrefix),
+    ];
+    for (state, reason) in states {
+        let at = |now| decide(&&*frame, &FakeTables::new(state.clone(), now));
+        assert_eq!(at(NOW - 1), Verdict::Drop(reason));
+        assert_eq!(at(NOW), Verdict::Pass(PassReason::Clean));
+    }
 }
 
 #[test]
