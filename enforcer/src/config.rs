@@ -11,13 +11,17 @@ mod diff;
 mod environment;
 mod error;
 mod file;
+mod filter;
+mod inspect;
 mod load;
+mod named;
 mod validate;
 mod value;
 
-pub use diff::{Changes, diff};
-pub use environment::{Finding, check_environment};
+pub use diff::settle;
 pub use error::{Error, Errors};
+pub use filter::log_filter;
+pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use load::{load, parse};
 
 /// Everything that a configuration file says.
@@ -44,6 +48,9 @@ pub struct Config {
     /// `[log]`
     pub log: Log,
 }
+
+/// Entries of `kernel.allow` at most: the kernel's tables have room for them beside the bans.
+pub const MAX_ALLOW: usize = 4_096;
 
 /// Where and how packets are judged.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,7 +166,7 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// `response_timeout`: until the response's head, default 30 s.
     pub response_timeout: Duration,
-    /// `idle_timeout` of pooled connections, default 60 s.
+    /// `idle_timeout` of pooled connections, default 4 s: shorter than the 5 s after which common servers close theirs.
     pub idle_timeout: Duration,
 }
 
@@ -212,6 +219,8 @@ pub struct Http {
     pub strict_transport_security: Option<String>,
     /// `max_connections` over all listeners, default 20,000.
     pub max_connections: u32,
+    /// `max_connections_per_source`, default 1,000; 0 means no cap.
+    pub max_connections_per_source: u32,
     /// `max_header_bytes`, default 32 KiB.
     pub max_header_bytes: u32,
     /// `max_body_bytes`, default 10 MiB; 0 means no bound.

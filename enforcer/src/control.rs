@@ -1,10 +1,11 @@
 //! How operators talk to the running daemon: requests over a Unix socket, one JSON object per line.
 //!
-//! [`wire`] is the language, [`socket`] who may speak, [`server`] reads and answers, [`answer`] knows what to say,
+//! [`wire`] is the language, [`socket`] who may speak, `places` how many at once, [`server`] reads and answers, [`answer`] knows what to say,
 //! [`client`] is the command line's end. Nothing here decides about a packet or a request.
 
 pub mod answer;
 pub mod client;
+mod places;
 pub mod rows;
 pub mod server;
 pub mod socket;

@@ -3,17 +3,19 @@
 //! `enforcer run` calls [`run`]; nothing imports this module but `main`. It owns every part and decides about
 //! no packet and no request.
 
+mod descriptors;
 mod facts;
 mod notify;
 mod reload;
 mod running;
 mod start;
 
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::{
     cli::{exit, local::Stopped},
     config::Config,
+    fault,
     log::{self, Log},
     policy::Policy,
 };
@@ -47,13 +49,11 @@ impl fmt::Display for Error {
 
 impl From<anyhow::Error> for Error {
     fn from(error: anyhow::Error) -> Self {
-        let denied = |cause: &(dyn std::error::Error + 'static)| {
-            cause
-                .downcast_ref::<io::Error>()
-                .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-                || matches!(cause.downcast_ref(), Some(nix::errno::Errno::EPERM | nix::errno::Errno::EACCES))
-        };
-        if error.chain().any(denied) { Self::Permission(error) } else { Self::Failed(error) }
+        match fault::kind(&error) {
+            Some(fault::Kind::Permission) => Self::Permission(error),
+            Some(fault::Kind::Configuration) => Self::Configuration(error),
+            None => Self::Failed(error),
+        }
     }
 }
 

@@ -70,6 +70,8 @@ denials! {
     TlsHandshake = "tls_handshake", 0, Client, 1, "";
     /// The TLS handshake did not finish in time.
     TlsTimeout = "tls_timeout", 0, Client, 1, "";
+    /// The source has as many connections open as it may.
+    ConnectionLimit = "connection_limit", 0, Client, 0, "";
     /// The request did not arrive in time, or its sender gave up in the middle of it.
     RequestTimeout = "request_timeout", 408, Client, 1, "The request took too long to arrive.";
     /// The request cannot be read or contradicts itself.
@@ -90,7 +92,8 @@ denials! {
     TokenMalformed = "token_malformed", 401, Client, 10, UNAUTHORIZED;
     /// The token's algorithm is not allowed: `none`, HMAC, or one that the issuer does not use.
     TokenAlgorithm = "token_algorithm", 401, Client, 25, UNAUTHORIZED;
-    /// The token's header carries a key, a key's address, or an extension that is never honoured.
+    /// The token's header carries a key, a key's address, or an extension that is never honoured, or says that the token is no
+    /// access token.
     TokenHeader = "token_header", 401, Client, 25, UNAUTHORIZED;
     /// The token's issuer is not the one that the route trusts.
     TokenWrongIssuer = "token_wrong_issuer", 401, Client, 10, UNAUTHORIZED;

@@ -9,6 +9,8 @@ mod connection;
 mod counters;
 mod request;
 mod socket;
+mod sources;
+mod stream;
 mod worker;
 
 use std::{
@@ -21,6 +23,7 @@ use anyhow::{Context, Result};
 use tokio::sync::{oneshot, watch};
 
 use crate::{bans::Reporter, clock, config::Config, metrics::Metrics, policy::SharedPolicy};
+use sources::Sources;
 use worker::Shared;
 
 /// What workers are told to do.
@@ -55,7 +58,7 @@ impl Ingress {
     /// Binds every listener and starts the workers; on error nothing is left behind. Nothing is accepted before
     /// [`Ingress::serve`].
     ///
-    /// Listeners, `workers` and `max_connections` are those of `config` for good; everything else follows `policy`.
+    /// Listeners, `workers` and the caps on connections are those of `config` for good; everything else follows `policy`.
     pub fn bind(config: &Config, policy: SharedPolicy, reporter: Reporter, metrics: Metrics) -> Result<Self> {
         let workers = match config.http.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -72,6 +75,8 @@ impl Ingress {
         }
         let (phase, watched) = watch::channel(Phase::Bound);
         let open = Arc::new(AtomicU32::new(0));
+        let per_source = config.http.max_connections_per_source;
+        let sources = Arc::new(Sources::new(per_source, config.kernel.ipv6_prefix));
         let mut reports = Vec::with_capacity(workers);
         for (number, sockets) in sockets.into_iter().enumerate() {
             let (report, reported) = oneshot::channel();
@@ -80,6 +85,7 @@ impl Ingress {
                 reporter: reporter.clone(),
                 metrics: metrics.clone(),
                 open: Arc::clone(&open),
+                sources: Arc::clone(&sources),
                 max_connections: config.http.max_connections,
                 phase: watched.clone(),
             };

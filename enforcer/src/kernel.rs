@@ -119,10 +119,9 @@ impl Kernel {
         })
     }
 
-    /// Takes over what can change while packets flow: limits, ports, the minimum TLS version. Answers the keys that differ
-    /// but take effect only with a restart.
-    pub fn apply(&self, config: &config::Kernel) -> Result<Vec<&'static str>> {
-        let pending = settings::needs_restart(&self.config, config);
+    /// Takes over what can change while packets flow: limits, ports, the minimum TLS version. What cannot is for
+    /// `config::settle` to name.
+    pub fn apply(&self, config: &config::Kernel) -> Result<()> {
         if let Plane::Xdp(xdp) = &self.plane {
             // Sources are cut as they were at the start: the bans in the map are.
             let live = config::Kernel { ipv6_prefix: self.config.ipv6_prefix, ..config.clone() };
@@ -132,7 +131,7 @@ impl Kernel {
                 *settings = next;
             })?;
         }
-        Ok(pending)
+        Ok(())
     }
 
     /// What forwards the program's diagnostics, if `kernel.log` is true; once. The daemon spawns its `run`.

@@ -3,7 +3,10 @@
 //! `main` starts it once the configuration is read; a reload may change the filter. Secrets never come here: whoever logs
 //! names fields, and no field is a header, a token or a body.
 
-use std::io::stderr;
+use std::{
+    io::stderr,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use anyhow::{Context as _, Result, anyhow};
 use tracing_subscriber::{
@@ -45,5 +48,34 @@ pub fn filter(config: &config::Log) -> Result<EnvFilter> {
         Ok(text) if !text.is_empty() => (text, OVERRIDE),
         Ok(_) | Err(_) => (config.level.clone(), "log.level"),
     };
-    EnvFilter::try_new(&text).map_err(|error| anyhow!("`{text}` ({origin}) is no log filter: {error}"))
+    config::log_filter(&text).map_err(|problem| {
+        anyhow!("{origin}: {problem}; write off, error, warn, info, debug or trace, or levels per module")
+    })
+}
+
+/// Lets one line per second through, for what may fail at any rate. One static per kind of failure.
+#[derive(Debug, Default)]
+pub struct Seldom(AtomicU64);
+
+impl Seldom {
+    /// Nothing was said yet.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Whether nobody has said anything in this second, given as seconds of the wall clock.
+    pub fn may_speak(&self, second: u64) -> bool {
+        self.0.swap(second, Ordering::Relaxed) != second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_per_second() {
+        let seldom = Seldom::new();
+        assert_eq!([5, 5, 5, 6, 6].map(|second| seldom.may_speak(second)), [true, false, false, true, false]);
+    }
 }

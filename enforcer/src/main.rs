@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use enforcer::{
     cli::{self, local::Program},
     daemon,
+    policy::jwks,
 };
 
 fn main() -> ExitCode {
-    cli::main(std::env::args_os(), &Program { run: daemon::run, verify: daemon::verify })
+    let program = Program { run: daemon::run, verify: daemon::verify, key_set: jwks::problems };
+    cli::main(std::env::args_os(), &program)
 }

@@ -38,6 +38,8 @@ pub struct Metrics {
     pub kernel_write_errors: IntCounter,
     /// `enforcer_reloads_total{result}`: `applied`, `refused`.
     pub reloads: IntCounterVec,
+    /// `enforcer_certificate_expiry_timestamp_seconds{listener, name}`: end of each certificate that is served.
+    pub certificate_expiry: IntGaugeVec,
 }
 
 impl Metrics {
@@ -82,6 +84,11 @@ impl Metrics {
         let kernel_write_errors =
             counter("enforcer_kernel_write_errors_total", "List changes that the kernel refused")?;
         let reloads = counter_vec("enforcer_reloads_total", "Configuration reloads", &["result"])?;
+        let certificate_expiry = IntGaugeVec::new(
+            Opts::new("enforcer_certificate_expiry_timestamp_seconds", "When a certificate ends"),
+            &["listener", "name"],
+        )?;
+        registry.register(Box::new(certificate_expiry.clone()))?;
         Ok(Self {
             connections,
             connections_open,
@@ -95,6 +102,7 @@ impl Metrics {
             kernel_writes_pending,
             kernel_write_errors,
             reloads,
+            certificate_expiry,
             registry,
         })
     }

@@ -3,6 +3,7 @@
 //! The daemon loads it at the start and on every reload; ingress reads it through [`SharedPolicy`]. A load either gives a
 //! whole policy or an error, so a bad file never replaces a good policy. Nothing here looks at a request.
 
+pub mod health;
 pub mod issuer;
 pub mod jwks;
 pub mod limiter;
@@ -18,6 +19,7 @@ use enforcer_common::source::v6_mask;
 use http::HeaderValue;
 
 use crate::config::{self, Config};
+use health::Health;
 use issuer::Issuer;
 use limiter::RequestLimiter;
 use route::{Route, RouteTable};
@@ -52,12 +54,14 @@ pub struct Listener {
 }
 
 /// A group of servers, with the name that logs use.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Upstream {
     /// As below `[upstream]`.
     pub name: String,
     /// Servers and time limits.
     pub config: config::Upstream,
+    /// Which of the servers could be reached lately.
+    pub health: Health,
 }
 
 impl Policy {
@@ -91,9 +95,13 @@ impl Policy {
         }
         let mut upstreams = BTreeMap::new();
         for (name, upstream) in &config.upstreams {
-            let new = Upstream { name: name.clone(), config: upstream.clone() };
-            let kept = old.and_then(|old| old.upstreams.get(name)).filter(|kept| ***kept == new);
-            upstreams.insert(name.clone(), kept.map_or_else(|| Arc::new(new), Arc::clone));
+            let new = || Upstream {
+                name: name.clone(),
+                config: upstream.clone(),
+                health: Health::new(upstream.servers.len()),
+            };
+            let kept = old.and_then(|old| old.upstreams.get(name)).filter(|kept| kept.config == *upstream);
+            upstreams.insert(name.clone(), kept.map_or_else(|| Arc::new(new()), Arc::clone));
         }
         let mut issuers = BTreeMap::new();
         for (name, token) in &config.tokens {

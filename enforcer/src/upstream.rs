@@ -9,20 +9,25 @@ mod headers;
 
 use std::{
     cell::{Cell, RefCell},
+    io,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode, Uri, Version, request, response, uri::PathAndQuery};
-use hyper::body::{Body, Incoming};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, response, uri::PathAndQuery};
+use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, Error, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 
-use crate::{checks::Grant, denial::Denial, policy::Upstream};
+use crate::{checks::Grant, clock, denial::Denial, policy::Upstream};
+pub use body::ClientBody;
 use body::{Progress, RequestBody};
+
+/// Bytes of an answer that hyper holds for a client that reads slowly; also the largest head of an answer.
+const BUFFER: usize = 64 << 10;
 
 /// One worker's connections to all upstreams.
 #[derive(Debug, Default)]
@@ -35,35 +40,78 @@ pub struct Clients {
 struct Pool {
     upstream: Arc<Upstream>,
     client: Client<HttpConnector, RequestBody>,
+    /// Keeps no connection: for a second attempt, which must not meet another dead one.
+    fresh: Client<HttpConnector, RequestBody>,
     turn: Cell<usize>,
 }
 
 impl Clients {
     /// Sends a request to the next server of its upstream and returns the head of the answer; bodies flow while both
     /// sides read. At most `max_body` bytes are forwarded; 0 means no bound.
+    ///
+    /// A server that cannot be reached has seen nothing, so the next one is asked. A connection that dies before it answers
+    /// may have been closed as idle while the request was on its way: it is sent once more if its method is idempotent
+    /// (RFC 9110 section 9.2.2) and it has no body. Anything else is never sent twice.
     pub async fn forward(
         &self,
         grant: Grant,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
         max_body: u64,
+        id: HeaderValue,
     ) -> Result<Response<Incoming>, Denial> {
         let pool = self.pool(grant.upstream());
         let (mut head, body) = request.into_parts();
-        if max_body > 0 && body.size_hint().lower() > max_body {
+        if max_body > 0 && body.announced() > max_body {
+            body.discard();
             return Err(Denial::BodyTooLarge);
         }
-        headers::to_upstream(&mut head, grant.source());
-        readdress(&mut head, pool.next_server().ok_or(Denial::UpstreamUnreachable)?)?;
-        let (body, progress) = RequestBody::new(body, max_body);
-        let answer = pool.client.request(Request::from_parts(head, body));
-        let timeout = pool.upstream.config.response_timeout;
-        let (mut head, body) = within(timeout, progress, answer).await?.into_parts();
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            // Nothing asked for it: `Upgrade` is never forwarded.
-            return Err(Denial::UpstreamProtocol);
+        headers::to_upstream(&mut head, grant.source(), id.clone());
+        head.version = Version::HTTP_11;
+        head.extensions = http::Extensions::new();
+        let target = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let mut body = (!body.is_empty()).then_some(body);
+        let mut again = body.is_none() && head.method.is_idempotent();
+        let mut client = &pool.client;
+        let mut tried = Vec::new();
+        let mut server = pool.choose(&tried).ok_or(Denial::UpstreamUnreachable)?;
+        loop {
+            let mut head = head.clone();
+            head.uri = pool.address(server, &target)?;
+            let has_body = body.is_some();
+            let (outgoing, progress) = RequestBody::new(body.take(), max_body);
+            let answer = client.request(Request::from_parts(head, outgoing));
+            let timeout = pool.upstream.config.response_timeout;
+            let error = match within(timeout, progress.as_deref(), answer).await? {
+                Ok(response) => {
+                    pool.reached(server);
+                    return finish(response);
+                }
+                Err(error) => error,
+            };
+            tracing::debug!(
+                upstream = pool.upstream.name,
+                error = %chain(&error),
+                request_id = ?id,
+                "no answer from upstream"
+            );
+            if let Some(own) = progress.as_ref().and_then(|progress| progress.failure()) {
+                return Err(own);
+            }
+            body = progress.and_then(|progress| progress.take_unread());
+            if error.is_connect() {
+                pool.failed(server, &error, &id);
+                tried.push(server);
+                match pool.choose(&tried) {
+                    Some(next) if has_body == body.is_some() => server = next,
+                    _ => break Err(Denial::UpstreamUnreachable),
+                }
+            } else if again && died(&error) {
+                again = false;
+                client = &pool.fresh;
+            } else {
+                break Err(Denial::UpstreamProtocol);
+            }
         }
-        headers::to_client(&mut head);
-        Ok(Response::from_parts(renewed(head), body))
     }
 
     fn pool(&self, upstream: &Arc<Upstream>) -> Rc<Pool> {
@@ -84,32 +132,62 @@ impl Pool {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(upstream.config.connect_timeout));
-        let client = Client::builder(TokioExecutor::new())
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(upstream.config.idle_timeout)
-            .build(connector);
-        Self { upstream, client, turn: Cell::new(0) }
+            .http1_max_buf_size(BUFFER);
+        let client = builder.build(connector.clone());
+        let fresh = builder.pool_max_idle_per_host(0).build(connector);
+        Self { upstream, client, fresh, turn: Cell::new(0) }
     }
 
-    fn next_server(&self) -> Option<&Uri> {
-        let servers = &self.upstream.config.servers;
+    /// The next server in turn that was not tried; those that rest come last.
+    fn choose(&self, tried: &[usize]) -> Option<usize> {
+        let count = self.upstream.config.servers.len();
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
-        servers.get(turn.checked_rem(servers.len())?)
+        let left =
+            || (0..count).map(|step| turn.wrapping_add(step) % count).filter(|one| !tried.contains(one));
+        let now = clock::kernel_now();
+        left().find(|server| !self.upstream.health.rests(*server, now)).or_else(|| left().next())
+    }
+
+    fn address(&self, server: usize, target: &PathAndQuery) -> Result<Uri, Denial> {
+        let server = self.upstream.config.servers.get(server).ok_or(Denial::UpstreamUnreachable)?;
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = server.scheme().cloned();
+        parts.authority = server.authority().cloned();
+        parts.path_and_query = Some(target.clone());
+        Uri::from_parts(parts).map_err(|_| Denial::UpstreamUnreachable)
+    }
+
+    fn failed(&self, server: usize, error: &Error, id: &HeaderValue) {
+        let Upstream { name, config, health } = &*self.upstream;
+        if health.failed(server, clock::kernel_now()) {
+            let server = config.servers.get(server).map(tracing::field::display);
+            let error = chain(error);
+            tracing::warn!(upstream = name, server, error, request_id = ?id, "upstream server cannot be reached");
+        }
+    }
+
+    fn reached(&self, server: usize) {
+        let Upstream { name, config, health } = &*self.upstream;
+        if health.reached(server) {
+            let server = config.servers.get(server).map(tracing::field::display);
+            tracing::warn!(upstream = name, server, "upstream server is reached again");
+        }
     }
 }
 
-/// The same path and query, at `server`, in HTTP/1.1.
-fn readdress(head: &mut request::Parts, server: &Uri) -> Result<(), Denial> {
-    let mut target = http::uri::Parts::default();
-    target.scheme = server.scheme().cloned();
-    target.authority = server.authority().cloned();
-    target.path_and_query =
-        Some(head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
-    head.uri = Uri::from_parts(target).map_err(|_| Denial::UpstreamUnreachable)?;
-    head.version = Version::HTTP_11;
-    head.extensions = http::Extensions::new();
-    Ok(())
+fn finish(response: Response<Incoming>) -> Result<Response<Incoming>, Denial> {
+    let (mut head, body) = response.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // Nothing asked for it: `Upgrade` is never forwarded.
+        return Err(Denial::UpstreamProtocol);
+    }
+    headers::to_client(&mut head);
+    Ok(Response::from_parts(renewed(head), body))
 }
 
 /// The version and extensions of the connection behind mean nothing to the one in front.
@@ -124,28 +202,37 @@ fn renewed(head: response::Parts) -> response::Parts {
 /// slow upload is not mistaken for a slow server.
 async fn within(
     timeout: Duration,
-    progress: Option<Arc<Progress>>,
+    progress: Option<&Progress>,
     answer: impl Future<Output = Result<Response<Incoming>, Error>>,
-) -> Result<Response<Incoming>, Denial> {
+) -> Result<Result<Response<Incoming>, Error>, Denial> {
     let mut answer = std::pin::pin!(answer);
-    let mut seen = 0;
+    let mut last = progress.map_or_else(clock::instant_now, Progress::last);
     loop {
-        match (tokio::time::timeout(timeout, answer.as_mut()).await, &progress) {
-            (Ok(Ok(response)), _) => return Ok(response),
-            (Ok(Err(error)), progress) => {
-                let own = progress.as_ref().and_then(|progress| progress.failure());
-                let denial = own.unwrap_or(match error.is_connect() {
-                    true => Denial::UpstreamUnreachable,
-                    false => Denial::UpstreamProtocol,
-                });
-                tracing::debug!(error = %chain(&error), code = denial.code(), "no answer from upstream");
-                return Err(denial);
-            }
-            (Err(_), Some(progress)) if progress.bytes() != seen => seen = progress.bytes(),
+        match (tokio::time::timeout_at((last + timeout).into(), answer.as_mut()).await, progress) {
+            (Ok(outcome), _) => return Ok(outcome),
+            (Err(_), Some(progress)) if progress.last() > last => last = progress.last(),
             (Err(_), Some(progress)) if progress.waits_for_client() => return Err(Denial::RequestTimeout),
             (Err(_), _) => return Err(Denial::UpstreamTimeout),
         }
     }
+}
+
+/// Whether the connection ended before an answer began, as opposed to an answer that cannot be read.
+fn died(error: &Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<hyper::Error>()
+            && (error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+        {
+            return true;
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+            return matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected);
+        }
+        source = error.source();
+    }
+    false
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -84,7 +84,10 @@ impl Site {
     }
 
     fn start_with(&self, with: impl FnOnce(&mut Command) -> &mut Command) -> Daemon {
-        let mut command = self.command("run -c enforcer.toml");
+        self.start_as(self.command("run -c enforcer.toml"), with)
+    }
+
+    fn start_as(&self, mut command: Command, with: impl FnOnce(&mut Command) -> &mut Command) -> Daemon {
         let log = fs::File::create(self.path("log")).unwrap();
         let mut daemon = Daemon(with(&mut command).stdout(Stdio::null()).stderr(log).spawn().unwrap());
         eventually("the daemon is ready", || {
@@ -231,7 +234,7 @@ fn a_start_that_fails_says_why_and_leaves_nothing_behind() {
         (CONFIG.replace("key.pem", "missing.pem"), 78, "missing.pem"),
         (CONFIG.replace("control.sock", "cert.pem"), 1, "is no socket"),
         (occupied, 1, port.to_string().as_str()),
-        (CONFIG.replace("control.sock\"", "control.sock\"\ngroup = \"no-such-group\""), 1, "no-such-group"),
+        (CONFIG.replace("control.sock\"", "control.sock\"\ngroup = \"no-such-group\""), 78, "no-such-group"),
     ] {
         site.write("enforcer.toml", &text);
         let (found, _, err) = site.output("run -c enforcer.toml");
@@ -271,6 +274,104 @@ fn check_reports_everything_and_starts_nothing() {
         (78, Some(false), 2)
     );
     assert!(!site.path("control.sock").exists());
+}
+
+/// What the machine lacks is reported beside the file's own errors, with line and key, and nothing hides anything.
+#[test]
+fn check_reports_the_machine_beside_the_file() {
+    let site = Site::new();
+    let more =
+        "[token.main]\nissuer = \"https://id.example.com/\"\naudience = [\"api\"]\njwks = \"jwks.json\"\n";
+    site.write("jwks.json", r#"{"keys": [{"kty": "oct"}, {"kty": "EC", "d": "AA"}]"#);
+    let text = CONFIG.replace("cert.pem", "absent.pem").replace("key.pem", "absent.key");
+    let text = text.replace("mode = \"off\"", "mode = \"off\"\ninterfaces = [\"absent0\"]\nspeed = 1");
+    site.write("enforcer.toml", &format!("{text}group = \"no-such-group\"\n{more}"));
+    let (code, _, err) = site.output("check -c enforcer.toml");
+    assert_eq!(code, 78);
+    for expected in [
+        "enforcer.toml:4: kernel.interfaces[0]: there is no interface `absent0`",
+        "enforcer.toml:5: kernel.speed: unknown key",
+        "enforcer.toml:10: listener[0].certificates[0].chain: absent.pem: No such file",
+        "enforcer.toml:10: listener[0].certificates[0].key: absent.key: No such file",
+        "enforcer.toml:17: control.group: there is no group",
+        "enforcer.toml:21: token.main.jwks: jwks.json: not JSON: EOF",
+    ] {
+        assert!(err.contains(expected), "{expected}:\n{err}");
+    }
+    site.write("jwks.json", r#"{"keys": [{"kty": "oct"}, {"kty": "EC", "d": "AA"}]}"#);
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    site.write("key.pem", &other.signing_key.serialize_pem());
+    site.write("enforcer.toml", &format!("{CONFIG}{more}"));
+    let (_, _, err) = site.output("check -c enforcer.toml");
+    for expected in [
+        "key 0: is symmetric",
+        "key 1: has the secret member `d`",
+        "certificates[0].key: key.pem: does not belong",
+    ] {
+        assert!(err.contains(expected), "{expected}:\n{err}");
+    }
+    site.write("jwks.json", r#"{"keys": [], "keys": []}"#);
+    let (_, _, err) = site.output("check -c enforcer.toml");
+    assert!(err.contains("token.main.jwks: jwks.json: an object has a duplicate member"), "{err}");
+}
+
+#[test]
+fn check_warns_and_passes() {
+    let site = Site::new();
+    let mut parameters = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    parameters.not_before = rcgen::date_time_ymd(2001, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    site.write("cert.pem", &parameters.self_signed(&key).unwrap().pem());
+    site.write("key.pem", &key.serialize_pem());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let metrics = format!("[metrics]\naddress = \"{}\"", taken.local_addr().unwrap());
+    let text = CONFIG.replace("[metrics]\naddress = \"127.0.0.1:0\"", &metrics);
+    site.write("enforcer.toml", &text.replace("\"control.sock\"", "\"absent/control.sock\""));
+    let (code, out, err) = site.output("check -c enforcer.toml");
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("is valid"), "{out}");
+    for expected in [
+        "warning: enforcer.toml:8: listener[0].certificates[0].chain: cert.pem: THE CERTIFICATE EXPIRED",
+        "metrics.address: another program listens on",
+        "control.socket: the folder absent is not there",
+        "route: there is no [[route]]",
+    ] {
+        assert!(err.contains(expected), "{expected}:\n{err}");
+    }
+    assert_eq!(site.json("check -c enforcer.toml")["warnings"].as_array().unwrap().len(), 4);
+    assert!(!site.path("absent").exists());
+    drop(taken);
+    // The running daemon holds its own ports, and a check stands before every reload.
+    site.write("enforcer.toml", &text);
+    let _daemon = site.start();
+    let (code, _, err) = site.output("check -c enforcer.toml");
+    assert!(code == 0 && !err.contains("another program"), "{err}");
+    let end = "enforcer_certificate_expiry_timestamp_seconds{listener=\"127.0.0.1:0\",name=\"localhost\"} 1009843200";
+    assert!(site.get("/metrics").contains(end));
+    assert!(fs::read_to_string(site.path("log")).unwrap().contains("THE CERTIFICATE HAS EXPIRED"));
+}
+
+#[test]
+fn probes_are_answered_when_clients_hold_every_connection() {
+    let site = Site::new();
+    site.write("enforcer.toml", &format!("{CONFIG}[http]\nworkers = 1\n"));
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 300 && exec \"$0\" run -c enforcer.toml", env!("CARGO_BIN_EXE_enforcer")]);
+    command.current_dir(site.0.path()).env_remove("NOTIFY_SOCKET").env_remove("ENFORCER_LOG");
+    let _daemon = site.start_as(command, |command| command);
+    let status = site.json("status");
+    assert_eq!(status["max_connections"], 50);
+    let log = fs::read_to_string(site.path("log")).unwrap();
+    assert!(log.contains("too few file descriptors") && log.contains("LimitNOFILE"), "{log}");
+    let listener = status["listeners"][0].as_str().unwrap().to_owned();
+    let clients: Vec<_> = (0..400).map(|_| TcpStream::connect(&listener).unwrap()).collect();
+    eventually("further connections are refused", || {
+        let metrics = site.get("/metrics");
+        metrics.lines().any(|line| line == "enforcer_connections_open 50")
+    });
+    assert!(site.get("/readyz").starts_with("HTTP/1.1 200"));
+    drop(clients);
 }
 
 #[test]

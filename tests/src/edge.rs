@@ -150,6 +150,7 @@ fn bare_config() -> Config {
         http: config::Http {
             strict_transport_security: Some("max-age=31536000".to_owned()),
             max_connections: 1000,
+            max_connections_per_source: 0,
             max_header_bytes: 32 << 10,
             max_body_bytes: 1 << 20,
             header_timeout: Duration::from_secs(15),

@@ -8,8 +8,10 @@ mod rootless {
     mod control;
     mod edge;
     mod ledger;
+    mod ledger_room;
     mod packets;
     mod policy_files;
     mod refusals;
     mod token_forms;
+    mod wire;
 }

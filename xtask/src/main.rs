@@ -40,7 +40,7 @@ enum Task {
         #[arg(long)]
         release: bool,
     },
-    /// Run format, lint, tidy and every test. Ends with `N passed, N failed`.
+    /// Run format, lint, tidy and every test. Ends with `N passed, N failed`. Without a flag it is `ci`.
     Test {
         /// Only what needs neither root nor the eBPF toolchain.
         #[arg(long, conflicts_with = "system")]
@@ -49,7 +49,7 @@ enum Task {
         #[arg(long)]
         system: bool,
     },
-    /// Exactly what continuous integration runs, with the wall time of each step.
+    /// Exactly what continuous integration runs, with the wall time of each step: the same list as `test`.
     Ci,
     /// Check the rules of the house: imports, file sizes, words, documentation.
     Tidy,
@@ -84,6 +84,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Setup => setup::command(),
         Task::Build { release } => compile::command(release),
         Task::Test { rootless, system } => suite::command(suite::Parts::from_flags(rootless, system)),
+        // One definition for both: what passes here passes there.
         Task::Ci => suite::command(suite::Parts::All),
         Task::Tidy => tidy::command(),
         Task::Demo { keep } => demo::command(keep),

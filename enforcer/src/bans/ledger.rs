@@ -63,6 +63,8 @@ pub struct Settings {
     pub allow: Vec<Prefix>,
     /// `kernel.ipv6_prefix`
     pub ipv6_prefix: u8,
+    /// Upstream servers that are given by address: a ban would drop their answers.
+    pub upstreams: Vec<IpAddr>,
 }
 
 impl Settings {
@@ -72,6 +74,12 @@ impl Settings {
             bans: config.bans.clone(),
             allow: config.kernel.allow.clone(),
             ipv6_prefix: config.kernel.ipv6_prefix,
+            upstreams: config
+                .upstreams
+                .values()
+                .flat_map(|upstream| &upstream.servers)
+                .filter_map(|server| server.host()?.trim_matches(['[', ']']).parse().ok())
+                .collect(),
         }
     }
 }
@@ -98,7 +106,7 @@ pub enum Event {
     Lifted(Ban),
     /// A source would have been banned but for `dry_run`.
     Withheld(Ban),
-    /// A source should have been banned, but there are `max_entries` already.
+    /// A source should have been banned, but offences have filled their part of `max_entries`.
     Full(Prefix),
     /// An offence could not be counted: too many sources have a score.
     Untracked(Prefix),
@@ -167,19 +175,22 @@ pub struct Ledger {
     scores: Scores,
     projection: Projection,
     active: [usize; Origin::ALL.len()],
+    /// Bans that are no single source: they share the kernel's tries with the allowances.
+    wide: usize,
 }
 
 impl Ledger {
     /// An empty ledger; the configured allowances come with the first [`Input::Reconfigure`].
     pub fn new(bans: config::Bans) -> Self {
         Self {
-            settings: Settings { bans, allow: Vec::new(), ipv6_prefix: 64 },
+            settings: Settings { bans, allow: Vec::new(), ipv6_prefix: 64, upstreams: Vec::new() },
             bans: PrefixMap::default(),
             allowances: PrefixMap::default(),
             ends: BTreeSet::new(),
             scores: Scores::new(TRACKED_SOURCES),
             projection: Projection::default(),
             active: [0; Origin::ALL.len()],
+            wide: 0,
         }
     }
 
@@ -269,9 +280,9 @@ impl Ledger {
         let until = end(now, duration);
         let ban = Ban { prefix: source, cause: Cause::Offence(denial), since: now, until, offences };
         if self.settings.bans.dry_run {
-            self.scores.banned(&source, until);
+            self.scores.spared(&source);
             actions.events.push(Event::Withheld(ban));
-        } else if self.has_room(&source) {
+        } else if self.has_room_for_offence() {
             self.scores.banned(&source, until);
             self.put_ban(ban, actions);
         } else {
@@ -308,6 +319,7 @@ impl Ledger {
             // Which bans are exact depends on it, and so does whom a score belongs to.
             self.scores.clear();
             self.projection.clear(&mut actions.writes);
+            self.wide = self.bans.iter().filter(|(prefix, _)| self.is_wide(prefix)).count();
             changed = self.allowances.iter().map(|(prefix, _)| *prefix).collect();
             changed.extend(self.bans.iter().map(|(prefix, _)| *prefix));
         }
@@ -336,6 +348,9 @@ impl Ledger {
         }
         actions.events.push(Event::Banned(ban.clone()));
         let old = self.bans.insert(prefix, ban);
+        if old.is_none() && self.is_wide(&prefix) {
+            self.wide += 1;
+        }
         if let Some(old) = &old {
             self.active[old.cause.origin() as usize] -= 1;
             if Some(old.until) != self.bans.get(&prefix).map(|ban| ban.until) {
@@ -348,6 +363,9 @@ impl Ledger {
 
     fn remove_ban(&mut self, prefix: &Prefix, actions: &mut Actions) -> Option<Ban> {
         let ban = self.bans.remove(prefix)?;
+        if self.is_wide(prefix) {
+            self.wide -= 1;
+        }
         self.active[ban.cause.origin() as usize] -= 1;
         self.ends.remove(&(ban.until, *prefix));
         self.refresh(prefix, actions);
@@ -359,13 +377,29 @@ impl Ledger {
         self.projection.refresh(prefix, &self.bans, &self.allowances, length, &mut actions.writes);
     }
 
-    fn has_room(&self, prefix: &Prefix) -> bool {
-        self.bans.get(prefix).is_some() || self.bans.len() < self.settings.bans.max_entries as usize
+    fn has_room(&self) -> bool {
+        self.bans.len() < self.settings.bans.max_entries as usize
+    }
+
+    /// Offences must not take the room that operators need to act against them.
+    fn has_room_for_offence(&self) -> bool {
+        let most = self.settings.bans.max_entries as usize;
+        self.has_room() && self.active(Origin::Offence) < most - reserve(most)
+    }
+
+    /// Whether the ban of `prefix` lies in a trie of the kernel, not in the table of exact sources.
+    fn is_wide(&self, prefix: &Prefix) -> bool {
+        prefix.source_key(self.settings.ipv6_prefix).is_none()
     }
 
     fn shadow(&self, prefix: &Prefix) -> Option<Prefix> {
         self.allowances.covering(prefix).next().map(|(allowed, _)| allowed)
     }
+}
+
+/// Of `most` entries, those that offences leave to operators: a tenth and at least 1,000, but never more than half.
+fn reserve(most: usize) -> usize {
+    (most / 10).max(1_000).min(most / 2)
 }
 
 /// Keeps the last write of each place, allowances first: no allowed address is banned between two writes.

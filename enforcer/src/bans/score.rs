@@ -3,6 +3,9 @@
 //! The ledger asks; nothing here bans. A score is a debt of time in the arithmetic of [`gcra`]: an offence of
 //! weight `w` costs `w x window / threshold`, and the debt fades as time passes. Memory is bounded: a source that
 //! finds no room is reported to the caller, never silently forgotten.
+//!
+//! One IPv6 site (a /48) has a 16th of the slots, because it has 65,536 prefixes of 64 bits to offend from. Its further
+//! sources share one score: whoever tips it is banned, for the first duration.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,6 +15,12 @@ use crate::{clock::KernelTime, config, denial::Denial, prefix::Prefix};
 
 /// Sources whose offences are remembered at once: about 6 MB.
 pub const TRACKED_SOURCES: usize = 65_536;
+
+/// What an IPv6 site has at most of the slots: one part of so many.
+const SITE_SHARE: usize = 16;
+
+/// Bits of the prefix that a site is given (RFC 6177 section 2: /48 at the most in practice).
+const SITE_BITS: u8 = 48;
 
 /// How long after the end of a ban the next one counts as a further one, seconds.
 const MEMORY_SECONDS: u64 = 24 * 60 * 60;
@@ -67,6 +76,8 @@ pub struct Score {
 #[derive(Debug)]
 pub struct Scores {
     tracks: HashMap<Prefix, Track>,
+    /// Sources with a score by IPv6 site.
+    sites: HashMap<Prefix, usize>,
     capacity: usize,
     next_sweep: KernelTime,
 }
@@ -74,13 +85,16 @@ pub struct Scores {
 impl Scores {
     /// For at most `capacity` sources.
     pub fn new(capacity: usize) -> Self {
-        Self { tracks: HashMap::new(), capacity, next_sweep: KernelTime(0) }
+        Self { tracks: HashMap::new(), sites: HashMap::new(), capacity, next_sweep: KernelTime(0) }
     }
 
     /// Charges an offence to `source`. The score stays when the threshold is reached, until [`Scores::banned`].
     pub fn charge(&mut self, now: KernelTime, source: Prefix, denial: Denial, bans: &config::Bans) -> Charge {
-        if !self.tracks.contains_key(&source) && self.tracks.len() >= self.capacity && !self.make_room(now) {
-            return Charge::NoRoom;
+        let Some(source) = self.place(now, source) else { return Charge::NoRoom };
+        if !self.tracks.contains_key(&source)
+            && let Some(site) = site(&source)
+        {
+            *self.sites.entry(site).or_default() += 1;
         }
         let track = self.tracks.entry(source).or_insert(Track {
             tat: 0,
@@ -112,24 +126,31 @@ impl Scores {
 
     /// `source` was banned until `end`: it starts from zero afterwards, and the ban counts towards the next one.
     pub fn banned(&mut self, source: &Prefix, end: KernelTime) {
+        self.spared(source);
         if let Some(track) = self.tracks.get_mut(source) {
-            track.tat = 0;
-            track.offences = 0;
             track.strikes = track.strikes.saturating_add(1);
             track.last_end = end;
         }
     }
 
+    /// `source` would have been banned: it starts from zero, and nothing counts towards a later ban.
+    pub fn spared(&mut self, source: &Prefix) {
+        let owner = if self.tracks.contains_key(source) { Some(*source) } else { site(source) };
+        if let Some(track) = owner.and_then(|owner| self.tracks.get_mut(&owner)) {
+            track.tat = 0;
+            track.offences = 0;
+        }
+    }
+
     /// Forgets whatever lies in `prefix`: an operator's pardon is complete.
     pub fn forget(&mut self, prefix: &Prefix) {
-        if self.tracks.remove(prefix).is_none() {
-            self.tracks.retain(|source, _| !prefix.covers(source));
-        }
+        self.keep(|source, _| !prefix.covers(source));
     }
 
     /// Forgets everybody: what a source is has changed.
     pub fn clear(&mut self) {
         self.tracks.clear();
+        self.sites.clear();
     }
 
     /// What is known of `source`, unless it has faded.
@@ -156,20 +177,59 @@ impl Scores {
 
     /// Forgets what has faded.
     pub fn sweep(&mut self, now: KernelTime) {
-        self.tracks.retain(|_, track| !track.faded(now));
+        self.keep(|_, track| !track.faded(now));
     }
 
-    /// Forgets what has faded; if that is nothing, the history of sources that owe nothing now.
-    fn make_room(&mut self, now: KernelTime) -> bool {
-        if now < self.next_sweep {
-            return false;
+    /// Whose score an offence of `source` counts for: its own, or its site's; `None` where there is no room.
+    fn place(&mut self, now: KernelTime, source: Prefix) -> Option<Prefix> {
+        if self.tracks.contains_key(&source) {
+            return Some(source);
         }
-        self.next_sweep = now.plus_seconds(SWEEP_SECONDS);
+        let site = site(&source);
+        let crowded = |scores: &Self| {
+            site.is_some_and(|site| scores.sites.get(&site).is_some_and(|count| *count >= scores.share()))
+        };
+        if (crowded(self) || self.tracks.len() >= self.capacity) && now >= self.next_sweep {
+            self.next_sweep = now.plus_seconds(SWEEP_SECONDS);
+            self.make_room(now, site.filter(|_| crowded(self)));
+        }
+        let owner = if crowded(self) { site? } else { source };
+        (self.tracks.contains_key(&owner) || self.tracks.len() < self.capacity).then_some(owner)
+    }
+
+    /// Forgets what has faded; if that is not enough, the history of sources that owe nothing now: those of the crowded
+    /// site, or everybody's.
+    fn make_room(&mut self, now: KernelTime, crowded: Option<Prefix>) {
         self.sweep(now);
-        if self.tracks.len() >= self.capacity {
-            self.tracks.retain(|_, track| track.tat > now.0);
+        if let Some(crowded) = crowded {
+            self.keep(|source, track| track.tat > now.0 || !crowded.covers(source));
         }
-        self.tracks.len() < self.capacity
+        if self.tracks.len() >= self.capacity {
+            self.keep(|_, track| track.tat > now.0);
+        }
+    }
+
+    /// Slots that one site may have.
+    const fn share(&self) -> usize {
+        self.capacity.div_ceil(SITE_SHARE)
+    }
+
+    /// Forgets every source but those that `wanted` holds for.
+    fn keep(&mut self, wanted: impl Fn(&Prefix, &Track) -> bool) {
+        let sites = &mut self.sites;
+        self.tracks.retain(|source, track| {
+            let kept = wanted(source, track);
+            if !kept
+                && let Some(site) = site(source)
+                && let Some(count) = sites.get_mut(&site)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    sites.remove(&site);
+                }
+            }
+            kept
+        });
     }
 }
 
@@ -181,6 +241,11 @@ impl Track {
     fn faded(&self, now: KernelTime) -> bool {
         self.tat <= now.0 && !self.remembers(now)
     }
+}
+
+/// The site that an IPv6 source is a part of; IPv4 sources are addresses and have none.
+fn site(source: &Prefix) -> Option<Prefix> {
+    Some(source.widened(SITE_BITS)).filter(|site| source.net().addr().is_ipv6() && site != source)
 }
 
 /// Nanoseconds in which one point fades.
@@ -260,6 +325,33 @@ mod tests {
             panic!("not reached")
         };
         assert_eq!(duration.as_secs(), 600, "a day later it is a first ban again");
+    }
+
+    #[test]
+    fn one_ipv6_site_cannot_fill_the_table_and_its_rest_shares_a_score() {
+        let mut scores = Scores::new(160);
+        let now = KernelTime(SECOND);
+        let client = |n: u16| Prefix::of_source([0x2001, 0xdb8, 7, n, 0, 0, 0, 1].into(), 64);
+        for n in 0..10 {
+            assert_eq!(scores.charge(now, client(n), Denial::TokenBadSignature, &bans()), Charge::Within);
+        }
+        for n in 10..13 {
+            assert_eq!(scores.charge(now, client(n), Denial::TokenBadSignature, &bans()), Charge::Within);
+            assert_eq!(scores.len(), 11, "the rest has one score");
+        }
+        let reached = |offences| Charge::Reached { offences, duration: Duration::from_secs(600) };
+        assert_eq!(scores.charge(now, client(13), Denial::TokenBadSignature, &bans()), reached(4));
+        scores.banned(&client(13), now.plus_seconds(600));
+        assert_eq!(scores.charge(now, client(14), Denial::TokenBadSignature, &bans()), Charge::Within);
+        assert_eq!(scores.charge(now, source(1), Denial::TokenMissing, &bans()), Charge::Within);
+        assert_eq!(scores.len(), 12, "everybody else finds room");
+        // Who owes nothing any more gives way, history or not.
+        scores.banned(&client(0), now.plus_seconds(600));
+        let later = now.plus_seconds(2);
+        assert_eq!(scores.charge(later, client(20), Denial::TokenMissing, &bans()), Charge::Within);
+        assert!(scores.get(later, &client(20), &bans()).is_some());
+        scores.sweep(later.plus_seconds(100_000));
+        assert!(scores.is_empty() && scores.sites.is_empty());
     }
 
     #[test]

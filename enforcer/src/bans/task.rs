@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use enforcer_common::ban::{Ban as KernelBan, Listing, class};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -233,7 +233,7 @@ impl Task {
             Event::Full(prefix) => {
                 self.metrics.bans_withheld.with_label_values(&["full"]).inc();
                 if !std::mem::replace(&mut self.complained, true) {
-                    error!(%prefix, "not banned: bans.max_entries are there already");
+                    error!(%prefix, "not banned: bans by offences fill their part of bans.max_entries");
                 }
             }
             Event::Untracked(source) => {
@@ -251,20 +251,15 @@ fn seconds(ban: &Ban, now: KernelTime) -> i64 {
     if ban.until == FOREVER { -1 } else { i64::try_from(ban.until.seconds_from(now)).unwrap_or(i64::MAX) }
 }
 
+/// The lists themselves say in their errors whom it was about.
 fn carry_out(lists: &mut dyn SourceLists, write: Write) -> Result<()> {
     match (write.place, write.listing) {
-        (Place::Prefix(prefix), Some(listing)) => {
-            lists.list(prefix, listing).with_context(|| format!("listing {prefix}"))
-        }
-        (Place::Prefix(prefix), None) => lists.unlist(prefix).with_context(|| format!("unlisting {prefix}")),
+        (Place::Prefix(prefix), Some(listing)) => lists.list(prefix, listing),
+        (Place::Prefix(prefix), None) => lists.unlist(prefix),
         (Place::Source(key), Some(listing)) => {
             debug_assert_eq!(listing.class, class::BAN);
-            lists
-                .ban(key, KernelBan { until: listing.until })
-                .with_context(|| format!("banning {}", key.address()))
+            lists.ban(key, KernelBan { until: listing.until })
         }
-        (Place::Source(key), None) => {
-            lists.unban(key).with_context(|| format!("unbanning {}", key.address()))
-        }
+        (Place::Source(key), None) => lists.unban(key),
     }
 }

@@ -4,7 +4,7 @@
 //! would still leave two readings is refused, because a route that was chosen for one spelling must not protect a
 //! resource that the upstream finds under another. Nothing is ever rewritten.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::Ipv6Addr};
 
 use http::{HeaderMap, Method, header, request, uri::Authority};
 
@@ -17,14 +17,33 @@ pub fn check(head: &request::Parts) -> Result<Cow<'_, str>, Denial> {
     if head.method == Method::CONNECT || !path.starts_with('/') {
         return Err(Denial::RequestMalformed);
     }
+    coding(&head.headers)?;
     host(&head.headers, head.uri.authority(), head.version)?;
     read(path).ok_or(Denial::RequestMalformed)
 }
 
-/// Exactly one host (RFC 9112 section 3.2), and the same one wherever it is said.
+/// `Transfer-Encoding` is `chunked` or absent. Other codings may be legal (RFC 9112 section 6.1), but servers disagree on what
+/// frames such a body. HTTP/2 has none (RFC 9113 section 8.2.2).
+fn coding(headers: &HeaderMap) -> Result<(), Denial> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Denial::RequestMalformed),
+    }
+}
+
+/// Exactly one host (RFC 9112 section 3.2), the same one wherever it is said, and nothing but a host. An HTTP/1.1 request
+/// says it in `Host` whatever its target is; HTTP/2 may say it in `:authority` alone.
 fn host(headers: &HeaderMap, authority: Option<&Authority>, version: http::Version) -> Result<(), Denial> {
     let mut hosts = headers.get_all(header::HOST).iter();
-    match (hosts.next(), authority) {
+    let host = hosts.next();
+    let good = host.is_none_or(|host| is_host(host.as_bytes()))
+        && authority.is_none_or(|authority| is_host(authority.as_str().as_bytes()));
+    if !good {
+        return Err(Denial::RequestMalformed);
+    }
+    match (host, authority) {
         (Some(_), _) if hosts.next().is_some() => Err(Denial::RequestMalformed),
         (Some(host), Some(authority))
             if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
@@ -32,8 +51,28 @@ fn host(headers: &HeaderMap, authority: Option<&Authority>, version: http::Versi
             Err(Denial::RequestMalformed)
         }
         (None, None) if version != http::Version::HTTP_10 => Err(Denial::RequestMalformed),
+        (None, Some(_)) if version == http::Version::HTTP_11 => Err(Denial::RequestMalformed),
         _ => Ok(()),
     }
+}
+
+/// Whether a text is a host with or without a port: a name as the DNS and certificates have it, or an address. RFC 3986
+/// section 3.2.2 allows more, none of which names a server; user information is none of a host's (RFC 9113 section 8.3.1).
+fn is_host(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    let (host_is_good, rest) = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        Some((address, rest)) => (address.parse::<Ipv6Addr>().is_ok(), rest),
+        None => {
+            let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            (!name.is_empty() && name.bytes().all(good), rest)
+        }
+    };
+    let port_is_good = match rest.strip_prefix(':') {
+        Some(port) => port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()),
+        None => rest.is_empty(),
+    };
+    host_is_good && port_is_good
 }
 
 /// The decoded path, if it has one reading only. Refused are:
@@ -41,6 +80,8 @@ fn host(headers: &HeaderMap, authority: Option<&Authority>, version: http::Versi
 /// - backslashes and encoded slashes, which some servers take for separators, control bytes, and broken encoding;
 /// - encoded letters, digits and `-._~`, which RFC 3986 section 6.2.2.2 calls the same as plain ones: nobody needs them;
 /// - encodings of encodings, for servers that decode twice;
+/// - what is not UTF-8 once decoded, like the overlong forms that some decoders take for dots and slashes (RFC 3629
+///   section 10);
 /// - `;`, behind which servlet containers drop the rest of a segment before they look for a resource.
 fn read(path: &str) -> Option<Cow<'_, str>> {
     let has_dots = |path: &str| path.split('/').any(|segment| segment == "." || segment == "..");
@@ -69,11 +110,7 @@ fn read(path: &str) -> Option<Cow<'_, str>> {
         }
         decoded.push(byte);
     }
-    // No route holds what is not UTF-8, so what replaces it does not matter.
-    Some(Cow::Owned(
-        String::from_utf8(decoded)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
-    ))
+    String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 
 const fn hex(digit: u8) -> Option<u8> {
@@ -102,9 +139,43 @@ mod tests {
             ("/100%25", "/100%"),
             ("/%25x/y", "/%x/y"),
             ("/a%3Bb", "/a;b"),
-            ("/a%ff", "/a\u{fffd}"),
         ] {
             assert_eq!(read(path).as_deref(), Some(decoded));
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for host in ["a", "api.example.com", "a_b-c.d", "192.0.2.1:8443", "[2001:db8::1]", "[::1]:443", "a:"]
+        {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "",
+            ":443",
+            "u@a",
+            "u:p@evil",
+            "a b",
+            "a/b",
+            "a?b",
+            "a,b",
+            "a<b>",
+            "a\"b",
+            "a'b",
+            "a\\b",
+            "a#b",
+            "a:b",
+            "a:1:2",
+            "a:123456",
+            "[::1",
+            "::1",
+            "[a]",
+            "[::1]x",
+            "a\t",
+            "a%20b",
+            "caf\u{e9}",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host}");
         }
     }
 
@@ -141,6 +212,11 @@ mod tests {
             "/%61pi",
             "/a%2Db",
             "/%7Ea",
+            "/a%ff",
+            "/x/%c0%ae%c0%ae/b",
+            "/x/%c0%af",
+            "/a%e2%82",
+            "/a%ed%a0%80",
         ] {
             assert_eq!(read(path), None, "{path}");
         }

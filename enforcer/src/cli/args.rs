@@ -90,7 +90,7 @@ pub enum BanVerb {
 pub struct BanAdd {
     /// Address or prefix, like 192.0.2.7 or 2001:db8::/48
     pub prefix: Prefix,
-    /// How long, like 90s, 10m, 2h, 7d [default: bans.duration]
+    /// How long, like 90s, 10m, 2h, 7d, at most 365d [default: bans.duration]
     #[arg(long = "for", value_name = "DURATION", value_parser = span::parse, conflicts_with = "forever")]
     pub duration: Option<Duration>,
     /// Until it is lifted or the daemon stops
@@ -99,7 +99,7 @@ pub struct BanAdd {
     /// Why, for those who come after you
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub reason: String,
-    /// However wide the prefix is, and even if your own session comes from it
+    /// However wide the prefix is, and even if it holds your own session, this machine or an upstream server
     #[arg(long)]
     pub force: bool,
 }

@@ -6,7 +6,13 @@ use super::{
     exit::{self, Exit},
     output,
 };
-use crate::config::{self, Config, Error, Finding};
+use crate::{
+    config::{self, Config, Error, Inspection, Probes, TokenAlgorithm},
+    control::{
+        client,
+        wire::{Answer, Command},
+    },
+};
 
 /// The program behind the verbs: `main` hands it in, for the command line knows nothing of the daemon's inside.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +21,8 @@ pub struct Program {
     pub run: fn(Config, PathBuf) -> Result<(), Stopped>,
     /// Reads everything that the configuration names, as the daemon would.
     pub verify: fn(&Config) -> anyhow::Result<()>,
+    /// Everything that is wrong with a JWK set.
+    pub key_set: fn(&Path, &[TokenAlgorithm]) -> Vec<String>,
 }
 
 /// Why the daemon ended.
@@ -45,40 +53,45 @@ pub fn run(program: &Program, path: &Path) -> Exit {
 struct Report {
     valid: bool,
     errors: Vec<Error>,
-    findings: Vec<Finding>,
+    warnings: Vec<Error>,
 }
 
-/// `check`: the file first, then what it names.
+/// `check`: the file and what it names. Warnings do not change the exit code: a check stands before every reload.
 pub fn check(program: &Program, path: &Path, json: bool) -> Exit {
-    let (errors, findings, summary) = match config::load(path) {
-        Err(errors) => (errors.0, Vec::new(), String::new()),
-        Ok(config) => (Vec::new(), findings(program, &config), summary(path, &config)),
-    };
-    let report = Report { valid: errors.is_empty() && findings.is_empty(), errors, findings };
-    if json {
-        output::json(&report);
-    } else if report.valid {
-        output::answer(&summary);
-    } else {
-        output::problems(&report.errors);
-        output::problems(&report.findings);
-    }
-    if report.valid { exit::OK } else { exit::CONFIGURATION }
-}
-
-/// What the machine lacks; when it seems to lack nothing, what the daemon would stumble over nevertheless.
-fn findings(program: &Program, config: &Config) -> Vec<Finding> {
-    let mut findings = config::check_environment(config);
-    if findings.is_empty()
+    let probes = Probes { key_set: program.key_set, held };
+    let Inspection { config, mut errors, warnings } = config::inspect(path, &probes);
+    // What the daemon would stumble over nevertheless.
+    if let Some(config) = &config
+        && errors.is_empty()
         && let Err(error) = (program.verify)(config)
     {
-        findings.push(Finding {
-            key: "policy".to_owned(),
+        errors.push(Error {
+            file: path.to_owned(),
+            line: 0,
+            key: String::new(),
             problem: format!("{error:#}"),
             remedy: "correct the file or the key that is named".to_owned(),
         });
     }
-    findings
+    let report = Report { valid: errors.is_empty(), errors, warnings };
+    if json {
+        output::json(&report);
+    } else {
+        output::problems(&report.errors);
+        output::problems(&report.warnings.iter().map(Error::warning).collect::<Vec<_>>());
+        if let Some(config) = config.filter(|_| report.valid) {
+            output::answer(&summary(path, &config));
+        }
+    }
+    if report.valid { exit::OK } else { exit::CONFIGURATION }
+}
+
+/// Addresses that the daemon behind `socket` listens on.
+fn held(socket: &Path) -> Vec<String> {
+    match client::ask(socket, Command::Status) {
+        Ok(Answer::Status(status)) => status.listeners.into_iter().chain(status.metrics).collect(),
+        Ok(_) | Err(_) => Vec::new(),
+    }
 }
 
 fn summary(path: &Path, config: &Config) -> String {

@@ -4,7 +4,7 @@ mod detail;
 
 use super::table::{Align, grouped, table};
 use crate::control::{
-    span::human,
+    span::{human, remaining},
     wire::{AllowanceRow, Answer, BanRow, Done, Reloaded},
 };
 
@@ -50,13 +50,12 @@ fn bans(rows: &[BanRow]) -> String {
         ("cause", Align::Left),
     ];
     let row = |row: &BanRow| {
+        let cause = if row.cause.is_empty() { "-" } else { &row.cause };
         let cause = match &row.shadowed_by {
-            Some(allowed) => {
-                format!("{} (no effect: {allowed} is allowed)", row.cause).trim_start().to_owned()
-            }
-            None => row.cause.clone(),
+            Some(allowed) => format!("{cause} (no effect: {allowed} is allowed)"),
+            None => cause.to_owned(),
         };
-        let remaining = row.remaining_seconds.map_or_else(|| "forever".to_owned(), human);
+        let remaining = row.remaining_seconds.map_or_else(|| "forever".to_owned(), remaining);
         vec![
             row.prefix.to_string(),
             row.origin.clone(),
@@ -98,12 +97,14 @@ mod tests {
         };
         let rows = vec![
             row("198.18.0.2", "offence", "token_missing", Some(581), None),
+            row("198.18.0.3", "operator", "", Some(86_399), None),
             row("2001:db8:7::/48", "operator", "scraper", None, Some("2001:db8::/32")),
         ];
         assert_eq!(
             answer(&Answer::Bans(rows)),
             "PREFIX           ORIGIN    REMAINING  AGE  OFFENCES  CAUSE\n\
              198.18.0.2       offence      9m 41s  19s        20  token_missing\n\
+             198.18.0.3       operator         1d  19s        20  -\n\
              2001:db8:7::/48  operator    forever  19s        20  scraper (no effect: 2001:db8::/32 is allowed)\n"
         );
         assert_eq!(answer(&Answer::Bans(Vec::new())), "nobody is banned\n");

@@ -1,91 +1,55 @@
-//! What a reload would change: which keys take effect at once, and which need a restart. Pure; called by the
-//! daemon's reload and by `enforcer check`.
+//! What a reload can change: the one place that knows which keys are fixed while the process lives. Pure; called by the
+//! daemon's reload.
 
 use std::collections::BTreeSet;
 
 use super::{Config, Listener};
 
-/// Keys that differ, like `kernel.interfaces` or `route`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Changes {
-    /// Take effect with the reload. Files that are named (certificates, key sets) are read again in any case.
-    pub live: Vec<String>,
-    /// Stay as they were until the daemon starts anew.
-    pub restart: Vec<String>,
-}
-
-impl Changes {
-    /// Whether the two files mean the same.
-    pub fn is_empty(&self) -> bool {
-        self.live.is_empty() && self.restart.is_empty()
-    }
-}
-
-/// Compares two configurations.
-pub fn diff(old: &Config, new: &Config) -> Changes {
-    let mut changes = Changes::default();
+/// `new` as it can be taken over by a process that began with `old`, and the keys that differ but are fixed: those stay
+/// as in `old` until the daemon starts anew. Files that are named (certificates, key sets) are not compared.
+pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
+    let mut pending = Vec::new();
     // Destructured in full: a new key does not compile before somebody has decided on which side it belongs.
-    let Config { kernel, listeners, upstreams, tokens, routes, http, bans, metrics, control, log } = old;
-    macro_rules! compare {
-        ($section:ident: $type:ident, live: [$($live:ident),*], restart: [$($restart:ident),*]) => {{
-            let super::$type { $($live,)* $($restart,)* } = $section;
-            $(if *$live != new.$section.$live {
-                changes.live.push(concat!(stringify!($section), ".", stringify!($live)).to_owned());
-            })*
-            $(if *$restart != new.$section.$restart {
-                changes.restart.push(concat!(stringify!($section), ".", stringify!($restart)).to_owned());
+    let Config { kernel, listeners, upstreams: _, tokens: _, routes: _, http, bans, metrics, control, log } =
+        old;
+    macro_rules! keep {
+        ($old:expr, $type:ident, $name:expr, $new:expr, live: [$($live:ident),*], fixed: [$($fixed:ident),*]) => {{
+            let super::$type { $($live: _,)* $($fixed,)* } = $old;
+            $(if *$fixed != $new.$fixed {
+                pending.push(format!("{}.{}", $name, stringify!($fixed)));
+                $new.$fixed.clone_from($fixed);
             })*
         }};
     }
-    compare!(kernel: Kernel,
-        live: [allow, management_ports, protected_ports, minimum_tls],
-        restart: [mode, interfaces, ipv6_prefix, limits, log]);
-    // The size of the tables is fixed when they are made; rates are settings.
-    if kernel.limits != new.kernel.limits {
-        changes.restart.retain(|key| key != "kernel.limits");
-        if kernel.limits.max_sources != new.kernel.limits.max_sources {
-            changes.restart.push("kernel.limits.max_sources".to_owned());
-        }
-        let rates = |limits: &super::KernelLimits| {
-            (limits.packets, limits.connections, limits.hellos, limits.when_full)
-        };
-        if rates(&kernel.limits) != rates(&new.kernel.limits) {
-            changes.live.push("kernel.limits".to_owned());
-        }
+    // Bans are kept by source, and another `ipv6_prefix` makes other sources; tables have their size for good.
+    keep!(kernel, Kernel, "kernel", new.kernel,
+        live: [allow, management_ports, protected_ports, minimum_tls, limits],
+        fixed: [mode, interfaces, ipv6_prefix, log]);
+    keep!(&kernel.limits, KernelLimits, "kernel.limits", new.kernel.limits,
+        live: [packets, connections, hellos, when_full],
+        fixed: [max_sources]);
+    if addresses(listeners) != addresses(&new.listeners) {
+        pending.push("listener.address".to_owned());
     }
-    compare_listeners(listeners, &new.listeners, &mut changes);
-    for (key, differs) in [
-        ("upstream", *upstreams != new.upstreams),
-        ("token", *tokens != new.tokens),
-        ("route", *routes != new.routes),
-    ] {
-        if differs {
-            changes.live.push(key.to_owned());
-        }
-    }
-    compare!(http: Http,
+    new.listeners = renewed(listeners, &new.listeners);
+    keep!(http, Http, "http", new.http,
         live: [strict_transport_security, max_header_bytes, max_body_bytes, header_timeout, idle_timeout, drain_timeout],
-        restart: [max_connections, max_sources, workers]);
-    compare!(bans: Bans,
+        fixed: [max_connections, max_connections_per_source, max_sources, workers]);
+    keep!(bans, Bans, "bans", new.bans,
         live: [threshold, window, duration, max_duration, dry_run],
-        restart: [max_entries]);
-    compare!(metrics: Metrics, live: [], restart: [address]);
-    compare!(control: Control, live: [], restart: [socket, group]);
-    compare!(log: Log, live: [level], restart: [format]);
-    changes
+        fixed: [max_entries]);
+    keep!(metrics, Metrics, "metrics", new.metrics, live: [], fixed: [address]);
+    keep!(control, Control, "control", new.control, live: [], fixed: [socket, group]);
+    keep!(log, Log, "log", new.log, live: [level], fixed: [format]);
+    (new, pending)
+}
+
+fn addresses(listeners: &[Listener]) -> BTreeSet<std::net::SocketAddr> {
+    listeners.iter().map(|listener| listener.address).collect()
 }
 
 /// Addresses are bound once; what is served there may change.
-fn compare_listeners(old: &[Listener], new: &[Listener], changes: &mut Changes) {
-    let addresses = |listeners: &[Listener]| listeners.iter().map(|l| l.address).collect::<BTreeSet<_>>();
-    if addresses(old) != addresses(new) {
-        changes.restart.push("listener.address".to_owned());
-    }
-    let of = |listeners: &[Listener], address| listeners.iter().find(|l| l.address == address).cloned();
-    for before in old {
-        if of(new, before.address).is_some_and(|after| after != *before) {
-            changes.live.push("listener".to_owned());
-            return;
-        }
-    }
+fn renewed(old: &[Listener], new: &[Listener]) -> Vec<Listener> {
+    let found = |before: &Listener| new.iter().find(|after| after.address == before.address).cloned();
+    old.iter().map(|before| found(before).unwrap_or_else(|| before.clone())).collect()
 }

@@ -1,138 +1,128 @@
-//! Whether the machine has what a valid configuration names: interfaces, files, keys that fit. Called by
-//! `enforcer check` and before the start; reads files, changes nothing.
+//! Whether the machine has what a file names: interfaces, files, keys that fit, free addresses. Called by `enforcer
+//! check`, also for a file with other errors; reads files, changes nothing.
 
-use std::{fmt, fs, path::Path};
+use std::{fs, io, net::SocketAddr, path::Path};
 
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Certificate, Config};
+use super::{
+    error::Collector,
+    inspect::{Probes, is_folder},
+    named::{Named, Place},
+};
 
-/// Something that the configuration names and the machine lacks.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Finding {
-    /// The key that names it, as in [`super::Error::key`].
-    pub key: String,
-    /// What is wrong.
-    pub problem: String,
-    /// What to do.
-    pub remedy: String,
-}
+mod certificate;
 
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.key, self.problem, self.remedy)
-    }
-}
+/// What the service manager makes before the start (`RuntimeDirectory` of the packaged unit).
+const RUNTIME_FOLDER: &str = "/run/enforcer";
 
-/// Everything that is amiss; empty is good.
-pub fn check_environment(config: &Config) -> Vec<Finding> {
-    let mut findings = interfaces(config);
-    for (i, listener) in config.listeners.iter().enumerate() {
-        for (c, certificate) in listener.certificates.iter().enumerate() {
-            findings.extend(check_certificate(&format!("listener[{i}].certificates[{c}]"), certificate));
+/// Looks at everything that the collector holds as named, and adds what is amiss.
+pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
+    let named = std::mem::take(&mut collector.named);
+    let present = nix::net::if_::if_nameindex()
+        .map(|list| list.iter().map(|entry| entry.name().to_string_lossy().into_owned()).collect::<Vec<_>>());
+    let held = named.iter().find_map(|(_, named)| match named {
+        Named::Socket(path) => Some((probes.held)(path)),
+        Named::Interface(_)
+        | Named::Certificate { .. }
+        | Named::KeySet(..)
+        | Named::Group(_)
+        | Named::Address(_) => None,
+    });
+    let held = held.unwrap_or_default();
+    for (place, named) in &named {
+        match named {
+            Named::Interface(name) => interface(collector, place, name, present.as_deref().ok()),
+            Named::Certificate { chain, key } => {
+                certificate::look(collector, place, chain.as_ref(), key.as_ref());
+            }
+            Named::KeySet(path, algorithms) => {
+                for problem in (probes.key_set)(path, algorithms) {
+                    let remedy = "put the issuer's JWK set with its public keys there (RFC 7517 section 5)";
+                    refuse(collector, place, problem, remedy);
+                }
+            }
+            Named::Group(name) => {
+                if !matches!(nix::unistd::Group::from_name(name), Ok(Some(_))) {
+                    let remedy = "make it with `groupadd --system`, or name another";
+                    refuse(collector, place, format!("there is no group `{name}`"), remedy);
+                }
+            }
+            Named::Address(address) => free(collector, place, *address, &held),
+            Named::Socket(path) => socket(collector, place, path),
         }
     }
-    for (name, token) in &config.tokens {
-        findings.extend(check_key_set(&format!("token.{name}.jwks"), &token.jwks));
-    }
-    if let Some(group) = &config.control.group
-        && !matches!(nix::unistd::Group::from_name(group), Ok(Some(_)))
-    {
-        findings.push(Finding {
-            key: "control.group".to_owned(),
-            problem: format!("there is no group `{group}`"),
-            remedy: "make it with `groupadd --system`, or name another".to_owned(),
-        });
-    }
-    findings
 }
 
-fn interfaces(config: &Config) -> Vec<Finding> {
-    let Ok(present) = nix::net::if_::if_nameindex() else {
-        let (problem, remedy) = ("interfaces cannot be listed".to_owned(), "run as root".to_owned());
-        return vec![Finding { key: "kernel.interfaces".to_owned(), problem, remedy }];
-    };
-    let present: Vec<String> =
-        present.iter().map(|entry| entry.name().to_string_lossy().into_owned()).collect();
-    let absent = config.kernel.interfaces.iter().enumerate().filter(|(_, name)| !present.contains(name));
-    let finding = |(i, name): (usize, &String)| Finding {
-        key: format!("kernel.interfaces[{i}]"),
-        problem: format!("there is no interface `{name}`"),
-        remedy: format!("there are: {}", present.join(", ")),
-    };
-    absent.map(finding).collect()
+fn refuse(collector: &mut Collector<'_>, place: &Place, problem: String, remedy: &str) {
+    collector.add(place.span.clone(), &place.key, problem, remedy.to_owned());
 }
 
-fn check_certificate(key: &str, certificate: &Certificate) -> Option<Finding> {
-    let finding = |part: &str, path: &Path, problem: String, remedy: &str| {
-        Some(Finding {
-            key: format!("{key}.{part}"),
-            problem: format!("{}: {problem}", path.display()),
-            remedy: remedy.to_owned(),
-        })
-    };
-    let (chain_path, key_path) = (&certificate.chain, &certificate.key);
-    let chain_pem = match fs::read(chain_path) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            return finding("chain", chain_path, error.to_string(), "name a file that this user may read");
+fn warn(collector: &mut Collector<'_>, place: &Place, problem: String, remedy: &str) {
+    collector.warn(place.span.clone(), &place.key, problem, remedy.to_owned());
+}
+
+fn interface(collector: &mut Collector<'_>, place: &Place, name: &str, present: Option<&[String]>) {
+    match present {
+        None => refuse(collector, place, "interfaces cannot be listed".to_owned(), "run as root"),
+        Some(present) if present.iter().any(|known| known == name) => {}
+        // A name that cannot be one is reported by the rules.
+        Some(_) if collector.knows(&place.key) => {}
+        Some(present) => {
+            let remedy = format!("there are: {}", present.join(", "));
+            refuse(collector, place, format!("there is no interface `{name}`"), &remedy);
         }
-    };
-    let key_pem = match fs::read(key_path) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            return finding("key", key_path, error.to_string(), "name a file that this user may read");
-        }
-    };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain_pem).collect();
-    let chain = match chain {
-        Ok(chain) if !chain.is_empty() => chain,
-        _ => {
-            return finding(
-                "chain",
-                chain_path,
-                "holds no PEM certificate".to_owned(),
-                "put the leaf first, then its issuers",
+    }
+}
+
+/// Whether the daemon could listen on `address`. What `held` names, the running daemon listens on itself.
+#[allow(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open-ended")]
+fn free(collector: &mut Collector<'_>, place: &Place, address: SocketAddr, held: &[String]) {
+    if address.port() == 0 || held.contains(&address.to_string()) {
+        return;
+    }
+    let Err(error) = bind(address) else { return };
+    match error.kind() {
+        // No error: a check before a reload must pass, and may be run by a user who may not ask the daemon.
+        io::ErrorKind::AddrInUse => {
+            let port = address.port();
+            let remedy = format!(
+                "`ss -ltnp 'sport = :{port}'` shows which; stop it or change the address, unless it is the daemon to be reloaded"
             );
+            warn(collector, place, format!("another program listens on {address}"), &remedy);
         }
-    };
-    let Ok(private) = PrivateKeyDer::from_pem_slice(&key_pem) else {
-        return finding(
-            "key",
-            key_path,
-            "holds no PEM private key".to_owned(),
-            "use PKCS#8, PKCS#1 or SEC1, without a passphrase",
-        );
-    };
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    match rustls::sign::CertifiedKey::from_der(chain, private, &provider) {
-        Ok(_) => None,
-        Err(rustls::Error::InconsistentKeys(_)) => finding(
-            "key",
-            key_path,
-            format!("does not belong to the certificate in {}", chain_path.display()),
-            "name the key that the certificate was issued for",
-        ),
-        Err(error) => finding("chain", chain_path, error.to_string(), "replace the certificate or the key"),
+        io::ErrorKind::AddrNotAvailable => {
+            let remedy = "`ip address` lists those that exist";
+            refuse(collector, place, format!("no interface of this machine has {}", address.ip()), remedy);
+        }
+        // This user may lack what the daemon has.
+        io::ErrorKind::PermissionDenied => {}
+        _ => warn(collector, place, format!("cannot listen on {address}: {error}"), "choose another address"),
     }
 }
 
-fn check_key_set(key: &str, path: &Path) -> Option<Finding> {
-    let finding = |problem: String, remedy: &str| {
-        let problem = format!("{}: {problem}", path.display());
-        Some(Finding { key: key.to_owned(), problem, remedy: remedy.to_owned() })
-    };
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) => return finding(error.to_string(), "name a file that this user may read"),
-    };
-    let remedy = "fetch the issuer's JWK set (RFC 7517 section 5)";
-    match serde_json::from_slice::<serde_json::Value>(&bytes) {
-        Err(error) => finding(format!("is not JSON: {error}"), remedy),
-        Ok(set) => match set.get("keys").and_then(|keys| keys.as_array()) {
-            None => finding("has no list `keys`".to_owned(), remedy),
-            Some(keys) if keys.is_empty() => finding("holds no key".to_owned(), remedy),
-            Some(_) => None,
-        },
+/// Binds as the daemon does, but never listens: no client can reach this socket.
+fn bind(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
     }
+    // Connections in TIME_WAIT do not count; a listener still does (socket(7)).
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
+fn socket(collector: &mut Collector<'_>, place: &Place, path: &Path) {
+    use std::os::unix::fs::FileTypeExt as _;
+    if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket()) {
+        let problem = format!("{} exists and is no socket", path.display());
+        refuse(collector, place, problem, "remove it, or name another path");
+        return;
+    }
+    let folder = path.parent().unwrap_or(Path::new(""));
+    if folder.as_os_str().is_empty() || folder == Path::new(RUNTIME_FOLDER) || is_folder(folder) {
+        return;
+    }
+    let problem = format!("the folder {} is not there; the daemon makes it at its start", folder.display());
+    warn(collector, place, problem, "make it beforehand if the daemon's user may not");
 }

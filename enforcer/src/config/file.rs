@@ -122,6 +122,7 @@ pub(super) struct RouteSection {
 pub(super) struct HttpSection {
     pub(super) strict_transport_security: Key<Text<String>>,
     pub(super) max_connections: Key<Number>,
+    pub(super) max_connections_per_source: Key<Number>,
     pub(super) max_header_bytes: Key<Size>,
     pub(super) max_body_bytes: Key<Size>,
     pub(super) header_timeout: Key<Text<Duration>>,

@@ -23,6 +23,11 @@ const MOST_BYTES: u64 = 4 << 20;
 
 /// Reads and validates a file. Relative paths in it count from its folder.
 pub fn load(path: &Path) -> Result<Config, Errors> {
+    parse(&text(path)?, path)
+}
+
+/// The text of a file.
+pub(super) fn text(path: &Path) -> Result<String, Errors> {
     let refuse = |line, problem: String, remedy: &str| {
         let (file, key, remedy) = (path.to_owned(), String::new(), remedy.to_owned());
         Errors(vec![Error { file, line, key, problem, remedy }])
@@ -35,31 +40,54 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
         return Err(refuse(0, format!("has {size} bytes"), "keep it below 4 MiB"));
     }
     let bytes = fs::read(path).map_err(unreadable)?;
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, path),
-        Err(error) => {
-            let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
-            let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
-            Err(refuse(line, "is not UTF-8 text".to_owned(), "save the file as UTF-8"))
-        }
-    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        refuse(line, "is not UTF-8 text".to_owned(), "save the file as UTF-8")
+    })
 }
 
 /// Validates the text of a file that lies, or would lie, at `path`.
 pub fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
+    match judge(text, path) {
+        (Some(config), collector) if collector.is_empty() => Ok(config),
+        (_, collector) => Err(Errors(collector.finish().0)),
+    }
+}
+
+/// Validates a text; where the collector holds errors, parts of the result are stand-ins.
+pub(super) fn judge<'t>(text: &'t str, path: &'t Path) -> (Option<Config>, Collector<'t>) {
     let mut collector = Collector::new(text, path);
     let (table, errors) = DeTable::parse_recoverable(text);
-    for error in errors {
-        let problem = format!("not valid TOML: {}", error.message());
-        collector.add(error.span().unwrap_or(0..0), "", problem, "correct this line".to_owned());
+    // What follows the first mistake in the grammar is often its echo. A key that stands twice is a mistake of its own.
+    let (twice, mut grammar): (Vec<_>, Vec<_>) =
+        errors.iter().partition(|error| error.message().starts_with("duplicate key"));
+    grammar.sort_by_key(|error| error.span().map_or(0, |span| span.start));
+    for error in twice {
+        let remedy = "remove one of the two".to_owned();
+        collector.add(
+            error.span().unwrap_or(0..0),
+            "",
+            format!("not valid TOML: {}", error.message()),
+            remedy,
+        );
+    }
+    if let Some(error) = grammar.first() {
+        let remedy = "correct this line; the rest of the file is checked after that".to_owned();
+        collector.add(
+            error.span().unwrap_or(0..0),
+            "",
+            format!("not valid TOML: {}", error.message()),
+            remedy,
+        );
     }
     if !collector.is_empty() {
-        return Err(collector.finish());
+        return (None, collector);
     }
-    let Some(file) = read(&table, &mut collector) else { return Err(collector.finish()) };
+    let Some(file) = read(&table, &mut collector) else { return (None, collector) };
     let folder = path.parent().unwrap_or(Path::new(""));
     let config = validate(&file, table.get_ref(), folder, &mut collector);
-    if collector.is_empty() { Ok(config) } else { Err(collector.finish()) }
+    (Some(config), collector)
 }
 
 /// Reads the table as a file, without whatever is unknown or of the wrong type; `None` if there is no end to that.
@@ -71,7 +99,7 @@ fn read(original: &Spanned<DeTable<'_>>, collector: &mut Collector<'_>) -> Optio
             Err(error) => error,
         };
         let span = error.span().unwrap_or(0..0);
-        let (problem, remedy) = explain(error.message());
+        let (problem, remedy) = explain(error.message(), collector.written(&span));
         let key = find_in_table(original.get_ref(), &span).unwrap_or_default();
         collector.add(span.clone(), &key, problem, remedy);
         if !cut_from_table(table.get_mut(), &span) {
@@ -148,7 +176,7 @@ fn cut_from_value(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool
 }
 
 /// What serde says, in the form "problem; remedy". Its wording is stable, and the tests hold it to that.
-fn explain(message: &str) -> (String, String) {
+fn explain(message: &str, written: &str) -> (String, String) {
     let known = || message.split('`').skip(3).step_by(2).collect::<Vec<_>>();
     let name = message.split('`').nth(1).unwrap_or_default();
     if message.starts_with("unknown field") {
@@ -157,6 +185,13 @@ fn explain(message: &str) -> (String, String) {
             None => format!("known here: {}", known().join(", ")),
         };
         return ("unknown key".to_owned(), remedy);
+    }
+    if message == "wanted string or table" {
+        let remedy = match written.parse::<f64>() {
+            Ok(_) => format!("write \"{written}\" in quotes"),
+            Err(_) => "write a string in quotes".to_owned(),
+        };
+        return ("not a string".to_owned(), remedy);
     }
     if message.starts_with("unknown variant") {
         let choices: Vec<String> = known().iter().map(|choice| format!("\"{choice}\"")).collect();
@@ -169,7 +204,6 @@ fn explain(message: &str) -> (String, String) {
             let expected = match expected {
                 "a boolean" => "true or false, without quotes",
                 "a sequence" => "a list in brackets",
-                "wanted string or table" => "a string in quotes",
                 other if other.starts_with("struct ") || other == "a map" => {
                     "a table: keys and values in braces, or a section of its own"
                 }

@@ -17,6 +17,7 @@ use super::{
     error::Collector,
     file::{File, Key, LimitSection, List},
     load::find_in_table,
+    named::{Named, NamedFile, Place},
     value::{Number, Rate, Size, Text, spell_duration},
 };
 
@@ -77,6 +78,9 @@ struct LimitRules {
 
 /// Faster rates than this cost less than 100 ns per event, which the arithmetic of the limiter no longer resolves well.
 const MOST_EVENTS: u64 = 10_000_000;
+
+/// Keys that are looked up in the file at most, so that a long file with an error costs little more than a good one.
+const MOST_LOOKED_UP: usize = 1_000;
 
 impl<'t> Rules<'_, 't> {
     /// The rules inside a section.
@@ -230,6 +234,27 @@ impl<'t> Rules<'_, 't> {
             self.refuse(span, key, "a path cannot hold a zero byte", "remove it");
         }
         self.folder.join(text)
+    }
+
+    /// Where a file is named, and its path; `None` if the name is no path at all.
+    fn named_file(&self, key: &str, value: &Key<Text<String>>) -> Option<NamedFile> {
+        let value = value.as_ref().filter(|value| !value.get_ref().0.is_empty())?;
+        let text = &value.get_ref().0;
+        (!text.contains('\0')).then(|| (self.place(key, value.span()), self.folder.join(text)))
+    }
+
+    /// Notes what the file names outside itself.
+    fn name_outside(&mut self, key: &str, span: Range<usize>, named: Named) {
+        let place = self.place(key, span);
+        self.errors.named.push((place, named));
+    }
+
+    /// A place with its key as the file has it: entries before it may have been cut out.
+    fn place(&self, key: &str, span: Range<usize>) -> Place {
+        // The key as counted is right unless something was cut out; looking it up reads the whole file each time.
+        let look = !self.errors.is_empty() && self.errors.named.len() < MOST_LOOKED_UP && !span.is_empty();
+        let found = if look { find_in_table(self.table, &span) } else { None };
+        Place { key: found.unwrap_or_else(|| self.path(key)), span }
     }
 
     /// A list that must have an entry.

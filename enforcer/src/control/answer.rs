@@ -2,14 +2,14 @@
 //!
 //! It asks the ban task, reads the kernel's view, and passes reloads on to the daemon. It decides nothing itself.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use prometheus::core::Collector as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    rows,
+    rows::{self, Hook},
     server::Respond,
     span,
     wire::{
@@ -24,7 +24,7 @@ use crate::{
         task::{Handle, Moment, Reply},
     },
     clock,
-    kernel::{Attachment, Counters, Reason, View},
+    kernel::{Counters, Reason, View},
     metrics::{self, Metrics},
     prefix::Prefix,
 };
@@ -38,6 +38,8 @@ pub struct Facts {
     pub listeners: Vec<String>,
     /// Where metrics and health checks are served.
     pub metrics: Option<String>,
+    /// Client connections that can be open at once.
+    pub max_connections: u32,
     /// The port that `why` asks about unless told otherwise.
     pub port: u16,
     /// Issuers of tokens.
@@ -82,7 +84,8 @@ impl Respond for Context {
                     (Some(seconds), false) => End::After(std::time::Duration::from_secs(seconds)),
                     (None, false) => End::Default,
                 };
-                let request = BanRequest { prefix, end, reason, force, own_address };
+                let machine = own_addresses();
+                let request = BanRequest { prefix, end, reason, force, own_address, machine };
                 self.change(prefix, Input::BanAdd(request)).await
             }
             Command::BanDel { prefix } => self.change(prefix, Input::BanDel(prefix)).await,
@@ -139,7 +142,7 @@ impl Context {
         self.bans.look(look).await.map_err(failed)
     }
 
-    async fn why(&self, address: std::net::IpAddr, port: u16) -> Result<Why, Failure> {
+    async fn why(&self, address: IpAddr, port: u16) -> Result<Why, Failure> {
         let look = move |ledger: &Ledger, moment: Moment| {
             let threshold = ledger.settings().bans.threshold;
             let score = ledger.score(moment.now, address).map(|score| rows::score(score, threshold));
@@ -154,9 +157,9 @@ impl Context {
         let explanation = self.view.explain(address, port, clock::kernel_now()).map_err(failed)?;
         let counters = self.view.counters().map_err(failed)?;
         let counter = counter_rows(&counters, |reason| reason.label() == explanation.reason).pop();
-        let attached = self.view.attachments().iter().any(Attachment::is_attached);
-        let sentence =
-            rows::sentence(address, port, &explanation, ban.as_ref(), allowance.as_ref(), attached);
+        let attachments = self.view.attachments();
+        let hook = Hook::of(address, &attachments);
+        let sentence = rows::sentence(address, port, &explanation, ban.as_ref(), allowance.as_ref(), hook);
         Ok(Why {
             address: address.to_canonical(),
             port,
@@ -193,6 +196,7 @@ impl Context {
             pending_writes,
             listeners: facts.listeners.clone(),
             metrics: facts.metrics.clone(),
+            max_connections: facts.max_connections,
             tokens: facts.tokens.clone(),
             bans: bans.into(),
             dry_run,
@@ -223,6 +227,16 @@ impl Context {
         let result = receiver.await.map_err(|_| gone())?;
         result.map_err(|message| Failure::new(FailureKind::Configuration, message))
     }
+}
+
+/// The addresses of this machine's interfaces; best effort, they only guard against mistakes.
+fn own_addresses() -> Vec<IpAddr> {
+    let address = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
+    };
+    nix::ifaddrs::getifaddrs().map(|all| all.filter_map(address).collect()).unwrap_or_default()
 }
 
 fn failed(error: anyhow::Error) -> Failure {
@@ -294,7 +308,7 @@ fn told(prefix: Prefix, outcome: Outcome) -> Result<Done, Failure> {
 
 fn remaining(row: &BanRow) -> String {
     match row.remaining_seconds {
-        Some(seconds) => format!("{} remaining", span::human(seconds)),
+        Some(seconds) => format!("{} remaining", span::remaining(seconds)),
         None => "until it is lifted".to_owned(),
     }
 }

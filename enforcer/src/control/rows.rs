@@ -10,7 +10,7 @@ use crate::{
         score::Score,
     },
     clock::KernelTime,
-    kernel::Explanation,
+    kernel::{Attachment, Explanation},
     prefix::Prefix,
 };
 use std::net::IpAddr;
@@ -54,6 +54,31 @@ pub fn score(score: Score, threshold: u32) -> ScoreRow {
     }
 }
 
+/// Whether any program sees the packets from an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// One does.
+    Attached,
+    /// No interface is attached.
+    Nowhere,
+    /// Loopback packets cross the interface `lo` alone, and that is not attached.
+    NotOnLoopback,
+}
+
+impl Hook {
+    /// For packets from `address`.
+    pub fn of(address: IpAddr, attachments: &[Attachment]) -> Self {
+        let mut attached = attachments.iter().filter(|one| one.is_attached()).peekable();
+        if attached.peek().is_none() {
+            Self::Nowhere
+        } else if address.to_canonical().is_loopback() && attached.all(|one| one.interface != "lo") {
+            Self::NotOnLoopback
+        } else {
+            Self::Attached
+        }
+    }
+}
+
 /// What would happen to a packet, in one sentence.
 pub fn sentence(
     address: IpAddr,
@@ -61,7 +86,7 @@ pub fn sentence(
     explanation: &Explanation,
     ban: Option<&BanRow>,
     allowance: Option<&AllowanceRow>,
-    attached: bool,
+    hook: Hook,
 ) -> String {
     let address = address.to_canonical();
     let whole = |prefix: &Prefix| *prefix == Prefix::host(address);
@@ -71,7 +96,7 @@ pub fn sentence(
         (Some(row), None) => {
             let how = if whole(&row.prefix) { String::new() } else { format!(" by {}", row.prefix) };
             let end = match row.remaining_seconds {
-                Some(seconds) => format!("for {} more", span::human(seconds)),
+                Some(seconds) => format!("for {} more", span::remaining(seconds)),
                 None => "until the ban is lifted".to_owned(),
             };
             format!("{address} is banned{how} {end}")
@@ -79,11 +104,14 @@ pub fn sentence(
         (None, None) => format!("{address} is neither banned nor allowed"),
     };
     let reason = &explanation.reason;
-    match (attached, explanation.verdict == "drop", ban.is_some()) {
-        (false, _, _) => format!("{state}, but no interface is attached: nothing is enforced"),
-        (true, true, _) => format!("{state}: its packets are dropped ({reason})"),
-        (true, false, true) => format!("{state}, but its packets to port {port} pass ({reason})"),
-        (true, false, false) => format!("{state}: its packets pass ({reason})"),
+    match (hook, explanation.verdict == "drop", ban.is_some()) {
+        (Hook::Nowhere, _, _) => format!("{state}, but no interface is attached: nothing is enforced"),
+        (Hook::NotOnLoopback, _, _) => {
+            format!("{state}, but loopback has no program, for `lo` is not attached: its packets pass")
+        }
+        (Hook::Attached, true, _) => format!("{state}: its packets are dropped ({reason})"),
+        (Hook::Attached, false, true) => format!("{state}, but its packets to port {port} pass ({reason})"),
+        (Hook::Attached, false, false) => format!("{state}: its packets pass ({reason})"),
     }
 }
 
@@ -130,7 +158,7 @@ mod tests {
         let (dropped, passed) = (explanation("drop", "banned"), explanation("pass", "clean"));
         let ban = row("198.18.0.2", Some(581));
         assert_eq!(
-            sentence(address, 443, &dropped, Some(&ban), None, true),
+            sentence(address, 443, &dropped, Some(&ban), None, Hook::Attached),
             "198.18.0.2 is banned for 9m 41s more: its packets are dropped (banned)"
         );
         assert_eq!(
@@ -140,25 +168,33 @@ mod tests {
                 &explanation("drop", "banned_prefix"),
                 Some(&row("198.18.0.0/24", None)),
                 None,
-                true
+                Hook::Attached
             ),
             "198.18.0.2 is banned by 198.18.0.0/24 until the ban is lifted: its packets are dropped (banned_prefix)"
         );
         assert_eq!(
-            sentence(address, 22, &explanation("pass", "management"), Some(&ban), None, true),
+            sentence(address, 22, &explanation("pass", "management"), Some(&ban), None, Hook::Attached),
             "198.18.0.2 is banned for 9m 41s more, but its packets to port 22 pass (management)"
         );
         assert_eq!(
-            sentence(address, 443, &explanation("pass", "allowed"), None, Some(&allowed), true),
+            sentence(address, 443, &explanation("pass", "allowed"), None, Some(&allowed), Hook::Attached),
             "198.18.0.2 is allowed by 198.18.0.0/24: its packets pass (allowed)"
         );
         assert_eq!(
-            sentence(address, 443, &passed, None, None, true),
+            sentence(address, 443, &passed, None, None, Hook::Attached),
             "198.18.0.2 is neither banned nor allowed: its packets pass (clean)"
         );
         assert_eq!(
-            sentence(address, 443, &passed, Some(&ban), None, false),
+            sentence(address, 443, &passed, Some(&ban), None, Hook::Nowhere),
             "198.18.0.2 is banned for 9m 41s more, but no interface is attached: nothing is enforced"
+        );
+        let attached =
+            |name: &str| vec![Attachment { interface: name.into(), index: 1, mode: "generic".into() }];
+        let loopback: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
+        assert_eq!(Hook::of(loopback, &attached("lo")), Hook::Attached);
+        assert_eq!(
+            sentence(loopback, 443, &passed, None, None, Hook::of(loopback, &attached("eth0"))),
+            "127.0.0.1 is neither banned nor allowed, but loopback has no program, for `lo` is not attached: its packets pass"
         );
     }
 }

@@ -1,29 +1,30 @@
 //! Reads requests from the control socket and writes responses; what they say comes from [`Respond`].
 //!
-//! Bounded in every direction: connections, bytes per request, time to send one, time to take the answer. The
+//! Bounded in every direction: connections (see `places`), bytes per request, time to send one, time to take the answer. The
 //! daemon starts it; it never touches the ledger or the kernel.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::Result;
+use nix::unistd::Uid;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::unix::{OwnedReadHalf, OwnedWriteHalf},
-    sync::Semaphore,
-    time::timeout,
+    time::{error::Elapsed, timeout},
 };
 use tracing::{debug, warn};
 
 use super::{
+    places::{Holder, Place, Places},
     socket::{Socket, permitted},
     wire::{Answer, Body, Command, Failure, FailureKind, MAX_REQUEST, Request, Response, VERSION},
 };
 
-/// Connections at once: operators and a few scripts.
-const CONNECTIONS: usize = 16;
-
 /// How long a client may take over its next request, and over reading an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same for the next request while places are scarce.
+const SHORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Rest before the next attempt when accepting fails, which it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -36,7 +37,7 @@ pub trait Respond: Send + Sync + 'static {
 
 /// Serves `socket` until it is dropped or aborted.
 pub async fn serve<R: Respond>(socket: Socket, responder: Arc<R>) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::default();
     loop {
         let stream = match socket.listener.accept().await {
             Ok((stream, _)) => stream,
@@ -46,29 +47,28 @@ pub async fn serve<R: Respond>(socket: Socket, responder: Arc<R>) {
                 continue;
             }
         };
-        let refusal = match stream.peer_cred() {
-            Ok(peer) if permitted(peer.uid(), peer.gid(), socket.group) => None,
+        let admitted = match stream.peer_cred() {
+            Ok(peer) if permitted(peer.uid(), peer.gid(), socket.group) => {
+                let text = "too many control connections; try again later";
+                places.take(holder(peer.uid())).ok_or_else(|| Failure::new(FailureKind::Busy, text))
+            }
             Ok(peer) => {
                 warn!(uid = peer.uid(), gid = peer.gid(), pid = peer.pid(), "refused on the control socket");
-                Some(Failure::new(
+                Err(Failure::new(
                     FailureKind::Permission,
                     "only root, the daemon's own user and members of control.group may use this socket",
                 ))
             }
-            Err(error) => Some(Failure::new(FailureKind::Permission, format!("who are you? {error}"))),
+            Err(error) => Err(Failure::new(FailureKind::Permission, format!("who are you? {error}"))),
         };
-        let permit = Arc::clone(&permits).try_acquire_owned();
-        let busy = || Failure::new(FailureKind::Busy, "too many control connections; try again later");
-        let refusal = refusal.or_else(|| permit.is_err().then(busy));
         let responder = Arc::clone(&responder);
         tokio::spawn(async move {
             let (reader, mut writer) = stream.into_split();
-            match refusal {
-                Some(failure) => send(&mut writer, Body::Error(failure)).await,
-                None => converse(reader, &mut writer, responder.as_ref()).await,
+            match admitted {
+                Err(failure) => send(&mut writer, Body::Error(failure)).await,
+                Ok(place) => converse(reader, &mut writer, responder.as_ref(), &place).await,
             }
             .unwrap_or_else(|error| debug!(%error, "control connection ended"));
-            drop(permit);
         });
     }
 }
@@ -77,13 +77,15 @@ async fn converse<R: Respond>(
     reader: OwnedReadHalf,
     writer: &mut OwnedWriteHalf,
     responder: &R,
+    place: &Place,
 ) -> Result<()> {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     loop {
         line.clear();
         let limit = MAX_REQUEST as u64 + 1;
-        let count = timeout(PATIENCE, (&mut reader).take(limit).read_until(b'\n', &mut line)).await??;
+        let mut limited = (&mut reader).take(limit);
+        let count = patiently(limited.read_until(b'\n', &mut line), place).await??;
         if count == 0 {
             return Ok(());
         }
@@ -100,6 +102,23 @@ async fn converse<R: Respond>(
         };
         send(writer, body).await?;
     }
+}
+
+/// Waits for `request`, less long while places are scarce: whoever comes next needs this one.
+async fn patiently<T>(request: impl Future<Output = T>, place: &Place) -> Result<T, Elapsed> {
+    let mut request = std::pin::pin!(request);
+    let mut waited = Duration::ZERO;
+    loop {
+        match timeout(SHORT_PATIENCE, request.as_mut()).await {
+            Err(elapsed) if waited >= PATIENCE || place.is_scarce() => return Err(elapsed),
+            Err(_) => waited += SHORT_PATIENCE,
+            done => return done,
+        }
+    }
+}
+
+fn holder(uid: u32) -> Holder {
+    Holder { uid, own: Uid::from_raw(uid).is_root() || Uid::from_raw(uid) == Uid::effective() }
 }
 
 /// The version is read first: another version's commands need not be readable.

@@ -4,15 +4,21 @@
 //! hand. The daemon binds once at its start; the file goes when the [`Socket`] is dropped.
 
 use std::{
-    fs,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
-use nix::unistd::{Gid, Group, Uid, User};
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::{
+    errno::Errno,
+    sys::signal::kill,
+    unistd::{Gid, Group, Pid, Uid, User},
+};
 use tokio::net::UnixListener;
+
+use crate::fault;
 
 /// Read and write for owner and group, nobody else.
 const MODE: u32 = 0o660;
@@ -33,23 +39,23 @@ impl Socket {
     /// Binds `path` for root, the daemon's own user and the members of `group`. A file that nobody answers on is replaced.
     pub fn bind(path: &Path, group: Option<&str>) -> Result<Self> {
         let group = group.map(find_group).transpose()?;
-        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            make(directory)
-                .with_context(|| format!("creating {} for the control socket", directory.display()))?;
-        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        make(folder).map_err(|error| {
+            let what = format!("cannot create the folder {} of the control socket", folder.display());
+            explain(error, &what)
+        })?;
         refuse_occupied(path)?;
-        // Bound aside and moved into place: nobody can connect before the mode is right.
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(format!(".{}", std::process::id()));
-        let aside = PathBuf::from(aside);
-        let _ = fs::remove_file(&aside);
-        let listener = UnixListener::bind(&aside)
-            .with_context(|| format!("binding the control socket {} (control.socket)", path.display()))?;
-        let placed = place(&aside, path, group);
-        if placed.is_err() {
-            let _ = fs::remove_file(&aside);
-        }
-        Ok(Self { listener, group, path: path.to_path_buf(), inode: placed? })
+        remove_leftovers(folder);
+        // Between bind and chmod the socket has the mode that the umask leaves: it lies in a folder that nobody else
+        // may enter until it is as it should be, and is then moved into place.
+        let aside = Aside::make(folder).map_err(|error| {
+            explain(error, &format!("cannot prepare the control socket {}", path.display()))
+        })?;
+        let fresh = aside.0.join("s");
+        let listener = UnixListener::bind(&fresh)
+            .map_err(|error| explain(error, &format!("cannot bind the control socket {}", path.display())))?;
+        let inode = place(&fresh, path, group)?;
+        Ok(Self { listener, group, path: path.to_path_buf(), inode })
     }
 
     /// Where it is.
@@ -77,8 +83,67 @@ pub(super) fn permitted(uid: u32, gid: u32, group: Option<Gid>) -> bool {
     nix::unistd::getgrouplist(&name, gid).is_ok_and(|groups| groups.contains(&group))
 }
 
+/// What the names of folders begin with in which sockets are made; the process's id follows.
+const ASIDE: &str = ".socket.";
+
+/// A folder for the daemon's user alone, which goes when this is dropped.
+struct Aside(PathBuf);
+
+impl Aside {
+    fn make(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(format!("{ASIDE}{}", std::process::id()));
+        clear(&path);
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        clear(&self.0);
+    }
+}
+
+/// Removes such a folder and the socket in it, and nothing else.
+fn clear(aside: &Path) {
+    let _ = fs::remove_file(aside.join("s"));
+    let _ = fs::remove_dir(aside);
+}
+
+/// Removes what a process left behind that was killed while it started.
+fn remove_leftovers(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_prefix(ASIDE)).and_then(|id| id.parse().ok());
+        let gone = |id: i32| kill(Pid::from_raw(id), None) == Err(Errno::ESRCH);
+        if id.is_some_and(|id| id > 0 && gone(id)) {
+            clear(&entry.path());
+        }
+    }
+}
+
+/// What the system said, and what to do about it.
+#[allow(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open-ended")]
+fn explain(error: io::Error, what: &str) -> anyhow::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "the disk is full: make room there",
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only: name a path under /run",
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            "no folder can be made there: name a path under /run"
+        }
+        io::ErrorKind::PermissionDenied => {
+            return fault::permission(format!(
+                "{what} (control.socket): permission denied; let the daemon's user write there, or name a path where it may"
+            ));
+        }
+        _ => return anyhow::Error::new(error).context(format!("{what} (control.socket)")),
+    };
+    anyhow!("{what} (control.socket): {advice}")
+}
+
 /// Makes the directory, if it is not there, with a mode that no umask cuts: members of the group must get through.
-fn make(directory: &Path) -> std::io::Result<()> {
+fn make(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
@@ -92,7 +157,10 @@ fn find_group(name: &str) -> Result<Gid> {
     match group {
         Some(group) => Ok(group.gid),
         None => {
-            bail!("there is no group `{name}` (control.group): create it with `groupadd --system {name}`")
+            let text = format!(
+                "there is no group `{name}` (control.group): create it with `groupadd --system {name}`"
+            );
+            Err(fault::configuration(text))
         }
     }
 }
@@ -113,11 +181,11 @@ fn refuse_occupied(path: &Path) -> Result<()> {
     }
 }
 
-fn place(aside: &Path, path: &Path, group: Option<Gid>) -> Result<u64> {
+fn place(fresh: &Path, path: &Path, group: Option<Gid>) -> Result<u64> {
     let what = || format!("setting up the control socket {}", path.display());
-    nix::unistd::chown(aside, None, group).with_context(what)?;
-    fs::set_permissions(aside, fs::Permissions::from_mode(MODE)).with_context(what)?;
-    fs::rename(aside, path).with_context(what)?;
+    nix::unistd::chown(fresh, None, group).with_context(what)?;
+    fs::set_permissions(fresh, fs::Permissions::from_mode(MODE)).with_context(what)?;
+    fs::rename(fresh, path).with_context(what)?;
     Ok(fs::metadata(path).with_context(what)?.ino())
 }
 

@@ -19,6 +19,16 @@ pub fn human(seconds: u64) -> String {
     }
 }
 
+/// The same for time that is left: rounded up, so that it is never over before.
+pub fn remaining(seconds: u64) -> String {
+    let step = match seconds {
+        DAY.. => HOUR,
+        HOUR.. => MINUTE,
+        _ => 1,
+    };
+    human(seconds.div_ceil(step).saturating_mul(step))
+}
+
 /// Reads `90s`, `10m`, `2h`, `7d`, and sums like `1h30m`.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration; write 90s, 10m, 2h, 7d or 1h30m");
@@ -58,6 +68,20 @@ mod tests {
             (273_600, "3d 4h"),
         ] {
             assert_eq!(human(seconds), text);
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_rounded_up() {
+        for (seconds, text) in [
+            (41, "41s"),
+            (3_599, "59m 59s"),
+            (3_601, "1h 1m"),
+            (7_199, "2h"),
+            (86_399, "1d"),
+            (86_401, "1d 1h"),
+        ] {
+            assert_eq!(remaining(seconds), text);
         }
     }
 

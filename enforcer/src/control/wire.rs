@@ -285,6 +285,9 @@ pub struct Status {
     pub listeners: Vec<String>,
     /// Where metrics and health checks are served.
     pub metrics: Option<String>,
+    /// Client connections that can be open at once: as configured, or fewer if file descriptors do not suffice.
+    #[serde(default)]
+    pub max_connections: u32,
     /// Issuers of tokens.
     pub tokens: Vec<TokenRow>,
     /// Bans in force.

@@ -2,25 +2,48 @@
 
 use std::net::SocketAddr;
 
+use tracing::warn;
+
 use crate::{
     config::{Config, Mode},
     control::{answer::Facts, wire::TokenRow},
-    policy::issuer::Issuer,
+    metrics::Metrics,
+    policy::{issuer::Issuer, tls},
 };
 
 /// The port that `why` asks about when there is no listener.
 const HTTPS: u16 = 443;
 
-/// The facts of a daemon that listens on `addresses`, and on `metrics` for Prometheus.
+/// The facts of a daemon with the limits of `config` that listens on `addresses`, and on `metrics` for Prometheus.
 pub(super) fn facts(config: &Config, addresses: &[SocketAddr], metrics: Option<SocketAddr>) -> Facts {
     Facts {
         kernel_mode: mode(config.kernel.mode),
         listeners: addresses.iter().map(SocketAddr::to_string).collect(),
         metrics: metrics.map(|address| address.to_string()),
+        max_connections: config.http.max_connections,
         port: addresses.first().map_or(HTTPS, SocketAddr::port),
         tokens: tokens(config),
         draining: false,
         last_reload: None,
+    }
+}
+
+/// Shows until when certificates are valid, and warns of those that are not: they are served nevertheless, because a
+/// daemon that stops for them would serve nobody at all.
+pub(super) fn certificates(config: &Config, metrics: &Metrics, now: u64) {
+    metrics.certificate_expiry.reset();
+    for listener in &config.listeners {
+        let address = listener.address.to_string();
+        for expiry in tls::expiries(listener) {
+            metrics.certificate_expiry.with_label_values(&[&address, &expiry.name]).set(expiry.unix);
+            if expiry.unix < i64::try_from(now).unwrap_or(i64::MAX) {
+                warn!(
+                    listener = address,
+                    name = expiry.name,
+                    "THE CERTIFICATE HAS EXPIRED: clients refuse it"
+                );
+            }
+        }
     }
 }
 

@@ -31,6 +31,9 @@ impl Running {
             Err(error) => error!(by, error, "reload refused, everything stays as it was"),
         }
         let tokens = facts::tokens(&self.config);
+        if result.is_ok() {
+            facts::certificates(&self.config, &self.metrics, clock::unix_now());
+        }
         let at = clock::instant_now();
         self.facts.rcu(|facts| Facts {
             tokens: tokens.clone(),
@@ -49,19 +52,14 @@ impl Running {
         // Files may lie on slow disks: not on the threads that serve.
         let reading = tokio::task::spawn_blocking(move || -> Result<(Config, Policy, Vec<String>)> {
             let new = config::load(&path)?;
-            let needs_restart = config::diff(&old, &new).restart;
-            let settled = keep_fixed(&old, new);
+            let (settled, needs_restart) = config::settle(&old, new);
             let policy = policy.reload(&settled)?;
             Ok((settled, policy, needs_restart))
         });
-        let (config, policy, mut needs_restart) = reading.await.context("reading the configuration")??;
+        let (config, policy, needs_restart) = reading.await.context("reading the configuration")??;
         let filter = log::filter(&config.log)?;
         // The only step that can still fail comes before the first that has an effect.
-        for key in self.kernel.apply(&config.kernel).context("applying the kernel settings")? {
-            if !needs_restart.iter().any(|known| known == key) {
-                needs_restart.push(key.to_owned());
-            }
-        }
+        self.kernel.apply(&config.kernel).context("applying the kernel settings")?;
         self.policy.store(Arc::new(policy));
         let listed = self.bans.change(Input::Reconfigure(Settings::of(&config))).await?;
         if let Some(error) = listed.kernel_error {
@@ -71,26 +69,4 @@ impl Running {
         self.config = config;
         Ok(Reloaded { needs_restart })
     }
-}
-
-/// `new`, but for what is fixed while the process lives: that stays as in `old`.
-fn keep_fixed(old: &Config, mut new: Config) -> Config {
-    new.kernel.mode = old.kernel.mode;
-    new.kernel.interfaces.clone_from(&old.kernel.interfaces);
-    new.kernel.ipv6_prefix = old.kernel.ipv6_prefix;
-    new.kernel.limits.max_sources = old.kernel.limits.max_sources;
-    new.kernel.log = old.kernel.log;
-    new.http.max_connections = old.http.max_connections;
-    new.http.max_sources = old.http.max_sources;
-    new.http.workers = old.http.workers;
-    new.bans.max_entries = old.bans.max_entries;
-    new.metrics = old.metrics.clone();
-    new.control = old.control.clone();
-    new.log.format = old.log.format;
-    let renewed = |listener: &config::Listener| {
-        let found = new.listeners.iter().find(|one| one.address == listener.address);
-        found.unwrap_or(listener).clone()
-    };
-    new.listeners = old.listeners.iter().map(renewed).collect();
-    new
 }

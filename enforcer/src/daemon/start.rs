@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::{sync::mpsc, task::AbortHandle};
 use tracing::info;
 
-use super::{Error, facts, notify, running::Running};
+use super::{Error, descriptors, facts, notify, running::Running};
 use crate::{
     bans::{
         Reporter,
@@ -62,6 +62,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let metrics = Metrics::new()?;
     metrics::process::register(&metrics.registry)?;
     let policy = Policy::load(&config).map_err(Error::Configuration)?.share();
+    facts::certificates(&config, &metrics, clock::unix_now());
     let readiness = Readiness::default();
     let scrapes = match config.metrics.address {
         Some(address) => Some(Server::bind(address, metrics.registry.clone(), readiness.clone()).await?),
@@ -70,7 +71,9 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let scrape_address = scrapes.as_ref().map(Server::address).transpose()?;
     let socket = Socket::bind(&config.control.socket, config.control.group.as_deref())?;
     let (reporter, offences) = Reporter::new(OFFENCES, metrics.offences_lost.clone());
-    let ingress = Ingress::bind(&config, Arc::clone(&policy), reporter, metrics.clone())?;
+    let mut affordable = config.clone();
+    affordable.http.max_connections = descriptors::connections(&config.http);
+    let ingress = Ingress::bind(&affordable, Arc::clone(&policy), reporter, metrics.clone())?;
     let mut kernel = Kernel::load(&config.kernel, config.bans.max_entries)?;
 
     let view = kernel.view()?;
@@ -87,7 +90,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     ingress.serve();
 
     let addresses = ingress.addresses();
-    let facts = Arc::new(ArcSwap::from_pointee(facts::facts(&config, &addresses, scrape_address)));
+    let facts = Arc::new(ArcSwap::from_pointee(facts::facts(&affordable, &addresses, scrape_address)));
     // One reload at a time; a second request waits in its connection.
     let (reloads, reload_requests) = mpsc::channel(1);
     let context = Context {

@@ -1,9 +1,11 @@
 //! What clients get to see: problem documents of refusals, and the headers that every answer carries.
 
 use std::{
+    error::Error,
     fmt,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,11 +15,12 @@ use http::{
 };
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use serde_json::json;
+use tokio::time::Sleep;
 
 use super::connection::UnderWay;
 use crate::checks::Refusal;
 
-/// Ties an answer to its log line; random, so that nobody learns how many requests there are.
+/// Ties an answer to its log line and to the upstream's; random, so that nobody learns how many requests there are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestId(u128);
 
@@ -27,6 +30,11 @@ impl RequestId {
         // Without randomness there is no TLS either; an id of zeros is the least of it.
         let _ = aws_lc_rs::rand::fill(&mut bytes);
         Self(u128::from_ne_bytes(bytes))
+    }
+
+    pub(super) fn header(self) -> HeaderValue {
+        // Hexadecimal digits are always a header value.
+        HeaderValue::try_from(self.to_string()).unwrap_or(HeaderValue::from_static(""))
     }
 }
 
@@ -73,48 +81,67 @@ pub(super) fn secure<B>(response: &mut Response<B>, hsts: Option<HeaderValue>) {
 /// An answer's body. Its request is under way until the body was sent or dropped.
 pub(super) struct Answer {
     content: Content,
-    _under_way: UnderWay,
+    under_way: UnderWay,
 }
 
 enum Content {
-    Forwarded(Incoming),
+    Forwarded { body: Incoming, patience: Duration, end: Option<Pin<Box<Sleep>>> },
     Own(Option<Bytes>),
 }
 
+type Failure = Box<dyn Error + Send + Sync>;
+
 impl Answer {
-    pub(super) fn forwarded(body: Incoming, under_way: UnderWay) -> Self {
-        Self { content: Content::Forwarded(body), _under_way: under_way }
+    /// An upstream's body, which ends when nothing more comes for `patience`.
+    pub(super) fn forwarded(body: Incoming, patience: Duration, under_way: UnderWay) -> Self {
+        Self { content: Content::Forwarded { body, patience, end: None }, under_way }
     }
 
     pub(super) fn own(body: Bytes, under_way: UnderWay) -> Self {
-        Self { content: Content::Own(Some(body)), _under_way: under_way }
+        Self { content: Content::Own(Some(body)), under_way }
+    }
+}
+
+impl Content {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let (body, patience, end) = match self {
+            Self::Forwarded { body, patience, end } => (body, *patience, end),
+            Self::Own(body) => return Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+        };
+        if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
+            *end = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Failure::from)));
+        }
+        let end = end.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(end.as_mut().poll(context));
+        Poll::Ready(Some(Err("the upstream stopped in the middle of its answer".into())))
     }
 }
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Failure;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.content {
-            Content::Forwarded(body) => Pin::new(body).poll_frame(context),
-            Content::Own(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
-        }
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let polled = self.content.poll(context);
+        // Whoever asks again has taken what was there before.
+        self.under_way.offers(polled.is_ready());
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Forwarded(body) => body.is_end_stream(),
+            Content::Forwarded { body, .. } => body.is_end_stream(),
             Content::Own(body) => body.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Forwarded(body) => body.size_hint(),
+            Content::Forwarded { body, .. } => body.size_hint(),
             Content::Own(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
         }
     }

@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     pin::pin,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,7 +22,7 @@ use hyper_util::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{Phase, request, worker::Worker};
+use super::{Phase, request, stream::TimedHeads, worker::Worker};
 use crate::{checks::facts::ClientAddr, clock, config, denial::Denial, policy::tls::ALPN_H2};
 
 /// Header fields of one request, at most; browsers and apps send 10 to 40.
@@ -35,35 +36,85 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Bytes of an answer that wait for one slow client stream.
 const SEND_BUFFER: usize = 64 << 10;
 
+/// Bytes that hyper reads ahead, and holds for a slow client, on an HTTP/1.1 connection. A larger head is allowed where the
+/// configuration says so.
+const BUFFER: usize = 64 << 10;
+/// Time to leave for a client that was told to go: a round trip for HTTP/2's two GOAWAYs (RFC 9113 section 6.8).
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// A connection as its requests see it.
 pub(super) struct Connection {
     pub source: ClientAddr,
     under_way: Cell<u32>,
-    begun: Cell<bool>,
+    /// Answers of which a piece waits for the client to take it.
+    offered: Cell<u32>,
     last: Cell<Instant>,
+    reading_head: Cell<bool>,
+    late: Cell<bool>,
+    /// Held by every body that is still read.
+    open_bodies: Arc<()>,
 }
 
 impl Connection {
     /// Counts a request as under way until the guard is dropped with its answer.
     pub(super) fn begin(self: &Rc<Self>) -> UnderWay {
         self.under_way.set(self.under_way.get() + 1);
-        self.begun.set(true);
-        UnderWay(Rc::clone(self))
+        self.reading_head.set(false);
+        UnderWay { connection: Rc::clone(self), offered: false }
     }
 
-    /// Since when nothing is under way.
+    /// For a body, to hold as long as there is something to read.
+    pub(super) fn open_body(&self) -> Arc<()> {
+        Arc::clone(&self.open_bodies)
+    }
+
+    /// Whether bytes that arrive belong to a new request.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.under_way.get() == 0 && Arc::strong_count(&self.open_bodies) == 1
+    }
+
+    pub(super) fn is_reading_head(&self) -> bool {
+        self.reading_head.get()
+    }
+
+    pub(super) fn head_begins(&self) {
+        self.reading_head.set(true);
+    }
+
+    pub(super) fn head_is_late(&self) {
+        self.late.set(true);
+    }
+
+    /// Since when nothing is under way, or nobody takes what is offered.
     fn idle_since(&self) -> Option<Instant> {
-        (self.under_way.get() == 0).then(|| self.last.get())
+        (self.under_way.get() == 0 || self.offered.get() > 0).then(|| self.last.get())
     }
 }
 
 /// A request that is not fully answered yet.
-pub(super) struct UnderWay(Rc<Connection>);
+pub(super) struct UnderWay {
+    connection: Rc<Connection>,
+    offered: bool,
+}
+
+impl UnderWay {
+    /// A piece of the answer was handed over and waits for the client, or has been taken and the next one is not there.
+    pub(super) fn offers(&mut self, offered: bool) {
+        let count = self.connection.offered.get();
+        match (self.offered, offered) {
+            (false, true) => self.connection.offered.set(count + 1),
+            (true, false) => self.connection.offered.set(count - 1),
+            _ => {}
+        }
+        self.offered = offered;
+        self.connection.last.set(clock::instant_now());
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.under_way.set(self.0.under_way.get() - 1);
-        self.0.last.set(clock::instant_now());
+        self.offers(false);
+        self.connection.under_way.set(self.connection.under_way.get() - 1);
     }
 }
 
@@ -87,8 +138,11 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpS
     let connection = Rc::new(Connection {
         source,
         under_way: Cell::new(0),
-        begun: Cell::new(false),
+        offered: Cell::new(0),
         last: Cell::new(clock::instant_now()),
+        reading_head: Cell::new(false),
+        late: Cell::new(false),
+        open_bodies: Arc::default(),
     });
     let outcome = speak(&worker, &connection, &http, stream).await;
     if let Err(error) = outcome
@@ -107,7 +161,6 @@ async fn speak(
     stream: TlsStream<TcpStream>,
 ) -> Result<(), hyper::Error> {
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
-    let io = TokioIo::new(stream);
     let service = service_fn(|request| request::serve(Rc::clone(worker), Rc::clone(connection), request));
     if is_http2 {
         let serving = http2::Builder::new(LocalExecutor)
@@ -117,20 +170,21 @@ async fn speak(
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
-            .serve_connection(io, service);
+            .serve_connection(TokioIo::new(stream), service);
         watch(worker, connection, http.idle_timeout, serving).await
     } else {
+        let stream = TimedHeads::new(stream, Rc::clone(connection), http.header_timeout);
         let serving = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(http.header_timeout)
             .max_headers(MAX_HEADERS)
             .max_header_size(http.max_header_bytes as usize)
-            .serve_connection(io, service);
+            .max_buf_size(BUFFER.max(http.max_header_bytes as usize))
+            .serve_connection(TokioIo::new(stream), service);
         watch(worker, connection, http.idle_timeout, serving).await
     }
 }
 
-/// Drives a connection; ends it when it idles, winds it down when the worker drains.
+/// Drives a connection; ends it when it idles or its client takes nothing of what it asked for, winds it down when the
+/// worker drains.
 async fn watch<C>(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
@@ -152,13 +206,13 @@ where
                 let end = connection.idle_since().unwrap_or(now) + idle_timeout;
                 if end > now {
                     wake.as_mut().reset(end.into());
-                } else if closing {
-                    // Asked once, and the client neither left nor sent anything.
+                } else if closing || connection.under_way.get() > 0 {
+                    // Asked once, and the client neither left nor sent anything; or it does not even read.
                     return Ok(());
                 } else {
                     closing = true;
                     serving.as_mut().graceful_shutdown();
-                    wake.as_mut().reset((now + idle_timeout).into());
+                    wake.as_mut().reset((now + FAREWELL.min(idle_timeout)).into());
                 }
             }
             // An error means that the `Ingress` is gone: the same.
@@ -176,12 +230,26 @@ fn blame(error: &hyper::Error, connection: &Connection) -> Option<Denial> {
         Some(Denial::HeadersTooLarge)
     } else if error.is_parse() {
         Some(Denial::RequestMalformed)
-    } else if error.is_timeout() && !connection.begun.get() {
-        // Later ones are keep-alive connections that nobody uses any more.
+    } else if connection.late.get() {
         Some(Denial::RequestTimeout)
+    } else if is_breach(error) {
+        Some(Denial::RequestMalformed)
     } else {
         None
     }
+}
+
+/// Whether HTTP/2 was ended from here: for a breach of the protocol, or for too many resets (RFC 9113 sections 5.4.1 and
+/// 10.5). A network that broke and a client that said goodbye are none.
+fn is_breach(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.is_go_away() && error.is_library();
+        }
+        source = error.source();
+    }
+    false
 }
 
 fn refuse_handshake(worker: &Worker, source: ClientAddr, error: &io::Error) {

@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, rc::Rc, sync::Arc};
 
-use http::{Method, Request, Response};
+use http::{
+    HeaderValue, Method, Request, Response, Version,
+    header::{CONNECTION, EXPECT, TRANSFER_ENCODING},
+};
 use hyper::body::Incoming;
 
 use super::{
@@ -13,7 +16,9 @@ use super::{
 use crate::{
     checks::{self, Grant, Now, Refusal, facts::RequestFacts},
     clock,
+    denial::Denial,
     policy::{Policy, route::Route},
+    upstream::ClientBody,
 };
 
 /// Answers a request; never fails, because every failure is an answer.
@@ -23,39 +28,56 @@ pub(super) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let under_way = connection.begin();
+    let id = RequestId::new();
     let (head, body) = request.into_parts();
     let method = head.method.clone();
+    let is_http2 = head.version == Version::HTTP_2;
+    // hyper hides a Content-Length beside it, and RFC 9112 section 6.1 wants such a connection closed.
+    let mut close = head.headers.contains_key(TRANSFER_ENCODING);
+    let expects = !is_http2 && head.headers.contains_key(EXPECT);
+    let body = ClientBody::new(body, expects, connection.open_body());
     let (admitted, max_body, hsts) = {
         // Held for the checks alone: a request under way must not keep an old policy alive.
         let policy = worker.shared.policy.load();
         (admit(&policy, &connection, &head), policy.http.max_body_bytes, policy.hsts.clone())
     };
     let outcome = match admitted {
-        Err(refusal) => Err(refusal),
+        Err(refusal) => {
+            body.discard();
+            Err(refusal)
+        }
         Ok(grant) => {
             let route = Arc::clone(grant.route());
             let request = Request::from_parts(head, body);
             // On the heap, because every move of this future would otherwise copy room for a second request.
-            match Box::pin(worker.clients.forward(grant, request, max_body)).await {
+            match Box::pin(worker.clients.forward(grant, request, max_body, id.header())).await {
                 Ok(response) => Ok((route, response)),
                 Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
             }
         }
     };
     let (route, mut response) = match outcome {
-        Ok((route, response)) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
+        Ok((route, response)) => {
+            let patience = route.upstream.config.response_timeout;
+            (Some(route), response.map(|body| Answer::forwarded(body, patience, under_way)))
+        }
         Err(refusal) => {
-            let response = refuse(&worker, &connection, &method, &refusal);
+            close |= refusal.denial == Denial::RequestMalformed;
+            let response = refuse(&worker, &connection, &method, &refusal, id);
             (refusal.route, response.map(|body| Answer::own(body, under_way)))
         }
     };
     answer::secure(&mut response, hsts);
+    if close && !is_http2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     worker.counters.borrow_mut().answered(route.as_ref(), response.status());
     tracing::debug!(
         source = %connection.source.get(),
         %method,
         route = route.as_deref().map_or("none", |route: &Route| &route.path),
         status = response.status().as_u16(),
+        request_id = %id,
         "request"
     );
     Ok(response)
@@ -72,9 +94,9 @@ fn refuse(
     connection: &Connection,
     method: &Method,
     refusal: &Refusal,
+    id: RequestId,
 ) -> Response<bytes::Bytes> {
     let Refusal { denial, route, .. } = refusal;
-    let id = RequestId::new();
     worker.counters.borrow().denied(*denial);
     worker.shared.reporter.report(connection.source.get(), *denial);
     tracing::debug!(

@@ -8,6 +8,8 @@ use std::{
 use anyhow::{Result, anyhow};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::fault;
+
 /// Connections that the kernel holds until they are accepted; it caps this by `net.core.somaxconn` (4,096 by default).
 const BACKLOG: i32 = 4096;
 
@@ -57,9 +59,9 @@ fn explain(address: SocketAddr, error: io::Error) -> anyhow::Error {
         io::ErrorKind::AddrInUse => anyhow!(
             "listener {address}: another program listens on port {port} (`ss -ltnp 'sport = :{port}'` shows which); stop it or change `address`"
         ),
-        io::ErrorKind::PermissionDenied => anyhow!(
+        io::ErrorKind::PermissionDenied => fault::permission(format!(
             "listener {address}: no permission for port {port}; run as root or with CAP_NET_BIND_SERVICE, or take a port from 1024 up"
-        ),
+        )),
         io::ErrorKind::AddrNotAvailable => {
             anyhow!(
                 "listener {address}: no interface of this machine has the address; `ip address` lists those that exist"

@@ -20,14 +20,21 @@ use tokio::{
     task::{JoinSet, LocalSet},
 };
 
-use super::{DrainReport, Phase, connection, counters::Counters};
+use super::{
+    DrainReport, Phase, connection,
+    counters::Counters,
+    sources::{Place, Sources},
+};
 use crate::{
-    bans::Reporter, checks::facts::ClientAddr, denial::Denial, metrics::Metrics, policy::SharedPolicy,
-    upstream::Clients,
+    bans::Reporter, checks::facts::ClientAddr, clock, denial::Denial, log::Seldom, metrics::Metrics,
+    policy::SharedPolicy, upstream::Clients,
 };
 
 /// Pause after a failed accept: the usual cause is that the process has no file descriptor left, and only time helps.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Workers fail together.
+static ACCEPT_ERRORS: Seldom = Seldom::new();
 
 /// What all workers have in common.
 pub(super) struct Shared {
@@ -36,6 +43,7 @@ pub(super) struct Shared {
     pub metrics: Metrics,
     pub open: Arc<AtomicU32>,
     pub max_connections: u32,
+    pub sources: Arc<Sources>,
     pub phase: watch::Receiver<Phase>,
 }
 
@@ -106,7 +114,9 @@ async fn accept(worker: Rc<Worker>, listening: Listening) -> DrainReport {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => admit(&worker, &mut connections, listening.name, stream, peer),
                 Err(error) => {
-                    tracing::warn!(listener = %listening.name, %error, "cannot accept a connection");
+                    if ACCEPT_ERRORS.may_speak(clock::unix_now()) {
+                        tracing::warn!(listener = %listening.name, %error, "cannot accept a connection");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -133,10 +143,13 @@ fn admit(
     peer: SocketAddr,
 ) {
     let source = ClientAddr::new(peer.ip());
-    let Some(permit) = Permit::take(&worker.shared) else {
-        worker.counters.borrow_mut().connection_refused(Denial::Overloaded);
-        tracing::debug!(source = %source.get(), code = Denial::Overloaded.code(), "connection refused");
-        return;
+    let permit = match Permit::take(&worker.shared, source) {
+        Ok(permit) => permit,
+        Err(denial) => {
+            worker.counters.borrow_mut().connection_refused(denial);
+            tracing::debug!(source = %source.get(), code = denial.code(), "connection refused");
+            return;
+        }
     };
     let worker = Rc::clone(worker);
     connections.spawn_local(async move {
@@ -157,17 +170,19 @@ async fn finish(mut connections: JoinSet<()>, deadline: tokio::time::Instant) ->
 struct Permit {
     open: Arc<AtomicU32>,
     gauge: IntGauge,
+    _place: Place,
 }
 
 impl Permit {
-    fn take(shared: &Shared) -> Option<Self> {
+    fn take(shared: &Shared, source: ClientAddr) -> Result<Self, Denial> {
+        let place = shared.sources.take(source.get()).ok_or(Denial::ConnectionLimit)?;
         if shared.open.fetch_add(1, Relaxed) >= shared.max_connections {
             shared.open.fetch_sub(1, Relaxed);
-            return None;
+            return Err(Denial::Overloaded);
         }
         let gauge = shared.metrics.connections_open.clone();
         gauge.inc();
-        Some(Self { open: Arc::clone(&shared.open), gauge })
+        Ok(Self { open: Arc::clone(&shared.open), gauge, _place: place })
     }
 }
 

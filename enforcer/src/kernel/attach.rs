@@ -10,7 +10,7 @@ use aya::programs::{
 use tracing::{error, warn};
 
 use super::{Attachment, DETACHED, holder, program::Program};
-use crate::config::Mode;
+use crate::{config::Mode, fault};
 
 /// A configured interface, and the link to it.
 #[derive(Debug)]
@@ -75,10 +75,10 @@ fn find(interface: &str) -> Result<u32> {
         if error != nix::errno::Errno::ENODEV {
             return anyhow!("kernel.interfaces: `{interface}`: {error}");
         }
-        anyhow!(
+        fault::configuration(format!(
             "kernel.interfaces: there is no interface `{interface}` here; there are: {}",
             names().join(", ")
-        )
+        ))
     })
 }
 
@@ -136,14 +136,12 @@ fn errno(error: &anyhow::Error) -> Option<i32> {
 fn explain(error: anyhow::Error, name: &str, index: u32, label: &str) -> anyhow::Error {
     match errno(&error) {
         Some(libc::EBUSY | libc::EEXIST) => anyhow!(
-            "interface {name} already has an XDP program{}: only one can be attached; detach it (`ip link set dev {name} xdp off`, or stop the service that owns it)",
+            "interface {name} already has an XDP program{}: only one can be attached; stop the program that owns it (`ip link show dev {name}` and `bpftool link` show it; `ip link set dev {name} xdp off` detaches only what was attached without a link of its own)",
             holder::of(index).map_or_else(String::new, |program| format!(" ({program})"))
         ),
-        Some(libc::EPERM | libc::EACCES) => {
-            anyhow!(
-                "no privilege to attach to {name}: CAP_NET_ADMIN is needed in the interface's network namespace"
-            )
-        }
+        Some(libc::EPERM | libc::EACCES) => fault::permission(format!(
+            "no privilege to attach to {name}: CAP_NET_ADMIN is needed in the interface's network namespace"
+        )),
         code if label == "native" && lacks_native(code) => anyhow!(
             "interface {name} cannot run XDP in its driver ({}): set kernel.mode = \"native-or-generic\" to allow the slower generic hook",
             code.map_or_else(String::new, |code| std::io::Error::from_raw_os_error(code).to_string())

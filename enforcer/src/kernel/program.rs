@@ -14,6 +14,8 @@ use aya::{
 };
 use enforcer_common::{limiter::SLOTS, maps};
 
+use crate::{config::MAX_ALLOW, fault};
+
 /// The object that build.rs made; empty if there was no toolchain for it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer-xdp"));
 
@@ -23,9 +25,16 @@ const NAME: &str = "enforcer";
 /// The global that switches diagnostics on.
 const DIAGNOSTICS: &str = "DIAGNOSTICS";
 
-/// Prefixes per family. A lookup walks one node of a trie per branching bit, and memory that it does not find in a cache costs
-/// most; a trie is also freed node by node, by one CPU.
-const MAX_PREFIXES: u32 = 100_000;
+/// Bans of prefixes that are no single source: the tries hold so many besides all allowances. A lookup walks one node of
+/// a trie per branching bit, and memory that it does not find in a cache costs most; a trie is also freed node by node, by
+/// one CPU.
+pub const PREFIX_BANS: u32 = 100_000;
+
+/// Allowances of operators that the tries have room for.
+pub const OPERATOR_ALLOWANCES: u32 = 4_096;
+
+/// Entries per family. Configured allowances count twice: a reload lists the new ones before it takes the old ones off.
+const MAX_PREFIXES: u32 = PREFIX_BANS + OPERATOR_ALLOWANCES + 2 * MAX_ALLOW as u32;
 
 /// The oldest kernel that has what the program needs: multi-buffer XDP is of 5.18, and 6.1 is the oldest long-term
 /// series behind it.
@@ -179,12 +188,13 @@ fn require_capabilities(status: &str) -> Result<()> {
         .filter(|(number, name)| !has(*number) && (*name == "CAP_NET_ADMIN" || !has(CAP_SYS_ADMIN)))
         .map(|(_, name)| *name)
         .collect();
-    ensure!(
-        missing.is_empty(),
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(fault::permission(format!(
         "no privilege to load the XDP program: {} missing; run as root, or through the systemd unit, which grants them",
         missing.join(" and ")
-    );
-    Ok(())
+    )))
 }
 
 /// One line for what may go wrong while loading.
@@ -214,9 +224,9 @@ fn explain_load(error: EbpfError) -> anyhow::Error {
 }
 
 fn denied(error: &io::Error) -> anyhow::Error {
-    anyhow!(
+    fault::permission(format!(
         "the kernel denies BPF to this process ({error}) although it has the capabilities: a user namespace, a container's seccomp profile or kernel lockdown forbids bpf(2)"
-    )
+    ))
 }
 
 #[cfg(test)]

@@ -56,19 +56,6 @@ fn ports<const N: usize>(ports: &[u16]) -> [u16; N] {
     table
 }
 
-/// Keys whose change takes effect only with a restart, of those that differ.
-pub(super) fn needs_restart(old: &config::Kernel, new: &config::Kernel) -> Vec<&'static str> {
-    let changes = [
-        ("kernel.mode", old.mode != new.mode),
-        ("kernel.interfaces", old.interfaces != new.interfaces),
-        // Bans are kept by source, and another prefix makes other sources.
-        ("kernel.ipv6_prefix", old.ipv6_prefix != new.ipv6_prefix),
-        ("kernel.limits.max_sources", old.limits.max_sources != new.limits.max_sources),
-        ("kernel.log", old.log != new.log),
-    ];
-    changes.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,16 +105,5 @@ mod tests {
         };
         assert_eq!(flags(20_000, 4), flag::DROP_WHEN_FULL | flag::FINE_CLOCK);
         assert_eq!(flags(200, 1000), flag::DROP_WHEN_FULL);
-    }
-
-    #[test]
-    fn a_reload_says_what_it_cannot_change() {
-        let mut new = config();
-        new.limits.connections = None;
-        new.minimum_tls = TlsVersion::Tls12;
-        assert!(needs_restart(&config(), &new).is_empty());
-        new.interfaces.push("eth1".into());
-        new.ipv6_prefix = 64;
-        assert_eq!(needs_restart(&config(), &new), ["kernel.interfaces", "kernel.ipv6_prefix"]);
     }
 }

@@ -4,6 +4,7 @@
 
 use std::{
     convert::Infallible,
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -12,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, anyhow};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -23,6 +24,8 @@ use prometheus::{Registry, TextEncoder};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tracing::{debug, warn};
 
+use crate::{clock, fault, log::Seldom};
+
 /// Connections at once: a few scrapers and probes.
 const CONNECTIONS: usize = 32;
 
@@ -31,6 +34,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rest before the next attempt when accepting fails, which it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// At most one line per second.
+static ACCEPT_ERRORS: Seldom = Seldom::new();
 
 /// Whether the daemon wants requests: set once all is up, cleared when it drains, hindered while a part is missing.
 #[derive(Clone, Debug, Default)]
@@ -70,9 +76,7 @@ pub struct Server {
 impl Server {
     /// Binds `address`.
     pub async fn bind(address: SocketAddr, registry: Registry, readiness: Readiness) -> Result<Self> {
-        let listener = TcpListener::bind(address).await.with_context(|| {
-            format!("metrics.address: cannot listen on {address}; choose another address, or \"off\"")
-        })?;
+        let listener = TcpListener::bind(address).await.map_err(|error| explain(address, error))?;
         Ok(Self { listener, registry, readiness })
     }
 
@@ -89,7 +93,9 @@ impl Server {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    warn!(%error, "accepting on the metrics listener");
+                    if ACCEPT_ERRORS.may_speak(clock::unix_now()) {
+                        warn!(%error, "accepting on the metrics listener");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -111,6 +117,21 @@ impl Server {
                 drop(permit);
             });
         }
+    }
+}
+
+#[allow(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open-ended")]
+fn explain(address: SocketAddr, error: io::Error) -> anyhow::Error {
+    let port = address.port();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow!(
+            "metrics.address {address}: another program listens on port {port} (`ss -ltnp 'sport = :{port}'` shows which); stop it, choose another address, or \"off\""
+        ),
+        io::ErrorKind::PermissionDenied => fault::permission(format!(
+            "metrics.address {address}: no permission for port {port}; take a port from 1024 up, or grant CAP_NET_BIND_SERVICE"
+        )),
+        _ => anyhow::Error::new(error)
+            .context(format!("metrics.address {address}: cannot listen; choose another address, or \"off\"")),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, io::Read, path::Path};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use aws_lc_rs::{
     rsa::PublicKeyComponents,
     signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256},
@@ -40,34 +40,75 @@ pub struct VerificationKey {
 
 /// Reads the keys of `path` that serve one of `algorithms`.
 pub fn load(path: &Path, algorithms: &[TokenAlgorithm]) -> Result<Vec<VerificationKey>> {
+    parse(&read(path)?, algorithms).with_context(|| format!("JWK set {}", path.display()))
+}
+
+/// Everything that [`load`] would refuse the set for.
+pub fn problems(path: &Path, algorithms: &[TokenAlgorithm]) -> Vec<String> {
+    let (_, errors) = match read(path) {
+        Ok(bytes) => keys(&bytes, algorithms),
+        Err(error) => return vec![format!("{error:#}")],
+    };
+    errors.iter().map(|error| format!("{}: {error:#}", path.display())).collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
     let file =
         std::fs::File::open(path).with_context(|| format!("cannot read the JWK set {}", path.display()))?;
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
         .with_context(|| format!("cannot read the JWK set {}", path.display()))?;
-    parse(&bytes, algorithms).with_context(|| format!("JWK set {}", path.display()))
+    Ok(bytes)
 }
 
 /// Reads a set.
 pub fn parse(bytes: &[u8], algorithms: &[TokenAlgorithm]) -> Result<Vec<VerificationKey>> {
-    ensure!(bytes.len() as u64 <= MAX_BYTES, "more than 1 MiB");
-    let mut set = strict_json::object(bytes).context("not a JSON object without duplicate members")?;
-    let Some(Value::Array(entries)) = set.remove("keys") else { bail!("no `keys` array") };
-    ensure!(entries.len() <= MAX_KEYS, "more than {MAX_KEYS} keys");
+    let (keys, errors) = keys(bytes, algorithms);
+    errors.into_iter().next().map_or(Ok(keys), Err)
+}
+
+/// The keys of a set, and everything that is wrong with it.
+fn keys(bytes: &[u8], algorithms: &[TokenAlgorithm]) -> (Vec<VerificationKey>, Vec<Error>) {
+    let entries = match entries(bytes) {
+        Ok(entries) => entries,
+        Err(error) => return (Vec::new(), vec![error]),
+    };
     let mut kids = HashSet::new();
     let mut keys = Vec::new();
+    let mut errors = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
-        let Value::Object(entry) = entry else { bail!("key {index}: not an object") };
-        let kid = text(entry, "kid").with_context(|| format!("key {index}"))?;
-        if let Some(kid) = kid {
-            ensure!(kids.insert(kid), "key {index}: a second key with the kid `{}`", kid.escape_debug());
+        match usable(entry, &mut kids) {
+            Ok(key) => keys.extend(key.filter(|key| algorithms.contains(&key.algorithm))),
+            Err(error) => errors.push(error.context(format!("key {index}"))),
         }
-        let key = key(entry, kid).with_context(|| format!("key {index}"))?;
-        keys.extend(key.filter(|key| algorithms.contains(&key.algorithm)));
     }
-    ensure!(!keys.is_empty(), "no key for the configured algorithms");
-    Ok(keys)
+    if keys.is_empty() && errors.is_empty() {
+        errors.push(anyhow!("no key for the configured algorithms"));
+    }
+    (keys, errors)
+}
+
+fn entries(bytes: &[u8]) -> Result<Vec<Value>> {
+    ensure!(bytes.len() as u64 <= MAX_BYTES, "more than 1 MiB");
+    let set = strict_json::value(bytes).map_err(|error| {
+        // A `Data` error comes from the only rule beyond JSON's own.
+        if error.is_data() { anyhow!("an object has a {error}") } else { anyhow!("not JSON: {error}") }
+    })?;
+    let Value::Object(mut set) = set else { bail!("not a JSON object") };
+    let Some(Value::Array(entries)) = set.remove("keys") else { bail!("no `keys` array") };
+    ensure!(entries.len() <= MAX_KEYS, "more than {MAX_KEYS} keys");
+    Ok(entries)
+}
+
+/// `None` for a key that is of no use here.
+fn usable<'v>(entry: &'v Value, kids: &mut HashSet<&'v str>) -> Result<Option<VerificationKey>> {
+    let Value::Object(entry) = entry else { bail!("not an object") };
+    let kid = text(entry, "kid")?;
+    if let Some(kid) = kid {
+        ensure!(kids.insert(kid), "a second key with the kid `{}`", kid.escape_debug());
+    }
+    key(entry, kid)
 }
 
 /// `None` for a key that is of no use here.

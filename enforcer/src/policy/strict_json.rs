@@ -10,10 +10,15 @@ use serde_json::{Map, Value};
 
 /// Reads one object; `None` for anything else, for duplicate members, and for trailing bytes.
 pub fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
-    match serde_json::from_slice::<Strict>(bytes) {
-        Ok(Strict(Value::Object(map))) => Some(map),
+    match value(bytes) {
+        Ok(Value::Object(map)) => Some(map),
         _ => None,
     }
+}
+
+/// Reads one value; the error says where it stopped. For files of the operator: never show a client's input this way.
+pub fn value(bytes: &[u8]) -> serde_json::Result<Value> {
+    serde_json::from_slice::<Strict>(bytes).map(|Strict(value)| value)
 }
 
 struct Strict(Value);

@@ -2,16 +2,19 @@
 //!
 //! Part of the policy: a reload makes a new one, connections that are open keep the one that they began with.
 
-use std::{path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustls::{
     InconsistentKeys, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs as provider},
     server::{ClientHello, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
 use x509_parser::{extensions::GeneralName, prelude::FromDer};
 
 use crate::config::{Certificate, Listener, TlsVersion};
@@ -20,6 +23,31 @@ use crate::config::{Certificate, Listener, TlsVersion};
 pub const ALPN_H2: &[u8] = b"h2";
 /// See [`ALPN_H2`].
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
+
+/// Until when a certificate is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// Its first DNS name; empty if it has none.
+    pub name: String,
+    /// Seconds since 1970 (`notAfter`, RFC 5280 section 4.1.2.5).
+    pub unix: i64,
+}
+
+/// The ends of a listener's certificates, in their order. What cannot be read has been refused before.
+pub fn expiries(listener: &Listener) -> Vec<Expiry> {
+    let expiry = |certificate: &Certificate| {
+        let chain = read_chain(&certificate.chain).ok()?;
+        let leaf = chain.first()?;
+        let name = match server_names(leaf).into_iter().next() {
+            Some(Name::Exact(name)) => name,
+            Some(Name::Wildcard(parent)) => format!("*{parent}"),
+            None => String::new(),
+        };
+        let (_, leaf) = x509_parser::certificate::X509Certificate::from_der(leaf).ok()?;
+        Some(Expiry { name, unix: leaf.validity().not_after.timestamp() })
+    };
+    listener.certificates.iter().filter_map(expiry).collect()
+}
 
 /// What a listener's connections are served with.
 pub fn server_config(
@@ -165,8 +193,25 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     Ok(chain)
 }
 
-fn pem_error(error: rustls_pki_types::pem::Error, path: &Path, what: &str) -> anyhow::Error {
-    anyhow::Error::new(error).context(format!("cannot read {what} (PEM) from {}", path.display()))
+#[allow(clippy::wildcard_enum_match_arm, reason = "io::ErrorKind is open-ended")]
+fn pem_error(error: pem::Error, path: &Path, what: &str) -> anyhow::Error {
+    let path = path.display();
+    if let pem::Error::Io(error) = &error {
+        let advice = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                let user = nix::unistd::Uid::effective();
+                Some(format!(
+                    "the daemon runs as uid {user} and must be able to read it (`namei -l {path}` shows what stands in the way)"
+                ))
+            }
+            io::ErrorKind::NotFound => Some("there is no such file".to_owned()),
+            _ => None,
+        };
+        if let Some(advice) = advice {
+            return anyhow!("cannot read {what} (PEM) from {path}: {advice}");
+        }
+    }
+    anyhow::Error::new(error).context(format!("cannot read {what} (PEM) from {path}"))
 }
 
 /// The DNS names of a leaf; a certificate that cannot be parsed here serves as default only.

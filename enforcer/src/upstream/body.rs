@@ -1,26 +1,89 @@
-//! A request's body on its way to a server: counted, bounded, never collected.
+//! A request's body on its way to a server: counted, bounded, never collected, and read off where nobody wants it.
 
 use std::{
     error::Error,
+    io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::runtime::Handle;
 
-use crate::denial::Denial;
+use crate::{clock, denial::Denial};
 
-/// What the body did so far, for whoever waits for the answer. Written and read by one thread; atomic because the
+/// Bytes of an unwanted body that are still read. hyper resets an HTTP/2 stream whose body nobody holds (RFC 9113 section
+/// 8.1), and a client that finds the reset beside the answer may lose the answer; what was sent before the answer could
+/// arrive is about one window, so a client that goes on beyond this has had it in hand.
+const DISCARD_BYTES: u64 = 1 << 20;
+/// Time for the same: two slow round trips.
+const DISCARD_TIME: Duration = Duration::from_secs(2);
+
+/// A body as its client sends it.
+#[derive(Debug)]
+pub struct ClientBody {
+    incoming: Incoming,
+    /// The client waits for a 100 before it sends anything.
+    expects: bool,
+    /// Tells the connection that a body is open.
+    _open: Arc<()>,
+}
+
+impl ClientBody {
+    /// `expects`: the head has `Expect: 100-continue`; `open` is held as long as there is something to read.
+    pub fn new(incoming: Incoming, expects: bool, open: Arc<()>) -> Self {
+        Self { incoming, expects, _open: open }
+    }
+
+    /// Reads on for a bounded while, so that an answer that came early is not lost; see [`DISCARD_BYTES`].
+    pub fn discard(mut self) {
+        // Reading would ask for what the client holds back.
+        if self.incoming.is_end_stream() || self.expects {
+            return;
+        }
+        // Without a runtime the worker is ending, and the connection with it.
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let reading = async {
+                let mut left = DISCARD_BYTES;
+                while let Some(Ok(frame)) = next(&mut self.incoming).await {
+                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    let Some(rest) = left.checked_sub(length) else { break };
+                    left = rest;
+                }
+            };
+            let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
+        });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(super) fn announced(&self) -> u64 {
+        self.incoming.size_hint().lower()
+    }
+}
+
+async fn next(incoming: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+    std::future::poll_fn(|context| Pin::new(&mut *incoming).poll_frame(context)).await
+}
+
+/// What the body did so far, for whoever waits for the answer. Written and read by one thread; `Sync` because the
 /// client's connection task asks for `Send`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Progress {
-    bytes: AtomicU64,
+    start: Instant,
+    /// Milliseconds from `start` to the last piece that the server took.
+    last: AtomicU64,
     state: AtomicU8,
+    unread: Mutex<Option<ClientBody>>,
 }
 
 const FLOWING: u8 = 0;
@@ -31,9 +94,23 @@ const ABORTED: u8 = 4;
 const DONE: u8 = 5;
 
 impl Progress {
-    /// Bytes that were forwarded.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Relaxed)
+    fn new() -> Self {
+        Self {
+            start: clock::instant_now(),
+            last: AtomicU64::new(0),
+            state: AtomicU8::new(FLOWING),
+            unread: Mutex::new(None),
+        }
+    }
+
+    fn moved(&self) {
+        let passed = clock::instant_now().duration_since(self.start);
+        self.last.store(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// When the server took something last; the beginning, if it took nothing.
+    pub(super) fn last(&self) -> Instant {
+        self.start + Duration::from_millis(self.last.load(Relaxed))
     }
 
     /// Whether the server took everything that there is, and the client owes more.
@@ -50,28 +127,59 @@ impl Progress {
             _ => None,
         }
     }
+
+    /// The body back, if nothing asked for any of it: then it can go to another server.
+    pub(super) fn take_unread(&self) -> Option<ClientBody> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
-/// A body with a bound.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(body) = self.take_unread() {
+            body.discard();
+        }
+    }
+}
+
+/// A body with a bound; `None` where there is none, or nothing is left of it.
 #[derive(Debug)]
 pub(super) struct RequestBody {
-    incoming: Incoming,
+    body: Option<ClientBody>,
     left: u64,
-    /// `None` where there is no body at all.
+    touched: bool,
     progress: Option<Arc<Progress>>,
 }
 
 impl RequestBody {
     /// Wraps a body; `max_body` 0 means no bound.
-    pub(super) fn new(incoming: Incoming, max_body: u64) -> (Self, Option<Arc<Progress>>) {
-        let progress = (!incoming.is_end_stream()).then(Arc::<Progress>::default);
+    pub(super) fn new(body: Option<ClientBody>, max_body: u64) -> (Self, Option<Arc<Progress>>) {
+        let progress = body.is_some().then(|| Arc::new(Progress::new()));
         let left = if max_body == 0 { u64::MAX } else { max_body };
-        (Self { incoming, left, progress: progress.clone() }, progress)
+        (Self { body, left, touched: false, progress: progress.clone() }, progress)
     }
 
     fn now(&self, state: u8) {
         if let Some(progress) = &self.progress {
             progress.state.store(state, Relaxed);
+        }
+    }
+
+    fn moved(&self) {
+        if let Some(progress) = &self.progress {
+            progress.moved();
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let Some(body) = self.body.take() else { return };
+        match &self.progress {
+            Some(progress) if !self.touched => {
+                *progress.unread.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+            }
+            _ => body.discard(),
         }
     }
 }
@@ -85,37 +193,54 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         self.now(WAITING);
-        let Some(frame) = ready!(Pin::new(&mut self.incoming).poll_frame(context)) else {
+        self.touched = true;
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        // Whoever reads has sent the 100.
+        body.expects = false;
+        let Some(frame) = ready!(Pin::new(&mut body.incoming).poll_frame(context)) else {
+            self.body = None;
             self.now(DONE);
+            self.moved();
             return Poll::Ready(None);
         };
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => {
-                self.now(if error.is_parse() { MALFORMED } else { ABORTED });
+                self.body = None;
+                self.now(if is_malformed(&error) { MALFORMED } else { ABORTED });
                 return Poll::Ready(Some(Err(error.into())));
             }
         };
         self.now(FLOWING);
         if let Some(data) = frame.data_ref() {
-            let length = data.len() as u64;
-            let Some(left) = self.left.checked_sub(length) else {
+            let Some(left) = self.left.checked_sub(data.len() as u64) else {
                 self.now(TOO_LARGE);
                 return Poll::Ready(Some(Err("the body exceeds its bound".into())));
             };
             self.left = left;
-            if let Some(progress) = &self.progress {
-                progress.bytes.fetch_add(length, Relaxed);
-            }
+            self.moved();
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.body.as_ref().is_none_or(ClientBody::is_empty)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.incoming.size_hint())
     }
+}
+
+/// Whether a body broke the chunked coding (RFC 9112 section 7.1), for which hyper has errors of these two kinds; a
+/// connection that broke has others.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
+        }
+        source = error.source();
+    }
+    error.is_parse()
 }

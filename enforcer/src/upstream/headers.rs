@@ -3,8 +3,8 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        CONNECTION, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SERVER, TE, TRAILER,
-        TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+        SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
     request, response,
 };
@@ -28,21 +28,26 @@ const FORWARDED_PREFIX: &str = "x-forwarded-";
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Prepares a request: what a client says of its own address is removed, what we know is set.
-pub(super) fn to_upstream(head: &mut request::Parts, source: ClientAddr) {
+pub(super) fn to_upstream(head: &mut request::Parts, source: ClientAddr, id: HeaderValue) {
     let headers = &mut head.headers;
     remove_hop_by_hop(headers);
     // The 100 is sent from here, when the server asks for the body by reading it (RFC 9110 section 10.1.1).
     headers.remove(EXPECT);
     headers.remove(FORWARDED);
     headers.remove(REAL_IP);
-    let claimed = |name: &&HeaderName| name.as_str().starts_with(FORWARDED_PREFIX);
+    // Many servers read `_` and `-` as the same (CGI, RFC 3875 section 4.1.18), so `x_real_ip` would pass for ours.
+    let claimed =
+        |name: &&HeaderName| name.as_str().starts_with(FORWARDED_PREFIX) || name.as_str().contains('_');
     let claimed: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
     for name in claimed {
         headers.remove(name);
     }
+    join_cookies(headers);
+    headers.insert(REQUEST_ID, id);
     if !headers.contains_key(HOST)
         && let Some(authority) = head.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
@@ -59,8 +64,23 @@ pub(super) fn to_upstream(head: &mut request::Parts, source: ClientAddr) {
     }
 }
 
+/// HTTP/2 clients may send one cookie per field; HTTP/1.1 has one field for all (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, cookie);
+    }
+}
+
 /// Prepares an answer; what software serves it is nobody's business.
 pub(super) fn to_client(head: &mut response::Parts) {
+    if head.headers.contains_key(TRANSFER_ENCODING) {
+        // The coding overrides the length (RFC 9112 section 6.3), which may be a lie.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     remove_hop_by_hop(&mut head.headers);
     head.headers.remove(SERVER);
 }

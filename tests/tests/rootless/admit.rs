@@ -122,6 +122,13 @@ fn good(desk: &Desk) -> Result<Vec<Case>> {
         ("ES256", desk.ec.mint(&claims)?, None),
         ("no kid, one key fits", desk.ec.mint_raw(r#"{"alg":"ES256"}"#, &raw)?, None),
         ("x5t is only a name", desk.ec.mint_raw(r#"{"alg":"ES256","kid":"ec-1","x5t":"abc"}"#, &raw)?, None),
+        ("typ JWT", desk.ec.mint_raw(r#"{"alg":"ES256","kid":"ec-1","typ":"JWT"}"#, &raw)?, None),
+        (
+            "typ in small letters",
+            desk.ec.mint_raw(r#"{"alg":"ES256","kid":"ec-1","typ":"jwt"}"#, &raw)?,
+            None,
+        ),
+        ("typ whole", desk.ec.mint_raw(r#"{"alg":"ES256","typ":"Application/AT+JWT"}"#, &raw)?, None),
         ("unknown header members", desk.ec.mint_raw(r#"{"alg":"ES256","kid":"ec-1","foo":{}}"#, &raw)?, None),
         ("aud as list", desk.ec.mint(&desk.claims_but("aud", json!(["other", AUDIENCE])))?, None),
         ("without nbf", desk.ec.mint(&desk.claims_but("nbf", Value::Null))?, None),

@@ -69,6 +69,23 @@ pub(super) fn header_cases(desk: &Desk) -> Result<Vec<Case>> {
         ("kid empty", r#"{"alg":"ES256","kid":""}"#.to_owned(), TokenUnknownKey),
         ("kid in capitals", r#"{"alg":"ES256","kid":"EC-1"}"#.to_owned(), TokenUnknownKey),
         ("kid of a key of another type", r#"{"alg":"RS256","kid":"ec-1"}"#.to_owned(), TokenUnknownKey),
+        (
+            "typ of a proof of possession",
+            r#"{"alg":"ES256","kid":"ec-1","typ":"dpop+jwt"}"#.to_owned(),
+            TokenHeader,
+        ),
+        (
+            "typ of a logout token",
+            r#"{"alg":"ES256","kid":"ec-1","typ":"logout+jwt"}"#.to_owned(),
+            TokenHeader,
+        ),
+        (
+            "typ of a security event",
+            r#"{"alg":"ES256","kid":"ec-1","typ":"secevent+jwt"}"#.to_owned(),
+            TokenHeader,
+        ),
+        ("typ empty", r#"{"alg":"ES256","kid":"ec-1","typ":""}"#.to_owned(), TokenHeader),
+        ("typ with a space", r#"{"alg":"ES256","kid":"ec-1","typ":"JWT "}"#.to_owned(), TokenHeader),
         ("typ a number", r#"{"alg":"ES256","kid":"ec-1","typ":1}"#.to_owned(), TokenMalformed),
         ("header a list", "[]".to_owned(), TokenMalformed),
         ("header empty", String::new(), TokenMalformed),

@@ -110,7 +110,7 @@ fn the_smallest_file_gives_every_documented_default() {
                 servers: vec!["http://127.0.0.1:9000".parse().unwrap()],
                 connect_timeout: seconds(2),
                 response_timeout: seconds(30),
-                idle_timeout: seconds(60),
+                idle_timeout: seconds(4),
             },
         )]),
         tokens: BTreeMap::from([(
@@ -134,6 +134,7 @@ fn the_smallest_file_gives_every_documented_default() {
         http: Http {
             strict_transport_security: Some("max-age=31536000".to_owned()),
             max_connections: 20_000,
+            max_connections_per_source: 1000,
             max_header_bytes: 32 * 1024,
             max_body_bytes: 10 * 1024 * 1024,
             header_timeout: seconds(15),
@@ -222,67 +223,87 @@ fn many_errors_are_cut_short() {
         config::parse(&format!("kernel.interfaces = [{entries}]"), Path::new("many.toml")).unwrap_err();
     assert_eq!(errors.0.len(), 100);
     let errors = config::parse(&"] = [\n".repeat(100_000), Path::new("many.toml")).unwrap_err();
-    assert_eq!(errors.0.len(), 100);
+    assert_eq!(errors.0.len(), 1, "what follows a mistake in the grammar is its echo");
     let unknown: String = (0..3_000).map(|i| format!("key{i} = 1\n")).collect();
     assert_eq!(config::parse(&unknown, Path::new("many.toml")).unwrap_err().0.len(), 100);
 }
 
 #[test]
-fn a_reload_knows_what_needs_a_restart() {
+fn a_list_of_allowances_that_the_tables_could_not_hold_is_refused() {
+    let text = std::fs::read_to_string(folder("valid").join("every_key.toml")).unwrap();
+    let (before, after) = text.split_once("\nallow = [").unwrap();
+    let allow = |count: usize| {
+        let entries: Vec<String> =
+            (0..count).map(|n| format!("\"198.18.{}.{}\"", n / 256, n % 256)).collect();
+        let rest = after.split_once(']').unwrap().1;
+        config::parse(&format!("{before}\nallow = [{}]{rest}", entries.join(", ")), Path::new("x.toml"))
+    };
+    assert_eq!(allow(config::MAX_ALLOW).unwrap().kernel.allow.len(), config::MAX_ALLOW);
+    let errors = allow(config::MAX_ALLOW + 1).unwrap_err();
+    assert!(errors.to_string().contains("list 4096 at most"), "{errors}");
+}
+
+#[test]
+fn a_reload_takes_over_what_it_can_and_names_the_rest() {
     let old = valid("smallest.toml");
-    assert!(config::diff(&old, &old).is_empty());
-    let mut new = old.clone();
-    new.routes.clear();
-    new.kernel.limits.packets = None;
-    new.listeners[0].handshake_timeout = seconds(3);
-    new.bans.threshold = 5;
-    let changes = config::diff(&old, &new);
-    assert_eq!(changes.live, ["kernel.limits", "listener", "route", "bans.threshold"]);
-    assert!(changes.restart.is_empty());
+    assert_eq!(config::settle(&old, old.clone()), (old.clone(), Vec::new()));
+    let mut live = old.clone();
+    live.routes.clear();
+    live.kernel.limits.packets = None;
+    live.listeners[0].handshake_timeout = seconds(3);
+    live.bans.threshold = 5;
+    assert_eq!(config::settle(&old, live.clone()), (live.clone(), Vec::new()));
+    let mut new = live.clone();
     new.kernel.interfaces.push("eth1".to_owned());
     new.kernel.limits.max_sources *= 2;
-    new.listeners[0].address = "[::]:8443".parse().unwrap();
     new.metrics.address = None;
     new.http.workers = 3;
+    new.control.group = Some("ops".to_owned());
     let expected = [
         "kernel.interfaces",
         "kernel.limits.max_sources",
-        "listener.address",
         "http.workers",
         "metrics.address",
+        "control.group",
     ];
-    assert_eq!(config::diff(&old, &new).restart, expected);
+    let (settled, pending) = config::settle(&old, new);
+    assert_eq!(pending, expected);
+    assert_eq!(settled, live, "what is fixed stays as it was");
+    let mut moved = old.clone();
+    moved.listeners[0].address = "[::]:8443".parse().unwrap();
+    let (settled, pending) = config::settle(&old, moved);
+    assert_eq!((settled, pending), (old, vec!["listener.address".to_owned()]));
 }
 
-/// What a valid file names and this machine lacks is found, and found to be whole once it is there.
+/// Files that load and are probably not meant so: exactly the expected warnings, and no other valid file has one.
 #[test]
-fn the_environment_is_checked_against_the_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
-    let text = fs::read_to_string(self::folder("valid").join("relative_paths.toml")).unwrap();
-    let text = text.replace("eth0", "lo").replace("tls/", "");
-    let config = config::parse(&text, &at("enforcer.toml")).unwrap();
-    let keys =
-        |config: &Config| config::check_environment(config).into_iter().map(|f| f.key).collect::<Vec<_>>();
-    assert_eq!(keys(&config), ["listener[0].certificates[0].chain", "token.main.jwks"]);
-
-    let pair = rcgen::generate_simple_self_signed(["api.example.com".to_owned()]).unwrap();
-    fs::write(at("api.pem"), pair.cert.pem()).unwrap();
-    fs::write(at("api.key"), pair.signing_key.serialize_pem()).unwrap();
-    fs::write(at("jwks.json"), r#"{"keys": [{"kty": "EC"}]}"#).unwrap();
-    assert_eq!(keys(&config), [""; 0]);
-
-    let other = rcgen::generate_simple_self_signed(["api.example.com".to_owned()]).unwrap();
-    fs::write(at("api.key"), other.signing_key.serialize_pem()).unwrap();
-    fs::write(at("jwks.json"), "{}").unwrap();
-    let found = config::check_environment(&config);
-    assert_eq!(keys(&config), ["listener[0].certificates[0].key", "token.main.jwks"]);
-    assert!(found[0].problem.contains("does not belong"), "{}", found[0]);
-
-    let mut elsewhere = config.clone();
-    elsewhere.kernel.interfaces = vec!["lo".to_owned(), "absent0".to_owned()];
-    let found = config::check_environment(&elsewhere);
-    assert!(found[0].key == "kernel.interfaces[1]" && found[0].remedy.contains("lo"), "{}", found[0]);
+fn files_that_are_probably_not_meant_are_warned_of() {
+    let bless = std::env::var_os("ENFORCER_BLESS").is_some();
+    let warned = files("warned");
+    assert!(warned.len() >= 4);
+    let mut wrong = Vec::new();
+    for file in warned {
+        let text = fs::read_to_string(&file).unwrap();
+        let seen = config::inspect_text(&text, Path::new(file.file_name().unwrap()), None);
+        assert_eq!(seen.errors, [], "{}", file.display());
+        let warnings: String = seen.warnings.iter().map(|one| format!("{}\n", one.warning())).collect();
+        let expected = file.with_extension("expected");
+        if bless {
+            fs::write(&expected, &warnings).unwrap();
+        }
+        if warnings.is_empty() || fs::read_to_string(&expected).unwrap_or_default() != warnings {
+            wrong.push(format!("{}:\n{warnings}", expected.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for file in &files("valid") {
+        let text = fs::read_to_string(file).unwrap();
+        if !text.contains("path = ") {
+            continue;
+        }
+        let warnings = config::inspect_text(&text, file, None).warnings;
+        assert_eq!(warnings, [], "{}", file.display());
+    }
 }
 
 /// The text of one valid file, for mutation.

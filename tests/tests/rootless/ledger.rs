@@ -39,7 +39,12 @@ fn config() -> Bans {
 }
 
 fn settings(allow: &[&str]) -> Settings {
-    Settings { bans: config(), allow: allow.iter().map(|text| prefix(text)).collect(), ipv6_prefix: 64 }
+    Settings {
+        bans: config(),
+        allow: allow.iter().map(|text| prefix(text)).collect(),
+        ipv6_prefix: 64,
+        upstreams: vec![address("198.18.3.3")],
+    }
 }
 
 fn prefix(text: &str) -> Prefix {
@@ -50,14 +55,19 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn ban(text: &str, seconds: u64) -> Input {
-    Input::BanAdd(BanRequest {
+fn request(text: &str, end: End) -> BanRequest {
+    BanRequest {
         prefix: prefix(text),
-        end: End::After(Duration::from_secs(seconds)),
+        end,
         reason: "test".into(),
         force: false,
         own_address: None,
-    })
+        machine: vec![address("198.18.2.2")],
+    }
+}
+
+fn ban(text: &str, seconds: u64) -> Input {
+    Input::BanAdd(request(text, End::After(Duration::from_secs(seconds))))
 }
 
 fn allow(text: &str) -> Input {
@@ -203,14 +213,15 @@ proptest! {
         let mut world = World::new(&[]);
         for step in steps {
             let input = match step {
-                Step::Ban(prefix, seconds) => Input::BanAdd(BanRequest {
-                    prefix, end: End::After(Duration::from_secs(seconds)), reason: String::new(), force: true, own_address: None,
-                }),
+                Step::Ban(prefix, seconds) => {
+                    let end = if seconds == u64::MAX { End::Never } else { End::After(Duration::from_secs(seconds)) };
+                    Input::BanAdd(BanRequest { prefix, force: true, ..request("198.18.0.0/24", end) })
+                }
                 Step::Unban(prefix) => Input::BanDel(prefix),
                 Step::Allow(prefix) => Input::AllowAdd { prefix, reason: String::new(), force: true },
                 Step::Disallow(prefix) => Input::AllowDel(prefix),
                 Step::Offend(source) => Input::Offence(Offence { source, denial: Denial::TokenBadSignature }),
-                Step::Configure(allow, ipv6_prefix) => Input::Reconfigure(Settings { bans: config(), allow, ipv6_prefix }),
+                Step::Configure(allow, ipv6_prefix) => Input::Reconfigure(Settings { bans: config(), allow, ipv6_prefix, upstreams: Vec::new() }),
                 Step::Wait(seconds) => {
                     world.now = world.now.plus_seconds(seconds);
                     // Every second time the clock has moved and nobody told the ledger.
@@ -334,11 +345,9 @@ fn operators_cannot_lock_themselves_or_everybody_out_by_accident() {
     }
     let own = |force| {
         Input::BanAdd(BanRequest {
-            prefix: prefix("198.18.0.0/24"),
-            end: End::Default,
-            reason: String::new(),
             force,
             own_address: Some(address("::ffff:198.18.0.9")),
+            ..request("198.18.0.0/24", End::Default)
         })
     };
     let (outcome, _) = world.give(own(false));
@@ -355,6 +364,28 @@ fn operators_cannot_lock_themselves_or_everybody_out_by_accident() {
     assert!(matches!(world.give(own(false)).0, Outcome::BanAdded { allowed_inside: 1, .. }));
     assert!(!world.banned("198.18.0.9") && world.banned("198.18.0.10"));
     assert_eq!(world.give(ban("198.18.0.1", 0)).0, Outcome::Refused(Refusal::NoDuration));
+    let year = 365 * 86_400;
+    assert!(matches!(world.give(ban("198.18.0.1", year)).0, Outcome::BanAdded { .. }));
+    assert_eq!(world.give(ban("198.18.0.1", year + 1)).0, Outcome::Refused(Refusal::TooLong));
+}
+
+#[test]
+fn this_machine_and_the_upstream_servers_are_not_banned_by_accident() {
+    for (text, refusal) in [
+        ("198.18.2.0/24", Refusal::OwnMachine(prefix("198.18.2.0/24"), address("198.18.2.2"))),
+        ("127.0.0.0/24", Refusal::OwnMachine(prefix("127.0.0.0/24"), address("127.0.0.0"))),
+        ("::1", Refusal::OwnMachine(prefix("::1"), address("::1"))),
+        ("198.18.3.3", Refusal::Upstream(prefix("198.18.3.3"), address("198.18.3.3"))),
+    ] {
+        let mut world = World::new(&[]);
+        let (outcome, _) = world.give(ban(text, 10));
+        assert_eq!(outcome, Outcome::Refused(refusal.clone()));
+        assert!(refusal.to_string().contains("--force"), "{refusal}");
+        let forced = BanRequest { force: true, ..request(text, End::Default) };
+        assert!(matches!(world.give(Input::BanAdd(forced)).0, Outcome::BanAdded { .. }));
+    }
+    let mut world = World::new(&["198.18.2.2", "198.18.3.3"]);
+    assert!(matches!(world.give(ban("198.18.2.0/24", 10)).0, Outcome::BanAdded { .. }), "it is allowed");
 }
 
 #[test]
@@ -402,6 +433,23 @@ fn a_full_ledger_refuses_loudly_and_replacing_still_works() {
 }
 
 #[test]
+fn offences_leave_room_for_operators() {
+    let mut world = World::new(&[]);
+    let mut refused = 0;
+    for n in 0..64 {
+        let source = format!("198.18.7.{n}");
+        let events: Vec<Event> =
+            (0..4).flat_map(|_| world.give(offence(&source, Denial::TokenMissing)).1).collect();
+        refused += usize::from(events == [Event::Full(prefix(&source))]);
+    }
+    assert_eq!((world.ledger.active(Origin::Offence), refused), (32, 32), "half of 64 is the operators'");
+    for n in 0..32 {
+        assert!(matches!(world.give(ban(&format!("198.18.8.{n}"), 100)).0, Outcome::BanAdded { .. }));
+    }
+    assert_eq!(world.give(ban("198.18.9.1", 100)).0, Outcome::Refused(Refusal::Full(64)));
+}
+
+#[test]
 fn a_dry_run_only_says_what_it_would_do() {
     let mut world = World::new(&[]);
     let mut settings = settings(&[]);
@@ -411,6 +459,11 @@ fn a_dry_run_only_says_what_it_would_do() {
         (0..4).flat_map(|_| world.give(offence("198.18.0.2", Denial::TokenMissing)).1).collect();
     assert!(matches!(&events[..], [Event::Withheld(_)]), "{events:?}");
     assert!(!world.banned("198.18.0.2"));
+    world.give(Input::Reconfigure(self::settings(&[])));
+    let events: Vec<Event> =
+        (0..4).flat_map(|_| world.give(offence("198.18.0.2", Denial::TokenMissing)).1).collect();
+    let [Event::Banned(ban)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(ban.until.seconds_from(world.now), 600, "the first ban: a dry run is no strike");
 }
 
 #[test]

@@ -73,7 +73,8 @@ fn dangerous_key_sets_are_refused_whole() -> Result<()> {
         assert!(error.contains(expected), "{name}: {error}");
     }
     for (name, bytes, expected) in [
-        ("not JSON", b"keys".to_vec(), "JSON object"),
+        ("not JSON", b"{\n  keys".to_vec(), "not JSON: key must be a string at line 2 column 3"),
+        ("no object", b"[]".to_vec(), "not a JSON object"),
         ("keys twice", br#"{"keys":[],"keys":[]}"#.to_vec(), "duplicate"),
         ("no keys", b"{}".to_vec(), "no `keys`"),
         ("more than 1 MiB", vec![b' '; (1 << 20) + 1], "1 MiB"),
@@ -131,7 +132,7 @@ fn every_bad_file_is_named_with_its_reason() -> Result<()> {
     };
     expect(&write("api.pem", "nothing"), &["api.pem", "no certificate in PEM form"])?;
     expect(&write("api.key", "nothing"), &["api.key", "cannot read a private key"])?;
-    expect(&write("jwks.json", "{"), &["token.main", "jwks.json", "not a JSON object"])?;
+    expect(&write("jwks.json", "{"), &["token.main", "jwks.json", "not JSON: EOF"])?;
     expect(
         &|site| {
             let other = site.authority.issue(&["api.example.com"], KeyKind::P256)?;

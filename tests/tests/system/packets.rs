@@ -5,7 +5,8 @@ use std::{sync::Barrier, thread};
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key};
 use enforcer::{
     clock::kernel_now,
-    kernel::program::{Program, Sizes},
+    config::MAX_ALLOW,
+    kernel::program::{OPERATOR_ALLOWANCES, PREFIX_BANS, Program, Sizes},
 };
 use enforcer_common::{
     ban::{Ban, Listing},
@@ -226,4 +227,18 @@ fn a_limit_holds_when_two_cpus_charge_one_source() {
     assert_eq!(admitted + refused, u64::from(2 * ROUNDS));
     assert!(admitted >= rate.tolerance / rate.increment, "{admitted}: not even the burst");
     assert!(admitted <= bound, "{admitted} admitted, at most {bound} may be");
+}
+
+/// Every ban and every allowance that the daemon accepts at once finds room in the trie of its family.
+#[test]
+fn bans_of_prefixes_leave_room_for_every_allowance() {
+    let mut loaded = Loaded::new();
+    let insert = |loaded: &mut Loaded, from: u32, count: u32, listing| {
+        for n in from..from + count {
+            let key = Key::new(31, (0x0a00_0000 + 2 * n).to_be_bytes());
+            loaded.listed_v4.insert(&key, listing, 0).unwrap_or_else(|error| panic!("{n}: {error}"));
+        }
+    };
+    insert(&mut loaded, 0, PREFIX_BANS, Listing::banned(u64::MAX));
+    insert(&mut loaded, PREFIX_BANS, OPERATOR_ALLOWANCES + 2 * MAX_ALLOW as u32, Listing::ALLOWED);
 }

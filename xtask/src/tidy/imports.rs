@@ -6,11 +6,12 @@ use std::path::{Component, Path};
 use super::{File, Finding};
 
 /// Values that everybody uses and that use nobody.
-const FOUNDATION: [&str; 3] = ["clock", "prefix", "secret"];
+const FOUNDATION: [&str; 4] = ["clock", "fault", "prefix", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
 const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("clock", &[]),
+    ("fault", &[]),
     ("prefix", &[]),
     ("secret", &[]),
     ("config", &[]),
@@ -23,10 +24,9 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     // Settings for the program are made from the configuration.
     ("kernel", &["config"]),
     // Kernel counters are read at scrape; the table of refusals names the labels.
-    ("metrics", &["kernel", "denial"]),
+    ("metrics", &["kernel", "denial", "log"]),
     ("bans", &["config", "denial", "kernel", "metrics"]),
-    ("store", &["bans", "config"]),
-    ("ingress", &["bans", "checks", "config", "denial", "metrics", "policy", "upstream"]),
+    ("ingress", &["bans", "checks", "config", "denial", "log", "metrics", "policy", "upstream"]),
     ("control", &["bans", "config", "denial", "kernel", "metrics", "policy"]),
     ("cli", &["config", "control", "denial", "kernel"]),
 ];

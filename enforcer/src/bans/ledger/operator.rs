@@ -1,7 +1,7 @@
 //! What operators ask of the ledger, and what it refuses them.
 //!
-//! The refusals are there against lock-out: a ban of half the Internet or of one's own session, and an allowance
-//! that would switch enforcement off, need `force`.
+//! The refusals are there against lock-out: a ban of half the Internet, of one's own session, of this machine or of
+//! an upstream server, and an allowance that would switch enforcement off, need `force`.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -11,6 +11,7 @@ use super::{Actions, Event, Ledger, Outcome, end};
 use crate::{
     bans::record::{Allowance, Ban, Cause, FOREVER, Text},
     clock::KernelTime,
+    kernel::program::{OPERATOR_ALLOWANCES, PREFIX_BANS},
     prefix::Prefix,
 };
 
@@ -18,8 +19,12 @@ use crate::{
 const LEAST_V4: u8 = 8;
 const LEAST_V6: u8 = 16;
 
-/// Allowances that are kept at most: the kernel's tries have room for them beside the bans.
-pub const MAX_ALLOWANCES: usize = 4_096;
+/// Allowances of operators that are kept at most: the kernel's tries have room for them beside the bans and the
+/// configured ones.
+pub const MAX_ALLOWANCES: usize = OPERATOR_ALLOWANCES as usize;
+
+/// The longest ban with an end; whoever wants more means `--forever`.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What an operator wants banned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +39,8 @@ pub struct BanRequest {
     pub force: bool,
     /// The operator's own address, which the ban must not reach.
     pub own_address: Option<IpAddr>,
+    /// The addresses of this machine.
+    pub machine: Vec<IpAddr>,
 }
 
 /// When a ban shall end.
@@ -54,12 +61,20 @@ pub enum Refusal {
     TooWide(Prefix),
     /// The operator's own session comes from the prefix.
     OwnSession(Prefix, IpAddr),
+    /// The machine's own traffic comes from the prefix.
+    OwnMachine(Prefix, IpAddr),
+    /// An upstream server's answers come from the prefix.
+    Upstream(Prefix, IpAddr),
     /// `bans.max_entries` are there.
     Full(u32),
+    /// [`PREFIX_BANS`] bans of prefixes are there.
+    FullPrefixes,
     /// [`MAX_ALLOWANCES`] are there.
     FullAllowances,
     /// A ban that would be over at once.
     NoDuration,
+    /// A ban that would last longer than [`LONGEST`].
+    TooLong,
     /// There is no such ban; the wider one that covers the prefix, and how many lie inside.
     NoBan(Prefix, Option<Prefix>, usize),
     /// There is no such allowance; the wider one that covers the prefix.
@@ -80,14 +95,29 @@ impl fmt::Display for Refusal {
                 "your own session comes from {address}, which {prefix} covers; allow your address first ({}), or use --force",
                 allow_suggestion(*address)
             ),
+            Self::OwnMachine(prefix, address) => write!(
+                f,
+                "{prefix} holds {address}, an address of this machine: a ban would drop what it sends to itself; use --force if that is meant"
+            ),
+            Self::Upstream(prefix, address) => write!(
+                f,
+                "{prefix} holds the upstream server {address}: a ban would drop its answers; allow it first ({}), or use --force",
+                allow_suggestion(*address)
+            ),
             Self::Full(most) => write!(
                 f,
                 "there are {most} bans already; lift some, ban a wider prefix, or raise bans.max_entries"
             ),
-            Self::FullAllowances => {
-                write!(f, "there are {MAX_ALLOWANCES} allowances already; allow a wider prefix instead")
-            }
+            Self::FullPrefixes => write!(
+                f,
+                "there are {PREFIX_BANS} bans of prefixes already, and the kernel's tables hold no more whatever bans.max_entries is; lift some, or ban a wider prefix"
+            ),
+            Self::FullAllowances => write!(
+                f,
+                "there are {MAX_ALLOWANCES} allowances of operators already; allow a wider prefix instead"
+            ),
             Self::NoDuration => f.write_str("a ban of no duration would end at once; use --for or --forever"),
+            Self::TooLong => f.write_str("a ban of more than 365d; use a shorter --for, or --forever"),
             Self::NoBan(prefix, Some(wider), _) => {
                 write!(f, "{prefix} has no ban of its own, {wider} covers it: lift that, or allow {prefix}")
             }
@@ -127,24 +157,24 @@ impl Ledger {
         let prefix = request.prefix;
         if !request.force {
             refuse_wide(prefix)?;
-            let reached = |address: &IpAddr| {
-                prefix.contains(*address)
-                    && self.allowances.covering(&Prefix::host(*address)).next().is_none()
-            };
-            if let Some(address) = request.own_address.filter(reached) {
-                return Err(Refusal::OwnSession(prefix, address));
-            }
+            self.refuse_lock_out(&request)?;
         }
         let until = match request.end {
             End::Default => end(now, self.settings.bans.duration),
+            End::After(duration) if duration > LONGEST => return Err(Refusal::TooLong),
             End::After(duration) => end(now, duration),
             End::Never => FOREVER,
         };
         if until <= now {
             return Err(Refusal::NoDuration);
         }
-        if !self.has_room(&prefix) {
-            return Err(Refusal::Full(self.settings.bans.max_entries));
+        if self.bans.get(&prefix).is_none() {
+            if !self.has_room() {
+                return Err(Refusal::Full(self.settings.bans.max_entries));
+            }
+            if self.is_wide(&prefix) && self.wide >= PREFIX_BANS as usize {
+                return Err(Refusal::FullPrefixes);
+            }
         }
         let offences = self.bans.get(&prefix).map_or(0, |old| old.offences);
         let ban =
@@ -155,6 +185,25 @@ impl Ledger {
         let source = Prefix::of_source(prefix.net().addr(), self.settings.ipv6_prefix);
         let part_of = (source != prefix && source.covers(&prefix)).then_some(source);
         Ok(Outcome::BanAdded { ban, replaced, shadowed_by, allowed_inside, part_of })
+    }
+
+    fn refuse_lock_out(&self, request: &BanRequest) -> Result<(), Refusal> {
+        let prefix = request.prefix;
+        let reached = |address: &IpAddr| {
+            prefix.contains(*address) && self.allowances.covering(&Prefix::host(*address)).next().is_none()
+        };
+        if let Some(address) = request.own_address.filter(reached) {
+            return Err(Refusal::OwnSession(prefix, address));
+        }
+        let first = prefix.net().addr();
+        let own = request.machine.iter().copied().find(reached);
+        if let Some(address) = own.or_else(|| Some(first).filter(IpAddr::is_loopback)) {
+            return Err(Refusal::OwnMachine(prefix, address));
+        }
+        match self.settings.upstreams.iter().copied().find(reached) {
+            Some(address) => Err(Refusal::Upstream(prefix, address)),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn ban_del(&mut self, prefix: Prefix, actions: &mut Actions) -> Result<Outcome, Refusal> {
@@ -181,10 +230,14 @@ impl Ledger {
             refuse_wide(prefix)?;
         }
         let text = Some(Text::new(reason));
+        let renewed = self.allowances.get(&prefix).is_some_and(|allowance| allowance.operator.is_some());
+        let of_operators =
+            self.allowances.iter().filter(|(_, allowance)| allowance.operator.is_some()).count();
+        if !renewed && of_operators >= MAX_ALLOWANCES {
+            return Err(Refusal::FullAllowances);
+        }
         if let Some(allowance) = self.allowances.get_mut(&prefix) {
             allowance.operator = text;
-        } else if self.allowances.len() >= MAX_ALLOWANCES {
-            return Err(Refusal::FullAllowances);
         } else {
             self.allowances.insert(prefix, Allowance { configured: false, operator: text, since: now });
             self.refresh(&prefix, actions);

@@ -16,6 +16,10 @@ const MAX_KID: usize = 256;
 /// `x5t` and `x5t#S256` are only names of a key; large issuers send them, and they are ignored.
 const REFUSED: [&str; 9] = ["jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "enc", "epk"];
 
+/// Types of access tokens: RFC 7519 section 5.1 and RFC 9068 section 2.1. A token that says that it is something else, like a
+/// proof of possession or a logout token, may be good for that, but opens nothing (RFC 8725 section 3.11).
+const TYPES: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
+
 /// What is used of a header.
 #[derive(Debug)]
 pub(super) struct Header {
@@ -39,8 +43,11 @@ pub(super) fn read(bytes: &[u8], allowed: &[TokenAlgorithm]) -> Result<Header, D
     if REFUSED.iter().any(|name| members.contains_key(*name)) {
         return Err(Denial::TokenHeader);
     }
-    if members.get("typ").is_some_and(|typ| !typ.is_string()) {
-        return Err(Denial::TokenMalformed);
+    match members.get("typ") {
+        None => {}
+        Some(Value::String(typ)) if TYPES.iter().any(|known| typ.eq_ignore_ascii_case(known)) => {}
+        Some(Value::String(_)) => return Err(Denial::TokenHeader),
+        Some(_) => return Err(Denial::TokenMalformed),
     }
     let kid = match members.remove("kid") {
         None => None,

@@ -3,7 +3,7 @@
 use crate::{
     cli::table::{Align, bytes, grouped, pairs, table},
     control::{
-        span::human,
+        span::{human, remaining},
         wire::{BanRow, CounterRow, ReloadRow, Status, Why},
     },
     kernel::LimitState,
@@ -55,6 +55,7 @@ pub(super) fn status(status: &Status) -> String {
         ("kernel", kernel),
         ("lists", lists),
         ("listeners", or_none(status.listeners.join(", "))),
+        ("clients", format!("at most {}", count(status.max_connections.into(), "connection", "connections"))),
         ("metrics", status.metrics.clone().unwrap_or_else(|| "off".to_owned())),
         ("tokens", or_none(tokens.join(", "))),
         ("bans", format!("{}{dry}", bans.join(", "))),
@@ -111,7 +112,9 @@ pub(super) fn why(why: &Why) -> String {
         lines.push(("counted", format!("{packets}, {} of all sources for this reason", bytes(row.bytes))));
     }
     let mut text = format!("{}\n\n{}", why.sentence, pairs(&lines));
-    if !explanation.limits.is_empty() {
+    if why.ban.is_some() && explanation.verdict == "drop" {
+        text.push_str("\nBans come before limits: none of these packets is charged to one.\n");
+    } else if !explanation.limits.is_empty() {
         let columns = [
             ("limit", Align::Left),
             ("at once now", Align::Right),
@@ -133,7 +136,7 @@ pub(super) fn why(why: &Why) -> String {
 
 fn ban(row: &BanRow) -> String {
     let remaining = match row.remaining_seconds {
-        Some(seconds) => format!("{} remaining", human(seconds)),
+        Some(seconds) => format!("{} remaining", remaining(seconds)),
         None => "until it is lifted".to_owned(),
     };
     let cause = if row.cause.is_empty() { String::new() } else { format!(" ({})", row.cause) };
@@ -185,6 +188,7 @@ mod tests {
             pending_writes: 0,
             listeners: vec!["[::]:443".into()],
             metrics: Some("127.0.0.1:9464".into()),
+            max_connections: 20_000,
             tokens: vec![TokenRow { name: "main".into(), issuer: "https://id.example.com/".into(), keys: 2 }],
             bans: vec![
                 CountRow { name: "offence".into(), count: 1_200 },
@@ -209,6 +213,7 @@ mod tests {
              kernel     mode native: eth0 (native)\n\
              lists      1,204 entries, all in the kernel\n\
              listeners  [::]:443\n\
+             clients    at most 20,000 connections\n\
              metrics    127.0.0.1:9464\n\
              tokens     main https://id.example.com/ (2 keys)\n\
              bans       1,200 by offence, 3 by operator\n\
@@ -232,7 +237,7 @@ mod tests {
             burst: 1_000,
             wait_ns,
         };
-        let shown = why(&Why {
+        let mut told = Why {
             address: "198.18.0.2".parse().unwrap(),
             port: 443,
             sentence: "198.18.0.2 is banned for 9m 41s more: its packets are dropped (banned)".into(),
@@ -265,9 +270,9 @@ mod tests {
                 last: "token_missing".into(),
             }),
             counter: Some(CounterRow { reason: "banned".into(), packets: 1, bytes: 74 }),
-        });
+        };
         assert_eq!(
-            shown,
+            why(&told),
             "198.18.0.2 is banned for 9m 41s more: its packets are dropped (banned)\n\
              \n\
              verdict  drop: banned\n\
@@ -277,10 +282,15 @@ mod tests {
              score    0 of 100 points; 0 offences, last token_missing; 1 ban within a day\n\
              counted  1 packet, 74 B of all sources for this reason\n\
              \n\
-             LIMIT        AT ONCE NOW  BURST  WAIT\n\
-             packets              off\n\
-             connections          993  1,000  none\n\
-             hellos                 0  1,000  5 ms\n"
+             Bans come before limits: none of these packets is charged to one.\n"
         );
+        told.ban = None;
+        assert!(why(&told).ends_with(
+            "\n\
+                 LIMIT        AT ONCE NOW  BURST  WAIT\n\
+                 packets              off\n\
+                 connections          993  1,000  none\n\
+                 hellos                 0  1,000  5 ms\n"
+        ));
     }
 }

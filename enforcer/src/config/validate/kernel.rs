@@ -4,8 +4,9 @@ use enforcer_common::settings::{MANAGEMENT_PORTS, PROTECTED_PORTS};
 
 use super::{LimitRules, Rules, entries};
 use crate::config::{
-    Kernel, KernelLimits, Mode, RateLimit, TlsVersion, WhenFull,
+    Kernel, KernelLimits, MAX_ALLOW, Mode, RateLimit, TlsVersion, WhenFull,
     file::{KernelSection, LimitsSection, List},
+    named::Named,
     value::Number,
 };
 
@@ -31,6 +32,17 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
             "management_ports",
             problem,
             "take it out of `management_ports`, or list `protected_ports` without it",
+        );
+    }
+    if let Some(list) = &section.allow
+        && list.get_ref().len() > MAX_ALLOW
+    {
+        let problem = format!("{} entries", list.get_ref().len());
+        rules.refuse(
+            list.span(),
+            "allow",
+            problem,
+            format!("list {MAX_ALLOW} at most; a wider prefix stands for many"),
         );
     }
     let bits = rules.number("ipv6_prefix", &section.ipv6_prefix, 64, 32..=64);
@@ -65,6 +77,13 @@ fn interfaces(section: &KernelSection, mode: Mode, rules: &mut Rules<'_, '_>) ->
             let problem = format!("`{name}` cannot be the name of an interface");
             rules.refuse_entry(entry.span(), "interfaces", problem, "`ip link` lists those that exist");
         }
+    }
+    for (i, entry) in entries(&section.interfaces).enumerate() {
+        rules.name_outside(
+            &format!("interfaces[{i}]"),
+            entry.span(),
+            Named::Interface(entry.get_ref().0.clone()),
+        );
     }
     let named = entries(&section.interfaces).map(|entry| (entry.span(), entry.get_ref().0.as_str()));
     rules.distinct("interfaces", named);

@@ -13,7 +13,11 @@ use crate::config::{
     Certificate, Listener, Mode, RateLimit, Route, Token, TokenAlgorithm, Upstream,
     file::{File, RouteSection},
     load::nearest,
+    named::Named,
+    value::Text,
 };
+
+mod coverage;
 
 const ADDRESS: &str = "write an address and a port, like \"[::]:443\"";
 const CERTIFICATES: &str = "write certificates = [{ chain = \"api.pem\", key = \"api.key\" }]";
@@ -49,6 +53,11 @@ pub(super) fn listeners(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Listener>
             let section = certificate.get_ref();
             let chain = rules.file("chain", &section.chain, "name the PEM file with the chain, leaf first");
             let key = rules.file("key", &section.key, "name the PEM file with the private key");
+            let named = Named::Certificate {
+                chain: rules.named_file("chain", &section.chain),
+                key: rules.named_file("key", &section.key),
+            };
+            rules.name_outside("", certificate.span(), named);
             Certificate { chain, key }
         });
         let certificates = certificates.collect();
@@ -59,10 +68,35 @@ pub(super) fn listeners(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Listener>
             100..=300_000,
         );
         let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        if let Some(address) = &section.address {
+            overlap(address, &listeners, &mut rules);
+            rules.name_outside("address", address.span(), Named::Address(address.get_ref().0));
+        }
         let address = section.address.as_ref().map_or(nowhere, |address| address.get_ref().0);
         listeners.push(Listener { address, certificates, handshake_timeout: handshake });
     }
     listeners
+}
+
+/// Refuses an address that an earlier listener covers, or that covers it.
+fn overlap(address: &Spanned<Text<SocketAddr>>, earlier: &[Listener], rules: &mut Rules<'_, '_>) {
+    let mine = address.get_ref().0;
+    let other = earlier.iter().position(|other| other.address != mine && both_take(other.address, mine));
+    if let Some(i) = other {
+        let problem =
+            format!("{mine} and listener[{i}], {}, would take the same connections", earlier[i].address);
+        let remedy = "keep the wider of the two, or give each its own address or port";
+        rules.refuse(address.span(), "address", problem, remedy);
+    }
+}
+
+/// Whether one connection could belong to both: one port, and one of the two takes every address of the other's kind.
+/// `[::]` takes IPv4 too.
+pub(super) fn both_take(a: SocketAddr, b: SocketAddr) -> bool {
+    let covers = |wide: SocketAddr, narrow: SocketAddr| {
+        wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
+    };
+    a.port() == b.port() && a.port() != 0 && (a == b || covers(a, b) || covers(b, a))
 }
 
 /// A port that the system picks cannot be told to the program beforehand.
@@ -88,7 +122,9 @@ pub(super) fn upstreams(file: &File, rules: &mut Rules<'_, '_>) -> BTreeMap<Stri
         rules.distinct("servers", entries(&section.servers).map(|uri| (uri.span(), &uri.get_ref().0)));
         let connect = Duration::from_secs(2);
         let response = Duration::from_secs(30);
-        let idle = Duration::from_secs(60);
+        // A request that meets a connection as its server closes it may be lost. Node.js, Apache httpd and Uvicorn close
+        // idle ones after 5 s; whoever knows that the servers keep theirs longer can say so.
+        let idle = Duration::from_secs(4);
         let upstream = Upstream {
             servers: entries(&section.servers).map(|uri| uri.get_ref().0.clone()).collect(),
             connect_timeout: rules.duration(
@@ -123,6 +159,9 @@ pub(super) fn tokens(file: &File, rules: &mut Rules<'_, '_>) -> BTreeMap<String,
             rules.not_empty("algorithms", &section.algorithms, "list one, or remove the key to accept both");
         } else {
             algorithms = vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256];
+        }
+        if let Some((place, path)) = rules.named_file("jwks", &section.jwks) {
+            rules.errors.named.push((place, Named::KeySet(path, algorithms.clone())));
         }
         let day = Duration::from_secs(86_400);
         let token = Token {
@@ -159,6 +198,7 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             limit: section.limit.as_ref().and_then(|_| rules.limit("limit", &section.limit, limit)),
         });
     }
+    coverage::warn(file, rules);
     routes
 }
 
@@ -173,8 +213,8 @@ fn path(section: &RouteSection, rules: &mut Rules<'_, '_>) -> String {
         "has an empty segment (`//`)"
     } else if path.split('/').any(|segment| segment == "." || segment == "..") {
         "has a `.` or `..` segment, which requests never keep"
-    } else if path.contains(['?', '#', '*', '\\']) {
-        "has a character that no path can match (`?`, `#`, `*`, `\\`)"
+    } else if path.contains(['?', '#', '*', '\\', '%', ';']) {
+        "has a character that no path can match (`?`, `#`, `*`, `\\`, `%`, `;`: paths are compared decoded)"
     } else if !path.bytes().all(|b| b.is_ascii_graphic()) {
         "has a space, a control character or one outside ASCII"
     } else {
@@ -195,7 +235,7 @@ fn upstream(section: &RouteSection, file: &File, rules: &mut Rules<'_, '_>) -> S
     if let Some(value) = &section.upstream
         && !name.is_empty()
         && !file.upstream.contains_key(&name)
-        && !rules.errors.knows("upstream")
+        && !rules.errors.knows_section("upstream", &quote(&name))
     {
         let problem = format!("there is no [upstream.{}]", quote(&name));
         rules.refuse(value.span(), "upstream", problem, meant(&name, &file.upstream));
@@ -219,7 +259,10 @@ fn token(section: &RouteSection, file: &File, rules: &mut Rules<'_, '_>) -> Opti
         let remedy = "remove `token` or `public`";
         rules.refuse(value.span(), "token", "a public route asks for a token", remedy);
     }
-    if !name.is_empty() && !file.token.contains_key(&name) && !rules.errors.knows("token") {
+    if !name.is_empty()
+        && !file.token.contains_key(&name)
+        && !rules.errors.knows_section("token", &quote(&name))
+    {
         let problem = format!("there is no [token.{}]", quote(&name));
         rules.refuse(value.span(), "token", problem, meant(&name, &file.token));
     }

@@ -2,10 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::Rules;
+use super::{Rules, requests::both_take};
 use crate::config::{
     Bans, Control, Http, Listener, Log, LogFormat, Metrics,
     file::{BansSection, ControlSection, HttpSection, LogSection, MetricsSection},
+    log_filter,
+    named::Named,
 };
 
 /// A Unix socket's path, without the zero at its end (unix(7)).
@@ -16,6 +18,12 @@ pub(super) fn http(section: &HttpSection, rules: &mut Rules<'_, '_>) -> Http {
     let mut rules = rules.section("http");
     let u32_of = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let connections = rules.number("max_connections", &section.max_connections, 20_000, 1..=10_000_000);
+    let per_source = rules.number(
+        "max_connections_per_source",
+        &section.max_connections_per_source,
+        1_000,
+        0..=10_000_000,
+    );
     // hyper keeps at least 8 KiB for a head.
     let header = rules.size("max_header_bytes", &section.max_header_bytes, 32 << 10, 8 << 10..=1 << 20);
     let workers = rules.number("workers", &section.workers, 0, 0..=1_024);
@@ -23,6 +31,7 @@ pub(super) fn http(section: &HttpSection, rules: &mut Rules<'_, '_>) -> Http {
     Http {
         strict_transport_security: strict_transport_security(section, &mut rules),
         max_connections: u32_of(connections),
+        max_connections_per_source: u32_of(per_source),
         max_header_bytes: u32_of(header),
         max_body_bytes: rules.size("max_body_bytes", &section.max_body_bytes, 10 << 20, 0..=1 << 50),
         header_timeout: rules.duration("header_timeout", &section.header_timeout, seconds(15), 100..=300_000),
@@ -88,16 +97,20 @@ pub(super) fn metrics(
         None => Some(SocketAddr::from(([127, 0, 0, 1], 9_464))),
         Some(value) => value.get_ref().0.0,
     };
-    if let (Some(address), Some(value)) = (address, &section.address)
-        && let Some(i) =
-            listeners.iter().position(|listener| listener.address == address && address.port() != 0)
-    {
-        rules.refuse(
-            value.span(),
-            "address",
-            format!("listener[{i}] has this address"),
-            "choose another port",
-        );
+    let span = section.address.as_ref().map_or(rules.span.clone(), |value| value.span());
+    if let Some(address) = address {
+        if let Some(i) = listeners.iter().position(|listener| both_take(listener.address, address)) {
+            let problem = format!("listener[{i}] has this address");
+            rules.refuse(span.clone(), "address", problem, "choose another port");
+        }
+        if !address.ip().is_loopback() {
+            let key = rules.path("address");
+            let problem =
+                format!("whoever reaches {address} reads the metrics, without TLS and without a token");
+            let remedy = "write an address of loopback, or let only the scrapers reach it".to_owned();
+            rules.errors.warn(span.clone(), &key, problem, remedy);
+        }
+        rules.name_outside("address", span, Named::Address(address));
     }
     Metrics { address }
 }
@@ -116,6 +129,11 @@ pub(super) fn control(section: &ControlSection, rules: &mut Rules<'_, '_>) -> Co
             path
         }
     };
+    let span = section.socket.as_ref().map_or(rules.span.clone(), |value| value.span());
+    rules.name_outside("socket", span, Named::Socket(socket.clone()));
+    if let Some(group) = &section.group {
+        rules.name_outside("group", group.span(), Named::Group(group.get_ref().0.clone()));
+    }
     let group = section
         .group
         .as_ref()
@@ -128,14 +146,11 @@ pub(super) fn log(section: &LogSection, rules: &mut Rules<'_, '_>) -> Log {
     let mut level = "info".to_owned();
     if let Some(value) = &section.level {
         level = rules.text("level", &section.level, "write a filter like \"info\"");
-        if tracing_subscriber::EnvFilter::try_new(&level).is_err() {
-            let problem = format!("`{}` is no log filter", level.escape_debug());
-            rules.refuse(
-                value.span(),
-                "level",
-                problem,
-                "write one like \"info\" or \"warn,enforcer::ingress=debug\"",
-            );
+        if let Err(problem) = log_filter(&level)
+            && !level.is_empty()
+        {
+            let remedy = "write off, error, warn, info, debug or trace, or levels per module like \"warn,enforcer::ingress=debug\"";
+            rules.refuse(value.span(), "level", problem, remedy);
         }
     }
     Log { level, format: section.format.as_ref().map_or(LogFormat::Text, |format| *format.get_ref()) }
