@@ -4,7 +4,7 @@
 //! socket can answer then.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::config::Http;
 
@@ -18,28 +18,43 @@ const RESERVE: u64 = 192;
 /// For a worker: its runtime, and its share of the listening sockets.
 const PER_WORKER: u64 = 8;
 
-/// Raises the soft limit to the hard one and says how many connections can be open: `http.max_connections`, or fewer.
-pub(super) fn connections(http: &Http) -> u32 {
-    let limit = raise();
-    let workers = match http.workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        configured => configured,
-    };
-    let reserve = RESERVE.saturating_add(PER_WORKER.saturating_mul(workers as u64));
-    let connections = affordable(limit, reserve, http.max_connections);
-    if connections < http.max_connections {
-        let needed = PER_CONNECTION * u64::from(http.max_connections) + reserve;
-        warn!(
+/// What the process can afford.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    /// Connections that may be open: `http.max_connections`, or fewer.
+    pub(super) connections: u32,
+    limit: u64,
+    needed: u64,
+}
+
+impl Budget {
+    /// Raises the soft limit to the hard one and reckons.
+    pub(super) fn claim(http: &Http) -> Self {
+        let limit = raise();
+        let workers = match http.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            configured => configured,
+        };
+        let reserve = RESERVE.saturating_add(PER_WORKER.saturating_mul(workers as u64));
+        Self {
+            connections: affordable(limit, reserve, http.max_connections),
             limit,
-            needed,
-            max_connections = connections,
-            configured = http.max_connections,
-            "too few file descriptors for http.max_connections: set LimitNOFILE= (systemd) or `ulimit -Hn` to what is needed, or lower http.max_connections"
-        );
-    } else {
-        info!(limit, max_connections = connections, "file descriptors suffice");
+            needed: PER_CONNECTION * u64::from(http.max_connections) + reserve,
+        }
     }
-    connections
+
+    /// Warns if it is less than was asked for.
+    pub(super) fn tell(self, http: &Http) {
+        if self.connections < http.max_connections {
+            warn!(
+                limit = self.limit,
+                needed = self.needed,
+                max_connections = self.connections,
+                configured = http.max_connections,
+                "too few file descriptors for http.max_connections: set LimitNOFILE= (systemd) or `ulimit -Hn` to what is needed, or lower http.max_connections"
+            );
+        }
+    }
 }
 
 /// The limit that holds afterwards.

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::{sync::mpsc, task::AbortHandle};
 use tracing::info;
 
-use super::{Error, descriptors, facts, notify, running::Running};
+use super::{Error, descriptors::Budget, facts, notify, running::Running};
 use crate::{
     bans::{
         Reporter,
@@ -62,7 +62,6 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let metrics = Metrics::new()?;
     metrics::process::register(&metrics.registry)?;
     let policy = Policy::load(&config).map_err(Error::Configuration)?.share();
-    facts::certificates(&config, &metrics, clock::unix_now());
     let readiness = Readiness::default();
     let scrapes = match config.metrics.address {
         Some(address) => Some(Server::bind(address, metrics.registry.clone(), readiness.clone()).await?),
@@ -72,7 +71,8 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let socket = Socket::bind(&config.control.socket, config.control.group.as_deref())?;
     let (reporter, offences) = Reporter::new(OFFENCES, metrics.offences_lost.clone());
     let mut affordable = config.clone();
-    affordable.http.max_connections = descriptors::connections(&config.http);
+    let budget = Budget::claim(&config.http);
+    affordable.http.max_connections = budget.connections;
     let ingress = Ingress::bind(&affordable, Arc::clone(&policy), reporter, metrics.clone())?;
     let mut kernel = Kernel::load(&config.kernel, config.bans.max_entries)?;
 
@@ -88,6 +88,9 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
 
     kernel.attach()?;
     ingress.serve();
+    // A start that fails says why in one line; whatever else is to be said waits until it has not.
+    budget.tell(&config.http);
+    facts::certificates(&config, &metrics, clock::unix_now());
 
     let addresses = ingress.addresses();
     let facts = Arc::new(ArcSwap::from_pointee(facts::facts(&affordable, &addresses, scrape_address)));
