@@ -48,9 +48,12 @@ pub fn filter(config: &config::Log) -> Result<EnvFilter> {
         Ok(text) if !text.is_empty() => (text, OVERRIDE),
         Ok(_) | Err(_) => (config.level.clone(), "log.level"),
     };
-    config::log_filter(&text).map_err(|problem| {
+    let filter = config::log_filter(&text).map_err(|problem| {
         anyhow!("{origin}: {problem}; write off, error, warn, info, debug or trace, or levels per module")
-    })
+    })?;
+    // The library warns of every connection that resets many streams, so any client could fill the log with it; the
+    // refusal is counted and is an offence.
+    Ok(if text.contains("h2") { filter } else { filter.add_directive("h2=error".parse()?) })
 }
 
 /// Lets one line per second through, for what may fail at any rate. One static per kind of failure.
@@ -72,6 +75,15 @@ impl Seldom {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_cannot_make_the_http2_library_talk_unless_somebody_asks_it_to() {
+        let of = |level: &str| {
+            filter(&config::Log { level: level.to_owned(), format: LogFormat::Text }).unwrap().to_string()
+        };
+        assert!(of("info").contains("h2=error"));
+        assert_eq!(of("info,h2=debug").matches("h2").count(), 1);
+    }
 
     #[test]
     fn one_line_per_second() {
