@@ -26,6 +26,7 @@ use tokio::{net::TcpStream, sync::mpsc};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
+    kernel,
     pki::{Authority, KeyKind},
     tokens::{self, SigningKey},
 };
@@ -126,23 +127,7 @@ pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route 
 
 fn bare_config() -> Config {
     Config {
-        kernel: config::Kernel {
-            mode: config::Mode::Off,
-            interfaces: Vec::new(),
-            allow: Vec::new(),
-            management_ports: vec![22],
-            protected_ports: Vec::new(),
-            ipv6_prefix: 64,
-            minimum_tls: config::TlsVersion::Tls12,
-            limits: config::KernelLimits {
-                packets: None,
-                connections: None,
-                hellos: None,
-                when_full: config::WhenFull::Drop,
-                max_sources: 1024,
-            },
-            log: false,
-        },
+        kernel: config::Kernel { mode: config::Mode::Off, protected_ports: Vec::new(), ..kernel::plain() },
         listeners: Vec::new(),
         upstreams: BTreeMap::new(),
         tokens: BTreeMap::new(),

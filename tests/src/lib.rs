@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod demo;
 pub mod edge;
 pub mod flood;
+pub mod kernel;
 pub mod netns;
 pub mod origin;
 pub mod packets;

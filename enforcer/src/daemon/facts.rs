@@ -1,4 +1,4 @@
-//! What `status` tells of the daemon's own make-up.
+//! What `status` and metrics tell of the daemon's own make-up: listeners, issuers, the ends of certificates.
 
 use std::net::SocketAddr;
 

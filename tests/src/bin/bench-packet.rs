@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use enforcer::{
-    config::{self, KernelLimits, Mode, RateLimit, TlsVersion, WhenFull},
+    config::{self, KernelLimits, RateLimit},
     kernel::{Counters, Kernel, Reason},
 };
 use enforcer_common::{
@@ -17,7 +17,7 @@ use enforcer_common::{
     reason::{DropReason, PassReason},
     source::{SourceKey, v6_mask},
 };
-use enforcer_tests::{bare::Bare, packets::*};
+use enforcer_tests::{bare::Bare, kernel::plain, packets::*};
 
 /// Return values of XDP programs (linux/bpf.h).
 const XDP_DROP: u32 = 1;
@@ -184,23 +184,15 @@ fn client_hello() -> Vec<u8> {
 fn prepare(list: List) -> Result<Kernel> {
     let wide =
         Some(RateLimit { events: 1_000_000_000, period: Duration::from_secs(1), burst: 4_000_000_000 });
-    let config = config::Kernel {
-        mode: Mode::Native,
-        interfaces: vec![],
-        allow: vec![],
-        management_ports: vec![22],
-        protected_ports: vec![443],
-        ipv6_prefix: 64,
-        minimum_tls: TlsVersion::Tls12,
-        limits: KernelLimits {
-            packets: wide,
-            connections: wide,
-            hellos: wide,
-            when_full: WhenFull::Drop,
-            max_sources: 262_144,
-        },
-        log: false,
+    let plain = plain();
+    let limits = KernelLimits {
+        packets: wide,
+        connections: wide,
+        hellos: wide,
+        max_sources: 262_144,
+        ..plain.limits.clone()
     };
+    let config = config::Kernel { limits, ..plain };
     let kernel = Kernel::load(&config, 100_000)?;
     let mut lists = kernel.lists()?;
     match list {

@@ -43,6 +43,7 @@ use enforcer_common::{
     reason::DropReason,
     source::SourceKey,
 };
+use enforcer_tests::poll;
 use tokio::sync::mpsc;
 
 /// Far more than anything here takes.
@@ -220,11 +221,7 @@ fn error(response: Response) -> Failure {
 }
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = clock::instant_now() + PATIENCE;
-    while !holds() {
-        assert!(clock::instant_now() < end, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    poll::until(what, PATIENCE, || Ok(holds().then_some(()))).unwrap();
 }
 
 #[test]

@@ -4,33 +4,23 @@ use std::{process::Command, thread, time::Duration};
 
 use enforcer::{
     clock::{KernelTime, kernel_now},
-    config::{self, KernelLimits, Mode, RateLimit, TlsVersion, WhenFull},
+    config::{self, KernelLimits, Mode, RateLimit, TlsVersion},
     kernel::Kernel,
 };
 use enforcer_common::{
     ban::{Ban, FOREVER, Listing},
     source::{SourceKey, v6_mask},
 };
+use enforcer_tests::kernel::plain;
 use nix::sched::{CloneFlags, unshare};
 
 fn config(interfaces: &[&str]) -> config::Kernel {
     let limit = |events| Some(RateLimit { events, period: Duration::from_secs(3600), burst: events });
+    let plain = plain();
     config::Kernel {
-        mode: Mode::Native,
         interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
-        allow: vec![],
-        management_ports: vec![22],
-        protected_ports: vec![443],
-        ipv6_prefix: 64,
-        minimum_tls: TlsVersion::Tls12,
-        limits: KernelLimits {
-            packets: limit(100),
-            connections: limit(3),
-            hellos: None,
-            when_full: WhenFull::Drop,
-            max_sources: 1024,
-        },
-        log: false,
+        limits: KernelLimits { packets: limit(100), connections: limit(3), ..plain.limits.clone() },
+        ..plain
     }
 }
 

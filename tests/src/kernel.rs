@@ -1,0 +1,24 @@
+//! The `[kernel]` section that tests and benchmarks begin with; they change the keys that they are about.
+
+use enforcer::config::{Kernel, KernelLimits, Mode, TlsVersion, WhenFull};
+
+/// Native, TLS on 443, SSH as management, no interface and no limit.
+pub fn plain() -> Kernel {
+    Kernel {
+        mode: Mode::Native,
+        interfaces: Vec::new(),
+        allow: Vec::new(),
+        management_ports: vec![22],
+        protected_ports: vec![443],
+        ipv6_prefix: 64,
+        minimum_tls: TlsVersion::Tls12,
+        limits: KernelLimits {
+            packets: None,
+            connections: None,
+            hellos: None,
+            when_full: WhenFull::Drop,
+            max_sources: 1024,
+        },
+        log: false,
+    }
+}
