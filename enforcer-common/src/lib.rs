@@ -6,6 +6,7 @@
 
 pub mod packet;
 
+pub mod answer;
 pub mod headers;
 pub mod hello;
 pub mod verdict;

@@ -7,6 +7,7 @@ use std::{
 
 use enforcer::prefix::Prefix;
 use enforcer_common::{
+    answer::Answer,
     ban::{Ban, Listing},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
@@ -93,18 +94,30 @@ pub struct FakeTables {
     state: State,
     buckets: RefCell<[RawBucket; 3]>,
     dry: RefCell<Vec<DropReason>>,
+    answers: RefCell<Vec<Answer>>,
     now: u64,
 }
 
 impl FakeTables {
     /// Tables in this state at this time.
     pub fn new(state: State, now: u64) -> Self {
-        Self { buckets: RefCell::new(state.buckets), dry: RefCell::default(), state, now }
+        Self {
+            buckets: RefCell::new(state.buckets),
+            dry: RefCell::default(),
+            answers: RefCell::default(),
+            state,
+            now,
+        }
     }
 
     /// What would have been dropped but for a dry run, in the order in which it was found.
     pub fn dry(&self) -> Vec<DropReason> {
         self.dry.borrow().clone()
+    }
+
+    /// What the program would have written, in the order in which it was asked for.
+    pub fn answers(&self) -> Vec<Answer> {
+        self.answers.borrow().clone()
     }
 
     fn longest(&self, address: IpAddr) -> Listing {
@@ -127,6 +140,10 @@ impl Tables for FakeTables {
 
     fn would_drop(&self, reason: DropReason, _: usize) {
         self.dry.borrow_mut().push(reason);
+    }
+
+    fn answer(&self, answer: Answer) {
+        self.answers.borrow_mut().push(answer);
     }
 
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
