@@ -1,12 +1,13 @@
 //! What a packet case finds in the tables: for [`FakeTables`], and for the maps of the loaded program.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     net::{IpAddr, Ipv6Addr},
 };
 
 use enforcer::prefix::Prefix;
 use enforcer_common::{
+    answer::Answer,
     ban::{Ban, Listing},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
@@ -93,13 +94,20 @@ pub struct FakeTables {
     state: State,
     buckets: RefCell<[RawBucket; 3]>,
     dry: RefCell<Vec<DropReason>>,
+    answer: Cell<Answer>,
     now: u64,
 }
 
 impl FakeTables {
     /// Tables in this state at this time.
     pub fn new(state: State, now: u64) -> Self {
-        Self { buckets: RefCell::new(state.buckets), dry: RefCell::default(), state, now }
+        let buckets = RefCell::new(state.buckets);
+        Self { buckets, dry: RefCell::default(), answer: Cell::new(Answer::NONE), state, now }
+    }
+
+    /// The frame that the verdict asked for; [`Answer::NONE`] if it asked for none.
+    pub fn answered(&self) -> Answer {
+        self.answer.get()
     }
 
     /// What would have been dropped but for a dry run, in the order in which it was found.
@@ -127,6 +135,10 @@ impl Tables for FakeTables {
 
     fn would_drop(&self, reason: DropReason, _: usize) {
         self.dry.borrow_mut().push(reason);
+    }
+
+    fn answer(&self, answer: Answer) {
+        assert_eq!(self.answer.replace(answer), Answer::NONE, "one answer to a packet");
     }
 
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
