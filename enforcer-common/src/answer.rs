@@ -6,9 +6,10 @@
 
 /// What is written.
 #[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     /// Nothing.
+    #[default]
     None = 0,
     /// The TLS alert `protocol_version` and the end of the connection, sent to the client (RFC 8446 section 6.2). `detail` is the
     /// version of the alert's record, as on the wire.
@@ -51,7 +52,7 @@ impl Kind {
 }
 
 /// What a verdict asks the program to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     /// What it is.
     pub kind: Kind,
