@@ -1,78 +1,70 @@
-//! What the program shall write into a frame by itself: an answer to its sender, or another packet in its place.
+//! Frames that the program writes itself, in answer to a packet: what a verdict asks for.
 //!
-//! [`crate::verdict::decide`] passes at most one on to [`crate::verdict::Tables::answer`] per frame; the program carries it out when
-//! the verdict is there. If it cannot, the frame is dropped: whoever awaits an answer repeats himself. Nothing here decides
-//! whether to answer.
+//! A verdict leaves at most one [`Answer`] behind, by [`crate::verdict::Tables::answer`]. Its reason is counted as ever; the
+//! answer says what becomes of the packet's frame. Plain numbers throughout: the program hands them to a function that the
+//! verifier checks by itself.
 
-/// What shall be written.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is written.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing: the verdict says it all.
+    /// Nothing.
+    #[default]
     None = 0,
-    /// Send back a TLS alert with FIN, PSH and ACK: fatal, described by [`Answer::alert`], in a record of [`Answer::version`]
-    /// (RFC 8446 section 6). The verdict is the drop of a refused hello.
+    /// The TLS alert `protocol_version` and the end of the connection, sent to the client (RFC 8446 section 6.2). `detail` is the
+    /// version of the alert's record, as on the wire.
     Alert = 1,
-    /// Let the server's own stack have a RST in place of the frame, without data. Goes with `Pass(ServerReset)`, and with the drop of
-    /// a hello that is refused by `reset`.
-    ResetServer = 2,
-    /// Send back an ACK without data: the sender's FIN has been seen.
-    AcknowledgeFin = 3,
-    /// Overwrite two bytes at [`Answer::offset`] with 0x0200, a version that every server refuses by itself, and let the
-    /// frame pass. Goes with `Pass(HelloPoisoned)`.
-    Poison = 4,
-    /// Send back a SYN with ACK whose sequence number is a cookie, which takes the place of [`Answer::sequence`].
-    SynCookie = 5,
+    /// A reset, sent to the client.
+    ResetClient = 2,
+    /// A reset as if from the client: the packet becomes it and goes on to the network stack. `sequence` has to be the very number
+    /// that the stack expects next (RFC 5961 section 3.2).
+    ResetServer = 3,
+    /// An acknowledgement, sent to the client: so that one whose connection is gone may close its side.
+    AcknowledgeFin = 4,
+    /// The packet goes on to the network stack with a `legacy_version` that no server accepts, so that the server itself
+    /// refuses the hello. `detail` is where in the frame that version lies.
+    Poison = 5,
+    /// A SYN-ACK whose sequence number is a cookie, sent to the client. `detail` is the largest segment that it may send.
+    SynCookie = 6,
 }
 
-/// One frame's answer. Flat, and every field has a value: see [`crate::headers`] for the reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+impl Kind {
+    /// The kind with this number; what has no number is nothing.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Alert,
+            2 => Self::ResetClient,
+            3 => Self::ResetServer,
+            4 => Self::AcknowledgeFin,
+            5 => Self::Poison,
+            6 => Self::SynCookie,
+            _ => Self::None,
+        }
+    }
+
+    /// Whether the packet itself goes on to the network stack; else it ends here, and what is written goes back to where the
+    /// packet came from.
+    #[inline(always)]
+    pub const fn goes_on(self) -> bool {
+        matches!(self, Self::ResetServer | Self::Poison)
+    }
+}
+
+/// What a verdict asks the program to write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// What shall be written.
+    /// What it is.
     pub kind: Kind,
-    /// Description of a TLS alert (RFC 8446 section 6.2).
-    pub alert: u8,
-    /// Version of the alert's record, as on the wire.
-    pub version: u16,
-    /// Sequence number of the segment that is to be written.
+    /// TCP sequence number of what is written.
     pub sequence: u32,
-    /// Its acknowledgement number.
+    /// TCP acknowledgement number of what is written, where it has one.
     pub acknowledgement: u32,
-    /// Where the frame's IP header begins.
-    pub network: usize,
-    /// Where its TCP header begins.
-    pub segment: usize,
-    /// Where its TCP data begins; [`Kind::Poison`]: where the legacy version of the hello begins.
-    pub offset: usize,
+    /// See [`Kind`]; otherwise 0.
+    pub detail: u32,
 }
 
 impl Answer {
-    /// No answer.
-    pub const NONE: Self = Self {
-        kind: Kind::None,
-        alert: 0,
-        version: 0,
-        sequence: 0,
-        acknowledgement: 0,
-        network: 0,
-        segment: 0,
-        offset: 0,
-    };
-
-    /// Bytes that the answer takes of its sender's sequence space: the alert's seven and its FIN.
-    pub const ALERT_LENGTH: u32 = 8;
-}
-
-/// Descriptions of TLS alerts (RFC 8446 section 6).
-pub mod alert {
-    /// What was sent does not belong here.
-    pub const UNEXPECTED_MESSAGE: u8 = 10;
-    /// What was sent contradicts itself.
-    pub const DECODE_ERROR: u8 = 50;
-    /// No version that the client offers is acceptable.
-    pub const PROTOCOL_VERSION: u8 = 70;
-    /// The name that the client asks for is not served.
-    pub const UNRECOGNIZED_NAME: u8 = 112;
-    /// What was asked for is not allowed.
-    pub const ACCESS_DENIED: u8 = 49;
+    /// Nothing is written.
+    pub const NONE: Self = Self { kind: Kind::None, sequence: 0, acknowledgement: 0, detail: 0 };
 }

@@ -6,10 +6,11 @@
 
 pub mod packet;
 
-pub mod answer;
 pub mod headers;
 pub mod hello;
 pub mod verdict;
+
+pub mod answer;
 
 pub mod ban;
 pub mod gcra;

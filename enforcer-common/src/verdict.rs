@@ -48,7 +48,8 @@ pub trait Tables {
     fn now(&self) -> u64;
     /// Counts a packet of `bytes` bytes that would have been dropped if its reason were not under a dry run.
     fn would_drop(&self, reason: DropReason, bytes: usize);
-    /// Takes note of what the program shall write when the verdict is there; at most once per frame.
+    /// Leaves word of a frame that the program shall write in answer to this packet. Asked once at most, right before the
+    /// verdict.
     fn answer(&self, answer: Answer);
 }
 

@@ -12,7 +12,6 @@
 use aya_ebpf::{Global, bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::info;
 use enforcer_common::{
-    answer::Kind,
     packet::Packet as _,
     verdict::{Verdict, decide},
 };
@@ -28,15 +27,10 @@ static DIAGNOSTICS: Global<u32> = Global::new(0);
 #[xdp(frags)]
 pub fn enforcer(context: XdpContext) -> u32 {
     let frame = frame::Frame::new(&context);
-    let maps = tables::Maps::new();
-    let (mut action, reason) = match decide(&frame, &maps) {
+    let (action, reason) = match decide(&frame, &tables::Maps::new()) {
         Verdict::Pass(reason) => (xdp_action::XDP_PASS, reason.number()),
         Verdict::Drop(reason) => (xdp_action::XDP_DROP, reason.number()),
     };
-    if maps.answered().kind != Kind::None {
-        // What cannot be carried out ends here: no frame passes that should have been another one.
-        action = xdp_action::XDP_DROP;
-    }
     let packets = tables::count(reason, frame.length());
     // At 1, 2, 4, 8... packets: no flood can flood the log.
     if DIAGNOSTICS.load() != 0 && packets & packets.wrapping_sub(1) == 0 {

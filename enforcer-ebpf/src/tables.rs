@@ -68,7 +68,7 @@ pub(crate) struct Maps {
     settings: Option<&'static Settings>,
     /// 0 until somebody asks: the clock costs as much as a lookup.
     now: Cell<u64>,
-    /// What shall be written into the frame.
+    /// What the verdict asked to be written.
     answer: Cell<Answer>,
 }
 
@@ -76,12 +76,6 @@ impl Maps {
     #[inline(always)]
     pub(crate) fn new() -> Self {
         Self { settings: SETTINGS.get(0), now: Cell::new(0), answer: Cell::new(Answer::NONE) }
-    }
-
-    /// What shall be written into the frame, once the verdict is there.
-    #[inline(always)]
-    pub(crate) fn answered(&self) -> Answer {
-        self.answer.get()
     }
 }
 

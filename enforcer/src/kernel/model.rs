@@ -33,7 +33,7 @@ pub struct Model {
     /// Buckets that were touched, by limit and index; all others are empty.
     buckets: RefCell<HashMap<(Limit, u32), RawBucket>>,
     rehearsed: RefCell<Vec<DropReason>>,
-    answers: RefCell<Vec<Answer>>,
+    answer: Cell<Answer>,
     now: Cell<u64>,
 }
 
@@ -75,9 +75,9 @@ impl Model {
         self.rehearsed.take()
     }
 
-    /// What the program would have written into frames, in the order in which it was asked for, since this was asked last.
-    pub fn take_answers(&self) -> Vec<Answer> {
-        self.answers.take()
+    /// The frame that a verdict asked for since this was asked last; [`Answer::NONE`] if none did.
+    pub fn take_answer(&self) -> Answer {
+        self.answer.take()
     }
 
     /// The longest listed prefix around an address, and what it says.
@@ -108,7 +108,7 @@ impl Tables for Model {
     }
 
     fn answer(&self, answer: Answer) {
-        self.answers.borrow_mut().push(answer);
+        self.answer.set(answer);
     }
 
     fn listing_v4(&self, address: [u8; 4]) -> Listing {

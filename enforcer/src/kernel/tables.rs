@@ -188,7 +188,7 @@ impl Tables for Snapshot<'_> {
     /// Explaining counts nothing.
     fn would_drop(&self, _: DropReason, _: usize) {}
 
-    /// Explaining writes nothing.
+    /// Nor does it write.
     fn answer(&self, _: Answer) {}
 
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
