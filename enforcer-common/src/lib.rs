@@ -7,6 +7,7 @@
 pub mod packet;
 
 pub mod headers;
+pub mod flow;
 pub mod hello;
 pub mod verdict;
 

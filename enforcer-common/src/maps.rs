@@ -12,6 +12,12 @@ pub const LISTED_V6: &str = "LISTED_V6";
 pub const PORTS: &str = "PORTS";
 /// Limiter buckets, one table per limit. Written by the program.
 pub const LIMITERS: [&str; 3] = ["LIMIT_PACKETS", "LIMIT_CONNS", "LIMIT_HELLOS"];
+/// Words of the flow table, by bucket, see [`crate::flow`]. Written by the program; the daemon reads them for refused flows.
+pub const FLOW_WORDS: &str = "FLOW_WORDS";
+/// Entries of the flow table, by bucket and slot. Written by the program.
+pub const FLOWS: &str = "FLOWS";
+/// The segment that is being followed on a CPU. Written by the program, for itself.
+pub const SEGMENT: &str = "SEGMENT";
 /// Per CPU and reason: packets and bytes. Written by the program.
 pub const COUNTERS: &str = "COUNTERS";
 

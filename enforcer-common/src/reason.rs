@@ -56,12 +56,18 @@ reasons! {
         Clean = 7, "clean";
         /// A ClientHello that offers an acceptable version.
         HelloAccepted = 8, "hello_accepted";
-        /// A ClientHello that goes on in a later segment or record: the daemon judges it.
+        /// Part of a ClientHello whose rest is awaited.
         HelloIncomplete = 9, "hello_incomplete";
         /// The daemon has stayed away for longer than its lease: nothing is judged (fails open, as configured).
         LeaseExpired = 10, "lease_expired";
         /// Cannot be parsed, and the configuration says that such packets pass.
         Unparsed = 11, "unparsed";
+        /// A later packet of a connection whose hello was refused, turned into the reset that ends the server's socket.
+        ServerReset = 12, "server_reset";
+        /// A refused hello whose version was made unacceptable to the server, which answers it itself.
+        HelloPoisoned = 13, "hello_poisoned";
+        /// Of a connection whose hello cannot be followed, since the flow table has no room: the daemon judges it.
+        HelloUnfollowed = 16, "hello_unfollowed";
     }
 }
 
@@ -116,6 +122,16 @@ reasons! {
         MalformedHello = 79, "malformed_hello";
         /// Neither IP nor link control, and the configuration says that such frames are dropped.
         NotIpRefused = 80, "not_ip_refused";
+        /// Ahead of the part of a ClientHello that has been inspected: the sender repeats it in order.
+        HelloAhead = 85, "hello_ahead";
+        /// Data to a protected port that begins a connection and is no TLS handshake: SSL 2, plain text.
+        NotHello = 86, "not_hello";
+        /// A packet of a connection whose hello was refused.
+        RefusedConnection = 87, "refused_connection";
+        /// A segment with a ClientHello whose TCP checksum is wrong: the server would ignore it.
+        BadChecksum = 88, "bad_checksum";
+        /// Of a connection whose hello cannot be followed, and the configuration says that such are dropped.
+        UnknownConnection = 89, "unknown_connection";
     }
 }
 

@@ -4,6 +4,7 @@
 //! up is [`Tables`]; what it decides is written here and below, and nowhere else.
 
 mod budgets;
+mod refusal;
 mod standing;
 mod tls;
 
@@ -11,6 +12,7 @@ use crate::{
     answer::Answer,
     ban::{Ban, Listing},
     gcra::Rate,
+    flow::{Followed, Segment, slot::Phase},
     headers::{Headers, Link, Transport},
     limiter::Charge,
     packet::Packet,
@@ -28,6 +30,9 @@ pub enum Verdict {
     /// It ends here.
     Drop(DropReason),
 }
+
+#[allow(unused_imports, reason = "named in the documentation")]
+use crate::flow;
 
 /// What a verdict may look up, and what it leaves behind.
 pub trait Tables {
@@ -51,6 +56,14 @@ pub trait Tables {
     /// Leaves word of a frame that the program shall write in answer to this packet. Asked once at most, right before the
     /// verdict.
     fn answer(&self, answer: Answer);
+    /// How far the flow with this hash is, see [`flow::phase`].
+    fn flow(&self, hash: u64) -> Phase;
+    /// [`flow::open`] in the segment's bucket.
+    fn open_flow(&self, segment: &Segment) -> bool;
+    /// [`flow::follow`] in the segment's bucket.
+    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment) -> Followed;
+    /// [`flow::close`] in the hash's bucket.
+    fn close_flow(&self, hash: u64);
 }
 
 /// Decides about one frame.
@@ -162,7 +175,7 @@ fn judge<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<PassReason, Dro
     if headers.opens() {
         budgets::charge(&context, &source, Limit::Connections, DropReason::ConnectionLimit)?;
     }
-    if headers.offset == headers.end || !port.is(Port::PROTECTED) {
+    if !port.is(Port::PROTECTED) {
         return Ok(PassReason::Clean);
     }
     tls::inspect(&context, &source, &headers)

@@ -1,12 +1,16 @@
-//! What TCP data to a protected port is worth as a ClientHello. Called by [`super::judge`] alone.
+//! What a TCP segment to a protected port is worth as part of a ClientHello. Called by [`super::judge`] alone.
+//!
+//! A flow that is known from its SYN is followed through its hello, however that is cut. Of a flow that is not known
+//! (established, or the table had no room), what looks like a hello is inspected, and followed if it goes on.
 
-use super::{Context, Source, Tables, budgets};
+use super::{Context, Source, Tables, budgets, refusal};
 use crate::{
-    headers::Headers,
+    flow::{Ends, Followed, Kind, Segment, slot::Phase},
+    headers::{Headers, Link, tcp},
     hello::Hello,
     packet::Packet,
     reason::{DropReason, PassReason},
-    settings::Limit,
+    settings::{Limit, flag},
 };
 
 #[inline(always)]
@@ -15,22 +19,227 @@ pub(super) fn inspect<P: Packet, T: Tables>(
     source: &Source,
     headers: &Headers,
 ) -> Result<PassReason, DropReason> {
-    let minimum = context.settings.minimum_tls;
-    let hello = context.packet.inspect_hello(headers.offset, headers.end, minimum);
-    if hello == Hello::Absent {
+    if context.settings.minimum_tls == 0 {
+        return limit(context, source, headers);
+    }
+    let mut segment = segment(context, headers);
+    let has_data = headers.offset != headers.end;
+    if headers.opens() {
+        segment.now = context.tables.now();
+        segment.phase = Phase::Opened as u8;
+        if !context.tables.open_flow(&segment) {
+            return unfollowed(context);
+        }
+    }
+    match context.tables.flow(segment.hash) {
+        Phase::Free => unknown(context, source, headers, &mut segment),
+        Phase::Opened | Phase::Awaiting if !has_data => Ok(PassReason::Clean),
+        Phase::Opened | Phase::Awaiting => {
+            verify(context, headers, &segment)?;
+            follow(context, source, headers, &mut segment, Hello::Absent)
+        }
+        Phase::Refused | Phase::Ended => follow(context, source, headers, &mut segment, Hello::Absent),
+    }
+}
+
+/// Hellos are not judged, but limited.
+#[inline(always)]
+fn limit<P: Packet, T: Tables>(
+    context: &Context<'_, P, T>,
+    source: &Source,
+    headers: &Headers,
+) -> Result<PassReason, DropReason> {
+    if headers.offset == headers.end
+        || context.packet.inspect_hello(headers.offset, headers.end, 0).hello == Hello::Absent
+    {
         return Ok(PassReason::Clean);
     }
-    // A minimum of 0 means that hellos are limited, but not judged.
-    if hello == Hello::Malformed && minimum != 0 {
-        context.refuse(DropReason::MalformedHello)?;
-    }
     budgets::charge(context, source, Limit::Hellos, DropReason::HelloLimit)?;
-    match hello {
-        Hello::Incomplete => Ok(PassReason::HelloIncomplete),
-        Hello::Refused => {
-            context.refuse(DropReason::TlsVersion)?;
-            Ok(PassReason::HelloAccepted)
-        }
-        Hello::Accepted | Hello::Malformed | Hello::Absent => Ok(PassReason::HelloAccepted),
+    Ok(PassReason::HelloAccepted)
+}
+
+/// The segment as the flow table sees it.
+#[inline(always)]
+fn segment<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers) -> Segment {
+    let mut ends = Ends {
+        source: headers.source,
+        destination: [0; 2],
+        ports: (headers.source_port as u32) << 16 | headers.port as u32,
+        family: 4,
+    };
+    // The header was read before, so its addresses are there.
+    if headers.link == Link::Ipv4 {
+        ends.destination[0] = context.packet.u32(headers.network + 16).unwrap_or(0) as u64;
+    } else {
+        ends.family = 6;
+        ends.destination[0] = context.packet.bytes(headers.network + 24).map_or(0, u64::from_be_bytes);
+        ends.destination[1] = context.packet.bytes(headers.network + 32).map_or(0, u64::from_be_bytes);
     }
+    Segment {
+        ends,
+        hash: ends.hash(context.settings.seed),
+        now: 0,
+        // A SYN takes one number (RFC 9293 section 3.4); data that comes with it follows (RFC 7413 section 2).
+        sequence: headers.sequence.wrapping_add((headers.flags & tcp::SYN != 0) as u32),
+        offset: headers.offset as u32,
+        end: headers.end as u32,
+        minimum: context.settings.minimum_tls,
+        flags: headers.flags,
+        phase: Phase::Free as u8,
+        value: 0,
+        reserved: 0,
+    }
+}
+
+/// A segment of a flow that is not in the table.
+#[inline(always)]
+fn unknown<P: Packet, T: Tables>(
+    context: &Context<'_, P, T>,
+    source: &Source,
+    headers: &Headers,
+    segment: &mut Segment,
+) -> Result<PassReason, DropReason> {
+    if headers.offset == headers.end {
+        return Ok(PassReason::Clean);
+    }
+    let seen = context.packet.inspect_hello(headers.offset, headers.end, segment.minimum);
+    if seen.hello == Hello::Absent {
+        return Ok(PassReason::Clean);
+    }
+    verify(context, headers, segment)?;
+    if matches!(seen.hello, Hello::Incomplete | Hello::Malformed) {
+        segment.now = context.tables.now();
+        segment.phase = Phase::Opened as u8;
+        if context.tables.open_flow(segment) {
+            return follow(context, source, headers, segment, seen.hello);
+        }
+    }
+    let kind = match seen.hello {
+        Hello::Accepted => Kind::Accepted,
+        Hello::Refused => Kind::Refused,
+        Hello::Malformed => Kind::Malformed,
+        Hello::Incomplete | Hello::Absent => {
+            budgets::charge(context, source, Limit::Hellos, DropReason::HelloLimit)?;
+            return unfollowed(context);
+        }
+    };
+    let followed = Followed {
+        kind,
+        first: true,
+        listed: seen.listed,
+        version: seen.version,
+        value: segment.sequence,
+    };
+    conclude(context, source, headers, segment, &followed)
+}
+
+/// Inspects the next part of a flow; `seen` is what the segment looked like while its flow was not known.
+#[inline(always)]
+fn follow<P: Packet, T: Tables>(
+    context: &Context<'_, P, T>,
+    source: &Source,
+    headers: &Headers,
+    segment: &mut Segment,
+    seen: Hello,
+) -> Result<PassReason, DropReason> {
+    segment.now = context.tables.now();
+    let mut followed = context.tables.follow_flow(context.packet, segment);
+    if followed.kind == Kind::Unknown && seen == Hello::Malformed {
+        followed.kind = Kind::Malformed;
+        followed.value = segment.sequence;
+    }
+    conclude(context, source, headers, segment, &followed)
+}
+
+#[inline(always)]
+fn conclude<P: Packet, T: Tables>(
+    context: &Context<'_, P, T>,
+    source: &Source,
+    headers: &Headers,
+    segment: &mut Segment,
+    followed: &Followed,
+) -> Result<PassReason, DropReason> {
+    let reason = match followed.kind {
+        Kind::Unknown | Kind::Behind => return Ok(PassReason::Clean),
+        Kind::Ahead => {
+            context.refuse(DropReason::HelloAhead)?;
+            // Nothing that follows would fit what has been inspected.
+            context.tables.close_flow(segment.hash);
+            return Ok(PassReason::HelloUnfollowed);
+        }
+        Kind::Refusal => return Ok(refusal::reset_server(context, followed.value)),
+        Kind::Ended => return refusal::answer_later(context, headers, followed.value),
+        Kind::Malformed => DropReason::MalformedHello,
+        Kind::NotHello => DropReason::NotHello,
+        Kind::Part | Kind::Accepted | Kind::Refused => {
+            if followed.first
+                && let Err(over) = budgets::charge(context, source, Limit::Hellos, DropReason::HelloLimit)
+            {
+                // The sender will repeat it, as a beginning.
+                context.tables.close_flow(segment.hash);
+                return Err(over);
+            }
+            match followed.kind {
+                Kind::Part => return Ok(PassReason::HelloIncomplete),
+                Kind::Refused => DropReason::TlsVersion,
+                _ => return Ok(PassReason::HelloAccepted),
+            }
+        }
+    };
+    let Err(reason) = context.refuse(reason) else { return Ok(PassReason::HelloAccepted) };
+    if refusal::poison(context, headers, followed) {
+        return Ok(PassReason::HelloPoisoned);
+    }
+    Err(refusal::refuse(context, headers, segment, followed, reason))
+}
+
+/// A hello that cannot be followed to its end.
+#[inline(always)]
+fn unfollowed<P: Packet, T: Tables>(context: &Context<'_, P, T>) -> Result<PassReason, DropReason> {
+    if context.settings.flags & flag::STRICT_CONNECTIONS != 0 {
+        context.refuse(DropReason::UnknownConnection)?;
+    }
+    Ok(PassReason::HelloUnfollowed)
+}
+
+/// Drops a segment that the server would ignore for its checksum, so that it cannot be mistaken for part of the hello.
+#[inline(always)]
+fn verify<P: Packet, T: Tables>(
+    context: &Context<'_, P, T>,
+    headers: &Headers,
+    segment: &Segment,
+) -> Result<(), DropReason> {
+    if context.settings.flags & flag::VERIFY_CHECKSUMS == 0 {
+        return Ok(());
+    }
+    // The pseudo-header: addresses, protocol, length (RFC 9293 section 3.1, RFC 8200 section 8.1).
+    let ends = &segment.ends;
+    let length = headers.end.wrapping_sub(headers.segment) as u64;
+    let words = spread(ends.source[0])
+        + spread(ends.source[1])
+        + spread(ends.destination[0])
+        + spread(ends.destination[1])
+        + 6
+        + spread(length);
+    let pseudo = fold(words).to_be() as u64;
+    let sum = context.packet.sum(headers.segment, headers.end) as u64;
+    if fold(pseudo + sum) != 0xffff {
+        context.refuse(DropReason::BadChecksum)?;
+    }
+    Ok(())
+}
+
+/// The sum of a number's four 16-bit words.
+#[inline(always)]
+const fn spread(number: u64) -> u64 {
+    (number & 0xffff) + (number >> 16 & 0xffff) + (number >> 32 & 0xffff) + (number >> 48)
+}
+
+/// A sum of 16-bit words with its carries added (RFC 1071 section 4.1).
+#[inline(always)]
+const fn fold(mut sum: u64) -> u16 {
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum as u16
 }

@@ -12,8 +12,10 @@ use std::{
 use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
+    flow::{self, Entry, Followed, SLOTS, Segment, slot::Phase},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
+    packet::Packet,
     port::Port,
     reason::DropReason,
     settings::{Limit, Settings},
@@ -34,6 +36,8 @@ pub struct Model {
     buckets: RefCell<HashMap<(Limit, u32), RawBucket>>,
     rehearsed: RefCell<Vec<DropReason>>,
     answer: Cell<Answer>,
+    /// Buckets of the flow table that were touched, by index; all others are empty.
+    flows: RefCell<HashMap<u32, Flows>>,
     now: Cell<u64>,
 }
 
@@ -89,6 +93,11 @@ impl Model {
         })
     }
 
+    fn with_flows<R>(&self, hash: u64, work: impl FnOnce(&mut Flows) -> R) -> R {
+        let mask = self.settings.as_ref().map_or(0, |settings| settings.flow_mask);
+        work(self.flows.borrow_mut().entry(hash as u32 & mask).or_default())
+    }
+
     fn listed(&self, address: IpAddr) -> Listing {
         self.listing(address).map_or(Listing::NONE, |(_, listing)| listing)
     }
@@ -133,6 +142,47 @@ impl Tables for Model {
 
     fn now(&self) -> u64 {
         self.now.get()
+    }
+
+    fn flow(&self, hash: u64) -> Phase {
+        self.with_flows(hash, |flows| flow::phase(flows, hash))
+    }
+
+    fn open_flow(&self, segment: &Segment) -> bool {
+        self.with_flows(segment.hash, |flows| flow::open(flows, segment))
+    }
+
+    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment) -> Followed {
+        self.with_flows(segment.hash, |flows| flow::follow(flows, segment, packet))
+    }
+
+    fn close_flow(&self, hash: u64) {
+        self.with_flows(hash, |flows| flow::close(flows, hash));
+    }
+}
+
+/// One bucket of the flow table.
+#[derive(Clone, Debug, Default)]
+struct Flows {
+    words: Cell<flow::RawBucket>,
+    entries: [Entry; SLOTS],
+}
+
+impl flow::Bucket for Flows {
+    fn word(&self, slot: usize) -> u64 {
+        self.words.get().get(slot).copied().unwrap_or_default()
+    }
+
+    fn swap(&self, slot: usize, old: u64, new: u64) -> bool {
+        let mut words = self.words.get();
+        let Some(word) = words.get_mut(slot).filter(|word| **word == old) else { return false };
+        *word = new;
+        self.words.set(words);
+        true
+    }
+
+    fn entry(&mut self, slot: usize) -> Option<&mut Entry> {
+        self.entries.get_mut(slot)
     }
 }
 

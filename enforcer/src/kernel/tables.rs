@@ -215,4 +215,19 @@ impl Tables for Snapshot<'_> {
     fn now(&self) -> u64 {
         self.now.0
     }
+
+    /// Nothing is followed by explaining a packet: it is taken for one of a flow that is not known.
+    fn flow(&self, _: u64) -> Phase {
+        Phase::Free
+    }
+
+    fn open_flow(&self, _: &Segment) -> bool {
+        true
+    }
+
+    fn follow_flow<P: Packet>(&self, _: &P, _: &Segment) -> Followed {
+        Followed::default()
+    }
+
+    fn close_flow(&self, _: u64) {}
 }

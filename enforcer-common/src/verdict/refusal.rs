@@ -1,0 +1,148 @@
+//! How a refused hello is answered, and every later packet of its connection. Called by [`super::tls`] alone.
+//!
+//! The server has a socket that waits for a hello, and the client a connection that it believes in: both are ended. One frame
+//! can be sent on or sent back, not both, so the second end waits for the client's next packet.
+
+use super::{Context, Tables};
+use crate::{
+    answer::{self, Answer},
+    flow::{Followed, Kind, Segment, slot::Phase},
+    headers::{Headers, tcp},
+    packet::Packet,
+    reason::{DropReason, PassReason},
+    settings::refusal,
+};
+
+/// Bytes of an alert in its record, and the FIN behind it: what the answer takes of the server's sequence numbers.
+const ALERT_LENGTH: u32 = 7 + 1;
+/// Where the legacy version lies in a record that begins with a hello: behind both headers, in bytes.
+const LEGACY_VERSION: usize = 5 + 4;
+
+/// Ends the connection as configured; the verdict is the drop for `reason`, or that the server refuses by itself.
+#[inline(always)]
+pub(super) fn refuse<P: Packet, T: Tables>(
+    context: &Context<'_, P, T>,
+    headers: &Headers,
+    segment: &mut Segment,
+    followed: &Followed,
+    reason: DropReason,
+) -> DropReason {
+    if headers.opens() {
+        // There is no connection yet that could be ended; a client repeats its SYN without data (RFC 7413 section 4.2.1).
+        return reason;
+    }
+    let mode = context.settings.refusal;
+    let length = segment.end.wrapping_sub(segment.offset);
+    segment.now = context.tables.now();
+    segment.sequence = followed.value;
+    segment.phase = Phase::Refused as u8;
+    segment.value = headers.acknowledgement;
+    if mode == refusal::ALERT {
+        segment.value = headers.acknowledgement.wrapping_add(ALERT_LENGTH);
+    } else if mode != refusal::DROP {
+        segment.phase = Phase::Ended as u8;
+    }
+    let room = context.tables.open_flow(segment);
+    if mode == refusal::ALERT && room {
+        let fin = (headers.flags & tcp::FIN != 0) as u32;
+        context.tables.answer(Answer {
+            kind: answer::Kind::Alert,
+            sequence: headers.acknowledgement,
+            acknowledgement: headers.sequence.wrapping_add(length).wrapping_add(fin),
+            detail: alert_version(followed.version) as u32,
+        });
+    } else if mode != refusal::DROP || !room {
+        // Without room nobody would remember to end the server's socket later.
+        context.tables.answer(Answer {
+            kind: answer::Kind::ResetServer,
+            sequence: followed.value,
+            acknowledgement: 0,
+            detail: 0,
+        });
+    }
+    reason
+}
+
+/// Whether the server itself can be made to refuse the hello: it begins with this segment, and its legacy version is what
+/// counts. A list of versions would be believed by a server that takes old ones.
+#[inline(always)]
+pub(super) fn poison<P: Packet, T: Tables>(
+    context: &Context<'_, P, T>,
+    headers: &Headers,
+    followed: &Followed,
+) -> bool {
+    let at = headers.offset + LEGACY_VERSION;
+    if context.settings.refusal != refusal::POISON
+        || followed.kind != Kind::Refused
+        || !followed.first
+        || followed.listed
+        || followed.version == 0
+        || headers.opens()
+        || context.packet.data::<2>(at).map(u16::from_be_bytes) != Some(followed.version)
+    {
+        return false;
+    }
+    context.tables.answer(Answer {
+        kind: answer::Kind::Poison,
+        sequence: 0,
+        acknowledgement: 0,
+        detail: at as u32,
+    });
+    true
+}
+
+/// The first packet after a refusal: it becomes the reset that the server's socket is waiting for, at the very number that is
+/// expected (RFC 5961 section 3.2).
+#[inline(always)]
+pub(super) fn reset_server<P: Packet, T: Tables>(context: &Context<'_, P, T>, expected: u32) -> PassReason {
+    context.tables.answer(Answer {
+        kind: answer::Kind::ResetServer,
+        sequence: expected,
+        acknowledgement: 0,
+        detail: 0,
+    });
+    PassReason::ServerReset
+}
+
+/// Every later packet: dropped, and answered if the client waits for something. `sent` is the sequence number behind what it was
+/// sent.
+#[inline(always)]
+pub(super) fn answer_later<P: Packet, T: Tables>(
+    context: &Context<'_, P, T>,
+    headers: &Headers,
+    sent: u32,
+) -> Result<PassReason, DropReason> {
+    let Err(reason) = context.refuse(DropReason::RefusedConnection) else { return Ok(PassReason::Clean) };
+    let length = headers.end.wrapping_sub(headers.offset) as u32;
+    if headers.flags & tcp::RST == 0 {
+        if context.settings.refusal == refusal::ALERT && headers.flags & tcp::FIN != 0 {
+            context.tables.answer(Answer {
+                kind: answer::Kind::AcknowledgeFin,
+                sequence: sent,
+                acknowledgement: headers.sequence.wrapping_add(length).wrapping_add(1),
+                detail: 0,
+            });
+        } else if context.settings.refusal == refusal::RESET || context.settings.refusal == refusal::POISON {
+            context.tables.answer(Answer {
+                kind: answer::Kind::ResetClient,
+                sequence: headers.acknowledgement,
+                acknowledgement: 0,
+                detail: 0,
+            });
+        }
+    }
+    Err(reason)
+}
+
+/// The version of an alert's record: that of the hello, as clients of old versions demand; at most that of TLS 1.2, as newer ones do
+/// (RFC 8446 section 5.1).
+#[inline(always)]
+const fn alert_version(legacy: u16) -> u16 {
+    if legacy < 0x0300 {
+        0x0301
+    } else if legacy > 0x0303 {
+        0x0303
+    } else {
+        legacy
+    }
+}
