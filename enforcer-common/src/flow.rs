@@ -211,7 +211,8 @@ impl Followed {
         self.kind as u64
             | (self.first as u64) << 8
             | (self.listed as u64) << 9
-            | (self.version as u64) << 16 | (self.value as u64) << 32
+            | (self.version as u64) << 16
+            | (self.value as u64) << 32
     }
 
     /// The opposite of [`Followed::pack`].
@@ -323,7 +324,10 @@ pub fn follow<B: Bucket, P: Packet>(bucket: &mut B, segment: &Segment, packet: &
         return Followed::default();
     }
     let word = bucket.word(slot);
-    if slot::is_claimed(word) || !slot::is(word, segment.hash) || !bucket.swap(slot, word, slot::claimed(word)) {
+    if slot::is_claimed(word)
+        || !slot::is(word, segment.hash)
+        || !bucket.swap(slot, word, slot::claimed(word))
+    {
         return Followed::only(Kind::Ahead);
     }
     let (followed, next) = advance(bucket, slot, word, segment, packet);

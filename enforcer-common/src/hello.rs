@@ -85,7 +85,8 @@ impl Seen {
 /// Looks at TCP data from `start` to `end`; `minimum` is the lowest acceptable version as on the wire.
 #[inline(always)]
 pub fn inspect<P: Packet + ?Sized>(packet: &P, start: usize, end: usize, minimum: u16) -> Seen {
-    let mut walk = Walk { offset: start, hello_end: 0, visible: end, value: 0, legacy: 0, listed: false, offered: 0 };
+    let mut walk =
+        Walk { offset: start, hello_end: 0, visible: end, value: 0, legacy: 0, listed: false, offered: 0 };
     let ended = match walk.begin(packet) {
         Ok(()) => walk.run(packet, minimum),
         ended => ended,

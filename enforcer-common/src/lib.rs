@@ -6,8 +6,8 @@
 
 pub mod packet;
 
-pub mod headers;
 pub mod flow;
+pub mod headers;
 pub mod hello;
 pub mod verdict;
 

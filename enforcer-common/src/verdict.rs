@@ -11,8 +11,8 @@ mod tls;
 use crate::{
     answer::Answer,
     ban::{Ban, Listing},
-    gcra::Rate,
     flow::{Followed, Segment, slot::Phase},
+    gcra::Rate,
     headers::{Headers, Link, Transport},
     limiter::Charge,
     packet::Packet,

@@ -16,6 +16,7 @@ use enforcer_common::{
     verdict::{Verdict, decide},
 };
 
+mod flows;
 mod frame;
 mod tables;
 
@@ -27,7 +28,7 @@ static DIAGNOSTICS: Global<u32> = Global::new(0);
 #[xdp(frags)]
 pub fn enforcer(context: XdpContext) -> u32 {
     let frame = frame::Frame::new(&context);
-    let (action, reason) = match decide(&frame, &tables::Maps::new()) {
+    let (action, reason) = match decide(&frame, &tables::Maps::new(&context)) {
         Verdict::Pass(reason) => (xdp_action::XDP_PASS, reason.number()),
         Verdict::Drop(reason) => (xdp_action::XDP_DROP, reason.number()),
     };

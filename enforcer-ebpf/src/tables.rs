@@ -13,19 +13,24 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
     helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
+    programs::XdpContext,
 };
 use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
+    flow::{Followed, Segment, slot::Phase},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
     maps::Counter,
+    packet::Packet,
     port::{PORTS as PORT_COUNT, Port},
     reason::{self, DropReason},
     settings::{Limit, Settings, flag},
     source::SourceKey,
     verdict::Tables,
 };
+
+use crate::flows;
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -49,6 +54,12 @@ static LIMIT_HELLOS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<Counter, { reason::COUNTERS as usize }> = PerCpuArray::new();
 
+/// The daemon's settings.
+#[inline(always)]
+pub(crate) fn settings() -> Option<&'static Settings> {
+    SETTINGS.get(0)
+}
+
 /// Counts a verdict on this CPU; answers how many it has counted for this reason.
 #[inline(always)]
 pub(crate) fn count(reason: u32, bytes: usize) -> u64 {
@@ -62,7 +73,8 @@ pub(crate) fn count(reason: u32, bytes: usize) -> u64 {
 }
 
 /// The maps as one packet sees them.
-pub(crate) struct Maps {
+pub(crate) struct Maps<'a> {
+    context: &'a XdpContext,
     /// Read in place: a packet that comes while the daemon writes may see old and new values mixed. Each of them is sound
     /// by itself, and what the maps depend on (seed, mask, IPv6 prefix) never changes while the program is loaded.
     settings: Option<&'static Settings>,
@@ -72,14 +84,14 @@ pub(crate) struct Maps {
     answer: Cell<Answer>,
 }
 
-impl Maps {
+impl<'a> Maps<'a> {
     #[inline(always)]
-    pub(crate) fn new() -> Self {
-        Self { settings: SETTINGS.get(0), now: Cell::new(0), answer: Cell::new(Answer::NONE) }
+    pub(crate) fn new(context: &'a XdpContext) -> Self {
+        Self { context, settings: SETTINGS.get(0), now: Cell::new(0), answer: Cell::new(Answer::NONE) }
     }
 }
 
-impl Tables for Maps {
+impl Tables for Maps<'_> {
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
         self.settings
@@ -129,6 +141,26 @@ impl Tables for Maps {
             EXCEEDED => Charge::Exceeded(0),
             _ => Charge::Full,
         }
+    }
+
+    #[inline(always)]
+    fn flow(&self, hash: u64) -> Phase {
+        flows::phase(hash)
+    }
+
+    #[inline(always)]
+    fn open_flow(&self, segment: &Segment) -> bool {
+        flows::open(segment)
+    }
+
+    #[inline(always)]
+    fn follow_flow<P: Packet>(&self, _: &P, segment: &Segment) -> Followed {
+        flows::follow(self.context, segment)
+    }
+
+    #[inline(always)]
+    fn close_flow(&self, hash: u64) {
+        flows::close(hash);
     }
 
     #[inline(always)]

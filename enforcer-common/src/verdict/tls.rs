@@ -123,13 +123,8 @@ fn unknown<P: Packet, T: Tables>(
             return unfollowed(context);
         }
     };
-    let followed = Followed {
-        kind,
-        first: true,
-        listed: seen.listed,
-        version: seen.version,
-        value: segment.sequence,
-    };
+    let followed =
+        Followed { kind, first: true, listed: seen.listed, version: seen.version, value: segment.sequence };
     conclude(context, source, headers, segment, &followed)
 }
 

@@ -12,7 +12,7 @@ use aya::{
     programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
     util::KernelVersion,
 };
-use enforcer_common::{limiter::SLOTS, maps};
+use enforcer_common::{flow, limiter::SLOTS, maps};
 
 use crate::{config::MAX_ALLOW, fault};
 
@@ -35,6 +35,10 @@ pub const OPERATOR_ALLOWANCES: u32 = 4_096;
 
 /// Entries per family. Configured allowances count twice: a reload lists the new ones before it takes the old ones off.
 const MAX_PREFIXES: u32 = PREFIX_BANS + OPERATOR_ALLOWANCES + 2 * MAX_ALLOW as u32;
+
+/// Buckets of the flow table, a power of two: 65,536 flows that await a hello at the same time. Their words take 512 KiB,
+/// which stay in the cache of a processor; their entries take 8 MiB.
+pub(super) const FLOW_BUCKETS: u32 = 1 << 13;
 
 /// The oldest kernel that has what the program needs: multi-buffer XDP is of 5.18, and 6.1 is the oldest long-term
 /// series behind it.
@@ -99,7 +103,9 @@ impl Program {
             .override_global(DIAGNOSTICS, &diagnostics, true)
             .map_max_entries(maps::BANS, sizes.bans.max(1))
             .map_max_entries(maps::LISTED_V4, MAX_PREFIXES)
-            .map_max_entries(maps::LISTED_V6, MAX_PREFIXES);
+            .map_max_entries(maps::LISTED_V6, MAX_PREFIXES)
+            .map_max_entries(maps::FLOW_WORDS, FLOW_BUCKETS)
+            .map_max_entries(maps::FLOWS, FLOW_BUCKETS * flow::SLOTS as u32);
         for name in maps::LIMITERS {
             loader.map_max_entries(name, buckets);
         }

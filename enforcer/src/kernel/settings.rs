@@ -7,7 +7,7 @@ use enforcer_common::{
     source::v6_mask,
 };
 
-use super::program::Sizes;
+use super::program::{FLOW_BUCKETS, Sizes};
 use crate::config::{self, RateLimit, TlsVersion, WhenFull};
 
 /// The settings that `config` asks for. `seed` comes from the system's generator and stays the same until the daemon
@@ -34,6 +34,7 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Sett
             TlsVersion::Tls12 => 0x0303,
             TlsVersion::Tls13 => 0x0304,
         },
+        flow_mask: FLOW_BUCKETS - 1,
         limits: [limits; TIERS],
         ..Settings::PERMISSIVE
     }

@@ -13,9 +13,11 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, lpm_tri
 use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
+    flow::{Followed, Segment, slot::Phase},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
     maps::{self, Counter},
+    packet::Packet,
     port::{PORTS, Port},
     reason::DropReason,
     settings::{Limit, Settings},
