@@ -165,6 +165,8 @@ pub enum Kind {
     Refusal = 8,
     /// A later one: `value` is the sequence number behind the answer that the client was given.
     Ended = 9,
+    /// Part of a hello that cannot be followed: the table has no room.
+    Unfollowed = 10,
 }
 
 impl Kind {
@@ -180,6 +182,7 @@ impl Kind {
             7 => Self::NotHello,
             8 => Self::Refusal,
             9 => Self::Ended,
+            10 => Self::Unfollowed,
             _ => Self::Unknown,
         }
     }
@@ -201,6 +204,9 @@ pub struct Followed {
 }
 
 impl Followed {
+    /// Nothing is known.
+    pub const UNKNOWN: Self = Self::only(Kind::Unknown);
+
     const fn only(kind: Kind) -> Self {
         Self { kind, first: false, listed: false, version: 0, value: 0 }
     }
@@ -321,7 +327,7 @@ pub fn close<B: Bucket>(bucket: &B, hash: u64) {
 pub fn follow<B: Bucket, P: Packet>(bucket: &mut B, segment: &Segment, packet: &P) -> Followed {
     let slot = find(bucket, segment.hash);
     if slot == SLOTS {
-        return Followed::default();
+        return Followed::UNKNOWN;
     }
     let word = bucket.word(slot);
     if slot::is_claimed(word)
@@ -345,9 +351,9 @@ fn advance<B: Bucket, P: Packet>(
     segment: &Segment,
     packet: &P,
 ) -> (Followed, u64) {
-    let Some(entry) = bucket.entry(slot) else { return (Followed::default(), 0) };
+    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
     if !entry.ends.are(&segment.ends) {
-        return (Followed::default(), word);
+        return (Followed::UNKNOWN, word);
     }
     let phase = slot::phase(word);
     if phase == Phase::Refused {
@@ -366,7 +372,7 @@ fn advance<B: Bucket, P: Packet>(
     }
     if ahead || inspected > WINDOW {
         // A flow without its SYN may begin elsewhere, and this far away begins another connection: nobody is held back on a guess.
-        return (Followed::default(), 0);
+        return (Followed::UNKNOWN, 0);
     }
     let first = phase == Phase::Opened;
     let again = !first && segment.sequence == start;
@@ -396,7 +402,7 @@ fn advance<B: Bucket, P: Packet>(
         if again && inspected >= length {
             return (Followed::only(Kind::Behind), word);
         }
-        let Some(entry) = bucket.entry(slot) else { return (Followed::default(), 0) };
+        let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
         if again {
             entry.parser.reset();
         }
@@ -404,7 +410,7 @@ fn advance<B: Bucket, P: Packet>(
         entry.parser.end = segment.end;
         entry.parser.minimum = segment.minimum;
         bucket.run(slot, packet);
-        let Some(entry) = bucket.entry(slot) else { return (Followed::default(), 0) };
+        let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
         progress = entry.parser.progress();
         version = entry.parser.legacy;
         listed = entry.parser.listed != 0;
@@ -412,7 +418,7 @@ fn advance<B: Bucket, P: Packet>(
     }
     if loose && matches!(progress, Progress::Malformed | Progress::NotHello) && version >> 8 != 3 {
         // Bytes from the middle of a stream that looked like the beginning of a hello.
-        return (Followed::default(), 0);
+        return (Followed::UNKNOWN, 0);
     }
     let kind = match progress {
         Progress::More => Kind::Part,

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What becomes of a packet, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// It goes on to the network stack.
     Pass(PassReason),

@@ -3,6 +3,10 @@
 use enforcer::{kernel::model::Model, prefix::Prefix};
 use enforcer_common::{
     ban::{Ban, Listing},
+    flow::{
+        self,
+        slot::{self, Phase},
+    },
     gcra::Rate,
     limiter::RawBucket,
     port::Port,
@@ -26,6 +30,8 @@ pub struct State {
     pub bans: Vec<(SourceKey, Ban)>,
     /// Listed prefixes.
     pub listed: Vec<(Prefix, Listing)>,
+    /// Whether every slot of the flow table holds a flow that awaits the rest of its hello.
+    pub crowded: bool,
     /// By [`Limit`].
     pub buckets: [RawBucket; 3],
 }
@@ -37,7 +43,14 @@ impl Default for State {
         settings.flags = flag::LISTED_V4 | flag::LISTED_V6;
         let ports =
             vec![(8443, Port::PROTECTED), (PROTECTED, Port::PROTECTED), (MANAGEMENT, Port::MANAGEMENT)];
-        Self { settings: Some(settings), ports, bans: vec![], listed: vec![], buckets: [[0; 8]; 3] }
+        Self {
+            settings: Some(settings),
+            ports,
+            bans: vec![],
+            listed: vec![],
+            crowded: false,
+            buckets: [[0; 8]; 3],
+        }
     }
 }
 
@@ -67,6 +80,20 @@ impl State {
         self.limited(limit)
     }
 
+    /// With a flow table that has no room.
+    pub fn crowded(mut self) -> Self {
+        self.crowded = true;
+        self
+    }
+
+    /// The words of the only bucket of the flow table at this time.
+    pub fn flows(&self, now: u64) -> flow::RawBucket {
+        if !self.crowded {
+            return [0; flow::SLOTS];
+        }
+        std::array::from_fn(|slot| slot::word((slot as u64) << 32, Phase::Awaiting, now))
+    }
+
     /// With a banned source.
     pub fn banned(mut self, source: SourceKey, until: u64) -> Self {
         self.bans.push((source, Ban { until }));
@@ -81,6 +108,7 @@ impl State {
 
     /// The tables in plain memory, in this state at this time.
     pub fn tables(self, now: u64) -> Model {
+        let flows = self.flows(now);
         let mut model = Model::new(self.settings);
         for (number, port) in self.ports {
             model.mark(number, port);
@@ -94,6 +122,7 @@ impl State {
         for (limit, bucket) in Limit::ALL.into_iter().zip(self.buckets) {
             model.fill(limit, 0, bucket);
         }
+        model.fill_flows(0, flows);
         model.set_now(now);
         model
     }

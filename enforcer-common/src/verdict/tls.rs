@@ -31,15 +31,25 @@ pub(super) fn inspect<P: Packet, T: Tables>(
             return unfollowed(context);
         }
     }
-    match context.tables.flow(segment.hash) {
-        Phase::Free => unknown(context, source, headers, &mut segment),
-        Phase::Opened | Phase::Awaiting if !has_data => Ok(PassReason::Clean),
-        Phase::Opened | Phase::Awaiting => {
-            verify(context, headers, &segment)?;
-            follow(context, source, headers, &mut segment, Hello::Absent)
-        }
-        Phase::Refused | Phase::Ended => follow(context, source, headers, &mut segment, Hello::Absent),
+    let known = context.tables.flow(segment.hash);
+    if !has_data && known != Phase::Refused && known != Phase::Ended {
+        return Ok(PassReason::Clean);
     }
+    let mut followed = Followed::UNKNOWN;
+    if known != Phase::Free {
+        if known.awaits() {
+            verify(context, headers, &segment)?;
+        }
+        segment.now = context.tables.now();
+        followed = context.tables.follow_flow(context.packet, &segment);
+    }
+    if followed.kind == Kind::Unknown {
+        if !has_data {
+            return Ok(PassReason::Clean);
+        }
+        followed = unknown(context, headers, &mut segment)?;
+    }
+    conclude(context, source, headers, &mut segment, &followed)
 }
 
 /// Hellos are not judged, but limited.
@@ -91,61 +101,48 @@ fn segment<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers)
     }
 }
 
-/// A segment of a flow that is not in the table.
+/// What data of a flow means that is not in the table.
 #[inline(always)]
 fn unknown<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
-    source: &Source,
     headers: &Headers,
     segment: &mut Segment,
-) -> Result<PassReason, DropReason> {
-    if headers.offset == headers.end {
-        return Ok(PassReason::Clean);
-    }
+) -> Result<Followed, DropReason> {
     let seen = context.packet.inspect_hello(headers.offset, headers.end, segment.minimum);
+    let mut followed = Followed {
+        kind: Kind::Behind,
+        first: true,
+        listed: seen.listed,
+        version: seen.version,
+        value: segment.sequence,
+    };
     if seen.hello == Hello::Absent {
-        return Ok(PassReason::Clean);
+        return Ok(followed);
     }
     verify(context, headers, segment)?;
+    followed.kind = match seen.hello {
+        Hello::Accepted => Kind::Accepted,
+        Hello::Refused => Kind::Refused,
+        Hello::Malformed => Kind::Malformed,
+        Hello::Incomplete | Hello::Absent => Kind::Unfollowed,
+    };
     if matches!(seen.hello, Hello::Incomplete | Hello::Malformed) {
         segment.now = context.tables.now();
         segment.phase = Phase::Opened as u8;
         if context.tables.open_flow(segment) {
-            return follow(context, source, headers, segment, seen.hello);
+            let next = context.tables.follow_flow(context.packet, segment);
+            if next.kind != Kind::Unknown {
+                return Ok(next);
+            }
+            if seen.hello == Hello::Incomplete {
+                followed.kind = Kind::Behind;
+            }
         }
     }
-    let kind = match seen.hello {
-        Hello::Accepted => Kind::Accepted,
-        Hello::Refused => Kind::Refused,
-        Hello::Malformed => Kind::Malformed,
-        Hello::Incomplete | Hello::Absent => {
-            budgets::charge(context, source, Limit::Hellos, DropReason::HelloLimit)?;
-            return unfollowed(context);
-        }
-    };
-    let followed =
-        Followed { kind, first: true, listed: seen.listed, version: seen.version, value: segment.sequence };
-    conclude(context, source, headers, segment, &followed)
+    Ok(followed)
 }
 
-/// Inspects the next part of a flow; `seen` is what the segment looked like while its flow was not known.
-#[inline(always)]
-fn follow<P: Packet, T: Tables>(
-    context: &Context<'_, P, T>,
-    source: &Source,
-    headers: &Headers,
-    segment: &mut Segment,
-    seen: Hello,
-) -> Result<PassReason, DropReason> {
-    segment.now = context.tables.now();
-    let mut followed = context.tables.follow_flow(context.packet, segment);
-    if followed.kind == Kind::Unknown && seen == Hello::Malformed {
-        followed.kind = Kind::Malformed;
-        followed.value = segment.sequence;
-    }
-    conclude(context, source, headers, segment, &followed)
-}
-
+/// The verdict, once it is known what the segment means.
 #[inline(always)]
 fn conclude<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
@@ -166,7 +163,7 @@ fn conclude<P: Packet, T: Tables>(
         Kind::Ended => return refusal::answer_later(context, headers, followed.value),
         Kind::Malformed => DropReason::MalformedHello,
         Kind::NotHello => DropReason::NotHello,
-        Kind::Part | Kind::Accepted | Kind::Refused => {
+        Kind::Part | Kind::Accepted | Kind::Refused | Kind::Unfollowed => {
             if followed.first
                 && let Err(over) = budgets::charge(context, source, Limit::Hellos, DropReason::HelloLimit)
             {
@@ -177,6 +174,7 @@ fn conclude<P: Packet, T: Tables>(
             match followed.kind {
                 Kind::Part => return Ok(PassReason::HelloIncomplete),
                 Kind::Refused => DropReason::TlsVersion,
+                Kind::Unfollowed => return unfollowed(context),
                 _ => return Ok(PassReason::HelloAccepted),
             }
         }

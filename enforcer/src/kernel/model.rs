@@ -68,6 +68,11 @@ impl Model {
         self.buckets.get_mut().insert((limit, index), bucket);
     }
 
+    /// Fills the words of one bucket of the flow table.
+    pub fn fill_flows(&mut self, index: u32, words: flow::RawBucket) {
+        self.flows.get_mut().insert(index, Flows { words: Cell::new(words), ..Flows::default() });
+    }
+
     /// Moves the time, in nanoseconds.
     pub fn set_now(&self, now: u64) {
         self.now.set(now);

@@ -36,6 +36,7 @@ struct Loaded {
     listed_v4: LpmTrie<MapData, [u8; 4], Listing>,
     listed_v6: LpmTrie<MapData, [u8; 16], Listing>,
     limiters: Vec<Array<MapData, RawBucket>>,
+    flow_words: Array<MapData, RawBucket>,
     counters: PerCpuArray<MapData, Counter>,
 }
 
@@ -50,6 +51,7 @@ impl Loaded {
             listed_v4: map(maps::LISTED_V4).try_into().unwrap(),
             listed_v6: map(maps::LISTED_V6).try_into().unwrap(),
             limiters: maps::LIMITERS.iter().map(|name| map(name).try_into().unwrap()).collect(),
+            flow_words: map(maps::FLOW_WORDS).try_into().unwrap(),
             counters: map(maps::COUNTERS).try_into().unwrap(),
             program,
         }
@@ -88,6 +90,8 @@ impl Loaded {
                 }
             }
         }
+        // Entries mean nothing without their words. Cases have the first bucket alone.
+        self.flow_words.set(0, state.flows(kernel_now().0), 0).unwrap();
         for (map, bucket) in self.limiters.iter_mut().zip(&state.buckets) {
             map.set(0, bucket, 0).unwrap();
         }
@@ -143,9 +147,13 @@ fn every_case_ends_in_the_kernel_as_it_does_in_user_space() {
         .into_iter()
         .filter_map(|case| {
             loaded.fill(&case.state);
-            let found = loaded.judge(&case.frame);
-            (found != Ok(case.expected))
-                .then(|| format!("{}: {found:?} instead of {:?}", case.name, case.expected))
+            let last = (case.frame, case.expected);
+            let frames = case.before.iter().chain([&last]);
+            let wrong = frames.enumerate().find_map(|(at, (frame, expected))| {
+                let found = loaded.judge(frame);
+                (found != Ok(*expected)).then(|| format!("frame {at}: {found:?} instead of {expected:?}"))
+            });
+            wrong.map(|wrong| format!("{}: {wrong}", case.name))
         })
         .collect();
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
