@@ -16,6 +16,8 @@ pub struct Metrics {
     pub registry: Registry,
     /// `enforcer_connections_total{result}`: `accepted`, or the code of the denial that ended it before HTTP.
     pub connections: IntCounterVec,
+    /// `enforcer_tls_handshakes_total{version, key_exchange, resumed}`: what handshakes came to.
+    pub handshakes: IntCounterVec,
     /// `enforcer_connections_open`
     pub connections_open: IntGauge,
     /// `enforcer_requests_total{route, status}`: answers by route and status class (`2xx`...).
@@ -40,6 +42,8 @@ pub struct Metrics {
     pub reloads: IntCounterVec,
     /// `enforcer_certificate_expiry_timestamp_seconds{listener, name}`: end of each certificate that is served.
     pub certificate_expiry: IntGaugeVec,
+    /// `enforcer_ocsp_expiry_timestamp_seconds{listener, name}`: end of each OCSP response that is stapled.
+    pub staple_expiry: IntGaugeVec,
 }
 
 impl Metrics {
@@ -58,6 +62,11 @@ impl Metrics {
         };
         let connections =
             counter_vec("enforcer_connections_total", "Connections by how they began", &["result"])?;
+        let handshakes = counter_vec(
+            "enforcer_tls_handshakes_total",
+            "Handshakes that succeeded",
+            &["version", "key_exchange", "resumed"],
+        )?;
         let connections_open =
             IntGauge::new("enforcer_connections_open", "Client connections that are open")?;
         registry.register(Box::new(connections_open.clone()))?;
@@ -89,8 +98,14 @@ impl Metrics {
             &["listener", "name"],
         )?;
         registry.register(Box::new(certificate_expiry.clone()))?;
+        let staple_expiry = IntGaugeVec::new(
+            Opts::new("enforcer_ocsp_expiry_timestamp_seconds", "When a stapled OCSP response ends"),
+            &["listener", "name"],
+        )?;
+        registry.register(Box::new(staple_expiry.clone()))?;
         Ok(Self {
             connections,
+            handshakes,
             connections_open,
             requests,
             denials,
@@ -103,6 +118,7 @@ impl Metrics {
             kernel_write_errors,
             reloads,
             certificate_expiry,
+            staple_expiry,
             registry,
         })
     }

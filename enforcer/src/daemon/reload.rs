@@ -32,7 +32,7 @@ impl Running {
         }
         let tokens = facts::tokens(&self.config);
         if result.is_ok() {
-            facts::certificates(&self.config, &self.metrics, clock::unix_now());
+            facts::certificates(&self.policy.load(), &self.metrics, clock::unix_now());
         }
         let at = clock::instant_now();
         self.facts.rcu(|facts| Facts {

@@ -90,9 +90,10 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     ingress.serve();
     // A start that fails says why in one line; whatever else is to be said waits until it has not.
     budget.tell(&config.http);
-    facts::certificates(&config, &metrics, clock::unix_now());
+    facts::certificates(&policy.load(), &metrics, clock::unix_now());
 
-    let addresses = ingress.addresses();
+    let mut addresses = ingress.addresses();
+    addresses.extend(ingress.redirects());
     let facts = Arc::new(ArcSwap::from_pointee(facts::facts(&affordable, &addresses, scrape_address)));
     // One reload at a time; a second request waits in its connection.
     let (reloads, reload_requests) = mpsc::channel(1);
