@@ -40,6 +40,10 @@ pub struct Metrics {
     pub kernel_write_errors: IntCounter,
     /// `enforcer_reloads_total{result}`: `applied`, `refused`.
     pub reloads: IntCounterVec,
+    /// `enforcer_file_changes_total{result}`: files behind the policy that changed: `applied`, `refused`.
+    pub renewals: IntCounterVec,
+    /// `enforcer_files_refused`: 1 while files that changed are refused, and what was read before them is in force.
+    pub files_refused: IntGauge,
     /// `enforcer_certificate_expiry_timestamp_seconds{listener, name}`: end of each certificate that is served.
     pub certificate_expiry: IntGaugeVec,
     /// `enforcer_ocsp_expiry_timestamp_seconds{listener, name}`: end of each OCSP response that is stapled.
@@ -93,6 +97,13 @@ impl Metrics {
         let kernel_write_errors =
             counter("enforcer_kernel_write_errors_total", "List changes that the kernel refused")?;
         let reloads = counter_vec("enforcer_reloads_total", "Configuration reloads", &["result"])?;
+        let renewals =
+            counter_vec("enforcer_file_changes_total", "Changed certificates, keys and lists", &["result"])?;
+        let files_refused = IntGauge::new(
+            "enforcer_files_refused",
+            "Whether files that changed are refused and older ones are in force",
+        )?;
+        registry.register(Box::new(files_refused.clone()))?;
         let certificate_expiry = IntGaugeVec::new(
             Opts::new("enforcer_certificate_expiry_timestamp_seconds", "When a certificate ends"),
             &["listener", "name"],
@@ -117,6 +128,8 @@ impl Metrics {
             kernel_writes_pending,
             kernel_write_errors,
             reloads,
+            renewals,
+            files_refused,
             certificate_expiry,
             staple_expiry,
             registry,

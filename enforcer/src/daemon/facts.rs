@@ -25,6 +25,7 @@ pub(super) fn facts(config: &Config, addresses: &[SocketAddr], metrics: Option<S
         tokens: tokens(config),
         draining: false,
         last_reload: None,
+        files: None,
     }
 }
 
