@@ -38,6 +38,7 @@ pub(super) fn bytes(path: &Path, what: &str) -> Result<Vec<u8>> {
     read().map_err(|error| io_error(error, path, what))
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "all others are about the text")]
 fn pem_error(error: pem::Error, path: &Path, what: &str) -> anyhow::Error {
     match error {
         pem::Error::Io(error) => io_error(error, path, &format!("{what} (PEM)")),
