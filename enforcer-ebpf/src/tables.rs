@@ -77,6 +77,12 @@ impl Maps {
     pub(crate) fn new() -> Self {
         Self { settings: SETTINGS.get(0), now: Cell::new(0), answer: Cell::new(Answer::NONE) }
     }
+
+    /// What the verdict asked to be written.
+    #[inline(always)]
+    pub(crate) fn asked(&self) -> Answer {
+        self.answer.get()
+    }
 }
 
 impl Tables for Maps {
