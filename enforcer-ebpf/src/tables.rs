@@ -15,6 +15,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use enforcer_common::{
+    answer::Answer,
     ban::{Ban, Listing},
     event::{self, Budget},
     gcra::Rate,
@@ -73,12 +74,14 @@ pub(crate) struct Maps {
     settings: Option<&'static Settings>,
     /// 0 until somebody asks: the clock costs as much as a lookup.
     now: Cell<u64>,
+    /// What the verdict asked to be written.
+    answer: Cell<Answer>,
 }
 
 impl Maps {
     #[inline(always)]
     pub(crate) fn new(context: *mut xdp_md) -> Self {
-        Self { context, settings: SETTINGS.get(0), now: Cell::new(0) }
+        Self { context, settings: SETTINGS.get(0), now: Cell::new(0), answer: Cell::new(Answer::NONE) }
     }
 
     /// Counts the verdict; answers how many this CPU has counted for this reason.
@@ -108,6 +111,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn would_drop(&self, reason: DropReason, bytes: usize) {
         enforcer_rehearse(self.context, reason.number(), reason.dry_number(), bytes as u32, self.now());
+    }
+
+    #[inline(always)]
+    fn answer(&self, answer: Answer) {
+        self.answer.set(answer);
     }
 
     #[inline(always)]
