@@ -1,6 +1,28 @@
 //! A frame in plain memory that can be overwritten.
 
-use enforcer_common::packet::{Packet, PacketMut};
+use enforcer_common::{
+    answer::{self, Answer, Kind},
+    packet::{Packet, PacketMut},
+    verdict::Verdict,
+};
+
+/// Return values of XDP programs (linux/bpf.h).
+pub const XDP_DROP: u32 = 1;
+/// The frame goes on to the network stack.
+pub const XDP_PASS: u32 = 2;
+/// The frame goes back out of the interface.
+pub const XDP_TX: u32 = 3;
+
+/// What the program makes of a frame: what it returns, and what is left of the frame unless that is dropped.
+pub fn carry_out(frame: &[u8], verdict: Verdict, answer: &Answer) -> (u32, Option<Vec<u8>>) {
+    let mut memory = Memory(frame.to_vec());
+    match (verdict, answer.kind) {
+        (Verdict::Pass(_), Kind::None) => (XDP_PASS, Some(memory.0)),
+        (Verdict::Drop(_), Kind::None) => (XDP_DROP, None),
+        _ if answer::write(&mut memory, answer).is_none() => (XDP_DROP, None),
+        (_, kind) => (if kind.goes_on() { XDP_PASS } else { XDP_TX }, Some(memory.0)),
+    }
+}
 
 /// The frame's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
