@@ -9,7 +9,7 @@ use enforcer::prefix::Prefix;
 use enforcer_common::{
     ban::{Ban, Listing},
     gcra::Rate,
-    limiter::{self, Bucket, Charge, RawBucket},
+    limiter::{self, Bucket, Charge, RawBucket, debt},
     port::Port,
     reason::DropReason,
     settings::{Limit, Settings, flag},
@@ -22,6 +22,9 @@ pub const PROTECTED: u16 = 443;
 /// The port that cases manage the machine by.
 pub const MANAGEMENT: u16 = 22;
 
+/// A debt for good.
+const USED_UP: u64 = !limiter::BAN;
+
 /// The state of the tables when the packet comes. One bucket per limit, so that a case can fill it.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -31,6 +34,8 @@ pub struct State {
     pub ports: Vec<(u16, Port)>,
     /// Exact bans.
     pub bans: Vec<(SourceKey, Ban)>,
+    /// Exact bans for which the bucket had no room.
+    pub spilled: Vec<(SourceKey, Ban)>,
     /// Listed prefixes.
     pub listed: Vec<(Prefix, Listing)>,
     /// By [`Limit`].
@@ -44,7 +49,14 @@ impl Default for State {
         settings.flags = flag::LISTED_V4 | flag::LISTED_V6;
         let ports =
             vec![(8443, Port::PROTECTED), (PROTECTED, Port::PROTECTED), (MANAGEMENT, Port::MANAGEMENT)];
-        Self { settings: Some(settings), ports, bans: vec![], listed: vec![], buckets: [[0; 8]; 3] }
+        Self {
+            settings: Some(settings),
+            ports,
+            bans: vec![],
+            spilled: vec![],
+            listed: vec![],
+            buckets: [[0; 8]; 3],
+        }
     }
 }
 
@@ -62,14 +74,14 @@ impl State {
 
     /// With a limit that the source has used up for good.
     pub fn exhausted(mut self, limit: Limit, source: SourceKey) -> Self {
-        self.buckets[limit as usize][..2].copy_from_slice(&[source.get(), u64::MAX]);
+        self.buckets[limit as usize][..2].copy_from_slice(&[source.get(), USED_UP]);
         self.limited(limit)
     }
 
     /// With a limit whose bucket is full of sources that owe.
     pub fn full(mut self, limit: Limit) -> Self {
         for (slot, pair) in self.buckets[limit as usize].chunks_exact_mut(2).enumerate() {
-            pair.copy_from_slice(&[slot as u64 + 1, u64::MAX]);
+            pair.copy_from_slice(&[slot as u64 + 1, USED_UP]);
         }
         self.limited(limit)
     }
@@ -78,6 +90,22 @@ impl State {
     pub fn banned(mut self, source: SourceKey, until: u64) -> Self {
         self.bans.push((source, Ban { until }));
         self
+    }
+
+    /// With a banned source that found no slot.
+    pub fn spilled(mut self, source: SourceKey, until: u64) -> Self {
+        self.spilled.push((source, Ban { until }));
+        self
+    }
+
+    /// The buckets, with the bans in that of the sources.
+    pub fn filled(&self) -> [RawBucket; 3] {
+        let buckets = RefCell::new(self.buckets);
+        let sources = Slots(&buckets, Limit::Packets as usize);
+        for (source, ban) in &self.bans {
+            assert!(debt::ban(&sources, source.get(), ban.until, 0), "no slot for {source:?}");
+        }
+        buckets.into_inner()
     }
 
     /// With a listed prefix.
@@ -99,7 +127,7 @@ pub struct FakeTables {
 impl FakeTables {
     /// Tables in this state at this time.
     pub fn new(state: State, now: u64) -> Self {
-        Self { buckets: RefCell::new(state.buckets), dry: RefCell::default(), state, now }
+        Self { buckets: RefCell::new(state.filled()), dry: RefCell::default(), state, now }
     }
 
     /// What would have been dropped but for a dry run, in the order in which it was found.
@@ -137,11 +165,11 @@ impl Tables for FakeTables {
         self.longest(IpAddr::V6(Ipv6Addr::from_bits(u128::from(upper) << 64 | u128::from(lower))))
     }
 
-    fn ban(&self, source: SourceKey) -> Ban {
-        self.state.bans.iter().find(|(key, _)| *key == source).map_or(Ban::NONE, |(_, ban)| *ban)
-    }
-
     fn charge(&self, limit: Limit, _: u8, source: SourceKey, now: u64, rate: Rate) -> Charge {
+        let spilled = self.state.spilled.iter().find(|(key, ban)| *key == source && ban.holds(now));
+        if let (Limit::Packets, Some((_, ban))) = (limit, spilled) {
+            return Charge::Banned(ban.until);
+        }
         limiter::charge(&Slots(&self.buckets, limit as usize), source.get(), now, rate)
     }
 
