@@ -10,6 +10,8 @@ pub mod headers;
 pub mod hello;
 pub mod verdict;
 
+pub mod answer;
+
 pub mod ban;
 pub mod gcra;
 pub mod limiter;

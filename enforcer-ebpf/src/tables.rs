@@ -15,6 +15,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use enforcer_common::{
+    answer::Answer,
     ban::{Ban, Listing},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
@@ -69,12 +70,14 @@ pub(crate) struct Maps {
     settings: Option<&'static Settings>,
     /// 0 until somebody asks: the clock costs as much as a lookup.
     now: Cell<u64>,
+    /// What the verdict asked to be written.
+    answer: Cell<Answer>,
 }
 
 impl Maps {
     #[inline(always)]
     pub(crate) fn new() -> Self {
-        Self { settings: SETTINGS.get(0), now: Cell::new(0) }
+        Self { settings: SETTINGS.get(0), now: Cell::new(0), answer: Cell::new(Answer::NONE) }
     }
 }
 
@@ -92,6 +95,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn would_drop(&self, reason: DropReason, bytes: usize) {
         count(reason.dry_number(), bytes);
+    }
+
+    #[inline(always)]
+    fn answer(&self, answer: Answer) {
+        self.answer.set(answer);
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 //! `Kernel::load` loads, `Kernel::attach` attaches; what it hands out are small owned handles. With `mode = "off"` everything here
 //! exists and does nothing.
 
+pub mod model;
 pub mod program;
 
 mod attach;

@@ -47,19 +47,6 @@ impl Words {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
     }
 
-    /// Word `index`; those behind the end are 0.
-    #[cfg(test)]
-    pub(super) fn get(&self, index: usize) -> u64 {
-        self.words().get(index).map_or(0, |word| word.load(SeqCst))
-    }
-
-    /// Replaces word `index`.
-    pub(super) fn set(&self, index: usize, value: u64) {
-        if let Some(word) = self.words().get(index) {
-            word.store(value, SeqCst);
-        }
-    }
-
     /// Sets a bit, counted over all words.
     pub(super) fn set_bit(&self, bit: usize) {
         if let Some(word) = self.words().get(bit / 64) {

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, lpm_trie::Key};
 use enforcer_common::{
+    answer::Answer,
     ban::{Ban, Listing},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
@@ -186,6 +187,9 @@ impl Tables for Snapshot<'_> {
 
     /// Explaining counts nothing.
     fn would_drop(&self, _: DropReason, _: usize) {}
+
+    /// Nor does it write.
+    fn answer(&self, _: Answer) {}
 
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
         self.found(self.maps.listed_v4.get(&Key::new(32, address), 0), Listing::NONE)
