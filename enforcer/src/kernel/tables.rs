@@ -13,6 +13,7 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, lpm_tri
 use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
+    event::Budget,
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
     maps::{self, Counter},
@@ -96,6 +97,7 @@ pub(super) struct LiveMaps {
     pub(super) listed_v6: LpmTrie<MapData, [u8; 16], Listing>,
     pub(super) limiters: [Array<MapData, RawBucket>; 3],
     pub(super) counters: PerCpuArray<MapData, Counter>,
+    pub(super) event_budget: PerCpuArray<MapData, Budget>,
 }
 
 impl LiveMaps {
@@ -109,6 +111,7 @@ impl LiveMaps {
             listed_v6: LpmTrie::try_from(program.map(maps::LISTED_V6)?)?,
             limiters: [limiter(packets)?, limiter(connections)?, limiter(hellos)?],
             counters: PerCpuArray::try_from(program.map(maps::COUNTERS)?)?,
+            event_budget: PerCpuArray::try_from(program.map(maps::EVENT_BUDGET)?)?,
         })
     }
 
