@@ -37,6 +37,10 @@ const PROGRAMS: [&str; 7] = ["ip", "tc", "ss", "curl", "openssl", "h2load", "set
 const GUEST_TOOLS: [(&str, &str); 2] = [("busybox-static", "busybox"), ("ethtool", "ethtool")];
 /// The test that prints what the verifier counted, and what it begins its lines with.
 const VERIFIER_TEST: &str = "the_verifier_is_far_from_giving_up";
+/// Tests of the request path alone that send thousands of requests within a time limit: no kernel changes their result, and
+/// emulated CPUs are too slow for it.
+const LEFT_OUT: [&str; 2] =
+    ["thousands_of_requests_without_a_failure", "certificates_routes_and_limits_change_under_load"];
 /// Emulated CPUs are some twenty times slower.
 const SUITE_SECONDS: u64 = 1_200;
 
@@ -185,6 +189,11 @@ impl Outcome {
             }
         }
         let expected = if self.series.refused { 1 } else { 3 };
+        if !self.series.refused {
+            self.tally.not_run += LEFT_OUT.len() as u64;
+            self.notes
+                .push(format!("not run here, too many requests for emulated CPUs: {}", LEFT_OUT.join(", ")));
+        }
         if transcript.steps.len() != expected {
             bail!("{} of {expected} steps were run", transcript.steps.len());
         }
@@ -278,10 +287,11 @@ fn image(kernel: &kernels::Kernel, series: &Series, folder: &Path, tests: &Tests
         image.file("/etc/enforcer/enforcer.toml", 0o644, REFUSED.as_bytes());
         "step refusal 120 enforcer run -c /etc/enforcer/enforcer.toml\n".to_owned()
     } else {
+        let left_out = LEFT_OUT.map(|test| format!("--skip {test}")).join(" ");
         format!(
             "export ENFORCER_BIN=/usr/bin/enforcer\n\
              step programs 300 tests-system {VERIFIER_TEST} --nocapture\n\
-             step \"system tests\" {SUITE_SECONDS} tests-system --skip {VERIFIER_TEST}\n\
+             step \"system tests\" {SUITE_SECONDS} tests-system --skip {VERIFIER_TEST} {left_out}\n\
              step wires 600 tests-wires --all\n"
         )
     };

@@ -30,12 +30,12 @@ pub(crate) fn requests_and_refusals() -> Result<Ran> {
     }
     let daemon = scene.daemon(&scene.plan())?;
     let token = scene.site.token("read")?;
-    for number in 0..20 {
+    for number in 0..12 {
         let answer = scene.get(source_v4(1), "/api/v1/x").token(&token).within(PATIENCE).send()?;
         ensure!(answer.status == 200, "request {number}: {answer:?}");
     }
     let before = daemon.scrape()?.packets("tls_version");
-    for _ in 0..3 {
+    for _ in 0..2 {
         let old =
             clients::openssl(&scene.lab.client, source_v4(2).into(), "-tls1_1", Duration::from_secs(5))?;
         if let Handshake::Done(version) = old {

@@ -6,6 +6,9 @@ export PATH=/usr/bin:/bin HOME=/ RUST_BACKTRACE=0 OPENSSL_CONF=/dev/null
 /bin/busybox --install -s /bin
 mount -t devtmpfs none /dev
 mount -t proc none /proc
+ln -s /proc/self/fd /dev/fd
+ln -s /proc/self/fd/1 /dev/stdout
+ln -s /proc/self/fd/2 /dev/stderr
 mount -t sysfs none /sys
 mount -t bpf none /sys/fs/bpf
 mount -t tmpfs none /run
