@@ -89,7 +89,7 @@ impl Run {
         self.step("demo", &mut demo::story(false));
         // The floor; the other kernels are one command: `cargo xtask vm`.
         match std::env::current_exe() {
-            Ok(own) => drop(self.step("kernel 6.1", program(own).args(["vm", "6.1"]))),
+            Ok(own) => drop(self.step("kernel 6.1", program(own).args(["vm", "6.1", "--quick"]))),
             Err(error) => self.own_step("kernel 6.1", || bail!("this program does not find itself: {error}")),
         }
     }

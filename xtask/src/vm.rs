@@ -41,6 +41,8 @@ const VERIFIER_TEST: &str = "the_verifier_is_far_from_giving_up";
 /// emulated CPUs are too slow for it.
 const LEFT_OUT: [&str; 2] =
     ["thousands_of_requests_without_a_failure", "certificates_routes_and_limits_change_under_load"];
+/// What `--quick` keeps of the system tests.
+const QUICK: [&str; 4] = ["system::packets", "system::data_plane", "system::attach", "system::tls"];
 /// Emulated CPUs are some twenty times slower.
 const SUITE_SECONDS: u64 = 1_200;
 
@@ -55,9 +57,19 @@ pub(crate) struct Arguments {
     /// Do not fail because a kernel cannot be downloaded.
     #[arg(long)]
     allow_missing: bool,
+    /// Of the system tests only those that a kernel is most likely to break: packet cases, loading, attaching, TLS.
+    #[arg(long)]
+    quick: bool,
     /// Do not try KVM.
     #[arg(long)]
     emulate: bool,
+}
+
+/// What is the same for every kernel.
+struct Plan<'a> {
+    folder: &'a Path,
+    tests: &'a Tests,
+    quick: bool,
 }
 
 /// One kernel's result.
@@ -108,7 +120,8 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
             Ok(kernel) => {
                 let record = arguments.record.then_some(&mut budget);
                 let known = Budget::read()?;
-                let result = outcome.fill(&kernel, &folder, &tests, &known, record, &mut accelerator);
+                let plan = Plan { folder: &folder, tests: &tests, quick: arguments.quick };
+                let result = outcome.fill(&kernel, &plan, &known, record, &mut accelerator);
                 outcome.wrong.extend(result.err().map(|error| format!("{error:#}")));
             }
         }
@@ -158,15 +171,14 @@ impl Outcome {
     fn fill(
         &mut self,
         kernel: &kernels::Kernel,
-        folder: &Path,
-        tests: &Tests,
+        plan: &Plan<'_>,
         known: &Budget,
         record: Option<&mut Budget>,
         accelerator: &mut Accelerator,
     ) -> Result<()> {
-        let own = folder.join(self.series.name);
+        let own = plan.folder.join(self.series.name);
         let archive = own.join("image");
-        image(kernel, self.series, folder, tests)?.write(&archive)?;
+        image(kernel, self.series, plan)?.write(&archive)?;
         let limit = Duration::from_secs(2 * SUITE_SECONDS);
         let guest = Guest { kernel: &kernel.image, image: &archive, folder: &own, limit };
         let transcript = guest.run(accelerator)?;
@@ -189,7 +201,9 @@ impl Outcome {
             }
         }
         let expected = if self.series.refused { 1 } else { 3 };
-        if !self.series.refused {
+        if !self.series.refused && plan.quick {
+            self.notes.push(format!("of the system tests only {}", QUICK.join(", ")));
+        } else if !self.series.refused {
             self.tally.not_run += LEFT_OUT.len() as u64;
             self.notes
                 .push(format!("not run here, too many requests for emulated CPUs: {}", LEFT_OUT.join(", ")));
@@ -249,7 +263,8 @@ fn programs(step: &Step, series: &Series, known: &Budget, record: bool) -> Resul
 }
 
 /// The first file system of a guest.
-fn image(kernel: &kernels::Kernel, series: &Series, folder: &Path, tests: &Tests) -> Result<Image> {
+fn image(kernel: &kernels::Kernel, series: &Series, plan: &Plan<'_>) -> Result<Image> {
+    let folder = plan.folder;
     let tools = folder.join("tools");
     let packages: Vec<&str> = GUEST_TOOLS.iter().map(|(package, _)| *package).collect();
     kernels::tools(&packages, &tools)?;
@@ -270,7 +285,7 @@ fn image(kernel: &kernels::Kernel, series: &Series, folder: &Path, tests: &Tests
         image.program(name, &path)?;
     }
     image.program("enforcer", &stripped(&binary("debug", "enforcer"), folder)?)?;
-    for (name, path) in tests {
+    for (name, path) in plan.tests {
         image.program(&format!("tests-{name}"), &stripped(path, folder)?)?;
     }
     image.file("/etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\n");
@@ -288,10 +303,11 @@ fn image(kernel: &kernels::Kernel, series: &Series, folder: &Path, tests: &Tests
         "step refusal 120 enforcer run -c /etc/enforcer/enforcer.toml\n".to_owned()
     } else {
         let left_out = LEFT_OUT.map(|test| format!("--skip {test}")).join(" ");
+        let only = if plan.quick { QUICK.join(" ") } else { String::new() };
         format!(
             "export ENFORCER_BIN=/usr/bin/enforcer\n\
              step programs 300 tests-system {VERIFIER_TEST} --nocapture\n\
-             step \"system tests\" {SUITE_SECONDS} tests-system --skip {VERIFIER_TEST} {left_out}\n\
+             step \"system tests\" {SUITE_SECONDS} tests-system --skip {VERIFIER_TEST} {left_out} {only}\n\
              step wires 600 tests-wires --all\n"
         )
     };
