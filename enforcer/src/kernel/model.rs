@@ -10,6 +10,7 @@ use std::{
 };
 
 use enforcer_common::{
+    answer::Answer,
     ban::{Ban, Listing},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
@@ -32,6 +33,7 @@ pub struct Model {
     /// Buckets that were touched, by limit and index; all others are empty.
     buckets: RefCell<HashMap<(Limit, u32), RawBucket>>,
     rehearsed: RefCell<Vec<DropReason>>,
+    answer: Cell<Answer>,
     now: Cell<u64>,
 }
 
@@ -73,6 +75,11 @@ impl Model {
         self.rehearsed.take()
     }
 
+    /// The frame that a verdict asked for since this was asked last; [`Answer::NONE`] if none did.
+    pub fn take_answer(&self) -> Answer {
+        self.answer.take()
+    }
+
     /// The longest listed prefix around an address, and what it says.
     pub fn listing(&self, address: IpAddr) -> Option<(Prefix, Listing)> {
         let host = Prefix::host(address);
@@ -98,6 +105,10 @@ impl Tables for Model {
 
     fn would_drop(&self, reason: DropReason, _: usize) {
         self.rehearsed.borrow_mut().push(reason);
+    }
+
+    fn answer(&self, answer: Answer) {
+        self.answer.set(answer);
     }
 
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
