@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::value::{AddressOrOff, Number, Rate, Size, Text};
 use super::{
-    KeyExchange, LogFormat, Mode, Suite, TlsVersion, TokenAlgorithm, UnknownName, WhenFull,
+    Feature, KeyExchange, LogFormat, Mode, Suite, TlsVersion, TokenAlgorithm, UnknownName, WhenFull,
     tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
@@ -47,6 +47,8 @@ pub(super) struct KernelSection {
     pub(super) ipv6_prefix: Key<Number>,
     pub(super) minimum_tls: Key<TlsVersion>,
     pub(super) limits: LimitsSection,
+    pub(super) dry_run: List<Text<Feature>>,
+    pub(super) events: Key<LimitSection>,
     pub(super) log: Key<bool>,
 }
 

@@ -30,13 +30,14 @@ impl Running {
             Ok(done) => warn!(by, needs_restart = done.needs_restart.join(" "), "reloaded, in part"),
             Err(error) => error!(by, error, "reload refused, everything stays as it was"),
         }
-        let tokens = facts::tokens(&self.config);
+        let (tokens, rehearsed) = (facts::tokens(&self.config), facts::rehearsed(&self.config));
         if result.is_ok() {
             facts::certificates(&self.policy.load(), &self.metrics, clock::unix_now());
         }
         let at = clock::instant_now();
         self.facts.rcu(|facts| Facts {
             tokens: tokens.clone(),
+            rehearsed: rehearsed.clone(),
             last_reload: Some((at, result.clone())),
             // A reload reads every file, so what was refused before is settled.
             files: if result.is_ok() { None } else { facts.files.clone() },

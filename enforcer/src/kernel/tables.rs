@@ -11,7 +11,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, lpm_trie::Key};
 use enforcer_common::{
+    answer::Answer,
     ban::{Ban, Listing},
+    event::Budget,
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
     maps::{self, Counter},
@@ -95,6 +97,7 @@ pub(super) struct LiveMaps {
     pub(super) listed_v6: LpmTrie<MapData, [u8; 16], Listing>,
     pub(super) limiters: [Array<MapData, RawBucket>; 3],
     pub(super) counters: PerCpuArray<MapData, Counter>,
+    pub(super) event_budget: PerCpuArray<MapData, Budget>,
 }
 
 impl LiveMaps {
@@ -108,6 +111,7 @@ impl LiveMaps {
             listed_v6: LpmTrie::try_from(program.map(maps::LISTED_V6)?)?,
             limiters: [limiter(packets)?, limiter(connections)?, limiter(hellos)?],
             counters: PerCpuArray::try_from(program.map(maps::COUNTERS)?)?,
+            event_budget: PerCpuArray::try_from(program.map(maps::EVENT_BUDGET)?)?,
         })
     }
 
@@ -118,7 +122,7 @@ impl LiveMaps {
         source: SourceKey,
         settings: &Settings,
     ) -> Result<BucketCopy, MapError> {
-        let index = limiter::bucket_index(source.get(), settings.seed, settings.bucket_mask);
+        let index = limiter::bucket_index(source.get(), settings.seed, settings.mask(limit));
         self.limiters[limit as usize].get(&index, 0).map(BucketCopy)
     }
 }
@@ -187,6 +191,9 @@ impl Tables for Snapshot<'_> {
     /// Explaining counts nothing.
     fn would_drop(&self, _: DropReason, _: usize) {}
 
+    /// Nor does it write.
+    fn answer(&self, _: Answer) {}
+
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
         self.found(self.maps.listed_v4.get(&Key::new(32, address), 0), Listing::NONE)
     }
@@ -196,11 +203,13 @@ impl Tables for Snapshot<'_> {
         self.found(self.maps.listed_v6.get(&Key::new(128, address), 0), Listing::NONE)
     }
 
-    fn ban(&self, source: SourceKey) -> Ban {
-        self.found(self.maps.bans.get(&source.get(), 0), Ban::NONE)
-    }
-
     fn charge(&self, limit: Limit, _: u8, source: SourceKey, now: u64, rate: Rate) -> Charge {
+        if limit == Limit::Packets {
+            let ban = self.found(self.maps.bans.get(&source.get(), 0), Ban::NONE);
+            if ban.holds(now) {
+                return Charge::Banned(ban.until);
+            }
+        }
         let charge = self
             .maps
             .bucket(limit, source, &self.settings)
