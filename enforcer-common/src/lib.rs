@@ -18,6 +18,8 @@ pub mod gcra;
 pub mod limiter;
 pub mod source;
 
+pub mod event;
+pub mod feature;
 pub mod maps;
 pub mod port;
 pub mod reason;

@@ -2,7 +2,13 @@
 
 /// One [`crate::settings::Settings`]. Written by the daemon.
 pub const SETTINGS: &str = "SETTINGS";
-/// `SourceKey -> Ban`. Written by the daemon.
+/// Buckets of the packet limit, in which exact bans are debts, see [`crate::limiter`]. Charged by the program, bans written by the daemon
+/// through shared memory. Durable, together with the seed and the mask of the settings, by which it is laid out.
+pub const SOURCES: &str = "SOURCES";
+/// One bit per bucket of [`SOURCES`]: bans that belong there have spilled over into [`BANS`]. Written by the daemon through shared
+/// memory. Durable.
+pub const SPILLED: &str = "SPILLED";
+/// `SourceKey -> Ban`, for those that found no slot in [`SOURCES`]. Written by the daemon. Durable.
 pub const BANS: &str = "BANS";
 /// IPv4 prefix -> `Listing`. Written by the daemon.
 pub const LISTED_V4: &str = "LISTED_V4";
@@ -11,15 +17,19 @@ pub const LISTED_V6: &str = "LISTED_V6";
 /// One word per TCP or UDP port, see [`crate::port`]. Written by the daemon.
 pub const PORTS: &str = "PORTS";
 /// Limiter buckets, one table per limit. Written by the program.
-pub const LIMITERS: [&str; 3] = ["LIMIT_PACKETS", "LIMIT_CONNS", "LIMIT_HELLOS"];
+pub const LIMITERS: [&str; 3] = [SOURCES, "LIMIT_CONNS", "LIMIT_HELLOS"];
 /// Words of the flow table, by bucket, see [`crate::flow`]. Written by the program; the daemon reads them for refused flows.
 pub const FLOW_WORDS: &str = "FLOW_WORDS";
 /// Entries of the flow table, by bucket and slot. Written by the program.
 pub const FLOWS: &str = "FLOWS";
 /// The segment that is being followed on a CPU. Written by the program, for itself.
 pub const SEGMENT: &str = "SEGMENT";
-/// Per CPU and reason: packets and bytes. Written by the program.
+/// Per CPU, interface and reason: packets and bytes. Written by the program.
 pub const COUNTERS: &str = "COUNTERS";
+/// Packets that were not passed on as they came, as samples, see [`crate::event`]. Written by the program, read by the daemon.
+pub const EVENTS: &str = "EVENTS";
+/// Per CPU: one [`crate::event::Budget`]. Written by the program.
+pub const EVENT_BUDGET: &str = "EVENT_BUDGET";
 
 /// A counter: packets and bytes of one reason on one CPU.
 #[repr(C)]
@@ -37,6 +47,8 @@ mod pod {
 
     // SAFETY: repr(C), integers only, no padding, any bit pattern is valid.
     unsafe impl aya::Pod for super::Counter {}
+    // SAFETY: repr(C), integers only, no padding, any bit pattern is valid.
+    unsafe impl aya::Pod for crate::event::Budget {}
     // SAFETY: as above; the size is asserted beside the type.
     unsafe impl aya::Pod for crate::settings::Settings {}
     // SAFETY: repr(C) of one integer.

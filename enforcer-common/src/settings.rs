@@ -5,7 +5,7 @@ use crate::{gcra::Rate, reason::DropReason};
 
 /// Moves whenever the layout or the meaning of [`Settings`] or of a map changes. A program that finds another
 /// number judges nothing and counts `no_settings`.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// What a source is limited in. The number is the index in a row of [`Settings::limits`] and names the table.
 #[repr(u32)]
@@ -37,8 +37,10 @@ impl Limit {
 pub const LIMITS: usize = 3;
 /// Tiers of budgets, a power of two: 0 is everybody's, the others are given to prefixes by [`crate::ban::Listing::tier`].
 pub const TIERS: usize = 4;
-/// Interfaces that are counted apart; the last slot is shared by all further ones.
+/// Slots in which interfaces are counted; the last one is shared by all further ones.
 pub const INTERFACES: usize = 8;
+/// The slot that is shared.
+pub const SHARED_SLOT: u32 = INTERFACES as u32 - 1;
 
 /// Bits of [`Settings::flags`].
 pub mod flag {
@@ -90,7 +92,9 @@ pub struct Settings {
     pub dry_run: u64,
     /// Reasons, by [`DropReason::bit`], that say that a packet cannot be parsed, and for which it passes as `unparsed`.
     pub tolerated: u64,
-    /// Buckets per limiter table, a power of two, less one.
+    /// Buckets of the table of sources, a power of two, less one.
+    pub source_mask: u32,
+    /// Buckets per table of the other limits, a power of two, less one.
     pub bucket_mask: u32,
     /// Lowest acceptable TLS version as on the wire (0x0303 is TLS 1.2); 0: hellos are not judged.
     pub minimum_tls: u16,
@@ -100,12 +104,14 @@ pub struct Settings {
     pub reserved: u8,
     /// Buckets of the flow table, a power of two, less one.
     pub flow_mask: u32,
-    /// Keeps the layout free of implicit padding.
-    pub reserved_flow: u32,
     /// By tier and [`Limit`].
     pub limits: [[Rate; LIMITS]; TIERS],
-    /// Indices of interfaces; the position is the slot in which packets are counted. Unused ones are 0.
+    /// Indices of interfaces; the position is the slot in which packets are counted. Unused ones are 0, and the last one is
+    /// not looked at.
     pub interfaces: [u32; INTERFACES],
+    /// How many packets that are not passed on as they came are shown to the daemon, per CPU, see [`crate::event`];
+    /// [`Rate::UNLIMITED`]: none.
+    pub events: Rate,
 }
 
 impl Settings {
@@ -118,21 +124,44 @@ impl Settings {
         lease_until: 0,
         dry_run: 0,
         tolerated: 0,
+        source_mask: 0,
         bucket_mask: 0,
         minimum_tls: 0x0303,
         refusal: refusal::ALERT,
         reserved: 0,
         flow_mask: 0,
-        reserved_flow: 0,
         limits: [[Rate::UNLIMITED; LIMITS]; TIERS],
         interfaces: [0; INTERFACES],
+        events: Rate::UNLIMITED,
     };
+
+    /// Buckets, less one, of the table that keeps a limit.
+    #[inline(always)]
+    pub const fn mask(&self, limit: Limit) -> u32 {
+        match limit {
+            Limit::Packets => self.source_mask,
+            Limit::Connections | Limit::Hellos => self.bucket_mask,
+        }
+    }
 
     /// The rate of one limit in one tier. Of a tier only the bits that count: a mask is a bound that LLVM keeps and that every
     /// verifier understands.
     #[inline(always)]
     pub const fn limit(&self, limit: Limit, tier: u8) -> Rate {
         self.limits[tier as usize & (TIERS - 1)][limit as usize]
+    }
+
+    /// The slot in which an interface is counted. The usual machine has one interface to protect, in slot 0.
+    #[inline(always)]
+    pub const fn slot(&self, interface: u32) -> u32 {
+        let mut slot = 0;
+        while slot < INTERFACES - 1 {
+            if self.interfaces[slot] == interface {
+                return slot as u32;
+            }
+            slot += 1;
+        }
+        SHARED_SLOT
     }
 
     /// Whether packets are only counted that would be dropped for this reason.
@@ -149,4 +178,4 @@ impl Settings {
 }
 
 const _: () = assert!(TIERS.is_power_of_two());
-const _: () = assert!(size_of::<Settings>() == 48 + 16 + TIERS * LIMITS * 16 + INTERFACES * 4);
+const _: () = assert!(size_of::<Settings>() == 48 + 16 + TIERS * LIMITS * 16 + INTERFACES * 4 + 16);

@@ -51,9 +51,9 @@ pub(crate) fn open(segment: &Segment) -> bool {
 
 /// Follows a flow.
 #[inline(always)]
-pub(crate) fn follow(context: &XdpContext, segment: &Segment) -> Followed {
+pub(crate) fn follow(context: *mut xdp_md, segment: &Segment) -> Followed {
     hand_over(segment);
-    Followed::unpack(enforcer_flow_follow(context.ctx))
+    Followed::unpack(enforcer_flow_follow(context))
 }
 
 /// Forgets a flow.

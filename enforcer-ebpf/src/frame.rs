@@ -10,20 +10,21 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use enforcer_common::{
+    answer,
     hello::{self, Seen},
     packet::Packet,
 };
 
 /// Offsets up to which loads are made, in bytes. The verifier refuses packet pointers whose variable part may exceed 65,535
 /// less the access (MAX_PACKET_OFF); a ClientHello record and all headers in front of it end well below this.
-const REACH: usize = 0x7fff;
+pub(crate) const REACH: usize = 0x7fff;
 
 /// The frame of one run of the program.
 pub(crate) struct Frame<'a> {
-    context: &'a XdpContext,
-    start: usize,
-    end: usize,
-    length: usize,
+    pub(crate) context: &'a XdpContext,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) length: usize,
 }
 
 impl<'a> Frame<'a> {
@@ -93,6 +94,11 @@ impl Packet for Frame<'_> {
     #[inline(always)]
     fn sum(&self, start: usize, end: usize) -> u32 {
         enforcer_sum(self.context.ctx, start as u32, end as u32)
+    }
+
+    #[inline(always)]
+    fn timestamps(&self, segment: usize) -> usize {
+        enforcer_timestamps(self.context.ctx, segment as u32) as usize
     }
 
     #[inline(always)]
@@ -171,6 +177,14 @@ extern "C" fn enforcer_sum(context: *mut xdp_md, start: u32, end: u32) -> u32 {
         stretch += 1;
     }
     sum
+}
+
+/// The walk through TCP options, likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_timestamps(context: *mut xdp_md, segment: u32) -> u32 {
+    let context = XdpContext::new(context);
+    answer::timestamps(&Frame::new(&context), segment as usize) as u32
 }
 
 /// Hides a value's origin from LLVM, so that the very register that is compared is the one that is used: Linux 6.1 does not

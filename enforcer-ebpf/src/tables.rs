@@ -9,7 +9,7 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, xdp_md},
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
     helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
@@ -18,6 +18,7 @@ use aya_ebpf::{
 use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
+    event::{self, Budget},
     flow::{Followed, Segment, slot::Phase},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
@@ -25,12 +26,12 @@ use enforcer_common::{
     packet::Packet,
     port::{PORTS as PORT_COUNT, Port},
     reason::{self, DropReason},
-    settings::{Limit, Settings, flag},
+    settings::{INTERFACES, Limit, SHARED_SLOT, Settings, flag},
     source::SourceKey,
     verdict::Tables,
 };
 
-use crate::flows;
+use crate::{events, flows};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -46,13 +47,17 @@ static LISTED_V4: LpmTrie<[u8; 4], [u32; 4], 1024> = LpmTrie::new();
 #[btf_map]
 static LISTED_V6: LpmTrie<[u64; 2], [u32; 4], 1024> = LpmTrie::new();
 #[btf_map]
-static LIMIT_PACKETS: Array<RawBucket, 256, MMAPABLE> = Array::new();
+static SOURCES: Array<RawBucket, 256, MMAPABLE> = Array::new();
+#[btf_map]
+static SPILLED: Array<u64, 4, MMAPABLE> = Array::new();
 #[btf_map]
 static LIMIT_CONNS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
 static LIMIT_HELLOS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
-static COUNTERS: PerCpuArray<Counter, { reason::COUNTERS as usize }> = PerCpuArray::new();
+static EVENT_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<Counter, { reason::COUNTERS as usize * INTERFACES }> = PerCpuArray::new();
 
 /// The daemon's settings.
 #[inline(always)]
@@ -60,10 +65,10 @@ pub(crate) fn settings() -> Option<&'static Settings> {
     SETTINGS.get(0)
 }
 
-/// Counts a verdict on this CPU; answers how many it has counted for this reason.
+/// Counts a packet on this CPU; answers how many it has counted for this number.
 #[inline(always)]
-pub(crate) fn count(reason: u32, bytes: usize) -> u64 {
-    let Some(counter) = COUNTERS.get_ptr_mut(reason) else { return 0 };
+fn count(slot: u32, number: u32, bytes: usize) -> u64 {
+    let Some(counter) = COUNTERS.get_ptr_mut(reason::counter(slot, number)) else { return 0 };
     // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
     unsafe {
         (*counter).packets += 1;
@@ -73,8 +78,8 @@ pub(crate) fn count(reason: u32, bytes: usize) -> u64 {
 }
 
 /// The maps as one packet sees them.
-pub(crate) struct Maps<'a> {
-    context: &'a XdpContext,
+pub(crate) struct Maps {
+    context: *mut xdp_md,
     /// Read in place: a packet that comes while the daemon writes may see old and new values mixed. Each of them is sound
     /// by itself, and what the maps depend on (seed, mask, IPv6 prefix) never changes while the program is loaded.
     settings: Option<&'static Settings>,
@@ -84,14 +89,32 @@ pub(crate) struct Maps<'a> {
     answer: Cell<Answer>,
 }
 
-impl<'a> Maps<'a> {
+impl Maps {
     #[inline(always)]
-    pub(crate) fn new(context: &'a XdpContext) -> Self {
+    pub(crate) fn new(context: *mut xdp_md) -> Self {
         Self { context, settings: SETTINGS.get(0), now: Cell::new(0), answer: Cell::new(Answer::NONE) }
+    }
+
+    /// Counts the verdict; answers how many this CPU has counted for this reason.
+    #[inline(always)]
+    pub(crate) fn count(&self, reason: u32, bytes: usize) -> u64 {
+        count(slot(self.settings, self.context), reason, bytes)
+    }
+
+    /// Whether the daemon wants samples.
+    #[inline(always)]
+    pub(crate) fn shows_events(&self) -> bool {
+        self.settings.is_some_and(|settings| settings.events.is_limited())
+    }
+
+    /// What the verdict asked to be written.
+    #[inline(always)]
+    pub(crate) fn asked(&self) -> Answer {
+        self.answer.get()
     }
 }
 
-impl Tables for Maps<'_> {
+impl Tables for Maps {
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
         self.settings
@@ -104,7 +127,7 @@ impl Tables for Maps<'_> {
 
     #[inline(always)]
     fn would_drop(&self, reason: DropReason, bytes: usize) {
-        count(reason.dry_number(), bytes);
+        enforcer_rehearse(self.context, reason.number(), reason.dry_number(), bytes as u32, self.now());
     }
 
     #[inline(always)]
@@ -126,19 +149,19 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn ban(&self, source: SourceKey) -> Ban {
-        // SAFETY: an entry that is replaced meanwhile may show its successor, at worst one wrong verdict; memory of
-        // entries without preallocation is freed only after the program's RCU section.
-        unsafe { BANS.get(source.get()) }.map_or(Ban::NONE, |ban| *ban)
-    }
-
-    #[inline(always)]
     fn charge(&self, limit: Limit, tier: u8, source: SourceKey, now: u64, rate: Rate) -> Charge {
         // The rate is read again where it is used: a function that the verifier checks by itself takes numbers only.
         let _ = rate;
-        match enforcer_charge(limit as u32, tier as u32, source.get(), now) {
+        let charged = match limit {
+            Limit::Packets => enforcer_source(source.get(), now, tier as u32),
+            Limit::Connections | Limit::Hellos => {
+                enforcer_charge(limit as u32, tier as u32, source.get(), now)
+            }
+        };
+        match charged {
             WITHIN => Charge::Within,
             EXCEEDED => Charge::Exceeded(0),
+            BANNED => Charge::Banned(0),
             _ => Charge::Full,
         }
     }
@@ -175,30 +198,89 @@ impl Tables for Maps<'_> {
     }
 }
 
+/// The slot in which the interface of the packet is counted.
+#[inline(always)]
+fn slot(settings: Option<&Settings>, context: *mut xdp_md) -> u32 {
+    // SAFETY: the context is the one that the kernel gave to the program.
+    let interface = unsafe { (*context).ingress_ifindex };
+    settings.map_or(SHARED_SLOT, |settings| settings.slot(interface))
+}
+
+/// Counts and shows a packet that would have been dropped, as a global function: it is called wherever a packet can be
+/// dropped, and verified once (Linux 5.6).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_rehearse(context: *mut xdp_md, reason: u32, number: u32, bytes: u32, now: u64) -> u32 {
+    let settings = SETTINGS.get(0);
+    count(slot(settings, context), number, bytes as usize);
+    if settings.is_some_and(|settings| settings.events.is_limited()) {
+        events::show(context, reason, event::flag::WOULD_DROP, now);
+    }
+    0
+}
+
+/// Charges one sample to this CPU; whether it may be made.
+#[inline(always)]
+pub(crate) fn charge_event(now: u64) -> Option<&'static mut Budget> {
+    let (settings, budget) = (SETTINGS.get(0)?, EVENT_BUDGET.get_ptr_mut(0)?);
+    // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
+    let budget = unsafe { &mut *budget };
+    if budget.take(now, settings.events) { Some(budget) } else { None }
+}
+
 const WITHIN: u32 = 0;
 const EXCEEDED: u32 = 1;
 const FULL: u32 = 2;
+const BANNED: u32 = 3;
 
-/// [`limiter::charge`] as a global function, which the verifier checks once (Linux 5.6). How long the source would have to
-/// wait is of no use here and does not come back.
+/// How long the source would have to wait, or is banned, is of no use to the program.
+#[inline(always)]
+const fn number(charge: Charge) -> u32 {
+    match charge {
+        Charge::Within => WITHIN,
+        Charge::Exceeded(_) => EXCEEDED,
+        Charge::Full => FULL,
+        Charge::Banned(_) => BANNED,
+    }
+}
+
+/// Whether a source is banned, and one packet at its expense, as a global function, which the verifier checks once (Linux 5.6).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_source(source: u64, now: u64, tier: u32) -> u32 {
+    let Some(settings) = SETTINGS.get(0) else { return FULL };
+    let index = limiter::bucket_index(source, settings.seed, settings.source_mask);
+    if let Some(word) = SPILLED.get(index / u64::BITS)
+        && word >> (index % u64::BITS) & 1 != 0
+        && is_spilled(source, now)
+    {
+        return BANNED;
+    }
+    let Some(bucket) = SOURCES.get_ptr_mut(index) else { return FULL };
+    number(limiter::charge(&Slots(bucket.cast()), source, now, settings.limit(Limit::Packets, tier as u8)))
+}
+
+/// Whether a source is banned for which its bucket had no room.
+#[inline(always)]
+fn is_spilled(source: u64, now: u64) -> bool {
+    // SAFETY: an entry that is replaced meanwhile may show its successor, at worst one wrong verdict; memory of
+    // entries without preallocation is freed only after the program's RCU section.
+    unsafe { BANS.get(source) }.is_some_and(|ban| ban.holds(now))
+}
+
+/// [`limiter::charge`] for the limits besides packets, as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn enforcer_charge(limit: u32, tier: u32, source: u64, now: u64) -> u32 {
     let Some(settings) = SETTINGS.get(0) else { return FULL };
     let index = limiter::bucket_index(source, settings.seed, settings.bucket_mask);
-    let (bucket, rate) = if limit == Limit::Packets as u32 {
-        (LIMIT_PACKETS.get_ptr_mut(index), settings.limit(Limit::Packets, tier as u8))
-    } else if limit == Limit::Connections as u32 {
+    let (bucket, rate) = if limit == Limit::Connections as u32 {
         (LIMIT_CONNS.get_ptr_mut(index), settings.limit(Limit::Connections, tier as u8))
     } else {
         (LIMIT_HELLOS.get_ptr_mut(index), settings.limit(Limit::Hellos, tier as u8))
     };
     let Some(bucket) = bucket else { return FULL };
-    match limiter::charge(&Slots(bucket.cast()), source, now, rate) {
-        Charge::Within => WITHIN,
-        Charge::Exceeded(_) => EXCEEDED,
-        Charge::Full => FULL,
-    }
+    number(limiter::charge(&Slots(bucket.cast()), source, now, rate))
 }
 
 /// One bucket in map memory.

@@ -7,8 +7,10 @@ pub mod model;
 pub mod program;
 
 mod attach;
+mod exact;
 mod holder;
 mod lists;
+mod memory;
 mod off;
 mod probe;
 mod settings;
@@ -24,12 +26,13 @@ use enforcer_common::{
     ban::{Ban, Listing},
     maps::Counter,
     reason::{DropReason, PassReason},
-    settings::flag,
+    settings::{INTERFACES, flag},
     source::SourceKey,
 };
 
 pub use self::task::Diagnostics;
 use self::{
+    exact::ExactBans,
     lists::MapLists,
     off::{NoLists, NoView},
     program::{Program, Sizes},
@@ -95,7 +98,7 @@ impl Kernel {
     pub fn reconcile(&mut self) -> Result<Vec<String>> {
         let Plane::Xdp(xdp) = &mut self.plane else { return Ok(Vec::new()) };
         let looked = attach::reconcile(&mut xdp.program, &mut xdp.links, self.config.mode);
-        xdp.publish();
+        xdp.publish()?;
         looked?;
         let detached = xdp.links.iter().filter(|link| !link.attachment.is_attached());
         Ok(detached.map(|link| link.attachment.interface.clone()).collect())
@@ -104,7 +107,10 @@ impl Kernel {
     /// The writer of the lists. The ban task owns it.
     pub fn lists(&self) -> Result<Box<dyn SourceLists>> {
         Ok(match &self.plane {
-            Plane::Xdp(xdp) => Box::new(MapLists::new(LiveMaps::open(&xdp.program)?, xdp.settings.clone())),
+            Plane::Xdp(xdp) => {
+                let exact = ExactBans::open(&xdp.program, &SettingsMap::current(&xdp.settings))?;
+                Box::new(MapLists::new(exact, LiveMaps::open(&xdp.program)?, xdp.settings.clone()))
+            }
             Plane::Off => Box::new(NoLists),
         })
     }
@@ -130,6 +136,7 @@ impl Kernel {
             let mut next = settings::settings(&live, xdp.sizes, xdp.seed);
             SettingsMap::change(&xdp.settings, |settings| {
                 next.flags |= settings.flags & (flag::LISTED_V4 | flag::LISTED_V6);
+                next.interfaces = settings.interfaces;
                 *settings = next;
             })?;
             xdp.ports.write(&settings::ports(&live))?;
@@ -156,17 +163,30 @@ impl Kernel {
 
 impl Xdp {
     fn attach(&mut self, config: &config::Kernel) -> Result<()> {
+        // Before the first packet comes; an interface that is not there ends the start in the next line.
+        let index = |name: &String| nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0);
+        self.number(config.interfaces.iter().map(index))?;
         self.links = attach::attach_all(&mut self.program, &config.interfaces, config.mode)?;
-        self.publish();
-        Ok(())
+        self.publish()
     }
 
-    /// Shows the views how the interfaces are now.
-    fn publish(&self) {
+    /// Shows the views how the interfaces are now, and the program which one is counted where.
+    fn publish(&self) -> Result<()> {
         let now: Vec<_> = self.links.iter().map(|link| link.attachment.clone()).collect();
+        self.number(now.iter().map(|one| one.index))?;
         if **self.attachments.load() != now {
             self.attachments.store(Arc::new(now));
         }
+        Ok(())
+    }
+
+    /// Gives the interfaces with these indices the slots of their positions.
+    fn number(&self, indices: impl Iterator<Item = u32>) -> Result<()> {
+        let mut interfaces = [0; INTERFACES];
+        for (slot, index) in interfaces.iter_mut().zip(indices) {
+            *slot = index;
+        }
+        SettingsMap::change(&self.settings, |settings| settings.interfaces = interfaces)
     }
 
     fn load(config: &config::Kernel, max_bans: u32) -> Result<Self> {
@@ -196,6 +216,10 @@ impl Xdp {
 pub trait SourceLists: Send {
     /// Bans one source, or moves the end of its ban.
     fn ban(&mut self, source: SourceKey, ban: Ban) -> Result<()>;
+    /// The same for many sources at once: a million takes less than a second. What was done before an error stays done.
+    fn ban_many(&mut self, bans: &[(SourceKey, Ban)]) -> Result<()> {
+        bans.iter().try_for_each(|(source, ban)| self.ban(*source, *ban))
+    }
     /// Lifts the ban of one source; not being banned is no error.
     fn unban(&mut self, source: SourceKey) -> Result<()>;
     /// Lists a prefix, or changes its listing.
@@ -225,17 +249,71 @@ impl Attachment {
     }
 }
 
-/// A reason of either kind.
+/// A reason, and what it meant for the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The packet passed.
     Pass(PassReason),
     /// The packet was dropped.
     Drop(DropReason),
+    /// The packet would have been dropped, but for a dry run; what became of it is counted besides.
+    WouldDrop(DropReason),
 }
 
-/// Counters by reason, summed over CPUs.
-pub type Counters = Vec<(Reason, Counter)>;
+impl Reason {
+    /// `pass`, `drop` or `would_drop`.
+    pub const fn action(&self) -> &'static str {
+        match self {
+            Self::Pass(_) => "pass",
+            Self::Drop(_) => "drop",
+            Self::WouldDrop(_) => "would_drop",
+        }
+    }
+
+    /// The reason's own label.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Pass(reason) => reason.label(),
+            Self::Drop(reason) | Self::WouldDrop(reason) => reason.label(),
+        }
+    }
+
+    /// Every reason, with the number of its counter.
+    pub fn all() -> impl Iterator<Item = (Self, u32)> {
+        let pass = PassReason::ALL.iter().map(|reason| (Self::Pass(*reason), reason.number()));
+        let drop = DropReason::ALL.iter().map(|reason| (Self::Drop(*reason), reason.number()));
+        let dry = DropReason::ALL.iter().map(|reason| (Self::WouldDrop(*reason), reason.dry_number()));
+        pass.chain(drop).chain(dry)
+    }
+}
+
+/// The name of interfaces that are counted together, because there are more than counters.
+pub const OTHER_INTERFACES: &str = "other";
+
+/// What was counted for one reason on one interface, over all CPUs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Its name, as configured, or [`OTHER_INTERFACES`].
+    pub interface: String,
+    /// The reason.
+    pub reason: Reason,
+    /// Packets and bytes.
+    pub counter: Counter,
+}
+
+/// Counters by interface and reason.
+pub type Counters = Vec<Count>;
+
+/// What became of packets that could have been shown as samples, see [`enforcer_common::event`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventCounts {
+    /// Written for the daemon.
+    pub sampled: u64,
+    /// Left out, because `kernel.events` was used up.
+    pub over_budget: u64,
+    /// Lost, because the daemon had not read what was written before.
+    pub ring_full: u64,
+}
 
 /// What would happen to a packet, and what is known of its source.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
@@ -273,6 +351,10 @@ pub trait View: Send + Sync {
     fn attachments(&self) -> Vec<Attachment>;
     /// Counters since the start.
     fn counters(&self) -> Result<Counters>;
+    /// What became of the samples; `None` without a program.
+    fn event_counts(&self) -> Result<Option<EventCounts>> {
+        Ok(None)
+    }
     /// What would happen to a SYN from `address` to `port` at `now`, by the very function that the program runs.
     fn explain(&self, address: IpAddr, port: u16, now: KernelTime) -> Result<Explanation>;
 }

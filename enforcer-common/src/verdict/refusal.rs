@@ -5,7 +5,7 @@
 
 use super::{Context, Tables};
 use crate::{
-    answer::{self, Answer},
+    answer::{self, Answer, alert},
     flow::{Followed, Kind, Segment, slot::Phase},
     headers::{Headers, tcp},
     packet::Packet,
@@ -13,8 +13,6 @@ use crate::{
     settings::refusal,
 };
 
-/// Bytes of an alert in its record, and the FIN behind it: what the answer takes of the server's sequence numbers.
-const ALERT_LENGTH: u32 = 7 + 1;
 /// Where the legacy version lies in a record that begins with a hello: behind both headers, in bytes.
 const LEGACY_VERSION: usize = 5 + 4;
 
@@ -38,7 +36,7 @@ pub(super) fn refuse<P: Packet, T: Tables>(
     segment.phase = Phase::Refused as u8;
     segment.value = headers.acknowledgement;
     if mode == refusal::ALERT {
-        segment.value = headers.acknowledgement.wrapping_add(ALERT_LENGTH);
+        segment.value = headers.acknowledgement.wrapping_add(Answer::ALERT_LENGTH);
     } else if mode != refusal::DROP {
         segment.phase = Phase::Ended as u8;
     }
@@ -46,19 +44,20 @@ pub(super) fn refuse<P: Packet, T: Tables>(
     if mode == refusal::ALERT && room {
         let fin = (headers.flags & tcp::FIN != 0) as u32;
         context.tables.answer(Answer {
-            kind: answer::Kind::Alert,
             sequence: headers.acknowledgement,
             acknowledgement: headers.sequence.wrapping_add(length).wrapping_add(fin),
             detail: alert_version(followed.version) as u32,
+            alert: match followed.kind {
+                Kind::NotHello => alert::UNEXPECTED_MESSAGE,
+                Kind::Malformed => alert::DECODE_ERROR,
+                _ => alert::PROTOCOL_VERSION,
+            },
+            ..Answer::to(headers, answer::Kind::Alert)
         });
     } else if mode != refusal::DROP || !room {
         // Without room nobody would remember to end the server's socket later.
-        context.tables.answer(Answer {
-            kind: answer::Kind::ResetServer,
-            sequence: followed.value,
-            acknowledgement: 0,
-            detail: 0,
-        });
+        let reset = Answer::to(headers, answer::Kind::ResetServer);
+        context.tables.answer(Answer { sequence: followed.value, ..reset });
     }
     reason
 }
@@ -82,25 +81,20 @@ pub(super) fn poison<P: Packet, T: Tables>(
     {
         return false;
     }
-    context.tables.answer(Answer {
-        kind: answer::Kind::Poison,
-        sequence: 0,
-        acknowledgement: 0,
-        detail: at as u32,
-    });
+    context.tables.answer(Answer { detail: at as u32, ..Answer::to(headers, answer::Kind::Poison) });
     true
 }
 
 /// The first packet after a refusal: it becomes the reset that the server's socket is waiting for, at the very number that is
 /// expected (RFC 5961 section 3.2).
 #[inline(always)]
-pub(super) fn reset_server<P: Packet, T: Tables>(context: &Context<'_, P, T>, expected: u32) -> PassReason {
-    context.tables.answer(Answer {
-        kind: answer::Kind::ResetServer,
-        sequence: expected,
-        acknowledgement: 0,
-        detail: 0,
-    });
+pub(super) fn reset_server<P: Packet, T: Tables>(
+    context: &Context<'_, P, T>,
+    headers: &Headers,
+    expected: u32,
+) -> PassReason {
+    let reset = Answer::to(headers, answer::Kind::ResetServer);
+    context.tables.answer(Answer { sequence: expected, ..reset });
     PassReason::ServerReset
 }
 
@@ -117,18 +111,13 @@ pub(super) fn answer_later<P: Packet, T: Tables>(
     if headers.flags & tcp::RST == 0 {
         if context.settings.refusal == refusal::ALERT && headers.flags & tcp::FIN != 0 {
             context.tables.answer(Answer {
-                kind: answer::Kind::AcknowledgeFin,
                 sequence: sent,
                 acknowledgement: headers.sequence.wrapping_add(length).wrapping_add(1),
-                detail: 0,
+                ..Answer::to(headers, answer::Kind::AcknowledgeFin)
             });
         } else if context.settings.refusal == refusal::RESET || context.settings.refusal == refusal::POISON {
-            context.tables.answer(Answer {
-                kind: answer::Kind::ResetClient,
-                sequence: headers.acknowledgement,
-                acknowledgement: 0,
-                detail: 0,
-            });
+            let reset = Answer::to(headers, answer::Kind::ResetClient);
+            context.tables.answer(Answer { sequence: headers.acknowledgement, ..reset });
         }
     }
     Err(reason)

@@ -159,7 +159,7 @@ fn conclude<P: Packet, T: Tables>(
             context.tables.close_flow(segment.hash);
             return Ok(PassReason::HelloUnfollowed);
         }
-        Kind::Refusal => return Ok(refusal::reset_server(context, followed.value)),
+        Kind::Refusal => return Ok(refusal::reset_server(context, headers, followed.value)),
         Kind::Ended => return refusal::answer_later(context, headers, followed.value),
         Kind::Malformed => DropReason::MalformedHello,
         Kind::NotHello => DropReason::NotHello,

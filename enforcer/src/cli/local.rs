@@ -7,7 +7,7 @@ use super::{
     output,
 };
 use crate::{
-    config::{self, Config, Error, Inspection, Probes, TokenAlgorithm},
+    config::{self, Config, Error, Inspection, Probes, TlsFile, TokenAlgorithm},
     control::{
         client,
         wire::{Answer, Command},
@@ -23,6 +23,8 @@ pub struct Program {
     pub verify: fn(&Config) -> anyhow::Result<()>,
     /// Everything that is wrong with a JWK set.
     pub key_set: fn(&Path, &[TokenAlgorithm]) -> Vec<String>,
+    /// What is wrong with a file for TLS.
+    pub tls_file: fn(TlsFile, &Path) -> Option<String>,
 }
 
 /// Why the daemon ended.
@@ -52,13 +54,15 @@ pub fn run(program: &Program, path: &Path) -> Exit {
 #[derive(Debug, serde::Serialize)]
 struct Report {
     valid: bool,
+    /// What `kernel.dry_run` names.
+    rehearsed: Vec<String>,
     errors: Vec<Error>,
     warnings: Vec<Error>,
 }
 
 /// `check`: the file and what it names. Warnings do not change the exit code: a check stands before every reload.
 pub fn check(program: &Program, path: &Path, json: bool) -> Exit {
-    let probes = Probes { key_set: program.key_set, held };
+    let probes = Probes { key_set: program.key_set, tls_file: program.tls_file, held };
     let Inspection { config, mut errors, warnings } = config::inspect(path, &probes);
     // What the daemon would stumble over nevertheless.
     if let Some(config) = &config
@@ -73,7 +77,8 @@ pub fn check(program: &Program, path: &Path, json: bool) -> Exit {
             remedy: "correct the file or the key that is named".to_owned(),
         });
     }
-    let report = Report { valid: errors.is_empty(), errors, warnings };
+    let rehearsed = config.as_ref().map(names).unwrap_or_default();
+    let report = Report { valid: errors.is_empty(), rehearsed, errors, warnings };
     if json {
         output::json(&report);
     } else {
@@ -81,6 +86,12 @@ pub fn check(program: &Program, path: &Path, json: bool) -> Exit {
         output::problems(&report.warnings.iter().map(Error::warning).collect::<Vec<_>>());
         if let Some(config) = config.filter(|_| report.valid) {
             output::answer(&summary(path, &config));
+            if !config.kernel.dry_run.is_empty() {
+                output::answer(&format!(
+                    "kernel.dry_run: {} only rehearsed: such packets are counted and pass\n",
+                    names(&config).join(", ")
+                ));
+            }
         }
     }
     if report.valid { exit::OK } else { exit::CONFIGURATION }
@@ -92,6 +103,11 @@ fn held(socket: &Path) -> Vec<String> {
         Ok(Answer::Status(status)) => status.listeners.into_iter().chain(status.metrics).collect(),
         Ok(_) | Err(_) => Vec::new(),
     }
+}
+
+/// What is only rehearsed.
+fn names(config: &Config) -> Vec<String> {
+    config.kernel.dry_run.iter().map(|feature| feature.label().to_owned()).collect()
 }
 
 fn summary(path: &Path, config: &Config) -> String {

@@ -233,10 +233,32 @@ pub struct ScoreRow {
 pub struct CounterRow {
     /// The reason's label.
     pub reason: String,
+    /// The interface; empty where all are meant.
+    #[serde(default)]
+    pub interface: String,
     /// Packets since the start.
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// What came in by one interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficRow {
+    /// Its name, or `other`.
+    pub interface: String,
+    /// Packets that passed.
+    pub passed: u64,
+    /// Their bytes.
+    pub passed_bytes: u64,
+    /// Packets that were dropped.
+    pub dropped: u64,
+    /// Their bytes.
+    pub dropped_bytes: u64,
+    /// Times that a packet would have been dropped but for a dry run; what became of it is counted besides.
+    pub would_drop: u64,
+    /// Its bytes.
+    pub would_drop_bytes: u64,
 }
 
 /// What would happen to a packet, and why.
@@ -294,12 +316,24 @@ pub struct Status {
     pub bans: Vec<CountRow>,
     /// Whether bans are only reported.
     pub dry_run: bool,
-    /// Dropped packets, by reason; zeros are left out.
+    /// Features of the data plane that are only rehearsed, as `kernel.dry_run` names them.
+    #[serde(default)]
+    pub rehearsed: Vec<String>,
+    /// Packets by interface.
+    #[serde(default)]
+    pub traffic: Vec<TrafficRow>,
+    /// Dropped packets, by reason and interface; zeros are left out.
     pub drops: Vec<CounterRow>,
+    /// Packets that would have been dropped but for a dry run, likewise.
+    #[serde(default)]
+    pub would_drops: Vec<CounterRow>,
     /// Refused connections and requests, by code; zeros are left out.
     pub denials: Vec<CountRow>,
     /// The last reload.
     pub last_reload: Option<ReloadRow>,
+    /// The last change of a certificate, key or list since then.
+    #[serde(default)]
+    pub files: Option<FilesRow>,
 }
 
 /// An issuer of tokens.
@@ -331,6 +365,15 @@ pub struct ReloadRow {
     pub error: Option<String>,
     /// What takes effect only with a restart.
     pub needs_restart: Vec<String>,
+}
+
+/// A change of files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesRow {
+    /// Seconds ago.
+    pub age_seconds: u64,
+    /// Why they were refused; what was read before stays in force.
+    pub error: Option<String>,
 }
 
 /// A reload that was applied.

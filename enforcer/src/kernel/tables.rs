@@ -13,6 +13,7 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, lpm_tri
 use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
+    event::Budget,
     flow::{Followed, Segment, slot::Phase},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
@@ -98,6 +99,7 @@ pub(super) struct LiveMaps {
     pub(super) listed_v6: LpmTrie<MapData, [u8; 16], Listing>,
     pub(super) limiters: [Array<MapData, RawBucket>; 3],
     pub(super) counters: PerCpuArray<MapData, Counter>,
+    pub(super) event_budget: PerCpuArray<MapData, Budget>,
 }
 
 impl LiveMaps {
@@ -111,6 +113,7 @@ impl LiveMaps {
             listed_v6: LpmTrie::try_from(program.map(maps::LISTED_V6)?)?,
             limiters: [limiter(packets)?, limiter(connections)?, limiter(hellos)?],
             counters: PerCpuArray::try_from(program.map(maps::COUNTERS)?)?,
+            event_budget: PerCpuArray::try_from(program.map(maps::EVENT_BUDGET)?)?,
         })
     }
 
@@ -121,7 +124,7 @@ impl LiveMaps {
         source: SourceKey,
         settings: &Settings,
     ) -> Result<BucketCopy, MapError> {
-        let index = limiter::bucket_index(source.get(), settings.seed, settings.bucket_mask);
+        let index = limiter::bucket_index(source.get(), settings.seed, settings.mask(limit));
         self.limiters[limit as usize].get(&index, 0).map(BucketCopy)
     }
 }
@@ -202,11 +205,13 @@ impl Tables for Snapshot<'_> {
         self.found(self.maps.listed_v6.get(&Key::new(128, address), 0), Listing::NONE)
     }
 
-    fn ban(&self, source: SourceKey) -> Ban {
-        self.found(self.maps.bans.get(&source.get(), 0), Ban::NONE)
-    }
-
     fn charge(&self, limit: Limit, _: u8, source: SourceKey, now: u64, rate: Rate) -> Charge {
+        if limit == Limit::Packets {
+            let ban = self.found(self.maps.bans.get(&source.get(), 0), Ban::NONE);
+            if ban.holds(now) {
+                return Charge::Banned(ban.until);
+            }
+        }
         let charge = self
             .maps
             .bucket(limit, source, &self.settings)

@@ -33,7 +33,7 @@ use enforcer::{
         wire::{Answer, Body, Command, Failure, FailureKind, MAX_REQUEST, Reloaded, Response},
     },
     denial::Denial,
-    kernel::{Attachment, Counters, Explanation, Reason, SourceLists, View},
+    kernel::{Attachment, Count, Counters, Explanation, Reason, SourceLists, View},
     metrics::{self, Metrics},
     prefix::Prefix,
 };
@@ -98,7 +98,8 @@ impl View for OneInterface {
         vec![Attachment { interface: "veth0".into(), index: 7, mode: "native".into() }]
     }
     fn counters(&self) -> Result<Counters> {
-        Ok(vec![(Reason::Drop(DropReason::Banned), Counter { packets: 3, bytes: 180 })])
+        let counter = Counter { packets: 3, bytes: 180 };
+        Ok(vec![Count { interface: "veth0".into(), reason: Reason::Drop(DropReason::Banned), counter }])
     }
     fn explain(&self, address: IpAddr, _port: u16, _now: KernelTime) -> Result<Explanation> {
         let (verdict, reason) =
@@ -153,8 +154,10 @@ impl Daemon {
             max_connections: 100,
             port: 443,
             tokens: Vec::new(),
+            rehearsed: Vec::new(),
             draining: false,
             last_reload: None,
+            files: None,
         };
         let (reloads, mut requests) = mpsc::channel::<enforcer::control::answer::ReloadRequest>(1);
         runtime.spawn(async move {
