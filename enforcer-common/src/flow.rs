@@ -15,7 +15,6 @@ pub mod slot;
 
 use self::slot::Phase;
 use crate::{
-    headers::tcp,
     hello::{
         Hello,
         automaton::{self, Parser, Progress},
@@ -92,14 +91,41 @@ pub struct Segment {
     pub end: u32,
     /// Lowest acceptable version as on the wire.
     pub minimum: u16,
-    /// TCP flags.
-    pub flags: u8,
-    /// A [`Phase`] by number: what the flow is to be opened as.
-    pub phase: u8,
-    /// With [`Phase::Refused`] and [`Phase::Ended`]: what the client sends next after the answer that it was given.
-    pub value: u32,
     /// Keeps the layout free of implicit padding.
-    pub reserved: u32,
+    pub reserved: u16,
+}
+
+/// How a flow is taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// How far it is.
+    pub phase: Phase,
+    /// Whether it begins here for sure, since this is its SYN.
+    pub begins: bool,
+    /// The next sequence number that is to be inspected; of a refused flow, the one that the server expects.
+    pub next: u32,
+    /// Of a refused flow: the sequence number behind the answer that the client is given.
+    pub value: u32,
+}
+
+impl Opening {
+    /// As numbers, for a function that the verifier checks by itself.
+    #[inline(always)]
+    pub const fn pack(&self) -> (u32, u64) {
+        let phase = self.phase as u32 | (self.begins as u32) << 8;
+        (phase, (self.next as u64) << 32 | self.value as u64)
+    }
+
+    /// The opposite of [`Opening::pack`].
+    #[inline(always)]
+    pub const fn unpack(phase: u32, numbers: u64) -> Self {
+        Self {
+            phase: Phase::from_number(phase as u8),
+            begins: phase & 0x100 != 0,
+            next: (numbers >> 32) as u32,
+            value: numbers as u32,
+        }
+    }
 }
 
 /// What is known of one flow.
@@ -254,12 +280,12 @@ fn find<B: Bucket>(bucket: &B, hash: u64) -> usize {
     slot
 }
 
-/// Takes a flow up, as [`Segment::phase`] says; `false`: there is no room, or another CPU is at work on the flow.
+/// Takes a flow up; `false`: there is no room, or another CPU is at work on the flow.
 ///
 /// Takes over what has expired, else the oldest flow that has shown only its SYN: such flows cost their sender nothing,
 /// and their hellos are still inspected when they come. Never one that awaits the rest of a hello, or is refused.
 #[inline(always)]
-pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment) -> bool {
+pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> bool {
     let mut chosen = find(bucket, segment.hash);
     if chosen == SLOTS {
         let mut best = 0;
@@ -282,27 +308,26 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment) -> bool {
     if slot::is_claimed(word) || (!known && slot::worth(word, segment.now) == 0) {
         return false;
     }
-    let phase = Phase::from_number(segment.phase);
-    let opened = slot::word(segment.hash, phase, segment.now);
+    let opened = slot::word(segment.hash, opening.phase, segment.now);
     if !bucket.swap(chosen, word, slot::claimed(opened)) {
         return false;
     }
     let Some(entry) = bucket.entry(chosen) else { return false };
     let mut kept = opened;
     if known
-        && phase == Phase::Opened
+        && opening.begins
         && slot::phase(word).awaits()
-        && entry.start == segment.sequence
+        && entry.start == opening.next
         && entry.ends.are(&segment.ends)
     {
         // The SYN again: what has been inspected since stays inspected, or the rest would seem to be ahead.
         kept = word;
     } else {
         entry.ends = segment.ends;
-        entry.next = segment.sequence;
-        entry.start = segment.sequence;
-        entry.value = segment.value;
-        entry.loose = (segment.flags & tcp::SYN == 0) as u32;
+        entry.next = opening.next;
+        entry.start = opening.next;
+        entry.value = opening.value;
+        entry.loose = !opening.begins as u32;
         entry.parser.reset();
     }
     // Nobody changes a claimed word.

@@ -11,7 +11,7 @@ mod tls;
 use crate::{
     answer::Answer,
     ban::Listing,
-    flow::{Followed, Segment, slot::Phase},
+    flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
     headers::{Headers, Link, Transport},
     limiter::Charge,
@@ -57,10 +57,12 @@ pub trait Tables {
     fn answer(&self, answer: Answer);
     /// How far the flow with this hash is, see [`flow::phase`].
     fn flow(&self, hash: u64) -> Phase;
-    /// [`flow::open`] in the segment's bucket.
-    fn open_flow(&self, segment: &Segment) -> bool;
-    /// [`flow::follow`] in the segment's bucket.
-    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment) -> Followed;
+    /// Lays the segment down for the calls below: the program hands numbers to functions that the verifier checks by themselves.
+    fn hold(&self, segment: &Segment);
+    /// [`flow::open`] for the segment that was laid down.
+    fn open_flow(&self, opening: &Opening) -> bool;
+    /// [`flow::follow`] for the segment that was laid down.
+    fn follow_flow<P: Packet>(&self, packet: &P) -> Followed;
     /// [`flow::close`] in the hash's bucket.
     fn close_flow(&self, hash: u64);
 }

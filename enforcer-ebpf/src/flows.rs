@@ -1,6 +1,6 @@
 //! The flow table's maps, and the global functions that the verifier checks once each: looking a flow up, taking it up, following it.
 //!
-//! Whatever is decided is decided in `enforcer_common::flow`. A segment is handed over through a map of one value per CPU, since
+//! Whatever is decided is decided in `enforcer_common::flow`. A segment is laid down in a map of one value per CPU, since
 //! such functions take numbers only.
 
 use core::{
@@ -17,7 +17,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use enforcer_common::{
-    flow::{self, Bucket, Entry, Followed, RawBucket, SLOTS, Segment, slot::Phase},
+    flow::{self, Bucket, Entry, Followed, Opening, RawBucket, SLOTS, Segment, slot::Phase},
     hello::automaton,
     packet::Packet,
 };
@@ -44,15 +44,14 @@ pub(crate) fn phase(hash: u64) -> Phase {
 
 /// Takes a flow up.
 #[inline(always)]
-pub(crate) fn open(segment: &Segment) -> bool {
-    hand_over(segment);
-    enforcer_flow_open() != 0
+pub(crate) fn open(opening: &Opening) -> bool {
+    let (phase, numbers) = opening.pack();
+    enforcer_flow_open(phase, numbers) != 0
 }
 
 /// Follows a flow.
 #[inline(always)]
-pub(crate) fn follow(context: *mut xdp_md, segment: &Segment) -> Followed {
-    hand_over(segment);
+pub(crate) fn follow(context: *mut xdp_md) -> Followed {
     Followed::unpack(enforcer_flow_follow(context))
 }
 
@@ -62,17 +61,18 @@ pub(crate) fn close(hash: u64) {
     enforcer_flow_close(hash);
 }
 
+/// Lays a segment down.
 #[inline(always)]
-fn hand_over(segment: &Segment) {
+pub(crate) fn hold(segment: &Segment) {
     if let Some(place) = SEGMENT.get_ptr_mut(0) {
         // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
         unsafe { *place = *segment };
     }
 }
 
-/// The segment that was handed over.
+/// The segment that was laid down.
 #[inline(always)]
-fn handed_over() -> Option<&'static Segment> {
+fn held() -> Option<&'static Segment> {
     // SAFETY: as above; nothing writes it while a global function runs.
     SEGMENT.get_ptr(0).map(|segment| unsafe { &*segment })
 }
@@ -90,10 +90,10 @@ extern "C" fn enforcer_flow(hash: u64) -> u32 {
 /// [`flow::open`] as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_flow_open() -> u32 {
-    let Some(segment) = handed_over() else { return 0 };
+extern "C" fn enforcer_flow_open(phase: u32, numbers: u64) -> u32 {
+    let Some(segment) = held() else { return 0 };
     match Slots::of(segment.hash, null_mut()) {
-        Some(mut bucket) => flow::open(&mut bucket, segment) as u32,
+        Some(mut bucket) => flow::open(&mut bucket, segment, &Opening::unpack(phase, numbers)) as u32,
         None => 0,
     }
 }
@@ -102,7 +102,7 @@ extern "C" fn enforcer_flow_open() -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn enforcer_flow_follow(context: *mut xdp_md) -> u64 {
-    let Some(segment) = handed_over() else { return 0 };
+    let Some(segment) = held() else { return 0 };
     let Some(mut bucket) = Slots::of(segment.hash, context) else { return 0 };
     let context = XdpContext::new(context);
     let frame = Frame::new(&context);

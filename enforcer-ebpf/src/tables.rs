@@ -19,7 +19,7 @@ use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
     event::{self, Budget},
-    flow::{Followed, Segment, slot::Phase},
+    flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
     maps::Counter,
@@ -172,13 +172,18 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn open_flow(&self, segment: &Segment) -> bool {
-        flows::open(segment)
+    fn hold(&self, segment: &Segment) {
+        flows::hold(segment);
     }
 
     #[inline(always)]
-    fn follow_flow<P: Packet>(&self, _: &P, segment: &Segment) -> Followed {
-        flows::follow(self.context, segment)
+    fn open_flow(&self, opening: &Opening) -> bool {
+        flows::open(opening)
+    }
+
+    #[inline(always)]
+    fn follow_flow<P: Packet>(&self, _: &P) -> Followed {
+        flows::follow(self.context)
     }
 
     #[inline(always)]

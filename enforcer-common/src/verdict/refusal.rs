@@ -6,7 +6,7 @@
 use super::{Context, Tables};
 use crate::{
     answer::{self, Answer, alert},
-    flow::{Followed, Kind, Segment, slot::Phase},
+    flow::{Followed, Kind, Opening, slot::Phase},
     headers::{Headers, tcp},
     packet::Packet,
     reason::{DropReason, PassReason},
@@ -21,7 +21,6 @@ const LEGACY_VERSION: usize = 5 + 4;
 pub(super) fn refuse<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
     headers: &Headers,
-    segment: &mut Segment,
     followed: &Followed,
     reason: DropReason,
 ) -> DropReason {
@@ -30,17 +29,20 @@ pub(super) fn refuse<P: Packet, T: Tables>(
         return reason;
     }
     let mode = context.settings.refusal;
-    let length = segment.end.wrapping_sub(segment.offset);
-    segment.now = context.tables.now();
-    segment.sequence = followed.value;
-    segment.phase = Phase::Refused as u8;
-    segment.value = headers.acknowledgement;
+    let length = headers.end.wrapping_sub(headers.offset) as u32;
+    let mut opening = Opening {
+        phase: Phase::Refused,
+        begins: false,
+        next: followed.value,
+        value: headers.acknowledgement,
+    };
     if mode == refusal::ALERT {
-        segment.value = headers.acknowledgement.wrapping_add(Answer::ALERT_LENGTH);
+        opening.value = headers.acknowledgement.wrapping_add(Answer::ALERT_LENGTH);
     } else if mode != refusal::DROP {
-        segment.phase = Phase::Ended as u8;
+        opening.phase = Phase::Ended;
     }
-    let room = context.tables.open_flow(segment);
+    // The segment was laid down when it was inspected.
+    let room = context.tables.open_flow(&opening);
     if mode == refusal::ALERT && room {
         let fin = (headers.flags & tcp::FIN != 0) as u32;
         context.tables.answer(Answer {

@@ -5,7 +5,7 @@
 
 use super::{Context, Source, Tables, budgets, refusal};
 use crate::{
-    flow::{Ends, Followed, Kind, Segment, slot::Phase},
+    flow::{Ends, Followed, Kind, Opening, Segment, slot::Phase},
     headers::{Headers, Link, tcp},
     hello::Hello,
     packet::Packet,
@@ -22,34 +22,34 @@ pub(super) fn inspect<P: Packet, T: Tables>(
     if context.settings.minimum_tls == 0 {
         return limit(context, source, headers);
     }
-    let mut segment = segment(context, headers);
+    let hash = ends(context, headers).hash(context.settings.seed);
     let has_data = headers.offset != headers.end;
     if headers.opens() {
-        segment.now = context.tables.now();
-        segment.phase = Phase::Opened as u8;
-        if !context.tables.open_flow(&segment) {
+        hold(context, headers, hash);
+        let opening = Opening { begins: true, ..beginning(headers) };
+        if !context.tables.open_flow(&opening) {
             return unfollowed(context);
         }
     }
-    let known = context.tables.flow(segment.hash);
+    let known = context.tables.flow(hash);
     if !has_data && known != Phase::Refused && known != Phase::Ended {
         return Ok(PassReason::Clean);
     }
     let mut followed = Followed::UNKNOWN;
     if known != Phase::Free {
         if known.awaits() {
-            verify(context, headers, &segment)?;
+            verify(context, headers)?;
         }
-        segment.now = context.tables.now();
-        followed = context.tables.follow_flow(context.packet, &segment);
+        hold(context, headers, hash);
+        followed = context.tables.follow_flow(context.packet);
     }
     if followed.kind == Kind::Unknown {
         if !has_data {
             return Ok(PassReason::Clean);
         }
-        followed = unknown(context, headers, &mut segment)?;
+        followed = unknown(context, headers, hash)?;
     }
-    conclude(context, source, headers, &mut segment, &followed)
+    conclude(context, source, headers, hash, &followed)
 }
 
 /// Hellos are not judged, but limited.
@@ -68,9 +68,9 @@ fn limit<P: Packet, T: Tables>(
     Ok(PassReason::HelloAccepted)
 }
 
-/// The segment as the flow table sees it.
+/// The two ends of the packet's connection. Read anew wherever they are needed: the program's stack is small.
 #[inline(always)]
-fn segment<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers) -> Segment {
+fn ends<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers) -> Ends {
     let mut ends = Ends {
         source: headers.source,
         destination: [0; 2],
@@ -85,20 +85,35 @@ fn segment<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers)
         ends.destination[0] = context.packet.bytes(headers.network + 24).map_or(0, u64::from_be_bytes);
         ends.destination[1] = context.packet.bytes(headers.network + 32).map_or(0, u64::from_be_bytes);
     }
-    Segment {
-        ends,
-        hash: ends.hash(context.settings.seed),
-        now: 0,
-        // A SYN takes one number (RFC 9293 section 3.4); data that comes with it follows (RFC 7413 section 2).
-        sequence: headers.sequence.wrapping_add((headers.flags & tcp::SYN != 0) as u32),
+    ends
+}
+
+/// Sequence number of the segment's first byte of data: a SYN takes one number (RFC 9293 section 3.4), data that comes with it
+/// follows (RFC 7413 section 2).
+#[inline(always)]
+const fn sequence(headers: &Headers) -> u32 {
+    headers.sequence.wrapping_add((headers.flags & tcp::SYN != 0) as u32)
+}
+
+/// A flow that seems to begin with this segment.
+#[inline(always)]
+const fn beginning(headers: &Headers) -> Opening {
+    Opening { phase: Phase::Opened, begins: false, next: sequence(headers), value: 0 }
+}
+
+/// Lays the segment down as the flow table sees it.
+#[inline(always)]
+fn hold<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers, hash: u64) {
+    context.tables.hold(&Segment {
+        ends: ends(context, headers),
+        hash,
+        now: context.tables.now(),
+        sequence: sequence(headers),
         offset: headers.offset as u32,
         end: headers.end as u32,
         minimum: context.settings.minimum_tls,
-        flags: headers.flags,
-        phase: Phase::Free as u8,
-        value: 0,
         reserved: 0,
-    }
+    });
 }
 
 /// What data of a flow means that is not in the table.
@@ -106,37 +121,36 @@ fn segment<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers)
 fn unknown<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
     headers: &Headers,
-    segment: &mut Segment,
+    hash: u64,
 ) -> Result<Followed, DropReason> {
-    let seen = context.packet.inspect_hello(headers.offset, headers.end, segment.minimum);
+    let seen = context.packet.inspect_hello(headers.offset, headers.end, context.settings.minimum_tls);
     let mut followed = Followed {
         kind: Kind::Behind,
         first: true,
         listed: seen.listed,
         version: seen.version,
-        value: segment.sequence,
+        value: sequence(headers),
     };
     if seen.hello == Hello::Absent {
         return Ok(followed);
     }
-    verify(context, headers, segment)?;
+    verify(context, headers)?;
+    hold(context, headers, hash);
     followed.kind = match seen.hello {
         Hello::Accepted => Kind::Accepted,
         Hello::Refused => Kind::Refused,
         Hello::Malformed => Kind::Malformed,
         Hello::Incomplete | Hello::Absent => Kind::Unfollowed,
     };
-    if matches!(seen.hello, Hello::Incomplete | Hello::Malformed) {
-        segment.now = context.tables.now();
-        segment.phase = Phase::Opened as u8;
-        if context.tables.open_flow(segment) {
-            let next = context.tables.follow_flow(context.packet, segment);
-            if next.kind != Kind::Unknown {
-                return Ok(next);
-            }
-            if seen.hello == Hello::Incomplete {
-                followed.kind = Kind::Behind;
-            }
+    if matches!(seen.hello, Hello::Incomplete | Hello::Malformed)
+        && context.tables.open_flow(&beginning(headers))
+    {
+        let next = context.tables.follow_flow(context.packet);
+        if next.kind != Kind::Unknown {
+            return Ok(next);
+        }
+        if seen.hello == Hello::Incomplete {
+            followed.kind = Kind::Behind;
         }
     }
     Ok(followed)
@@ -148,7 +162,7 @@ fn conclude<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
     source: &Source,
     headers: &Headers,
-    segment: &mut Segment,
+    hash: u64,
     followed: &Followed,
 ) -> Result<PassReason, DropReason> {
     let reason = match followed.kind {
@@ -156,7 +170,7 @@ fn conclude<P: Packet, T: Tables>(
         Kind::Ahead => {
             context.refuse(DropReason::HelloAhead)?;
             // Nothing that follows would fit what has been inspected.
-            context.tables.close_flow(segment.hash);
+            context.tables.close_flow(hash);
             return Ok(PassReason::HelloUnfollowed);
         }
         Kind::Refusal => return Ok(refusal::reset_server(context, headers, followed.value)),
@@ -168,7 +182,7 @@ fn conclude<P: Packet, T: Tables>(
                 && let Err(over) = budgets::charge(context, source, Limit::Hellos, DropReason::HelloLimit)
             {
                 // The sender will repeat it, as a beginning.
-                context.tables.close_flow(segment.hash);
+                context.tables.close_flow(hash);
                 return Err(over);
             }
             match followed.kind {
@@ -183,7 +197,7 @@ fn conclude<P: Packet, T: Tables>(
     if refusal::poison(context, headers, followed) {
         return Ok(PassReason::HelloPoisoned);
     }
-    Err(refusal::refuse(context, headers, segment, followed, reason))
+    Err(refusal::refuse(context, headers, followed, reason))
 }
 
 /// A hello that cannot be followed to its end.
@@ -197,16 +211,12 @@ fn unfollowed<P: Packet, T: Tables>(context: &Context<'_, P, T>) -> Result<PassR
 
 /// Drops a segment that the server would ignore for its checksum, so that it cannot be mistaken for part of the hello.
 #[inline(always)]
-fn verify<P: Packet, T: Tables>(
-    context: &Context<'_, P, T>,
-    headers: &Headers,
-    segment: &Segment,
-) -> Result<(), DropReason> {
+fn verify<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers) -> Result<(), DropReason> {
     if context.settings.flags & flag::VERIFY_CHECKSUMS == 0 {
         return Ok(());
     }
     // The pseudo-header: addresses, protocol, length (RFC 9293 section 3.1, RFC 8200 section 8.1).
-    let ends = &segment.ends;
+    let ends = ends(context, headers);
     let length = headers.end.wrapping_sub(headers.segment) as u64;
     let words = spread(ends.source[0])
         + spread(ends.source[1])

@@ -12,7 +12,7 @@ use std::{
 use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
-    flow::{self, Entry, Followed, SLOTS, Segment, slot::Phase},
+    flow::{self, Entry, Followed, Opening, SLOTS, Segment, slot::Phase},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket, debt},
     packet::Packet,
@@ -39,6 +39,7 @@ pub struct Model {
     answer: Cell<Answer>,
     /// Buckets of the flow table that were touched, by index; all others are empty.
     flows: RefCell<HashMap<u32, Flows>>,
+    segment: Cell<Segment>,
     now: Cell<u64>,
 }
 
@@ -174,12 +175,18 @@ impl Tables for Model {
         self.with_flows(hash, |flows| flow::phase(flows, hash))
     }
 
-    fn open_flow(&self, segment: &Segment) -> bool {
-        self.with_flows(segment.hash, |flows| flow::open(flows, segment))
+    fn hold(&self, segment: &Segment) {
+        self.segment.set(*segment);
     }
 
-    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment) -> Followed {
-        self.with_flows(segment.hash, |flows| flow::follow(flows, segment, packet))
+    fn open_flow(&self, opening: &Opening) -> bool {
+        let segment = self.segment.get();
+        self.with_flows(segment.hash, |flows| flow::open(flows, &segment, opening))
+    }
+
+    fn follow_flow<P: Packet>(&self, packet: &P) -> Followed {
+        let segment = self.segment.get();
+        self.with_flows(segment.hash, |flows| flow::follow(flows, &segment, packet))
     }
 
     fn close_flow(&self, hash: u64) {

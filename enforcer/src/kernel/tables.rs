@@ -14,7 +14,7 @@ use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
     event::Budget,
-    flow::{Followed, Segment, slot::Phase},
+    flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
     maps::{self, Counter},
@@ -228,11 +228,13 @@ impl Tables for Snapshot<'_> {
         Phase::Free
     }
 
-    fn open_flow(&self, _: &Segment) -> bool {
+    fn hold(&self, _: &Segment) {}
+
+    fn open_flow(&self, _: &Opening) -> bool {
         true
     }
 
-    fn follow_flow<P: Packet>(&self, _: &P, _: &Segment) -> Followed {
+    fn follow_flow<P: Packet>(&self, _: &P) -> Followed {
         Followed::default()
     }
 
