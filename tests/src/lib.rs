@@ -21,5 +21,6 @@ pub mod scene;
 pub mod scrape;
 pub mod site;
 pub mod tables;
+pub mod tls;
 pub mod tokens;
 pub mod upstream;
