@@ -10,6 +10,7 @@ mod attach;
 mod exact;
 mod holder;
 mod lists;
+mod marks;
 mod memory;
 mod off;
 mod probe;
@@ -26,7 +27,7 @@ use enforcer_common::{
     ban::{Ban, Listing},
     maps::Counter,
     reason::{DropReason, PassReason},
-    settings::{INTERFACES, flag},
+    settings::INTERFACES,
     source::SourceKey,
 };
 
@@ -34,6 +35,7 @@ pub use self::task::Diagnostics;
 use self::{
     exact::ExactBans,
     lists::MapLists,
+    marks::Marks,
     off::{NoLists, NoView},
     program::{Program, Sizes},
     tables::{LiveMaps, PortsMap, SettingsMap, SharedSettings},
@@ -109,7 +111,8 @@ impl Kernel {
         Ok(match &self.plane {
             Plane::Xdp(xdp) => {
                 let exact = ExactBans::open(&xdp.program, &SettingsMap::current(&xdp.settings))?;
-                Box::new(MapLists::new(exact, LiveMaps::open(&xdp.program)?, xdp.settings.clone()))
+                let marks = Marks::open(&xdp.program)?;
+                Box::new(MapLists::open(exact, marks, LiveMaps::open(&xdp.program)?)?)
             }
             Plane::Off => Box::new(NoLists),
         })
@@ -135,7 +138,6 @@ impl Kernel {
             let live = config::Kernel { ipv6_prefix: self.config.ipv6_prefix, ..config.clone() };
             let mut next = settings::settings(&live, xdp.sizes, xdp.seed);
             SettingsMap::change(&xdp.settings, |settings| {
-                next.flags |= settings.flags & (flag::LISTED_V4 | flag::LISTED_V6);
                 next.interfaces = settings.interfaces;
                 *settings = next;
             })?;
