@@ -20,5 +20,9 @@ pub fn plain() -> Kernel {
             max_sources: 1024,
         },
         log: false,
+        persist: false,
+        // Not even what a daemon of this machine has pinned is looked at.
+        pin_directory: "/nowhere".into(),
+        lease: None,
     }
 }

@@ -281,6 +281,7 @@ mod tests {
             max_duration: Duration::from_secs(86_400),
             max_entries: 100,
             dry_run: false,
+            store: None,
         }
     }
 

@@ -79,6 +79,9 @@ mod tests {
                 max_sources: 1000,
             },
             log: false,
+            persist: true,
+            pin_directory: config::PIN_DIRECTORY.into(),
+            lease: None,
         }
     }
 

@@ -139,6 +139,7 @@ impl Daemon {
             max_duration: Duration::from_secs(3600),
             max_entries: 1000,
             dry_run: false,
+            store: None,
         };
         let _entered = runtime.enter();
         let ledger = Ledger::new(bans.clone());
