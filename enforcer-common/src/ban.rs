@@ -24,12 +24,12 @@ impl Ban {
 
 /// What a prefix is listed as. Numbers are part of the map layout.
 pub mod class {
-    /// Not listed. Never in a map.
-    pub const NONE: u32 = 0;
+    /// Neither allowed nor banned: listed for its tier or its ports.
+    pub const NONE: u8 = 0;
     /// Packets pass, whatever else is listed for an address inside, unless a longer prefix says otherwise.
-    pub const ALLOW: u32 = 1;
+    pub const ALLOW: u8 = 1;
     /// Packets are dropped until the entry's end.
-    pub const BAN: u32 = 2;
+    pub const BAN: u8 = 2;
 }
 
 /// The value in the prefix tries. The longest prefix decides; who writes the tries makes sure that this is right.
@@ -37,30 +37,33 @@ pub mod class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listing {
     /// One of [`class`].
-    pub class: u32,
+    pub class: u8,
+    /// Which budgets its sources have: a row of [`crate::settings::Settings::limits`].
+    pub tier: u8,
     /// Keeps the layout free of implicit padding.
-    pub reserved: u32,
+    pub reserved: [u16; 3],
     /// As in [`Ban::until`]; unused for allowances.
     pub until: u64,
 }
 
 impl Listing {
     /// Not listed.
-    pub const NONE: Self = Self { class: class::NONE, reserved: 0, until: 0 };
+    pub const NONE: Self = Self { class: class::NONE, tier: 0, reserved: [0; 3], until: 0 };
 
     /// An allowance.
-    pub const ALLOWED: Self = Self { class: class::ALLOW, reserved: 0, until: FOREVER };
+    pub const ALLOWED: Self = Self { class: class::ALLOW, tier: 0, reserved: [0; 3], until: FOREVER };
 
     /// A ban until `until`.
     pub const fn banned(until: u64) -> Self {
-        Self { class: class::BAN, reserved: 0, until }
+        Self { class: class::BAN, tier: 0, reserved: [0; 3], until }
     }
 
     /// A listing as the program sees it: a trie aligns its values to the key's size, which is 4 bytes for IPv4.
     #[inline(always)]
-    pub const fn from_words([class, reserved, low, high]: [u32; 4]) -> Self {
+    pub const fn from_words([kind, _, low, high]: [u32; 4]) -> Self {
+        let [class, tier, ..] = kind.to_ne_bytes();
         let (first, second) = if cfg!(target_endian = "little") { (low, high) } else { (high, low) };
-        Self { class, reserved, until: first as u64 | (second as u64) << 32 }
+        Self { class, tier, reserved: [0; 3], until: first as u64 | (second as u64) << 32 }
     }
 }
 

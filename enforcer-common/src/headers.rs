@@ -52,6 +52,14 @@ mod protocol {
     pub(super) const DESTINATION: u8 = 60;
 }
 
+/// TCP flags (RFC 9293 section 3.1).
+pub mod tcp {
+    pub const FIN: u8 = 0x01;
+    pub const SYN: u8 = 0x02;
+    pub const RST: u8 = 0x04;
+    pub const ACK: u8 = 0x10;
+}
+
 /// What the frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
@@ -90,11 +98,19 @@ pub struct Headers {
     pub transport: Transport,
     /// Whether the packet is a fragment of another one.
     pub fragment: bool,
-    /// TCP destination port.
+    /// TCP or UDP source port.
+    pub source_port: u16,
+    /// TCP or UDP destination port.
     pub port: u16,
-    /// SYN without ACK: asks for a new connection (RFC 9293 section 3.5).
-    pub opens: bool,
-    /// Where the next header begins; after TCP, where its data begins.
+    /// TCP sequence number, of the segment's first byte (or its SYN).
+    pub sequence: u32,
+    /// TCP acknowledgement number.
+    pub acknowledgement: u32,
+    /// TCP flags, see [`tcp`].
+    pub flags: u8,
+    /// Where the IP header begins.
+    pub network: usize,
+    /// Where the next header begins; after TCP and UDP, where their data begins.
     pub offset: usize,
     /// Where the IP packet ends; padding of short frames lies behind.
     pub end: usize,
@@ -115,8 +131,12 @@ impl Headers {
         source: [0; 2],
         transport: Transport::Other,
         fragment: false,
+        source_port: 0,
         port: 0,
-        opens: false,
+        sequence: 0,
+        acknowledgement: 0,
+        flags: 0,
+        network: 0,
         offset: 0,
         end: 0,
         fragment_header: false,
@@ -143,6 +163,7 @@ impl Headers {
             tags += 1;
         }
         self.offset = packet.forget(self.offset);
+        self.network = self.offset;
         self.link = match kind {
             ethertype::IPV4 => Link::Ipv4,
             ethertype::IPV6 => Link::Ipv6,
@@ -313,6 +334,8 @@ impl Headers {
             return Err(broken);
         }
         let Some(ports) = packet.u32(self.offset) else { return Err(broken) };
+        let Some(sequence) = packet.u32(self.offset + 4) else { return Err(broken) };
+        let Some(acknowledgement) = packet.u32(self.offset + 8) else { return Err(broken) };
         let Some([data_offset, flags]) = packet.bytes::<2>(self.offset + 12) else { return Err(broken) };
         let length = (data_offset >> 4) as usize * 4;
         self.offset = packet.forget(self.offset + length);
@@ -320,9 +343,11 @@ impl Headers {
             return Err(broken);
         }
         self.transport = Transport::Tcp;
+        self.source_port = (ports >> 16) as u16;
         self.port = ports as u16;
-        // SYN is 0x02, ACK 0x10 (RFC 9293 section 3.1).
-        self.opens = flags & 0x12 == 0x02;
+        self.sequence = sequence;
+        self.acknowledgement = acknowledgement;
+        self.flags = flags;
         Ok(())
     }
 
@@ -331,12 +356,22 @@ impl Headers {
         if self.offset + UDP_LENGTH > self.end {
             return Err(DropReason::MalformedUdp);
         }
+        let Some(ports) = packet.u32(self.offset) else { return Err(DropReason::MalformedUdp) };
         let Some(length) = packet.u16(self.offset + 4) else { return Err(DropReason::MalformedUdp) };
         // The first fragment announces the length of the whole datagram.
         if (length as usize) < UDP_LENGTH || (!self.fragment && self.offset + length as usize > self.end) {
             return Err(DropReason::MalformedUdp);
         }
         self.transport = Transport::Udp;
+        self.source_port = (ports >> 16) as u16;
+        self.port = ports as u16;
+        self.offset = packet.forget(self.offset + UDP_LENGTH);
         Ok(())
+    }
+
+    /// Whether the segment asks for a new connection: SYN without ACK (RFC 9293 section 3.5).
+    #[inline(always)]
+    pub const fn opens(&self) -> bool {
+        self.flags & (tcp::SYN | tcp::ACK) == tcp::SYN
     }
 }

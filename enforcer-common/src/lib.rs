@@ -16,5 +16,6 @@ pub mod limiter;
 pub mod source;
 
 pub mod maps;
+pub mod port;
 pub mod reason;
 pub mod settings;

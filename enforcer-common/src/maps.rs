@@ -8,6 +8,8 @@ pub const BANS: &str = "BANS";
 pub const LISTED_V4: &str = "LISTED_V4";
 /// IPv6 prefix -> `Listing`. Written by the daemon.
 pub const LISTED_V6: &str = "LISTED_V6";
+/// One word per TCP or UDP port, see [`crate::port`]. Written by the daemon.
+pub const PORTS: &str = "PORTS";
 /// Limiter buckets, one table per limit. Written by the program.
 pub const LIMITERS: [&str; 3] = ["LIMIT_PACKETS", "LIMIT_CONNS", "LIMIT_HELLOS"];
 /// Per CPU and reason: packets and bytes. Written by the program.

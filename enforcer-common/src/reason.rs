@@ -28,8 +28,12 @@ macro_rules! reasons {
     };
 }
 
-/// Counters in the map: room for reasons to come without a new layout.
-pub const COUNTERS: u32 = 128;
+/// The first drop reason's number.
+const FIRST_DROP: u32 = 64;
+/// Numbers that reasons can have.
+const NUMBERS: u32 = 128;
+/// Counters in the map: one per number, then one per drop reason for packets that passed although they would have been dropped.
+pub const COUNTERS: u32 = NUMBERS + NUMBERS - FIRST_DROP;
 
 reasons! {
     /// Why a packet passed: 0 to 63.
@@ -54,6 +58,24 @@ reasons! {
         HelloAccepted = 8, "hello_accepted";
         /// A ClientHello that goes on in a later segment or record: the daemon judges it.
         HelloIncomplete = 9, "hello_incomplete";
+        /// The daemon has stayed away for longer than its lease: nothing is judged (fails open, as configured).
+        LeaseExpired = 10, "lease_expired";
+        /// Cannot be parsed, and the configuration says that such packets pass.
+        Unparsed = 11, "unparsed";
+    }
+}
+
+impl DropReason {
+    /// Its bit in [`crate::settings::Settings::dry_run`] and [`crate::settings::Settings::tolerated`].
+    #[inline(always)]
+    pub const fn bit(self) -> u64 {
+        1 << ((self as u32 - FIRST_DROP) & 63)
+    }
+
+    /// The index of the counter of packets that passed in a dry run although they would have been dropped.
+    #[inline(always)]
+    pub const fn dry_number(self) -> u32 {
+        self as u32 - FIRST_DROP + NUMBERS
     }
 }
 
@@ -92,6 +114,8 @@ reasons! {
         TlsVersion = 78, "tls_version";
         /// A TLS record or ClientHello that contradicts itself.
         MalformedHello = 79, "malformed_hello";
+        /// Neither IP nor link control, and the configuration says that such frames are dropped.
+        NotIpRefused = 80, "not_ip_refused";
     }
 }
 
@@ -108,7 +132,8 @@ mod tests {
             assert!(reason.number() < 64 && numbers.insert(reason.number()) && labels.insert(reason.label()));
         }
         for reason in DropReason::ALL {
-            assert!((64..COUNTERS).contains(&reason.number()));
+            assert!((64..128).contains(&reason.number()));
+            assert!((128..COUNTERS).contains(&reason.dry_number()));
             assert!(numbers.insert(reason.number()) && labels.insert(reason.label()));
         }
     }

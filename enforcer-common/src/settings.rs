@@ -1,17 +1,13 @@
-//! What the daemon tells the program. One value in a one-entry map, replaced as a whole.
+//! What the daemon tells the program. One value in a one-entry map, replaced as a whole; what it says of ports lies in a map
+//! of its own, see [`crate::port`].
 
-use crate::gcra::Rate;
+use crate::{gcra::Rate, reason::DropReason};
 
 /// Moves whenever the layout or the meaning of [`Settings`] or of a map changes. A program that finds another
 /// number judges nothing and counts `no_settings`.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
-/// Ports at which ClientHellos are judged and charged.
-pub const PROTECTED_PORTS: usize = 16;
-/// Ports that bans and limits never close.
-pub const MANAGEMENT_PORTS: usize = 8;
-
-/// What a source is limited in. The number is the index in [`Settings::limits`] and names the table.
+/// What a source is limited in. The number is the index in a row of [`Settings::limits`] and names the table.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
@@ -25,7 +21,7 @@ pub enum Limit {
 
 impl Limit {
     /// Every limit, by number.
-    pub const ALL: [Self; 3] = [Self::Packets, Self::Connections, Self::Hellos];
+    pub const ALL: [Self; LIMITS] = [Self::Packets, Self::Connections, Self::Hellos];
 
     /// The stable name in configuration, metrics and command output.
     pub const fn label(self) -> &'static str {
@@ -36,6 +32,13 @@ impl Limit {
         }
     }
 }
+
+/// How many limits there are.
+pub const LIMITS: usize = 3;
+/// Tiers of budgets, a power of two: 0 is everybody's, the others are given to prefixes by [`crate::ban::Listing::tier`].
+pub const TIERS: usize = 4;
+/// Interfaces that are counted apart; the last slot is shared by all further ones.
+pub const INTERFACES: usize = 8;
 
 /// Bits of [`Settings::flags`].
 pub mod flag {
@@ -48,9 +51,11 @@ pub mod flag {
     /// A limit needs a finer clock than the coarse one, see [`crate::gcra::Rate::needs_fine_clock`]; clear: the coarse one is
     /// cheaper and does.
     pub const FINE_CLOCK: u32 = 1 << 3;
+    /// Frames that are neither IP nor link control are dropped; clear: they pass.
+    pub const DROP_NOT_IP: u32 = 1 << 4;
 }
 
-/// The program's settings. Host byte order throughout; unused ports are 0.
+/// The program's settings. Host byte order throughout.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -62,40 +67,61 @@ pub struct Settings {
     pub v6_mask: u64,
     /// Random, so that nobody can aim at a bucket from outside.
     pub seed: u64,
+    /// Instant of `CLOCK_MONOTONIC`, in nanoseconds, after which the program judges nothing and counts `lease_expired`; 0: it
+    /// judges whether the daemon is there or not.
+    pub lease_until: u64,
+    /// Reasons, by [`DropReason::bit`], for which packets pass and are only counted as `would_drop`.
+    pub dry_run: u64,
+    /// Reasons, by [`DropReason::bit`], that say that a packet cannot be parsed, and for which it passes as `unparsed`.
+    pub tolerated: u64,
     /// Buckets per limiter table, a power of two, less one.
     pub bucket_mask: u32,
     /// Lowest acceptable TLS version as on the wire (0x0303 is TLS 1.2); 0: hellos are not judged.
     pub minimum_tls: u16,
     /// Keeps the layout free of implicit padding.
     pub reserved: u16,
-    /// By [`Limit`].
-    pub limits: [Rate; 3],
-    /// TCP ports that serve TLS: what begins like a ClientHello is judged there, and nothing else.
-    pub protected_ports: [u16; PROTECTED_PORTS],
-    /// TCP ports that stay reachable for banned and limited sources.
-    pub management_ports: [u16; MANAGEMENT_PORTS],
+    /// By tier and [`Limit`].
+    pub limits: [[Rate; LIMITS]; TIERS],
+    /// Indices of interfaces; the position is the slot in which packets are counted. Unused ones are 0.
+    pub interfaces: [u32; INTERFACES],
 }
 
-const _: () = assert!(size_of::<Settings>() == 128);
-
 impl Settings {
-    /// Judges nothing but the packet's own form: no limits, no protected ports.
+    /// Judges nothing but the packet's own form: no limits.
     pub const PERMISSIVE: Self = Self {
         abi: ABI,
         flags: 0,
         v6_mask: u64::MAX,
         seed: 0,
+        lease_until: 0,
+        dry_run: 0,
+        tolerated: 0,
         bucket_mask: 0,
         minimum_tls: 0x0303,
         reserved: 0,
-        limits: [Rate::UNLIMITED; 3],
-        protected_ports: [0; PROTECTED_PORTS],
-        management_ports: [0; MANAGEMENT_PORTS],
+        limits: [[Rate::UNLIMITED; LIMITS]; TIERS],
+        interfaces: [0; INTERFACES],
     };
 
-    /// The rate of one limit.
+    /// The rate of one limit in one tier. Of a tier only the bits that count: a mask is a bound that LLVM keeps and that every
+    /// verifier understands.
     #[inline(always)]
-    pub const fn limit(&self, limit: Limit) -> Rate {
-        self.limits[limit as usize]
+    pub const fn limit(&self, limit: Limit, tier: u8) -> Rate {
+        self.limits[tier as usize & (TIERS - 1)][limit as usize]
+    }
+
+    /// Whether packets are only counted that would be dropped for this reason.
+    #[inline(always)]
+    pub const fn is_dry(&self, reason: DropReason) -> bool {
+        self.dry_run & reason.bit() != 0
+    }
+
+    /// Whether packets pass that cannot be parsed for this reason.
+    #[inline(always)]
+    pub const fn tolerates(&self, reason: DropReason) -> bool {
+        self.tolerated & reason.bit() != 0
     }
 }
+
+const _: () = assert!(TIERS.is_power_of_two());
+const _: () = assert!(size_of::<Settings>() == 48 + 8 + TIERS * LIMITS * 16 + INTERFACES * 4);

@@ -1,15 +1,19 @@
 //! The verdict on a packet: every decision of the program, in the order in which it is taken.
 //!
 //! Called by the XDP program for every frame, by the daemon to explain itself, and by the tests. What a verdict may look
-//! up is [`Tables`]; what it decides is written here and nowhere else.
+//! up is [`Tables`]; what it decides is written here and below, and nowhere else.
+
+mod budgets;
+mod standing;
+mod tls;
 
 use crate::{
-    ban::{Ban, Listing, class},
+    ban::{Ban, Listing},
     gcra::Rate,
     headers::{Headers, Link, Transport},
-    hello::Hello,
     limiter::Charge,
     packet::Packet,
+    port::Port,
     reason::{DropReason, PassReason},
     settings::{ABI, Limit, Settings, flag},
     source::SourceKey,
@@ -24,10 +28,12 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
-/// What a verdict may look up.
+/// What a verdict may look up, and what it leaves behind.
 pub trait Tables {
     /// The daemon's settings, if it has written any.
     fn settings(&self) -> Option<&Settings>;
+    /// What is known of a destination port.
+    fn port(&self, number: u16) -> Port;
     /// What the longest listed prefix around an IPv4 address says; [`Listing::NONE`] if there is none. Not an `Option`,
     /// here and below: LLVM stores the payload of `None` unwritten, and the verifier refuses to read it.
     fn listing_v4(&self, address: [u8; 4]) -> Listing;
@@ -35,10 +41,12 @@ pub trait Tables {
     fn listing_v6(&self, address: [u64; 2]) -> Listing;
     /// The ban of exactly this source; [`Ban::NONE`] if there is none.
     fn ban(&self, source: SourceKey) -> Ban;
-    /// Charges one event to a source.
-    fn charge(&self, limit: Limit, source: SourceKey, now: u64, rate: Rate) -> Charge;
+    /// Charges one event to a source that has the budgets of a tier; `rate` is what [`Settings::limit`] says of both.
+    fn charge(&self, limit: Limit, tier: u8, source: SourceKey, now: u64, rate: Rate) -> Charge;
     /// Nanoseconds of `CLOCK_MONOTONIC`, the same for the whole packet. Asked only when something depends on it.
     fn now(&self) -> u64;
+    /// Counts a packet of `bytes` bytes that would have been dropped if its reason were not under a dry run.
+    fn would_drop(&self, reason: DropReason, bytes: usize);
 }
 
 /// Decides about one frame.
@@ -50,13 +58,39 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Verdict {
     }
 }
 
-/// What the lists say of a source.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Allowed,
-    Banned,
-    InBannedPrefix,
-    Unknown,
+/// What every step works with.
+struct Context<'a, P, T> {
+    packet: &'a P,
+    tables: &'a T,
+    settings: &'a Settings,
+}
+
+impl<P: Packet, T: Tables> Context<'_, P, T> {
+    /// The one way to drop a packet: under a dry run of `reason` it is only counted, and the next step has its say.
+    #[inline(always)]
+    fn refuse(&self, reason: DropReason) -> Result<(), DropReason> {
+        if self.settings.is_dry(reason) {
+            self.tables.would_drop(reason, self.packet.length());
+            return Ok(());
+        }
+        Err(reason)
+    }
+
+    /// What becomes of a packet that cannot be parsed: no further step could say anything about it.
+    #[inline(always)]
+    fn unparsed(&self, reason: DropReason) -> Result<PassReason, DropReason> {
+        if !self.settings.tolerates(reason) {
+            self.refuse(reason)?;
+        }
+        Ok(PassReason::Unparsed)
+    }
+}
+
+/// What a packet is charged to, and by which rules.
+#[derive(Clone, Copy)]
+struct Source {
+    key: SourceKey,
+    listing: Listing,
 }
 
 #[inline(always)]
@@ -65,159 +99,67 @@ fn judge<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<PassReason, Dro
         Some(settings) if settings.abi == ABI => settings,
         Some(_) | None => return Ok(PassReason::NoSettings),
     };
+    if settings.lease_until != 0 && tables.now() >= settings.lease_until {
+        return Ok(PassReason::LeaseExpired);
+    }
+    let context = Context { packet, tables, settings };
     let mut headers = Headers::UNREAD;
-    headers.read_link(packet)?;
+    if let Err(reason) = headers.read_link(packet) {
+        return context.unparsed(reason);
+    }
     match headers.link {
         Link::Control => return Ok(PassReason::LinkControl),
-        Link::Other => return Ok(PassReason::NotIp),
-        Link::Ipv4 => headers.read_ipv4(packet)?,
+        Link::Other => {
+            if settings.flags & flag::DROP_NOT_IP != 0 {
+                context.refuse(DropReason::NotIpRefused)?;
+            }
+            return Ok(PassReason::NotIp);
+        }
+        Link::Ipv4 => {
+            if let Err(reason) = headers.read_ipv4(packet) {
+                return context.unparsed(reason);
+            }
+        }
         Link::Ipv6 => {
-            headers.read_ipv6(packet)?;
+            if let Err(reason) = headers.read_ipv6(packet) {
+                return context.unparsed(reason);
+            }
             if headers.is_neighbour_discovery(packet) {
                 return Ok(PassReason::NeighbourDiscovery);
             }
         }
     }
-    let source = match headers.link {
-        Link::Ipv6 => SourceKey::v6(headers.source[0], settings.v6_mask),
-        Link::Ipv4 | Link::Control | Link::Other => SourceKey::v4((headers.source[0] as u32).to_be_bytes()),
-    };
-    let standing = standing(tables, settings, &headers, source);
-    if standing == Standing::Allowed {
+    let source = standing::find(&context, &headers);
+    if source.is_allowed() {
         return Ok(PassReason::Allowed);
     }
     let form = headers.read_transport(packet);
-    match standing {
-        Standing::Banned => return spare_management(settings, &headers, DropReason::Banned),
-        Standing::InBannedPrefix => return spare_management(settings, &headers, DropReason::BannedPrefix),
-        Standing::Allowed | Standing::Unknown => form?,
+    let mut port = Port::UNKNOWN;
+    if matches!(headers.transport, Transport::Tcp | Transport::Udp) {
+        port = tables.port(headers.port);
     }
-    if headers.transport == Transport::Tcp
-        && headers.fragment
-        && is_listed(&settings.protected_ports, headers.port)
-    {
-        return Err(DropReason::TcpFragment);
+    // Who bans himself must still get in.
+    if headers.transport == Transport::Tcp && port.is(Port::MANAGEMENT) {
+        return Ok(PassReason::Management);
     }
-    match charge_and_inspect(packet, tables, settings, source, &headers) {
-        // Limits yield to management; the form of a hello and its version do not.
-        Err(
-            reason @ (DropReason::PacketLimit
-            | DropReason::ConnectionLimit
-            | DropReason::HelloLimit
-            | DropReason::LimiterFull),
-        ) => spare_management(settings, &headers, reason),
-        verdict => verdict,
+    standing::refuse_banned(&context, &source)?;
+    if let Err(reason) = form {
+        return context.unparsed(reason);
     }
-}
-
-#[inline(always)]
-fn standing<T: Tables>(tables: &T, settings: &Settings, headers: &Headers, source: SourceKey) -> Standing {
-    let mut listing = Listing::NONE;
-    if headers.link == Link::Ipv4 {
-        if settings.flags & flag::LISTED_V4 != 0 {
-            listing = tables.listing_v4((headers.source[0] as u32).to_be_bytes());
-        }
-    } else if settings.flags & flag::LISTED_V6 != 0 {
-        listing = tables.listing_v6(headers.source);
+    if headers.transport == Transport::Tcp && headers.fragment && port.is(Port::PROTECTED) {
+        context.refuse(DropReason::TcpFragment)?;
     }
-    if listing.class == class::ALLOW {
-        return Standing::Allowed;
-    }
-    let ban = tables.ban(source);
-    // The clock costs as much as a lookup: most sources have no ban.
-    if ban != Ban::NONE && ban.holds(tables.now()) {
-        return Standing::Banned;
-    }
-    if listing.class == class::BAN && tables.now() < listing.until {
-        return Standing::InBannedPrefix;
-    }
-    Standing::Unknown
-}
-
-#[inline(always)]
-fn charge_and_inspect<P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    settings: &Settings,
-    source: SourceKey,
-    headers: &Headers,
-) -> Result<PassReason, DropReason> {
-    charge(tables, settings, Limit::Packets, source, DropReason::PacketLimit)?;
+    budgets::charge(&context, &source, Limit::Packets, DropReason::PacketLimit)?;
     match headers.transport {
         Transport::Tcp => {}
         Transport::LaterFragment => return Ok(PassReason::Fragment),
         Transport::Udp | Transport::Other => return Ok(PassReason::Clean),
     }
-    if headers.opens {
-        charge(tables, settings, Limit::Connections, source, DropReason::ConnectionLimit)?;
+    if headers.opens() {
+        budgets::charge(&context, &source, Limit::Connections, DropReason::ConnectionLimit)?;
     }
-    if headers.offset == headers.end || !is_listed(&settings.protected_ports, headers.port) {
+    if headers.offset == headers.end || !port.is(Port::PROTECTED) {
         return Ok(PassReason::Clean);
     }
-    let minimum = settings.minimum_tls;
-    let hello = packet.inspect_hello(headers.offset, headers.end, minimum);
-    if hello == Hello::Absent {
-        return Ok(PassReason::Clean);
-    }
-    // A minimum of 0 means that hellos are limited, but not judged.
-    if hello == Hello::Malformed && minimum != 0 {
-        return Err(DropReason::MalformedHello);
-    }
-    charge(tables, settings, Limit::Hellos, source, DropReason::HelloLimit)?;
-    match hello {
-        Hello::Incomplete => Ok(PassReason::HelloIncomplete),
-        Hello::Refused => Err(DropReason::TlsVersion),
-        Hello::Accepted | Hello::Malformed | Hello::Absent => Ok(PassReason::HelloAccepted),
-    }
-}
-
-#[inline(always)]
-fn charge<T: Tables>(
-    tables: &T,
-    settings: &Settings,
-    limit: Limit,
-    source: SourceKey,
-    exceeded: DropReason,
-) -> Result<(), DropReason> {
-    let rate = settings.limit(limit);
-    if !rate.is_limited() {
-        return Ok(());
-    }
-    match tables.charge(limit, source, tables.now(), rate) {
-        Charge::Within => Ok(()),
-        Charge::Exceeded(_) => Err(exceeded),
-        Charge::Full if settings.flags & flag::DROP_WHEN_FULL != 0 => Err(DropReason::LimiterFull),
-        Charge::Full => Ok(()),
-    }
-}
-
-/// Passes what would be dropped for its source if it is TCP to a management port: who bans himself must still get in.
-/// Headers whose form is wrong name no port, since nothing has read as far.
-#[inline(always)]
-fn spare_management(
-    settings: &Settings,
-    headers: &Headers,
-    reason: DropReason,
-) -> Result<PassReason, DropReason> {
-    if headers.transport == Transport::Tcp && is_listed(&settings.management_ports, headers.port) {
-        Ok(PassReason::Management)
-    } else {
-        Err(reason)
-    }
-}
-
-/// Whether `port` is among `ports`, whose unused entries are 0 and come last.
-#[inline(always)]
-fn is_listed<const N: usize>(ports: &[u16; N], port: u16) -> bool {
-    let mut index = 0;
-    while index < N {
-        if ports[index] == 0 {
-            return false;
-        }
-        if ports[index] == port {
-            return true;
-        }
-        index += 1;
-    }
-    false
+    tls::inspect(&context, &source, &headers)
 }

@@ -11,7 +11,10 @@
 
 use aya_ebpf::{Global, bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::info;
-use enforcer_common::verdict::{Verdict, decide};
+use enforcer_common::{
+    packet::Packet as _,
+    verdict::{Verdict, decide},
+};
 
 mod frame;
 mod tables;
@@ -28,7 +31,7 @@ pub fn enforcer(context: XdpContext) -> u32 {
         Verdict::Pass(reason) => (xdp_action::XDP_PASS, reason.number()),
         Verdict::Drop(reason) => (xdp_action::XDP_DROP, reason.number()),
     };
-    let packets = tables::count(reason, &frame);
+    let packets = tables::count(reason, frame.length());
     // At 1, 2, 4, 8... packets: no flood can flood the log.
     if DIAGNOSTICS.load() != 0 && packets & packets.wrapping_sub(1) == 0 {
         info!(&context, "reason {} counted {} times on this CPU", reason, packets);

@@ -19,20 +19,20 @@ use enforcer_common::{
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
     maps::Counter,
-    packet::Packet,
-    reason,
+    port::{PORTS as PORT_COUNT, Port},
+    reason::{self, DropReason},
     settings::{Limit, Settings, flag},
     source::SourceKey,
     verdict::Tables,
 };
-
-use crate::frame::Frame;
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+static PORTS: Array<u32, PORT_COUNT> = Array::new();
 #[btf_map]
 static BANS: HashMap<u64, Ban, 1024, NO_PREALLOC> = HashMap::new();
 #[btf_map]
@@ -50,12 +50,12 @@ static COUNTERS: PerCpuArray<Counter, { reason::COUNTERS as usize }> = PerCpuArr
 
 /// Counts a verdict on this CPU; answers how many it has counted for this reason.
 #[inline(always)]
-pub(crate) fn count(reason: u32, frame: &Frame<'_>) -> u64 {
+pub(crate) fn count(reason: u32, bytes: usize) -> u64 {
     let Some(counter) = COUNTERS.get_ptr_mut(reason) else { return 0 };
     // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
     unsafe {
         (*counter).packets += 1;
-        (*counter).bytes += frame.length() as u64;
+        (*counter).bytes += bytes as u64;
         (*counter).packets
     }
 }
@@ -83,6 +83,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn port(&self, number: u16) -> Port {
+        PORTS.get(number as u32).map_or(Port::UNKNOWN, |word| Port::from_word(*word))
+    }
+
+    #[inline(always)]
+    fn would_drop(&self, reason: DropReason, bytes: usize) {
+        count(reason.dry_number(), bytes);
+    }
+
+    #[inline(always)]
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
         LISTED_V4.get(&Key::new(32, address)).map_or(Listing::NONE, |words| Listing::from_words(*words))
     }
@@ -103,10 +113,10 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn charge(&self, limit: Limit, source: SourceKey, now: u64, rate: Rate) -> Charge {
+    fn charge(&self, limit: Limit, tier: u8, source: SourceKey, now: u64, rate: Rate) -> Charge {
         // The rate is read again where it is used: a function that the verifier checks by itself takes numbers only.
         let _ = rate;
-        match enforcer_charge(limit as u32, source.get(), now) {
+        match enforcer_charge(limit as u32, tier as u32, source.get(), now) {
             WITHIN => Charge::Within,
             EXCEEDED => Charge::Exceeded(0),
             _ => Charge::Full,
@@ -133,15 +143,15 @@ const FULL: u32 = 2;
 /// wait is of no use here and does not come back.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_charge(limit: u32, source: u64, now: u64) -> u32 {
+extern "C" fn enforcer_charge(limit: u32, tier: u32, source: u64, now: u64) -> u32 {
     let Some(settings) = SETTINGS.get(0) else { return FULL };
     let index = limiter::bucket_index(source, settings.seed, settings.bucket_mask);
     let (bucket, rate) = if limit == Limit::Packets as u32 {
-        (LIMIT_PACKETS.get_ptr_mut(index), settings.limit(Limit::Packets))
+        (LIMIT_PACKETS.get_ptr_mut(index), settings.limit(Limit::Packets, tier as u8))
     } else if limit == Limit::Connections as u32 {
-        (LIMIT_CONNS.get_ptr_mut(index), settings.limit(Limit::Connections))
+        (LIMIT_CONNS.get_ptr_mut(index), settings.limit(Limit::Connections, tier as u8))
     } else {
-        (LIMIT_HELLOS.get_ptr_mut(index), settings.limit(Limit::Hellos))
+        (LIMIT_HELLOS.get_ptr_mut(index), settings.limit(Limit::Hellos, tier as u8))
     };
     let Some(bucket) = bucket else { return FULL };
     match limiter::charge(&Slots(bucket.cast()), source, now, rate) {

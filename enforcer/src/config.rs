@@ -61,9 +61,9 @@ pub struct Kernel {
     pub interfaces: Vec<String>,
     /// `allow`: sources that no ban and no limit stops. Default: none.
     pub allow: Vec<Prefix>,
-    /// `management_ports`: TCP ports that stay reachable for banned and limited sources. Default `[22]`, at most 8.
+    /// `management_ports`: TCP ports that stay reachable for banned and limited sources. Default `[22]`.
     pub management_ports: Vec<u16>,
-    /// `protected_ports`: TCP ports whose ClientHellos are judged. Default: the listeners' ports. At most 16.
+    /// `protected_ports`: TCP ports whose ClientHellos are judged. Default: the listeners' ports.
     pub protected_ports: Vec<u16>,
     /// `ipv6_prefix`: bits of an IPv6 address that make a source, 32 to 64. Default 64.
     pub ipv6_prefix: u8,

@@ -32,7 +32,7 @@ use self::{
     lists::MapLists,
     off::{NoLists, NoView},
     program::{Program, Sizes},
-    tables::{LiveMaps, SettingsMap, SharedSettings},
+    tables::{LiveMaps, PortsMap, SettingsMap, SharedSettings},
     view::MapView,
 };
 use crate::{
@@ -57,6 +57,7 @@ struct Xdp {
     sizes: Sizes,
     seed: u64,
     settings: SharedSettings,
+    ports: PortsMap,
     links: Vec<attach::Link>,
     attachments: Arc<ArcSwap<Vec<Attachment>>>,
     diagnostics: Option<Diagnostics>,
@@ -121,8 +122,8 @@ impl Kernel {
 
     /// Takes over what can change while packets flow: limits, ports, the minimum TLS version. What cannot is for
     /// `config::settle` to name.
-    pub fn apply(&self, config: &config::Kernel) -> Result<()> {
-        if let Plane::Xdp(xdp) = &self.plane {
+    pub fn apply(&mut self, config: &config::Kernel) -> Result<()> {
+        if let Plane::Xdp(xdp) = &mut self.plane {
             // Sources are cut as they were at the start: the bans in the map are.
             let live = config::Kernel { ipv6_prefix: self.config.ipv6_prefix, ..config.clone() };
             let mut next = settings::settings(&live, xdp.sizes, xdp.seed);
@@ -130,6 +131,7 @@ impl Kernel {
                 next.flags |= settings.flags & (flag::LISTED_V4 | flag::LISTED_V6);
                 *settings = next;
             })?;
+            xdp.ports.write(&settings::ports(&live))?;
         }
         Ok(())
     }
@@ -174,12 +176,14 @@ impl Xdp {
         let seed = u64::from_ne_bytes(seed);
         // Written before anything is attached: the first packet is judged.
         let settings = SettingsMap::new(&program, settings::settings(config, sizes, seed))?;
+        let ports = PortsMap::new(&program, &settings::ports(config))?;
         let diagnostics = if config.log { Some(Diagnostics::open(&mut program)?) } else { None };
         Ok(Self {
             program,
             sizes,
             seed,
             settings,
+            ports,
             links: Vec::new(),
             attachments: Arc::default(),
             diagnostics,

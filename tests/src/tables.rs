@@ -10,6 +10,8 @@ use enforcer_common::{
     ban::{Ban, Listing},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
+    port::Port,
+    reason::DropReason,
     settings::{Limit, Settings, flag},
     source::SourceKey,
     verdict::Tables,
@@ -25,6 +27,8 @@ pub const MANAGEMENT: u16 = 22;
 pub struct State {
     /// `None`: the daemon has written none yet.
     pub settings: Option<Settings>,
+    /// What is known of ports.
+    pub ports: Vec<(u16, Port)>,
     /// Exact bans.
     pub bans: Vec<(SourceKey, Ban)>,
     /// Listed prefixes.
@@ -38,9 +42,9 @@ impl Default for State {
     fn default() -> Self {
         let mut settings = Settings::PERMISSIVE;
         settings.flags = flag::LISTED_V4 | flag::LISTED_V6;
-        settings.protected_ports[..2].copy_from_slice(&[8443, PROTECTED]);
-        settings.management_ports[0] = MANAGEMENT;
-        Self { settings: Some(settings), bans: vec![], listed: vec![], buckets: [[0; 8]; 3] }
+        let ports =
+            vec![(8443, Port::PROTECTED), (PROTECTED, Port::PROTECTED), (MANAGEMENT, Port::MANAGEMENT)];
+        Self { settings: Some(settings), ports, bans: vec![], listed: vec![], buckets: [[0; 8]; 3] }
     }
 }
 
@@ -53,7 +57,7 @@ impl State {
 
     /// With one event per hour admitted at most: the length of a test plays no part.
     pub fn limited(self, limit: Limit) -> Self {
-        self.set(|settings| settings.limits[limit as usize] = Rate::new(1, 3_600_000_000_000, 1))
+        self.set(|settings| settings.limits[0][limit as usize] = Rate::new(1, 3_600_000_000_000, 1))
     }
 
     /// With a limit that the source has used up for good.
@@ -88,13 +92,19 @@ impl State {
 pub struct FakeTables {
     state: State,
     buckets: RefCell<[RawBucket; 3]>,
+    dry: RefCell<Vec<DropReason>>,
     now: u64,
 }
 
 impl FakeTables {
     /// Tables in this state at this time.
     pub fn new(state: State, now: u64) -> Self {
-        Self { buckets: RefCell::new(state.buckets), state, now }
+        Self { buckets: RefCell::new(state.buckets), dry: RefCell::default(), state, now }
+    }
+
+    /// What would have been dropped but for a dry run, in the order in which it was found.
+    pub fn dry(&self) -> Vec<DropReason> {
+        self.dry.borrow().clone()
     }
 
     fn longest(&self, address: IpAddr) -> Listing {
@@ -110,6 +120,15 @@ impl Tables for FakeTables {
         self.state.settings.as_ref()
     }
 
+    fn port(&self, number: u16) -> Port {
+        let known = self.state.ports.iter().filter(|(port, _)| *port == number);
+        known.fold(Port::UNKNOWN, |all, (_, port)| all.with(*port))
+    }
+
+    fn would_drop(&self, reason: DropReason, _: usize) {
+        self.dry.borrow_mut().push(reason);
+    }
+
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
         self.longest(IpAddr::from(address))
     }
@@ -122,7 +141,7 @@ impl Tables for FakeTables {
         self.state.bans.iter().find(|(key, _)| *key == source).map_or(Ban::NONE, |(_, ban)| *ban)
     }
 
-    fn charge(&self, limit: Limit, source: SourceKey, now: u64, rate: Rate) -> Charge {
+    fn charge(&self, limit: Limit, _: u8, source: SourceKey, now: u64, rate: Rate) -> Charge {
         limiter::charge(&Slots(&self.buckets, limit as usize), source.get(), now, rate)
     }
 

@@ -47,7 +47,7 @@ mod tests {
                 headers.read_ipv4(&&*frame).unwrap();
             }
             headers.read_transport(&&*frame).unwrap();
-            assert_eq!((headers.transport, headers.port, headers.opens), (Transport::Tcp, 443, true));
+            assert_eq!((headers.transport, headers.port, headers.opens()), (Transport::Tcp, 443, true));
             assert_eq!((headers.offset, headers.end), (frame.len(), frame.len()));
         }
     }

@@ -2,7 +2,8 @@
 
 use enforcer_common::{
     gcra::Rate,
-    settings::{ABI, MANAGEMENT_PORTS, PROTECTED_PORTS, Settings, flag},
+    port::{PORTS, Port},
+    settings::{ABI, Settings, TIERS, flag},
     source::v6_mask,
 };
 
@@ -33,11 +34,22 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Sett
             TlsVersion::Tls12 => 0x0303,
             TlsVersion::Tls13 => 0x0304,
         },
-        reserved: 0,
-        limits,
-        protected_ports: ports::<PROTECTED_PORTS>(&config.protected_ports),
-        management_ports: ports::<MANAGEMENT_PORTS>(&config.management_ports),
+        limits: [limits; TIERS],
+        ..Settings::PERMISSIVE
     }
+}
+
+/// What the configuration says of each port, by number.
+pub(super) fn ports(config: &config::Kernel) -> Vec<Port> {
+    let mut ports = vec![Port::UNKNOWN; PORTS];
+    let mut mark = |numbers: &[u16], kind: Port| {
+        for number in numbers {
+            ports[usize::from(*number)] = ports[usize::from(*number)].with(kind);
+        }
+    };
+    mark(&config.protected_ports, Port::PROTECTED);
+    mark(&config.management_ports, Port::MANAGEMENT);
+    ports
 }
 
 fn rate(limit: Option<&RateLimit>) -> Rate {
@@ -45,15 +57,6 @@ fn rate(limit: Option<&RateLimit>) -> Rate {
         let period = u64::try_from(limit.period.as_nanos()).unwrap_or(u64::MAX);
         Rate::new(limit.events, period, limit.burst)
     })
-}
-
-/// Unused entries are 0 and last. The configuration has been refused before if it lists more than there is room for.
-fn ports<const N: usize>(ports: &[u16]) -> [u16; N] {
-    let mut table = [0; N];
-    for (entry, port) in table.iter_mut().zip(ports.iter().filter(|port| **port != 0)) {
-        *entry = *port;
-    }
-    table
 }
 
 #[cfg(test)]
@@ -88,14 +91,16 @@ mod tests {
     #[test]
     fn every_key_arrives() {
         let made = settings(&config(), Sizes { bans: 1, sources: 1000 }, 7);
-        assert_eq!(made.limits, [Rate::UNLIMITED, Rate::per_second(1, 3), Rate::UNLIMITED]);
+        assert_eq!(made.limits[0], [Rate::UNLIMITED, Rate::per_second(1, 3), Rate::UNLIMITED]);
         assert_eq!((made.abi, made.seed, made.bucket_mask, made.minimum_tls), (ABI, 7, 255, 0x0304));
         assert_eq!(made.flags, flag::DROP_WHEN_FULL);
         assert_eq!(made.v6_mask, 0xffff_ffff_ffff_ff00);
+        let ports = ports(&config());
         assert_eq!(
-            (made.protected_ports[..3].to_vec(), made.management_ports[..2].to_vec()),
-            (vec![443, 8443, 0], vec![22, 0])
+            (ports[443], ports[8443], ports[22]),
+            (Port::PROTECTED, Port::PROTECTED, Port::MANAGEMENT)
         );
+        assert_eq!(ports.iter().filter(|port| **port != Port::UNKNOWN).count(), 3);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use enforcer_common::{
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
     maps::{self, Counter},
+    port::{PORTS, Port},
+    reason::DropReason,
     settings::{Limit, Settings},
     source::SourceKey,
     verdict::Tables,
@@ -58,8 +60,36 @@ impl SettingsMap {
     }
 }
 
+/// What the program knows of ports, and the copy that says which of them have changed.
+pub(super) struct PortsMap {
+    map: Array<MapData, u32>,
+    current: Vec<Port>,
+}
+
+impl PortsMap {
+    /// The map of a program that was loaded just now, in which every entry is 0.
+    pub(super) fn new(program: &Program, ports: &[Port]) -> Result<Self> {
+        let map = Array::try_from(program.map(maps::PORTS)?)?;
+        let mut made = Self { map, current: vec![Port::UNKNOWN; PORTS] };
+        made.write(ports)?;
+        Ok(made)
+    }
+
+    /// Writes the entries that differ.
+    pub(super) fn write(&mut self, ports: &[Port]) -> Result<()> {
+        for ((number, current), port) in (0..).zip(&mut self.current).zip(ports) {
+            if current != port {
+                self.map.set(number, port.word(), 0).context("writing the map of ports")?;
+                *current = *port;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Handles on every map but the settings.
 pub(super) struct LiveMaps {
+    ports: Array<MapData, u32>,
     pub(super) bans: HashMap<MapData, u64, Ban>,
     pub(super) listed_v4: LpmTrie<MapData, [u8; 4], Listing>,
     pub(super) listed_v6: LpmTrie<MapData, [u8; 16], Listing>,
@@ -72,6 +102,7 @@ impl LiveMaps {
         let limiter = |name| Ok::<_, anyhow::Error>(Array::try_from(program.map(name)?)?);
         let [packets, connections, hellos] = maps::LIMITERS;
         Ok(Self {
+            ports: Array::try_from(program.map(maps::PORTS)?)?,
             bans: HashMap::try_from(program.map(maps::BANS)?)?,
             listed_v4: LpmTrie::try_from(program.map(maps::LISTED_V4)?)?,
             listed_v6: LpmTrie::try_from(program.map(maps::LISTED_V6)?)?,
@@ -149,6 +180,13 @@ impl Tables for Snapshot<'_> {
         Some(&self.settings)
     }
 
+    fn port(&self, number: u16) -> Port {
+        Port::from_word(self.found(self.maps.ports.get(&u32::from(number), 0), 0))
+    }
+
+    /// Explaining counts nothing.
+    fn would_drop(&self, _: DropReason, _: usize) {}
+
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
         self.found(self.maps.listed_v4.get(&Key::new(32, address), 0), Listing::NONE)
     }
@@ -162,7 +200,7 @@ impl Tables for Snapshot<'_> {
         self.found(self.maps.bans.get(&source.get(), 0), Ban::NONE)
     }
 
-    fn charge(&self, limit: Limit, source: SourceKey, now: u64, rate: Rate) -> Charge {
+    fn charge(&self, limit: Limit, _: u8, source: SourceKey, now: u64, rate: Rate) -> Charge {
         let charge = self
             .maps
             .bucket(limit, source, &self.settings)

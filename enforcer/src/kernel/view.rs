@@ -82,7 +82,7 @@ impl MapView {
         settings: &Settings,
         now: KernelTime,
     ) -> Result<LimitState> {
-        let rate = settings.limit(limit);
+        let rate = settings.limit(limit, 0);
         if !rate.is_limited() {
             return Ok(LimitState {
                 limit: limit.label().to_owned(),

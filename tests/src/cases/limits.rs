@@ -75,7 +75,7 @@ fn lists() -> Vec<Case> {
             Drop(Banned),
         )
         .with(banned4()),
-        case("management port without a ban", v4(MANAGEMENT), Pass(Clean)),
+        case("management port without a ban", v4(MANAGEMENT), Pass(Management)),
         case("banned prefix", v4(443), Drop(BannedPrefix))
             .with(listed("198.18.0.0/16", Listing::banned(FOREVER))),
         case("IPv6: banned prefix", v6(443), Drop(BannedPrefix))

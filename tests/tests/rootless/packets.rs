@@ -50,6 +50,23 @@ fn a_ban_ends_at_its_instant() {
     }
 }
 
+/// What is rehearsed is counted, and everything behind it still holds.
+#[test]
+fn a_dry_run_counts_what_it_spares_and_goes_on() {
+    let source = SourceKey::v4(SOURCE_V4.octets());
+    let rehearse = |mask| {
+        let state = State::default().banned(source, u64::MAX).exhausted(Limit::Packets, source);
+        let tables = FakeTables::new(state.set(|settings| settings.dry_run = mask), NOW);
+        let verdict = decide(&&*tcp_frame(SOURCE_V4.into(), 80, SYN, &[]), &tables);
+        (verdict, tables.dry())
+    };
+    use DropReason::{Banned, PacketLimit};
+    assert_eq!(rehearse(0), (Verdict::Drop(Banned), vec![]));
+    assert_eq!(rehearse(Banned.bit()), (Verdict::Drop(PacketLimit), vec![Banned]));
+    let all = Banned.bit() | PacketLimit.bit();
+    assert_eq!(rehearse(all), (Verdict::Pass(PassReason::Clean), vec![Banned, PacketLimit]));
+}
+
 #[test]
 fn the_table_has_every_reason_and_no_name_twice() {
     let cases = cases::all();

@@ -222,7 +222,7 @@ fn explaining_charges_nobody_and_shows_what_the_program_charged() {
 #[test]
 fn new_settings_take_effect_and_keep_the_lists() {
     use enforcer_tests::packets::{DATA, Hello, SOURCE_V4, tcp_frame};
-    let kernel = Kernel::load(&config(&[]), 16).unwrap();
+    let mut kernel = Kernel::load(&config(&[]), 16).unwrap();
     let hello = tcp_frame(SOURCE_V4.into(), 443, DATA, &Hello::legacy(0x0303).bytes());
     const XDP_DROP: u32 = 1;
     assert_ne!(kernel.test_run(&hello, 1).unwrap().action, XDP_DROP);

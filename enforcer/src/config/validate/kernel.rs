@@ -5,8 +5,6 @@ use std::{
     time::Duration,
 };
 
-use enforcer_common::settings::{MANAGEMENT_PORTS, PROTECTED_PORTS};
-
 use super::{LimitRules, Rules, entries};
 use crate::config::{
     Kernel, KernelLimits, MAX_ALLOW, Mode, PIN_DIRECTORY, RateLimit, TlsVersion, WhenFull,
@@ -26,11 +24,11 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
     let mode = section.mode.as_ref().map_or(Mode::Native, |mode| *mode.get_ref());
     let management_ports = match &section.management_ports {
         None => vec![22],
-        Some(_) => ports("management_ports", &section.management_ports, MANAGEMENT_PORTS, &mut rules),
+        Some(_) => ports("management_ports", &section.management_ports, &mut rules),
     };
     let protected_ports = match &section.protected_ports {
-        None => listening(listeners, &mut rules),
-        Some(_) => ports("protected_ports", &section.protected_ports, PROTECTED_PORTS, &mut rules),
+        None => listening(listeners),
+        Some(_) => ports("protected_ports", &section.protected_ports, &mut rules),
     };
     for port in protected_ports.iter().filter(|port| management_ports.contains(port)) {
         let span = section.management_ports.as_ref().map_or(rules.span.clone(), |list| list.span());
@@ -123,7 +121,7 @@ fn interfaces(section: &KernelSection, mode: Mode, rules: &mut Rules<'_, '_>) ->
     entries(&section.interfaces).map(|entry| entry.get_ref().0.clone()).collect()
 }
 
-fn ports(key: &str, list: &List<Number>, most: usize, rules: &mut Rules<'_, '_>) -> Vec<u16> {
+fn ports(key: &str, list: &List<Number>, rules: &mut Rules<'_, '_>) -> Vec<u16> {
     let mut ports = Vec::new();
     for entry in entries(list) {
         match u16::try_from(entry.get_ref().0) {
@@ -135,25 +133,14 @@ fn ports(key: &str, list: &List<Number>, most: usize, rules: &mut Rules<'_, '_>)
         }
     }
     rules.distinct(key, entries(list).map(|entry| (entry.span(), entry.get_ref().0)));
-    if let Some(list) = list
-        && ports.len() > most
-    {
-        let remedy = format!("list {most} at most");
-        rules.refuse(list.span(), key, format!("{} ports", ports.len()), remedy);
-    }
     ports
 }
 
 /// The ports of the listeners, each once.
-fn listening(listeners: &[u16], rules: &mut Rules<'_, '_>) -> Vec<u16> {
+fn listening(listeners: &[u16]) -> Vec<u16> {
     let mut ports: Vec<u16> = listeners.iter().copied().filter(|port| *port != 0).collect();
     ports.sort_unstable();
     ports.dedup();
-    if ports.len() > PROTECTED_PORTS {
-        let problem =
-            format!("the listeners have {} ports, and {PROTECTED_PORTS} can be protected", ports.len());
-        rules.refuse(rules.span.clone(), "protected_ports", problem, "list those to protect");
-    }
     ports
 }
 

@@ -1,0 +1,55 @@
+//! What the lists say of a packet's source. Called by [`super::judge`] alone.
+
+use super::{Context, Source, Tables};
+use crate::{
+    ban::{Ban, Listing, class},
+    headers::{Headers, Link},
+    packet::Packet,
+    reason::DropReason,
+    settings::flag,
+    source::SourceKey,
+};
+
+impl Source {
+    /// Whether nothing shall stop it.
+    #[inline(always)]
+    pub(super) const fn is_allowed(&self) -> bool {
+        self.listing.class == class::ALLOW
+    }
+}
+
+/// Whom the packet is charged to, and what its prefixes are listed as.
+#[inline(always)]
+pub(super) fn find<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers) -> Source {
+    let flags = context.settings.flags;
+    let mut listing = Listing::NONE;
+    if headers.link == Link::Ipv4 {
+        let address = (headers.source[0] as u32).to_be_bytes();
+        if flags & flag::LISTED_V4 != 0 {
+            listing = context.tables.listing_v4(address);
+        }
+        Source { key: SourceKey::v4(address), listing }
+    } else {
+        if flags & flag::LISTED_V6 != 0 {
+            listing = context.tables.listing_v6(headers.source);
+        }
+        Source { key: SourceKey::v6(headers.source[0], context.settings.v6_mask), listing }
+    }
+}
+
+/// Drops what comes from banned sources and prefixes.
+#[inline(always)]
+pub(super) fn refuse_banned<P: Packet, T: Tables>(
+    context: &Context<'_, P, T>,
+    source: &Source,
+) -> Result<(), DropReason> {
+    let ban = context.tables.ban(source.key);
+    // The clock costs as much as a lookup: most sources have no ban.
+    if ban != Ban::NONE && ban.holds(context.tables.now()) {
+        context.refuse(DropReason::Banned)?;
+    }
+    if source.listing.class == class::BAN && context.tables.now() < source.listing.until {
+        context.refuse(DropReason::BannedPrefix)?;
+    }
+    Ok(())
+}
