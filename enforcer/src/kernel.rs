@@ -6,42 +6,54 @@
 pub mod program;
 
 mod attach;
+mod bpffs;
+mod detach;
 mod holder;
+mod layout;
 mod lists;
 mod off;
+mod pins;
 mod probe;
+mod raw;
 mod settings;
 mod tables;
 mod task;
 mod view;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::{Result, anyhow, bail};
 use arc_swap::ArcSwap;
 use enforcer_common::{
     ban::{Ban, Listing},
-    maps::Counter,
+    maps::{self, Counter},
     reason::{DropReason, PassReason},
     settings::flag,
     source::SourceKey,
 };
+use tracing::warn;
 
-pub use self::task::Diagnostics;
 use self::{
+    attach::Site,
+    layout::Layout,
     lists::MapLists,
     off::{NoLists, NoView},
+    pins::{Found, Pins},
     program::{Program, Sizes},
     tables::{LiveMaps, PortsMap, SettingsMap, SharedSettings},
     view::MapView,
 };
+pub use self::{
+    detach::{Detached, detach},
+    task::Diagnostics,
+};
 use crate::{
-    clock::KernelTime,
+    clock::{self, KernelTime},
     config::{self, Mode},
     prefix::Prefix,
 };
 
-/// The data plane of this process. Dropping it detaches the program.
+/// The data plane of this process. Dropping it detaches the program, unless it is pinned.
 pub struct Kernel {
     config: config::Kernel,
     plane: Plane,
@@ -54,6 +66,10 @@ enum Plane {
 
 struct Xdp {
     program: Program,
+    layout: Layout,
+    /// The directory of pins; none with `persist = false`, or while another daemon has it.
+    pins: Option<Pins>,
+    found: Found,
     sizes: Sizes,
     seed: u64,
     settings: SharedSettings,
@@ -84,8 +100,16 @@ impl Kernel {
     pub fn attach(&mut self) -> Result<()> {
         match &mut self.plane {
             Plane::Xdp(xdp) => xdp.attach(&self.config),
-            Plane::Off => Ok(()),
+            Plane::Off => self.leave_nothing(),
         }
+    }
+
+    /// With `mode = "off"` nothing shall be judged, so what an earlier daemon has left goes.
+    fn leave_nothing(&self) -> Result<()> {
+        let Some(pins) = Pins::find(&self.config.pin_directory)? else { return Ok(()) };
+        let interfaces = pins.remove_all()?;
+        warn!(interfaces, "kernel.mode is \"off\": what an earlier daemon left attached was detached");
+        Ok(())
     }
 
     /// Looks whether the program is still on every interface, and attaches it to those that came back; answers the interfaces
@@ -93,7 +117,9 @@ impl Kernel {
     /// have changed then.
     pub fn reconcile(&mut self) -> Result<Vec<String>> {
         let Plane::Xdp(xdp) = &mut self.plane else { return Ok(Vec::new()) };
-        let looked = attach::reconcile(&mut xdp.program, &mut xdp.links, self.config.mode);
+        let mut links = std::mem::take(&mut xdp.links);
+        let looked = attach::reconcile(xdp.site(&self.config), &mut links);
+        xdp.links = links;
         xdp.publish();
         looked?;
         let detached = xdp.links.iter().filter(|link| !link.attachment.is_attached());
@@ -120,20 +146,36 @@ impl Kernel {
         })
     }
 
-    /// Takes over what can change while packets flow: limits, ports, the minimum TLS version. What cannot is for
+    /// Takes over what can change while packets flow: limits, ports, the minimum TLS version, the lease. What cannot is for
     /// `config::settle` to name.
     pub fn apply(&mut self, config: &config::Kernel) -> Result<()> {
         if let Plane::Xdp(xdp) = &mut self.plane {
             // Sources are cut as they were at the start: the bans in the map are.
             let live = config::Kernel { ipv6_prefix: self.config.ipv6_prefix, ..config.clone() };
-            let mut next = settings::settings(&live, xdp.sizes, xdp.seed);
-            SettingsMap::change(&xdp.settings, |settings| {
-                next.flags |= settings.flags & (flag::LISTED_V4 | flag::LISTED_V6);
-                *settings = next;
-            })?;
-            xdp.ports.write(&settings::ports(&live))?;
+            xdp.write(&live)?;
         }
+        self.config.lease = config.lease;
         Ok(())
+    }
+
+    /// Says to the program that a healthy daemon is here. With `kernel.lease` the daemon calls this every second.
+    pub fn renew_lease(&self) -> Result<()> {
+        match &self.plane {
+            Plane::Xdp(xdp) => xdp.renew_lease(self.config.lease),
+            Plane::Off => Ok(()),
+        }
+    }
+
+    /// What this start has found of an earlier one.
+    pub fn beginning(&self) -> Beginning {
+        match &self.plane {
+            Plane::Off => Beginning::Fresh,
+            Plane::Xdp(xdp) => match &xdp.found {
+                Found::Nothing => Beginning::Fresh,
+                Found::Same(_) => Beginning::TakenOver,
+                Found::Other(_) => Beginning::Replaced,
+            },
+        }
     }
 
     /// What forwards the program's diagnostics, if `kernel.log` is true; once. The daemon spawns its `run`.
@@ -154,10 +196,107 @@ impl Kernel {
 }
 
 impl Xdp {
+    fn load(config: &config::Kernel, max_bans: u32) -> Result<Self> {
+        let sizes = Sizes { bans: max_bans, sources: config.limits.max_sources };
+        // What an IPv6 key means depends on how sources are cut.
+        let layout = Program::layout(sizes, config.ipv6_prefix.into())?;
+        let pins = match config.persist {
+            true => Some(Pins::claim(&config.pin_directory)?),
+            false => Pins::find(&config.pin_directory)?,
+        };
+        let found = pins.as_ref().map_or(Ok(Found::Nothing), |pins| pins.look(&layout))?;
+        let same = match &found {
+            Found::Same(layer) => Some((&layout, layer.directory.as_path())),
+            Found::Other(_) | Found::Nothing => None,
+        };
+        let mut program = Program::load_over(sizes, config.log, same)?;
+        let settings = SettingsMap::open(program.map(maps::SETTINGS)?)?;
+        let ports = PortsMap::open(program.map(maps::PORTS)?)?;
+        let seed = match SettingsMap::current(&settings).seed {
+            0 => random()?,
+            // What sources owe lies where the seed has put it.
+            kept => kept,
+        };
+        let diagnostics = if config.log { Some(Diagnostics::open(&mut program)?) } else { None };
+        let mut made = Self {
+            program,
+            layout,
+            pins,
+            found,
+            sizes,
+            seed,
+            settings,
+            ports,
+            links: Vec::new(),
+            attachments: Arc::default(),
+            diagnostics,
+        };
+        if !made.is_live() {
+            // Before anything is attached: the first packet is judged.
+            made.write(config)?;
+        }
+        Ok(made)
+    }
+
+    /// Whether the maps are those of the program that is attached now: nothing may be written before that one is replaced.
+    const fn is_live(&self) -> bool {
+        matches!(self.found, Found::Same(_))
+    }
+
     fn attach(&mut self, config: &config::Kernel) -> Result<()> {
-        self.links = attach::attach_all(&mut self.program, &config.interfaces, config.mode)?;
+        let stage = match &self.pins {
+            Some(pins) if config.persist => Some(pins.stage(&self.layout, &self.program, self.is_live())?),
+            Some(_) | None => None,
+        };
+        let (links, change) = attach::attach_all(self.site(config), &config.interfaces)?;
+        self.write(config)?;
+        // Nothing can fail from here on.
+        change.keep();
+        self.links = links;
         self.publish();
+        if let Some(stage) = stage {
+            stage.keep();
+        }
+        if config.persist {
+            let interfaces: Vec<u32> = self.links.iter().map(|link| link.attachment.index).collect();
+            if let Some(pins) = &self.pins {
+                pins.tidy(&self.layout, &interfaces);
+            }
+        } else if let Some(pins) = self.pins.take()
+            && let Err(error) = pins.abandon()
+        {
+            warn!(error = format!("{error:#}"), "what an earlier daemon has pinned cannot be removed");
+        }
         Ok(())
+    }
+
+    fn site(&self, config: &config::Kernel) -> Site<'_> {
+        let before = match &self.found {
+            Found::Same(layer) | Found::Other(layer) => Some(layer),
+            Found::Nothing => None,
+        };
+        Site {
+            program: &self.program,
+            mode: config.mode,
+            pins: self.pins.as_ref(),
+            persist: config.persist,
+            before,
+        }
+    }
+
+    /// Writes what `config` says of settings and ports.
+    fn write(&mut self, config: &config::Kernel) -> Result<()> {
+        let mut next = settings::settings(config, self.sizes, self.seed);
+        next.lease_until = lease_until(config.lease);
+        SettingsMap::change(&self.settings, |settings| {
+            next.flags |= settings.flags & (flag::LISTED_V4 | flag::LISTED_V6);
+            *settings = next;
+        })?;
+        self.ports.write(&settings::ports(config))
+    }
+
+    fn renew_lease(&self, lease: Option<Duration>) -> Result<()> {
+        SettingsMap::change(&self.settings, |settings| settings.lease_until = lease_until(lease))
     }
 
     /// Shows the views how the interfaces are now.
@@ -167,27 +306,44 @@ impl Xdp {
             self.attachments.store(Arc::new(now));
         }
     }
+}
 
-    fn load(config: &config::Kernel, max_bans: u32) -> Result<Self> {
-        let sizes = Sizes { bans: max_bans, sources: config.limits.max_sources };
-        let mut program = Program::load(sizes, config.log)?;
-        let mut seed = [0; 8];
-        aws_lc_rs::rand::fill(&mut seed).map_err(|_| anyhow!("the system's random generator failed"))?;
-        let seed = u64::from_ne_bytes(seed);
-        // Written before anything is attached: the first packet is judged.
-        let settings = SettingsMap::new(&program, settings::settings(config, sizes, seed))?;
-        let ports = PortsMap::new(&program, &settings::ports(config))?;
-        let diagnostics = if config.log { Some(Diagnostics::open(&mut program)?) } else { None };
-        Ok(Self {
-            program,
-            sizes,
-            seed,
-            settings,
-            ports,
-            links: Vec::new(),
-            attachments: Arc::default(),
-            diagnostics,
-        })
+fn random() -> Result<u64> {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system's random generator failed"))?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// The end of a lease that is given now; 0: there is none.
+fn lease_until(lease: Option<Duration>) -> u64 {
+    lease.map_or(0, |lease| {
+        let nanos = u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX);
+        clock::kernel_now().0.saturating_add(nanos)
+    })
+}
+
+/// What a start has found of an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// Nothing.
+    Fresh,
+    /// Maps that it goes on with: bans and limits are as they were.
+    TakenOver,
+    /// Maps of a layout that it does not know: what sources owed is forgotten.
+    Replaced,
+}
+
+impl Beginning {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Fresh, Self::TakenOver, Self::Replaced];
+
+    /// The name in `status` and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::TakenOver => "taken_over",
+            Self::Replaced => "replaced",
+        }
     }
 }
 

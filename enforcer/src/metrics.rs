@@ -36,6 +36,8 @@ pub struct Metrics {
     pub kernel_writes_pending: IntGauge,
     /// `enforcer_kernel_write_errors_total`: list changes that the kernel refused; they are tried again.
     pub kernel_write_errors: IntCounter,
+    /// `enforcer_kernel_beginning{how}`: 1 for what the start found of an earlier daemon, see [`crate::kernel::Beginning`].
+    pub kernel_beginning: IntGaugeVec,
     /// `enforcer_reloads_total{result}`: `applied`, `refused`.
     pub reloads: IntCounterVec,
     /// `enforcer_certificate_expiry_timestamp_seconds{listener, name}`: end of each certificate that is served.
@@ -83,6 +85,11 @@ impl Metrics {
         registry.register(Box::new(kernel_writes_pending.clone()))?;
         let kernel_write_errors =
             counter("enforcer_kernel_write_errors_total", "List changes that the kernel refused")?;
+        let kernel_beginning = IntGaugeVec::new(
+            Opts::new("enforcer_kernel_beginning", "1 for what the start found of an earlier daemon"),
+            &["how"],
+        )?;
+        registry.register(Box::new(kernel_beginning.clone()))?;
         let reloads = counter_vec("enforcer_reloads_total", "Configuration reloads", &["result"])?;
         let certificate_expiry = IntGaugeVec::new(
             Opts::new("enforcer_certificate_expiry_timestamp_seconds", "When a certificate ends"),
@@ -101,6 +108,7 @@ impl Metrics {
             offences_untracked,
             kernel_writes_pending,
             kernel_write_errors,
+            kernel_beginning,
             reloads,
             certificate_expiry,
             registry,

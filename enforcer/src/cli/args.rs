@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use super::exit;
-use crate::{control::span, prefix::Prefix};
+use crate::{config::PIN_DIRECTORY, control::span, prefix::Prefix};
 
 /// Where the daemon listens unless told otherwise.
 pub const SOCKET: &str = "/run/enforcer/control.sock";
@@ -39,6 +39,15 @@ pub enum Verb {
         /// Configuration file
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+    },
+    /// Take away what a daemon left in the kernel: program, bans, limits, pins
+    Detach {
+        /// As kernel.pin_directory
+        #[arg(long, value_name = "DIR", default_value = PIN_DIRECTORY)]
+        pin_directory: PathBuf,
+        /// Even while a daemon runs on it, which judges no packet then
+        #[arg(long)]
+        force: bool,
     },
     /// Asks a running daemon.
     #[command(flatten)]

@@ -13,8 +13,8 @@ use super::{
     server::Respond,
     span,
     wire::{
-        Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, ReloadRow, Reloaded,
-        Status, TokenRow, Why,
+        Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, PersistenceRow, ReloadRow,
+        Reloaded, Status, TokenRow, Why,
     },
 };
 use crate::{
@@ -34,6 +34,8 @@ use crate::{
 pub struct Facts {
     /// The configured `kernel.mode`.
     pub kernel_mode: &'static str,
+    /// What becomes of the program without the daemon.
+    pub persistence: PersistenceRow,
     /// Addresses that are listened on.
     pub listeners: Vec<String>,
     /// Where metrics and health checks are served.
@@ -191,6 +193,7 @@ impl Context {
             uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
             resident_bytes: metrics::process::resident_bytes(),
             kernel_mode: facts.kernel_mode.to_owned(),
+            persistence: facts.persistence.clone(),
             interfaces: self.view.attachments(),
             list_entries,
             pending_writes,

@@ -275,6 +275,9 @@ pub struct Status {
     pub resident_bytes: u64,
     /// The configured `kernel.mode`.
     pub kernel_mode: String,
+    /// What becomes of the program without the daemon.
+    #[serde(default)]
+    pub persistence: PersistenceRow,
     /// Where the program is attached, and how.
     pub interfaces: Vec<Attachment>,
     /// Entries that the kernel's lists should hold.
@@ -300,6 +303,17 @@ pub struct Status {
     pub denials: Vec<CountRow>,
     /// The last reload.
     pub last_reload: Option<ReloadRow>,
+}
+
+/// What becomes of the program without the daemon, and what the daemon began with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistenceRow {
+    /// The directory of pins; absent: the program goes with the daemon.
+    pub pinned: Option<String>,
+    /// How long the program judges without the daemon; absent: for ever.
+    pub lease_seconds: Option<u64>,
+    /// What the start found of an earlier daemon: `fresh`, `taken_over`, `migrated` or `replaced`.
+    pub beginning: String,
 }
 
 /// An issuer of tokens.

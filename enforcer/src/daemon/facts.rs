@@ -5,8 +5,12 @@ use std::net::SocketAddr;
 use tracing::warn;
 
 use crate::{
-    config::{Config, Mode},
-    control::{answer::Facts, wire::TokenRow},
+    config::{Config, Kernel, Mode},
+    control::{
+        answer::Facts,
+        wire::{PersistenceRow, TokenRow},
+    },
+    kernel::Beginning,
     metrics::Metrics,
     policy::{issuer::Issuer, tls},
 };
@@ -15,9 +19,15 @@ use crate::{
 const HTTPS: u16 = 443;
 
 /// The facts of a daemon with the limits of `config` that listens on `addresses`, and on `metrics` for Prometheus.
-pub(super) fn facts(config: &Config, addresses: &[SocketAddr], metrics: Option<SocketAddr>) -> Facts {
+pub(super) fn facts(
+    config: &Config,
+    beginning: Beginning,
+    addresses: &[SocketAddr],
+    metrics: Option<SocketAddr>,
+) -> Facts {
     Facts {
         kernel_mode: mode(config.kernel.mode),
+        persistence: persistence(&config.kernel, beginning),
         listeners: addresses.iter().map(SocketAddr::to_string).collect(),
         metrics: metrics.map(|address| address.to_string()),
         max_connections: config.http.max_connections,
@@ -44,6 +54,16 @@ pub(super) fn certificates(config: &Config, metrics: &Metrics, now: u64) {
                 );
             }
         }
+    }
+}
+
+/// What becomes of the program without the daemon.
+pub(super) fn persistence(kernel: &Kernel, beginning: Beginning) -> PersistenceRow {
+    let pinned = kernel.persist && kernel.mode != Mode::Off;
+    PersistenceRow {
+        pinned: pinned.then(|| kernel.pin_directory.display().to_string()),
+        lease_seconds: kernel.lease.map(|lease| lease.as_secs()),
+        beginning: beginning.label().to_owned(),
     }
 }
 

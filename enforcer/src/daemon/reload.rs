@@ -31,12 +31,14 @@ impl Running {
             Err(error) => error!(by, error, "reload refused, everything stays as it was"),
         }
         let tokens = facts::tokens(&self.config);
+        let persistence = facts::persistence(&self.config.kernel, self.kernel.beginning());
         if result.is_ok() {
             facts::certificates(&self.config, &self.metrics, clock::unix_now());
         }
         let at = clock::instant_now();
         self.facts.rcu(|facts| Facts {
             tokens: tokens.clone(),
+            persistence: persistence.clone(),
             last_reload: Some((at, result.clone())),
             ..(**facts).clone()
         });

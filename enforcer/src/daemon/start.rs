@@ -21,7 +21,7 @@ use crate::{
     config::Config,
     control::{answer::Context, server, socket::Socket},
     ingress::Ingress,
-    kernel::Kernel,
+    kernel::{Beginning, Kernel},
     log::Log,
     metrics::{
         self, Metrics,
@@ -93,7 +93,12 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     facts::certificates(&config, &metrics, clock::unix_now());
 
     let addresses = ingress.addresses();
-    let facts = Arc::new(ArcSwap::from_pointee(facts::facts(&affordable, &addresses, scrape_address)));
+    let facts = Arc::new(ArcSwap::from_pointee(facts::facts(
+        &affordable,
+        kernel.beginning(),
+        &addresses,
+        scrape_address,
+    )));
     // One reload at a time; a second request waits in its connection.
     let (reloads, reload_requests) = mpsc::channel(1);
     let context = Context {
@@ -116,6 +121,10 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     }
     services.extend(scrapes.map(|server| Tied::spawn(server.serve())));
 
+    let beginning = kernel.beginning();
+    for how in Beginning::ALL {
+        metrics.kernel_beginning.with_label_values(&[how.label()]).set(i64::from(how == beginning));
+    }
     readiness.set(true);
     for attachment in view.attachments() {
         info!(interface = %attachment.interface, mode = %attachment.mode, "attached");
@@ -150,6 +159,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         readiness,
         reload_requests,
         status,
+        healthy: true,
     })
 }
 

@@ -30,7 +30,9 @@ use enforcer::{
         client::{self, ClientError},
         server,
         socket::Socket,
-        wire::{Answer, Body, Command, Failure, FailureKind, MAX_REQUEST, Reloaded, Response},
+        wire::{
+            Answer, Body, Command, Failure, FailureKind, MAX_REQUEST, PersistenceRow, Reloaded, Response,
+        },
     },
     denial::Denial,
     kernel::{Attachment, Counters, Explanation, Reason, SourceLists, View},
@@ -149,6 +151,7 @@ impl Daemon {
         runtime.block_on(handle.change(Input::Reconfigure(settings))).unwrap();
         let facts = Facts {
             kernel_mode: "native",
+            persistence: PersistenceRow::default(),
             listeners: vec!["[::]:443".into()],
             metrics: None,
             max_connections: 100,

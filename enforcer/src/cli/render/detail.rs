@@ -4,7 +4,7 @@ use crate::{
     cli::table::{Align, bytes, grouped, pairs, table},
     control::{
         span::{human, remaining},
-        wire::{BanRow, CounterRow, ReloadRow, Status, Why},
+        wire::{BanRow, CounterRow, PersistenceRow, ReloadRow, Status, Why},
     },
     kernel::LimitState,
 };
@@ -53,6 +53,7 @@ pub(super) fn status(status: &Status) -> String {
     let mut text = head;
     text.push_str(&pairs(&[
         ("kernel", kernel),
+        ("without", persistence(&status.persistence)),
         ("lists", lists),
         ("listeners", or_none(status.listeners.join(", "))),
         ("clients", format!("at most {}", count(status.max_connections.into(), "connection", "connections"))),
@@ -134,6 +135,22 @@ pub(super) fn why(why: &Why) -> String {
     text
 }
 
+/// Goes on from the label "without".
+fn persistence(row: &PersistenceRow) -> String {
+    let Some(pinned) = &row.pinned else { return "the daemon no packet is judged".to_owned() };
+    let lease =
+        row.lease_seconds.map_or_else(String::new, |seconds| format!(", for {} (lease)", human(seconds)));
+    let beginning = match row.beginning.as_str() {
+        "taken_over" => ", taken over from an earlier daemon",
+        "migrated" => ", bans and limits carried over from an earlier layout",
+        "replaced" => {
+            ", in place of a layout that this version does not know: what sources owed is forgotten"
+        }
+        _ => "",
+    };
+    format!("the daemon the program judges on{lease}; pinned in {pinned}{beginning}")
+}
+
 fn ban(row: &BanRow) -> String {
     let remaining = match row.remaining_seconds {
         Some(seconds) => format!("{} remaining", remaining(seconds)),
@@ -183,6 +200,11 @@ mod tests {
             uptime_seconds: 7_500,
             resident_bytes: 21_300_000,
             kernel_mode: "native".into(),
+            persistence: PersistenceRow {
+                pinned: Some("/sys/fs/bpf/enforcer".into()),
+                lease_seconds: Some(60),
+                beginning: "taken_over".into(),
+            },
             interfaces: vec![Attachment { interface: "eth0".into(), index: 2, mode: "native".into() }],
             list_entries: 1_204,
             pending_writes: 0,
@@ -211,6 +233,7 @@ mod tests {
             "enforcer 0.1.0 is running: pid 4711, up 2h 5m, 21.3 MB resident\n\
              \n\
              kernel     mode native: eth0 (native)\n\
+             without    the daemon the program judges on, for 1m (lease); pinned in /sys/fs/bpf/enforcer, taken over from an earlier daemon\n\
              lists      1,204 entries, all in the kernel\n\
              listeners  [::]:443\n\
              clients    at most 20,000 connections\n\

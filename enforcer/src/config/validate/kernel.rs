@@ -85,7 +85,7 @@ fn pin_directory(section: &KernelSection, rules: &mut Rules<'_, '_>) -> PathBuf 
 /// The daemon renews its lease every second and may need [`LEAST_LEASE_MS`] to see that it is not healthy.
 fn lease(section: &KernelSection, rules: &mut Rules<'_, '_>) -> Option<Duration> {
     let value = section.lease.as_ref()?;
-    let lease = value.get_ref().0?;
+    let lease = value.get_ref().0.0?;
     let range = Duration::from_millis(LEAST_LEASE_MS)..=Duration::from_secs(365 * 24 * 3_600);
     Some(rules.in_range(value.span(), "lease", lease, &range, |lease| spell_duration(*lease)))
 }
