@@ -8,6 +8,7 @@ pub mod program;
 mod attach;
 mod bpffs;
 mod detach;
+mod heritage;
 mod holder;
 mod layout;
 mod lists;
@@ -35,6 +36,7 @@ use tracing::warn;
 
 use self::{
     attach::Site,
+    heritage::Heritage,
     layout::Layout,
     lists::MapLists,
     off::{NoLists, NoView},
@@ -70,6 +72,8 @@ struct Xdp {
     /// The directory of pins; none with `persist = false`, or while another daemon has it.
     pins: Option<Pins>,
     found: Found,
+    /// The maps of `found`, if they can be understood.
+    heritage: Option<Heritage>,
     sizes: Sizes,
     seed: u64,
     settings: SharedSettings,
@@ -129,7 +133,9 @@ impl Kernel {
     /// The writer of the lists. The ban task owns it.
     pub fn lists(&self) -> Result<Box<dyn SourceLists>> {
         Ok(match &self.plane {
-            Plane::Xdp(xdp) => Box::new(MapLists::new(LiveMaps::open(&xdp.program)?, xdp.settings.clone())),
+            Plane::Xdp(xdp) => {
+                Box::new(MapLists::new(LiveMaps::open(&|name| xdp.program.map(name))?, xdp.settings.clone()))
+            }
             Plane::Off => Box::new(NoLists),
         })
     }
@@ -138,7 +144,7 @@ impl Kernel {
     pub fn view(&self) -> Result<Arc<dyn View>> {
         Ok(match &self.plane {
             Plane::Xdp(xdp) => Arc::new(MapView::new(
-                LiveMaps::open(&xdp.program)?,
+                LiveMaps::open(&|name| xdp.program.map(name))?,
                 xdp.settings.clone(),
                 Arc::clone(&xdp.attachments),
             )),
@@ -166,6 +172,20 @@ impl Kernel {
         }
     }
 
+    /// What the lists of an earlier daemon hold, if it left any that can be understood.
+    pub fn held(&self) -> Result<Held> {
+        match &self.plane {
+            Plane::Xdp(xdp) => xdp.heritage.as_ref().map_or(Ok(Held::default()), Heritage::held),
+            Plane::Off => Ok(Held::default()),
+        }
+    }
+
+    /// Whether the lists are those that packets are judged by already, before [`Kernel::attach`]: then it comes first, so
+    /// that a start that fails has changed nothing.
+    pub fn is_live(&self) -> bool {
+        matches!(&self.plane, Plane::Xdp(xdp) if xdp.is_live())
+    }
+
     /// What this start has found of an earlier one.
     pub fn beginning(&self) -> Beginning {
         match &self.plane {
@@ -173,6 +193,7 @@ impl Kernel {
             Plane::Xdp(xdp) => match &xdp.found {
                 Found::Nothing => Beginning::Fresh,
                 Found::Same(_) => Beginning::TakenOver,
+                Found::Other(_) if xdp.heritage.is_some() => Beginning::Migrated,
                 Found::Other(_) => Beginning::Replaced,
             },
         }
@@ -212,10 +233,11 @@ impl Xdp {
         let mut program = Program::load_over(sizes, config.log, same)?;
         let settings = SettingsMap::open(program.map(maps::SETTINGS)?)?;
         let ports = PortsMap::open(program.map(maps::PORTS)?)?;
-        let seed = match SettingsMap::current(&settings).seed {
-            0 => random()?,
+        let heritage = inherit(&found);
+        let seed = match heritage.as_ref().map(|heritage| heritage.settings().seed) {
             // What sources owe lies where the seed has put it.
-            kept => kept,
+            Some(seed) if seed != 0 => seed,
+            Some(_) | None => random()?,
         };
         let diagnostics = if config.log { Some(Diagnostics::open(&mut program)?) } else { None };
         let mut made = Self {
@@ -223,6 +245,7 @@ impl Xdp {
             layout,
             pins,
             found,
+            heritage,
             sizes,
             seed,
             settings,
@@ -308,6 +331,28 @@ impl Xdp {
     }
 }
 
+/// The old maps, if this version knows what they mean. Where it does not, the program is replaced all the same.
+fn inherit(found: &Found) -> Option<Heritage> {
+    let layer = match found {
+        Found::Nothing => return None,
+        Found::Same(layer) | Found::Other(layer) => layer,
+    };
+    let opened = if layer.is_known() {
+        Heritage::open(&layer.directory)
+    } else {
+        Err(anyhow!("this version does not know the layout {}", layer.name()))
+    };
+    opened
+        .inspect_err(|error| {
+            let reason = format!("{error:#}");
+            warn!(
+                reason,
+                "what an earlier daemon left cannot be carried over: what sources owe is forgotten"
+            );
+        })
+        .ok()
+}
+
 fn random() -> Result<u64> {
     let mut bytes = [0; 8];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system's random generator failed"))?;
@@ -329,19 +374,22 @@ pub enum Beginning {
     Fresh,
     /// Maps that it goes on with: bans and limits are as they were.
     TakenOver,
+    /// Maps of another size: bans and limits are carried over.
+    Migrated,
     /// Maps of a layout that it does not know: what sources owed is forgotten.
     Replaced,
 }
 
 impl Beginning {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::Fresh, Self::TakenOver, Self::Replaced];
+    pub const ALL: [Self; 4] = [Self::Fresh, Self::TakenOver, Self::Migrated, Self::Replaced];
 
     /// The name in `status` and metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
             Self::TakenOver => "taken_over",
+            Self::Migrated => "migrated",
             Self::Replaced => "replaced",
         }
     }
@@ -357,6 +405,15 @@ pub trait SourceLists: Send {
     fn list(&mut self, prefix: Prefix, listing: Listing) -> Result<()>;
     /// Takes a prefix off the list; not being listed is no error.
     fn unlist(&mut self, prefix: Prefix) -> Result<()>;
+}
+
+/// What the kernel's lists hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Banned sources, and until when.
+    pub sources: Vec<(Prefix, Ban)>,
+    /// Listed prefixes.
+    pub prefixes: Vec<(Prefix, Listing)>,
 }
 
 /// [`Attachment::mode`] of an interface without the program.

@@ -20,5 +20,6 @@ pub mod scene;
 pub mod scrape;
 pub mod site;
 pub mod tables;
+pub mod tap;
 pub mod tokens;
 pub mod upstream;

@@ -102,7 +102,7 @@ pub struct BanAdd {
     /// How long, like 90s, 10m, 2h, 7d, at most 365d [default: bans.duration]
     #[arg(long = "for", value_name = "DURATION", value_parser = span::parse, conflicts_with = "forever")]
     pub duration: Option<Duration>,
-    /// Until it is lifted or the daemon stops
+    /// Until it is lifted
     #[arg(long)]
     pub forever: bool,
     /// Why, for those who come after you
@@ -116,7 +116,7 @@ pub struct BanAdd {
 /// `allow ...`
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum AllowVerb {
-    /// Exempt an address or a prefix until the daemon stops
+    /// Exempt an address or a prefix until that is taken back
     Add {
         /// Address or prefix
         prefix: Prefix,

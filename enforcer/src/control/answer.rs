@@ -130,6 +130,10 @@ impl Context {
             done.remarks
                 .push(format!("no packet is judged on {}: the program is not attached", one.interface));
         }
+        if facts.persistence.store.is_none() {
+            done.remarks
+                .push("bans.store is \"off\": it is forgotten when the machine starts anew".to_owned());
+        }
         if interfaces.is_empty() {
             done.remarks.push(format!("kernel.mode is \"{}\": nothing enforces it", facts.kernel_mode));
         }
@@ -266,7 +270,9 @@ fn told(prefix: Prefix, outcome: Outcome) -> Result<Done, Failure> {
     let mut remarks = Vec::new();
     let (message, ban) = match outcome {
         Outcome::Refused(refusal) => return Err(Failure::new(FailureKind::Refused, refusal.to_string())),
-        Outcome::Quiet => return Err(Failure::new(FailureKind::Failed, "nothing was asked")),
+        Outcome::Quiet | Outcome::Restored(_) => {
+            return Err(Failure::new(FailureKind::Failed, "nothing was asked"));
+        }
         Outcome::BanAdded { ban, replaced, shadowed_by, allowed_inside, part_of } => {
             if let Some(old) = replaced {
                 let old = rows::ban(&old, None, now);
@@ -294,7 +300,7 @@ fn told(prefix: Prefix, outcome: Outcome) -> Result<Done, Failure> {
             if shadows > 0 {
                 remarks.push(format!("bans that have no effect now: {shadows}"));
             }
-            (format!("{prefix} is allowed until the daemon stops; kernel.allow makes it lasting"), None)
+            (format!("{prefix} is allowed until that is taken back"), None)
         }
         Outcome::AllowDeleted { uncovers, still_allowed_by } => {
             if let Some(allowed) = still_allowed_by {

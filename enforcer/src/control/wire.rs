@@ -310,6 +310,9 @@ pub struct Status {
 pub struct PersistenceRow {
     /// The directory of pins; absent: the program goes with the daemon.
     pub pinned: Option<String>,
+    /// The file that bans and operators' allowances are kept in; absent: none.
+    #[serde(default)]
+    pub store: Option<String>,
     /// How long the program judges without the daemon; absent: for ever.
     pub lease_seconds: Option<u64>,
     /// What the start found of an earlier daemon: `fresh`, `taken_over`, `migrated` or `replaced`.

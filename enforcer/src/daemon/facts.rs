@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tracing::warn;
 
 use crate::{
-    config::{Config, Kernel, Mode},
+    config::{Config, Mode},
     control::{
         answer::Facts,
         wire::{PersistenceRow, TokenRow},
@@ -27,7 +27,7 @@ pub(super) fn facts(
 ) -> Facts {
     Facts {
         kernel_mode: mode(config.kernel.mode),
-        persistence: persistence(&config.kernel, beginning),
+        persistence: persistence(config, beginning),
         listeners: addresses.iter().map(SocketAddr::to_string).collect(),
         metrics: metrics.map(|address| address.to_string()),
         max_connections: config.http.max_connections,
@@ -58,9 +58,11 @@ pub(super) fn certificates(config: &Config, metrics: &Metrics, now: u64) {
 }
 
 /// What becomes of the program without the daemon.
-pub(super) fn persistence(kernel: &Kernel, beginning: Beginning) -> PersistenceRow {
+pub(super) fn persistence(config: &Config, beginning: Beginning) -> PersistenceRow {
+    let kernel = &config.kernel;
     let pinned = kernel.persist && kernel.mode != Mode::Off;
     PersistenceRow {
+        store: config.bans.store.as_ref().map(|path| path.display().to_string()),
         pinned: pinned.then(|| kernel.pin_directory.display().to_string()),
         lease_seconds: kernel.lease.map(|lease| lease.as_secs()),
         beginning: beginning.label().to_owned(),

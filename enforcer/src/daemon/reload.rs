@@ -31,7 +31,7 @@ impl Running {
             Err(error) => error!(by, error, "reload refused, everything stays as it was"),
         }
         let tokens = facts::tokens(&self.config);
-        let persistence = facts::persistence(&self.config.kernel, self.kernel.beginning());
+        let persistence = facts::persistence(&self.config, self.kernel.beginning());
         if result.is_ok() {
             facts::certificates(&self.config, &self.metrics, clock::unix_now());
         }

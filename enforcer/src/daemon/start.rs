@@ -8,14 +8,15 @@ use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tokio::{sync::mpsc, task::AbortHandle};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Error, descriptors::Budget, facts, notify, running::Running};
 use crate::{
     bans::{
         Reporter,
-        ledger::{Input, Ledger, Settings},
-        task,
+        keeping::{Keeping, Kept},
+        ledger::{Input, Ledger, Outcome, Restore, Restored, Settings},
+        task::{self, Reply},
     },
     clock,
     config::Config,
@@ -28,6 +29,7 @@ use crate::{
         http::{Readiness, Server},
     },
     policy::Policy,
+    store,
 };
 
 /// Offences that may wait for the ban task: a burst of some milliseconds at the highest request rate.
@@ -79,15 +81,31 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let view = kernel.view()?;
     metrics::kernel::register(&metrics.registry, Arc::clone(&view))?;
     let ledger = Ledger::new(config.bans.clone());
-    let (bans, task) = task::spawn(ledger, kernel.lists()?, offences, metrics.clone());
+    let (keeping, kept) = keeping(&config, &metrics)?.unzip();
+    let (bans, task) = task::spawn(ledger, kernel.lists()?, offences, metrics.clone(), keeping);
     let ban_task = Tied::of(task.abort_handle());
-    let configured = bans.change(Input::Reconfigure(Settings::of(&config))).await?;
-    if let Some(error) = configured.kernel_error {
-        return Err(Error::Failed(anyhow::anyhow!("cannot list kernel.allow: {error}")));
-    }
-
-    kernel.attach()?;
+    let (memory, stale) = kept.map_or_else(Default::default, |kept: Kept| (kept.memory, kept.stale));
+    let restore = Restore {
+        settings: Settings::of(&config),
+        memory,
+        stale,
+        held: kernel.held()?,
+        live: kernel.is_live(),
+    };
+    let restored = if kernel.is_live() {
+        // Packets are judged by these lists already, and nothing may change before all else has succeeded.
+        kernel.attach()?;
+        bans.change(Input::Restore(Box::new(restore))).await?
+    } else {
+        let restored = bans.change(Input::Restore(Box::new(restore))).await?;
+        if let Some(error) = restored.kernel_error {
+            return Err(Error::Failed(anyhow::anyhow!("cannot write the lists: {error}")));
+        }
+        kernel.attach()?;
+        restored
+    };
     ingress.serve();
+    tell(&restored);
     // A start that fails says why in one line; whatever else is to be said waits until it has not.
     budget.tell(&config.http);
     facts::certificates(&config, &metrics, clock::unix_now());
@@ -115,7 +133,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         // They are a convenience: without them the daemon goes on.
         optional.push(Tied::spawn(async move {
             if let Err(error) = diagnostics.run().await {
-                tracing::warn!(error = format!("{error:#}"), "the program's diagnostics have ended");
+                warn!(error = format!("{error:#}"), "the program's diagnostics have ended");
             }
         }));
     }
@@ -130,7 +148,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         info!(interface = %attachment.interface, mode = %attachment.mode, "attached");
     }
     if view.attachments().is_empty() {
-        tracing::warn!("kernel.mode is \"off\": no packet is judged, and bans are listed but not enforced");
+        warn!("kernel.mode is \"off\": no packet is judged, and bans are listed but not enforced");
     }
     let listeners: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let metrics_address = scrape_address.map(|address| address.to_string());
@@ -161,6 +179,34 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         status,
         healthy: true,
     })
+}
+
+/// Opens the store of bans, if there is one, and reads it.
+fn keeping(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<(Keeping, Kept)>> {
+    let Some(path) = &config.bans.store else { return Ok(None) };
+    let gauges =
+        store::Gauges { pending: metrics.store_pending.clone(), errors: metrics.store_errors.clone() };
+    Keeping::begin(store::open(path, gauges)?.store).map(Some)
+}
+
+/// Says what the ledger began with.
+fn tell(restored: &Reply) {
+    let Outcome::Restored(Restored { bans, kept, allowances, dropped }) = restored.outcome else { return };
+    if bans + kept + allowances > 0 {
+        info!(bans, allowances, "bans and operators' allowances are as they were");
+    }
+    if kept > 0 {
+        warn!(bans = kept, "bans that only the kernel knew of are kept, without their causes");
+    }
+    if dropped > 0 {
+        warn!(
+            bans = dropped,
+            "bans.max_entries has room for fewer bans: those that would have ended first are lifted"
+        );
+    }
+    if let Some(error) = &restored.kernel_error {
+        warn!(error, "the kernel refused a part of the lists; trying again");
+    }
 }
 
 impl Tied {

@@ -22,7 +22,6 @@ use enforcer_common::{
     verdict::Tables,
 };
 
-use super::program::Program;
 use crate::clock::KernelTime;
 
 /// The settings in the map, and the copy from which the next ones are made.
@@ -100,16 +99,17 @@ pub(super) struct LiveMaps {
 }
 
 impl LiveMaps {
-    pub(super) fn open(program: &Program) -> Result<Self> {
-        let limiter = |name| Ok::<_, anyhow::Error>(Array::try_from(program.map(name)?)?);
+    /// From wherever `map` finds them by name.
+    pub(super) fn open(map: &dyn Fn(&str) -> Result<Map>) -> Result<Self> {
+        let limiter = |name| Ok::<_, anyhow::Error>(Array::try_from(map(name)?)?);
         let [packets, connections, hellos] = maps::LIMITERS;
         Ok(Self {
-            ports: Array::try_from(program.map(maps::PORTS)?)?,
-            bans: HashMap::try_from(program.map(maps::BANS)?)?,
-            listed_v4: LpmTrie::try_from(program.map(maps::LISTED_V4)?)?,
-            listed_v6: LpmTrie::try_from(program.map(maps::LISTED_V6)?)?,
+            ports: Array::try_from(map(maps::PORTS)?)?,
+            bans: HashMap::try_from(map(maps::BANS)?)?,
+            listed_v4: LpmTrie::try_from(map(maps::LISTED_V4)?)?,
+            listed_v6: LpmTrie::try_from(map(maps::LISTED_V6)?)?,
             limiters: [limiter(packets)?, limiter(connections)?, limiter(hellos)?],
-            counters: PerCpuArray::try_from(program.map(maps::COUNTERS)?)?,
+            counters: PerCpuArray::try_from(map(maps::COUNTERS)?)?,
         })
     }
 

@@ -145,13 +145,13 @@ impl Daemon {
         };
         let _entered = runtime.enter();
         let ledger = Ledger::new(bans.clone());
-        let (handle, _) = task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone());
+        let (handle, _) = task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone(), None);
         let allow = vec!["198.18.9.0/24".parse().unwrap()];
         let settings = Settings { bans, allow, ipv6_prefix: 64, upstreams: Vec::new() };
         runtime.block_on(handle.change(Input::Reconfigure(settings))).unwrap();
         let facts = Facts {
             kernel_mode: "native",
-            persistence: PersistenceRow::default(),
+            persistence: PersistenceRow { store: Some("bans.redb".into()), ..PersistenceRow::default() },
             listeners: vec!["[::]:443".into()],
             metrics: None,
             max_connections: 100,

@@ -60,6 +60,7 @@ pub(super) fn status(status: &Status) -> String {
         ("metrics", status.metrics.clone().unwrap_or_else(|| "off".to_owned())),
         ("tokens", or_none(tokens.join(", "))),
         ("bans", format!("{}{dry}", bans.join(", "))),
+        ("store", status.persistence.store.clone().unwrap_or_else(|| "off".to_owned())),
         ("reload", status.last_reload.as_ref().map_or_else(|| "none since the start".to_owned(), reload)),
     ]));
     if !status.drops.is_empty() {
@@ -202,6 +203,7 @@ mod tests {
             kernel_mode: "native".into(),
             persistence: PersistenceRow {
                 pinned: Some("/sys/fs/bpf/enforcer".into()),
+                store: Some("/var/lib/enforcer/bans.redb".into()),
                 lease_seconds: Some(60),
                 beginning: "taken_over".into(),
             },
@@ -240,6 +242,7 @@ mod tests {
              metrics    127.0.0.1:9464\n\
              tokens     main https://id.example.com/ (2 keys)\n\
              bans       1,200 by offence, 3 by operator\n\
+             store      /var/lib/enforcer/bans.redb\n\
              reload     5m ago, applied; these need a restart: kernel.mode\n\
              \n\
              DROPPED PACKETS    PACKETS    BYTES\n\

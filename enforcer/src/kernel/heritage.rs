@@ -1,0 +1,64 @@
+//! What an earlier daemon left in maps that are still pinned: bans, listings, and what sources owe.
+//!
+//! Called by `Kernel` at the start. Reads the old maps and never writes them: until the new program is in place, the old one
+//! judges by them.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Map, MapData};
+use enforcer_common::{maps, settings::Settings, source::SourceKey};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{
+    Held,
+    tables::{LiveMaps, SettingsMap},
+};
+use crate::prefix::Prefix;
+
+/// Maps of a layout whose meaning is known.
+pub(super) struct Heritage {
+    maps: LiveMaps,
+    settings: Settings,
+}
+
+impl Heritage {
+    /// Opens what is pinned in `directory`.
+    pub(super) fn open(directory: &Path) -> Result<Self> {
+        let map = |name: &str| pinned(directory, name);
+        let settings = SettingsMap::open(map(maps::SETTINGS)?)?;
+        Ok(Self { maps: LiveMaps::open(&map)?, settings: SettingsMap::current(&settings) })
+    }
+
+    /// The settings that the old program judges by.
+    pub(super) const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Everything that is listed. Ends of bans are as they were written: some may be over.
+    pub(super) fn held(&self) -> Result<Held> {
+        let mut held = Held::default();
+        for entry in self.maps.bans.iter() {
+            let (key, ban) = entry.context("reading the bans of an earlier daemon")?;
+            if let Some(key) = SourceKey::from_number(key) {
+                held.sources.push((Prefix::of_key(key, self.settings.v6_mask), ban));
+            }
+        }
+        for entry in self.maps.listed_v4.iter() {
+            let (key, listing) = entry.context("reading the prefixes of an earlier daemon")?;
+            let net = Ipv4Net::new(key.data().into(), u8::try_from(key.prefix_len())?)?;
+            held.prefixes.push((Prefix::from(IpNet::V4(net)), listing));
+        }
+        for entry in self.maps.listed_v6.iter() {
+            let (key, listing) = entry.context("reading the prefixes of an earlier daemon")?;
+            let net = Ipv6Net::new(key.data().into(), u8::try_from(key.prefix_len())?)?;
+            held.prefixes.push((Prefix::from(IpNet::V6(net)), listing));
+        }
+        Ok(held)
+    }
+}
+
+fn pinned(directory: &Path, name: &str) -> Result<Map> {
+    let opened = MapData::from_pin(directory.join(name)).and_then(Map::from_map_data);
+    opened.with_context(|| format!("opening the map {name} of an earlier daemon"))
+}
