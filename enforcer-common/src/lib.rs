@@ -10,11 +10,15 @@ pub mod headers;
 pub mod hello;
 pub mod verdict;
 
+pub mod answer;
+
 pub mod ban;
 pub mod gcra;
 pub mod limiter;
 pub mod source;
 
+pub mod event;
+pub mod feature;
 pub mod maps;
 pub mod port;
 pub mod reason;

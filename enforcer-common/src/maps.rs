@@ -12,8 +12,12 @@ pub const LISTED_V6: &str = "LISTED_V6";
 pub const PORTS: &str = "PORTS";
 /// Limiter buckets, one table per limit. Written by the program.
 pub const LIMITERS: [&str; 3] = ["LIMIT_PACKETS", "LIMIT_CONNS", "LIMIT_HELLOS"];
-/// Per CPU and reason: packets and bytes. Written by the program.
+/// Per CPU, interface and reason: packets and bytes. Written by the program.
 pub const COUNTERS: &str = "COUNTERS";
+/// Packets that were not passed on as they came, as samples, see [`crate::event`]. Written by the program, read by the daemon.
+pub const EVENTS: &str = "EVENTS";
+/// Per CPU: one [`crate::event::Budget`]. Written by the program.
+pub const EVENT_BUDGET: &str = "EVENT_BUDGET";
 
 /// A counter: packets and bytes of one reason on one CPU.
 #[repr(C)]
@@ -31,6 +35,8 @@ mod pod {
 
     // SAFETY: repr(C), integers only, no padding, any bit pattern is valid.
     unsafe impl aya::Pod for super::Counter {}
+    // SAFETY: repr(C), integers only, no padding, any bit pattern is valid.
+    unsafe impl aya::Pod for crate::event::Budget {}
     // SAFETY: as above; the size is asserted beside the type.
     unsafe impl aya::Pod for crate::settings::Settings {}
     // SAFETY: repr(C) of one integer.

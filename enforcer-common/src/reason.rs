@@ -32,8 +32,16 @@ macro_rules! reasons {
 const FIRST_DROP: u32 = 64;
 /// Numbers that reasons can have.
 const NUMBERS: u32 = 128;
-/// Counters in the map: one per number, then one per drop reason for packets that passed although they would have been dropped.
+/// Counters of one interface: one per number, then one per drop reason for packets that passed although they would have been
+/// dropped.
 pub const COUNTERS: u32 = NUMBERS + NUMBERS - FIRST_DROP;
+
+/// Where the map holds the counter with this number of the interface in this slot, see
+/// [`crate::settings::Settings::slot`].
+#[inline(always)]
+pub const fn counter(slot: u32, number: u32) -> u32 {
+    slot * COUNTERS + number
+}
 
 reasons! {
     /// Why a packet passed: 0 to 63.

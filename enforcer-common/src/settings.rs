@@ -37,8 +37,10 @@ impl Limit {
 pub const LIMITS: usize = 3;
 /// Tiers of budgets, a power of two: 0 is everybody's, the others are given to prefixes by [`crate::ban::Listing::tier`].
 pub const TIERS: usize = 4;
-/// Interfaces that are counted apart; the last slot is shared by all further ones.
+/// Slots in which interfaces are counted; the last one is shared by all further ones.
 pub const INTERFACES: usize = 8;
+/// The slot that is shared.
+pub const SHARED_SLOT: u32 = INTERFACES as u32 - 1;
 
 /// Bits of [`Settings::flags`].
 pub mod flag {
@@ -82,8 +84,12 @@ pub struct Settings {
     pub reserved: u16,
     /// By tier and [`Limit`].
     pub limits: [[Rate; LIMITS]; TIERS],
-    /// Indices of interfaces; the position is the slot in which packets are counted. Unused ones are 0.
+    /// Indices of interfaces; the position is the slot in which packets are counted. Unused ones are 0, and the last one is
+    /// not looked at.
     pub interfaces: [u32; INTERFACES],
+    /// How many packets that are not passed on as they came are shown to the daemon, per CPU, see [`crate::event`];
+    /// [`Rate::UNLIMITED`]: none.
+    pub events: Rate,
 }
 
 impl Settings {
@@ -101,6 +107,7 @@ impl Settings {
         reserved: 0,
         limits: [[Rate::UNLIMITED; LIMITS]; TIERS],
         interfaces: [0; INTERFACES],
+        events: Rate::UNLIMITED,
     };
 
     /// The rate of one limit in one tier. Of a tier only the bits that count: a mask is a bound that LLVM keeps and that every
@@ -108,6 +115,19 @@ impl Settings {
     #[inline(always)]
     pub const fn limit(&self, limit: Limit, tier: u8) -> Rate {
         self.limits[tier as usize & (TIERS - 1)][limit as usize]
+    }
+
+    /// The slot in which an interface is counted. The usual machine has one interface to protect, in slot 0.
+    #[inline(always)]
+    pub const fn slot(&self, interface: u32) -> u32 {
+        let mut slot = 0;
+        while slot < INTERFACES - 1 {
+            if self.interfaces[slot] == interface {
+                return slot as u32;
+            }
+            slot += 1;
+        }
+        SHARED_SLOT
     }
 
     /// Whether packets are only counted that would be dropped for this reason.
@@ -124,4 +144,4 @@ impl Settings {
 }
 
 const _: () = assert!(TIERS.is_power_of_two());
-const _: () = assert!(size_of::<Settings>() == 48 + 8 + TIERS * LIMITS * 16 + INTERFACES * 4);
+const _: () = assert!(size_of::<Settings>() == 48 + 8 + TIERS * LIMITS * 16 + INTERFACES * 4 + 16);

@@ -8,6 +8,7 @@ mod standing;
 mod tls;
 
 use crate::{
+    answer::Answer,
     ban::{Ban, Listing},
     gcra::Rate,
     headers::{Headers, Link, Transport},
@@ -47,6 +48,9 @@ pub trait Tables {
     fn now(&self) -> u64;
     /// Counts a packet of `bytes` bytes that would have been dropped if its reason were not under a dry run.
     fn would_drop(&self, reason: DropReason, bytes: usize);
+    /// Leaves word of a frame that the program shall write in answer to this packet. Asked once at most, right before the
+    /// verdict.
+    fn answer(&self, answer: Answer);
 }
 
 /// Decides about one frame.

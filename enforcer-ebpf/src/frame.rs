@@ -117,7 +117,7 @@ extern "C" fn enforcer_hello(context: *mut xdp_md, start: u32, end: u32, minimum
 /// link a copy to its bound, and no kernel takes a range from `p >= end`, into which LLVM would turn `p + 1 > end`. The
 /// template emits an instruction; an empty one would leave two line records at one address, which the kernel refuses.
 #[inline(always)]
-fn opaque(mut value: usize) -> usize {
+pub(crate) fn opaque(mut value: usize) -> usize {
     // SAFETY: moves a register onto itself.
     unsafe { core::arch::asm!("{0} = {0}", inlateout(reg) value, options(nomem, nostack, preserves_flags)) };
     value

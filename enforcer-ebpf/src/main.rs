@@ -13,9 +13,10 @@ use aya_ebpf::{Global, bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::info;
 use enforcer_common::{
     packet::Packet as _,
-    verdict::{Verdict, decide},
+    verdict::{Tables as _, Verdict, decide},
 };
 
+mod events;
 mod frame;
 mod tables;
 
@@ -27,11 +28,15 @@ static DIAGNOSTICS: Global<u32> = Global::new(0);
 #[xdp(frags)]
 pub fn enforcer(context: XdpContext) -> u32 {
     let frame = frame::Frame::new(&context);
-    let (action, reason) = match decide(&frame, &tables::Maps::new()) {
+    let maps = tables::Maps::new(context.ctx);
+    let (action, reason) = match decide(&frame, &maps) {
         Verdict::Pass(reason) => (xdp_action::XDP_PASS, reason.number()),
         Verdict::Drop(reason) => (xdp_action::XDP_DROP, reason.number()),
     };
-    let packets = tables::count(reason, frame.length());
+    let packets = maps.count(reason, frame.length());
+    if action != xdp_action::XDP_PASS && maps.shows_events() {
+        events::show(context.ctx, reason, 0, maps.now());
+    }
     // At 1, 2, 4, 8... packets: no flood can flood the log.
     if DIAGNOSTICS.load() != 0 && packets & packets.wrapping_sub(1) == 0 {
         info!(&context, "reason {} counted {} times on this CPU", reason, packets);

@@ -9,22 +9,26 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, xdp_md},
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
     helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use enforcer_common::{
+    answer::Answer,
     ban::{Ban, Listing},
+    event::{self, Budget},
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
     maps::Counter,
     port::{PORTS as PORT_COUNT, Port},
     reason::{self, DropReason},
-    settings::{Limit, Settings, flag},
+    settings::{INTERFACES, Limit, SHARED_SLOT, Settings, flag},
     source::SourceKey,
     verdict::Tables,
 };
+
+use crate::events;
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -46,12 +50,14 @@ static LIMIT_CONNS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
 static LIMIT_HELLOS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
-static COUNTERS: PerCpuArray<Counter, { reason::COUNTERS as usize }> = PerCpuArray::new();
+static EVENT_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<Counter, { reason::COUNTERS as usize * INTERFACES }> = PerCpuArray::new();
 
-/// Counts a verdict on this CPU; answers how many it has counted for this reason.
+/// Counts a packet on this CPU; answers how many it has counted for this number.
 #[inline(always)]
-pub(crate) fn count(reason: u32, bytes: usize) -> u64 {
-    let Some(counter) = COUNTERS.get_ptr_mut(reason) else { return 0 };
+fn count(slot: u32, number: u32, bytes: usize) -> u64 {
+    let Some(counter) = COUNTERS.get_ptr_mut(reason::counter(slot, number)) else { return 0 };
     // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
     unsafe {
         (*counter).packets += 1;
@@ -62,17 +68,32 @@ pub(crate) fn count(reason: u32, bytes: usize) -> u64 {
 
 /// The maps as one packet sees them.
 pub(crate) struct Maps {
+    context: *mut xdp_md,
     /// Read in place: a packet that comes while the daemon writes may see old and new values mixed. Each of them is sound
     /// by itself, and what the maps depend on (seed, mask, IPv6 prefix) never changes while the program is loaded.
     settings: Option<&'static Settings>,
     /// 0 until somebody asks: the clock costs as much as a lookup.
     now: Cell<u64>,
+    /// What the verdict asked to be written.
+    answer: Cell<Answer>,
 }
 
 impl Maps {
     #[inline(always)]
-    pub(crate) fn new() -> Self {
-        Self { settings: SETTINGS.get(0), now: Cell::new(0) }
+    pub(crate) fn new(context: *mut xdp_md) -> Self {
+        Self { context, settings: SETTINGS.get(0), now: Cell::new(0), answer: Cell::new(Answer::NONE) }
+    }
+
+    /// Counts the verdict; answers how many this CPU has counted for this reason.
+    #[inline(always)]
+    pub(crate) fn count(&self, reason: u32, bytes: usize) -> u64 {
+        count(slot(self.settings, self.context), reason, bytes)
+    }
+
+    /// Whether the daemon wants samples.
+    #[inline(always)]
+    pub(crate) fn shows_events(&self) -> bool {
+        self.settings.is_some_and(|settings| settings.events.is_limited())
     }
 }
 
@@ -89,7 +110,12 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn would_drop(&self, reason: DropReason, bytes: usize) {
-        count(reason.dry_number(), bytes);
+        enforcer_rehearse(self.context, reason.number(), reason.dry_number(), bytes as u32, self.now());
+    }
+
+    #[inline(always)]
+    fn answer(&self, answer: Answer) {
+        self.answer.set(answer);
     }
 
     #[inline(always)]
@@ -133,6 +159,36 @@ impl Tables for Maps {
         }
         self.now.get()
     }
+}
+
+/// The slot in which the interface of the packet is counted.
+#[inline(always)]
+fn slot(settings: Option<&Settings>, context: *mut xdp_md) -> u32 {
+    // SAFETY: the context is the one that the kernel gave to the program.
+    let interface = unsafe { (*context).ingress_ifindex };
+    settings.map_or(SHARED_SLOT, |settings| settings.slot(interface))
+}
+
+/// Counts and shows a packet that would have been dropped, as a global function: it is called wherever a packet can be
+/// dropped, and verified once (Linux 5.6).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_rehearse(context: *mut xdp_md, reason: u32, number: u32, bytes: u32, now: u64) -> u32 {
+    let settings = SETTINGS.get(0);
+    count(slot(settings, context), number, bytes as usize);
+    if settings.is_some_and(|settings| settings.events.is_limited()) {
+        events::show(context, reason, event::flag::WOULD_DROP, now);
+    }
+    0
+}
+
+/// Charges one sample to this CPU; whether it may be made.
+#[inline(always)]
+pub(crate) fn charge_event(now: u64) -> Option<&'static mut Budget> {
+    let (settings, budget) = (SETTINGS.get(0)?, EVENT_BUDGET.get_ptr_mut(0)?);
+    // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
+    let budget = unsafe { &mut *budget };
+    if budget.take(now, settings.events) { Some(budget) } else { None }
 }
 
 const WITHIN: u32 = 0;

@@ -18,6 +18,8 @@ mod named;
 mod validate;
 mod value;
 
+pub use enforcer_common::feature::Feature;
+
 pub use diff::settle;
 pub use error::{Error, Errors};
 pub use filter::log_filter;
@@ -71,6 +73,10 @@ pub struct Kernel {
     pub minimum_tls: TlsVersion,
     /// `[kernel.limits]`
     pub limits: KernelLimits,
+    /// `dry_run`: what is only rehearsed: such packets are counted and pass. Default: nothing.
+    pub dry_run: Vec<Feature>,
+    /// `events`: how many refused packets are shown as samples, per CPU, default 100/s with a burst of 200.
+    pub events: Option<RateLimit>,
     /// `log`: forward the program's diagnostics to the daemon's log. Default false.
     pub log: bool,
     /// `persist`: the program and its maps are pinned and outlive the daemon. Default true.

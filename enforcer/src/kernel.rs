@@ -3,6 +3,7 @@
 //! `Kernel::load` loads, `Kernel::attach` attaches; what it hands out are small owned handles. With `mode = "off"` everything here
 //! exists and does nothing.
 
+pub mod model;
 pub mod program;
 
 mod attach;
@@ -29,7 +30,7 @@ use enforcer_common::{
     ban::{Ban, Listing},
     maps::{self, Counter},
     reason::{DropReason, PassReason},
-    settings::flag,
+    settings::{INTERFACES, flag},
     source::SourceKey,
 };
 use tracing::warn;
@@ -124,7 +125,7 @@ impl Kernel {
         let mut links = std::mem::take(&mut xdp.links);
         let looked = attach::reconcile(xdp.site(&self.config), &mut links);
         xdp.links = links;
-        xdp.publish();
+        xdp.publish()?;
         looked?;
         let detached = xdp.links.iter().filter(|link| !link.attachment.is_attached());
         Ok(detached.map(|link| link.attachment.interface.clone()).collect())
@@ -271,12 +272,17 @@ impl Xdp {
             Some(pins) if config.persist => Some(pins.stage(&self.layout, &self.program, self.is_live())?),
             Some(_) | None => None,
         };
+        if !self.is_live() {
+            // Before the first packet comes; an interface that is not there ends the start soon.
+            let index = |name: &String| nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0);
+            self.number(config.interfaces.iter().map(index))?;
+        }
         let (links, change) = attach::attach_all(self.site(config), &config.interfaces)?;
+        self.links = links;
         self.write(config)?;
+        self.publish()?;
         // Nothing can fail from here on.
         change.keep();
-        self.links = links;
-        self.publish();
         if let Some(stage) = stage {
             stage.keep();
         }
@@ -313,6 +319,7 @@ impl Xdp {
         next.lease_until = lease_until(config.lease);
         SettingsMap::change(&self.settings, |settings| {
             next.flags |= settings.flags & (flag::LISTED_V4 | flag::LISTED_V6);
+            next.interfaces = settings.interfaces;
             *settings = next;
         })?;
         self.ports.write(&settings::ports(config))
@@ -322,12 +329,23 @@ impl Xdp {
         SettingsMap::change(&self.settings, |settings| settings.lease_until = lease_until(lease))
     }
 
-    /// Shows the views how the interfaces are now.
-    fn publish(&self) {
+    /// Shows the views how the interfaces are now, and the program which one is counted where.
+    fn publish(&self) -> Result<()> {
         let now: Vec<_> = self.links.iter().map(|link| link.attachment.clone()).collect();
+        self.number(now.iter().map(|one| one.index))?;
         if **self.attachments.load() != now {
             self.attachments.store(Arc::new(now));
         }
+        Ok(())
+    }
+
+    /// Gives the interfaces with these indices the slots of their positions.
+    fn number(&self, indices: impl Iterator<Item = u32>) -> Result<()> {
+        let mut interfaces = [0; INTERFACES];
+        for (slot, index) in interfaces.iter_mut().zip(indices) {
+            *slot = index;
+        }
+        SettingsMap::change(&self.settings, |settings| settings.interfaces = interfaces)
     }
 }
 
@@ -437,17 +455,71 @@ impl Attachment {
     }
 }
 
-/// A reason of either kind.
+/// A reason, and what it meant for the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The packet passed.
     Pass(PassReason),
     /// The packet was dropped.
     Drop(DropReason),
+    /// The packet would have been dropped, but for a dry run; what became of it is counted besides.
+    WouldDrop(DropReason),
 }
 
-/// Counters by reason, summed over CPUs.
-pub type Counters = Vec<(Reason, Counter)>;
+impl Reason {
+    /// `pass`, `drop` or `would_drop`.
+    pub const fn action(&self) -> &'static str {
+        match self {
+            Self::Pass(_) => "pass",
+            Self::Drop(_) => "drop",
+            Self::WouldDrop(_) => "would_drop",
+        }
+    }
+
+    /// The reason's own label.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Pass(reason) => reason.label(),
+            Self::Drop(reason) | Self::WouldDrop(reason) => reason.label(),
+        }
+    }
+
+    /// Every reason, with the number of its counter.
+    pub fn all() -> impl Iterator<Item = (Self, u32)> {
+        let pass = PassReason::ALL.iter().map(|reason| (Self::Pass(*reason), reason.number()));
+        let drop = DropReason::ALL.iter().map(|reason| (Self::Drop(*reason), reason.number()));
+        let dry = DropReason::ALL.iter().map(|reason| (Self::WouldDrop(*reason), reason.dry_number()));
+        pass.chain(drop).chain(dry)
+    }
+}
+
+/// The name of interfaces that are counted together, because there are more than counters.
+pub const OTHER_INTERFACES: &str = "other";
+
+/// What was counted for one reason on one interface, over all CPUs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Its name, as configured, or [`OTHER_INTERFACES`].
+    pub interface: String,
+    /// The reason.
+    pub reason: Reason,
+    /// Packets and bytes.
+    pub counter: Counter,
+}
+
+/// Counters by interface and reason.
+pub type Counters = Vec<Count>;
+
+/// What became of packets that could have been shown as samples, see [`enforcer_common::event`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventCounts {
+    /// Written for the daemon.
+    pub sampled: u64,
+    /// Left out, because `kernel.events` was used up.
+    pub over_budget: u64,
+    /// Lost, because the daemon had not read what was written before.
+    pub ring_full: u64,
+}
 
 /// What would happen to a packet, and what is known of its source.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
@@ -485,6 +557,10 @@ pub trait View: Send + Sync {
     fn attachments(&self) -> Vec<Attachment>;
     /// Counters since the start.
     fn counters(&self) -> Result<Counters>;
+    /// What became of the samples; `None` without a program.
+    fn event_counts(&self) -> Result<Option<EventCounts>> {
+        Ok(None)
+    }
     /// What would happen to a SYN from `address` to `port` at `now`, by the very function that the program runs.
     fn explain(&self, address: IpAddr, port: u16, now: KernelTime) -> Result<Explanation>;
 }

@@ -1,6 +1,6 @@
 //! The table of packet cases: a frame, what the tables hold, and the verdict with its reason.
 //!
-//! It runs twice: on [`crate::tables::FakeTables`] without privilege, and through the loaded program by
+//! It runs twice: on [`crate::tables::State::tables`] without privilege, and through the loaded program by
 //! `BPF_PROG_TEST_RUN`. A case that ends differently in the two is a failure of the house's first decision.
 
 mod hellos;

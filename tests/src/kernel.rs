@@ -19,6 +19,8 @@ pub fn plain() -> Kernel {
             when_full: WhenFull::Drop,
             max_sources: 1024,
         },
+        dry_run: Vec::new(),
+        events: None,
         log: false,
         persist: false,
         // Not even what a daemon of this machine has pinned is looked at.

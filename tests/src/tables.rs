@@ -1,20 +1,13 @@
-//! What a packet case finds in the tables: for [`FakeTables`], and for the maps of the loaded program.
+//! What a packet case finds in the tables: in plain memory, and in the maps of the loaded program.
 
-use std::{
-    cell::RefCell,
-    net::{IpAddr, Ipv6Addr},
-};
-
-use enforcer::prefix::Prefix;
+use enforcer::{kernel::model::Model, prefix::Prefix};
 use enforcer_common::{
     ban::{Ban, Listing},
     gcra::Rate,
-    limiter::{self, Bucket, Charge, RawBucket},
+    limiter::RawBucket,
     port::Port,
-    reason::DropReason,
     settings::{Limit, Settings, flag},
     source::SourceKey,
-    verdict::Tables,
 };
 
 /// The port that cases protect.
@@ -85,95 +78,23 @@ impl State {
         self.listed.push((prefix, listing));
         self
     }
-}
 
-/// The tables in plain memory.
-#[derive(Debug)]
-pub struct FakeTables {
-    state: State,
-    buckets: RefCell<[RawBucket; 3]>,
-    dry: RefCell<Vec<DropReason>>,
-    now: u64,
-}
-
-impl FakeTables {
-    /// Tables in this state at this time.
-    pub fn new(state: State, now: u64) -> Self {
-        Self { buckets: RefCell::new(state.buckets), dry: RefCell::default(), state, now }
-    }
-
-    /// What would have been dropped but for a dry run, in the order in which it was found.
-    pub fn dry(&self) -> Vec<DropReason> {
-        self.dry.borrow().clone()
-    }
-
-    fn longest(&self, address: IpAddr) -> Listing {
-        let around = self.state.listed.iter().filter(|(prefix, _)| prefix.contains(address));
-        around
-            .max_by_key(|(prefix, _)| prefix.net().prefix_len())
-            .map_or(Listing::NONE, |(_, listing)| *listing)
-    }
-}
-
-impl Tables for FakeTables {
-    fn settings(&self) -> Option<&Settings> {
-        self.state.settings.as_ref()
-    }
-
-    fn port(&self, number: u16) -> Port {
-        let known = self.state.ports.iter().filter(|(port, _)| *port == number);
-        known.fold(Port::UNKNOWN, |all, (_, port)| all.with(*port))
-    }
-
-    fn would_drop(&self, reason: DropReason, _: usize) {
-        self.dry.borrow_mut().push(reason);
-    }
-
-    fn listing_v4(&self, address: [u8; 4]) -> Listing {
-        self.longest(IpAddr::from(address))
-    }
-
-    fn listing_v6(&self, [upper, lower]: [u64; 2]) -> Listing {
-        self.longest(IpAddr::V6(Ipv6Addr::from_bits(u128::from(upper) << 64 | u128::from(lower))))
-    }
-
-    fn ban(&self, source: SourceKey) -> Ban {
-        self.state.bans.iter().find(|(key, _)| *key == source).map_or(Ban::NONE, |(_, ban)| *ban)
-    }
-
-    fn charge(&self, limit: Limit, _: u8, source: SourceKey, now: u64, rate: Rate) -> Charge {
-        limiter::charge(&Slots(&self.buckets, limit as usize), source.get(), now, rate)
-    }
-
-    fn now(&self) -> u64 {
-        self.now
-    }
-}
-
-struct Slots<'a>(&'a RefCell<[RawBucket; 3]>, usize);
-
-impl Slots<'_> {
-    fn swap(&self, word: usize, old: u64, new: u64) -> Result<(), u64> {
-        let found = std::mem::replace(&mut self.0.borrow_mut()[self.1][word], new);
-        debug_assert_eq!(found, old, "nobody else writes");
-        Ok(())
-    }
-}
-
-impl Bucket for Slots<'_> {
-    fn key(&self, slot: usize) -> u64 {
-        self.0.borrow()[self.1][slot * 2]
-    }
-
-    fn tat(&self, slot: usize) -> u64 {
-        self.0.borrow()[self.1][slot * 2 + 1]
-    }
-
-    fn swap_key(&self, slot: usize, old: u64, new: u64) -> Result<(), u64> {
-        self.swap(slot * 2, old, new)
-    }
-
-    fn swap_tat(&self, slot: usize, old: u64, new: u64) -> Result<(), u64> {
-        self.swap(slot * 2 + 1, old, new)
+    /// The tables in plain memory, in this state at this time.
+    pub fn tables(self, now: u64) -> Model {
+        let mut model = Model::new(self.settings);
+        for (number, port) in self.ports {
+            model.mark(number, port);
+        }
+        for (source, ban) in self.bans {
+            model.ban(source, ban);
+        }
+        for (prefix, listing) in self.listed {
+            model.list(prefix, listing);
+        }
+        for (limit, bucket) in Limit::ALL.into_iter().zip(self.buckets) {
+            model.fill(limit, 0, bucket);
+        }
+        model.set_now(now);
+        model
     }
 }

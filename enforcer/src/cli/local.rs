@@ -54,6 +54,8 @@ pub fn run(program: &Program, path: &Path) -> Exit {
 #[derive(Debug, serde::Serialize)]
 struct Report {
     valid: bool,
+    /// What `kernel.dry_run` names.
+    rehearsed: Vec<String>,
     errors: Vec<Error>,
     warnings: Vec<Error>,
 }
@@ -75,7 +77,8 @@ pub fn check(program: &Program, path: &Path, json: bool) -> Exit {
             remedy: "correct the file or the key that is named".to_owned(),
         });
     }
-    let report = Report { valid: errors.is_empty(), errors, warnings };
+    let rehearsed = config.as_ref().map(names).unwrap_or_default();
+    let report = Report { valid: errors.is_empty(), rehearsed, errors, warnings };
     if json {
         output::json(&report);
     } else {
@@ -83,6 +86,12 @@ pub fn check(program: &Program, path: &Path, json: bool) -> Exit {
         output::problems(&report.warnings.iter().map(Error::warning).collect::<Vec<_>>());
         if let Some(config) = config.filter(|_| report.valid) {
             output::answer(&summary(path, &config));
+            if !config.kernel.dry_run.is_empty() {
+                output::answer(&format!(
+                    "kernel.dry_run: {} only rehearsed: such packets are counted and pass\n",
+                    names(&config).join(", ")
+                ));
+            }
         }
     }
     if report.valid { exit::OK } else { exit::CONFIGURATION }
@@ -126,6 +135,11 @@ fn held(socket: &Path) -> Vec<String> {
         Ok(Answer::Status(status)) => status.listeners.into_iter().chain(status.metrics).collect(),
         Ok(_) | Err(_) => Vec::new(),
     }
+}
+
+/// What is only rehearsed.
+fn names(config: &Config) -> Vec<String> {
+    config.kernel.dry_run.iter().map(|feature| feature.label().to_owned()).collect()
 }
 
 fn summary(path: &Path, config: &Config) -> String {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text};
-use super::{LogFormat, Mode, TlsVersion, TokenAlgorithm, WhenFull};
+use super::{Feature, LogFormat, Mode, TlsVersion, TokenAlgorithm, WhenFull};
 use crate::prefix::Prefix;
 
 /// A value and where it stands, or nothing.
@@ -43,6 +43,8 @@ pub(super) struct KernelSection {
     pub(super) ipv6_prefix: Key<Number>,
     pub(super) minimum_tls: Key<TlsVersion>,
     pub(super) limits: LimitsSection,
+    pub(super) dry_run: List<Text<Feature>>,
+    pub(super) events: Key<LimitSection>,
     pub(super) log: Key<bool>,
     pub(super) persist: Key<bool>,
     pub(super) pin_directory: Key<Text<String>>,

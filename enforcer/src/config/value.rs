@@ -8,7 +8,7 @@ use serde::{
     de::{Error, Unexpected, Visitor},
 };
 
-use super::RateLimit;
+use super::{Feature, RateLimit};
 use crate::prefix::Prefix;
 
 /// A value that is written as a string.
@@ -156,6 +156,15 @@ impl Written for DurationOrOff {
             "off" => Ok(Self(None)),
             _ => Duration::read(text).map(|duration| Self(Some(duration))),
         }
+    }
+}
+
+impl Written for Feature {
+    const EXPECTED: &'static str = "the name of a feature, like \"bans\"";
+    fn read(text: &str) -> Result<Self, String> {
+        let known = || Self::ALL.map(|feature| format!("{:?}", feature.label())).join(", ");
+        let found = Self::ALL.into_iter().find(|feature| feature.label() == text);
+        found.ok_or_else(|| format!("`{text}` is nothing that can be rehearsed; write some of {}", known()))
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     span,
     wire::{
         Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, PersistenceRow, ReloadRow,
-        Reloaded, Status, TokenRow, Why,
+        Reloaded, Status, TokenRow, TrafficRow, Why,
     },
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         task::{Handle, Moment, Reply},
     },
     clock,
-    kernel::{Counters, Reason, View},
+    kernel::{Count, Counters, Reason, View},
     metrics::{self, Metrics},
     prefix::Prefix,
 };
@@ -46,6 +46,8 @@ pub struct Facts {
     pub port: u16,
     /// Issuers of tokens.
     pub tokens: Vec<TokenRow>,
+    /// What `kernel.dry_run` names.
+    pub rehearsed: Vec<String>,
     /// Requests are no longer accepted.
     pub draining: bool,
     /// The last reload: when, and what came of it.
@@ -162,7 +164,15 @@ impl Context {
         let (ban, allowance, score) = self.look(look).await?;
         let explanation = self.view.explain(address, port, clock::kernel_now()).map_err(failed)?;
         let counters = self.view.counters().map_err(failed)?;
-        let counter = counter_rows(&counters, |reason| reason.label() == explanation.reason).pop();
+        let counted = counter_rows(&counters, |reason| {
+            reason.action() == explanation.verdict && reason.label() == explanation.reason
+        });
+        let counter = counted.into_iter().reduce(|sum, row| CounterRow {
+            interface: String::new(),
+            packets: sum.packets + row.packets,
+            bytes: sum.bytes + row.bytes,
+            ..sum
+        });
         let attachments = self.view.attachments();
         let hook = Hook::of(address, &attachments);
         let sentence = rows::sentence(address, port, &explanation, ban.as_ref(), allowance.as_ref(), hook);
@@ -207,7 +217,10 @@ impl Context {
             tokens: facts.tokens.clone(),
             bans: bans.into(),
             dry_run,
+            rehearsed: facts.rehearsed.clone(),
+            traffic: traffic(&counters),
             drops: counter_rows(&counters, |reason| matches!(reason, Reason::Drop(_))),
+            would_drops: counter_rows(&counters, |reason| matches!(reason, Reason::WouldDrop(_))),
             denials: self.denials(),
             last_reload: facts.last_reload.as_ref().map(|(at, result)| ReloadRow {
                 age_seconds: now.saturating_duration_since(*at).as_secs(),
@@ -255,13 +268,33 @@ fn all_bans(ledger: &Ledger, moment: Moment) -> Vec<BanRow> {
 }
 
 fn counter_rows(counters: &Counters, wanted: impl Fn(&Reason) -> bool) -> Vec<CounterRow> {
-    let counted = counters.iter().filter(|(reason, counter)| wanted(reason) && counter.packets > 0);
-    let row = |(reason, counter): &(Reason, enforcer_common::maps::Counter)| CounterRow {
-        reason: reason.label().to_owned(),
-        packets: counter.packets,
-        bytes: counter.bytes,
+    let counted = counters.iter().filter(|count| wanted(&count.reason) && count.counter.packets > 0);
+    let row = |count: &Count| CounterRow {
+        reason: count.reason.label().to_owned(),
+        interface: count.interface.clone(),
+        packets: count.counter.packets,
+        bytes: count.counter.bytes,
     };
     counted.map(row).collect()
+}
+
+/// Sums by interface, in the order of the configuration.
+fn traffic(counters: &Counters) -> Vec<TrafficRow> {
+    let mut rows: Vec<TrafficRow> = Vec::new();
+    for Count { interface, reason, counter } in counters {
+        if rows.last().is_none_or(|row| row.interface != *interface) {
+            rows.push(TrafficRow { interface: interface.clone(), ..TrafficRow::default() });
+        }
+        let Some(row) = rows.last_mut() else { continue };
+        let (packets, bytes) = match reason {
+            Reason::Pass(_) => (&mut row.passed, &mut row.passed_bytes),
+            Reason::Drop(_) => (&mut row.dropped, &mut row.dropped_bytes),
+            Reason::WouldDrop(_) => (&mut row.would_drop, &mut row.would_drop_bytes),
+        };
+        *packets += counter.packets;
+        *bytes += counter.bytes;
+    }
+    rows
 }
 
 /// What came of a change, in words.

@@ -233,10 +233,32 @@ pub struct ScoreRow {
 pub struct CounterRow {
     /// The reason's label.
     pub reason: String,
+    /// The interface; empty where all are meant.
+    #[serde(default)]
+    pub interface: String,
     /// Packets since the start.
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// What came in by one interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficRow {
+    /// Its name, or `other`.
+    pub interface: String,
+    /// Packets that passed.
+    pub passed: u64,
+    /// Their bytes.
+    pub passed_bytes: u64,
+    /// Packets that were dropped.
+    pub dropped: u64,
+    /// Their bytes.
+    pub dropped_bytes: u64,
+    /// Times that a packet would have been dropped but for a dry run; what became of it is counted besides.
+    pub would_drop: u64,
+    /// Its bytes.
+    pub would_drop_bytes: u64,
 }
 
 /// What would happen to a packet, and why.
@@ -297,8 +319,17 @@ pub struct Status {
     pub bans: Vec<CountRow>,
     /// Whether bans are only reported.
     pub dry_run: bool,
-    /// Dropped packets, by reason; zeros are left out.
+    /// Features of the data plane that are only rehearsed, as `kernel.dry_run` names them.
+    #[serde(default)]
+    pub rehearsed: Vec<String>,
+    /// Packets by interface.
+    #[serde(default)]
+    pub traffic: Vec<TrafficRow>,
+    /// Dropped packets, by reason and interface; zeros are left out.
     pub drops: Vec<CounterRow>,
+    /// Packets that would have been dropped but for a dry run, likewise.
+    #[serde(default)]
+    pub would_drops: Vec<CounterRow>,
     /// Refused connections and requests, by code; zeros are left out.
     pub denials: Vec<CountRow>,
     /// The last reload.

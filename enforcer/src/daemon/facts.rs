@@ -33,6 +33,7 @@ pub(super) fn facts(
         max_connections: config.http.max_connections,
         port: addresses.first().map_or(HTTPS, SocketAddr::port),
         tokens: tokens(config),
+        rehearsed: rehearsed(config),
         draining: false,
         last_reload: None,
     }
@@ -76,6 +77,11 @@ pub(super) fn tokens(config: &Config) -> Vec<TokenRow> {
         Some(TokenRow { name: name.clone(), issuer: issuer.issuer, keys: issuer.keys.len() })
     };
     config.tokens.iter().filter_map(row).collect()
+}
+
+/// What is only rehearsed, by name.
+pub(super) fn rehearsed(config: &Config) -> Vec<String> {
+    config.kernel.dry_run.iter().map(|feature| feature.label().to_owned()).collect()
 }
 
 const fn mode(mode: Mode) -> &'static str {

@@ -30,7 +30,7 @@ impl Running {
             Ok(done) => warn!(by, needs_restart = done.needs_restart.join(" "), "reloaded, in part"),
             Err(error) => error!(by, error, "reload refused, everything stays as it was"),
         }
-        let tokens = facts::tokens(&self.config);
+        let (tokens, rehearsed) = (facts::tokens(&self.config), facts::rehearsed(&self.config));
         let persistence = facts::persistence(&self.config, self.kernel.beginning());
         if result.is_ok() {
             facts::certificates(&self.config, &self.metrics, clock::unix_now());
@@ -39,6 +39,7 @@ impl Running {
         self.facts.rcu(|facts| Facts {
             tokens: tokens.clone(),
             persistence: persistence.clone(),
+            rehearsed: rehearsed.clone(),
             last_reload: Some((at, result.clone())),
             ..(**facts).clone()
         });

@@ -7,10 +7,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::MapInfo;
-use enforcer_common::settings::ABI;
+use enforcer_common::{maps, settings::ABI};
 
-/// Maps that belong to one load of the program: its constants and its log.
-const FLEETING: [&str; 1] = ["AYA_LOGS"];
+/// Maps that belong to one load of the program, besides its constants: its log, and samples for a daemon that reads them now.
+const FLEETING: [&str; 2] = ["AYA_LOGS", maps::EVENTS];
 
 /// How the name of every layout begins.
 const PREFIX: &str = "layout-";

@@ -185,7 +185,11 @@ impl Program {
     /// A handle of its own on a map of the object; see `enforcer_common::maps` for the names.
     pub fn map(&self, name: &str) -> Result<Map> {
         let map = self.ebpf.map(name).ok_or_else(|| anyhow!("the object has no map {name}"))?;
-        let (Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuArray(data)) = map
+        let (Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LpmTrie(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data)) = map
         else {
             bail!("the map {name} is of another type than expected");
         };

@@ -35,6 +35,8 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Sett
             TlsVersion::Tls13 => 0x0304,
         },
         limits: [limits; TIERS],
+        dry_run: config.dry_run.iter().fold(0, |mask, feature| mask | feature.reasons()),
+        events: rate(config.events.as_ref()),
         ..Settings::PERMISSIVE
     }
 }
@@ -62,7 +64,8 @@ fn rate(limit: Option<&RateLimit>) -> Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Kernel, KernelLimits, Mode};
+    use crate::config::{Feature, Kernel, KernelLimits, Mode};
+    use enforcer_common::reason::DropReason;
     use std::time::Duration;
 
     fn config() -> Kernel {
@@ -81,6 +84,8 @@ mod tests {
                 when_full: WhenFull::Drop,
                 max_sources: 1000,
             },
+            dry_run: vec![Feature::Bans],
+            events: Some(RateLimit { events: 10, period: Duration::from_secs(1), burst: 2 }),
             log: false,
             persist: true,
             pin_directory: config::PIN_DIRECTORY.into(),
@@ -94,6 +99,8 @@ mod tests {
         assert_eq!(made.limits[0], [Rate::UNLIMITED, Rate::per_second(1, 3), Rate::UNLIMITED]);
         assert_eq!((made.abi, made.seed, made.bucket_mask, made.minimum_tls), (ABI, 7, 255, 0x0304));
         assert_eq!(made.flags, flag::DROP_WHEN_FULL);
+        assert_eq!(made.events, Rate::per_second(10, 2));
+        assert!(made.is_dry(DropReason::Banned) && !made.is_dry(DropReason::PacketLimit));
         assert_eq!(made.v6_mask, 0xffff_ffff_ffff_ff00);
         let ports = ports(&config());
         assert_eq!(

@@ -11,7 +11,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key};
 use enforcer_common::{
+    answer::Answer,
     ban::{Ban, Listing},
+    event::Budget,
     gcra::Rate,
     limiter::{self, Bucket, Charge, RawBucket},
     maps::{self, Counter},
@@ -96,6 +98,7 @@ pub(super) struct LiveMaps {
     pub(super) listed_v6: LpmTrie<MapData, [u8; 16], Listing>,
     pub(super) limiters: [Array<MapData, RawBucket>; 3],
     pub(super) counters: PerCpuArray<MapData, Counter>,
+    pub(super) event_budget: PerCpuArray<MapData, Budget>,
 }
 
 impl LiveMaps {
@@ -110,6 +113,7 @@ impl LiveMaps {
             listed_v6: LpmTrie::try_from(map(maps::LISTED_V6)?)?,
             limiters: [limiter(packets)?, limiter(connections)?, limiter(hellos)?],
             counters: PerCpuArray::try_from(map(maps::COUNTERS)?)?,
+            event_budget: PerCpuArray::try_from(map(maps::EVENT_BUDGET)?)?,
         })
     }
 
@@ -188,6 +192,9 @@ impl Tables for Snapshot<'_> {
 
     /// Explaining counts nothing.
     fn would_drop(&self, _: DropReason, _: usize) {}
+
+    /// Nor does it write.
+    fn answer(&self, _: Answer) {}
 
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
         self.found(self.maps.listed_v4.get(&Key::new(32, address), 0), Listing::NONE)

@@ -8,14 +8,14 @@ use enforcer_common::{
     gcra::Rate,
     limiter::{self, Charge},
     maps::Counter,
-    reason::{DropReason, PassReason},
-    settings::{Limit, Settings},
+    reason,
+    settings::{Limit, SHARED_SLOT, Settings},
     source::SourceKey,
     verdict::{Verdict, decide},
 };
 
 use super::{
-    Attachment, Counters, Explanation, LimitState, Reason, View, probe,
+    Attachment, Count, Counters, EventCounts, Explanation, LimitState, OTHER_INTERFACES, Reason, View, probe,
     tables::{LiveMaps, SettingsMap, SharedSettings, Snapshot},
 };
 use crate::{clock::KernelTime, prefix::Prefix};
@@ -44,18 +44,31 @@ impl View for MapView {
     }
 
     fn counters(&self) -> Result<Counters> {
-        let pass = PassReason::ALL.iter().map(|reason| (Reason::Pass(*reason), reason.number()));
-        let drop = DropReason::ALL.iter().map(|reason| (Reason::Drop(*reason), reason.number()));
-        pass.chain(drop)
-            .map(|(reason, number)| {
-                let per_cpu = self.maps.counters.get(&number, 0).context("reading the counter map")?;
-                let sum = per_cpu.iter().fold(Counter::default(), |sum, counter| Counter {
+        let mut counters = Vec::new();
+        for (slot, interface) in slots(&self.attachments.load()) {
+            for (reason, number) in Reason::all() {
+                let index = reason::counter(slot, number);
+                let per_cpu = self.maps.counters.get(&index, 0).context("reading the counter map")?;
+                let counter = per_cpu.iter().fold(Counter::default(), |sum, counter| Counter {
                     packets: sum.packets.wrapping_add(counter.packets),
                     bytes: sum.bytes.wrapping_add(counter.bytes),
                 });
-                Ok((reason, sum))
-            })
-            .collect()
+                // Of what is counted together nobody expects a row before there is something.
+                if interface != OTHER_INTERFACES || counter.packets > 0 {
+                    counters.push(Count { interface: interface.clone(), reason, counter });
+                }
+            }
+        }
+        Ok(counters)
+    }
+
+    fn event_counts(&self) -> Result<Option<EventCounts>> {
+        let per_cpu = self.maps.event_budget.get(&0, 0).context("reading the budget of events")?;
+        Ok(Some(per_cpu.iter().fold(EventCounts::default(), |sum, budget| EventCounts {
+            sampled: sum.sampled.wrapping_add(budget.sampled),
+            over_budget: sum.over_budget.wrapping_add(budget.over),
+            ring_full: sum.ring_full.wrapping_add(budget.full),
+        })))
     }
 
     fn explain(&self, address: IpAddr, port: u16, now: KernelTime) -> Result<Explanation> {
@@ -72,6 +85,14 @@ impl View for MapView {
             .collect::<Result<_>>()?;
         Ok(explanation(verdict, address, settings.v6_mask, limits))
     }
+}
+
+/// The slots of the counters, and whose they are.
+fn slots(attachments: &[Attachment]) -> Vec<(u32, String)> {
+    let own = attachments.iter().take(SHARED_SLOT as usize).map(|one| one.interface.clone());
+    let mut slots: Vec<_> = (0..).zip(own).collect();
+    slots.push((SHARED_SLOT, OTHER_INTERFACES.to_owned()));
+    slots
 }
 
 impl MapView {

@@ -10,39 +10,23 @@ use prometheus::{
 };
 use tracing::warn;
 
-use crate::kernel::{Reason, View};
+use crate::kernel::{Count, EventCounts, Reason, View};
 
-const LABELS: [&str; 2] = ["action", "reason"];
-
-/// Registers `enforcer_kernel_packets_total` and `enforcer_kernel_bytes_total`, both by `action` and `reason`, and
-/// `enforcer_kernel_attached{interface}`.
+/// Registers `enforcer_kernel_packets_total` and `enforcer_kernel_bytes_total`, both by `action`, `reason` and `interface`,
+/// `enforcer_kernel_would_drop_packets_total` and `enforcer_kernel_would_drop_bytes_total` by `reason` and `interface`,
+/// `enforcer_kernel_events_total{result}`, and `enforcer_kernel_attached{interface}`.
 pub fn register(registry: &Registry, view: Arc<dyn View>) -> Result<()> {
     let families = families()?;
     registry.register(Box::new(Kernel { view, descriptions: families, attached: attached()? }))?;
     Ok(())
 }
 
-impl Reason {
-    /// `pass` or `drop`.
-    pub const fn action(&self) -> &'static str {
-        match self {
-            Self::Pass(_) => "pass",
-            Self::Drop(_) => "drop",
-        }
-    }
-
-    /// The reason's own label.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Pass(reason) => reason.label(),
-            Self::Drop(reason) => reason.label(),
-        }
-    }
-}
+/// Packets, bytes, the same of dry runs, events.
+type Families = [IntCounterVec; 5];
 
 struct Kernel {
     view: Arc<dyn View>,
-    descriptions: [IntCounterVec; 2],
+    descriptions: Families,
     attached: IntGaugeVec,
 }
 
@@ -52,22 +36,39 @@ impl Collector for Kernel {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let Ok([packets, bytes]) = families() else { return Vec::new() };
+        let Ok(families) = families() else { return Vec::new() };
+        let [packets, bytes, would_packets, would_bytes, events] = &families;
         match self.view.counters() {
             Ok(counters) => {
-                for (reason, counter) in counters {
-                    let labels = [reason.action(), reason.label()];
-                    packets.with_label_values(&labels).inc_by(counter.packets);
-                    bytes.with_label_values(&labels).inc_by(counter.bytes);
+                for Count { interface, reason, counter } in &counters {
+                    let (packets, bytes, labels) = match reason {
+                        Reason::Pass(_) | Reason::Drop(_) => {
+                            (packets, bytes, &[reason.action(), reason.label(), interface.as_str()][..])
+                        }
+                        Reason::WouldDrop(_) => {
+                            (would_packets, would_bytes, &[reason.label(), interface.as_str()][..])
+                        }
+                    };
+                    packets.with_label_values(labels).inc_by(counter.packets);
+                    bytes.with_label_values(labels).inc_by(counter.bytes);
                 }
             }
             // The scrape shows the rest; absent counters are not zero.
             Err(error) => warn!(%error, "reading the kernel's counters"),
         }
+        match self.view.event_counts() {
+            Ok(Some(EventCounts { sampled, over_budget, ring_full })) => {
+                events.with_label_values(&["sampled"]).inc_by(sampled);
+                events.with_label_values(&["over_budget"]).inc_by(over_budget);
+                events.with_label_values(&["ring_full"]).inc_by(ring_full);
+            }
+            Ok(None) => {}
+            Err(error) => warn!(%error, "reading the kernel's count of events"),
+        }
         for one in self.view.attachments() {
             self.attached.with_label_values(&[one.interface.as_str()]).set(i64::from(one.is_attached()));
         }
-        [packets, bytes].iter().flat_map(Collector::collect).chain(self.attached.collect()).collect()
+        families.iter().flat_map(Collector::collect).chain(self.attached.collect()).collect()
     }
 }
 
@@ -77,10 +78,26 @@ fn attached() -> Result<IntGaugeVec> {
 }
 
 /// Made anew for each scrape: the truth lies in the kernel, nothing here adds up.
-fn families() -> Result<[IntCounterVec; 2]> {
-    let family = |name, help| IntCounterVec::new(Opts::new(name, help), &LABELS);
+fn families() -> Result<Families> {
+    let family = |name, help, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+    let (by, dry) = (["action", "reason", "interface"], ["reason", "interface"]);
     Ok([
-        family("enforcer_kernel_packets_total", "Packets by verdict and reason")?,
-        family("enforcer_kernel_bytes_total", "Bytes by verdict and reason")?,
+        family("enforcer_kernel_packets_total", "Packets by verdict, reason and interface", &by)?,
+        family("enforcer_kernel_bytes_total", "Bytes by verdict, reason and interface", &by)?,
+        family(
+            "enforcer_kernel_would_drop_packets_total",
+            "Packets that would have been dropped but for kernel.dry_run",
+            &dry,
+        )?,
+        family(
+            "enforcer_kernel_would_drop_bytes_total",
+            "Bytes of packets that would have been dropped but for kernel.dry_run",
+            &dry,
+        )?,
+        family(
+            "enforcer_kernel_events_total",
+            "Refused packets by whether they were shown to the daemon as a sample",
+            &["result"],
+        )?,
     ])
 }

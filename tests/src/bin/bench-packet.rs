@@ -78,7 +78,7 @@ fn main() -> Result<()> {
         ensure!(counted == sent, "{}: {counted} of {sent} packets ended as expected", scenario.name);
         let (label, floor) = match scenario.expected {
             Reason::Pass(_) => ("pass", floor[0]),
-            Reason::Drop(_) => ("drop", floor[1]),
+            Reason::Drop(_) | Reason::WouldDrop(_) => ("drop", floor[1]),
         };
         lines.push(line(scenario.name, label, times, Some(floor)));
     }
@@ -105,7 +105,7 @@ fn line(name: &'static str, action: &'static str, times: Vec<u64>, floor: Option
 }
 
 fn packets(counters: &Counters, expected: Reason) -> u64 {
-    counters.iter().filter(|(reason, _)| *reason == expected).map(|(_, counter)| counter.packets).sum()
+    counters.iter().filter(|count| count.reason == expected).map(|count| count.counter.packets).sum()
 }
 
 /// What is measured.

@@ -94,6 +94,8 @@ fn the_smallest_file_gives_every_documented_default() {
                 when_full: WhenFull::Drop,
                 max_sources: 262_144,
             },
+            dry_run: vec![],
+            events: rate(100, 200),
             log: false,
             persist: true,
             pin_directory: "/sys/fs/bpf/enforcer".into(),

@@ -35,7 +35,7 @@ use enforcer::{
         },
     },
     denial::Denial,
-    kernel::{Attachment, Counters, Explanation, Reason, SourceLists, View},
+    kernel::{Attachment, Count, Counters, Explanation, Reason, SourceLists, View},
     metrics::{self, Metrics},
     prefix::Prefix,
 };
@@ -100,7 +100,8 @@ impl View for OneInterface {
         vec![Attachment { interface: "veth0".into(), index: 7, mode: "native".into() }]
     }
     fn counters(&self) -> Result<Counters> {
-        Ok(vec![(Reason::Drop(DropReason::Banned), Counter { packets: 3, bytes: 180 })])
+        let counter = Counter { packets: 3, bytes: 180 };
+        Ok(vec![Count { interface: "veth0".into(), reason: Reason::Drop(DropReason::Banned), counter }])
     }
     fn explain(&self, address: IpAddr, _port: u16, _now: KernelTime) -> Result<Explanation> {
         let (verdict, reason) =
@@ -157,6 +158,7 @@ impl Daemon {
             max_connections: 100,
             port: 443,
             tokens: Vec::new(),
+            rehearsed: Vec::new(),
             draining: false,
             last_reload: None,
         };

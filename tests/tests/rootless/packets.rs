@@ -1,4 +1,4 @@
-//! The packet cases on `FakeTables`, the table's own completeness, and the parser on any bytes at all.
+//! The packet cases in plain memory, the table's own completeness, and the parser on any bytes at all.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use enforcer_common::{
 use enforcer_tests::{
     cases,
     packets::*,
-    tables::{FakeTables, PROTECTED, State},
+    tables::{PROTECTED, State},
 };
 use proptest::prelude::*;
 
@@ -25,7 +25,7 @@ fn every_case_ends_as_expected() {
     let wrong: Vec<String> = cases::all()
         .into_iter()
         .filter_map(|case| {
-            let found = decide(&&*case.frame, &FakeTables::new(case.state, NOW));
+            let found = decide(&&*case.frame, &case.state.tables(NOW));
             (found != case.expected)
                 .then(|| format!("{}: {found:?} instead of {:?}", case.name, case.expected))
         })
@@ -44,7 +44,7 @@ fn a_ban_ends_at_its_instant() {
         (State::default().listing(prefix, Listing::banned(NOW)), DropReason::BannedPrefix),
     ];
     for (state, reason) in states {
-        let at = |now| decide(&&*frame, &FakeTables::new(state.clone(), now));
+        let at = |now| decide(&&*frame, &state.clone().tables(now));
         assert_eq!(at(NOW - 1), Verdict::Drop(reason));
         assert_eq!(at(NOW), Verdict::Pass(PassReason::Clean));
     }
@@ -56,9 +56,9 @@ fn a_dry_run_counts_what_it_spares_and_goes_on() {
     let source = SourceKey::v4(SOURCE_V4.octets());
     let rehearse = |mask| {
         let state = State::default().banned(source, u64::MAX).exhausted(Limit::Packets, source);
-        let tables = FakeTables::new(state.set(|settings| settings.dry_run = mask), NOW);
+        let tables = state.set(|settings| settings.dry_run = mask).tables(NOW);
         let verdict = decide(&&*tcp_frame(SOURCE_V4.into(), 80, SYN, &[]), &tables);
-        (verdict, tables.dry())
+        (verdict, tables.take_rehearsed())
     };
     use DropReason::{Banned, PacketLimit};
     assert_eq!(rehearse(0), (Verdict::Drop(Banned), vec![]));
@@ -101,8 +101,8 @@ fn busy() -> State {
 }
 
 fn agrees(frame: &[u8]) -> Verdict {
-    let verdict = decide(&Strict(frame), &FakeTables::new(busy(), NOW));
-    assert_eq!(verdict, decide(&frame, &FakeTables::new(busy(), NOW)));
+    let verdict = decide(&Strict(frame), &busy().tables(NOW));
+    assert_eq!(verdict, decide(&frame, &busy().tables(NOW)));
     verdict
 }
 

@@ -234,8 +234,7 @@ fn new_settings_take_effect_and_keep_the_lists() {
     assert_eq!(kernel.test_run(&hello, 1).unwrap().action, XDP_DROP);
     let view = kernel.view().unwrap();
     assert_eq!(view.explain([198, 18, 44, 1].into(), 443, kernel_now()).unwrap().reason, "banned_prefix");
-    let tls = view.counters().unwrap().into_iter().find(|(reason, _)| {
-        matches!(reason, enforcer::kernel::Reason::Drop(enforcer_common::reason::DropReason::TlsVersion))
-    });
-    assert_eq!(tls.unwrap().1.packets, 1);
+    let tls = enforcer::kernel::Reason::Drop(enforcer_common::reason::DropReason::TlsVersion);
+    let counted = view.counters().unwrap().into_iter().find(|count| count.reason == tls);
+    assert_eq!(counted.unwrap().counter.packets, 1);
 }

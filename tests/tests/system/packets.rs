@@ -14,7 +14,7 @@ use enforcer_common::{
     limiter::RawBucket,
     maps::{self, Counter},
     reason::{self, DropReason, PassReason},
-    settings::{Limit, Settings, flag},
+    settings::{INTERFACES, Limit, SHARED_SLOT, Settings, flag},
     verdict::Verdict,
 };
 use enforcer_tests::{cases, packets::*, tables::State};
@@ -93,11 +93,18 @@ impl Loaded {
         }
     }
 
+    /// Over all interfaces.
     fn counter(&self, number: u32) -> Counter {
-        self.counters.get(&number, 0).unwrap().iter().fold(Counter::default(), |sum, counter| Counter {
-            packets: sum.packets + counter.packets,
-            bytes: sum.bytes + counter.bytes,
-        })
+        (0..INTERFACES as u32).map(|slot| self.counter_in(slot, number)).fold(Counter::default(), add)
+    }
+
+    fn counter_in(&self, slot: u32, number: u32) -> Counter {
+        self.counters
+            .get(&reason::counter(slot, number), 0)
+            .unwrap()
+            .iter()
+            .copied()
+            .fold(Counter::default(), add)
     }
 
     fn counts(&self) -> Vec<Counter> {
@@ -130,6 +137,29 @@ impl Loaded {
             }
             (action, counted) => Err(format!("returned {action}, counted {counted:?}")),
         }
+    }
+}
+
+fn add(sum: Counter, counter: Counter) -> Counter {
+    Counter { packets: sum.packets + counter.packets, bytes: sum.bytes + counter.bytes }
+}
+
+/// Test runs come in by the loopback of the namespace, whose index is 1 (`LOOPBACK_IFINDEX`).
+#[test]
+fn packets_are_counted_in_the_slot_of_their_interface() {
+    let mut loaded = Loaded::new();
+    let frame = tcp_frame(SOURCE_V4.into(), 80, ACK, b"data");
+    for (slot, at) in [(0, Some(0)), (3, Some(3)), (SHARED_SLOT, Some(SHARED_SLOT)), (SHARED_SLOT, None)] {
+        loaded.fill(&State::default().set(|settings| {
+            settings.interfaces = [9; INTERFACES];
+            if let Some(at) = at {
+                settings.interfaces[at as usize] = 1;
+            }
+        }));
+        let clean = PassReason::Clean.number();
+        let before = loaded.counter_in(slot, clean).packets;
+        loaded.judge(&frame).unwrap();
+        assert_eq!(loaded.counter_in(slot, clean).packets, before + 1, "{slot}");
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     cli::table::{Align, bytes, grouped, pairs, table},
     control::{
         span::{human, remaining},
-        wire::{BanRow, CounterRow, PersistenceRow, ReloadRow, Status, Why},
+        wire::{BanRow, CounterRow, PersistenceRow, ReloadRow, Status, TrafficRow, Why},
     },
     kernel::LimitState,
 };
@@ -50,10 +50,15 @@ pub(super) fn status(status: &Status) -> String {
     } else {
         format!("mode {}: {}", status.kernel_mode, interfaces.join(", "))
     };
+    let rehearsed = match status.rehearsed.as_slice() {
+        [] => "nothing: every refusal is enforced".to_owned(),
+        names => format!("{} (kernel.dry_run: counted, NOT DROPPED)", names.join(", ")),
+    };
     let mut text = head;
     text.push_str(&pairs(&[
         ("kernel", kernel),
         ("without", persistence(&status.persistence)),
+        ("rehearsed", rehearsed),
         ("lists", lists),
         ("listeners", or_none(status.listeners.join(", "))),
         ("clients", format!("at most {}", count(status.max_connections.into(), "connection", "connections"))),
@@ -63,11 +68,15 @@ pub(super) fn status(status: &Status) -> String {
         ("store", status.persistence.store.clone().unwrap_or_else(|| "off".to_owned())),
         ("reload", status.last_reload.as_ref().map_or_else(|| "none since the start".to_owned(), reload)),
     ]));
-    if !status.drops.is_empty() {
-        let columns = [("dropped packets", Align::Left), ("packets", Align::Right), ("bytes", Align::Right)];
-        let row = |row: &CounterRow| vec![row.reason.clone(), grouped(row.packets), bytes(row.bytes)];
+    if !status.traffic.is_empty() {
         text.push('\n');
-        text.push_str(&table(&columns, &status.drops.iter().map(row).collect::<Vec<_>>()));
+        text.push_str(&traffic(&status.traffic));
+    }
+    for (heading, rows) in [("dropped packets", &status.drops), ("would drop", &status.would_drops)] {
+        if !rows.is_empty() {
+            text.push('\n');
+            text.push_str(&counters(heading, rows));
+        }
     }
     if !status.denials.is_empty() {
         let columns = [("refused requests", Align::Left), ("count", Align::Right)];
@@ -77,6 +86,47 @@ pub(super) fn status(status: &Status) -> String {
         text.push_str(&table(&columns, &rows));
     }
     text
+}
+
+fn traffic(rows: &[TrafficRow]) -> String {
+    let mut columns = vec![
+        ("interface", Align::Left),
+        ("passed", Align::Right),
+        ("bytes", Align::Right),
+        ("dropped", Align::Right),
+        ("bytes", Align::Right),
+    ];
+    let rehearsed = rows.iter().any(|row| row.would_drop > 0);
+    if rehearsed {
+        columns.push(("would drop", Align::Right));
+    }
+    let row = |row: &TrafficRow| {
+        let mut cells = vec![
+            row.interface.clone(),
+            grouped(row.passed),
+            bytes(row.passed_bytes),
+            grouped(row.dropped),
+            bytes(row.dropped_bytes),
+        ];
+        cells.extend(rehearsed.then(|| grouped(row.would_drop)));
+        cells
+    };
+    table(&columns, &rows.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Counters by reason; by interface too if there are several.
+fn counters(heading: &str, rows: &[CounterRow]) -> String {
+    let several = rows.iter().any(|row| row.interface != rows[0].interface);
+    let mut columns = vec![(heading, Align::Left)];
+    columns.extend(several.then_some(("interface", Align::Left)));
+    columns.extend([("packets", Align::Right), ("bytes", Align::Right)]);
+    let row = |row: &CounterRow| {
+        let mut cells = vec![row.reason.clone()];
+        cells.extend(several.then(|| row.interface.clone()));
+        cells.extend([grouped(row.packets), bytes(row.bytes)]);
+        cells
+    };
+    table(&columns, &rows.iter().map(row).collect::<Vec<_>>())
 }
 
 pub(super) fn why(why: &Why) -> String {
@@ -194,6 +244,12 @@ mod tests {
 
     #[test]
     fn status_is_one_page() {
+        let row = |reason: &str, interface: &str, packets, bytes| CounterRow {
+            reason: reason.into(),
+            interface: interface.into(),
+            packets,
+            bytes,
+        };
         let shown = status(&Status {
             version: "0.1.0".into(),
             pid: 4711,
@@ -219,10 +275,18 @@ mod tests {
                 CountRow { name: "operator".into(), count: 3 },
             ],
             dry_run: false,
-            drops: vec![
-                CounterRow { reason: "banned".into(), packets: 1_234_567, bytes: 74_074_020 },
-                CounterRow { reason: "tls_version".into(), packets: 12, bytes: 2_400 },
-            ],
+            rehearsed: vec!["limits".into()],
+            traffic: vec![TrafficRow {
+                interface: "eth0".into(),
+                passed: 2_000_000,
+                passed_bytes: 900_000_000,
+                dropped: 1_234_579,
+                dropped_bytes: 74_076_420,
+                would_drop: 7,
+                would_drop_bytes: 420,
+            }],
+            drops: vec![row("banned", "eth0", 1_234_567, 74_074_020), row("tls_version", "eth0", 12, 2_400)],
+            would_drops: vec![row("packet_limit", "eth0", 4, 240), row("packet_limit", "eth1", 3, 180)],
             denials: vec![CountRow { name: "token_missing".into(), count: 20 }],
             last_reload: Some(ReloadRow {
                 age_seconds: 300,
@@ -236,6 +300,7 @@ mod tests {
              \n\
              kernel     mode native: eth0 (native)\n\
              without    the daemon the program judges on, for 1m (lease); pinned in /sys/fs/bpf/enforcer, taken over from an earlier daemon\n\
+             rehearsed  limits (kernel.dry_run: counted, NOT DROPPED)\n\
              lists      1,204 entries, all in the kernel\n\
              listeners  [::]:443\n\
              clients    at most 20,000 connections\n\
@@ -245,9 +310,16 @@ mod tests {
              store      /var/lib/enforcer/bans.redb\n\
              reload     5m ago, applied; these need a restart: kernel.mode\n\
              \n\
+             INTERFACE     PASSED     BYTES    DROPPED    BYTES  WOULD DROP\n\
+             eth0       2,000,000  900.0 MB  1,234,579  74.1 MB           7\n\
+             \n\
              DROPPED PACKETS    PACKETS    BYTES\n\
              banned           1,234,567  74.1 MB\n\
              tls_version             12   2.4 kB\n\
+             \n\
+             WOULD DROP    INTERFACE  PACKETS  BYTES\n\
+             packet_limit  eth0             4  240 B\n\
+             packet_limit  eth1             3  180 B\n\
              \n\
              REFUSED REQUESTS  COUNT\n\
              token_missing        20\n"
@@ -295,7 +367,12 @@ mod tests {
                 bans: 1,
                 last: "token_missing".into(),
             }),
-            counter: Some(CounterRow { reason: "banned".into(), packets: 1, bytes: 74 }),
+            counter: Some(CounterRow {
+                reason: "banned".into(),
+                interface: String::new(),
+                packets: 1,
+                bytes: 74,
+            }),
         };
         assert_eq!(
             why(&told),

@@ -52,6 +52,11 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
         );
     }
     let bits = rules.number("ipv6_prefix", &section.ipv6_prefix, 64, 32..=64);
+    rules.distinct(
+        "dry_run",
+        entries(&section.dry_run).map(|entry| (entry.span(), entry.get_ref().0.label())),
+    );
+    let samples = LimitRules { default: RateLimit::per_second(100, 200), may_be_off: true, least_burst: 1 };
     Kernel {
         mode,
         interfaces: interfaces(section, mode, &mut rules),
@@ -61,6 +66,8 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
         ipv6_prefix: u8::try_from(bits).unwrap_or(64),
         minimum_tls: section.minimum_tls.as_ref().map_or(TlsVersion::Tls12, |tls| *tls.get_ref()),
         limits: limits(&section.limits, &mut rules),
+        dry_run: entries(&section.dry_run).map(|feature| feature.get_ref().0).collect(),
+        events: rules.limit("events", &section.events, samples),
         log: section.log.as_ref().is_some_and(|log| *log.get_ref()),
         persist: section.persist.as_ref().is_none_or(|persist| *persist.get_ref()),
         pin_directory: pin_directory(section, &mut rules),

@@ -1,0 +1,166 @@
+//! The tables in plain memory: what [`decide`](enforcer_common::verdict::decide) runs on where there is no kernel.
+//!
+//! `enforcer explain` judges captures by it, the tests their packet cases. It charges and counts as the maps do; time moves
+//! only when [`Model::set_now`] says so.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use enforcer_common::{
+    answer::Answer,
+    ban::{Ban, Listing},
+    gcra::Rate,
+    limiter::{self, Bucket, Charge, RawBucket},
+    port::Port,
+    reason::DropReason,
+    settings::{Limit, Settings},
+    source::SourceKey,
+    verdict::Tables,
+};
+
+use crate::prefix::Prefix;
+
+/// One state of every table.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    settings: Option<Settings>,
+    ports: HashMap<u16, Port>,
+    bans: HashMap<SourceKey, Ban>,
+    listed: HashMap<Prefix, Listing>,
+    /// Buckets that were touched, by limit and index; all others are empty.
+    buckets: RefCell<HashMap<(Limit, u32), RawBucket>>,
+    rehearsed: RefCell<Vec<DropReason>>,
+    answer: Cell<Answer>,
+    now: Cell<u64>,
+}
+
+impl Model {
+    /// Empty tables under these settings; `None`: the daemon has written none.
+    pub fn new(settings: Option<Settings>) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
+    /// Adds what is known of a port.
+    pub fn mark(&mut self, number: u16, port: Port) {
+        let known = self.ports.entry(number).or_default();
+        *known = known.with(port);
+    }
+
+    /// Bans one source.
+    pub fn ban(&mut self, source: SourceKey, ban: Ban) {
+        self.bans.insert(source, ban);
+    }
+
+    /// Lists a prefix.
+    pub fn list(&mut self, prefix: Prefix, listing: Listing) {
+        self.listed.insert(prefix, listing);
+    }
+
+    /// Fills one bucket of a limit.
+    pub fn fill(&mut self, limit: Limit, index: u32, bucket: RawBucket) {
+        self.buckets.get_mut().insert((limit, index), bucket);
+    }
+
+    /// Moves the time, in nanoseconds.
+    pub fn set_now(&self, now: u64) {
+        self.now.set(now);
+    }
+
+    /// The reasons for which packets would have been dropped but for a dry run, in the order in which they were found, since
+    /// this was asked last.
+    pub fn take_rehearsed(&self) -> Vec<DropReason> {
+        self.rehearsed.take()
+    }
+
+    /// The frame that a verdict asked for since this was asked last; [`Answer::NONE`] if none did.
+    pub fn take_answer(&self) -> Answer {
+        self.answer.take()
+    }
+
+    /// The longest listed prefix around an address, and what it says.
+    pub fn listing(&self, address: IpAddr) -> Option<(Prefix, Listing)> {
+        let host = Prefix::host(address);
+        (0..=host.net().prefix_len()).rev().find_map(|length| {
+            let prefix = host.widened(length);
+            self.listed.get(&prefix).map(|listing| (prefix, *listing))
+        })
+    }
+
+    fn listed(&self, address: IpAddr) -> Listing {
+        self.listing(address).map_or(Listing::NONE, |(_, listing)| listing)
+    }
+}
+
+impl Tables for Model {
+    fn settings(&self) -> Option<&Settings> {
+        self.settings.as_ref()
+    }
+
+    fn port(&self, number: u16) -> Port {
+        self.ports.get(&number).copied().unwrap_or_default()
+    }
+
+    fn would_drop(&self, reason: DropReason, _: usize) {
+        self.rehearsed.borrow_mut().push(reason);
+    }
+
+    fn answer(&self, answer: Answer) {
+        self.answer.set(answer);
+    }
+
+    fn listing_v4(&self, address: [u8; 4]) -> Listing {
+        self.listed(IpAddr::from(address))
+    }
+
+    fn listing_v6(&self, [upper, lower]: [u64; 2]) -> Listing {
+        self.listed(IpAddr::V6(Ipv6Addr::from_bits(u128::from(upper) << 64 | u128::from(lower))))
+    }
+
+    fn ban(&self, source: SourceKey) -> Ban {
+        self.bans.get(&source).copied().unwrap_or(Ban::NONE)
+    }
+
+    fn charge(&self, limit: Limit, _: u8, source: SourceKey, now: u64, rate: Rate) -> Charge {
+        let Some(settings) = &self.settings else { return Charge::Full };
+        let index = limiter::bucket_index(source.get(), settings.seed, settings.bucket_mask);
+        let mut buckets = self.buckets.borrow_mut();
+        let bucket = buckets.entry((limit, index)).or_default();
+        limiter::charge(&Slots(RefCell::new(bucket)), source.get(), now, rate)
+    }
+
+    fn now(&self) -> u64 {
+        self.now.get()
+    }
+}
+
+/// A bucket that nobody else writes.
+struct Slots<'a>(RefCell<&'a mut RawBucket>);
+
+impl Slots<'_> {
+    fn swap(&self, word: usize, old: u64, new: u64) -> Result<(), u64> {
+        let found = std::mem::replace(&mut self.0.borrow_mut()[word], new);
+        debug_assert_eq!(found, old, "nobody else writes");
+        Ok(())
+    }
+}
+
+impl Bucket for Slots<'_> {
+    fn key(&self, slot: usize) -> u64 {
+        self.0.borrow()[slot * 2]
+    }
+
+    fn tat(&self, slot: usize) -> u64 {
+        self.0.borrow()[slot * 2 + 1]
+    }
+
+    fn swap_key(&self, slot: usize, old: u64, new: u64) -> Result<(), u64> {
+        self.swap(slot * 2, old, new)
+    }
+
+    fn swap_tat(&self, slot: usize, old: u64, new: u64) -> Result<(), u64> {
+        self.swap(slot * 2 + 1, old, new)
+    }
+}
