@@ -48,10 +48,11 @@ use self::{
 };
 pub use self::{
     detach::{Detached, detach},
+    heritage::{Beginning, Held},
     task::Diagnostics,
 };
 use crate::{
-    clock::{self, KernelTime},
+    clock::KernelTime,
     config::{self, Mode},
     prefix::Prefix,
 };
@@ -234,7 +235,7 @@ impl Xdp {
         let mut program = Program::load_over(sizes, config.log, same)?;
         let settings = SettingsMap::open(program.map(maps::SETTINGS)?)?;
         let ports = PortsMap::open(program.map(maps::PORTS)?)?;
-        let heritage = inherit(&found);
+        let heritage = heritage::inherit(&found);
         let seed = match heritage.as_ref().map(|heritage| heritage.settings().seed) {
             // What sources owe lies where the seed has put it.
             Some(seed) if seed != 0 => seed,
@@ -316,7 +317,7 @@ impl Xdp {
     /// Writes what `config` says of settings and ports.
     fn write(&mut self, config: &config::Kernel) -> Result<()> {
         let mut next = settings::settings(config, self.sizes, self.seed);
-        next.lease_until = lease_until(config.lease);
+        next.lease_until = settings::lease_until(config.lease);
         SettingsMap::change(&self.settings, |settings| {
             next.flags |= settings.flags & (flag::LISTED_V4 | flag::LISTED_V6);
             next.interfaces = settings.interfaces;
@@ -326,7 +327,7 @@ impl Xdp {
     }
 
     fn renew_lease(&self, lease: Option<Duration>) -> Result<()> {
-        SettingsMap::change(&self.settings, |settings| settings.lease_until = lease_until(lease))
+        SettingsMap::change(&self.settings, |settings| settings.lease_until = settings::lease_until(lease))
     }
 
     /// Shows the views how the interfaces are now, and the program which one is counted where.
@@ -349,68 +350,10 @@ impl Xdp {
     }
 }
 
-/// The old maps, if this version knows what they mean. Where it does not, the program is replaced all the same.
-fn inherit(found: &Found) -> Option<Heritage> {
-    let layer = match found {
-        Found::Nothing => return None,
-        Found::Same(layer) | Found::Other(layer) => layer,
-    };
-    let opened = if layer.is_known() {
-        Heritage::open(&layer.directory)
-    } else {
-        Err(anyhow!("this version does not know the layout {}", layer.name()))
-    };
-    opened
-        .inspect_err(|error| {
-            let reason = format!("{error:#}");
-            warn!(
-                reason,
-                "what an earlier daemon left cannot be carried over: what sources owe is forgotten"
-            );
-        })
-        .ok()
-}
-
 fn random() -> Result<u64> {
     let mut bytes = [0; 8];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system's random generator failed"))?;
     Ok(u64::from_ne_bytes(bytes))
-}
-
-/// The end of a lease that is given now; 0: there is none.
-fn lease_until(lease: Option<Duration>) -> u64 {
-    lease.map_or(0, |lease| {
-        let nanos = u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX);
-        clock::kernel_now().0.saturating_add(nanos)
-    })
-}
-
-/// What a start has found of an earlier one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beginning {
-    /// Nothing.
-    Fresh,
-    /// Maps that it goes on with: bans and limits are as they were.
-    TakenOver,
-    /// Maps of another size: bans and limits are carried over.
-    Migrated,
-    /// Maps of a layout that it does not know: what sources owed is forgotten.
-    Replaced,
-}
-
-impl Beginning {
-    /// Every one.
-    pub const ALL: [Self; 4] = [Self::Fresh, Self::TakenOver, Self::Migrated, Self::Replaced];
-
-    /// The name in `status` and metrics.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Fresh => "fresh",
-            Self::TakenOver => "taken_over",
-            Self::Migrated => "migrated",
-            Self::Replaced => "replaced",
-        }
-    }
 }
 
 /// Writes what is listed. The ban task owns the only one.
@@ -423,15 +366,6 @@ pub trait SourceLists: Send {
     fn list(&mut self, prefix: Prefix, listing: Listing) -> Result<()>;
     /// Takes a prefix off the list; not being listed is no error.
     fn unlist(&mut self, prefix: Prefix) -> Result<()>;
-}
-
-/// What the kernel's lists hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Held {
-    /// Banned sources, and until when.
-    pub sources: Vec<(Prefix, Ban)>,
-    /// Listed prefixes.
-    pub prefixes: Vec<(Prefix, Listing)>,
 }
 
 /// [`Attachment::mode`] of an interface without the program.

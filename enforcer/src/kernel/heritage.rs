@@ -5,16 +5,59 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{Map, MapData};
-use enforcer_common::{maps, settings::Settings, source::SourceKey};
+use enforcer_common::{
+    ban::{Ban, Listing},
+    maps,
+    settings::Settings,
+    source::SourceKey,
+};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use tracing::warn;
 
 use super::{
-    Held,
+    pins::Found,
     tables::{LiveMaps, SettingsMap},
 };
 use crate::prefix::Prefix;
+
+/// What a start has found of an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// Nothing.
+    Fresh,
+    /// Maps that it goes on with: bans and limits are as they were.
+    TakenOver,
+    /// Maps of another size: bans are carried over.
+    Migrated,
+    /// Maps of a layout that it does not know: what sources owed is forgotten.
+    Replaced,
+}
+
+impl Beginning {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Fresh, Self::TakenOver, Self::Migrated, Self::Replaced];
+
+    /// The name in `status` and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::TakenOver => "taken_over",
+            Self::Migrated => "migrated",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+/// What the kernel's lists hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Banned sources, and until when.
+    pub sources: Vec<(Prefix, Ban)>,
+    /// Listed prefixes.
+    pub prefixes: Vec<(Prefix, Listing)>,
+}
 
 /// Maps of a layout whose meaning is known.
 pub(super) struct Heritage {
@@ -56,6 +99,28 @@ impl Heritage {
         }
         Ok(held)
     }
+}
+
+/// The old maps, if this version knows what they mean. Where it does not, the program is replaced all the same.
+pub(super) fn inherit(found: &Found) -> Option<Heritage> {
+    let layer = match found {
+        Found::Nothing => return None,
+        Found::Same(layer) | Found::Other(layer) => layer,
+    };
+    let opened = if layer.is_known() {
+        Heritage::open(&layer.directory)
+    } else {
+        Err(anyhow!("this version does not know the layout {}", layer.name()))
+    };
+    opened
+        .inspect_err(|error| {
+            let reason = format!("{error:#}");
+            warn!(
+                reason,
+                "what an earlier daemon left cannot be carried over: what sources owe is forgotten"
+            );
+        })
+        .ok()
 }
 
 fn pinned(directory: &Path, name: &str) -> Result<Map> {
