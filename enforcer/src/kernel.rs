@@ -9,10 +9,12 @@ pub mod program;
 mod attach;
 mod bpffs;
 mod detach;
+mod exact;
 mod heritage;
 mod holder;
 mod layout;
 mod lists;
+mod memory;
 mod off;
 mod pins;
 mod probe;
@@ -33,11 +35,12 @@ use enforcer_common::{
     settings::{INTERFACES, flag},
     source::SourceKey,
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use self::{
     attach::Site,
-    heritage::Heritage,
+    exact::ExactBans,
+    heritage::{Carried, Heritage, Tables},
     layout::Layout,
     lists::MapLists,
     off::{NoLists, NoView},
@@ -76,6 +79,7 @@ struct Xdp {
     found: Found,
     /// The maps of `found`, if they can be understood.
     heritage: Option<Heritage>,
+    beginning: Beginning,
     sizes: Sizes,
     seed: u64,
     settings: SharedSettings,
@@ -136,7 +140,9 @@ impl Kernel {
     pub fn lists(&self) -> Result<Box<dyn SourceLists>> {
         Ok(match &self.plane {
             Plane::Xdp(xdp) => {
-                Box::new(MapLists::new(LiveMaps::open(&|name| xdp.program.map(name))?, xdp.settings.clone()))
+                let map = |name: &str| xdp.program.map(name);
+                let exact = ExactBans::open(&map, &SettingsMap::current(&xdp.settings))?;
+                Box::new(MapLists::new(exact, LiveMaps::open(&map)?, xdp.settings.clone()))
             }
             Plane::Off => Box::new(NoLists),
         })
@@ -192,12 +198,7 @@ impl Kernel {
     pub fn beginning(&self) -> Beginning {
         match &self.plane {
             Plane::Off => Beginning::Fresh,
-            Plane::Xdp(xdp) => match &xdp.found {
-                Found::Nothing => Beginning::Fresh,
-                Found::Same(_) => Beginning::TakenOver,
-                Found::Other(_) if xdp.heritage.is_some() => Beginning::Migrated,
-                Found::Other(_) => Beginning::Replaced,
-            },
+            Plane::Xdp(xdp) => xdp.beginning,
         }
     }
 
@@ -246,6 +247,7 @@ impl Xdp {
             program,
             layout,
             pins,
+            beginning: Beginning::of(&found, heritage.is_some()),
             found,
             heritage,
             sizes,
@@ -278,12 +280,17 @@ impl Xdp {
             let index = |name: &String| nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0);
             self.number(config.interfaces.iter().map(index))?;
         }
+        let tables = Tables::open(&|name| self.program.map(name))?;
+        self.carry(&tables);
         let (links, change) = attach::attach_all(self.site(config), &config.interfaces)?;
         self.links = links;
         self.write(config)?;
         self.publish()?;
         // Nothing can fail from here on.
         change.keep();
+        if let Some(Carried { debts, forgotten }) = self.carry(&tables) {
+            info!(debts, forgotten, "what sources owe was carried over from an earlier layout");
+        }
         if let Some(stage) = stage {
             stage.keep();
         }
@@ -297,7 +304,15 @@ impl Xdp {
         {
             warn!(error = format!("{error:#}"), "what an earlier daemon has pinned cannot be removed");
         }
+        // Old maps are freed, and the program in them.
+        (self.found, self.heritage) = (Found::Nothing, None);
         Ok(())
+    }
+
+    /// Carries over what sources owe, where the old tables have another layout.
+    fn carry(&self, tables: &Tables) -> Option<Carried> {
+        let heritage = self.heritage.as_ref().filter(|_| !self.is_live())?;
+        Some(heritage.carry(tables, &SettingsMap::current(&self.settings)))
     }
 
     fn site(&self, config: &config::Kernel) -> Site<'_> {
@@ -360,6 +375,10 @@ fn random() -> Result<u64> {
 pub trait SourceLists: Send {
     /// Bans one source, or moves the end of its ban.
     fn ban(&mut self, source: SourceKey, ban: Ban) -> Result<()>;
+    /// The same for many sources at once: a million takes less than a second. What was done before an error stays done.
+    fn ban_many(&mut self, bans: &[(SourceKey, Ban)]) -> Result<()> {
+        bans.iter().try_for_each(|(source, ban)| self.ban(*source, *ban))
+    }
     /// Lifts the ban of one source; not being banned is no error.
     fn unban(&mut self, source: SourceKey) -> Result<()>;
     /// Lists a prefix, or changes its listing.

@@ -64,21 +64,34 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Buckets per limiter table: a power of two.
+    /// Buckets per limiter table besides the table of sources: a power of two.
     pub fn buckets(&self) -> u32 {
-        self.sources.clamp(SLOTS as u32, 1 << 30).next_power_of_two() / SLOTS as u32
+        buckets(u64::from(self.sources))
     }
 
-    /// Entries of the maps whose size is not the object's own.
-    fn entries(&self) -> Vec<(&'static str, u32)> {
-        let mut entries = vec![
+    /// Buckets of the table of sources, which holds the bans as well: a power of two. Twice the slots that both need, so that buckets
+    /// that overflow stay rare: with a million bans in four million slots one ban in forty spills over.
+    pub fn source_buckets(&self) -> u32 {
+        buckets(2 * (u64::from(self.sources) + u64::from(self.bans)))
+    }
+
+    /// Entries of every map whose size is not fixed.
+    fn maps(&self) -> [(&'static str, u32); 7] {
+        let [sources, connections, hellos] = maps::LIMITERS;
+        [
+            (sources, self.source_buckets()),
+            (maps::SPILLED, self.source_buckets().div_ceil(u64::BITS)),
             (maps::BANS, self.bans.max(1)),
+            (connections, self.buckets()),
+            (hellos, self.buckets()),
             (maps::LISTED_V4, MAX_PREFIXES),
             (maps::LISTED_V6, MAX_PREFIXES),
-        ];
-        entries.extend(maps::LIMITERS.map(|name| (name, self.buckets())));
-        entries
+        ]
     }
+}
+
+fn buckets(slots: u64) -> u32 {
+    (slots.clamp(SLOTS as u64, 1 << 30).next_power_of_two() / SLOTS as u64) as u32
 }
 
 /// The loaded program and its maps. Whatever is attached through it is detached when it is dropped.
@@ -114,7 +127,7 @@ impl Program {
         let diagnostics = u32::from(diagnostics);
         let mut loader = EbpfLoader::new();
         loader.override_global(DIAGNOSTICS, &diagnostics, true);
-        for (name, entries) in sizes.entries() {
+        for (name, entries) in sizes.maps() {
             loader.map_max_entries(name, entries);
         }
         if let Some((layout, directory)) = pinned {
@@ -130,7 +143,7 @@ impl Program {
     /// The layout of the maps that [`Program::load`] makes. `meaning` is what their content depends on besides.
     pub(super) fn layout(sizes: Sizes, meaning: u64) -> Result<Layout> {
         Self::require()?;
-        Layout::of(OBJECT, &sizes.entries(), meaning)
+        Layout::of(OBJECT, &sizes.maps(), meaning)
     }
 
     /// Whether this build, this kernel and this process can have the program at all.
@@ -306,5 +319,7 @@ mod tests {
     fn tables_have_a_power_of_two_of_buckets() {
         let buckets = |sources| Sizes { bans: 1, sources }.buckets();
         assert_eq!([buckets(0), buckets(1), buckets(5), buckets(1024)], [1, 1, 2, 256]);
+        let sources = |bans, sources| Sizes { bans, sources }.source_buckets();
+        assert_eq!([sources(0, 1), sources(1, 1), sources(1_000_000, 262_144)], [1, 1, 1 << 20]);
     }
 }

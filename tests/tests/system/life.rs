@@ -140,3 +140,47 @@ fn replaced_under_traffic(plans: impl Fn(&Scene, usize) -> Plan, beginning: &str
 fn a_restart_replaces_the_program_and_leaks_nothing() -> Result<()> {
     replaced_under_traffic(|scene, _| plan(scene), "taken_over")
 }
+
+#[test]
+fn an_upgrade_to_another_layout_leaks_nothing_and_forgets_nothing() -> Result<()> {
+    let sized = |scene: &Scene, round: usize| {
+        let mut plan = plan(scene);
+        plan.limits = format!("max_sources = {}\n", 2_048 << (round % 2));
+        plan
+    };
+    replaced_under_traffic(sized, "migrated")?;
+
+    let scene = Scene::new()?;
+    let limits = |slots: u32| {
+        let mut plan = plan(&scene);
+        plan.limits = format!("connections = {{ rate = \"1/h\", burst = 5 }}\nmax_sources = {slots}\n");
+        plan
+    };
+    let daemon = scene.daemon(&limits(2_048))?;
+    daemon.say(&["ban", "add", BANNED, "--forever", "--reason", "scraper"])?;
+    daemon.say(&["ban", "add", "2001:db8:66::/48", "--for", "1h"])?;
+    daemon.say(&["allow", "add", "198.18.55.0/24", "--reason", "us"])?;
+    let limited = flood("198.18.77.7", 3, 1_000)?;
+    limited.send(&scene.lab.client)?;
+    eventually!(5, "the limit to be charged", {
+        let why = daemon.ask(&["why", "198.18.77.7"])?;
+        connections(&why)["remaining"] == 2
+    })?;
+    // Without the store only the kernel knows, and nobody knows why.
+    kill(daemon)?;
+    fs::remove_file(scene.site.store())?;
+    let daemon = scene.daemon(&limits(8_192))?;
+    let bans = daemon.ask(&["ban", "list"])?;
+    let kept: Vec<_> =
+        bans.as_array().into_iter().flatten().map(|row| (&row["prefix"], &row["cause"])).collect();
+    let cause = Value::from("kept from the kernel's tables");
+    assert_eq!(kept, [(&BANNED.into(), &cause), (&"2001:db8:66::/48".into(), &cause)], "{bans}");
+    assert_eq!(connections(&daemon.ask(&["why", "198.18.77.7"])?)["remaining"], 2, "{}", daemon.log());
+    assert_eq!(daemon.ask(&["allow", "list"])?, Value::Array(Vec::new()), "an allowance nobody knows of");
+    Ok(())
+}
+
+fn connections(why: &Value) -> Value {
+    let limits = why["explanation"]["limits"].as_array().cloned().unwrap_or_default();
+    limits.into_iter().find(|limit| limit["limit"] == "connections").unwrap_or_default()
+}

@@ -35,6 +35,7 @@ struct Loaded {
     bans: HashMap<MapData, u64, Ban>,
     listed_v4: LpmTrie<MapData, [u8; 4], Listing>,
     listed_v6: LpmTrie<MapData, [u8; 16], Listing>,
+    spilled: Array<MapData, u64>,
     limiters: Vec<Array<MapData, RawBucket>>,
     counters: PerCpuArray<MapData, Counter>,
 }
@@ -49,6 +50,7 @@ impl Loaded {
             bans: map(maps::BANS).try_into().unwrap(),
             listed_v4: map(maps::LISTED_V4).try_into().unwrap(),
             listed_v6: map(maps::LISTED_V6).try_into().unwrap(),
+            spilled: map(maps::SPILLED).try_into().unwrap(),
             limiters: maps::LIMITERS.iter().map(|name| map(name).try_into().unwrap()).collect(),
             counters: map(maps::COUNTERS).try_into().unwrap(),
             program,
@@ -74,7 +76,8 @@ impl Loaded {
         for (number, port) in &state.ports {
             self.ports.set(u32::from(*number), port.word(), 0).unwrap();
         }
-        for (source, ban) in &state.bans {
+        self.spilled.set(0, if state.spilled.is_empty() { 0 } else { u64::MAX }, 0).unwrap();
+        for (source, ban) in &state.spilled {
             self.bans.insert(source.get(), ban, 0).unwrap();
         }
         for (prefix, listing) in &state.listed {
@@ -88,8 +91,11 @@ impl Loaded {
                 }
             }
         }
-        for (map, bucket) in self.limiters.iter_mut().zip(&state.buckets) {
-            map.set(0, bucket, 0).unwrap();
+        for (map, bucket) in self.limiters.iter_mut().zip(&state.filled()) {
+            // Whichever a source falls into.
+            for index in 0..map.len() {
+                map.set(index, bucket, 0).unwrap();
+            }
         }
     }
 
@@ -184,11 +190,12 @@ fn every_case_ends_in_the_kernel_as_it_does_in_user_space() {
 /// The verifier gives up at a million; kernels differ, so half of that is the bar.
 #[test]
 fn the_verifier_is_far_from_giving_up() {
-    for diagnostics in [false, true] {
+    for (diagnostics, name) in [(false, "enforcer"), (true, "enforcer, diagnostics")] {
         let program = Program::load(Sizes { bans: 16, sources: 1 }, diagnostics).unwrap();
         let count = program.verified_instructions().unwrap().unwrap();
-        println!("{count} instructions, diagnostics {diagnostics}");
-        assert!(count < 500_000, "{count}");
+        // `cargo xtask vm` reads this line.
+        println!("verified: {name} = {count}");
+        assert!(count < 500_000, "{name}: {count}");
     }
 }
 

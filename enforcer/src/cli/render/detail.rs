@@ -193,7 +193,7 @@ fn persistence(row: &PersistenceRow) -> String {
         row.lease_seconds.map_or_else(String::new, |seconds| format!(", for {} (lease)", human(seconds)));
     let beginning = match row.beginning.as_str() {
         "taken_over" => ", taken over from an earlier daemon",
-        "migrated" => ", bans carried over from an earlier layout",
+        "migrated" => ", bans and limits carried over from an earlier layout",
         "replaced" => {
             ", in place of a layout that this version does not know: what sources owed is forgotten"
         }
