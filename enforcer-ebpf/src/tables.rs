@@ -97,6 +97,12 @@ impl Maps {
     pub(crate) fn shows_events(&self) -> bool {
         self.settings.is_some_and(|settings| settings.events.is_limited())
     }
+
+    /// What the verdict asked to be written.
+    #[inline(always)]
+    pub(crate) fn asked(&self) -> Answer {
+        self.answer.get()
+    }
 }
 
 impl Tables for Maps {

@@ -54,6 +54,9 @@ const CAP_SYS_ADMIN: u32 = 21;
 /// Lines of the verifier's log that are shown: the instruction that it refused, and how it came there.
 const VERIFIER_LINES: usize = 8;
 
+/// How much longer than the packet an answer to it can be, in bytes: headers and options that were not there.
+const GROWTH: usize = 128;
+
 /// How much the maps hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -101,10 +104,12 @@ pub struct Program {
 }
 
 /// What came of running the program on a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What it returned: 1 is XDP_DROP, 2 is XDP_PASS.
+    /// What it returned: 1 is XDP_DROP, 2 is XDP_PASS, 3 is XDP_TX.
     pub action: u32,
+    /// The frame as the program left it.
+    pub frame: Vec<u8>,
     /// Mean time of one run, as the kernel measured it.
     pub duration: Duration,
 }
@@ -160,10 +165,17 @@ impl Program {
 
     /// Runs the program `repeat` times on a frame, without any interface.
     pub fn run(&self, frame: &[u8], repeat: u32) -> Result<Outcome> {
-        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
+        let mut left = vec![0; frame.len() + GROWTH];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut left),
+            repeat,
+            ..TestRunOptions::new()
+        };
         let program = self.ebpf.program(NAME).ok_or_else(|| anyhow!("the object has no program {NAME}"))?;
         let result = <&Xdp>::try_from(program)?.test_run(options).context("BPF_PROG_TEST_RUN")?;
-        Ok(Outcome { action: result.return_value, duration: result.duration })
+        left.truncate(result.data_size_out as usize);
+        Ok(Outcome { action: result.return_value, frame: left, duration: result.duration })
     }
 
     /// Instructions that the verifier walked through; it gives up at a million.

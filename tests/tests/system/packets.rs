@@ -15,14 +15,15 @@ use enforcer_common::{
     maps::{self, Counter},
     reason::{self, DropReason, PassReason},
     settings::{INTERFACES, Limit, SHARED_SLOT, Settings, flag},
-    verdict::Verdict,
+    verdict::{Verdict, decide},
 };
-use enforcer_tests::{cases, packets::*, tables::State};
+use enforcer_tests::{
+    cases,
+    memory::{XDP_DROP, carry_out},
+    packets::*,
+    tables::State,
+};
 use ipnet::IpNet;
-
-/// Return values of XDP programs (linux/bpf.h).
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
 
 /// The shortest frame that the kernel tests a program with: an Ethernet header.
 const SHORTEST: usize = 14;
@@ -117,8 +118,9 @@ impl Loaded {
         (0..reason::COUNTERS).map(|number| self.counter(number)).collect()
     }
 
-    /// What the program did with a frame: its action, and the one reason that it counted, dry runs aside.
-    fn judge(&self, frame: &[u8]) -> Result<Verdict, String> {
+    /// What the program did with a frame: the one reason that it counted, dry runs aside; what it returned, and the frame that it
+    /// left unless it dropped that.
+    fn judge(&self, frame: &[u8]) -> Result<(Verdict, u32, Option<Vec<u8>>), String> {
         let before = self.counts();
         let outcome = self.program.run(frame, 1).map_err(|error| format!("{error:#}"))?;
         let changed: Vec<(u32, u64, u64)> = (0..)
@@ -137,12 +139,9 @@ impl Loaded {
             PassReason::ALL.iter().find(|reason| reason.number() == number).copied().map(Verdict::Pass);
         let drop =
             DropReason::ALL.iter().find(|reason| reason.number() == number).copied().map(Verdict::Drop);
-        match (outcome.action, pass.or(drop)) {
-            (XDP_PASS, Some(verdict @ Verdict::Pass(_))) | (XDP_DROP, Some(verdict @ Verdict::Drop(_))) => {
-                Ok(verdict)
-            }
-            (action, counted) => Err(format!("returned {action}, counted {counted:?}")),
-        }
+        let verdict = pass.or(drop).ok_or_else(|| format!("counted {number}"))?;
+        let left = (outcome.action != XDP_DROP).then_some(outcome.frame);
+        Ok((verdict, outcome.action, left))
     }
 }
 
@@ -180,8 +179,13 @@ fn every_case_ends_in_the_kernel_as_it_does_in_user_space() {
         .filter_map(|case| {
             loaded.fill(&case.state);
             let found = loaded.judge(&case.frame);
-            (found != Ok(case.expected))
-                .then(|| format!("{}: {found:?} instead of {:?}", case.name, case.expected))
+            let tables = case.state.tables(kernel_now().0);
+            let verdict = decide(&&*case.frame, &tables);
+            let (action, left) = carry_out(&case.frame, case.expected, &tables.take_answer());
+            (verdict != case.expected || found != Ok((verdict, action, left.clone()))).then(|| {
+                let expected = (case.expected, action, left);
+                format!("{}: {found:?} instead of {expected:?}, in plain memory {verdict:?}", case.name)
+            })
         })
         .collect();
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));

@@ -30,7 +30,7 @@ fn bans(numbers: impl Iterator<Item = u32>, until: u64) -> Vec<(SourceKey, Ban)>
 fn counted(kernel: &Kernel, reason: Reason) -> Result<u32> {
     let packets = |kernel: &Kernel| -> Result<u64> {
         let counters = kernel.view()?.counters()?;
-        Ok(counters.iter().filter(|(one, _)| *one == reason).map(|(_, counter)| counter.packets).sum())
+        Ok(counters.iter().filter(|one| one.reason == reason).map(|one| one.counter.packets).sum())
     };
     let before = packets(kernel)?;
     for number in 0..BANS {
