@@ -212,7 +212,7 @@ const fn ban_end(word: u64) -> u64 {
 
 /// The finalizer of MurmurHash3 (public domain): every input bit reaches every output bit.
 #[inline(always)]
-const fn mix(mut hash: u64) -> u64 {
+pub(crate) const fn mix(mut hash: u64) -> u64 {
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash ^= hash >> 33;

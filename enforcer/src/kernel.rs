@@ -14,6 +14,7 @@ mod heritage;
 mod holder;
 mod layout;
 mod lists;
+mod marks;
 mod memory;
 mod off;
 mod pins;
@@ -45,6 +46,7 @@ use self::{
     exact::ExactBans,
     heritage::Heritage,
     lists::MapLists,
+    marks::Marks,
     off::{NoLists, NoView},
     pins::Pins,
     plane::Xdp,
@@ -121,7 +123,7 @@ impl Kernel {
             Plane::Xdp(xdp) => {
                 let map = |name: &str| xdp.program.map(name);
                 let exact = ExactBans::open(&map, &SettingsMap::current(&xdp.settings))?;
-                Box::new(MapLists::new(exact, LiveMaps::open(&map)?, xdp.settings.clone()))
+                Box::new(MapLists::open(exact, Marks::open(&map)?, LiveMaps::open(&map)?)?)
             }
             Plane::Off => Box::new(NoLists),
         })

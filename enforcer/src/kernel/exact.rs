@@ -9,7 +9,7 @@ use aya::maps::{HashMap, Map, MapData};
 use enforcer_common::{
     ban::Ban,
     limiter::{self, debt},
-    maps,
+    listed, maps,
     settings::Settings,
     source::SourceKey,
 };
@@ -85,7 +85,8 @@ impl ExactBans {
             keys.push(key);
         }
         // After the ban itself: who sees the bit finds the ban.
-        self.spilled.set_bit(index as usize);
+        let (word, mask) = listed::place(index);
+        self.spilled.set_bits(word as usize, mask);
     }
 
     fn remove_outside(&mut self, key: u64) -> Result<()> {
@@ -96,7 +97,8 @@ impl ExactBans {
         keys.swap_remove(at);
         if keys.is_empty() {
             self.outside.remove(&index);
-            self.spilled.clear_bit(index as usize);
+            let (word, mask) = listed::place(index);
+            self.spilled.clear_bits(word as usize, mask);
         }
         Ok(())
     }

@@ -7,10 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, anyhow};
 use arc_swap::ArcSwap;
-use enforcer_common::{
-    maps,
-    settings::{INTERFACES, flag},
-};
+use enforcer_common::{maps, settings::INTERFACES};
 use tracing::{info, warn};
 
 use super::{
@@ -160,7 +157,6 @@ impl Xdp {
         let mut next = settings::settings(config, self.sizes, self.seed);
         next.lease_until = settings::lease_until(config.lease);
         SettingsMap::change(&self.settings, |settings| {
-            next.flags |= settings.flags & (flag::LISTED_V4 | flag::LISTED_V6);
             next.interfaces = settings.interfaces;
             *settings = next;
         })?;
