@@ -7,8 +7,11 @@ pub mod model;
 pub mod program;
 
 mod attach;
+mod exact;
 mod holder;
 mod lists;
+mod marks;
+mod memory;
 mod off;
 mod probe;
 mod settings;
@@ -24,13 +27,15 @@ use enforcer_common::{
     ban::{Ban, Listing},
     maps::Counter,
     reason::{DropReason, PassReason},
-    settings::{INTERFACES, flag},
+    settings::INTERFACES,
     source::SourceKey,
 };
 
 pub use self::task::Diagnostics;
 use self::{
+    exact::ExactBans,
     lists::MapLists,
+    marks::Marks,
     off::{NoLists, NoView},
     program::{Program, Sizes},
     tables::{LiveMaps, PortsMap, SettingsMap, SharedSettings},
@@ -104,7 +109,11 @@ impl Kernel {
     /// The writer of the lists. The ban task owns it.
     pub fn lists(&self) -> Result<Box<dyn SourceLists>> {
         Ok(match &self.plane {
-            Plane::Xdp(xdp) => Box::new(MapLists::new(LiveMaps::open(&xdp.program)?, xdp.settings.clone())),
+            Plane::Xdp(xdp) => {
+                let exact = ExactBans::open(&xdp.program, &SettingsMap::current(&xdp.settings))?;
+                let marks = Marks::open(&xdp.program)?;
+                Box::new(MapLists::open(exact, marks, LiveMaps::open(&xdp.program)?)?)
+            }
             Plane::Off => Box::new(NoLists),
         })
     }
@@ -129,7 +138,6 @@ impl Kernel {
             let live = config::Kernel { ipv6_prefix: self.config.ipv6_prefix, ..config.clone() };
             let mut next = settings::settings(&live, xdp.sizes, xdp.seed);
             SettingsMap::change(&xdp.settings, |settings| {
-                next.flags |= settings.flags & (flag::LISTED_V4 | flag::LISTED_V6);
                 next.interfaces = settings.interfaces;
                 *settings = next;
             })?;
@@ -210,6 +218,10 @@ impl Xdp {
 pub trait SourceLists: Send {
     /// Bans one source, or moves the end of its ban.
     fn ban(&mut self, source: SourceKey, ban: Ban) -> Result<()>;
+    /// The same for many sources at once: a million takes less than a second. What was done before an error stays done.
+    fn ban_many(&mut self, bans: &[(SourceKey, Ban)]) -> Result<()> {
+        bans.iter().try_for_each(|(source, ban)| self.ban(*source, *ban))
+    }
     /// Lifts the ban of one source; not being banned is no error.
     fn unban(&mut self, source: SourceKey) -> Result<()>;
     /// Lists a prefix, or changes its listing.

@@ -11,6 +11,7 @@ mod system {
     mod proxy;
     mod reload;
     mod shutdown;
+    mod sources;
     mod startup;
     mod tls;
 }

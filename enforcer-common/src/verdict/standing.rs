@@ -2,11 +2,10 @@
 
 use super::{Context, Source, Tables};
 use crate::{
-    ban::{Ban, Listing, class},
+    ban::class,
     headers::{Headers, Link},
     packet::Packet,
     reason::DropReason,
-    settings::flag,
     source::SourceKey,
 };
 
@@ -21,33 +20,21 @@ impl Source {
 /// Whom the packet is charged to, and what its prefixes are listed as.
 #[inline(always)]
 pub(super) fn find<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers) -> Source {
-    let flags = context.settings.flags;
-    let mut listing = Listing::NONE;
     if headers.link == Link::Ipv4 {
         let address = (headers.source[0] as u32).to_be_bytes();
-        if flags & flag::LISTED_V4 != 0 {
-            listing = context.tables.listing_v4(address);
-        }
-        Source { key: SourceKey::v4(address), listing }
+        Source { key: SourceKey::v4(address), listing: context.tables.listing_v4(address) }
     } else {
-        if flags & flag::LISTED_V6 != 0 {
-            listing = context.tables.listing_v6(headers.source);
-        }
-        Source { key: SourceKey::v6(headers.source[0], context.settings.v6_mask), listing }
+        let key = SourceKey::v6(headers.source[0], context.settings.v6_mask);
+        Source { key, listing: context.tables.listing_v6(headers.source) }
     }
 }
 
-/// Drops what comes from banned sources and prefixes.
+/// Drops what comes from banned prefixes. Bans of single sources are found where these are charged.
 #[inline(always)]
-pub(super) fn refuse_banned<P: Packet, T: Tables>(
+pub(super) fn refuse_banned_prefix<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
     source: &Source,
 ) -> Result<(), DropReason> {
-    let ban = context.tables.ban(source.key);
-    // The clock costs as much as a lookup: most sources have no ban.
-    if ban != Ban::NONE && ban.holds(context.tables.now()) {
-        context.refuse(DropReason::Banned)?;
-    }
     if source.listing.class == class::BAN && context.tables.now() < source.listing.until {
         context.refuse(DropReason::BannedPrefix)?;
     }

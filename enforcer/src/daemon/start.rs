@@ -10,7 +10,14 @@ use arc_swap::ArcSwap;
 use tokio::{sync::mpsc, task::AbortHandle};
 use tracing::info;
 
-use super::{Error, descriptors::Budget, facts, notify, running::Running};
+use super::{
+    Error,
+    descriptors::Budget,
+    facts,
+    files::{self, Seen},
+    notify,
+    running::Running,
+};
 use crate::{
     bans::{
         Reporter,
@@ -61,6 +68,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let started = clock::instant_now();
     let metrics = Metrics::new()?;
     metrics::process::register(&metrics.registry)?;
+    let seen = Seen::of(&config);
     let policy = Policy::load(&config).map_err(Error::Configuration)?.share();
     let readiness = Readiness::default();
     let scrapes = match config.metrics.address {
@@ -90,9 +98,10 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     ingress.serve();
     // A start that fails says why in one line; whatever else is to be said waits until it has not.
     budget.tell(&config.http);
-    facts::certificates(&config, &metrics, clock::unix_now());
+    facts::certificates(&policy.load(), &metrics, clock::unix_now());
 
-    let addresses = ingress.addresses();
+    let mut addresses = ingress.addresses();
+    addresses.extend(ingress.redirects());
     let facts = Arc::new(ArcSwap::from_pointee(facts::facts(&affordable, &addresses, scrape_address)));
     // One reload at a time; a second request waits in its connection.
     let (reloads, reload_requests) = mpsc::channel(1);
@@ -114,6 +123,9 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
             }
         }));
     }
+    let read = Arc::new(ArcSwap::from_pointee(seen));
+    let (changes, file_changes) = mpsc::channel(1);
+    services.push(Tied::spawn(files::watch(Arc::clone(&read), changes)));
     services.extend(scrapes.map(|server| Tied::spawn(server.serve())));
 
     readiness.set(true);
@@ -149,6 +161,8 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         facts,
         readiness,
         reload_requests,
+        read,
+        file_changes,
         status,
     })
 }

@@ -157,6 +157,7 @@ impl Daemon {
             rehearsed: Vec::new(),
             draining: false,
             last_reload: None,
+            files: None,
         };
         let (reloads, mut requests) = mpsc::channel::<enforcer::control::answer::ReloadRequest>(1);
         runtime.spawn(async move {
