@@ -1,6 +1,7 @@
 //! The harness that tests, the demo and the benchmarks share.
 
-pub mod bare;
+pub mod bench;
+pub mod bpf;
 pub mod cases;
 pub mod cleanup;
 pub mod clients;
