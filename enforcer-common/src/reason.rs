@@ -21,6 +21,12 @@ macro_rules! reasons {
                 match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
             }
 
+            /// The reason with this number.
+            #[inline(always)]
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)+ _ => None }
+            }
+
             /// The index of its counter.
             #[inline(always)]
             pub const fn number(self) -> u32 { self as u32 }

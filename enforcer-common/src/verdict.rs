@@ -55,6 +55,14 @@ pub trait Tables {
     /// Leaves word of a frame that the program shall write in answer to this packet. Asked once at most, right before the
     /// verdict.
     fn answer(&self, answer: Answer);
+    /// [`inspect`], which the program puts behind a function that the verifier checks by itself.
+    #[inline(always)]
+    fn inspect<P: Packet>(&self, packet: &P, source: &Source, headers: &Headers) -> Verdict
+    where
+        Self: Sized,
+    {
+        inspect(packet, self, source, headers)
+    }
     /// How far the flow with this hash is, see [`flow::phase`].
     fn flow(&self, hash: u64) -> Phase;
     /// Lays the segment down for the calls below: the program hands numbers to functions that the verifier checks by themselves.
@@ -83,6 +91,29 @@ struct Context<'a, P, T> {
     settings: &'a Settings,
 }
 
+impl Verdict {
+    /// As one number, for a function that the verifier checks by itself: that of the reason.
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Pass(reason) => reason.number(),
+            Self::Drop(reason) => reason.number(),
+        }
+    }
+
+    /// The opposite of [`Verdict::number`]; what has no number is dropped as malformed.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        if let Some(reason) = PassReason::from_number(number) {
+            return Self::Pass(reason);
+        }
+        match DropReason::from_number(number) {
+            Some(reason) => Self::Drop(reason),
+            None => Self::Drop(DropReason::MalformedTcp),
+        }
+    }
+}
+
 impl<P: Packet, T: Tables> Context<'_, P, T> {
     /// The one way to drop a packet: under a dry run of `reason` it is only counted, and the next step has its say.
     #[inline(always)]
@@ -105,8 +136,8 @@ impl<P: Packet, T: Tables> Context<'_, P, T> {
 }
 
 /// What a packet is charged to, and by which rules.
-#[derive(Clone, Copy)]
-struct Source {
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
     key: SourceKey,
     listing: Listing,
 }
@@ -179,5 +210,18 @@ fn judge<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<PassReason, Dro
     if !port.is(Port::PROTECTED) {
         return Ok(PassReason::Clean);
     }
-    tls::inspect(&context, &source, &headers)
+    match tables.inspect(packet, &source, &headers) {
+        Verdict::Pass(reason) => Ok(reason),
+        Verdict::Drop(reason) => Err(reason),
+    }
+}
+
+/// The last step of [`decide`]: what a TCP segment to a protected port means to its connection.
+#[inline(always)]
+pub fn inspect<P: Packet, T: Tables>(packet: &P, tables: &T, source: &Source, headers: &Headers) -> Verdict {
+    let Some(settings) = tables.settings() else { return Verdict::Pass(PassReason::NoSettings) };
+    match tls::inspect(&Context { packet, tables, settings }, source, headers) {
+        Ok(reason) => Verdict::Pass(reason),
+        Err(reason) => Verdict::Drop(reason),
+    }
 }

@@ -16,28 +16,34 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use enforcer_common::{
-    answer::Answer,
+    answer::{Answer, Kind},
     ban::{Ban, Listing},
     event::{self, Budget},
     flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
+    headers::Headers,
     limiter::{self, Bucket, Charge, RawBucket},
+    listed,
     maps::Counter,
     packet::Packet,
     port::{PORTS as PORT_COUNT, Port},
     reason::{self, DropReason},
     settings::{INTERFACES, Limit, SHARED_SLOT, Settings, flag},
     source::SourceKey,
-    verdict::Tables,
+    verdict::{self, Source, Tables, Verdict},
 };
 
-use crate::{events, flows};
+use crate::{events, flows, frame::Frame};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+static LISTED_BITS_V4: Array<u64, { listed::V4_WORDS }, MMAPABLE> = Array::new();
+#[btf_map]
+static LISTED_BITS_V6: Array<u64, { listed::V6_WORDS }, MMAPABLE> = Array::new();
 #[btf_map]
 static PORTS: Array<u32, PORT_COUNT> = Array::new();
 #[btf_map]
@@ -137,11 +143,20 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
+        if !is_set(&LISTED_BITS_V4, listed::v4(address)) {
+            return Listing::NONE;
+        }
         LISTED_V4.get(&Key::new(32, address)).map_or(Listing::NONE, |words| Listing::from_words(*words))
     }
 
     #[inline(always)]
     fn listing_v6(&self, [upper, lower]: [u64; 2]) -> Listing {
+        if !is_set(&LISTED_BITS_V6, listed::V6_WIDE)
+            && !is_set(&LISTED_BITS_V6, listed::v6_network(upper))
+            && !is_set(&LISTED_BITS_V6, listed::v6_site(upper))
+        {
+            return Listing::NONE;
+        }
         // The trie compares bytes in network order.
         LISTED_V6
             .get(&Key::new(128, [upper.to_be(), lower.to_be()]))
@@ -164,6 +179,21 @@ impl Tables for Maps {
             BANNED => Charge::Banned(0),
             _ => Charge::Full,
         }
+    }
+
+    #[inline(always)]
+    fn inspect<P: Packet>(&self, _: &P, source: &Source, headers: &Headers) -> Verdict {
+        let Some(step) = STEP.get_ptr_mut(0) else { return Verdict::Drop(DropReason::MalformedTcp) };
+        // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
+        unsafe {
+            *step = Step { headers: *headers, source: *source, now: self.now.get(), answer: Answer::NONE }
+        };
+        let verdict = enforcer_inspect(self.context);
+        if verdict & ANSWERED != 0 {
+            // SAFETY: as above.
+            self.answer.set(unsafe { (*step).answer });
+        }
+        Verdict::from_number(verdict & !ANSWERED)
     }
 
     #[inline(always)]
@@ -233,6 +263,45 @@ pub(crate) fn charge_event(now: u64) -> Option<&'static mut Budget> {
     if budget.take(now, settings.events) { Some(budget) } else { None }
 }
 
+/// Whether a bit is set; those that an array does not have are not.
+#[inline(always)]
+fn is_set<const N: usize>(bits: &Array<u64, N, MMAPABLE>, bit: u32) -> bool {
+    let (word, mask) = listed::place(bit);
+    bits.get(word).is_some_and(|word| word & mask != 0)
+}
+
+/// What the last step of a verdict works with, and the answer that it leaves behind.
+#[repr(C)]
+struct Step {
+    headers: Headers,
+    source: Source,
+    now: u64,
+    answer: Answer,
+}
+
+#[btf_map]
+static STEP: PerCpuArray<Step, 1> = PerCpuArray::new();
+
+/// Beside the number of a verdict: an answer has been left behind.
+const ANSWERED: u32 = 1 << 8;
+
+/// [`verdict::inspect`] as a global function: it has a stack of its own, and the verifier walks it once instead of once for every way
+/// that leads to it (Linux 5.6).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_inspect(context: *mut xdp_md) -> u32 {
+    let Some(step) = STEP.get_ptr_mut(0) else { return DropReason::MalformedTcp.number() };
+    // SAFETY: the value belongs to this CPU, and nothing else refers to it while this function runs.
+    let step = unsafe { &mut *step };
+    let maps = Maps::new(context);
+    maps.now.set(step.now);
+    let xdp = XdpContext::new(context);
+    let verdict = verdict::inspect(&Frame::new(&xdp), &maps, &step.source, &step.headers);
+    step.answer = maps.answer.get();
+    let answered = if step.answer.kind == Kind::None { 0 } else { ANSWERED };
+    verdict.number() | answered
+}
+
 const WITHIN: u32 = 0;
 const EXCEEDED: u32 = 1;
 const FULL: u32 = 2;
@@ -255,10 +324,7 @@ const fn number(charge: Charge) -> u32 {
 extern "C" fn enforcer_source(source: u64, now: u64, tier: u32) -> u32 {
     let Some(settings) = SETTINGS.get(0) else { return FULL };
     let index = limiter::bucket_index(source, settings.seed, settings.source_mask);
-    if let Some(word) = SPILLED.get(index / u64::BITS)
-        && word >> (index % u64::BITS) & 1 != 0
-        && is_spilled(source, now)
-    {
+    if is_set(&SPILLED, index) && is_spilled(source, now) {
         return BANNED;
     }
     let Some(bucket) = SOURCES.get_ptr_mut(index) else { return FULL };

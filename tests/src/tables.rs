@@ -10,7 +10,7 @@ use enforcer_common::{
     gcra::Rate,
     limiter::{self, RawBucket},
     port::Port,
-    settings::{Limit, Settings, flag},
+    settings::{Limit, Settings},
     source::SourceKey,
 };
 
@@ -44,8 +44,7 @@ pub struct State {
 impl Default for State {
     /// Nothing listed, nothing limited, one protected port and one for management.
     fn default() -> Self {
-        let mut settings = Settings::PERMISSIVE;
-        settings.flags = flag::LISTED_V4 | flag::LISTED_V6;
+        let settings = Settings::PERMISSIVE;
         let ports =
             vec![(8443, Port::PROTECTED), (PROTECTED, Port::PROTECTED), (MANAGEMENT, Port::MANAGEMENT)];
         Self {
