@@ -12,7 +12,6 @@
 use aya_ebpf::{Global, bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::info;
 use enforcer_common::{
-    answer::Kind,
     packet::Packet as _,
     verdict::{Tables as _, Verdict, decide},
 };
@@ -41,9 +40,8 @@ pub fn enforcer(context: XdpContext) -> u32 {
         events::show(context.ctx, reason, 0, maps.now());
     }
     // Last: it overwrites what the others look at.
-    let asked = maps.asked();
-    if asked.kind != Kind::None {
-        action = answer::carry_out(context.ctx, &asked);
+    if maps.has_answer() {
+        action = answer::enforcer_answer(context.ctx);
     }
     // At 1, 2, 4, 8... packets: no flood can flood the log.
     if DIAGNOSTICS.load() != 0 && packets & packets.wrapping_sub(1) == 0 {

@@ -16,7 +16,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use enforcer_common::{
-    answer::{Answer, Kind},
+    answer::Answer,
     ban::{Ban, Listing},
     event::{self, Budget},
     flow::{Followed, Opening, Segment, slot::Phase},
@@ -91,14 +91,14 @@ pub(crate) struct Maps {
     settings: Option<&'static Settings>,
     /// 0 until somebody asks: the clock costs as much as a lookup.
     now: Cell<u64>,
-    /// What the verdict asked to be written.
-    answer: Cell<Answer>,
+    /// Whether the verdict asked for something to be written: see [`asked`].
+    answered: Cell<bool>,
 }
 
 impl Maps {
     #[inline(always)]
     pub(crate) fn new(context: *mut xdp_md) -> Self {
-        Self { context, settings: SETTINGS.get(0), now: Cell::new(0), answer: Cell::new(Answer::NONE) }
+        Self { context, settings: SETTINGS.get(0), now: Cell::new(0), answered: Cell::new(false) }
     }
 
     /// Counts the verdict; answers how many this CPU has counted for this reason.
@@ -113,11 +113,18 @@ impl Maps {
         self.settings.is_some_and(|settings| settings.events.is_limited())
     }
 
-    /// What the verdict asked to be written.
+    /// Whether the verdict asked for something to be written.
     #[inline(always)]
-    pub(crate) fn asked(&self) -> Answer {
-        self.answer.get()
+    pub(crate) fn has_answer(&self) -> bool {
+        self.answered.get()
     }
+}
+
+/// What the verdict asked to be written. It does not travel by the stack, which is small.
+#[inline(always)]
+pub(crate) fn asked() -> Option<Answer> {
+    // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
+    STEP.get_ptr(0).map(|step| unsafe { (*step).answer })
 }
 
 impl Tables for Maps {
@@ -138,7 +145,11 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn answer(&self, answer: Answer) {
-        self.answer.set(answer);
+        if let Some(step) = STEP.get_ptr_mut(0) {
+            // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
+            unsafe { (*step).answer = answer };
+            self.answered.set(true);
+        }
     }
 
     #[inline(always)]
@@ -189,10 +200,7 @@ impl Tables for Maps {
             *step = Step { headers: *headers, source: *source, now: self.now.get(), answer: Answer::NONE }
         };
         let verdict = enforcer_inspect(self.context);
-        if verdict & ANSWERED != 0 {
-            // SAFETY: as above.
-            self.answer.set(unsafe { (*step).answer });
-        }
+        self.answered.set(verdict & ANSWERED != 0);
         Verdict::from_number(verdict & !ANSWERED)
     }
 
@@ -291,14 +299,13 @@ const ANSWERED: u32 = 1 << 8;
 #[inline(never)]
 extern "C" fn enforcer_inspect(context: *mut xdp_md) -> u32 {
     let Some(step) = STEP.get_ptr_mut(0) else { return DropReason::MalformedTcp.number() };
-    // SAFETY: the value belongs to this CPU, and nothing else refers to it while this function runs.
-    let step = unsafe { &mut *step };
+    // SAFETY: the value belongs to this CPU, and nothing else writes these fields while this function runs.
+    let (headers, source, now) = unsafe { (&(*step).headers, &(*step).source, (*step).now) };
     let maps = Maps::new(context);
-    maps.now.set(step.now);
+    maps.now.set(now);
     let xdp = XdpContext::new(context);
-    let verdict = verdict::inspect(&Frame::new(&xdp), &maps, &step.source, &step.headers);
-    step.answer = maps.answer.get();
-    let answered = if step.answer.kind == Kind::None { 0 } else { ANSWERED };
+    let verdict = verdict::inspect(&Frame::new(&xdp), &maps, source, headers);
+    let answered = if maps.has_answer() { ANSWERED } else { 0 };
     verdict.number() | answered
 }
 
