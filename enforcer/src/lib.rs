@@ -22,6 +22,8 @@ pub mod bans;
 pub mod kernel;
 pub mod metrics;
 
+pub mod capture;
+
 pub mod cli;
 pub mod control;
 pub mod daemon;

@@ -86,7 +86,7 @@ impl State {
             model.mark(number, port);
         }
         for (source, ban) in self.bans {
-            model.ban(source, ban);
+            model.set_ban(source, ban);
         }
         for (prefix, listing) in self.listed {
             model.list(prefix, listing);

@@ -31,6 +31,7 @@ impl Running {
             Err(error) => error!(by, error, "reload refused, everything stays as it was"),
         }
         let (tokens, rehearsed) = (facts::tokens(&self.config), facts::rehearsed(&self.config));
+        let samples = facts::samples(&self.config);
         if result.is_ok() {
             facts::certificates(&self.config, &self.metrics, clock::unix_now());
         }
@@ -38,6 +39,7 @@ impl Running {
         self.facts.rcu(|facts| Facts {
             tokens: tokens.clone(),
             rehearsed: rehearsed.clone(),
+            samples: samples.clone(),
             last_reload: Some((at, result.clone())),
             ..(**facts).clone()
         });

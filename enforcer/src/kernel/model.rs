@@ -16,12 +16,13 @@ use enforcer_common::{
     limiter::{self, Bucket, Charge, RawBucket},
     port::Port,
     reason::DropReason,
-    settings::{Limit, Settings},
+    settings::{Limit, Settings, flag},
     source::SourceKey,
     verdict::Tables,
 };
 
-use crate::prefix::Prefix;
+use super::{program::Sizes, settings};
+use crate::{config, prefix::Prefix};
 
 /// One state of every table.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +44,24 @@ impl Model {
         Self { settings, ..Self::default() }
     }
 
+    /// What the program would find under this configuration when it has just been started: no bans, and limits of which
+    /// nothing is used.
+    pub fn of(config: &config::Kernel) -> Self {
+        let sizes = Sizes { bans: 0, sources: config.limits.max_sources };
+        let mut settings = settings::settings(config, sizes, 0);
+        settings.flags |= flag::LISTED_V4 | flag::LISTED_V6;
+        let mut model = Self::new(Some(settings));
+        for (number, port) in (0..).zip(settings::ports(config)) {
+            if port != Port::UNKNOWN {
+                model.mark(number, port);
+            }
+        }
+        for prefix in &config.allow {
+            model.list(*prefix, Listing::ALLOWED);
+        }
+        model
+    }
+
     /// Adds what is known of a port.
     pub fn mark(&mut self, number: u16, port: Port) {
         let known = self.ports.entry(number).or_default();
@@ -50,7 +69,7 @@ impl Model {
     }
 
     /// Bans one source.
-    pub fn ban(&mut self, source: SourceKey, ban: Ban) {
+    pub fn set_ban(&mut self, source: SourceKey, ban: Ban) {
         self.bans.insert(source, ban);
     }
 
