@@ -4,6 +4,12 @@
 //! answer says what becomes of the packet's frame. Plain numbers throughout: the program hands them to a function that the
 //! verifier checks by itself.
 
+mod write;
+
+pub use write::{timestamps, write};
+
+use crate::headers::Headers;
+
 /// What is written.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,8 +17,8 @@ pub enum Kind {
     /// Nothing.
     #[default]
     None = 0,
-    /// The TLS alert `protocol_version` and the end of the connection, sent to the client (RFC 8446 section 6.2). `detail` is the
-    /// version of the alert's record, as on the wire.
+    /// A fatal TLS alert and the end of the connection, sent to the client (RFC 8446 section 6.2). `detail` is the version of
+    /// the alert's record, as on the wire.
     Alert = 1,
     /// A reset, sent to the client.
     ResetClient = 2,
@@ -62,9 +68,46 @@ pub struct Answer {
     pub acknowledgement: u32,
     /// See [`Kind`]; otherwise 0.
     pub detail: u32,
+    /// Description of an alert, see [`alert`].
+    pub alert: u8,
+    /// Where in the frame the IP header begins.
+    pub network: usize,
+    /// Where in the frame the TCP header begins.
+    pub segment: usize,
+}
+
+/// Descriptions of TLS alerts (RFC 8446 section 6).
+pub mod alert {
+    /// What was sent does not belong here.
+    pub const UNEXPECTED_MESSAGE: u8 = 10;
+    /// What was asked for is not allowed.
+    pub const ACCESS_DENIED: u8 = 49;
+    /// What was sent contradicts itself.
+    pub const DECODE_ERROR: u8 = 50;
+    /// No version that the client offers is acceptable.
+    pub const PROTOCOL_VERSION: u8 = 70;
+    /// The name that the client asks for is not served.
+    pub const UNRECOGNIZED_NAME: u8 = 112;
 }
 
 impl Answer {
     /// Nothing is written.
-    pub const NONE: Self = Self { kind: Kind::None, sequence: 0, acknowledgement: 0, detail: 0 };
+    pub const NONE: Self = Self {
+        kind: Kind::None,
+        sequence: 0,
+        acknowledgement: 0,
+        detail: 0,
+        alert: 0,
+        network: 0,
+        segment: 0,
+    };
+
+    /// Bytes that an alert takes of the sequence numbers: its record's, and one for the FIN.
+    pub const ALERT_LENGTH: u32 = 8;
+
+    /// An answer to the packet with these headers; the numbers are still 0.
+    #[inline(always)]
+    pub const fn to(headers: &Headers, kind: Kind) -> Self {
+        Self { kind, network: headers.network, segment: headers.segment, ..Self::NONE }
+    }
 }

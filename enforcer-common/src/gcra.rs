@@ -6,6 +6,10 @@
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
+/// What a rate's increment and tolerance are at most, in nanoseconds: 73 years, so that no TAT reaches the bit that tells a ban from
+/// a debt, [`crate::limiter::BAN`].
+const LONGEST: u64 = 1 << 61;
+
 /// Debt beyond what a rate tolerates that is taken for the caller's late clock: a second. More stems from a stricter rate
 /// that was in force before; see [`settle`].
 const LATE: u64 = NANOS_PER_SECOND;
@@ -39,8 +43,9 @@ impl Rate {
             return Self::UNLIMITED;
         }
         let increment = if period_ns / events == 0 { 1 } else { period_ns / events };
-        let burst = if burst == 0 { 1 } else { burst };
-        Self { increment, tolerance: increment.saturating_mul(burst) }
+        let increment = if increment > LONGEST { LONGEST } else { increment };
+        let tolerance = increment.saturating_mul(if burst == 0 { 1 } else { burst });
+        Self { increment, tolerance: if tolerance > LONGEST { LONGEST } else { tolerance } }
     }
 
     /// `events` per second with at most `burst` at once.

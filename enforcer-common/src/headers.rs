@@ -57,7 +57,9 @@ pub mod tcp {
     pub const FIN: u8 = 0x01;
     pub const SYN: u8 = 0x02;
     pub const RST: u8 = 0x04;
+    pub const PSH: u8 = 0x08;
     pub const ACK: u8 = 0x10;
+    pub const URG: u8 = 0x20;
 }
 
 /// What the frame carries.
@@ -110,6 +112,8 @@ pub struct Headers {
     pub flags: u8,
     /// Where the IP header begins.
     pub network: usize,
+    /// Where the TCP or UDP header begins.
+    pub segment: usize,
     /// Where the next header begins; after TCP and UDP, where their data begins.
     pub offset: usize,
     /// Where the IP packet ends; padding of short frames lies behind.
@@ -137,6 +141,7 @@ impl Headers {
         acknowledgement: 0,
         flags: 0,
         network: 0,
+        segment: 0,
         offset: 0,
         end: 0,
         fragment_header: false,
@@ -338,6 +343,7 @@ impl Headers {
         let Some(acknowledgement) = packet.u32(self.offset + 8) else { return Err(broken) };
         let Some([data_offset, flags]) = packet.bytes::<2>(self.offset + 12) else { return Err(broken) };
         let length = (data_offset >> 4) as usize * 4;
+        self.segment = self.offset;
         self.offset = packet.forget(self.offset + length);
         if length < TCP_LENGTH || self.offset > self.end {
             return Err(broken);
@@ -363,6 +369,7 @@ impl Headers {
             return Err(DropReason::MalformedUdp);
         }
         self.transport = Transport::Udp;
+        self.segment = self.offset;
         self.source_port = (ports >> 16) as u16;
         self.port = ports as u16;
         self.offset = packet.forget(self.offset + UDP_LENGTH);

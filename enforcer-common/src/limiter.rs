@@ -3,8 +3,16 @@
 //! A bucket is one cache line of four slots `{key, TAT}`. A slot whose TAT has passed holds no information, so
 //! taking it over loses nothing: a flood of new sources can never evict a source that still owes. The kernel
 //! implements [`Bucket`] over its map, the daemon over atomics, the tests over a plain array.
+//!
+//! A ban is a debt: a slot whose word has the bit [`BAN`], and whose TAT is the ban's end. So it costs no lookup of its own, ends by
+//! itself, and nothing evicts it before. How the daemon writes one beside the program that charges is in [`debt`].
 
-use crate::gcra::{self, Rate};
+use crate::{
+    ban,
+    gcra::{self, Rate},
+};
+
+pub mod debt;
 
 /// Slots in a bucket: 4 x 16 bytes fill a cache line.
 pub const SLOTS: usize = 4;
@@ -16,6 +24,22 @@ const ATTEMPTS: usize = 4;
 /// The key of a slot that is being taken over.
 const CLAIMED: u64 = u64::MAX;
 
+/// Says of a slot's word that its source is banned; what is left of the word is the ban's end. No TAT reaches it: 2^63 ns are
+/// 292 years, see [`Rate::new`].
+pub const BAN: u64 = 1 << 63;
+
+/// The instant in a slot's word: its TAT, or the end of its ban.
+#[inline(always)]
+const fn time(word: u64) -> u64 {
+    word & !BAN
+}
+
+/// Whether a slot's word is a ban that holds at `now`.
+#[inline(always)]
+const fn holds(word: u64, now: u64) -> bool {
+    word & BAN != 0 && time(word) > now
+}
+
 /// A bucket as it lies in memory: key and TAT alternate.
 pub type RawBucket = [u64; SLOTS * 2];
 
@@ -23,11 +47,11 @@ pub type RawBucket = [u64; SLOTS * 2];
 pub trait Bucket {
     /// The key in slot `slot`; 0 means that it was never used.
     fn key(&self, slot: usize) -> u64;
-    /// The TAT in slot `slot`.
+    /// The word in slot `slot`: a TAT, or the end of a ban with the bit [`BAN`].
     fn tat(&self, slot: usize) -> u64;
     /// Compare-and-set of the key; `Err` carries what was found.
     fn swap_key(&self, slot: usize, old: u64, new: u64) -> Result<(), u64>;
-    /// Compare-and-set of the TAT; `Err` carries what was found.
+    /// Compare-and-set of the word; `Err` carries what was found.
     fn swap_tat(&self, slot: usize, old: u64, new: u64) -> Result<(), u64>;
 }
 
@@ -40,6 +64,8 @@ pub enum Charge {
     Exceeded(u64),
     /// Every slot of the bucket belongs to a source that still owes; nothing was charged.
     Full,
+    /// The source is banned until then; nothing was charged.
+    Banned(u64),
 }
 
 /// Which bucket a key belongs to. `mask` is the number of buckets, a power of two, less one.
@@ -48,7 +74,7 @@ pub fn bucket_index(key: u64, seed: u64, mask: u32) -> u32 {
     (mix(key ^ seed) as u32) & mask
 }
 
-/// Charges one event of `key` at `now`. Keys are never 0.
+/// Charges one event of `key` at `now`. Keys are never 0. Without a limit it only looks whether the source is banned.
 ///
 /// Whatever other CPUs do meanwhile, under one rate and one clock: every event that is admitted is charged once, to its own
 /// source; none that is refused is charged; and no source holds two slots. So the bound of [`Rate`] holds exactly, and
@@ -69,7 +95,7 @@ pub fn charge<B: Bucket>(bucket: &B, key: u64, now: u64, rate: Rate) -> Charge {
             }
             if held == CLAIMED {
                 claimed = true;
-            } else if free == SLOTS && bucket.tat(slot) <= now {
+            } else if free == SLOTS && time(bucket.tat(slot)) <= now {
                 free = slot;
             }
             slot += 1;
@@ -79,7 +105,14 @@ pub fn charge<B: Bucket>(bucket: &B, key: u64, now: u64, rate: Rate) -> Charge {
             // Only a TAT that was read while the slot was the source's own may be replaced: a takeover moves it on, so
             // that replacing it fails.
             if bucket.key(slot) == key {
-                let settled = gcra::settle(tat, now, rate);
+                if holds(tat, now) {
+                    return Charge::Banned(ban_end(tat));
+                }
+                if !rate.is_limited() {
+                    return Charge::Within;
+                }
+                // Of a ban that has ended its end is left, which has passed.
+                let settled = gcra::settle(time(tat), now, rate);
                 match gcra::step(settled, now, rate) {
                     Err(wait) => {
                         if settled != tat {
@@ -95,12 +128,14 @@ pub fn charge<B: Bucket>(bucket: &B, key: u64, now: u64, rate: Rate) -> Charge {
                     }
                 }
             }
+        } else if !rate.is_limited() {
+            return Charge::Within;
         } else if !claimed {
             // While a slot is claimed, the source's own may be the one.
             if free == SLOTS {
                 return Charge::Full;
             }
-            if take(bucket, free, key, now, rate) {
+            if take(bucket, free, key, now, gcra::step(0, now, rate)) {
                 return Charge::Within;
             }
         }
@@ -109,18 +144,18 @@ pub fn charge<B: Bucket>(bucket: &B, key: u64, now: u64, rate: Rate) -> Charge {
     Charge::Exceeded(rate.increment)
 }
 
-/// Takes a slot over and charges the first event; `false`: somebody else was at work, and all is as it was.
+/// Takes a slot over and writes the source's first word; `false`: somebody else was at work, and all is as it was.
 ///
 /// The claim hides the slot from its owner, so only a charge that began before can still move its TAT, and then the claim is
 /// given back. Of two who claim at once, at least one sees the other.
 #[inline(always)]
-fn take<B: Bucket>(bucket: &B, slot: usize, key: u64, now: u64, rate: Rate) -> bool {
+fn take<B: Bucket>(bucket: &B, slot: usize, key: u64, now: u64, first: Result<u64, u64>) -> bool {
     let held = bucket.key(slot);
     if held == CLAIMED || held == key || bucket.swap_key(slot, held, CLAIMED).is_err() {
         return false;
     }
     let tat = bucket.tat(slot);
-    let mut alone = tat <= now;
+    let mut alone = time(tat) <= now;
     let mut other = 0;
     while other < SLOTS {
         if other != slot {
@@ -132,7 +167,7 @@ fn take<B: Bucket>(bucket: &B, slot: usize, key: u64, now: u64, rate: Rate) -> b
         other += 1;
     }
     let mut taken = false;
-    if alone && let Ok(next) = gcra::step(tat, now, rate) {
+    if alone && let Ok(next) = first {
         taken = bucket.swap_tat(slot, tat, next).is_ok();
     }
     // Nobody changes a claimed key.
@@ -148,21 +183,30 @@ pub fn peek<B: Bucket>(bucket: &B, key: u64, now: u64, rate: Rate) -> Charge {
     while slot < SLOTS {
         let tat = bucket.tat(slot);
         if bucket.key(slot) == key {
-            return match gcra::step(gcra::settle(tat, now, rate), now, rate) {
+            if holds(tat, now) {
+                return Charge::Banned(ban_end(tat));
+            }
+            return match gcra::step(gcra::settle(time(tat), now, rate), now, rate) {
                 Ok(_) => Charge::Within,
                 Err(wait) => Charge::Exceeded(wait),
             };
         }
-        free |= tat <= now;
+        free |= time(tat) <= now;
         slot += 1;
     }
-    if free { Charge::Within } else { Charge::Full }
+    if free || !rate.is_limited() { Charge::Within } else { Charge::Full }
 }
 
-/// The TAT that is kept for `key`, if a slot holds it.
+/// The TAT, or the end of the ban, that is kept for `key`, if a slot holds it.
 #[inline(always)]
 pub fn find<B: Bucket>(bucket: &B, key: u64) -> Option<u64> {
-    (0..SLOTS).find(|slot| bucket.key(*slot) == key).map(|slot| bucket.tat(slot))
+    (0..SLOTS).find(|slot| bucket.key(*slot) == key).map(|slot| time(bucket.tat(slot)))
+}
+
+/// The end that a banned source's word tells.
+#[inline(always)]
+const fn ban_end(word: u64) -> u64 {
+    if word == ban::FOREVER { ban::FOREVER } else { time(word) }
 }
 
 /// The finalizer of MurmurHash3 (public domain): every input bit reaches every output bit.

@@ -2,7 +2,13 @@
 
 /// One [`crate::settings::Settings`]. Written by the daemon.
 pub const SETTINGS: &str = "SETTINGS";
-/// `SourceKey -> Ban`. Written by the daemon.
+/// Buckets of the packet limit, in which exact bans are debts, see [`crate::limiter`]. Charged by the program, bans written by the daemon
+/// through shared memory. Durable, together with the seed and the mask of the settings, by which it is laid out.
+pub const SOURCES: &str = "SOURCES";
+/// One bit per bucket of [`SOURCES`]: bans that belong there have spilled over into [`BANS`]. Written by the daemon through shared
+/// memory. Durable.
+pub const SPILLED: &str = "SPILLED";
+/// `SourceKey -> Ban`, for those that found no slot in [`SOURCES`]. Written by the daemon. Durable.
 pub const BANS: &str = "BANS";
 /// IPv4 prefix -> `Listing`. Written by the daemon.
 pub const LISTED_V4: &str = "LISTED_V4";
@@ -11,7 +17,7 @@ pub const LISTED_V6: &str = "LISTED_V6";
 /// One word per TCP or UDP port, see [`crate::port`]. Written by the daemon.
 pub const PORTS: &str = "PORTS";
 /// Limiter buckets, one table per limit. Written by the program.
-pub const LIMITERS: [&str; 3] = ["LIMIT_PACKETS", "LIMIT_CONNS", "LIMIT_HELLOS"];
+pub const LIMITERS: [&str; 3] = [SOURCES, "LIMIT_CONNS", "LIMIT_HELLOS"];
 /// Per CPU, interface and reason: packets and bytes. Written by the program.
 pub const COUNTERS: &str = "COUNTERS";
 /// Packets that were not passed on as they came, as samples, see [`crate::event`]. Written by the program, read by the daemon.

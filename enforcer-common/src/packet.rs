@@ -3,7 +3,10 @@
 //! The XDP program implements [`Packet`] over packet pointers, everybody else over byte slices. Parsers know nothing
 //! but this trait and can therefore neither panic nor read beyond the frame.
 
-use crate::hello::{self, Hello};
+use crate::{
+    answer,
+    hello::{self, Hello},
+};
 
 /// A frame, from its Ethernet header on.
 pub trait Packet {
@@ -34,6 +37,12 @@ pub trait Packet {
         hello::inspect(self, start, end, minimum)
     }
 
+    /// [`answer::timestamps`], behind such a function too.
+    #[inline(always)]
+    fn timestamps(&self, segment: usize) -> usize {
+        answer::timestamps(self, segment)
+    }
+
     /// One byte.
     #[inline(always)]
     fn u8(&self, offset: usize) -> Option<u8> {
@@ -51,6 +60,15 @@ pub trait Packet {
     fn u32(&self, offset: usize) -> Option<u32> {
         self.bytes(offset).map(u32::from_be_bytes)
     }
+}
+
+/// A frame that can be overwritten. `None`: that could not be done.
+pub trait PacketMut: Packet {
+    /// Cuts the frame off at its end, or lengthens it by zeroes.
+    fn resize(&mut self, length: usize) -> Option<()>;
+
+    /// Overwrites bytes that lie in the frame.
+    fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()>;
 }
 
 impl Packet for [u8] {

@@ -5,7 +5,7 @@ use crate::{gcra::Rate, reason::DropReason};
 
 /// Moves whenever the layout or the meaning of [`Settings`] or of a map changes. A program that finds another
 /// number judges nothing and counts `no_settings`.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// What a source is limited in. The number is the index in a row of [`Settings::limits`] and names the table.
 #[repr(u32)]
@@ -76,12 +76,14 @@ pub struct Settings {
     pub dry_run: u64,
     /// Reasons, by [`DropReason::bit`], that say that a packet cannot be parsed, and for which it passes as `unparsed`.
     pub tolerated: u64,
-    /// Buckets per limiter table, a power of two, less one.
+    /// Buckets of the table of sources, a power of two, less one.
+    pub source_mask: u32,
+    /// Buckets per table of the other limits, a power of two, less one.
     pub bucket_mask: u32,
     /// Lowest acceptable TLS version as on the wire (0x0303 is TLS 1.2); 0: hellos are not judged.
     pub minimum_tls: u16,
     /// Keeps the layout free of implicit padding.
-    pub reserved: u16,
+    pub reserved: [u16; 3],
     /// By tier and [`Limit`].
     pub limits: [[Rate; LIMITS]; TIERS],
     /// Indices of interfaces; the position is the slot in which packets are counted. Unused ones are 0, and the last one is
@@ -102,13 +104,23 @@ impl Settings {
         lease_until: 0,
         dry_run: 0,
         tolerated: 0,
+        source_mask: 0,
         bucket_mask: 0,
         minimum_tls: 0x0303,
-        reserved: 0,
+        reserved: [0; 3],
         limits: [[Rate::UNLIMITED; LIMITS]; TIERS],
         interfaces: [0; INTERFACES],
         events: Rate::UNLIMITED,
     };
+
+    /// Buckets, less one, of the table that keeps a limit.
+    #[inline(always)]
+    pub const fn mask(&self, limit: Limit) -> u32 {
+        match limit {
+            Limit::Packets => self.source_mask,
+            Limit::Connections | Limit::Hellos => self.bucket_mask,
+        }
+    }
 
     /// The rate of one limit in one tier. Of a tier only the bits that count: a mask is a bound that LLVM keeps and that every
     /// verifier understands.
@@ -144,4 +156,4 @@ impl Settings {
 }
 
 const _: () = assert!(TIERS.is_power_of_two());
-const _: () = assert!(size_of::<Settings>() == 48 + 8 + TIERS * LIMITS * 16 + INTERFACES * 4 + 16);
+const _: () = assert!(size_of::<Settings>() == 48 + 16 + TIERS * LIMITS * 16 + INTERFACES * 4 + 16);

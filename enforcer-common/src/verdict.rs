@@ -9,7 +9,7 @@ mod tls;
 
 use crate::{
     answer::Answer,
-    ban::{Ban, Listing},
+    ban::Listing,
     gcra::Rate,
     headers::{Headers, Link, Transport},
     limiter::Charge,
@@ -40,9 +40,8 @@ pub trait Tables {
     fn listing_v4(&self, address: [u8; 4]) -> Listing;
     /// What the longest listed prefix around an IPv6 address, given as its two halves in host order, says.
     fn listing_v6(&self, address: [u64; 2]) -> Listing;
-    /// The ban of exactly this source; [`Ban::NONE`] if there is none.
-    fn ban(&self, source: SourceKey) -> Ban;
-    /// Charges one event to a source that has the budgets of a tier; `rate` is what [`Settings::limit`] says of both.
+    /// Charges one event to a source that has the budgets of a tier; `rate` is what [`Settings::limit`] says of both. With
+    /// [`Limit::Packets`] it also says whether exactly this source is banned, limited or not.
     fn charge(&self, limit: Limit, tier: u8, source: SourceKey, now: u64, rate: Rate) -> Charge;
     /// Nanoseconds of `CLOCK_MONOTONIC`, the same for the whole packet. Asked only when something depends on it.
     fn now(&self) -> u64;
@@ -146,14 +145,14 @@ fn judge<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<PassReason, Dro
     if headers.transport == Transport::Tcp && port.is(Port::MANAGEMENT) {
         return Ok(PassReason::Management);
     }
-    standing::refuse_banned(&context, &source)?;
+    standing::refuse_banned_prefix(&context, &source)?;
+    budgets::charge_packet(&context, &source)?;
     if let Err(reason) = form {
         return context.unparsed(reason);
     }
     if headers.transport == Transport::Tcp && headers.fragment && port.is(Port::PROTECTED) {
         context.refuse(DropReason::TcpFragment)?;
     }
-    budgets::charge(&context, &source, Limit::Packets, DropReason::PacketLimit)?;
     match headers.transport {
         Transport::Tcp => {}
         Transport::LaterFragment => return Ok(PassReason::Fragment),

@@ -8,20 +8,21 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use enforcer_common::{
+    answer,
     hello::{self, Hello},
     packet::Packet,
 };
 
 /// Offsets up to which loads are made, in bytes. The verifier refuses packet pointers whose variable part may exceed 65,535
 /// less the access (MAX_PACKET_OFF); a ClientHello record and all headers in front of it end well below this.
-const REACH: usize = 0x7fff;
+pub(crate) const REACH: usize = 0x7fff;
 
 /// The frame of one run of the program.
 pub(crate) struct Frame<'a> {
-    context: &'a XdpContext,
-    start: usize,
-    end: usize,
-    length: usize,
+    pub(crate) context: &'a XdpContext,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) length: usize,
 }
 
 impl<'a> Frame<'a> {
@@ -83,6 +84,11 @@ impl Packet for Frame<'_> {
     }
 
     #[inline(always)]
+    fn timestamps(&self, segment: usize) -> usize {
+        enforcer_timestamps(self.context.ctx, segment as u32) as usize
+    }
+
+    #[inline(always)]
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let offset = opaque(offset);
         if offset > REACH {
@@ -111,6 +117,14 @@ impl Packet for Frame<'_> {
 extern "C" fn enforcer_hello(context: *mut xdp_md, start: u32, end: u32, minimum: u32) -> u32 {
     let context = XdpContext::new(context);
     hello::inspect(&Frame::new(&context), start as usize, end as usize, minimum as u16) as u32
+}
+
+/// The walk through TCP options, likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_timestamps(context: *mut xdp_md, segment: u32) -> u32 {
+    let context = XdpContext::new(context);
+    answer::timestamps(&Frame::new(&context), segment as usize) as u32
 }
 
 /// Hides a value's origin from LLVM, so that the very register that is compared is the one that is used: Linux 6.1 does not

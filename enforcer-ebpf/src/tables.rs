@@ -44,7 +44,9 @@ static LISTED_V4: LpmTrie<[u8; 4], [u32; 4], 1024> = LpmTrie::new();
 #[btf_map]
 static LISTED_V6: LpmTrie<[u64; 2], [u32; 4], 1024> = LpmTrie::new();
 #[btf_map]
-static LIMIT_PACKETS: Array<RawBucket, 256, MMAPABLE> = Array::new();
+static SOURCES: Array<RawBucket, 256, MMAPABLE> = Array::new();
+#[btf_map]
+static SPILLED: Array<u64, 4, MMAPABLE> = Array::new();
 #[btf_map]
 static LIMIT_CONNS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
@@ -95,6 +97,12 @@ impl Maps {
     pub(crate) fn shows_events(&self) -> bool {
         self.settings.is_some_and(|settings| settings.events.is_limited())
     }
+
+    /// What the verdict asked to be written.
+    #[inline(always)]
+    pub(crate) fn asked(&self) -> Answer {
+        self.answer.get()
+    }
 }
 
 impl Tables for Maps {
@@ -132,19 +140,19 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn ban(&self, source: SourceKey) -> Ban {
-        // SAFETY: an entry that is replaced meanwhile may show its successor, at worst one wrong verdict; memory of
-        // entries without preallocation is freed only after the program's RCU section.
-        unsafe { BANS.get(source.get()) }.map_or(Ban::NONE, |ban| *ban)
-    }
-
-    #[inline(always)]
     fn charge(&self, limit: Limit, tier: u8, source: SourceKey, now: u64, rate: Rate) -> Charge {
         // The rate is read again where it is used: a function that the verifier checks by itself takes numbers only.
         let _ = rate;
-        match enforcer_charge(limit as u32, tier as u32, source.get(), now) {
+        let charged = match limit {
+            Limit::Packets => enforcer_source(source.get(), now, tier as u32),
+            Limit::Connections | Limit::Hellos => {
+                enforcer_charge(limit as u32, tier as u32, source.get(), now)
+            }
+        };
+        match charged {
             WITHIN => Charge::Within,
             EXCEEDED => Charge::Exceeded(0),
+            BANNED => Charge::Banned(0),
             _ => Charge::Full,
         }
     }
@@ -194,27 +202,56 @@ pub(crate) fn charge_event(now: u64) -> Option<&'static mut Budget> {
 const WITHIN: u32 = 0;
 const EXCEEDED: u32 = 1;
 const FULL: u32 = 2;
+const BANNED: u32 = 3;
 
-/// [`limiter::charge`] as a global function, which the verifier checks once (Linux 5.6). How long the source would have to
-/// wait is of no use here and does not come back.
+/// How long the source would have to wait, or is banned, is of no use to the program.
+#[inline(always)]
+const fn number(charge: Charge) -> u32 {
+    match charge {
+        Charge::Within => WITHIN,
+        Charge::Exceeded(_) => EXCEEDED,
+        Charge::Full => FULL,
+        Charge::Banned(_) => BANNED,
+    }
+}
+
+/// Whether a source is banned, and one packet at its expense, as a global function, which the verifier checks once (Linux 5.6).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_source(source: u64, now: u64, tier: u32) -> u32 {
+    let Some(settings) = SETTINGS.get(0) else { return FULL };
+    let index = limiter::bucket_index(source, settings.seed, settings.source_mask);
+    if let Some(word) = SPILLED.get(index / u64::BITS)
+        && word >> (index % u64::BITS) & 1 != 0
+        && is_spilled(source, now)
+    {
+        return BANNED;
+    }
+    let Some(bucket) = SOURCES.get_ptr_mut(index) else { return FULL };
+    number(limiter::charge(&Slots(bucket.cast()), source, now, settings.limit(Limit::Packets, tier as u8)))
+}
+
+/// Whether a source is banned for which its bucket had no room.
+#[inline(always)]
+fn is_spilled(source: u64, now: u64) -> bool {
+    // SAFETY: an entry that is replaced meanwhile may show its successor, at worst one wrong verdict; memory of
+    // entries without preallocation is freed only after the program's RCU section.
+    unsafe { BANS.get(source) }.is_some_and(|ban| ban.holds(now))
+}
+
+/// [`limiter::charge`] for the limits besides packets, as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn enforcer_charge(limit: u32, tier: u32, source: u64, now: u64) -> u32 {
     let Some(settings) = SETTINGS.get(0) else { return FULL };
     let index = limiter::bucket_index(source, settings.seed, settings.bucket_mask);
-    let (bucket, rate) = if limit == Limit::Packets as u32 {
-        (LIMIT_PACKETS.get_ptr_mut(index), settings.limit(Limit::Packets, tier as u8))
-    } else if limit == Limit::Connections as u32 {
+    let (bucket, rate) = if limit == Limit::Connections as u32 {
         (LIMIT_CONNS.get_ptr_mut(index), settings.limit(Limit::Connections, tier as u8))
     } else {
         (LIMIT_HELLOS.get_ptr_mut(index), settings.limit(Limit::Hellos, tier as u8))
     };
     let Some(bucket) = bucket else { return FULL };
-    match limiter::charge(&Slots(bucket.cast()), source, now, rate) {
-        Charge::Within => WITHIN,
-        Charge::Exceeded(_) => EXCEEDED,
-        Charge::Full => FULL,
-    }
+    number(limiter::charge(&Slots(bucket.cast()), source, now, rate))
 }
 
 /// One bucket in map memory.

@@ -8,8 +8,10 @@ pub mod model;
 pub mod program;
 
 mod attach;
+mod exact;
 mod holder;
 mod lists;
+mod memory;
 mod off;
 mod probe;
 mod rule;
@@ -33,6 +35,7 @@ use enforcer_common::{
 
 use self::{
     events::Events,
+    exact::ExactBans,
     lists::MapLists,
     off::{NoLists, NoView},
     program::{Program, Sizes},
@@ -111,7 +114,10 @@ impl Kernel {
     /// The writer of the lists. The ban task owns it.
     pub fn lists(&self) -> Result<Box<dyn SourceLists>> {
         Ok(match &self.plane {
-            Plane::Xdp(xdp) => Box::new(MapLists::new(LiveMaps::open(&xdp.program)?, xdp.settings.clone())),
+            Plane::Xdp(xdp) => {
+                let exact = ExactBans::open(&xdp.program, &SettingsMap::current(&xdp.settings))?;
+                Box::new(MapLists::new(exact, LiveMaps::open(&xdp.program)?, xdp.settings.clone()))
+            }
             Plane::Off => Box::new(NoLists),
         })
     }
@@ -226,6 +232,10 @@ impl Xdp {
 pub trait SourceLists: Send {
     /// Bans one source, or moves the end of its ban.
     fn ban(&mut self, source: SourceKey, ban: Ban) -> Result<()>;
+    /// The same for many sources at once: a million takes less than a second. What was done before an error stays done.
+    fn ban_many(&mut self, bans: &[(SourceKey, Ban)]) -> Result<()> {
+        bans.iter().try_for_each(|(source, ban)| self.ban(*source, *ban))
+    }
     /// Lifts the ban of one source; not being banned is no error.
     fn unban(&mut self, source: SourceKey) -> Result<()>;
     /// Lists a prefix, or changes its listing.

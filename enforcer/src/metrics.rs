@@ -16,6 +16,8 @@ pub struct Metrics {
     pub registry: Registry,
     /// `enforcer_connections_total{result}`: `accepted`, or the code of the denial that ended it before HTTP.
     pub connections: IntCounterVec,
+    /// `enforcer_tls_handshakes_total{version, key_exchange, resumed}`: what handshakes came to.
+    pub handshakes: IntCounterVec,
     /// `enforcer_connections_open`
     pub connections_open: IntGauge,
     /// `enforcer_requests_total{route, status}`: answers by route and status class (`2xx`...).
@@ -38,8 +40,14 @@ pub struct Metrics {
     pub kernel_write_errors: IntCounter,
     /// `enforcer_reloads_total{result}`: `applied`, `refused`.
     pub reloads: IntCounterVec,
+    /// `enforcer_file_changes_total{result}`: files behind the policy that changed: `applied`, `refused`.
+    pub renewals: IntCounterVec,
+    /// `enforcer_files_refused`: 1 while files that changed are refused, and what was read before them is in force.
+    pub files_refused: IntGauge,
     /// `enforcer_certificate_expiry_timestamp_seconds{listener, name}`: end of each certificate that is served.
     pub certificate_expiry: IntGaugeVec,
+    /// `enforcer_ocsp_expiry_timestamp_seconds{listener, name}`: end of each OCSP response that is stapled.
+    pub staple_expiry: IntGaugeVec,
 }
 
 impl Metrics {
@@ -58,6 +66,11 @@ impl Metrics {
         };
         let connections =
             counter_vec("enforcer_connections_total", "Connections by how they began", &["result"])?;
+        let handshakes = counter_vec(
+            "enforcer_tls_handshakes_total",
+            "Handshakes that succeeded",
+            &["version", "key_exchange", "resumed"],
+        )?;
         let connections_open =
             IntGauge::new("enforcer_connections_open", "Client connections that are open")?;
         registry.register(Box::new(connections_open.clone()))?;
@@ -84,13 +97,26 @@ impl Metrics {
         let kernel_write_errors =
             counter("enforcer_kernel_write_errors_total", "List changes that the kernel refused")?;
         let reloads = counter_vec("enforcer_reloads_total", "Configuration reloads", &["result"])?;
+        let renewals =
+            counter_vec("enforcer_file_changes_total", "Changed certificates, keys and lists", &["result"])?;
+        let files_refused = IntGauge::new(
+            "enforcer_files_refused",
+            "Whether files that changed are refused and older ones are in force",
+        )?;
+        registry.register(Box::new(files_refused.clone()))?;
         let certificate_expiry = IntGaugeVec::new(
             Opts::new("enforcer_certificate_expiry_timestamp_seconds", "When a certificate ends"),
             &["listener", "name"],
         )?;
         registry.register(Box::new(certificate_expiry.clone()))?;
+        let staple_expiry = IntGaugeVec::new(
+            Opts::new("enforcer_ocsp_expiry_timestamp_seconds", "When a stapled OCSP response ends"),
+            &["listener", "name"],
+        )?;
+        registry.register(Box::new(staple_expiry.clone()))?;
         Ok(Self {
             connections,
+            handshakes,
             connections_open,
             requests,
             denials,
@@ -102,7 +128,10 @@ impl Metrics {
             kernel_writes_pending,
             kernel_write_errors,
             reloads,
+            renewals,
+            files_refused,
             certificate_expiry,
+            staple_expiry,
             registry,
         })
     }

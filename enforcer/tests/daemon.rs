@@ -19,6 +19,9 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "daemon/files.rs"]
+mod files;
+
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod edge;
 pub mod flood;
 pub mod kernel;
+pub mod memory;
 pub mod netns;
 pub mod origin;
 pub mod packets;

@@ -4,7 +4,7 @@ use enforcer::{kernel::model::Model, prefix::Prefix};
 use enforcer_common::{
     ban::{Ban, Listing},
     gcra::Rate,
-    limiter::RawBucket,
+    limiter::{self, RawBucket},
     port::Port,
     settings::{Limit, Settings, flag},
     source::SourceKey,
@@ -15,6 +15,9 @@ pub const PROTECTED: u16 = 443;
 /// The port that cases manage the machine by.
 pub const MANAGEMENT: u16 = 22;
 
+/// A debt for good.
+const USED_UP: u64 = !limiter::BAN;
+
 /// The state of the tables when the packet comes. One bucket per limit, so that a case can fill it.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -24,6 +27,8 @@ pub struct State {
     pub ports: Vec<(u16, Port)>,
     /// Exact bans.
     pub bans: Vec<(SourceKey, Ban)>,
+    /// Exact bans for which the bucket had no room.
+    pub spilled: Vec<(SourceKey, Ban)>,
     /// Listed prefixes.
     pub listed: Vec<(Prefix, Listing)>,
     /// By [`Limit`].
@@ -37,7 +42,14 @@ impl Default for State {
         settings.flags = flag::LISTED_V4 | flag::LISTED_V6;
         let ports =
             vec![(8443, Port::PROTECTED), (PROTECTED, Port::PROTECTED), (MANAGEMENT, Port::MANAGEMENT)];
-        Self { settings: Some(settings), ports, bans: vec![], listed: vec![], buckets: [[0; 8]; 3] }
+        Self {
+            settings: Some(settings),
+            ports,
+            bans: vec![],
+            spilled: vec![],
+            listed: vec![],
+            buckets: [[0; 8]; 3],
+        }
     }
 }
 
@@ -55,14 +67,14 @@ impl State {
 
     /// With a limit that the source has used up for good.
     pub fn exhausted(mut self, limit: Limit, source: SourceKey) -> Self {
-        self.buckets[limit as usize][..2].copy_from_slice(&[source.get(), u64::MAX]);
+        self.buckets[limit as usize][..2].copy_from_slice(&[source.get(), USED_UP]);
         self.limited(limit)
     }
 
     /// With a limit whose bucket is full of sources that owe.
     pub fn full(mut self, limit: Limit) -> Self {
         for (slot, pair) in self.buckets[limit as usize].chunks_exact_mut(2).enumerate() {
-            pair.copy_from_slice(&[slot as u64 + 1, u64::MAX]);
+            pair.copy_from_slice(&[slot as u64 + 1, USED_UP]);
         }
         self.limited(limit)
     }
@@ -71,6 +83,18 @@ impl State {
     pub fn banned(mut self, source: SourceKey, until: u64) -> Self {
         self.bans.push((source, Ban { until }));
         self
+    }
+
+    /// With a banned source that found no slot.
+    pub fn spilled(mut self, source: SourceKey, until: u64) -> Self {
+        self.spilled.push((source, Ban { until }));
+        self
+    }
+
+    /// The buckets, with the bans in that of the sources.
+    pub fn filled(&self) -> [RawBucket; 3] {
+        let model = self.clone().tables(0);
+        Limit::ALL.map(|limit| model.bucket(limit, 0))
     }
 
     /// With a listed prefix.
@@ -85,14 +109,17 @@ impl State {
         for (number, port) in self.ports {
             model.mark(number, port);
         }
-        for (source, ban) in self.bans {
-            model.set_ban(source, ban);
+        for (source, ban) in self.spilled {
+            model.spill(source, ban);
         }
         for (prefix, listing) in self.listed {
             model.list(prefix, listing);
         }
         for (limit, bucket) in Limit::ALL.into_iter().zip(self.buckets) {
             model.fill(limit, 0, bucket);
+        }
+        for (source, ban) in self.bans {
+            model.set_ban(source, ban);
         }
         model.set_now(now);
         model

@@ -2,6 +2,7 @@
 
 mod rootless {
     mod admit;
+    mod answers;
     mod attacks;
     mod bodies;
     mod configs;

@@ -5,12 +5,14 @@ mod system {
     mod attach;
     mod bans;
     mod data_plane;
+    mod events;
     mod harness;
     mod limits;
     mod packets;
     mod proxy;
     mod reload;
     mod shutdown;
+    mod sources;
     mod startup;
     mod tls;
 }

@@ -15,7 +15,9 @@ mod dist;
 mod process;
 mod setup;
 mod suite;
+mod tally;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -64,6 +66,8 @@ enum Task {
         #[command(subcommand)]
         bench: bench::Bench,
     },
+    /// Run the system tests under other kernels, in virtual machines: the floor, the one below it, and newer ones.
+    Vm(vm::Arguments),
     /// Make the Debian package in `target/dist`.
     Dist,
 }
@@ -89,6 +93,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Tidy => tidy::command(),
         Task::Demo { keep } => demo::command(keep),
         Task::Bench { ref bench } => bench::command(bench),
+        Task::Vm(ref arguments) => vm::command(arguments),
         Task::Dist => dist::command(),
     }
 }

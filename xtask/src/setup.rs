@@ -34,6 +34,10 @@ pub(crate) const TEST_PROGRAMS: &[(&str, &str)] =
 pub(crate) const BENCH_PROGRAMS: &[(&str, &str)] =
     &[("haproxy", "haproxy"), ("nginx", "nginx"), ("h2load", "nghttp2-client")];
 
+/// What boots other kernels and reads their packages.
+pub(crate) const VM_PROGRAMS: &[(&str, &str)] =
+    &[("qemu-system-x86_64", "qemu-system-x86"), ("xz", "xz-utils"), ("ldd", "libc-bin"), ("tc", "iproute2")];
+
 /// Something that is needed, is not there and could not be had.
 #[derive(Debug)]
 pub(crate) struct Missing {

@@ -13,8 +13,10 @@ use anyhow::{Context, Result, bail};
 use crate::{
     compile::{binary, with_program},
     demo,
-    process::{cargo, spell},
-    setup, tidy,
+    process::{cargo, program, spell},
+    setup,
+    tally::{self, Tally},
+    tidy,
 };
 
 /// Which part of the suite runs.
@@ -37,13 +39,6 @@ impl Parts {
             _ => Self::All,
         }
     }
-}
-
-/// Tests that passed and failed, read from the output of test runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: u64,
-    failed: u64,
 }
 
 /// Name, tally and seconds of each step so far.
@@ -76,8 +71,9 @@ impl Run {
         self.step("format", cargo().args(["fmt", "--all", "--check"]));
         self.own_step("tidy", tidy::command);
         // The system tests are named because `--all-targets` passes over what plain `cargo test` does not run.
-        let lint = ["clippy", "--quiet", "--all-targets", "--test", "system", "--", "-D", "warnings"];
-        self.step("lint", cargo().args(lint));
+        let mut lint = cargo();
+        lint.args(["clippy", "--quiet", "--all-targets", "--test", "system", "--test", "wires"]);
+        self.step("lint", lint.args(["--", "-D", "warnings"]));
         self.step("rootless tests", cargo().args(["test", "--quiet", "--no-fail-fast"]));
     }
 
@@ -88,9 +84,14 @@ impl Run {
         }
         let mut tests = cargo();
         // Without `--package`: a smaller selection could mean other features, and then another build.
-        tests.args(["test", "--quiet", "--test", "system", "--no-fail-fast"]);
+        tests.args(["test", "--quiet", "--test", "system", "--test", "wires", "--no-fail-fast"]);
         self.step("system tests", tests.env("ENFORCER_BIN", binary("debug", "enforcer")));
         self.step("demo", &mut demo::story(false));
+        // The floor; the other kernels are one command: `cargo xtask vm`.
+        match std::env::current_exe() {
+            Ok(own) => drop(self.step("kernel 6.1", program(own).args(["vm", "6.1", "--quick"]))),
+            Err(error) => self.own_step("kernel 6.1", || bail!("this program does not find itself: {error}")),
+        }
     }
 
     /// Runs one command with its output shown; a failure does not keep the next step from running.
@@ -117,7 +118,7 @@ impl Run {
         if let Err(error) = &result {
             eprintln!("{error:#}");
         }
-        let tally = Tally { passed: 0, failed: u64::from(result.is_err()) };
+        let tally = Tally { failed: u64::from(result.is_err()), ..Tally::default() };
         self.steps.push((name.to_owned(), tally, start.elapsed().as_secs_f64(), result.is_ok()));
     }
 
@@ -126,18 +127,14 @@ impl Run {
         let mut sum = Tally::default();
         for (name, tally, seconds, good) in &self.steps {
             let word = if *good { "ok" } else { "FAILED" };
-            println!(
-                "{name:<16} {word:<6} {seconds:>7.1} s  {} passed, {} failed",
-                tally.passed, tally.failed
-            );
-            sum.passed += tally.passed;
-            sum.failed += tally.failed;
+            println!("{name:<16} {word:<6} {seconds:>7.1} s  {tally}");
+            sum.add(*tally);
         }
         if let Some(reason) = &blocked {
             println!("system tests and demo NOT RUN: {reason:#}");
             println!("To run only what works here: cargo xtask test --rootless");
         }
-        println!("{} passed, {} failed", sum.passed, sum.failed);
+        println!("{sum}");
         let good = blocked.is_none() && self.steps.iter().all(|(.., good)| *good);
         // The sum is the last line, so the exit code speaks alone.
         std::process::exit(i32::from(!good));
@@ -157,28 +154,9 @@ fn follow(command: &mut Command) -> Result<(Tally, bool)> {
         let line = line?;
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
-        let result = parse(&line);
-        tally.passed += result.passed;
-        tally.failed += result.failed;
+        tally.add(tally::parse(&line));
     }
     Ok((tally, child.wait()?.success()))
-}
-
-/// Reads `test result: ok. 3 passed; 0 failed; ...` and a plain `3 passed, 0 failed`; other lines count nothing.
-fn parse(line: &str) -> Tally {
-    let text = match line.strip_prefix("test result: ") {
-        Some(rest) => rest.split_once(". ").map_or("", |(_, counts)| counts),
-        None => line,
-    };
-    let mut words = text.split([' ', ',', ';']).filter(|word| !word.is_empty());
-    let mut next = |label: &str| {
-        let count = words.next()?.parse().ok()?;
-        (words.next()? == label).then_some(count)
-    };
-    match (next("passed"), next("failed")) {
-        (Some(passed), Some(failed)) => Tally { passed, failed },
-        _ => Tally::default(),
-    }
 }
 
 #[cfg(test)]
@@ -186,28 +164,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_what_test_runs_print() {
-        let line =
-            "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.01s";
-        assert_eq!(parse(line), Tally { passed: 12, failed: 0 });
-        assert_eq!(
-            parse("test result: FAILED. 2 passed; 1 failed; 0 ignored"),
-            Tally { passed: 2, failed: 1 }
-        );
-        assert_eq!(parse("14 passed, 2 failed"), Tally { passed: 14, failed: 2 });
-        for other in
-            ["", "running 3 tests", "test a::b ... ok", "3 passed", "passed 3, failed 0", "test result: "]
-        {
-            assert_eq!(parse(other), Tally::default(), "{other}");
-        }
-    }
-
-    #[test]
     fn a_command_that_fails_is_not_good() {
         assert!(!follow(&mut Command::new("false")).unwrap().1);
         assert_eq!(
             follow(Command::new("echo").arg("4 passed, 1 failed")).unwrap(),
-            (Tally { passed: 4, failed: 1 }, true)
+            (Tally { passed: 4, failed: 1, not_run: 0 }, true)
         );
     }
 }

@@ -1,6 +1,7 @@
-//! Every order in which the accesses of two charges can follow each other, and what must hold after each.
+//! Every order in which the accesses of two charges, or of a charge and a change of a ban, can follow each other, and what must
+//! hold after each.
 //!
-//! A charge is a function of what its accesses answered. So it is moved on by one access by running it again on the answers so
+//! What is done is a function of what its accesses answered. So it is moved on by one access by running it again on the answers so
 //! far: no threads, no chance.
 
 use std::{
@@ -58,21 +59,43 @@ impl Bucket for Replay<'_> {
     }
 }
 
-/// Events of a source, charged one after the other, and the answers that they got.
+/// What is done to a bucket.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Deed {
+    Charge,
+    Ban,
+    Lift,
+}
+
+/// Deeds to a source, done one after the other, and the answers that they got.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Caller {
     key: u64,
+    deed: Deed,
     events: usize,
     admitted: u64,
+    /// The source's ban was there when the deed began.
+    late: bool,
     answers: Vec<Result<u64, u64>>,
 }
 
 const NOW: u64 = 1_000_000;
 const RATE: Rate = Rate { increment: 100, tolerance: 200 };
+/// The end of bans.
+const UNTIL: u64 = NOW + 5_000;
 
 impl Caller {
     fn new(key: u64, events: usize) -> Self {
-        Self { key, events, admitted: 0, answers: Vec::new() }
+        Self::doing(Deed::Charge, key, events)
+    }
+
+    fn doing(deed: Deed, key: u64, events: usize) -> Self {
+        Self { key, deed, events, admitted: 0, late: false, answers: Vec::new() }
+    }
+
+    /// Whether it has banned its source.
+    fn has_banned(&self) -> bool {
+        self.deed == Deed::Ban && self.admitted > 0
     }
 
     /// Moves on by one access.
@@ -89,20 +112,29 @@ impl Caller {
         if let (charge, None) = self.run() {
             self.events -= 1;
             self.admitted += u64::from(charge == Charge::Within);
+            assert!(!self.late || charge == Charge::Banned(UNTIL), "charged after the ban: {charge:?}");
             self.answers.clear();
         }
     }
 
     fn run(&self) -> (Charge, Option<Access>) {
         let replay = Replay { answers: &self.answers, used: Cell::new(0), next: RefCell::new(None) };
-        let charge = charge(&replay, self.key, NOW, RATE);
-        (charge, replay.next.into_inner())
+        let done = match self.deed {
+            Deed::Charge => charge(&replay, self.key, NOW, RATE),
+            Deed::Ban if debt::ban(&replay, self.key, UNTIL, NOW) => Charge::Within,
+            Deed::Ban => Charge::Full,
+            Deed::Lift => {
+                debt::lift(&replay, self.key, NOW);
+                Charge::Within
+            }
+        };
+        (done, replay.next.into_inner())
     }
 }
 
 /// What a source owes, in events, over all slots that are its own.
 fn owed(memory: &RawBucket, key: u64) -> u64 {
-    let own = memory.chunks_exact(2).filter(|slot| slot[0] == key);
+    let own = memory.chunks_exact(2).filter(|slot| slot[0] == key && slot[1] & BAN == 0);
     own.map(|slot| slot[1].saturating_sub(NOW) / RATE.increment).sum()
 }
 
@@ -120,6 +152,10 @@ fn explore(memory: RawBucket, callers: [Caller; 2]) -> HashSet<[u64; 2]> {
         }
         for at in (0..2).filter(|at| callers[*at].events > 0) {
             let (mut memory, mut callers) = (memory, callers.clone());
+            let other = &callers[1 - at];
+            if callers[at].answers.is_empty() && callers[at].deed == Deed::Charge {
+                callers[at].late = other.has_banned() && other.key == callers[at].key;
+            }
             callers[at].step(&mut memory);
             if seen.insert((memory, callers.clone())) {
                 open.push((memory, callers));
@@ -135,7 +171,14 @@ fn check(memory: &RawBucket, callers: &[Caller; 2], before: [u64; 2]) {
     assert!(!keys.contains(&CLAIMED), "a claim is left behind: {memory:?}");
     assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len(), "two slots of one source: {memory:?}");
     for (at, caller) in callers.iter().enumerate() {
-        let sent = |one: &&Caller| one.key == caller.key;
+        let banned = memory.chunks_exact(2).any(|slot| slot == [caller.key, BAN | UNTIL]);
+        if caller.has_banned() {
+            assert!(banned, "the ban of {} is lost: {memory:?}", caller.key);
+        }
+        if banned || caller.deed != Deed::Charge {
+            continue;
+        }
+        let sent = |one: &&Caller| one.key == caller.key && one.deed == Deed::Charge;
         let admitted: u64 = callers.iter().filter(sent).map(|one| one.admitted).sum();
         assert_eq!(owed(memory, caller.key), before[at] + admitted, "source {}: {memory:?}", caller.key);
     }
@@ -188,4 +231,62 @@ fn two_new_sources_and_one_slot() {
 fn a_source_with_debt_and_a_new_one() {
     let outcomes = explore(with_others([7, NOW + 100]), [Caller::new(7, 2), Caller::new(8, 1)]);
     assert_eq!(outcomes, HashSet::from([[1, 0]]));
+}
+
+#[test]
+fn a_ban_of_a_new_source_that_sends() {
+    let outcomes = explore([0; 8], [Caller::new(7, 2), Caller::doing(Deed::Ban, 7, 1)]);
+    assert!(outcomes.contains(&[0, 1]) && outcomes.contains(&[2, 1]), "{outcomes:?}");
+    // The ban that meets a claim at every attempt goes into the map for those that spill over.
+    assert!(outcomes.contains(&[2, 0]), "{outcomes:?}");
+}
+
+#[test]
+fn a_ban_of_a_source_that_owes_and_sends() {
+    let outcomes = explore(with_others([7, NOW + 100]), [Caller::new(7, 2), Caller::doing(Deed::Ban, 7, 1)]);
+    assert_eq!(outcomes, HashSet::from([[0, 1], [1, 1]]));
+}
+
+#[test]
+fn a_ban_of_a_source_whose_expired_slot_is_taken_over() {
+    let outcomes = explore(with_others([7, NOW]), [Caller::new(8, 1), Caller::doing(Deed::Ban, 7, 1)]);
+    // Whoever comes first has the slot; for the other there is none.
+    assert_eq!(outcomes, HashSet::from([[1, 0], [0, 1]]));
+}
+
+#[test]
+fn a_ban_and_another_new_source_and_one_slot() {
+    let outcomes = explore(with_others([6, NOW - 50]), [Caller::new(8, 1), Caller::doing(Deed::Ban, 7, 1)]);
+    assert!(outcomes.contains(&[1, 0]) && outcomes.contains(&[0, 1]), "{outcomes:?}");
+    assert!(!outcomes.contains(&[1, 1]), "{outcomes:?}");
+}
+
+#[test]
+fn a_ban_that_is_lifted_while_its_source_and_another_send() {
+    for key in [7, 8] {
+        let memory = with_others([7, BAN | UNTIL]);
+        let outcomes = explore(memory, [Caller::new(key, 1), Caller::doing(Deed::Lift, 7, 1)]);
+        assert_eq!(outcomes, HashSet::from([[0, 1], [1, 1]]), "source {key}");
+    }
+}
+
+#[test]
+fn a_ban_that_has_ended_is_charged_like_any_other_slot() {
+    let memory = with_others([7, BAN | (NOW - 1)]);
+    assert_eq!(explore(memory, [Caller::new(7, 1), Caller::new(7, 1)]), HashSet::from([[1, 1]]));
+    let outcomes = explore(memory, [Caller::new(7, 1), Caller::new(8, 1)]);
+    assert!(outcomes.contains(&[1, 0]) && outcomes.contains(&[0, 1]), "{outcomes:?}");
+}
+
+#[test]
+fn bans_leave_a_slot_for_limits_and_are_not_evicted() {
+    let mut memory = [0; 8];
+    for (slot, pair) in memory.chunks_exact_mut(2).take(3).enumerate() {
+        pair.copy_from_slice(&[20 + slot as u64, BAN | UNTIL]);
+    }
+    let outcomes = explore(memory, [Caller::doing(Deed::Ban, 7, 1), Caller::new(8, 1)]);
+    assert_eq!(outcomes, HashSet::from([[0, 1]]));
+    // A source that has the fourth slot keeps it as it is.
+    memory[6..].copy_from_slice(&[7, NOW + 100]);
+    assert_eq!(explore(memory, [Caller::doing(Deed::Ban, 7, 1), Caller::new(7, 1)]), HashSet::from([[0, 1]]));
 }

@@ -2,7 +2,7 @@
 
 use super::{Context, Source, Tables};
 use crate::{
-    ban::{Ban, Listing, class},
+    ban::{Listing, class},
     headers::{Headers, Link},
     packet::Packet,
     reason::DropReason,
@@ -37,17 +37,12 @@ pub(super) fn find<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &
     }
 }
 
-/// Drops what comes from banned sources and prefixes.
+/// Drops what comes from banned prefixes. Bans of single sources are found where these are charged.
 #[inline(always)]
-pub(super) fn refuse_banned<P: Packet, T: Tables>(
+pub(super) fn refuse_banned_prefix<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
     source: &Source,
 ) -> Result<(), DropReason> {
-    let ban = context.tables.ban(source.key);
-    // The clock costs as much as a lookup: most sources have no ban.
-    if ban != Ban::NONE && ban.holds(context.tables.now()) {
-        context.refuse(DropReason::Banned)?;
-    }
     if source.listing.class == class::BAN && context.tables.now() < source.listing.until {
         context.refuse(DropReason::BannedPrefix)?;
     }

@@ -25,6 +25,9 @@ pub(super) fn check(
             retry_after: Some(nanoseconds.div_ceil(1_000_000_000).max(1)),
             ..Refusal::plain(Denial::RateLimited)
         }),
-        Charge::Full => Err(Refusal { retry_after: Some(1), ..Refusal::plain(Denial::LimiterFull) }),
+        // Nobody bans in a route's own table.
+        Charge::Full | Charge::Banned(_) => {
+            Err(Refusal { retry_after: Some(1), ..Refusal::plain(Denial::LimiterFull) })
+        }
     }
 }

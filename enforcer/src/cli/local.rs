@@ -7,7 +7,7 @@ use super::{
     output,
 };
 use crate::{
-    config::{self, Config, Error, Inspection, Probes, TokenAlgorithm},
+    config::{self, Config, Error, Inspection, Probes, TlsFile, TokenAlgorithm},
     control::{
         client,
         wire::{Answer, Command},
@@ -23,6 +23,8 @@ pub struct Program {
     pub verify: fn(&Config) -> anyhow::Result<()>,
     /// Everything that is wrong with a JWK set.
     pub key_set: fn(&Path, &[TokenAlgorithm]) -> Vec<String>,
+    /// What is wrong with a file for TLS.
+    pub tls_file: fn(TlsFile, &Path) -> Option<String>,
 }
 
 /// Why the daemon ended.
@@ -60,7 +62,7 @@ struct Report {
 
 /// `check`: the file and what it names. Warnings do not change the exit code: a check stands before every reload.
 pub fn check(program: &Program, path: &Path, json: bool) -> Exit {
-    let probes = Probes { key_set: program.key_set, held };
+    let probes = Probes { key_set: program.key_set, tls_file: program.tls_file, held };
     let Inspection { config, mut errors, warnings } = config::inspect(path, &probes);
     // What the daemon would stumble over nevertheless.
     if let Some(config) = &config

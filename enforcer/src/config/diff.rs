@@ -10,8 +10,19 @@ use super::{Config, Listener};
 pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     let mut pending = Vec::new();
     // Destructured in full: a new key does not compile before somebody has decided on which side it belongs.
-    let Config { kernel, listeners, upstreams: _, tokens: _, routes: _, http, bans, metrics, control, log } =
-        old;
+    let Config {
+        kernel,
+        listeners,
+        tls: _,
+        upstreams: _,
+        tokens: _,
+        routes: _,
+        http,
+        bans,
+        metrics,
+        control,
+        log,
+    } = old;
     macro_rules! keep {
         ($old:expr, $type:ident, $name:expr, $new:expr, live: [$($live:ident),*], fixed: [$($fixed:ident),*]) => {{
             let super::$type { $($live: _,)* $($fixed,)* } = $old;
@@ -33,8 +44,8 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     }
     new.listeners = renewed(listeners, &new.listeners);
     keep!(http, Http, "http", new.http,
-        live: [strict_transport_security, max_header_bytes, max_body_bytes, header_timeout, idle_timeout, drain_timeout],
-        fixed: [max_connections, max_connections_per_source, max_sources, workers]);
+        live: [strict_transport_security, response_headers, max_header_bytes, max_body_bytes, header_timeout, idle_timeout, drain_timeout],
+        fixed: [redirect, max_connections, max_connections_per_source, max_sources, workers]);
     keep!(bans, Bans, "bans", new.bans,
         live: [threshold, window, duration, max_duration, dry_run],
         fixed: [max_entries]);

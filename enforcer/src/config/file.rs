@@ -7,7 +7,10 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::value::{AddressOrOff, Number, Rate, Size, Text};
-use super::{Feature, LogFormat, Mode, TlsVersion, TokenAlgorithm, WhenFull};
+use super::{
+    Feature, KeyExchange, LogFormat, Mode, Suite, TlsVersion, TokenAlgorithm, UnknownName, WhenFull,
+    tls::ClientCertificates,
+};
 use crate::prefix::Prefix;
 
 /// A value and where it stands, or nothing.
@@ -21,6 +24,7 @@ pub(super) type List<T> = Key<Vec<Spanned<T>>>;
 pub(super) struct File {
     pub(super) kernel: KernelSection,
     pub(super) listener: Vec<Spanned<ListenerSection>>,
+    pub(super) tls: TlsSection,
     pub(super) upstream: BTreeMap<String, Spanned<UpstreamSection>>,
     pub(super) token: BTreeMap<String, Spanned<TokenSection>>,
     pub(super) route: Vec<Spanned<RouteSection>>,
@@ -73,6 +77,10 @@ pub(super) struct LimitSection {
 pub(super) struct ListenerSection {
     pub(super) address: Key<Text<SocketAddr>>,
     pub(super) certificates: List<CertificateSection>,
+    pub(super) unknown_name: Key<UnknownName>,
+    pub(super) client_certificates: Key<ClientCertificates>,
+    pub(super) client_authorities: Key<Text<String>>,
+    pub(super) client_crls: List<Text<String>>,
     pub(super) handshake_timeout: Key<Text<Duration>>,
 }
 
@@ -82,6 +90,17 @@ pub(super) struct ListenerSection {
 pub(super) struct CertificateSection {
     pub(super) chain: Key<Text<String>>,
     pub(super) key: Key<Text<String>>,
+    pub(super) ocsp: Key<Text<String>>,
+}
+
+/// `[tls]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct TlsSection {
+    pub(super) suites: List<Suite>,
+    pub(super) key_exchange: List<KeyExchange>,
+    pub(super) ticket_keys: Key<Text<String>>,
+    pub(super) ticket_lifetime: Key<Text<Duration>>,
 }
 
 /// `[upstream.NAME]`
@@ -123,6 +142,8 @@ pub(super) struct RouteSection {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct HttpSection {
     pub(super) strict_transport_security: Key<Text<String>>,
+    pub(super) response_headers: Key<BTreeMap<String, Spanned<Text<String>>>>,
+    pub(super) redirect: List<Text<SocketAddr>>,
     pub(super) max_connections: Key<Number>,
     pub(super) max_connections_per_source: Key<Number>,
     pub(super) max_header_bytes: Key<Size>,

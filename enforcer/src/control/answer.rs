@@ -13,8 +13,8 @@ use super::{
     server::Respond,
     span,
     wire::{
-        Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, ReloadRow, Reloaded,
-        Status, TokenRow, TrafficRow, Watching, Why,
+        Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, FilesRow, ReloadRow,
+        Reloaded, Status, TokenRow, TrafficRow, Watching, Why,
     },
 };
 use crate::{
@@ -55,6 +55,8 @@ pub struct Facts {
     pub draining: bool,
     /// The last reload: when, and what came of it.
     pub last_reload: Option<(Instant, Result<Reloaded, String>)>,
+    /// The last change of a file since then: when, and why it was refused.
+    pub files: Option<(Instant, Result<(), String>)>,
 }
 
 /// A request to reload; the answer is what needs a restart, or why the configuration was refused.
@@ -248,6 +250,10 @@ impl Context {
             drops: counter_rows(&counters, |reason| matches!(reason, Reason::Drop(_))),
             would_drops: counter_rows(&counters, |reason| matches!(reason, Reason::WouldDrop(_))),
             denials: self.denials(),
+            files: facts.files.as_ref().map(|(at, result)| FilesRow {
+                age_seconds: now.saturating_duration_since(*at).as_secs(),
+                error: result.as_ref().err().cloned(),
+            }),
             last_reload: facts.last_reload.as_ref().map(|(at, result)| ReloadRow {
                 age_seconds: now.saturating_duration_since(*at).as_secs(),
                 error: result.as_ref().err().cloned(),

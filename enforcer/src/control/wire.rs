@@ -390,6 +390,9 @@ pub struct Status {
     pub denials: Vec<CountRow>,
     /// The last reload.
     pub last_reload: Option<ReloadRow>,
+    /// The last change of a certificate, key or list since then.
+    #[serde(default)]
+    pub files: Option<FilesRow>,
 }
 
 /// An issuer of tokens.
@@ -421,6 +424,15 @@ pub struct ReloadRow {
     pub error: Option<String>,
     /// What takes effect only with a restart.
     pub needs_restart: Vec<String>,
+}
+
+/// A change of files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesRow {
+    /// Seconds ago.
+    pub age_seconds: u64,
+    /// Why they were refused; what was read before stays in force.
+    pub error: Option<String>,
 }
 
 /// A reload that was applied.

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{notify, start::Tied};
+use super::{files::Seen, notify, start::Tied};
 use crate::{
     bans::task::Handle,
     config::Config,
@@ -45,6 +45,9 @@ pub(super) struct Running {
     pub(super) facts: Arc<ArcSwap<Facts>>,
     pub(super) readiness: Readiness,
     pub(super) reload_requests: mpsc::Receiver<ReloadRequest>,
+    /// The files behind the policy as they were when they were read last.
+    pub(super) read: Arc<ArcSwap<Seen>>,
+    pub(super) file_changes: mpsc::Receiver<Vec<String>>,
     pub(super) status: String,
 }
 
@@ -89,6 +92,7 @@ impl Running {
                     // Whoever asked may have gone away; the reload stands.
                     let _ = request.send(result);
                 }
+                Some(changed) = self.file_changes.recv() => self.renew(&changed).await,
                 _ = heartbeat.tick() => self.heartbeat().await?,
                 _ = watch.tick() => self.watch_interfaces(),
             }
@@ -114,7 +118,9 @@ impl Running {
             bail!("the ban task has ended; this is a bug");
         }
         if self.services.iter().any(Tied::is_over) {
-            bail!("the control socket or the metrics listener has ended; this is a bug");
+            bail!(
+                "the control socket, the metrics listener or the watch over files has ended; this is a bug"
+            );
         }
         match tokio::time::timeout(HEARTBEAT, self.bans.look(|_, _| ())).await {
             Ok(answered) => {

@@ -13,7 +13,14 @@ use tokio::{
 };
 use tracing::info;
 
-use super::{Error, descriptors::Budget, facts, notify, running::Running};
+use super::{
+    Error,
+    descriptors::Budget,
+    facts,
+    files::{self, Seen},
+    notify,
+    running::Running,
+};
 use crate::{
     bans::{
         Reporter,
@@ -64,6 +71,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let started = clock::instant_now();
     let metrics = Metrics::new()?;
     metrics::process::register(&metrics.registry)?;
+    let seen = Seen::of(&config);
     let policy = Policy::load(&config).map_err(Error::Configuration)?.share();
     let readiness = Readiness::default();
     let scrapes = match config.metrics.address {
@@ -93,9 +101,10 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     ingress.serve();
     // A start that fails says why in one line; whatever else is to be said waits until it has not.
     budget.tell(&config.http);
-    facts::certificates(&config, &metrics, clock::unix_now());
+    facts::certificates(&policy.load(), &metrics, clock::unix_now());
 
-    let addresses = ingress.addresses();
+    let mut addresses = ingress.addresses();
+    addresses.extend(ingress.redirects());
     let facts = Arc::new(ArcSwap::from_pointee(facts::facts(&affordable, &addresses, scrape_address)));
     // One reload at a time; a second request waits in its connection.
     let (reloads, reload_requests) = mpsc::channel(1);
@@ -132,6 +141,9 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
             }
         }));
     }
+    let read = Arc::new(ArcSwap::from_pointee(seen));
+    let (changes, file_changes) = mpsc::channel(1);
+    services.push(Tied::spawn(files::watch(Arc::clone(&read), changes)));
     services.extend(scrapes.map(|server| Tied::spawn(server.serve())));
 
     readiness.set(true);
@@ -167,6 +179,8 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         facts,
         readiness,
         reload_requests,
+        read,
+        file_changes,
         status,
     })
 }

@@ -11,30 +11,35 @@ use ipnet::IpNet;
 
 use super::{
     SourceLists,
+    exact::ExactBans,
     tables::{LiveMaps, SettingsMap, SharedSettings},
 };
 use crate::prefix::Prefix;
 
 /// The writer over the program's maps.
 pub(super) struct MapLists {
+    exact: ExactBans,
     maps: LiveMaps,
     settings: SharedSettings,
 }
 
 impl MapLists {
-    pub(super) fn new(maps: LiveMaps, settings: SharedSettings) -> Self {
-        Self { maps, settings }
+    pub(super) fn new(exact: ExactBans, maps: LiveMaps, settings: SharedSettings) -> Self {
+        Self { exact, maps, settings }
     }
 }
 
 impl SourceLists for MapLists {
     fn ban(&mut self, source: SourceKey, ban: Ban) -> Result<()> {
-        self.maps.bans.insert(source.get(), ban, 0).with_context(|| format!("banning {}", source.address()))
+        self.exact.ban(&[(source, ban)])
+    }
+
+    fn ban_many(&mut self, bans: &[(SourceKey, Ban)]) -> Result<()> {
+        self.exact.ban(bans)
     }
 
     fn unban(&mut self, source: SourceKey) -> Result<()> {
-        absent_is_fine(self.maps.bans.remove(&source.get()))
-            .with_context(|| format!("unbanning {}", source.address()))
+        self.exact.lift(source)
     }
 
     fn list(&mut self, prefix: Prefix, listing: Listing) -> Result<()> {
@@ -69,7 +74,7 @@ impl SourceLists for MapLists {
 }
 
 /// Removing what is not there leaves the map as wished.
-fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),

@@ -13,7 +13,7 @@ use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
     gcra::Rate,
-    limiter::{self, Bucket, Charge, RawBucket},
+    limiter::{self, Bucket, Charge, RawBucket, debt},
     port::Port,
     reason::DropReason,
     settings::{Limit, Settings, flag},
@@ -29,7 +29,8 @@ use crate::{config, prefix::Prefix};
 pub struct Model {
     settings: Option<Settings>,
     ports: HashMap<u16, Port>,
-    bans: HashMap<SourceKey, Ban>,
+    /// Exact bans that found no slot.
+    spilled: HashMap<SourceKey, Ban>,
     listed: HashMap<Prefix, Listing>,
     /// Buckets that were touched, by limit and index; all others are empty.
     buckets: RefCell<HashMap<(Limit, u32), RawBucket>>,
@@ -68,9 +69,19 @@ impl Model {
         *known = known.with(port);
     }
 
-    /// Bans one source.
+    /// Bans one source, as a debt if its bucket has room.
     pub fn set_ban(&mut self, source: SourceKey, ban: Ban) {
-        self.bans.insert(source, ban);
+        let now = self.now.get();
+        let index = self.index(Limit::Packets, source);
+        let bucket = self.buckets.get_mut().entry((Limit::Packets, index)).or_default();
+        if !debt::ban(&Slots(RefCell::new(bucket)), source.get(), ban.until, now) {
+            self.spill(source, ban);
+        }
+    }
+
+    /// Bans one source, as if its bucket had no room.
+    pub fn spill(&mut self, source: SourceKey, ban: Ban) {
+        self.spilled.insert(source, ban);
     }
 
     /// Lists a prefix.
@@ -81,6 +92,16 @@ impl Model {
     /// Fills one bucket of a limit.
     pub fn fill(&mut self, limit: Limit, index: u32, bucket: RawBucket) {
         self.buckets.get_mut().insert((limit, index), bucket);
+    }
+
+    /// One bucket of a limit.
+    pub fn bucket(&self, limit: Limit, index: u32) -> RawBucket {
+        self.buckets.borrow().get(&(limit, index)).copied().unwrap_or_default()
+    }
+
+    fn index(&self, limit: Limit, source: SourceKey) -> u32 {
+        let settings = self.settings.unwrap_or(Settings::PERMISSIVE);
+        limiter::bucket_index(source.get(), settings.seed, settings.mask(limit))
     }
 
     /// Moves the time, in nanoseconds.
@@ -138,13 +159,13 @@ impl Tables for Model {
         self.listed(IpAddr::V6(Ipv6Addr::from_bits(u128::from(upper) << 64 | u128::from(lower))))
     }
 
-    fn ban(&self, source: SourceKey) -> Ban {
-        self.bans.get(&source).copied().unwrap_or(Ban::NONE)
-    }
-
     fn charge(&self, limit: Limit, _: u8, source: SourceKey, now: u64, rate: Rate) -> Charge {
-        let Some(settings) = &self.settings else { return Charge::Full };
-        let index = limiter::bucket_index(source.get(), settings.seed, settings.bucket_mask);
+        if limit == Limit::Packets
+            && let Some(ban) = self.spilled.get(&source).filter(|ban| ban.holds(now))
+        {
+            return Charge::Banned(ban.until);
+        }
+        let index = self.index(limit, source);
         let mut buckets = self.buckets.borrow_mut();
         let bucket = buckets.entry((limit, index)).or_default();
         limiter::charge(&Slots(RefCell::new(bucket)), source.get(), now, rate)

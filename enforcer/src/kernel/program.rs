@@ -48,6 +48,9 @@ const CAP_SYS_ADMIN: u32 = 21;
 /// Lines of the verifier's log that are shown: the instruction that it refused, and how it came there.
 const VERIFIER_LINES: usize = 8;
 
+/// How much longer than the packet an answer to it can be, in bytes: headers and options that were not there.
+const GROWTH: usize = 128;
+
 /// How much the maps hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -58,10 +61,34 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Buckets per limiter table: a power of two.
+    /// Buckets per limiter table besides the table of sources: a power of two.
     pub fn buckets(&self) -> u32 {
-        self.sources.clamp(SLOTS as u32, 1 << 30).next_power_of_two() / SLOTS as u32
+        buckets(u64::from(self.sources))
     }
+
+    /// Buckets of the table of sources, which holds the bans as well: a power of two. Twice the slots that both need, so that buckets
+    /// that overflow stay rare: with a million bans in four million slots one ban in forty spills over.
+    pub fn source_buckets(&self) -> u32 {
+        buckets(2 * (u64::from(self.sources) + u64::from(self.bans)))
+    }
+
+    /// Entries of every map whose size is not fixed.
+    fn maps(&self) -> [(&'static str, u32); 7] {
+        let [sources, connections, hellos] = maps::LIMITERS;
+        [
+            (sources, self.source_buckets()),
+            (maps::SPILLED, self.source_buckets().div_ceil(u64::BITS)),
+            (maps::BANS, self.bans.max(1)),
+            (connections, self.buckets()),
+            (hellos, self.buckets()),
+            (maps::LISTED_V4, MAX_PREFIXES),
+            (maps::LISTED_V6, MAX_PREFIXES),
+        ]
+    }
+}
+
+fn buckets(slots: u64) -> u32 {
+    (slots.clamp(SLOTS as u64, 1 << 30).next_power_of_two() / SLOTS as u64) as u32
 }
 
 /// The loaded program and its maps. Whatever is attached through it is detached when it is dropped.
@@ -71,10 +98,12 @@ pub struct Program {
 }
 
 /// What came of running the program on a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What it returned: 1 is XDP_DROP, 2 is XDP_PASS.
+    /// What it returned: 1 is XDP_DROP, 2 is XDP_PASS, 3 is XDP_TX.
     pub action: u32,
+    /// The frame as the program left it.
+    pub frame: Vec<u8>,
     /// Mean time of one run, as the kernel measured it.
     pub duration: Duration,
 }
@@ -92,16 +121,11 @@ impl Program {
         require_capabilities(&std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?)?;
 
         // No RLIMIT_MEMLOCK: since 5.11 maps are charged to the memory control group.
-        let buckets = sizes.buckets();
         let diagnostics = u32::from(diagnostics);
         let mut loader = EbpfLoader::new();
-        loader
-            .override_global(DIAGNOSTICS, &diagnostics, true)
-            .map_max_entries(maps::BANS, sizes.bans.max(1))
-            .map_max_entries(maps::LISTED_V4, MAX_PREFIXES)
-            .map_max_entries(maps::LISTED_V6, MAX_PREFIXES);
-        for name in maps::LIMITERS {
-            loader.map_max_entries(name, buckets);
+        loader.override_global(DIAGNOSTICS, &diagnostics, true);
+        for (name, entries) in sizes.maps() {
+            loader.map_max_entries(name, entries);
         }
         let mut ebpf = loader.load(OBJECT).map_err(explain_load)?;
         xdp(&mut ebpf)?.load().map_err(|error| explain_load(EbpfError::ProgramError(error)))?;
@@ -110,10 +134,17 @@ impl Program {
 
     /// Runs the program `repeat` times on a frame, without any interface.
     pub fn run(&self, frame: &[u8], repeat: u32) -> Result<Outcome> {
-        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
+        let mut left = vec![0; frame.len() + GROWTH];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut left),
+            repeat,
+            ..TestRunOptions::new()
+        };
         let program = self.ebpf.program(NAME).ok_or_else(|| anyhow!("the object has no program {NAME}"))?;
         let result = <&Xdp>::try_from(program)?.test_run(options).context("BPF_PROG_TEST_RUN")?;
-        Ok(Outcome { action: result.return_value, duration: result.duration })
+        left.truncate(result.data_size_out as usize);
+        Ok(Outcome { action: result.return_value, frame: left, duration: result.duration })
     }
 
     /// Instructions that the verifier walked through; it gives up at a million.
@@ -260,5 +291,7 @@ mod tests {
     fn tables_have_a_power_of_two_of_buckets() {
         let buckets = |sources| Sizes { bans: 1, sources }.buckets();
         assert_eq!([buckets(0), buckets(1), buckets(5), buckets(1024)], [1, 1, 2, 256]);
+        let sources = |bans, sources| Sizes { bans, sources }.source_buckets();
+        assert_eq!([sources(0, 1), sources(1, 1), sources(1_000_000, 262_144)], [1, 1, 1 << 20]);
     }
 }

@@ -28,6 +28,7 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Sett
         flags: when_full | clock,
         v6_mask: v6_mask(config.ipv6_prefix),
         seed,
+        source_mask: sizes.source_buckets() - 1,
         bucket_mask: sizes.buckets() - 1,
         // As on the wire (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2).
         minimum_tls: match config.minimum_tls {

@@ -122,7 +122,7 @@ impl LiveMaps {
         source: SourceKey,
         settings: &Settings,
     ) -> Result<BucketCopy, MapError> {
-        let index = limiter::bucket_index(source.get(), settings.seed, settings.bucket_mask);
+        let index = limiter::bucket_index(source.get(), settings.seed, settings.mask(limit));
         self.limiters[limit as usize].get(&index, 0).map(BucketCopy)
     }
 }
@@ -211,11 +211,13 @@ impl Tables for Snapshot<'_> {
         self.found(self.maps.listed_v6.get(&Key::new(128, address), 0), Listing::NONE)
     }
 
-    fn ban(&self, source: SourceKey) -> Ban {
-        self.found(self.maps.bans.get(&source.get(), 0), Ban::NONE)
-    }
-
     fn charge(&self, limit: Limit, _: u8, source: SourceKey, now: u64, rate: Rate) -> Charge {
+        if limit == Limit::Packets {
+            let ban = self.found(self.maps.bans.get(&source.get(), 0), Ban::NONE);
+            if ban.holds(now) {
+                return Charge::Banned(ban.until);
+            }
+        }
         let charge = self
             .maps
             .bucket(limit, source, &self.settings)

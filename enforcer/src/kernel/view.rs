@@ -142,6 +142,8 @@ fn limit_state(limit: Limit, rate: Rate, charge: Charge, tat: u64, now: KernelTi
         Charge::Exceeded(wait) => (0, wait),
         // When a slot becomes free depends on other sources; after one increment it is worth another look.
         Charge::Full => (0, rate.increment),
+        // Its slot holds the ban, so nothing is known of its packets; its limit is whole again when the ban has ended.
+        Charge::Banned(until) => (0, until.saturating_sub(now.0)),
     };
     LimitState {
         limit: limit.label().to_owned(),

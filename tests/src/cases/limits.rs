@@ -47,6 +47,26 @@ fn lists() -> Vec<Case> {
         case("IPv6: banned source", v6(443), Drop(Banned)).with(banned6()),
         case("IPv6: another address of a banned source", tcp_frame(neighbour, 80, ACK, b"x"), Drop(Banned))
             .with(banned6()),
+        case("banned source without a slot", v4(443), Drop(Banned))
+            .with(State::default().spilled(key(SOURCE_V4), FOREVER)),
+        case("IPv6: banned source without a slot", v6(443), Drop(Banned))
+            .with(State::default().spilled(key(SOURCE_V6), FOREVER)),
+        case("banned source without a slot that has one by now", v4(443), Drop(Banned)).with(
+            State::default().spilled(key(SOURCE_V4), FOREVER).exhausted(Limit::Packets, key(SOURCE_V4)),
+        ),
+        case("ban without a slot that has ended", v4(443), Pass(Clean))
+            .with(State::default().spilled(key(SOURCE_V4), PAST)),
+        case("somebody else is banned without a slot", v4(443), Pass(Clean))
+            .with(State::default().spilled(key([198, 18, 0, 8]), FOREVER)),
+        case("banned source that was limited", v4(443), Drop(Banned))
+            .with(State::default().limited(Limit::Packets).banned(key(SOURCE_V4), FOREVER)),
+        case("ban that has ended, under a limit", v4(443), Pass(Clean))
+            .with(State::default().limited(Limit::Packets).banned(key(SOURCE_V4), PAST)),
+        case("a new source beside three banned ones", v4(443), Pass(Clean)).with(
+            (10..13)
+                .fold(State::default(), |state, last| state.banned(key([198, 18, 0, last]), FOREVER))
+                .limited(Limit::Packets),
+        ),
         case("ban that has ended", v4(443), Pass(Clean)).with(State::default().banned(key(SOURCE_V4), PAST)),
         case("somebody else is banned", v4(443), Pass(Clean))
             .with(State::default().banned(key([198, 18, 0, 8]), FOREVER)),

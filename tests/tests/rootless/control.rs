@@ -160,6 +160,7 @@ impl Daemon {
             samples: None,
             draining: false,
             last_reload: None,
+            files: None,
         };
         let (reloads, mut requests) = mpsc::channel::<enforcer::control::answer::ReloadRequest>(1);
         runtime.spawn(async move {

@@ -55,16 +55,16 @@ fn a_ban_ends_at_its_instant() {
 fn a_dry_run_counts_what_it_spares_and_goes_on() {
     let source = SourceKey::v4(SOURCE_V4.octets());
     let rehearse = |mask| {
-        let state = State::default().banned(source, u64::MAX).exhausted(Limit::Packets, source);
+        let state = State::default().banned(source, u64::MAX).exhausted(Limit::Connections, source);
         let tables = state.set(|settings| settings.dry_run = mask).tables(NOW);
         let verdict = decide(&&*tcp_frame(SOURCE_V4.into(), 80, SYN, &[]), &tables);
         (verdict, tables.take_rehearsed())
     };
-    use DropReason::{Banned, PacketLimit};
+    use DropReason::{Banned, ConnectionLimit};
     assert_eq!(rehearse(0), (Verdict::Drop(Banned), vec![]));
-    assert_eq!(rehearse(Banned.bit()), (Verdict::Drop(PacketLimit), vec![Banned]));
-    let all = Banned.bit() | PacketLimit.bit();
-    assert_eq!(rehearse(all), (Verdict::Pass(PassReason::Clean), vec![Banned, PacketLimit]));
+    assert_eq!(rehearse(Banned.bit()), (Verdict::Drop(ConnectionLimit), vec![Banned]));
+    let all = Banned.bit() | ConnectionLimit.bit();
+    assert_eq!(rehearse(all), (Verdict::Pass(PassReason::Clean), vec![Banned, ConnectionLimit]));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::{
     cli::table::{Align, bytes, grouped, pairs, table},
     control::{
         span::{human, remaining},
-        wire::{BanRow, CounterRow, ReloadRow, Status, TrafficRow, Why},
+        wire::{BanRow, CounterRow, FilesRow, ReloadRow, Status, TrafficRow, Why},
     },
     kernel::LimitState,
 };
@@ -64,6 +64,7 @@ pub(super) fn status(status: &Status) -> String {
         ("metrics", status.metrics.clone().unwrap_or_else(|| "off".to_owned())),
         ("tokens", or_none(tokens.join(", "))),
         ("bans", format!("{}{dry}", bans.join(", "))),
+        ("files", status.files.as_ref().map_or_else(|| "as they were read".to_owned(), files)),
         ("reload", status.last_reload.as_ref().map_or_else(|| "none since the start".to_owned(), reload)),
     ]));
     if !status.traffic.is_empty() {
@@ -213,6 +214,16 @@ fn reload(row: &ReloadRow) -> String {
     }
 }
 
+fn files(row: &FilesRow) -> String {
+    let ago = human(row.age_seconds);
+    match &row.error {
+        Some(error) => {
+            format!("changed {ago} ago, refused, those from before are in force: {error}")
+        }
+        None => format!("changed {ago} ago, taken over"),
+    }
+}
+
 fn or_none(text: String) -> String {
     if text.is_empty() { "none".to_owned() } else { text }
 }
@@ -269,6 +280,7 @@ mod tests {
             drops: vec![row("banned", "eth0", 1_234_567, 74_074_020), row("tls_version", "eth0", 12, 2_400)],
             would_drops: vec![row("packet_limit", "eth0", 4, 240), row("packet_limit", "eth1", 3, 180)],
             denials: vec![CountRow { name: "token_missing".into(), count: 20 }],
+            files: Some(crate::control::wire::FilesRow { age_seconds: 60, error: None }),
             last_reload: Some(ReloadRow {
                 age_seconds: 300,
                 error: None,
@@ -287,6 +299,7 @@ mod tests {
              metrics    127.0.0.1:9464\n\
              tokens     main https://id.example.com/ (2 keys)\n\
              bans       1,200 by offence, 3 by operator\n\
+             files      changed 1m ago, taken over\n\
              reload     5m ago, applied; these need a restart: kernel.mode\n\
              \n\
              INTERFACE     PASSED     BYTES    DROPPED    BYTES  WOULD DROP\n\

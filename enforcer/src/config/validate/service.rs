@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{Rules, requests::both_take};
+use super::{Rules, answers, tls::both_take};
 use crate::config::{
     Bans, Control, Http, Listener, Log, LogFormat, Metrics,
     file::{BansSection, ControlSection, HttpSection, LogSection, MetricsSection},
@@ -14,7 +14,7 @@ use crate::config::{
 const LONGEST_SOCKET: usize = 107;
 const HOUR_MS: u64 = 3_600_000;
 
-pub(super) fn http(section: &HttpSection, rules: &mut Rules<'_, '_>) -> Http {
+pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Rules<'_, '_>) -> Http {
     let mut rules = rules.section("http");
     let u32_of = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let connections = rules.number("max_connections", &section.max_connections, 20_000, 1..=10_000_000);
@@ -30,6 +30,8 @@ pub(super) fn http(section: &HttpSection, rules: &mut Rules<'_, '_>) -> Http {
     let seconds = Duration::from_secs;
     Http {
         strict_transport_security: strict_transport_security(section, &mut rules),
+        response_headers: answers::headers(section, &mut rules),
+        redirect: answers::redirect(section, listeners, &mut rules),
         max_connections: u32_of(connections),
         max_connections_per_source: u32_of(per_source),
         max_header_bytes: u32_of(header),

@@ -1,0 +1,103 @@
+//! Bans of exact sources: as debts in the table of sources, or, where a bucket has no room, in the map for those that spill over.
+//!
+//! `lists` owns the only one. Every change holds from the next packet on.
+
+use std::collections::HashMap as Index;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{HashMap, MapData};
+use enforcer_common::{
+    ban::Ban,
+    limiter::{self, debt},
+    maps,
+    settings::Settings,
+    source::SourceKey,
+};
+
+use super::{lists::absent_is_fine, memory::Words, program::Program};
+use crate::clock;
+
+/// The writer of exact bans.
+pub(super) struct ExactBans {
+    sources: Words,
+    spilled: Words,
+    bans: HashMap<MapData, u64, Ban>,
+    seed: u64,
+    mask: u32,
+    /// By bucket: the keys in `bans`. A bucket's bit is set as long as it has any.
+    outside: Index<u32, Vec<u64>>,
+}
+
+impl ExactBans {
+    /// Over the maps of a program, which may hold bans already.
+    pub(super) fn open(program: &Program, settings: &Settings) -> Result<Self> {
+        let words = |name| Words::of(&program.map(name)?, name);
+        let mut made = Self {
+            sources: words(maps::SOURCES)?,
+            spilled: words(maps::SPILLED)?,
+            bans: HashMap::try_from(program.map(maps::BANS)?)?,
+            seed: settings.seed,
+            mask: settings.source_mask,
+            outside: Index::new(),
+        };
+        let keys = made.bans.keys().collect::<Result<Vec<_>, _>>().context("reading the map of bans")?;
+        for key in keys {
+            made.note_outside(key);
+        }
+        Ok(made)
+    }
+
+    /// Bans sources, or moves the ends of their bans; stops at the first that finds no room.
+    pub(super) fn ban(&mut self, bans: &[(SourceKey, Ban)]) -> Result<()> {
+        let now = clock::kernel_now().0;
+        for (source, ban) in bans {
+            let key = source.get();
+            let index = self.index(key);
+            let bucket =
+                self.sources.bucket(index).context("the table of sources is shorter than it should be")?;
+            if debt::ban(&bucket, key, ban.until, now) {
+                self.remove_outside(key)?;
+            } else {
+                self.bans.insert(key, *ban, 0).with_context(|| format!("banning {}", source.address()))?;
+                self.note_outside(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lifts the ban of one source, wherever it is.
+    pub(super) fn lift(&mut self, source: SourceKey) -> Result<()> {
+        let key = source.get();
+        if let Some(bucket) = self.sources.bucket(self.index(key)) {
+            debt::lift(&bucket, key, clock::kernel_now().0);
+        }
+        self.remove_outside(key).with_context(|| format!("unbanning {}", source.address()))
+    }
+
+    fn index(&self, key: u64) -> u32 {
+        limiter::bucket_index(key, self.seed, self.mask)
+    }
+
+    fn note_outside(&mut self, key: u64) {
+        let index = self.index(key);
+        let keys = self.outside.entry(index).or_default();
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+        // After the ban itself: who sees the bit finds the ban.
+        self.spilled.set_bit(index as usize);
+    }
+
+    fn remove_outside(&mut self, key: u64) -> Result<()> {
+        let index = self.index(key);
+        let Some(keys) = self.outside.get_mut(&index) else { return Ok(()) };
+        let Some(at) = keys.iter().position(|outside| *outside == key) else { return Ok(()) };
+        absent_is_fine(self.bans.remove(&key))?;
+        keys.swap_remove(at);
+        if keys.is_empty() {
+            self.outside.remove(&index);
+            self.spilled.clear_bit(index as usize);
+        }
+        Ok(())
+    }
+}
