@@ -5,6 +5,7 @@ mod rootless {
     mod answers;
     mod attacks;
     mod bodies;
+    mod captures;
     mod configs;
     mod control;
     mod edge;

@@ -77,8 +77,23 @@ pub fn explain(verb: &Explain, json: bool) -> Exit {
             return exit::CONFIGURATION;
         }
     };
+    let paint = Paint::new(output::shows_colours());
     let mut summary = Summary::new();
-    let ended = Judge::new(&kernel, verb).and_then(|judge| judge_all(judge, verb, json, &mut summary));
+    // Whether anybody still reads the lines; the summary is made in any case.
+    let mut open = json || verb.quiet || output::one_of_many(&packet::explain_heading());
+    let ended = judge_all(&kernel, verb, |row| {
+        let mut count = |verdict, reason| {
+            let (packets, bytes) = summary.entry((verdict, reason)).or_default();
+            *packets += 1;
+            *bytes += row.length as u64;
+        };
+        count(row.verdict, row.reason);
+        row.would_drop.iter().for_each(|reason| count("would_drop", reason));
+        if open && !verb.quiet {
+            open =
+                if json { output::json_line(row) } else { output::one_of_many(&packet::judged(row, paint)) };
+        }
+    });
     conclude(&summary, json);
     match ended {
         Ok(()) => exit::OK,
@@ -89,31 +104,16 @@ pub fn explain(verb: &Explain, json: bool) -> Exit {
     }
 }
 
-fn judge_all(mut judge: Judge, verb: &Explain, json: bool, summary: &mut Summary) -> Result<()> {
+/// Judges every packet of the capture that is asked for, and shows each; ends with an error where the capture does.
+pub fn judge_all(kernel: &Kernel, verb: &Explain, mut show: impl FnMut(&Judged)) -> Result<()> {
+    let mut judge = Judge::new(kernel, verb)?;
     let mut capture = Capture::open(&verb.pcap)?;
-    let paint = Paint::new(output::shows_colours());
-    let mut open = json || verb.quiet || output::one_of_many(&packet::explain_heading());
     let mut number = 0;
-    while let Some(captured) = capture.next_packet()? {
+    while let Some(captured) = capture.next_packet().with_context(|| format!("{}", verb.pcap.display()))? {
         number += 1;
         let sight = sight::look(Frame { bytes: &captured.bytes, length: captured.length });
-        if verb.to.is_some_and(|prefix| !sight.destination.is_some_and(|address| prefix.contains(address))) {
-            continue;
-        }
-        let row = judge.judge(number, &captured, sight);
-        let mut count = |verdict, reason| {
-            let (packets, bytes) = summary.entry((verdict, reason)).or_default();
-            *packets += 1;
-            *bytes += captured.length as u64;
-        };
-        count(row.verdict, row.reason);
-        row.would_drop.iter().for_each(|reason| count("would_drop", reason));
-        if open && !verb.quiet {
-            open = if json {
-                output::json_line(&row)
-            } else {
-                output::one_of_many(&packet::judged(&row, paint))
-            };
+        if verb.to.is_none_or(|prefix| sight.destination.is_some_and(|address| prefix.contains(address))) {
+            show(&judge.judge(number, &captured, sight));
         }
     }
     Ok(())

@@ -52,7 +52,7 @@ impl Model {
         let mut settings = settings::settings(config, sizes, 0);
         settings.flags |= flag::LISTED_V4 | flag::LISTED_V6;
         let mut model = Self::new(Some(settings));
-        for (number, port) in (0..).zip(settings::ports(config)) {
+        for (number, port) in (0..=u16::MAX).zip(settings::ports(config)) {
             if port != Port::UNKNOWN {
                 model.mark(number, port);
             }

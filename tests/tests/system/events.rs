@@ -1,17 +1,16 @@
 //! From a refused client to the reason: samples of what was refused, as lines, as JSON, and as a capture that is judged
 //! again; and what is only rehearsed.
 
-use std::{fs::File, net::IpAddr, time::Duration};
+use std::{fs, net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use enforcer_tests::{
     clients::{self, HOST, Handshake},
     daemon::Daemon,
     netns::{WIRE, source_v4, source_v6},
-    poll, process,
+    pcapng, poll, process,
     scene::Scene,
 };
-use pcap_parser::{Block, PcapBlockOwned, PcapError, PcapNGReader, traits::PcapReaderIterator as _};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -63,8 +62,9 @@ fn a_capture_of_what_was_refused_is_judged_again_for_the_same_reason() -> Result
     let words = ["events", "--count", "2", "--reason", "tls_version", "--pcap", &file];
     watch(&scene, &daemon, source_v4(1).into(), &words)?.success("events --pcap")?;
 
-    let (interfaces, comments) = read(&path)?;
-    assert_eq!(interfaces, [WIRE]);
+    let contents = pcapng::read(&fs::read(&path)?)?;
+    assert_eq!(contents.interfaces, [(WIRE.to_owned(), 9)]);
+    let comments: Vec<&str> = contents.packets.iter().map(|packet| packet.comment.as_str()).collect();
     assert_eq!(comments, ["enforcer: drop tls_version"; 2]);
 
     let config = scene.site.config().display().to_string();
@@ -79,33 +79,6 @@ fn a_capture_of_what_was_refused_is_judged_again_for_the_same_reason() -> Result
     }
     assert_eq!(summary["summary"][0]["packets"], 2, "{said}");
     Ok(())
-}
-
-/// Names of the interfaces and comments of the packets, by another reader than our own.
-fn read(path: &std::path::Path) -> Result<(Vec<String>, Vec<String>)> {
-    let (mut interfaces, mut comments) = (Vec::new(), Vec::new());
-    let mut reader = PcapNGReader::new(65_536, File::open(path)?)?;
-    loop {
-        match reader.next() {
-            Ok((consumed, block)) => {
-                match block {
-                    PcapBlockOwned::NG(Block::InterfaceDescription(block)) => {
-                        assert_eq!(block.if_tsresol, 9, "nanoseconds");
-                        interfaces.push(block.if_name().context("no name")??.to_owned());
-                    }
-                    PcapBlockOwned::NG(Block::EnhancedPacket(block)) => {
-                        let comment = block.options.iter().find(|option| option.code.0 == 1);
-                        comments.push(comment.context("no comment")?.as_str()??.to_owned());
-                    }
-                    _ => {}
-                }
-                reader.consume(consumed);
-            }
-            Err(PcapError::Eof) => return Ok((interfaces, comments)),
-            Err(PcapError::Incomplete(_)) => reader.refill()?,
-            Err(error) => anyhow::bail!("{error:?}"),
-        }
-    }
 }
 
 /// A ban that is rehearsed stops nobody and is counted; what is not rehearsed holds all the same.
