@@ -15,6 +15,7 @@ pub mod answer;
 pub mod ban;
 pub mod gcra;
 pub mod limiter;
+pub mod listed;
 pub mod source;
 
 pub mod event;

@@ -6,7 +6,7 @@ use enforcer_common::{
     gcra::Rate,
     limiter::{self, RawBucket},
     port::Port,
-    settings::{Limit, Settings, flag},
+    settings::{Limit, Settings},
     source::SourceKey,
 };
 
@@ -38,8 +38,7 @@ pub struct State {
 impl Default for State {
     /// Nothing listed, nothing limited, one protected port and one for management.
     fn default() -> Self {
-        let mut settings = Settings::PERMISSIVE;
-        settings.flags = flag::LISTED_V4 | flag::LISTED_V6;
+        let settings = Settings::PERMISSIVE;
         let ports =
             vec![(8443, Port::PROTECTED), (PROTECTED, Port::PROTECTED), (MANAGEMENT, Port::MANAGEMENT)];
         Self {

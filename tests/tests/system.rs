@@ -7,6 +7,7 @@ mod system {
     mod data_plane;
     mod events;
     mod harness;
+    mod life;
     mod limits;
     mod packets;
     mod proxy;

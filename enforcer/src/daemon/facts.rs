@@ -6,7 +6,11 @@ use tracing::warn;
 
 use crate::{
     config::{Config, Mode},
-    control::{answer::Facts, wire::TokenRow},
+    control::{
+        answer::Facts,
+        wire::{PersistenceRow, TokenRow},
+    },
+    kernel::Beginning,
     metrics::Metrics,
     policy::{Policy, issuer::Issuer},
 };
@@ -15,9 +19,15 @@ use crate::{
 const HTTPS: u16 = 443;
 
 /// The facts of a daemon with the limits of `config` that listens on `addresses`, and on `metrics` for Prometheus.
-pub(super) fn facts(config: &Config, addresses: &[SocketAddr], metrics: Option<SocketAddr>) -> Facts {
+pub(super) fn facts(
+    config: &Config,
+    beginning: Beginning,
+    addresses: &[SocketAddr],
+    metrics: Option<SocketAddr>,
+) -> Facts {
     Facts {
         kernel_mode: mode(config.kernel.mode),
+        persistence: persistence(config, beginning),
         listeners: addresses.iter().map(SocketAddr::to_string).collect(),
         metrics: metrics.map(|address| address.to_string()),
         max_connections: config.http.max_connections,
@@ -52,6 +62,18 @@ pub(super) fn certificates(policy: &Policy, metrics: &Metrics, now: u64) {
                 warn!(%listener, name = expiry.name, "the OCSP response has run out: it is not stapled");
             }
         }
+    }
+}
+
+/// What becomes of the program without the daemon.
+pub(super) fn persistence(config: &Config, beginning: Beginning) -> PersistenceRow {
+    let kernel = &config.kernel;
+    let pinned = kernel.persist && kernel.mode != Mode::Off;
+    PersistenceRow {
+        store: config.bans.store.as_ref().map(|path| path.display().to_string()),
+        pinned: pinned.then(|| kernel.pin_directory.display().to_string()),
+        lease_seconds: kernel.lease.map(|lease| lease.as_secs()),
+        beginning: beginning.label().to_owned(),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     cli::table::{Align, bytes, grouped, pairs, table},
     control::{
         span::{human, remaining},
-        wire::{BanRow, CounterRow, FilesRow, ReloadRow, Status, TrafficRow, Why},
+        wire::{BanRow, CounterRow, FilesRow, PersistenceRow, ReloadRow, Status, TrafficRow, Why},
     },
     kernel::LimitState,
 };
@@ -57,6 +57,7 @@ pub(super) fn status(status: &Status) -> String {
     let mut text = head;
     text.push_str(&pairs(&[
         ("kernel", kernel),
+        ("without", persistence(&status.persistence)),
         ("rehearsed", rehearsed),
         ("lists", lists),
         ("listeners", or_none(status.listeners.join(", "))),
@@ -64,6 +65,7 @@ pub(super) fn status(status: &Status) -> String {
         ("metrics", status.metrics.clone().unwrap_or_else(|| "off".to_owned())),
         ("tokens", or_none(tokens.join(", "))),
         ("bans", format!("{}{dry}", bans.join(", "))),
+        ("store", status.persistence.store.clone().unwrap_or_else(|| "off".to_owned())),
         ("files", status.files.as_ref().map_or_else(|| "as they were read".to_owned(), files)),
         ("reload", status.last_reload.as_ref().map_or_else(|| "none since the start".to_owned(), reload)),
     ]));
@@ -190,6 +192,22 @@ pub(super) fn why(why: &Why) -> String {
     text
 }
 
+/// Goes on from the label "without".
+fn persistence(row: &PersistenceRow) -> String {
+    let Some(pinned) = &row.pinned else { return "the daemon no packet is judged".to_owned() };
+    let lease =
+        row.lease_seconds.map_or_else(String::new, |seconds| format!(", for {} (lease)", human(seconds)));
+    let beginning = match row.beginning.as_str() {
+        "taken_over" => ", taken over from an earlier daemon",
+        "migrated" => ", bans and limits carried over from an earlier layout",
+        "replaced" => {
+            ", in place of a layout that this version does not know: what sources owed is forgotten"
+        }
+        _ => "",
+    };
+    format!("the daemon the program judges on{lease}; pinned in {pinned}{beginning}")
+}
+
 fn ban(row: &BanRow) -> String {
     let remaining = match row.remaining_seconds {
         Some(seconds) => format!("{} remaining", remaining(seconds)),
@@ -255,6 +273,12 @@ mod tests {
             uptime_seconds: 7_500,
             resident_bytes: 21_300_000,
             kernel_mode: "native".into(),
+            persistence: PersistenceRow {
+                pinned: Some("/sys/fs/bpf/enforcer".into()),
+                store: Some("/var/lib/enforcer/bans.redb".into()),
+                lease_seconds: Some(60),
+                beginning: "taken_over".into(),
+            },
             interfaces: vec![Attachment { interface: "eth0".into(), index: 2, mode: "native".into() }],
             list_entries: 1_204,
             pending_writes: 0,
@@ -292,6 +316,7 @@ mod tests {
             "enforcer 0.1.0 is running: pid 4711, up 2h 5m, 21.3 MB resident\n\
              \n\
              kernel     mode native: eth0 (native)\n\
+             without    the daemon the program judges on, for 1m (lease); pinned in /sys/fs/bpf/enforcer, taken over from an earlier daemon\n\
              rehearsed  limits (kernel.dry_run: counted, NOT DROPPED)\n\
              lists      1,204 entries, all in the kernel\n\
              listeners  [::]:443\n\
@@ -299,6 +324,7 @@ mod tests {
              metrics    127.0.0.1:9464\n\
              tokens     main https://id.example.com/ (2 keys)\n\
              bans       1,200 by offence, 3 by operator\n\
+             store      /var/lib/enforcer/bans.redb\n\
              files      changed 1m ago, taken over\n\
              reload     5m ago, applied; these need a restart: kernel.mode\n\
              \n\
