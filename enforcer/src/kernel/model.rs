@@ -16,7 +16,7 @@ use enforcer_common::{
     limiter::{self, Bucket, Charge, RawBucket, debt},
     port::Port,
     reason::DropReason,
-    settings::{Limit, Settings, flag},
+    settings::{Limit, Settings},
     source::SourceKey,
     verdict::Tables,
 };
@@ -49,9 +49,7 @@ impl Model {
     /// nothing is used.
     pub fn of(config: &config::Kernel) -> Self {
         let sizes = Sizes { bans: 0, sources: config.limits.max_sources };
-        let mut settings = settings::settings(config, sizes, 0);
-        settings.flags |= flag::LISTED_V4 | flag::LISTED_V6;
-        let mut model = Self::new(Some(settings));
+        let mut model = Self::new(Some(settings::settings(config, sizes, 0)));
         for (number, port) in (0..=u16::MAX).zip(settings::ports(config)) {
             if port != Port::UNKNOWN {
                 model.mark(number, port);
