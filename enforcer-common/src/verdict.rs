@@ -142,6 +142,15 @@ pub struct Source {
     listing: Listing,
 }
 
+impl Source {
+    /// The same with only what a charge depends on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn charged(&self) -> Self {
+        Self { key: self.key, listing: Listing { tier: self.listing.tier, ..Listing::NONE } }
+    }
+}
+
 #[inline(always)]
 fn judge<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<PassReason, DropReason> {
     let settings = match tables.settings() {

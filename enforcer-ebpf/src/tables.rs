@@ -197,7 +197,9 @@ impl Tables for Maps {
         let Some(step) = STEP.get_ptr_mut(0) else { return Verdict::Drop(DropReason::MalformedTcp) };
         // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
         unsafe {
-            *step = Step { headers: *headers, source: *source, now: self.now.get(), answer: Answer::NONE }
+            (*step).headers = headers.of_segment();
+            (*step).source = source.charged();
+            (*step).now = self.now.get();
         };
         let verdict = enforcer_inspect(self.context);
         self.answered.set(verdict & ANSWERED != 0);
