@@ -13,7 +13,7 @@ use aya_ebpf::{Global, bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::info;
 use enforcer_common::{
     packet::Packet as _,
-    verdict::{Tables as _, Verdict, decide},
+    verdict::{Tables as _, Verdict},
 };
 
 mod answer;
@@ -31,7 +31,8 @@ static DIAGNOSTICS: Global<u32> = Global::new(0);
 pub fn enforcer(context: XdpContext) -> u32 {
     let frame = frame::Frame::new(&context);
     let maps = tables::Maps::new(context.ctx);
-    let (mut action, reason) = match decide(&frame, &maps) {
+    let (verdict, answered) = tables::judge(context.ctx);
+    let (mut action, reason) = match verdict {
         Verdict::Pass(reason) => (xdp_action::XDP_PASS, reason.number()),
         Verdict::Drop(reason) => (xdp_action::XDP_DROP, reason.number()),
     };
@@ -40,7 +41,7 @@ pub fn enforcer(context: XdpContext) -> u32 {
         events::show(context.ctx, reason, 0, maps.now());
     }
     // Last: it overwrites what the others look at.
-    if maps.has_answer() {
+    if answered {
         action = answer::enforcer_answer(context.ctx);
     }
     // At 1, 2, 4, 8... packets: no flood can flood the log.

@@ -93,12 +93,20 @@ pub(crate) struct Maps {
     now: Cell<u64>,
     /// Whether the verdict asked for something to be written: see [`asked`].
     answered: Cell<bool>,
+    /// Whether the last step is still to come.
+    pending: Cell<bool>,
 }
 
 impl Maps {
     #[inline(always)]
     pub(crate) fn new(context: *mut xdp_md) -> Self {
-        Self { context, settings: SETTINGS.get(0), now: Cell::new(0), answered: Cell::new(false) }
+        Self {
+            context,
+            settings: SETTINGS.get(0),
+            now: Cell::new(0),
+            answered: Cell::new(false),
+            pending: Cell::new(false),
+        }
     }
 
     /// Counts the verdict; answers how many this CPU has counted for this reason.
@@ -113,10 +121,10 @@ impl Maps {
         self.settings.is_some_and(|settings| settings.events.is_limited())
     }
 
-    /// Whether the verdict asked for something to be written.
+    /// [`ANSWERED`], if it holds.
     #[inline(always)]
-    pub(crate) fn has_answer(&self) -> bool {
-        self.answered.get()
+    fn answered(&self) -> u32 {
+        if self.answered.get() { ANSWERED } else { 0 }
     }
 }
 
@@ -201,9 +209,9 @@ impl Tables for Maps {
             (*step).source = source.charged();
             (*step).now = self.now.get();
         };
-        let verdict = enforcer_inspect(self.context);
-        self.answered.set(verdict & ANSWERED != 0);
-        Verdict::from_number(verdict & !ANSWERED)
+        self.pending.set(true);
+        // Nobody looks at it: the program goes on to the step.
+        Verdict::Drop(DropReason::MalformedTcp)
     }
 
     #[inline(always)]
@@ -294,9 +302,34 @@ static STEP: PerCpuArray<Step, 1> = PerCpuArray::new();
 
 /// Beside the number of a verdict: an answer has been left behind.
 const ANSWERED: u32 = 1 << 8;
+/// Beside the number of a verdict: it is that of [`enforcer_inspect`], which is still to come.
+const PENDING: u32 = 1 << 9;
 
-/// [`verdict::inspect`] as a global function: it has a stack of its own, and the verifier walks it once instead of once for every way
-/// that leads to it (Linux 5.6).
+/// A verdict, and whether an answer goes with it. Both halves are global functions one after the other: each has a stack of its
+/// own, of which there is little, and the verifier walks each once (Linux 5.6).
+#[inline(always)]
+pub(crate) fn judge(context: *mut xdp_md) -> (Verdict, bool) {
+    let mut judged = enforcer_decide(context);
+    if judged & PENDING != 0 {
+        judged = enforcer_inspect(context);
+    }
+    (Verdict::from_number(judged & !ANSWERED), judged & ANSWERED != 0)
+}
+
+/// [`verdict::decide`] as far as the last step.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_decide(context: *mut xdp_md) -> u32 {
+    let maps = Maps::new(context);
+    let xdp = XdpContext::new(context);
+    let verdict = verdict::decide(&Frame::new(&xdp), &maps);
+    if maps.pending.get() {
+        return PENDING;
+    }
+    verdict.number() | maps.answered()
+}
+
+/// [`verdict::inspect`], the last step.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn enforcer_inspect(context: *mut xdp_md) -> u32 {
@@ -307,8 +340,7 @@ extern "C" fn enforcer_inspect(context: *mut xdp_md) -> u32 {
     maps.now.set(now);
     let xdp = XdpContext::new(context);
     let verdict = verdict::inspect(&Frame::new(&xdp), &maps, source, headers);
-    let answered = if maps.has_answer() { ANSWERED } else { 0 };
-    verdict.number() | answered
+    verdict.number() | maps.answered()
 }
 
 const WITHIN: u32 = 0;
