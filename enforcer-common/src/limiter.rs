@@ -12,6 +12,7 @@ use crate::{
     gcra::{self, Rate},
 };
 
+pub mod carry;
 pub mod debt;
 
 /// Slots in a bucket: 4 x 16 bytes fill a cache line.
@@ -228,7 +229,7 @@ mod tests {
     use std::cell::RefCell;
 
     #[derive(Default)]
-    struct Plain(RefCell<RawBucket>);
+    pub(super) struct Plain(RefCell<RawBucket>);
 
     impl Bucket for Plain {
         fn key(&self, slot: usize) -> u64 {

@@ -83,7 +83,16 @@ pub struct Kernel {
     pub events: Option<RateLimit>,
     /// `log`: forward the program's diagnostics to the daemon's log. Default false.
     pub log: bool,
+    /// `persist`: the program and its maps are pinned and outlive the daemon. Default true.
+    pub persist: bool,
+    /// `pin_directory`: on a bpffs, for the pins of one daemon. Default `/sys/fs/bpf/enforcer`.
+    pub pin_directory: PathBuf,
+    /// `lease`: how long the program judges without word from a healthy daemon; none (`"off"`, default): for ever.
+    pub lease: Option<Duration>,
 }
+
+/// `kernel.pin_directory` unless told otherwise: systemd mounts a bpffs at `/sys/fs/bpf`.
+pub const PIN_DIRECTORY: &str = "/sys/fs/bpf/enforcer";
 
 /// How the program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -247,6 +256,9 @@ pub struct Bans {
     pub max_entries: u32,
     /// `dry_run`: report what would be banned, ban nothing. Default false.
     pub dry_run: bool,
+    /// `store`: the file that bans and operators' allowances are kept in, default `/var/lib/enforcer/bans.redb`; none
+    /// (`"off"`): they end with the machine at the latest.
+    pub store: Option<PathBuf>,
 }
 
 /// The Prometheus listener.

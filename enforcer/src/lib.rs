@@ -21,6 +21,9 @@ pub mod upstream;
 pub mod bans;
 pub mod kernel;
 pub mod metrics;
+pub mod store;
+
+pub mod capture;
 
 pub mod cli;
 pub mod control;

@@ -38,6 +38,12 @@ pub struct Metrics {
     pub kernel_writes_pending: IntGauge,
     /// `enforcer_kernel_write_errors_total`: list changes that the kernel refused; they are tried again.
     pub kernel_write_errors: IntCounter,
+    /// `enforcer_store_pending`: changes that have not reached `bans.store` yet.
+    pub store_pending: IntGauge,
+    /// `enforcer_store_errors_total`: attempts to write `bans.store` that failed; they are made again.
+    pub store_errors: IntCounter,
+    /// `enforcer_kernel_beginning{how}`: 1 for what the start found of an earlier daemon, see [`crate::kernel::Beginning`].
+    pub kernel_beginning: IntGaugeVec,
     /// `enforcer_reloads_total{result}`: `applied`, `refused`.
     pub reloads: IntCounterVec,
     /// `enforcer_file_changes_total{result}`: files behind the policy that changed: `applied`, `refused`.
@@ -96,6 +102,16 @@ impl Metrics {
         registry.register(Box::new(kernel_writes_pending.clone()))?;
         let kernel_write_errors =
             counter("enforcer_kernel_write_errors_total", "List changes that the kernel refused")?;
+        let store_pending =
+            IntGauge::new("enforcer_store_pending", "Changes that have not reached bans.store yet")?;
+        registry.register(Box::new(store_pending.clone()))?;
+        let store_errors =
+            counter("enforcer_store_errors_total", "Attempts to write bans.store that failed")?;
+        let kernel_beginning = IntGaugeVec::new(
+            Opts::new("enforcer_kernel_beginning", "1 for what the start found of an earlier daemon"),
+            &["how"],
+        )?;
+        registry.register(Box::new(kernel_beginning.clone()))?;
         let reloads = counter_vec("enforcer_reloads_total", "Configuration reloads", &["result"])?;
         let renewals =
             counter_vec("enforcer_file_changes_total", "Changed certificates, keys and lists", &["result"])?;
@@ -127,6 +143,9 @@ impl Metrics {
             offences_untracked,
             kernel_writes_pending,
             kernel_write_errors,
+            store_pending,
+            store_errors,
+            kernel_beginning,
             reloads,
             renewals,
             files_refused,

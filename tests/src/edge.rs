@@ -172,6 +172,7 @@ fn bare_config() -> Config {
             max_duration: Duration::from_secs(86_400),
             max_entries: 1000,
             dry_run: false,
+            store: None,
         },
         metrics: config::Metrics { address: None },
         control: config::Control { socket: "control.sock".into(), group: None },

@@ -5,6 +5,9 @@ mod rootless {
     mod answers;
     mod attacks;
     mod bodies;
+    mod borders;
+    mod captures;
+    mod clients;
     mod configs;
     mod control;
     mod edge;
@@ -13,6 +16,8 @@ mod rootless {
     mod packets;
     mod policy_files;
     mod refusals;
+    mod tickets;
+    mod tls;
     mod token_forms;
     mod wire;
 }

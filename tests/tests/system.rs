@@ -5,7 +5,9 @@ mod system {
     mod attach;
     mod bans;
     mod data_plane;
+    mod events;
     mod harness;
+    mod life;
     mod limits;
     mod packets;
     mod proxy;

@@ -1,4 +1,4 @@
-//! The verbs that need no running daemon: to be one, and to judge a configuration.
+//! The verbs that need no running daemon: to be one, to judge a configuration, and to clear away what one has left.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,8 @@ use crate::{
         client,
         wire::{Answer, Command},
     },
+    fault,
+    kernel::{self, Detached},
 };
 
 /// The program behind the verbs: `main` hands it in, for the command line knows nothing of the daemon's inside.
@@ -95,6 +97,38 @@ pub fn check(program: &Program, path: &Path, json: bool) -> Exit {
         }
     }
     if report.valid { exit::OK } else { exit::CONFIGURATION }
+}
+
+/// `detach`: takes away what outlives a daemon.
+pub fn detach(directory: &Path, force: bool, json: bool) -> Exit {
+    let detached = match kernel::detach(directory, force) {
+        Ok(detached) => detached,
+        Err(error) => {
+            let message = format!("{error:#}");
+            if json {
+                output::json(&serde_json::json!({ "error": { "kind": "failed", "message": message } }));
+            }
+            output::complain(&message);
+            return match fault::kind(&error) {
+                Some(fault::Kind::Permission) => exit::PERMISSION,
+                Some(fault::Kind::Configuration) | None => exit::FAILED,
+            };
+        }
+    };
+    let place = directory.display();
+    let (interfaces, said) = match detached {
+        Detached::Nothing => (0, format!("nothing is pinned in {place}\n")),
+        Detached::Interfaces(number) => {
+            let on = if number == 1 { "interface" } else { "interfaces" };
+            (number, format!("detached from {number} {on}; {place} is removed\n"))
+        }
+    };
+    if json {
+        output::json(&serde_json::json!({ "interfaces": interfaces }));
+    } else {
+        output::answer(&said);
+    }
+    exit::OK
 }
 
 /// Addresses that the daemon behind `socket` listens on.

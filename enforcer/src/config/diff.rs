@@ -34,8 +34,8 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     }
     // Bans are kept by source, and another `ipv6_prefix` makes other sources; tables have their size for good.
     keep!(kernel, Kernel, "kernel", new.kernel,
-        live: [allow, management_ports, protected_ports, minimum_tls, limits, dry_run, events],
-        fixed: [mode, interfaces, ipv6_prefix, log]);
+        live: [allow, management_ports, protected_ports, minimum_tls, limits, lease, dry_run, events],
+        fixed: [mode, interfaces, ipv6_prefix, log, persist, pin_directory]);
     keep!(&kernel.limits, KernelLimits, "kernel.limits", new.kernel.limits,
         live: [packets, connections, hellos, when_full],
         fixed: [max_sources]);
@@ -48,7 +48,7 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
         fixed: [redirect, max_connections, max_connections_per_source, max_sources, workers]);
     keep!(bans, Bans, "bans", new.bans,
         live: [threshold, window, duration, max_duration, dry_run],
-        fixed: [max_entries]);
+        fixed: [max_entries, store]);
     keep!(metrics, Metrics, "metrics", new.metrics, live: [], fixed: [address]);
     keep!(control, Control, "control", new.control, live: [], fixed: [socket, group]);
     keep!(log, Log, "log", new.log, live: [level], fixed: [format]);

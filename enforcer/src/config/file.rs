@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::value::{AddressOrOff, Number, Rate, Size, Text};
+use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text};
 use super::{
     Feature, KeyExchange, LogFormat, Mode, Suite, TlsVersion, TokenAlgorithm, UnknownName, WhenFull,
     tls::ClientCertificates,
@@ -50,6 +50,9 @@ pub(super) struct KernelSection {
     pub(super) dry_run: List<Text<Feature>>,
     pub(super) events: Key<LimitSection>,
     pub(super) log: Key<bool>,
+    pub(super) persist: Key<bool>,
+    pub(super) pin_directory: Key<Text<String>>,
+    pub(super) lease: Key<Text<DurationOrOff>>,
 }
 
 /// `[kernel.limits]`
@@ -165,6 +168,7 @@ pub(super) struct BansSection {
     pub(super) max_duration: Key<Text<Duration>>,
     pub(super) max_entries: Key<Number>,
     pub(super) dry_run: Key<bool>,
+    pub(super) store: Key<Text<String>>,
 }
 
 /// `[metrics]`

@@ -6,15 +6,15 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use prometheus::core::Collector as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast::Receiver, mpsc, oneshot};
 
 use super::{
     rows::{self, Hook},
     server::Respond,
     span,
     wire::{
-        Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, FilesRow, ReloadRow,
-        Reloaded, Status, TokenRow, TrafficRow, Why,
+        Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, FilesRow, PersistenceRow,
+        ReloadRow, Reloaded, Status, TokenRow, TrafficRow, Watching, Why,
     },
 };
 use crate::{
@@ -24,7 +24,10 @@ use crate::{
         task::{Handle, Moment, Reply},
     },
     clock,
-    kernel::{Count, Counters, Reason, View},
+    kernel::{
+        Count, Counters, Protocol, Reason, View,
+        events::{Sample, Samples},
+    },
     metrics::{self, Metrics},
     prefix::Prefix,
 };
@@ -34,6 +37,8 @@ use crate::{
 pub struct Facts {
     /// The configured `kernel.mode`.
     pub kernel_mode: &'static str,
+    /// What becomes of the program without the daemon.
+    pub persistence: PersistenceRow,
     /// Addresses that are listened on.
     pub listeners: Vec<String>,
     /// Where metrics and health checks are served.
@@ -46,6 +51,8 @@ pub struct Facts {
     pub tokens: Vec<TokenRow>,
     /// What `kernel.dry_run` names.
     pub rehearsed: Vec<String>,
+    /// `kernel.events`, in words; `None` if it is off.
+    pub samples: Option<String>,
     /// Requests are no longer accepted.
     pub draining: bool,
     /// The last reload: when, and what came of it.
@@ -70,6 +77,8 @@ pub struct Context {
     pub facts: Arc<ArcSwap<Facts>>,
     /// When it started.
     pub started: Instant,
+    /// Samples of refused packets; `None` with `mode = "off"`.
+    pub samples: Option<Samples>,
     /// To the daemon's main loop.
     pub reloads: mpsc::Sender<ReloadRequest>,
 }
@@ -107,14 +116,28 @@ impl Respond for Context {
                 };
                 self.look(all).await.map(Answer::Allowances)
             }
-            Command::Why { address, port } => {
+            Command::Why { address, port, protocol } => {
                 let port = port.unwrap_or(self.facts.load().port);
-                self.why(address, port).await.map(|why| Answer::Why(Box::new(why)))
+                self.why(address, port, protocol).await.map(|why| Answer::Why(Box::new(why)))
             }
             Command::Reload => self.reload().await.map(Answer::Reloaded),
             Command::Metrics => {
                 metrics::http::text(&self.metrics.registry).map(Answer::Metrics).map_err(failed)
             }
+            Command::Events { .. } => {
+                Err(Failure::new(FailureKind::Failed, "events are shown, not answered; this is a bug"))
+            }
+        }
+    }
+
+    fn watch(&self) -> Result<(Watching, Receiver<Arc<Sample>>), Failure> {
+        let refused = |text: &str| Err(Failure::new(FailureKind::Refused, text));
+        let Some(samples) = &self.samples else {
+            return refused("kernel.mode is \"off\": no packet is judged, so none is refused");
+        };
+        match &self.facts.load().samples {
+            Some(budget) => Ok((Watching { budget: budget.clone() }, samples.subscribe())),
+            None => refused("kernel.events is off: set a rate in the configuration and reload"),
         }
     }
 }
@@ -132,6 +155,10 @@ impl Context {
             done.remarks
                 .push(format!("no packet is judged on {}: the program is not attached", one.interface));
         }
+        if facts.persistence.store.is_none() {
+            done.remarks
+                .push("bans.store is \"off\": it is forgotten when the machine starts anew".to_owned());
+        }
         if interfaces.is_empty() {
             done.remarks.push(format!("kernel.mode is \"{}\": nothing enforces it", facts.kernel_mode));
         }
@@ -146,7 +173,7 @@ impl Context {
         self.bans.look(look).await.map_err(failed)
     }
 
-    async fn why(&self, address: IpAddr, port: u16) -> Result<Why, Failure> {
+    async fn why(&self, address: IpAddr, port: u16, protocol: Protocol) -> Result<Why, Failure> {
         let look = move |ledger: &Ledger, moment: Moment| {
             let threshold = ledger.settings().bans.threshold;
             let score = ledger.score(moment.now, address).map(|score| rows::score(score, threshold));
@@ -158,7 +185,18 @@ impl Context {
             (ban, allowance, score)
         };
         let (ban, allowance, score) = self.look(look).await?;
-        let explanation = self.view.explain(address, port, clock::kernel_now()).map_err(failed)?;
+        let mut explanation =
+            self.view.explain(address, port, protocol, clock::kernel_now()).map_err(failed)?;
+        // The program knows that there is an entry, the ledger which one.
+        match (explanation.reason.as_str(), &ban, &allowance) {
+            ("banned" | "banned_prefix", Some(row), _) => {
+                explanation.rule = format!("{} is banned by {}", row.prefix, row.origin);
+            }
+            ("allowed", _, Some(row)) => {
+                explanation.rule = format!("{} is allowed by {}", row.prefix, row.origin);
+            }
+            _ => {}
+        }
         let counters = self.view.counters().map_err(failed)?;
         let counted = counter_rows(&counters, |reason| {
             reason.action() == explanation.verdict && reason.label() == explanation.reason
@@ -175,6 +213,7 @@ impl Context {
         Ok(Why {
             address: address.to_canonical(),
             port,
+            protocol,
             sentence,
             explanation,
             ban,
@@ -203,6 +242,7 @@ impl Context {
             uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
             resident_bytes: metrics::process::resident_bytes(),
             kernel_mode: facts.kernel_mode.to_owned(),
+            persistence: facts.persistence.clone(),
             interfaces: self.view.attachments(),
             list_entries,
             pending_writes,
@@ -302,7 +342,9 @@ fn told(prefix: Prefix, outcome: Outcome) -> Result<Done, Failure> {
     let mut remarks = Vec::new();
     let (message, ban) = match outcome {
         Outcome::Refused(refusal) => return Err(Failure::new(FailureKind::Refused, refusal.to_string())),
-        Outcome::Quiet => return Err(Failure::new(FailureKind::Failed, "nothing was asked")),
+        Outcome::Quiet | Outcome::Restored(_) => {
+            return Err(Failure::new(FailureKind::Failed, "nothing was asked"));
+        }
         Outcome::BanAdded { ban, replaced, shadowed_by, allowed_inside, part_of } => {
             if let Some(old) = replaced {
                 let old = rows::ban(&old, None, now);
@@ -330,7 +372,7 @@ fn told(prefix: Prefix, outcome: Outcome) -> Result<Done, Failure> {
             if shadows > 0 {
                 remarks.push(format!("bans that have no effect now: {shadows}"));
             }
-            (format!("{prefix} is allowed until the daemon stops; kernel.allow makes it lasting"), None)
+            (format!("{prefix} is allowed until that is taken back"), None)
         }
         Outcome::AllowDeleted { uncovers, still_allowed_by } => {
             if let Some(allowed) = still_allowed_by {

@@ -6,7 +6,11 @@ use tracing::warn;
 
 use crate::{
     config::{Config, Mode},
-    control::{answer::Facts, wire::TokenRow},
+    control::{
+        answer::Facts,
+        wire::{PersistenceRow, TokenRow},
+    },
+    kernel::Beginning,
     metrics::Metrics,
     policy::{Policy, issuer::Issuer},
 };
@@ -15,15 +19,22 @@ use crate::{
 const HTTPS: u16 = 443;
 
 /// The facts of a daemon with the limits of `config` that listens on `addresses`, and on `metrics` for Prometheus.
-pub(super) fn facts(config: &Config, addresses: &[SocketAddr], metrics: Option<SocketAddr>) -> Facts {
+pub(super) fn facts(
+    config: &Config,
+    beginning: Beginning,
+    addresses: &[SocketAddr],
+    metrics: Option<SocketAddr>,
+) -> Facts {
     Facts {
         kernel_mode: mode(config.kernel.mode),
+        persistence: persistence(config, beginning),
         listeners: addresses.iter().map(SocketAddr::to_string).collect(),
         metrics: metrics.map(|address| address.to_string()),
         max_connections: config.http.max_connections,
         port: addresses.first().map_or(HTTPS, SocketAddr::port),
         tokens: tokens(config),
         rehearsed: rehearsed(config),
+        samples: samples(config),
         draining: false,
         last_reload: None,
         files: None,
@@ -54,6 +65,18 @@ pub(super) fn certificates(policy: &Policy, metrics: &Metrics, now: u64) {
     }
 }
 
+/// What becomes of the program without the daemon.
+pub(super) fn persistence(config: &Config, beginning: Beginning) -> PersistenceRow {
+    let kernel = &config.kernel;
+    let pinned = kernel.persist && kernel.mode != Mode::Off;
+    PersistenceRow {
+        store: config.bans.store.as_ref().map(|path| path.display().to_string()),
+        pinned: pinned.then(|| kernel.pin_directory.display().to_string()),
+        lease_seconds: kernel.lease.map(|lease| lease.as_secs()),
+        beginning: beginning.label().to_owned(),
+    }
+}
+
 /// Issuers with their number of keys, from the files that the policy has just read.
 pub(super) fn tokens(config: &Config) -> Vec<TokenRow> {
     let row = |(name, token): (&String, _)| {
@@ -66,6 +89,18 @@ pub(super) fn tokens(config: &Config) -> Vec<TokenRow> {
 /// What is only rehearsed, by name.
 pub(super) fn rehearsed(config: &Config) -> Vec<String> {
     config.kernel.dry_run.iter().map(|feature| feature.label().to_owned()).collect()
+}
+
+/// How many refused packets are shown at most.
+pub(super) fn samples(config: &Config) -> Option<String> {
+    config.kernel.events.map(|rate| {
+        let unit = match rate.period.as_secs() {
+            1 => "second",
+            60 => "minute",
+            _ => "hour",
+        };
+        format!("at most {} a {unit} and CPU, {} at once", rate.events, rate.burst)
+    })
 }
 
 const fn mode(mode: Mode) -> &'static str {

@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 use super::{files::Seen, notify, start::Tied};
 use crate::{
     bans::task::Handle,
-    config::Config,
+    config::{Config, Mode},
     control::answer::{Facts, ReloadRequest},
     ingress::Ingress,
     kernel::Kernel,
@@ -49,6 +49,8 @@ pub(super) struct Running {
     pub(super) read: Arc<ArcSwap<Seen>>,
     pub(super) file_changes: mpsc::Receiver<Vec<String>>,
     pub(super) status: String,
+    /// Whether the ban task answered when it was last asked. The lease of the program depends on it.
+    pub(super) healthy: bool,
 }
 
 /// The signals that mean something.
@@ -78,7 +80,7 @@ impl Signals {
 }
 
 impl Running {
-    /// Serves until a signal says to stop, then drains and detaches.
+    /// Serves until a signal says to stop, then drains. The program is detached unless it is pinned.
     pub(super) async fn serve(mut self, mut signals: Signals) -> Result<()> {
         let mut heartbeat = interval(notify::watchdog_interval().map_or(HEARTBEAT, |due| due.min(HEARTBEAT)));
         let mut watch = interval(WATCH);
@@ -94,7 +96,10 @@ impl Running {
                 }
                 Some(changed) = self.file_changes.recv() => self.renew(&changed).await,
                 _ = heartbeat.tick() => self.heartbeat().await?,
-                _ = watch.tick() => self.watch_interfaces(),
+                _ = watch.tick() => {
+                    self.watch_interfaces();
+                    self.renew_lease();
+                }
             }
         }
     }
@@ -112,8 +117,17 @@ impl Running {
         self.readiness.hinder(obstacle);
     }
 
+    /// A daemon that bans nobody any more is as good as none: its program shall do what it does without one.
+    fn renew_lease(&self) {
+        if self.healthy
+            && let Err(error) = self.kernel.renew_lease()
+        {
+            error!(error = format!("{error:#}"), "the program's lease cannot be renewed");
+        }
+    }
+
     /// The daemon without its ban task would look well and ban nobody, so it rather ends.
-    async fn heartbeat(&self) -> Result<()> {
+    async fn heartbeat(&mut self) -> Result<()> {
         if self.ban_task.is_over() {
             bail!("the ban task has ended; this is a bug");
         }
@@ -122,7 +136,9 @@ impl Running {
                 "the control socket, the metrics listener or the watch over files has ended; this is a bug"
             );
         }
-        match tokio::time::timeout(HEARTBEAT, self.bans.look(|_, _| ())).await {
+        let answered = tokio::time::timeout(HEARTBEAT, self.bans.look(|_, _| ())).await;
+        self.healthy = answered.is_ok();
+        match answered {
             Ok(answered) => {
                 answered?;
                 notify::watchdog();
@@ -150,7 +166,13 @@ impl Running {
         drop((self.services, self.optional));
         drop(self.ban_task);
         drop(self.kernel);
-        info!("stopped");
+        match &self.config.kernel {
+            kernel if kernel.mode == Mode::Off || !kernel.persist => info!("stopped"),
+            kernel => warn!(
+                pins = %kernel.pin_directory.display(),
+                "stopped; bans and limits stay in force without the daemon, `enforcer detach` ends them"
+            ),
+        }
         Ok(())
     }
 }

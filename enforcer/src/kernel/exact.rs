@@ -5,7 +5,7 @@
 use std::collections::HashMap as Index;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, Map, MapData};
 use enforcer_common::{
     ban::Ban,
     limiter::{self, debt},
@@ -14,7 +14,7 @@ use enforcer_common::{
     source::SourceKey,
 };
 
-use super::{lists::absent_is_fine, memory::Words, program::Program};
+use super::{lists::absent_is_fine, memory::Words};
 use crate::clock;
 
 /// The writer of exact bans.
@@ -30,12 +30,12 @@ pub(super) struct ExactBans {
 
 impl ExactBans {
     /// Over the maps of a program, which may hold bans already.
-    pub(super) fn open(program: &Program, settings: &Settings) -> Result<Self> {
-        let words = |name| Words::of(&program.map(name)?, name);
+    pub(super) fn open(map: &dyn Fn(&str) -> Result<Map>, settings: &Settings) -> Result<Self> {
+        let words = |name| Words::of(&map(name)?, name);
         let mut made = Self {
             sources: words(maps::SOURCES)?,
             spilled: words(maps::SPILLED)?,
-            bans: HashMap::try_from(program.map(maps::BANS)?)?,
+            bans: HashMap::try_from(map(maps::BANS)?)?,
             seed: settings.seed,
             mask: settings.source_mask,
             outside: Index::new(),

@@ -9,10 +9,11 @@ use std::{
 };
 
 use anyhow::Result;
+use aya::maps::Map;
 use enforcer_common::{listed, maps};
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{memory::Words, program::Program};
+use super::memory::Words;
 use crate::prefix::Prefix;
 
 /// The bits, and what they stand for.
@@ -28,8 +29,8 @@ pub(super) struct Marks {
 
 impl Marks {
     /// Over the maps of a program; the caller adds what its tries hold.
-    pub(super) fn open(program: &Program) -> Result<Self> {
-        let words = |name| Words::of(&program.map(name)?, name);
+    pub(super) fn open(map: &dyn Fn(&str) -> Result<Map>) -> Result<Self> {
+        let words = |name| Words::of(&map(name)?, name);
         Ok(Self {
             bits_v4: words(maps::LISTED_BITS_V4)?,
             bits_v6: words(maps::LISTED_BITS_V6)?,

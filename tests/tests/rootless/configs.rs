@@ -98,6 +98,9 @@ fn the_smallest_file_gives_every_documented_default() {
             dry_run: vec![],
             events: rate(100, 200),
             log: false,
+            persist: true,
+            pin_directory: "/sys/fs/bpf/enforcer".into(),
+            lease: None,
         },
         listeners: vec![Listener {
             address: "[::]:443".parse().unwrap(),
@@ -170,6 +173,7 @@ fn the_smallest_file_gives_every_documented_default() {
             max_duration: seconds(24 * 3600),
             max_entries: 100_000,
             dry_run: false,
+            store: Some("/var/lib/enforcer/bans.redb".into()),
         },
         metrics: Metrics { address: Some("127.0.0.1:9464".parse().unwrap()) },
         control: Control { socket: "/run/enforcer/control.sock".into(), group: None },

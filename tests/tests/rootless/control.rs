@@ -30,10 +30,12 @@ use enforcer::{
         client::{self, ClientError},
         server,
         socket::Socket,
-        wire::{Answer, Body, Command, Failure, FailureKind, MAX_REQUEST, Reloaded, Response},
+        wire::{
+            Answer, Body, Command, Failure, FailureKind, MAX_REQUEST, PersistenceRow, Reloaded, Response,
+        },
     },
     denial::Denial,
-    kernel::{Attachment, Count, Counters, Explanation, Reason, SourceLists, View},
+    kernel::{Attachment, Count, Counters, Explanation, Protocol, Reason, SourceLists, View},
     metrics::{self, Metrics},
     prefix::Prefix,
 };
@@ -101,13 +103,15 @@ impl View for OneInterface {
         let counter = Counter { packets: 3, bytes: 180 };
         Ok(vec![Count { interface: "veth0".into(), reason: Reason::Drop(DropReason::Banned), counter }])
     }
-    fn explain(&self, address: IpAddr, _port: u16, _now: KernelTime) -> Result<Explanation> {
+    fn explain(&self, address: IpAddr, _: u16, _: Protocol, _: KernelTime) -> Result<Explanation> {
         let (verdict, reason) =
             if self.0.holds(&address.to_string()) { ("drop", "banned") } else { ("pass", "clean") };
         Ok(Explanation {
             verdict: verdict.into(),
             reason: reason.into(),
             description: String::new(),
+            rule: String::new(),
+            would_drop: Vec::new(),
             source: address.to_string(),
             limits: Vec::new(),
         })
@@ -140,21 +144,24 @@ impl Daemon {
             max_duration: Duration::from_secs(3600),
             max_entries: 1000,
             dry_run: false,
+            store: None,
         };
         let _entered = runtime.enter();
         let ledger = Ledger::new(bans.clone());
-        let (handle, _) = task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone());
+        let (handle, _) = task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone(), None);
         let allow = vec!["198.18.9.0/24".parse().unwrap()];
         let settings = Settings { bans, allow, ipv6_prefix: 64, upstreams: Vec::new() };
         runtime.block_on(handle.change(Input::Reconfigure(settings))).unwrap();
         let facts = Facts {
             kernel_mode: "native",
+            persistence: PersistenceRow { store: Some("bans.redb".into()), ..PersistenceRow::default() },
             listeners: vec!["[::]:443".into()],
             metrics: None,
             max_connections: 100,
             port: 443,
             tokens: Vec::new(),
             rehearsed: Vec::new(),
+            samples: None,
             draining: false,
             last_reload: None,
             files: None,
@@ -169,6 +176,7 @@ impl Daemon {
             bans: handle.clone(),
             view: Arc::new(OneInterface(tables.clone())),
             metrics: metrics.clone(),
+            samples: None,
             facts: Arc::new(ArcSwap::from_pointee(facts)),
             started: clock::instant_now(),
             reloads,
@@ -240,7 +248,11 @@ fn offences_become_a_ban_in_the_tables_and_in_every_answer() {
         (rows.len(), rows[0].origin.as_str(), rows[0].cause.as_str()),
         (1, "offence", "token_missing")
     );
-    let Ok(Answer::Why(why)) = daemon.ask(Command::Why { address: source, port: None }) else { panic!() };
+    let Ok(Answer::Why(why)) =
+        daemon.ask(Command::Why { address: source, port: None, protocol: Protocol::Tcp })
+    else {
+        panic!()
+    };
     assert!(why.sentence.starts_with("198.18.0.2 is banned for "), "{}", why.sentence);
     assert!(why.sentence.ends_with("its packets are dropped (banned)"), "{}", why.sentence);
     assert_eq!((why.port, why.counter.unwrap().packets, why.score.unwrap().bans), (443, 3, 1));

@@ -4,7 +4,7 @@ use crate::{
     cli::table::{Align, bytes, grouped, pairs, table},
     control::{
         span::{human, remaining},
-        wire::{BanRow, CounterRow, FilesRow, ReloadRow, Status, TrafficRow, Why},
+        wire::{BanRow, CounterRow, FilesRow, PersistenceRow, ReloadRow, Status, TrafficRow, Why},
     },
     kernel::LimitState,
 };
@@ -57,6 +57,7 @@ pub(super) fn status(status: &Status) -> String {
     let mut text = head;
     text.push_str(&pairs(&[
         ("kernel", kernel),
+        ("without", persistence(&status.persistence)),
         ("rehearsed", rehearsed),
         ("lists", lists),
         ("listeners", or_none(status.listeners.join(", "))),
@@ -64,6 +65,7 @@ pub(super) fn status(status: &Status) -> String {
         ("metrics", status.metrics.clone().unwrap_or_else(|| "off".to_owned())),
         ("tokens", or_none(tokens.join(", "))),
         ("bans", format!("{}{dry}", bans.join(", "))),
+        ("store", status.persistence.store.clone().unwrap_or_else(|| "off".to_owned())),
         ("files", status.files.as_ref().map_or_else(|| "as they were read".to_owned(), files)),
         ("reload", status.last_reload.as_ref().map_or_else(|| "none since the start".to_owned(), reload)),
     ]));
@@ -133,8 +135,13 @@ pub(super) fn why(why: &Why) -> String {
     let mut lines = vec![
         ("verdict", format!("{}: {}", explanation.verdict, explanation.reason)),
         ("meaning", explanation.description.clone()),
+        ("rule", or_none(explanation.rule.clone())),
         ("source", explanation.source.clone()),
     ];
+    if !explanation.would_drop.is_empty() {
+        let reasons = explanation.would_drop.join(", ");
+        lines.push(("would drop", format!("{reasons} (kernel.dry_run: counted, NOT DROPPED)")));
+    }
     if let Some(row) = &why.ban {
         lines.push(("ban", ban(row)));
     }
@@ -183,6 +190,22 @@ pub(super) fn why(why: &Why) -> String {
         text.push_str(&table(&columns, &explanation.limits.iter().map(row).collect::<Vec<_>>()));
     }
     text
+}
+
+/// Goes on from the label "without".
+fn persistence(row: &PersistenceRow) -> String {
+    let Some(pinned) = &row.pinned else { return "the daemon no packet is judged".to_owned() };
+    let lease =
+        row.lease_seconds.map_or_else(String::new, |seconds| format!(", for {} (lease)", human(seconds)));
+    let beginning = match row.beginning.as_str() {
+        "taken_over" => ", taken over from an earlier daemon",
+        "migrated" => ", bans and limits carried over from an earlier layout",
+        "replaced" => {
+            ", in place of a layout that this version does not know: what sources owed is forgotten"
+        }
+        _ => "",
+    };
+    format!("the daemon the program judges on{lease}; pinned in {pinned}{beginning}")
 }
 
 fn ban(row: &BanRow) -> String {
@@ -250,6 +273,12 @@ mod tests {
             uptime_seconds: 7_500,
             resident_bytes: 21_300_000,
             kernel_mode: "native".into(),
+            persistence: PersistenceRow {
+                pinned: Some("/sys/fs/bpf/enforcer".into()),
+                store: Some("/var/lib/enforcer/bans.redb".into()),
+                lease_seconds: Some(60),
+                beginning: "taken_over".into(),
+            },
             interfaces: vec![Attachment { interface: "eth0".into(), index: 2, mode: "native".into() }],
             list_entries: 1_204,
             pending_writes: 0,
@@ -287,6 +316,7 @@ mod tests {
             "enforcer 0.1.0 is running: pid 4711, up 2h 5m, 21.3 MB resident\n\
              \n\
              kernel     mode native: eth0 (native)\n\
+             without    the daemon the program judges on, for 1m (lease); pinned in /sys/fs/bpf/enforcer, taken over from an earlier daemon\n\
              rehearsed  limits (kernel.dry_run: counted, NOT DROPPED)\n\
              lists      1,204 entries, all in the kernel\n\
              listeners  [::]:443\n\
@@ -294,6 +324,7 @@ mod tests {
              metrics    127.0.0.1:9464\n\
              tokens     main https://id.example.com/ (2 keys)\n\
              bans       1,200 by offence, 3 by operator\n\
+             store      /var/lib/enforcer/bans.redb\n\
              files      changed 1m ago, taken over\n\
              reload     5m ago, applied; these need a restart: kernel.mode\n\
              \n\
@@ -325,11 +356,14 @@ mod tests {
         let mut told = Why {
             address: "198.18.0.2".parse().unwrap(),
             port: 443,
+            protocol: crate::kernel::Protocol::Tcp,
             sentence: "198.18.0.2 is banned for 9m 41s more: its packets are dropped (banned)".into(),
             explanation: Explanation {
                 verdict: "drop".into(),
                 reason: "banned".into(),
                 description: "The source is banned.".into(),
+                rule: "198.18.0.2 is banned by offence".into(),
+                would_drop: Vec::new(),
                 source: "198.18.0.2".into(),
                 limits: vec![
                     limit("packets", false, 0, 0),
@@ -367,6 +401,7 @@ mod tests {
              \n\
              verdict  drop: banned\n\
              meaning  The source is banned.\n\
+             rule     198.18.0.2 is banned by offence\n\
              source   198.18.0.2\n\
              ban      198.18.0.2 by offence (token_bad_signature), since 19s, 9m 41s remaining, 4 offences\n\
              score    0 of 100 points; 0 offences, last token_missing; 1 ban within a day\n\

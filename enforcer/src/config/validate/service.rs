@@ -12,6 +12,8 @@ use crate::config::{
 
 /// A Unix socket's path, without the zero at its end (unix(7)).
 const LONGEST_SOCKET: usize = 107;
+/// `bans.store` unless told otherwise: in what the service manager makes (`StateDirectory` of the packaged unit).
+const BAN_STORE: &str = "/var/lib/enforcer/bans.redb";
 const HOUR_MS: u64 = 3_600_000;
 
 pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Rules<'_, '_>) -> Http {
@@ -86,6 +88,15 @@ pub(super) fn bans(section: &BansSection, rules: &mut Rules<'_, '_>) -> Bans {
         max_duration: longest,
         max_entries: u32::try_from(entries).unwrap_or(u32::MAX),
         dry_run: section.dry_run.as_ref().is_some_and(|dry| *dry.get_ref()),
+        store: store(section, &mut rules),
+    }
+}
+
+fn store(section: &BansSection, rules: &mut Rules<'_, '_>) -> Option<PathBuf> {
+    match &section.store {
+        None => Some(BAN_STORE.into()),
+        Some(value) if value.get_ref().0 == "off" => None,
+        Some(_) => Some(rules.file("store", &section.store, "write a path, or \"off\"")),
     }
 }
 
