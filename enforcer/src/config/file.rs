@@ -7,7 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::value::{AddressOrOff, Number, Rate, Size, Text};
-use super::{Feature, LogFormat, Mode, TlsVersion, TokenAlgorithm, WhenFull};
+use super::{Feature, LogFormat, Mode, TlsVersion, TokenAlgorithm, Treatment, WhenFull};
 use crate::prefix::Prefix;
 
 /// A value and where it stands, or nothing.
@@ -42,6 +42,10 @@ pub(super) struct KernelSection {
     pub(super) protected_ports: List<Number>,
     pub(super) ipv6_prefix: Key<Number>,
     pub(super) minimum_tls: Key<TlsVersion>,
+    pub(super) quic_ports: List<Number>,
+    pub(super) quic_versions: List<Number>,
+    pub(super) syn_cookies: Key<LimitSection>,
+    pub(super) unparsed: UnparsedSection,
     pub(super) limits: LimitsSection,
     pub(super) dry_run: List<Text<Feature>>,
     pub(super) events: Key<LimitSection>,
@@ -55,8 +59,23 @@ pub(super) struct LimitsSection {
     pub(super) packets: Key<LimitSection>,
     pub(super) connections: Key<LimitSection>,
     pub(super) hellos: Key<LimitSection>,
+    pub(super) quic: Key<LimitSection>,
     pub(super) when_full: Key<WhenFull>,
     pub(super) max_sources: Key<Number>,
+}
+
+/// `[kernel.unparsed]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct UnparsedSection {
+    pub(super) not_ip: Key<Treatment>,
+    pub(super) truncated: Key<Treatment>,
+    pub(super) vlan_depth: Key<Treatment>,
+    pub(super) malformed_ipv4: Key<Treatment>,
+    pub(super) malformed_ipv6: Key<Treatment>,
+    pub(super) extension_depth: Key<Treatment>,
+    pub(super) malformed_tcp: Key<Treatment>,
+    pub(super) malformed_udp: Key<Treatment>,
 }
 
 /// `{ rate = "5/s", burst = 10 }`

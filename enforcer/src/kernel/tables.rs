@@ -15,13 +15,14 @@ use enforcer_common::{
     ban::{Ban, Listing},
     event::Budget,
     gcra::Rate,
+    headers::Headers,
     limiter::{self, Bucket, Charge, RawBucket},
     maps::{self, Counter},
     port::{PORTS, Port},
     reason::DropReason,
     settings::{Limit, Settings},
     source::SourceKey,
-    verdict::Tables,
+    verdict::{Cookie, Tables},
 };
 
 use super::program::Program;
@@ -95,7 +96,8 @@ pub(super) struct LiveMaps {
     pub(super) bans: HashMap<MapData, u64, Ban>,
     pub(super) listed_v4: LpmTrie<MapData, [u8; 4], Listing>,
     pub(super) listed_v6: LpmTrie<MapData, [u8; 16], Listing>,
-    pub(super) limiters: [Array<MapData, RawBucket>; 3],
+    pub(super) limiters: [Array<MapData, RawBucket>; 4],
+    pub(super) syn_budget: Array<MapData, RawBucket>,
     pub(super) counters: PerCpuArray<MapData, Counter>,
     pub(super) event_budget: PerCpuArray<MapData, Budget>,
 }
@@ -103,13 +105,14 @@ pub(super) struct LiveMaps {
 impl LiveMaps {
     pub(super) fn open(program: &Program) -> Result<Self> {
         let limiter = |name| Ok::<_, anyhow::Error>(Array::try_from(program.map(name)?)?);
-        let [packets, connections, hellos] = maps::LIMITERS;
+        let [packets, connections, hellos, quic] = maps::LIMITERS;
         Ok(Self {
             ports: Array::try_from(program.map(maps::PORTS)?)?,
             bans: HashMap::try_from(program.map(maps::BANS)?)?,
             listed_v4: LpmTrie::try_from(program.map(maps::LISTED_V4)?)?,
             listed_v6: LpmTrie::try_from(program.map(maps::LISTED_V6)?)?,
-            limiters: [limiter(packets)?, limiter(connections)?, limiter(hellos)?],
+            limiters: [limiter(packets)?, limiter(connections)?, limiter(hellos)?, limiter(quic)?],
+            syn_budget: limiter(maps::SYN_BUDGET)?,
             counters: PerCpuArray::try_from(program.map(maps::COUNTERS)?)?,
             event_budget: PerCpuArray::try_from(program.map(maps::EVENT_BUDGET)?)?,
         })
@@ -190,6 +193,20 @@ impl Tables for Snapshot<'_> {
 
     /// Explaining counts nothing.
     fn would_drop(&self, _: DropReason, _: usize) {}
+
+    fn charge_syn(&self, now: u64, rate: Rate) -> Charge {
+        let charge = self
+            .maps
+            .syn_budget
+            .get(&0, 0)
+            .map(|bucket| limiter::peek(&BucketCopy(bucket), limiter::SHARED, now, rate));
+        self.found(charge, Charge::Within)
+    }
+
+    /// Only the program can ask the kernel for one.
+    fn cookie(&self, _: &Headers) -> Cookie {
+        Cookie::NONE
+    }
 
     /// Nor does it write.
     fn answer(&self, _: Answer) {}
