@@ -16,6 +16,7 @@ pub mod answer;
 pub mod ban;
 pub mod gcra;
 pub mod limiter;
+pub mod listed;
 pub mod source;
 
 pub mod event;

@@ -12,6 +12,7 @@ use crate::{
     gcra::{self, Rate},
 };
 
+pub mod carry;
 pub mod debt;
 
 /// Slots in a bucket: 4 x 16 bytes fill a cache line.
@@ -214,7 +215,7 @@ const fn ban_end(word: u64) -> u64 {
 
 /// The finalizer of MurmurHash3 (public domain): every input bit reaches every output bit.
 #[inline(always)]
-const fn mix(mut hash: u64) -> u64 {
+pub(crate) const fn mix(mut hash: u64) -> u64 {
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash ^= hash >> 33;
@@ -231,7 +232,7 @@ mod tests {
     use std::cell::RefCell;
 
     #[derive(Default)]
-    struct Plain(RefCell<RawBucket>);
+    pub(super) struct Plain(RefCell<RawBucket>);
 
     impl Bucket for Plain {
         fn key(&self, slot: usize) -> u64 {

@@ -10,10 +10,14 @@ pub const SOURCES: &str = "SOURCES";
 pub const SPILLED: &str = "SPILLED";
 /// `SourceKey -> Ban`, for those that found no slot in [`SOURCES`]. Written by the daemon. Durable.
 pub const BANS: &str = "BANS";
-/// IPv4 prefix -> `Listing`. Written by the daemon.
+/// IPv4 prefix -> `Listing`. Written by the daemon. Durable.
 pub const LISTED_V4: &str = "LISTED_V4";
-/// IPv6 prefix -> `Listing`. Written by the daemon.
+/// IPv6 prefix -> `Listing`. Written by the daemon. Durable.
 pub const LISTED_V6: &str = "LISTED_V6";
+/// The bits that say whether [`LISTED_V4`] needs asking, see [`crate::listed`]. Written by the daemon through shared memory. Durable.
+pub const LISTED_BITS_V4: &str = "LISTED_BITS_V4";
+/// The same for [`LISTED_V6`].
+pub const LISTED_BITS_V6: &str = "LISTED_BITS_V6";
 /// One word per TCP or UDP port, see [`crate::port`]. Written by the daemon.
 pub const PORTS: &str = "PORTS";
 /// Limiter buckets, one table per limit. Written by the program.

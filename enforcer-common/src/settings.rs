@@ -51,10 +51,6 @@ pub const SHARED_SLOT: u32 = INTERFACES as u32 - 1;
 pub mod flag {
     /// A source for which the limiter has no slot is dropped (fails closed); clear: it passes unlimited (fails open).
     pub const DROP_WHEN_FULL: u32 = 1 << 0;
-    /// The prefix tries hold IPv4 entries; clear: they need not be asked.
-    pub const LISTED_V4: u32 = 1 << 1;
-    /// The prefix tries hold IPv6 entries; clear: they need not be asked.
-    pub const LISTED_V6: u32 = 1 << 2;
     /// A limit needs a finer clock than the coarse one, see [`crate::gcra::Rate::needs_fine_clock`]; clear: the coarse one is
     /// cheaper and does.
     pub const FINE_CLOCK: u32 = 1 << 3;

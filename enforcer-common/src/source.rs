@@ -42,6 +42,11 @@ impl SourceKey {
         self.0
     }
 
+    /// The key with this number, as a map holds it; `None` for the number of an empty slot.
+    pub const fn from_number(number: u64) -> Option<Self> {
+        if number == 0 { None } else { Some(Self(number)) }
+    }
+
     /// The address that a key stands for: the lowest of its prefix.
     pub fn address(self) -> IpAddr {
         if self.0 >> 33 == 1 {

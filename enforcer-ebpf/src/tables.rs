@@ -21,6 +21,7 @@ use enforcer_common::{
     gcra::Rate,
     headers::Headers,
     limiter::{self, Bucket, Charge, RawBucket},
+    listed,
     maps::Counter,
     port::{PORTS as PORT_COUNT, Port},
     reason::{self, DropReason},
@@ -36,6 +37,10 @@ const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+static LISTED_BITS_V4: Array<u64, { listed::V4_WORDS }, MMAPABLE> = Array::new();
+#[btf_map]
+static LISTED_BITS_V6: Array<u64, { listed::V6_WORDS }, MMAPABLE> = Array::new();
 #[btf_map]
 static PORTS: Array<u32, PORT_COUNT> = Array::new();
 #[btf_map]
@@ -144,11 +149,20 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
+        if !is_set(&LISTED_BITS_V4, listed::v4(address)) {
+            return Listing::NONE;
+        }
         LISTED_V4.get(&Key::new(32, address)).map_or(Listing::NONE, |words| Listing::from_words(*words))
     }
 
     #[inline(always)]
     fn listing_v6(&self, [upper, lower]: [u64; 2]) -> Listing {
+        if !is_set(&LISTED_BITS_V6, listed::V6_WIDE)
+            && !is_set(&LISTED_BITS_V6, listed::v6_network(upper))
+            && !is_set(&LISTED_BITS_V6, listed::v6_site(upper))
+        {
+            return Listing::NONE;
+        }
         // The trie compares bytes in network order.
         LISTED_V6
             .get(&Key::new(128, [upper.to_be(), lower.to_be()]))
@@ -215,6 +229,13 @@ pub(crate) fn charge_event(now: u64) -> Option<&'static mut Budget> {
     if budget.take(now, settings.events) { Some(budget) } else { None }
 }
 
+/// Whether a bit is set; those that an array does not have are not.
+#[inline(always)]
+fn is_set<const N: usize>(bits: &Array<u64, N, MMAPABLE>, bit: u32) -> bool {
+    let (word, mask) = listed::place(bit);
+    bits.get(word).is_some_and(|word| word & mask != 0)
+}
+
 const WITHIN: u32 = 0;
 const EXCEEDED: u32 = 1;
 const FULL: u32 = 2;
@@ -237,10 +258,7 @@ const fn number(charge: Charge) -> u32 {
 extern "C" fn enforcer_source(source: u64, now: u64, tier: u32) -> u32 {
     let Some(settings) = SETTINGS.get(0) else { return FULL };
     let index = limiter::bucket_index(source, settings.seed, settings.source_mask);
-    if let Some(word) = SPILLED.get(index / u64::BITS)
-        && word >> (index % u64::BITS) & 1 != 0
-        && is_spilled(source, now)
-    {
+    if is_set(&SPILLED, index) && is_spilled(source, now) {
         return BANNED;
     }
     let Some(bucket) = SOURCES.get_ptr_mut(index) else { return FULL };

@@ -3,7 +3,9 @@
 //! Whoever refuses a client reports it here without waiting; one task owns the ledger, decides, and is the only
 //! writer of the kernel's lists.
 
+pub mod keeping;
 pub mod ledger;
+pub mod memory;
 pub mod prefixes;
 pub mod projection;
 pub mod record;

@@ -32,6 +32,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, program: &Program) -> Exit
     let code = match args.verb {
         Verb::Run { config } => local::run(program, &config),
         Verb::Check { config } => local::check(program, &config, args.json),
+        Verb::Detach { pin_directory, force } => local::detach(&pin_directory, force, args.json),
         Verb::Remote(verb) => remote::ask(&args.socket, verb, args.json),
     };
     code.into()

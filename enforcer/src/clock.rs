@@ -1,7 +1,10 @@
 //! The only place that reads a clock. Everything else takes the time as an argument.
 #![allow(clippy::disallowed_methods, reason = "this is clock.rs")]
 
-use std::time::{Instant, SystemTime};
+use std::{
+    fs, io,
+    time::{Instant, SystemTime},
+};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`: what `bpf_ktime_get_ns` and its coarse sibling count, so that the ends of bans mean the same
 /// to the daemon and to the program.
@@ -27,6 +30,48 @@ pub fn kernel_now() -> KernelTime {
             KernelTime((t.tv_sec() as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec() as u64))
         })
         .unwrap_or(KernelTime(0))
+}
+
+/// Now in both times that outlive the daemon, and which run of the machine it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Calendar {
+    /// `CLOCK_MONOTONIC`.
+    pub now: KernelTime,
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub now_unix_ms: u64,
+    /// Names the run of the machine: the kernel's own time begins anew with each.
+    pub boot: String,
+}
+
+impl Calendar {
+    /// Now.
+    pub fn read() -> io::Result<Self> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        let mut calendar = Self { now: KernelTime(0), now_unix_ms: 0, boot };
+        calendar.renew();
+        Ok(calendar)
+    }
+
+    /// Takes the time again.
+    pub fn renew(&mut self) {
+        let since = system_now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.now_unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        self.now = kernel_now();
+    }
+
+    /// The date of a moment of this run of the machine, past or to come.
+    pub const fn unix_ms(&self, time: KernelTime) -> u64 {
+        let ahead = time.0.saturating_sub(self.now.0) / 1_000_000;
+        let behind = self.now.0.saturating_sub(time.0) / 1_000_000;
+        self.now_unix_ms.saturating_add(ahead).saturating_sub(behind)
+    }
+
+    /// The moment of a date; what was before this run of the machine was at its beginning.
+    pub const fn kernel(&self, unix_ms: u64) -> KernelTime {
+        let ahead = unix_ms.saturating_sub(self.now_unix_ms).saturating_mul(1_000_000);
+        let behind = self.now_unix_ms.saturating_sub(unix_ms).saturating_mul(1_000_000);
+        KernelTime(self.now.0.saturating_add(ahead).saturating_sub(behind))
+    }
 }
 
 /// A monotonic instant, for durations inside the daemon.

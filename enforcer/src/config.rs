@@ -17,6 +17,7 @@ mod filter;
 mod inspect;
 mod load;
 mod named;
+mod tls;
 mod validate;
 mod value;
 
@@ -27,6 +28,7 @@ pub use error::{Error, Errors};
 pub use filter::log_filter;
 pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use load::{load, parse};
+pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
 
 /// Everything that a configuration file says.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +37,8 @@ pub struct Config {
     pub kernel: Kernel,
     /// `[[listener]]`, at least one.
     pub listeners: Vec<Listener>,
+    /// `[tls]`
+    pub tls: Tls,
     /// `[upstream.NAME]`
     pub upstreams: BTreeMap<String, Upstream>,
     /// `[token.NAME]`
@@ -89,7 +93,16 @@ pub struct Kernel {
     pub events: Option<RateLimit>,
     /// `log`: forward the program's diagnostics to the daemon's log. Default false.
     pub log: bool,
+    /// `persist`: the program and its maps are pinned and outlive the daemon. Default true.
+    pub persist: bool,
+    /// `pin_directory`: on a bpffs, for the pins of one daemon. Default `/sys/fs/bpf/enforcer`.
+    pub pin_directory: PathBuf,
+    /// `lease`: how long the program judges without word from a healthy daemon; none (`"off"`, default): for ever.
+    pub lease: Option<Duration>,
 }
+
+/// `kernel.pin_directory` unless told otherwise: systemd mounts a bpffs at `/sys/fs/bpf`.
+pub const PIN_DIRECTORY: &str = "/sys/fs/bpf/enforcer";
 
 /// How the program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -174,26 +187,6 @@ pub struct Unparsed {
     pub passed: Vec<DropReason>,
 }
 
-/// A TLS listener.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Listener {
-    /// `address`, like `[::]:443` (IPv4 too) or `192.0.2.1:443`.
-    pub address: SocketAddr,
-    /// `certificates`, at least one; chosen by SNI, the first one is the default.
-    pub certificates: Vec<Certificate>,
-    /// `handshake_timeout`, default 10 s.
-    pub handshake_timeout: Duration,
-}
-
-/// A certificate chain and its key, PEM.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Certificate {
-    /// `chain`: leaf first.
-    pub chain: PathBuf,
-    /// `key`: PKCS#8, PKCS#1 or SEC1.
-    pub key: PathBuf,
-}
-
 /// A group of servers that do the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
@@ -254,6 +247,11 @@ pub struct Route {
 pub struct Http {
     /// `strict_transport_security`, default `max-age=31536000`; `""` switches it off.
     pub strict_transport_security: Option<String>,
+    /// `response_headers`: fields that an answer gets unless the upstream set them itself. By default
+    /// `Content-Security-Policy` and `X-Content-Type-Options`.
+    pub response_headers: BTreeMap<String, String>,
+    /// `redirect`: addresses on which plain HTTP is answered, with a redirect to https and nothing else. Default: none.
+    pub redirect: Vec<SocketAddr>,
     /// `max_connections` over all listeners, default 20,000.
     pub max_connections: u32,
     /// `max_connections_per_source`, default 1,000; 0 means no cap.
@@ -289,6 +287,9 @@ pub struct Bans {
     pub max_entries: u32,
     /// `dry_run`: report what would be banned, ban nothing. Default false.
     pub dry_run: bool,
+    /// `store`: the file that bans and operators' allowances are kept in, default `/var/lib/enforcer/bans.redb`; none
+    /// (`"off"`): they end with the machine at the latest.
+    pub store: Option<PathBuf>,
 }
 
 /// The Prometheus listener.

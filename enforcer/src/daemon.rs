@@ -5,6 +5,7 @@
 
 mod descriptors;
 mod facts;
+mod files;
 mod notify;
 mod reload;
 mod running;

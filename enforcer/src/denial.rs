@@ -70,6 +70,10 @@ denials! {
     TlsHandshake = "tls_handshake", 0, Client, 1, "";
     /// The TLS handshake did not finish in time.
     TlsTimeout = "tls_timeout", 0, Client, 1, "";
+    /// The TLS handshake asked for a server name of no certificate, or for none, on a listener that refuses such.
+    TlsUnknownName = "tls_unknown_name", 0, Client, 1, "";
+    /// The client showed no certificate where one is required, or one that is not accepted.
+    TlsClientCertificate = "tls_client_certificate", 0, Client, 1, "";
     /// The source has as many connections open as it may.
     ConnectionLimit = "connection_limit", 0, Client, 0, "";
     /// The request did not arrive in time, or its sender gave up in the middle of it.
@@ -80,6 +84,8 @@ denials! {
     HeadersTooLarge = "headers_too_large", 431, Client, 5, "The request's header fields are too large.";
     /// The request's body exceeds the size allowed.
     BodyTooLarge = "body_too_large", 413, Client, 1, "The request's body is too large.";
+    /// The request is for another host than the one that its TLS connection asked for.
+    Misdirected = "misdirected", 421, Client, 1, "This connection is for another host.";
     /// No route matches the request's path.
     RouteNotFound = "route_not_found", 404, Client, 1, "There is nothing at this address.";
     /// The source exceeded a request limit.

@@ -7,6 +7,11 @@
 mod answer;
 mod connection;
 mod counters;
+mod handshake;
+mod hello;
+mod identity;
+mod recorded;
+mod redirect;
 mod request;
 mod socket;
 mod sources;
@@ -24,7 +29,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{bans::Reporter, clock, config::Config, metrics::Metrics, policy::SharedPolicy};
 use sources::Sources;
-use worker::Shared;
+use worker::{Kind, Shared};
 
 /// What workers are told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +55,7 @@ pub struct DrainReport {
 #[derive(Debug)]
 pub struct Ingress {
     addresses: Vec<SocketAddr>,
+    redirects: Vec<SocketAddr>,
     phase: watch::Sender<Phase>,
     reports: Vec<oneshot::Receiver<DrainReport>>,
 }
@@ -64,15 +70,19 @@ impl Ingress {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             configured => configured,
         };
-        let mut addresses = Vec::new();
         let mut sockets: Vec<Vec<worker::Listening>> = (0..workers).map(|_| Vec::new()).collect();
-        for listener in &config.listeners {
-            let (address, bound) = socket::listen(listener.address, workers)?;
-            addresses.push(address);
+        let mut bind = |name: SocketAddr, kind: Kind| -> Result<SocketAddr> {
+            let (address, bound) = socket::listen(name, workers)?;
             for (worker, socket) in sockets.iter_mut().zip(bound) {
-                worker.push(worker::Listening { name: listener.address, socket });
+                worker.push(worker::Listening { name, kind, socket });
             }
-        }
+            Ok(address)
+        };
+        let of_tls = config.listeners.iter().map(|listener| bind(listener.address, Kind::Tls));
+        let addresses = of_tls.collect::<Result<Vec<_>>>()?;
+        let of_plain = config.http.redirect.iter().map(|address| bind(*address, Kind::Redirect));
+        let redirects = of_plain.collect::<Result<Vec<_>>>()?;
+        let https_port = addresses.first().map_or(0, SocketAddr::port);
         let (phase, watched) = watch::channel(Phase::Bound);
         let open = Arc::new(AtomicU32::new(0));
         let per_source = config.http.max_connections_per_source;
@@ -86,13 +96,14 @@ impl Ingress {
                 metrics: metrics.clone(),
                 open: Arc::clone(&open),
                 sources: Arc::clone(&sources),
+                https_port,
                 max_connections: config.http.max_connections,
                 phase: watched.clone(),
             };
             worker::spawn(number, shared, sockets, report).context("cannot start a worker thread")?;
             reports.push(reported);
         }
-        Ok(Self { addresses, phase, reports })
+        Ok(Self { addresses, redirects, phase, reports })
     }
 
     /// Accepts from now on.
@@ -103,6 +114,11 @@ impl Ingress {
     /// Where it listens, in the order of the configuration, with real port numbers.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.addresses.clone()
+    }
+
+    /// Where it answers plain HTTP with a redirect, likewise.
+    pub fn redirects(&self) -> Vec<SocketAddr> {
+        self.redirects.clone()
     }
 
     /// Stops accepting, tells clients to go (GOAWAY, `Connection: close`) and waits at most so long for what is under

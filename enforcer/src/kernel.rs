@@ -7,12 +7,20 @@ pub mod model;
 pub mod program;
 
 mod attach;
+mod bpffs;
+mod detach;
 mod exact;
+mod heritage;
 mod holder;
+mod layout;
 mod lists;
+mod marks;
 mod memory;
 mod off;
+mod pins;
+mod plane;
 mod probe;
+mod raw;
 mod settings;
 mod tables;
 mod task;
@@ -20,23 +28,29 @@ mod view;
 
 use std::{net::IpAddr, sync::Arc};
 
-use anyhow::{Result, anyhow, bail};
-use arc_swap::ArcSwap;
+use anyhow::{Result, bail};
 use enforcer_common::{
     ban::{Ban, Listing},
     maps::Counter,
     reason::{DropReason, PassReason},
-    settings::{INTERFACES, flag},
     source::SourceKey,
 };
+use tracing::warn;
 
-pub use self::task::Diagnostics;
+pub use self::{
+    detach::{Detached, detach},
+    heritage::{Beginning, Held},
+    task::Diagnostics,
+};
 use self::{
     exact::ExactBans,
+    heritage::Heritage,
     lists::MapLists,
+    marks::Marks,
     off::{NoLists, NoView},
-    program::{Program, Sizes},
-    tables::{LiveMaps, PortsMap, SettingsMap, SharedSettings},
+    pins::Pins,
+    plane::Xdp,
+    tables::{LiveMaps, SettingsMap},
     view::MapView,
 };
 use crate::{
@@ -45,7 +59,7 @@ use crate::{
     prefix::Prefix,
 };
 
-/// The data plane of this process. Dropping it detaches the program.
+/// The data plane of this process. Dropping it detaches the program, unless it is pinned.
 pub struct Kernel {
     config: config::Kernel,
     plane: Plane,
@@ -54,17 +68,6 @@ pub struct Kernel {
 enum Plane {
     Xdp(Box<Xdp>),
     Off,
-}
-
-struct Xdp {
-    program: Program,
-    sizes: Sizes,
-    seed: u64,
-    settings: SharedSettings,
-    ports: PortsMap,
-    links: Vec<attach::Link>,
-    attachments: Arc<ArcSwap<Vec<Attachment>>>,
-    diagnostics: Option<Diagnostics>,
 }
 
 impl Kernel {
@@ -88,8 +91,16 @@ impl Kernel {
     pub fn attach(&mut self) -> Result<()> {
         match &mut self.plane {
             Plane::Xdp(xdp) => xdp.attach(&self.config),
-            Plane::Off => Ok(()),
+            Plane::Off => self.leave_nothing(),
         }
+    }
+
+    /// With `mode = "off"` nothing shall be judged, so what an earlier daemon has left goes.
+    fn leave_nothing(&self) -> Result<()> {
+        let Some(pins) = Pins::find(&self.config.pin_directory)? else { return Ok(()) };
+        let interfaces = pins.remove_all()?;
+        warn!(interfaces, "kernel.mode is \"off\": what an earlier daemon left attached was detached");
+        Ok(())
     }
 
     /// Looks whether the program is still on every interface, and attaches it to those that came back; answers the interfaces
@@ -97,7 +108,9 @@ impl Kernel {
     /// have changed then.
     pub fn reconcile(&mut self) -> Result<Vec<String>> {
         let Plane::Xdp(xdp) = &mut self.plane else { return Ok(Vec::new()) };
-        let looked = attach::reconcile(&mut xdp.program, &mut xdp.links, self.config.mode);
+        let mut links = std::mem::take(&mut xdp.links);
+        let looked = attach::reconcile(xdp.site(&self.config), &mut links);
+        xdp.links = links;
         xdp.publish()?;
         looked?;
         let detached = xdp.links.iter().filter(|link| !link.attachment.is_attached());
@@ -108,8 +121,9 @@ impl Kernel {
     pub fn lists(&self) -> Result<Box<dyn SourceLists>> {
         Ok(match &self.plane {
             Plane::Xdp(xdp) => {
-                let exact = ExactBans::open(&xdp.program, &SettingsMap::current(&xdp.settings))?;
-                Box::new(MapLists::new(exact, LiveMaps::open(&xdp.program)?, xdp.settings.clone()))
+                let map = |name: &str| xdp.program.map(name);
+                let exact = ExactBans::open(&map, &SettingsMap::current(&xdp.settings))?;
+                Box::new(MapLists::open(exact, Marks::open(&map)?, LiveMaps::open(&map)?)?)
             }
             Plane::Off => Box::new(NoLists),
         })
@@ -119,7 +133,7 @@ impl Kernel {
     pub fn view(&self) -> Result<Arc<dyn View>> {
         Ok(match &self.plane {
             Plane::Xdp(xdp) => Arc::new(MapView::new(
-                LiveMaps::open(&xdp.program)?,
+                LiveMaps::open(&|name| xdp.program.map(name))?,
                 xdp.settings.clone(),
                 Arc::clone(&xdp.attachments),
             )),
@@ -127,21 +141,46 @@ impl Kernel {
         })
     }
 
-    /// Takes over what can change while packets flow: limits, ports, the minimum TLS version. What cannot is for
+    /// Takes over what can change while packets flow: limits, ports, the minimum TLS version, the lease. What cannot is for
     /// `config::settle` to name.
     pub fn apply(&mut self, config: &config::Kernel) -> Result<()> {
         if let Plane::Xdp(xdp) = &mut self.plane {
             // Sources are cut as they were at the start: the bans in the map are.
             let live = config::Kernel { ipv6_prefix: self.config.ipv6_prefix, ..config.clone() };
-            let mut next = settings::settings(&live, xdp.sizes, xdp.seed);
-            SettingsMap::change(&xdp.settings, |settings| {
-                next.flags |= settings.flags & (flag::LISTED_V4 | flag::LISTED_V6);
-                next.interfaces = settings.interfaces;
-                *settings = next;
-            })?;
-            xdp.ports.write(&settings::ports(&live))?;
+            xdp.write(&live)?;
         }
+        self.config.lease = config.lease;
         Ok(())
+    }
+
+    /// Says to the program that a healthy daemon is here. With `kernel.lease` the daemon calls this every second.
+    pub fn renew_lease(&self) -> Result<()> {
+        match &self.plane {
+            Plane::Xdp(xdp) => xdp.renew_lease(self.config.lease),
+            Plane::Off => Ok(()),
+        }
+    }
+
+    /// What the lists of an earlier daemon hold, if it left any that can be understood.
+    pub fn held(&self) -> Result<Held> {
+        match &self.plane {
+            Plane::Xdp(xdp) => xdp.heritage.as_ref().map_or(Ok(Held::default()), Heritage::held),
+            Plane::Off => Ok(Held::default()),
+        }
+    }
+
+    /// Whether the lists are those that packets are judged by already, before [`Kernel::attach`]: then it comes first, so
+    /// that a start that fails has changed nothing.
+    pub fn is_live(&self) -> bool {
+        matches!(&self.plane, Plane::Xdp(xdp) if xdp.is_live())
+    }
+
+    /// What this start has found of an earlier one.
+    pub fn beginning(&self) -> Beginning {
+        match &self.plane {
+            Plane::Off => Beginning::Fresh,
+            Plane::Xdp(xdp) => xdp.beginning,
+        }
     }
 
     /// What forwards the program's diagnostics, if `kernel.log` is true; once. The daemon spawns its `run`.
@@ -158,57 +197,6 @@ impl Kernel {
             Plane::Xdp(xdp) => xdp.program.run(frame, repeat),
             Plane::Off => bail!("kernel.mode is \"off\": no program is loaded"),
         }
-    }
-}
-
-impl Xdp {
-    fn attach(&mut self, config: &config::Kernel) -> Result<()> {
-        // Before the first packet comes; an interface that is not there ends the start in the next line.
-        let index = |name: &String| nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0);
-        self.number(config.interfaces.iter().map(index))?;
-        self.links = attach::attach_all(&mut self.program, &config.interfaces, config.mode)?;
-        self.publish()
-    }
-
-    /// Shows the views how the interfaces are now, and the program which one is counted where.
-    fn publish(&self) -> Result<()> {
-        let now: Vec<_> = self.links.iter().map(|link| link.attachment.clone()).collect();
-        self.number(now.iter().map(|one| one.index))?;
-        if **self.attachments.load() != now {
-            self.attachments.store(Arc::new(now));
-        }
-        Ok(())
-    }
-
-    /// Gives the interfaces with these indices the slots of their positions.
-    fn number(&self, indices: impl Iterator<Item = u32>) -> Result<()> {
-        let mut interfaces = [0; INTERFACES];
-        for (slot, index) in interfaces.iter_mut().zip(indices) {
-            *slot = index;
-        }
-        SettingsMap::change(&self.settings, |settings| settings.interfaces = interfaces)
-    }
-
-    fn load(config: &config::Kernel, max_bans: u32) -> Result<Self> {
-        let sizes = Sizes { bans: max_bans, sources: config.limits.max_sources };
-        let mut program = Program::load(sizes, config.log)?;
-        let mut seed = [0; 8];
-        aws_lc_rs::rand::fill(&mut seed).map_err(|_| anyhow!("the system's random generator failed"))?;
-        let seed = u64::from_ne_bytes(seed);
-        // Written before anything is attached: the first packet is judged.
-        let settings = SettingsMap::new(&program, settings::settings(config, sizes, seed))?;
-        let ports = PortsMap::new(&program, &settings::ports(config))?;
-        let diagnostics = if config.log { Some(Diagnostics::open(&mut program)?) } else { None };
-        Ok(Self {
-            program,
-            sizes,
-            seed,
-            settings,
-            ports,
-            links: Vec::new(),
-            attachments: Arc::default(),
-            diagnostics,
-        })
     }
 }
 

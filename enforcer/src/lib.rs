@@ -21,6 +21,7 @@ pub mod upstream;
 pub mod bans;
 pub mod kernel;
 pub mod metrics;
+pub mod store;
 
 pub mod cli;
 pub mod control;

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use enforcer::{
     cli::{self, local::Program},
     daemon,
-    policy::jwks,
+    policy::{jwks, tls},
 };
 
 fn main() -> ExitCode {
-    let program = Program { run: daemon::run, verify: daemon::verify, key_set: jwks::problems };
+    let program =
+        Program { run: daemon::run, verify: daemon::verify, key_set: jwks::problems, tls_file: tls::problem };
     cli::main(std::env::args_os(), &program)
 }

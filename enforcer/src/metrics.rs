@@ -16,6 +16,8 @@ pub struct Metrics {
     pub registry: Registry,
     /// `enforcer_connections_total{result}`: `accepted`, or the code of the denial that ended it before HTTP.
     pub connections: IntCounterVec,
+    /// `enforcer_tls_handshakes_total{version, key_exchange, resumed}`: what handshakes came to.
+    pub handshakes: IntCounterVec,
     /// `enforcer_connections_open`
     pub connections_open: IntGauge,
     /// `enforcer_requests_total{route, status}`: answers by route and status class (`2xx`...).
@@ -36,10 +38,22 @@ pub struct Metrics {
     pub kernel_writes_pending: IntGauge,
     /// `enforcer_kernel_write_errors_total`: list changes that the kernel refused; they are tried again.
     pub kernel_write_errors: IntCounter,
+    /// `enforcer_store_pending`: changes that have not reached `bans.store` yet.
+    pub store_pending: IntGauge,
+    /// `enforcer_store_errors_total`: attempts to write `bans.store` that failed; they are made again.
+    pub store_errors: IntCounter,
+    /// `enforcer_kernel_beginning{how}`: 1 for what the start found of an earlier daemon, see [`crate::kernel::Beginning`].
+    pub kernel_beginning: IntGaugeVec,
     /// `enforcer_reloads_total{result}`: `applied`, `refused`.
     pub reloads: IntCounterVec,
+    /// `enforcer_file_changes_total{result}`: files behind the policy that changed: `applied`, `refused`.
+    pub renewals: IntCounterVec,
+    /// `enforcer_files_refused`: 1 while files that changed are refused, and what was read before them is in force.
+    pub files_refused: IntGauge,
     /// `enforcer_certificate_expiry_timestamp_seconds{listener, name}`: end of each certificate that is served.
     pub certificate_expiry: IntGaugeVec,
+    /// `enforcer_ocsp_expiry_timestamp_seconds{listener, name}`: end of each OCSP response that is stapled.
+    pub staple_expiry: IntGaugeVec,
 }
 
 impl Metrics {
@@ -58,6 +72,11 @@ impl Metrics {
         };
         let connections =
             counter_vec("enforcer_connections_total", "Connections by how they began", &["result"])?;
+        let handshakes = counter_vec(
+            "enforcer_tls_handshakes_total",
+            "Handshakes that succeeded",
+            &["version", "key_exchange", "resumed"],
+        )?;
         let connections_open =
             IntGauge::new("enforcer_connections_open", "Client connections that are open")?;
         registry.register(Box::new(connections_open.clone()))?;
@@ -83,14 +102,37 @@ impl Metrics {
         registry.register(Box::new(kernel_writes_pending.clone()))?;
         let kernel_write_errors =
             counter("enforcer_kernel_write_errors_total", "List changes that the kernel refused")?;
+        let store_pending =
+            IntGauge::new("enforcer_store_pending", "Changes that have not reached bans.store yet")?;
+        registry.register(Box::new(store_pending.clone()))?;
+        let store_errors =
+            counter("enforcer_store_errors_total", "Attempts to write bans.store that failed")?;
+        let kernel_beginning = IntGaugeVec::new(
+            Opts::new("enforcer_kernel_beginning", "1 for what the start found of an earlier daemon"),
+            &["how"],
+        )?;
+        registry.register(Box::new(kernel_beginning.clone()))?;
         let reloads = counter_vec("enforcer_reloads_total", "Configuration reloads", &["result"])?;
+        let renewals =
+            counter_vec("enforcer_file_changes_total", "Changed certificates, keys and lists", &["result"])?;
+        let files_refused = IntGauge::new(
+            "enforcer_files_refused",
+            "Whether files that changed are refused and older ones are in force",
+        )?;
+        registry.register(Box::new(files_refused.clone()))?;
         let certificate_expiry = IntGaugeVec::new(
             Opts::new("enforcer_certificate_expiry_timestamp_seconds", "When a certificate ends"),
             &["listener", "name"],
         )?;
         registry.register(Box::new(certificate_expiry.clone()))?;
+        let staple_expiry = IntGaugeVec::new(
+            Opts::new("enforcer_ocsp_expiry_timestamp_seconds", "When a stapled OCSP response ends"),
+            &["listener", "name"],
+        )?;
+        registry.register(Box::new(staple_expiry.clone()))?;
         Ok(Self {
             connections,
+            handshakes,
             connections_open,
             requests,
             denials,
@@ -101,8 +143,14 @@ impl Metrics {
             offences_untracked,
             kernel_writes_pending,
             kernel_write_errors,
+            store_pending,
+            store_errors,
+            kernel_beginning,
             reloads,
+            renewals,
+            files_refused,
             certificate_expiry,
+            staple_expiry,
             registry,
         })
     }

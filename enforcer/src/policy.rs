@@ -16,13 +16,17 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context, Result, anyhow, bail};
 use arc_swap::ArcSwap;
 use enforcer_common::source::v6_mask;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use crate::config::{self, Config};
 use health::Health;
 use issuer::Issuer;
 use limiter::RequestLimiter;
 use route::{Route, RouteTable};
+use tls::{
+    certificates::{Certificates, Expiry},
+    tickets::TicketKeys,
+};
 
 /// The policy in force. Swap a new one in with `store`; whoever works on a request keeps the one it began with.
 pub type SharedPolicy = Arc<ArcSwap<Policy>>;
@@ -38,10 +42,19 @@ pub struct Policy {
     pub(crate) v6_mask: u64,
     /// Limits of all HTTP connections.
     pub(crate) http: config::Http,
-    /// `Strict-Transport-Security` (RFC 6797), unless switched off.
-    pub(crate) hsts: Option<HeaderValue>,
+    /// What every answer carries.
+    pub(crate) answers: Arc<Answers>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
-    tickets: Arc<dyn rustls::server::ProducesTickets>,
+    tickets: Arc<TicketKeys>,
+}
+
+/// Fields that answers get here.
+#[derive(Debug)]
+pub struct Answers {
+    /// `Strict-Transport-Security` (RFC 6797), unless switched off.
+    pub hsts: Option<HeaderValue>,
+    /// Others, for answers that do not have them.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// How a listener's connections are encrypted.
@@ -49,6 +62,12 @@ pub struct Policy {
 pub struct Listener {
     /// Certificates, versions, suites.
     pub tls: Arc<rustls::ServerConfig>,
+    /// What can be shown, and for which names.
+    pub certificates: Arc<Certificates>,
+    /// What a client meets that asks for another name, or for none.
+    pub unknown_name: config::UnknownName,
+    /// Whether a client without a certificate is refused.
+    pub needs_identity: bool,
     /// Time for a handshake, from accept to the end.
     pub handshake_timeout: Duration,
 }
@@ -76,22 +95,36 @@ impl Policy {
         Self::build(config, Some(self))
     }
 
+    /// When the certificates end that are served, by the listener's configured address.
+    pub fn expiries(&self) -> impl Iterator<Item = (SocketAddr, &Expiry)> {
+        self.listeners.iter().flat_map(|(address, listener)| {
+            listener.certificates.expiries().map(move |expiry| (*address, expiry))
+        })
+    }
+
     /// A policy in the form that ingress watches.
     pub fn share(self) -> SharedPolicy {
         Arc::new(ArcSwap::from_pointee(self))
     }
 
     fn build(config: &Config, old: Option<&Self>) -> Result<Self> {
-        let tickets = match old {
-            Some(old) => Arc::clone(&old.tickets),
-            None => rustls::crypto::aws_lc_rs::Ticketer::new().context("cannot make session ticket keys")?,
+        let tickets = match (&config.tls.ticket_keys, old) {
+            (Some(path), _) => Arc::new(TicketKeys::from_file(path).context("tls.ticket_keys")?),
+            (None, Some(old)) if old.tickets.is_own() => Arc::clone(&old.tickets),
+            (None, _) => Arc::new(TicketKeys::own()?),
         };
         let mut listeners = BTreeMap::new();
         for listener in &config.listeners {
-            let tls = tls::server_config(listener, config.kernel.minimum_tls, Arc::clone(&tickets))
+            let served = tls::serve(listener, config.kernel.minimum_tls, &config.tls, &tickets)
                 .with_context(|| format!("listener {}", listener.address))?;
-            let handshake_timeout = listener.handshake_timeout;
-            listeners.insert(listener.address, Listener { tls: Arc::new(tls), handshake_timeout });
+            let listening = Listener {
+                tls: Arc::new(served.config),
+                certificates: served.certificates,
+                unknown_name: listener.unknown_name,
+                needs_identity: listener.clients.as_ref().is_some_and(|clients| clients.required),
+                handshake_timeout: listener.handshake_timeout,
+            };
+            listeners.insert(listener.address, listening);
         }
         let mut upstreams = BTreeMap::new();
         for (name, upstream) in &config.upstreams {
@@ -118,16 +151,24 @@ impl Policy {
             routes: RouteTable::new(routes)?,
             v6_mask: v6_mask(config.kernel.ipv6_prefix),
             http: config.http.clone(),
-            hsts: hsts(config.http.strict_transport_security.as_deref())?,
+            answers: Arc::new(answers(&config.http)?),
             upstreams,
             tickets,
         })
     }
 }
 
-fn hsts(value: Option<&str>) -> Result<Option<HeaderValue>> {
-    let value = value.filter(|value| !value.is_empty()).map(HeaderValue::from_str).transpose();
-    value.context("http.strict_transport_security is no header value")
+fn answers(http: &config::Http) -> Result<Answers> {
+    let hsts = http.strict_transport_security.as_deref().filter(|value| !value.is_empty());
+    let hsts = hsts.map(HeaderValue::from_str).transpose();
+    let field = |(name, value): (&String, &String)| -> Result<_> {
+        let read = || anyhow::Ok((HeaderName::try_from(name)?, HeaderValue::try_from(value)?));
+        read().with_context(|| format!("http.response_headers.{name}"))
+    };
+    Ok(Answers {
+        hsts: hsts.context("http.strict_transport_security is no header value")?,
+        headers: http.response_headers.iter().map(field).collect::<Result<_>>()?,
+    })
 }
 
 fn build_route(

@@ -33,6 +33,11 @@ impl Prefix {
         (self.0.prefix_len() == unit).then(|| SourceKey::of(self.0.addr(), mask))
     }
 
+    /// The prefix that a key of the exact-ban table stands for, if IPv6 sources are cut by `v6_mask`.
+    pub fn of_key(key: SourceKey, v6_mask: u64) -> Self {
+        Self::of_source(key.address(), v6_mask.leading_ones() as u8)
+    }
+
     /// The network itself.
     pub const fn net(&self) -> IpNet {
         self.0
@@ -57,6 +62,12 @@ impl Prefix {
     /// Whether `other` lies inside, or is the same.
     pub fn covers(&self, other: &Self) -> bool {
         self.0.contains(&other.0)
+    }
+}
+
+impl From<IpNet> for Prefix {
+    fn from(net: IpNet) -> Self {
+        Self(net.trunc())
     }
 }
 

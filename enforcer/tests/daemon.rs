@@ -19,6 +19,11 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "daemon/clients.rs"]
+mod clients;
+#[path = "daemon/files.rs"]
+mod files;
+
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -26,6 +31,11 @@ const CONFIG: &str = r#"
 [kernel]
 mode = "off"
 allow = ["198.18.9.0/24"]
+# What a daemon of this machine has pinned is not touched.
+pin_directory = "/nowhere"
+
+[bans]
+store = "bans.redb"
 
 [[listener]]
 address = "127.0.0.1:0"
@@ -263,10 +273,10 @@ fn check_reports_everything_and_starts_nothing() {
     let (code, out, _) = site.output("check -c enforcer.toml");
     assert_eq!(code, 0);
     assert!(out.contains("enforcer.toml is valid: 1 listener"), "{out}");
-    site.write("enforcer.toml", &format!("{CONFIG}[bans]\nthreshold = -1\nwindow = 5\n"));
+    site.write("enforcer.toml", &format!("{CONFIG}[http]\nmax_body_bytes = -1\nidle_timeout = 5\n"));
     let (code, _, err) = site.output("check -c enforcer.toml");
     assert_eq!(code, 78);
-    assert!(err.contains("bans.threshold") && err.contains("bans.window"), "{err}");
+    assert!(err.contains("http.max_body_bytes") && err.contains("http.idle_timeout"), "{err}");
     let (code, out, _) = site.output("check --json -c enforcer.toml");
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(

@@ -169,6 +169,11 @@ fn watch() {
     let _ = listening.recv();
 }
 
+/// Where a private directory has its BPF file system, if it has one. With it go its pins, and with them what they hold.
+pub fn bpffs(directory: &Path) -> PathBuf {
+    directory.join("bpf")
+}
+
 fn remove(thing: &Thing) {
     match thing {
         Thing::Process(pid) => end(*pid),
@@ -178,7 +183,11 @@ fn remove(thing: &Thing) {
             }
             ip(&["netns", "delete", name]);
         }
-        Thing::Directory(path) => drop(fs::remove_dir_all(path)),
+        Thing::Directory(path) => {
+            // Not being a mount point is what most answer.
+            let _ = nix::mount::umount2(&bpffs(path), nix::mount::MntFlags::MNT_DETACH);
+            drop(fs::remove_dir_all(path));
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use enforcer::{
     bans::{Offence, Reporter},
-    config::{self, Config, TokenAlgorithm},
+    config::{self, Config, KeyExchange, Suite, TokenAlgorithm},
     ingress::Ingress,
     metrics::Metrics,
     policy::{Policy, SharedPolicy},
@@ -84,7 +84,9 @@ pub fn config_of(dir: &Path, origin: SocketAddr) -> Result<Config> {
     let mut config = bare_config();
     config.listeners.push(config::Listener {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
-        certificates: vec![config::Certificate { chain: dir.join("api.pem"), key: dir.join("api.key") }],
+        certificates: vec![certificate(dir, "api")],
+        unknown_name: config::UnknownName::Default,
+        clients: None,
         handshake_timeout: Duration::from_secs(10),
     });
     config.upstreams.insert("api".to_owned(), upstream(origin)?);
@@ -102,6 +104,22 @@ pub fn config_of(dir: &Path, origin: SocketAddr) -> Result<Config> {
     config.routes.push(route("/public/", None, &[]));
     config.routes.push(route("/api/", Some("main"), &["read"]));
     Ok(config)
+}
+
+/// `STEM.pem` and `STEM.key` in `dir`.
+pub fn certificate(dir: &Path, stem: &str) -> config::Certificate {
+    let (chain, key) = (dir.join(format!("{stem}.pem")), dir.join(format!("{stem}.key")));
+    config::Certificate { chain, key, ocsp: None }
+}
+
+/// `[tls]` as it is by default.
+pub fn tls() -> config::Tls {
+    config::Tls {
+        suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
+        key_exchange: vec![KeyExchange::X25519Mlkem768, KeyExchange::X25519, KeyExchange::P256],
+        ticket_keys: None,
+        ticket_lifetime: Some(Duration::from_secs(12 * 3600)),
+    }
 }
 
 /// An upstream of one server.
@@ -129,11 +147,14 @@ fn bare_config() -> Config {
     Config {
         kernel: config::Kernel { mode: config::Mode::Off, protected_ports: Vec::new(), ..kernel::plain() },
         listeners: Vec::new(),
+        tls: tls(),
         upstreams: BTreeMap::new(),
         tokens: BTreeMap::new(),
         routes: Vec::new(),
         http: config::Http {
             strict_transport_security: Some("max-age=31536000".to_owned()),
+            response_headers: BTreeMap::new(),
+            redirect: Vec::new(),
             max_connections: 1000,
             max_connections_per_source: 0,
             max_header_bytes: 32 << 10,
@@ -151,6 +172,7 @@ fn bare_config() -> Config {
             max_duration: Duration::from_secs(86_400),
             max_entries: 1000,
             dry_run: false,
+            store: None,
         },
         metrics: config::Metrics { address: None },
         control: config::Control { socket: "control.sock".into(), group: None },

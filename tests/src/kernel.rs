@@ -28,5 +28,9 @@ pub fn plain() -> Kernel {
         dry_run: Vec::new(),
         events: None,
         log: false,
+        persist: false,
+        // Not even what a daemon of this machine has pinned is looked at.
+        pin_directory: "/nowhere".into(),
+        lease: None,
     }
 }

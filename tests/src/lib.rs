@@ -1,6 +1,7 @@
 //! The harness that tests, the demo and the benchmarks share.
 
-pub mod bare;
+pub mod bench;
+pub mod bpf;
 pub mod cases;
 pub mod cleanup;
 pub mod clients;
@@ -21,5 +22,7 @@ pub mod scene;
 pub mod scrape;
 pub mod site;
 pub mod tables;
+pub mod tap;
+pub mod tls;
 pub mod tokens;
 pub mod upstream;

@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use enforcer::clock;
+use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 
 use crate::{
-    cleanup::Owned,
+    cleanup::{self, Owned},
     clients::HOST,
     netns::WIRE,
     pki::{Authority, KeyKind},
@@ -54,6 +55,8 @@ pub struct Plan {
     pub upstream: SocketAddr,
     /// File names of chain and key, below the site's directory.
     pub certificate: (String, String),
+    /// Whether the program outlives the daemon, pinned in [`Site::pins`]. Most tests are about one daemon.
+    pub persist: bool,
 }
 
 impl Plan {
@@ -68,6 +71,7 @@ impl Plan {
             metrics: METRICS.to_owned(),
             upstream,
             certificate: ("api.pem".to_owned(), "api.key".to_owned()),
+            persist: false,
         }
     }
 
@@ -106,6 +110,27 @@ impl Site {
         self.dir.join("control.sock")
     }
 
+    /// The directory of pins: on a BPF file system of this site alone, which is mounted when a plan asks for it.
+    pub fn pins(&self) -> PathBuf {
+        cleanup::bpffs(&self.dir).join("enforcer")
+    }
+
+    /// The file that bans are kept in.
+    pub fn store(&self) -> PathBuf {
+        self.dir.join("bans.redb")
+    }
+
+    /// Mounts the BPF file system of [`Site::pins`]; it ends with the site.
+    pub fn mount_bpffs(&self) -> Result<()> {
+        let place = cleanup::bpffs(&self.dir);
+        if !place.exists() {
+            fs::create_dir(&place)?;
+            let mounted = mount(Some("bpf"), &place, Some("bpf"), MsFlags::empty(), Some("mode=0700"));
+            mounted.with_context(|| format!("mounting a bpf file system at {}", place.display()))?;
+        }
+        Ok(())
+    }
+
     /// The configuration file.
     pub fn config(&self) -> PathBuf {
         self.dir.join("enforcer.toml")
@@ -118,6 +143,9 @@ impl Site {
 
     /// Writes the configuration.
     pub fn write(&self, plan: &Plan) -> Result<PathBuf> {
+        if plan.persist {
+            self.mount_bpffs()?;
+        }
         fs::write(self.config(), self.render(plan))?;
         Ok(self.config())
     }
@@ -126,15 +154,21 @@ impl Site {
     pub fn render(&self, plan: &Plan) -> String {
         let path = |name: &str| Path::new(&self.dir).join(name).display().to_string();
         let (chain, key) = (path(&plan.certificate.0), path(&plan.certificate.1));
-        let Plan { kernel, limits, listener, routes, more, metrics, upstream, .. } = plan;
+        let Plan { kernel, limits, listener, routes, more, metrics, upstream, persist, .. } = plan;
+        let store = format!("[bans]\nstore = \"{}\"\n", self.store().display());
+        let more = match more.contains("[bans]\n") {
+            true => more.replace("[bans]\n", &store),
+            false => format!("{store}\n{more}"),
+        };
         format!(
-            "[kernel]\n{kernel}\n[kernel.limits]\n{limits}\n\
+            "[kernel]\npersist = {persist}\npin_directory = \"{pins}\"\n{kernel}\n[kernel.limits]\n{limits}\n\
              [[listener]]\naddress = \"{listener}\"\n\
              certificates = [{{ chain = \"{chain}\", key = \"{key}\" }}]\n\n\
              [upstream.api]\nservers = [\"http://{upstream}\"]\n\n\
              [token.main]\nissuer = \"{ISSUER}\"\naudience = [\"{AUDIENCE}\"]\njwks = \"{jwks}\"\n\n\
              {routes}\
              [metrics]\naddress = \"{metrics}\"\n\n[control]\nsocket = \"{socket}\"\n\n{more}",
+            pins = self.pins().display(),
             jwks = path("jwks.json"),
             socket = self.socket().display(),
         )

@@ -6,7 +6,7 @@ use enforcer_common::{
     gcra::Rate,
     limiter::{self, RawBucket},
     port::Port,
-    settings::{LIMITS, Limit, Settings, flag},
+    settings::{LIMITS, Limit, Settings},
     source::SourceKey,
     verdict::Cookie,
 };
@@ -47,8 +47,7 @@ pub struct State {
 impl Default for State {
     /// Nothing listed, nothing limited, one protected port and one for management.
     fn default() -> Self {
-        let mut settings = Settings::PERMISSIVE;
-        settings.flags = flag::LISTED_V4 | flag::LISTED_V6;
+        let settings = Settings::PERMISSIVE;
         let ports = vec![
             (UNHEARD, Port::PROTECTED),
             (PROTECTED, Port::PROTECTED.with(Port::QUIC)),

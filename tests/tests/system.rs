@@ -6,6 +6,7 @@ mod system {
     mod bans;
     mod data_plane;
     mod harness;
+    mod life;
     mod limits;
     mod packets;
     mod proxy;

@@ -32,7 +32,10 @@ pub(crate) enum Bench {
 pub(crate) fn command(bench: &Bench) -> Result<()> {
     setup::everything().require_system()?;
     let (driver, arguments) = match bench {
-        Bench::Packet { arguments } => ("bench-packet", arguments),
+        Bench::Packet { arguments } => {
+            setup::programs(setup::PACKET_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
+            ("bench-packet", arguments)
+        }
         Bench::Edge { arguments } => {
             setup::programs(setup::BENCH_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
             ("bench-edge", arguments)

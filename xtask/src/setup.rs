@@ -34,6 +34,8 @@ pub(crate) const TEST_PROGRAMS: &[(&str, &str)] =
 pub(crate) const BENCH_PROGRAMS: &[(&str, &str)] =
     &[("haproxy", "haproxy"), ("nginx", "nginx"), ("h2load", "nghttp2-client")];
 
+/// What `bench packet` compares with.
+pub(crate) const PACKET_PROGRAMS: &[(&str, &str)] = &[("xdp-filter", "xdp-tools")];
 /// What boots other kernels and reads their packages.
 pub(crate) const VM_PROGRAMS: &[(&str, &str)] =
     &[("qemu-system-x86_64", "qemu-system-x86"), ("xz", "xz-utils"), ("ldd", "libc-bin"), ("tc", "iproute2")];

@@ -2,11 +2,10 @@
 
 use super::{Context, Source, Tables};
 use crate::{
-    ban::{Listing, class},
+    ban::class,
     headers::{Headers, Link},
     packet::Packet,
     reason::DropReason,
-    settings::flag,
     source::SourceKey,
 };
 
@@ -21,19 +20,12 @@ impl Source {
 /// Whom the packet is charged to, and what its prefixes are listed as.
 #[inline(always)]
 pub(super) fn find<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers) -> Source {
-    let flags = context.settings.flags;
-    let mut listing = Listing::NONE;
     if headers.link == Link::Ipv4 {
         let address = (headers.source[0] as u32).to_be_bytes();
-        if flags & flag::LISTED_V4 != 0 {
-            listing = context.tables.listing_v4(address);
-        }
-        Source { key: SourceKey::v4(address), listing }
+        Source { key: SourceKey::v4(address), listing: context.tables.listing_v4(address) }
     } else {
-        if flags & flag::LISTED_V6 != 0 {
-            listing = context.tables.listing_v6(headers.source);
-        }
-        Source { key: SourceKey::v6(headers.source[0], context.settings.v6_mask), listing }
+        let key = SourceKey::v6(headers.source[0], context.settings.v6_mask);
+        Source { key, listing: context.tables.listing_v6(headers.source) }
     }
 }
 

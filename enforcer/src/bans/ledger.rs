@@ -8,6 +8,7 @@
 //!   never an allowed one. An operator's ban replaces the one on the same prefix.
 
 mod operator;
+mod restore;
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -19,12 +20,15 @@ use enforcer_common::ban::Listing;
 
 use super::{
     Offence,
+    memory::Save,
     prefixes::PrefixMap,
     projection::{Projection, Write},
     record::{Allowance, Ban, Cause, FOREVER, Origin},
     score::{Charge, Score, Scores, TRACKED_SOURCES},
 };
 use crate::{clock::KernelTime, config, prefix::Prefix};
+
+pub use restore::{Restore, Restored};
 
 pub use operator::{BanRequest, End, MAX_ALLOWANCES, Refusal, allow_suggestion};
 
@@ -52,6 +56,8 @@ pub enum Input {
     Tick,
     /// The configuration has changed.
     Reconfigure(Settings),
+    /// The daemon begins: what is remembered, and what the kernel holds.
+    Restore(Box<Restore>),
 }
 
 /// What the ledger needs of the configuration.
@@ -91,6 +97,8 @@ pub struct Actions {
     pub writes: Vec<Write>,
     /// What happened, for log and metrics.
     pub events: Vec<Event>,
+    /// What has to be remembered beyond this process.
+    pub saves: Vec<Save>,
     /// The answer to an operator.
     pub outcome: Outcome,
 }
@@ -150,6 +158,8 @@ pub enum Outcome {
         /// A wider allowance that holds on, or the configuration's own.
         still_allowed_by: Option<Prefix>,
     },
+    /// The ledger is as it was.
+    Restored(Restored),
     /// Not done, and why.
     Refused(Refusal),
 }
@@ -208,7 +218,12 @@ impl Ledger {
                 actions.outcome = self.allow_add(now, prefix, &reason, force, &mut actions).into();
             }
             Input::AllowDel(prefix) => actions.outcome = self.allow_del(prefix, &mut actions).into(),
+            Input::Restore(restore) => {
+                actions.outcome = Outcome::Restored(self.restore(now, *restore, &mut actions));
+            }
         }
+        let forgotten = self.scores.take_forgotten();
+        actions.saves.extend(forgotten.into_iter().map(|source| Save::History(source, None)));
         settle(&mut actions.writes);
         actions
     }
@@ -284,6 +299,7 @@ impl Ledger {
             actions.events.push(Event::Withheld(ban));
         } else if self.has_room_for_offence() {
             self.scores.banned(&source, until);
+            actions.saves.push(Save::History(source, self.scores.history(&source)));
             self.put_ban(ban, actions);
         } else {
             actions.events.push(Event::Full(source));
@@ -342,11 +358,18 @@ impl Ledger {
 
     fn put_ban(&mut self, ban: Ban, actions: &mut Actions) -> Option<Ban> {
         let prefix = ban.prefix;
+        actions.events.push(Event::Banned(ban.clone()));
+        actions.saves.push(Save::Ban(prefix, Some(ban.clone())));
+        self.keep_ban(ban, actions)
+    }
+
+    /// Puts a ban among the others; whether it is new or was remembered is not its matter.
+    fn keep_ban(&mut self, ban: Ban, actions: &mut Actions) -> Option<Ban> {
+        let prefix = ban.prefix;
         self.active[ban.cause.origin() as usize] += 1;
         if ban.until != FOREVER {
             self.ends.insert((ban.until, prefix));
         }
-        actions.events.push(Event::Banned(ban.clone()));
         let old = self.bans.insert(prefix, ban);
         if old.is_none() && self.is_wide(&prefix) {
             self.wide += 1;
@@ -368,6 +391,7 @@ impl Ledger {
         }
         self.active[ban.cause.origin() as usize] -= 1;
         self.ends.remove(&(ban.until, *prefix));
+        actions.saves.push(Save::Ban(*prefix, None));
         self.refresh(prefix, actions);
         Some(ban)
     }

@@ -10,7 +10,7 @@
 //!
 //! The ledger calls [`Projection::refresh`] for every prefix that changed. Nothing here calls the kernel.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use enforcer_common::{ban::Listing, source::SourceKey};
 
@@ -57,6 +57,31 @@ impl Projection {
         self.correct(prefix, bans, allowances, v6_length, writes);
         for (inner, _) in bans.covered(prefix).filter(|(inner, _)| inner != prefix) {
             self.correct(&inner, bans, allowances, v6_length, writes);
+        }
+    }
+
+    /// Notes the writes that make tables right that hold `found`, whatever made them so.
+    pub fn rebuild(
+        &mut self,
+        found: HashMap<Place, Listing>,
+        bans: &PrefixMap<Ban>,
+        allowances: &PrefixMap<Allowance>,
+        v6_length: u8,
+        writes: &mut Vec<Write>,
+    ) {
+        let mut stale: HashSet<Place> = found.keys().copied().collect();
+        self.held = found;
+        let banned = bans.iter().map(|(prefix, _)| prefix);
+        let allowed = allowances.iter().map(|(prefix, _)| prefix);
+        for prefix in banned.chain(allowed) {
+            self.correct(prefix, bans, allowances, v6_length, writes);
+            stale.remove(&Place::Prefix(*prefix));
+            if let Some(key) = prefix.source_key(v6_length) {
+                stale.remove(&Place::Source(key));
+            }
+        }
+        for place in stale {
+            self.put(place, None, writes);
         }
     }
 

@@ -32,6 +32,8 @@ pub enum Cause {
     Offence(Denial),
     /// An operator's word, with the reason given.
     Operator(Text),
+    /// It was found in the kernel's tables, and nothing else is known of it.
+    Kept,
 }
 
 /// Who or what made a ban: the label in lists and metrics.
@@ -60,7 +62,7 @@ impl Cause {
     /// Who or what made the ban.
     pub const fn origin(&self) -> Origin {
         match self {
-            Self::Offence(_) => Origin::Offence,
+            Self::Offence(_) | Self::Kept => Origin::Offence,
             Self::Operator(_) => Origin::Operator,
         }
     }
@@ -70,6 +72,7 @@ impl Cause {
         match self {
             Self::Offence(denial) => denial.code(),
             Self::Operator(_) => Origin::Operator.label(),
+            Self::Kept => "kept",
         }
     }
 }
@@ -79,6 +82,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Offence(denial) => f.write_str(denial.code()),
             Self::Operator(reason) => f.write_str(reason.as_str()),
+            Self::Kept => f.write_str("kept from the kernel's tables"),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::{collections::HashMap, time::Duration};
 
 use enforcer_common::gcra::{self, Rate};
 
+use super::memory::History;
 use crate::{clock::KernelTime, config, denial::Denial, prefix::Prefix};
 
 /// Sources whose offences are remembered at once: about 6 MB.
@@ -78,6 +79,8 @@ pub struct Scores {
     tracks: HashMap<Prefix, Track>,
     /// Sources with a score by IPv6 site.
     sites: HashMap<Prefix, usize>,
+    /// Sources with earlier bans that were forgotten, since somebody last asked.
+    forgotten: Vec<Prefix>,
     capacity: usize,
     next_sweep: KernelTime,
 }
@@ -85,7 +88,13 @@ pub struct Scores {
 impl Scores {
     /// For at most `capacity` sources.
     pub fn new(capacity: usize) -> Self {
-        Self { tracks: HashMap::new(), sites: HashMap::new(), capacity, next_sweep: KernelTime(0) }
+        Self {
+            tracks: HashMap::new(),
+            sites: HashMap::new(),
+            forgotten: Vec::new(),
+            capacity,
+            next_sweep: KernelTime(0),
+        }
     }
 
     /// Charges an offence to `source`. The score stays when the threshold is reached, until [`Scores::banned`].
@@ -149,8 +158,33 @@ impl Scores {
 
     /// Forgets everybody: what a source is has changed.
     pub fn clear(&mut self) {
-        self.tracks.clear();
-        self.sites.clear();
+        self.keep(|_, _| false);
+    }
+
+    /// The earlier bans of a source, if it has any.
+    pub fn history(&self, source: &Prefix) -> Option<History> {
+        let track = self.tracks.get(source).filter(|track| track.strikes > 0)?;
+        Some(History { strikes: track.strikes, last_end: track.last_end, last: track.last })
+    }
+
+    /// Remembers the earlier bans of a source again, if they still count and there is room.
+    pub fn recall(&mut self, now: KernelTime, source: Prefix, history: History) {
+        let History { strikes, last_end, last } = history;
+        let track = Track { tat: 0, offences: 0, strikes, last_end, last };
+        let room = self.tracks.len() < self.capacity && !self.tracks.contains_key(&source);
+        if track.faded(now) || !room {
+            self.forgotten.push(source);
+            return;
+        }
+        if let Some(site) = site(&source) {
+            *self.sites.entry(site).or_default() += 1;
+        }
+        self.tracks.insert(source, track);
+    }
+
+    /// Sources whose earlier bans were forgotten since this was last called.
+    pub fn take_forgotten(&mut self) -> Vec<Prefix> {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// What is known of `source`, unless it has faded.
@@ -216,9 +250,12 @@ impl Scores {
 
     /// Forgets every source but those that `wanted` holds for.
     fn keep(&mut self, wanted: impl Fn(&Prefix, &Track) -> bool) {
-        let sites = &mut self.sites;
+        let (sites, forgotten) = (&mut self.sites, &mut self.forgotten);
         self.tracks.retain(|source, track| {
             let kept = wanted(source, track);
+            if !kept && track.strikes > 0 {
+                forgotten.push(*source);
+            }
             if !kept
                 && let Some(site) = site(source)
                 && let Some(count) = sites.get_mut(&site)
@@ -281,6 +318,7 @@ mod tests {
             max_duration: Duration::from_secs(86_400),
             max_entries: 100,
             dry_run: false,
+            store: None,
         }
     }
 

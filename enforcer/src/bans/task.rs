@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Offence,
+    keeping::Keeping,
     ledger::{Actions, Event, Input, Ledger, Outcome},
     projection::{Place, Write},
     record::{Ban, FOREVER, Origin},
@@ -105,15 +106,18 @@ pub fn spawn(
     lists: Box<dyn SourceLists>,
     offences: mpsc::Receiver<Offence>,
     metrics: Metrics,
+    keeping: Option<Keeping>,
 ) -> (Handle, JoinHandle<()>) {
     let (requests, receiver) = mpsc::channel(WAITING);
-    let task = Task { ledger, lists, pending: BTreeMap::new(), metrics, complained: false };
+    let task = Task { ledger, lists, keeping, pending: BTreeMap::new(), metrics, complained: false };
     (Handle { requests }, tokio::spawn(task.run(offences, receiver)))
 }
 
 struct Task {
     ledger: Ledger,
     lists: Box<dyn SourceLists>,
+    /// None: nothing outlives the daemon but what the kernel holds.
+    keeping: Option<Keeping>,
     pending: BTreeMap<Place, Option<Listing>>,
     metrics: Metrics,
     /// Whether "no room" was logged since the last tick: a flood of offences must not flood the log.
@@ -173,7 +177,10 @@ impl Task {
     }
 
     fn handle(&mut self, now: KernelTime, input: Input) -> (Outcome, Option<String>) {
-        let Actions { writes, events, outcome } = self.ledger.handle(now, input);
+        let Actions { writes, events, saves, outcome } = self.ledger.handle(now, input);
+        if let Some(keeping) = &mut self.keeping {
+            keeping.save(&saves);
+        }
         let error = self.write(writes);
         if let Some(error) = &error {
             warn!(error, "the kernel refused a list change; trying again");

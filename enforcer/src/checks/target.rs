@@ -56,6 +56,28 @@ fn host(headers: &HeaderMap, authority: Option<&Authority>, version: http::Versi
     }
 }
 
+/// Whether a request is for the server that its connection asked for. A client that keeps a connection for another name
+/// learns by 421 that it needs one of its own (RFC 9110 section 15.5.20, RFC 9113 section 9.1.2). Ports are no matter
+/// here, and a client that named no server may ask for any.
+pub fn is_for(head: &request::Parts, server_name: Option<&str>) -> bool {
+    let Some(server_name) = server_name else { return true };
+    named(head).is_none_or(|host| host.eq_ignore_ascii_case(server_name))
+}
+
+/// The host that a request names, without port and without the dot at the end of a name.
+pub fn named(head: &request::Parts) -> Option<&str> {
+    let host = match head.headers.get(header::HOST) {
+        Some(host) => host.to_str().ok()?,
+        None => head.uri.authority()?.as_str(),
+    };
+    // An address in brackets has colons of its own.
+    let name = match host.rfind(':').filter(|colon| host.rfind(']').is_none_or(|end| end < *colon)) {
+        Some(colon) => &host[..colon],
+        None => host,
+    };
+    Some(name.strip_suffix('.').unwrap_or(name))
+}
+
 /// Whether a text is a host with or without a port: a name as the DNS and certificates have it, or an address. RFC 3986
 /// section 3.2.2 allows more, none of which names a server; user information is none of a host's (RFC 9113 section 8.3.1).
 fn is_host(text: &[u8]) -> bool {

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use super::exit;
-use crate::{control::span, prefix::Prefix};
+use crate::{config::PIN_DIRECTORY, control::span, prefix::Prefix};
 
 /// Where the daemon listens unless told otherwise.
 pub const SOCKET: &str = "/run/enforcer/control.sock";
@@ -39,6 +39,15 @@ pub enum Verb {
         /// Configuration file
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+    },
+    /// Take away what a daemon left in the kernel: program, bans, limits, pins
+    Detach {
+        /// As kernel.pin_directory
+        #[arg(long, value_name = "DIR", default_value = PIN_DIRECTORY)]
+        pin_directory: PathBuf,
+        /// Even while a daemon runs on it, which judges no packet then
+        #[arg(long)]
+        force: bool,
     },
     /// Asks a running daemon.
     #[command(flatten)]
@@ -93,7 +102,7 @@ pub struct BanAdd {
     /// How long, like 90s, 10m, 2h, 7d, at most 365d [default: bans.duration]
     #[arg(long = "for", value_name = "DURATION", value_parser = span::parse, conflicts_with = "forever")]
     pub duration: Option<Duration>,
-    /// Until it is lifted or the daemon stops
+    /// Until it is lifted
     #[arg(long)]
     pub forever: bool,
     /// Why, for those who come after you
@@ -107,7 +116,7 @@ pub struct BanAdd {
 /// `allow ...`
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum AllowVerb {
-    /// Exempt an address or a prefix until the daemon stops
+    /// Exempt an address or a prefix until that is taken back
     Add {
         /// Address or prefix
         prefix: Prefix,

@@ -1,4 +1,4 @@
-//! The verbs that need no running daemon: to be one, and to judge a configuration.
+//! The verbs that need no running daemon: to be one, to judge a configuration, and to clear away what one has left.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +7,13 @@ use super::{
     output,
 };
 use crate::{
-    config::{self, Config, Error, Inspection, Probes, TokenAlgorithm},
+    config::{self, Config, Error, Inspection, Probes, TlsFile, TokenAlgorithm},
     control::{
         client,
         wire::{Answer, Command},
     },
+    fault,
+    kernel::{self, Detached},
 };
 
 /// The program behind the verbs: `main` hands it in, for the command line knows nothing of the daemon's inside.
@@ -23,6 +25,8 @@ pub struct Program {
     pub verify: fn(&Config) -> anyhow::Result<()>,
     /// Everything that is wrong with a JWK set.
     pub key_set: fn(&Path, &[TokenAlgorithm]) -> Vec<String>,
+    /// What is wrong with a file for TLS.
+    pub tls_file: fn(TlsFile, &Path) -> Option<String>,
 }
 
 /// Why the daemon ended.
@@ -60,7 +64,7 @@ struct Report {
 
 /// `check`: the file and what it names. Warnings do not change the exit code: a check stands before every reload.
 pub fn check(program: &Program, path: &Path, json: bool) -> Exit {
-    let probes = Probes { key_set: program.key_set, held };
+    let probes = Probes { key_set: program.key_set, tls_file: program.tls_file, held };
     let Inspection { config, mut errors, warnings } = config::inspect(path, &probes);
     // What the daemon would stumble over nevertheless.
     if let Some(config) = &config
@@ -93,6 +97,38 @@ pub fn check(program: &Program, path: &Path, json: bool) -> Exit {
         }
     }
     if report.valid { exit::OK } else { exit::CONFIGURATION }
+}
+
+/// `detach`: takes away what outlives a daemon.
+pub fn detach(directory: &Path, force: bool, json: bool) -> Exit {
+    let detached = match kernel::detach(directory, force) {
+        Ok(detached) => detached,
+        Err(error) => {
+            let message = format!("{error:#}");
+            if json {
+                output::json(&serde_json::json!({ "error": { "kind": "failed", "message": message } }));
+            }
+            output::complain(&message);
+            return match fault::kind(&error) {
+                Some(fault::Kind::Permission) => exit::PERMISSION,
+                Some(fault::Kind::Configuration) | None => exit::FAILED,
+            };
+        }
+    };
+    let place = directory.display();
+    let (interfaces, said) = match detached {
+        Detached::Nothing => (0, format!("nothing is pinned in {place}\n")),
+        Detached::Interfaces(number) => {
+            let on = if number == 1 { "interface" } else { "interfaces" };
+            (number, format!("detached from {number} {on}; {place} is removed\n"))
+        }
+    };
+    if json {
+        output::json(&serde_json::json!({ "interfaces": interfaces }));
+    } else {
+        output::answer(&said);
+    }
+    exit::OK
 }
 
 /// Addresses that the daemon behind `socket` listens on.

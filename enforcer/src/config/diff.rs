@@ -10,8 +10,19 @@ use super::{Config, Listener};
 pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     let mut pending = Vec::new();
     // Destructured in full: a new key does not compile before somebody has decided on which side it belongs.
-    let Config { kernel, listeners, upstreams: _, tokens: _, routes: _, http, bans, metrics, control, log } =
-        old;
+    let Config {
+        kernel,
+        listeners,
+        tls: _,
+        upstreams: _,
+        tokens: _,
+        routes: _,
+        http,
+        bans,
+        metrics,
+        control,
+        log,
+    } = old;
     macro_rules! keep {
         ($old:expr, $type:ident, $name:expr, $new:expr, live: [$($live:ident),*], fixed: [$($fixed:ident),*]) => {{
             let super::$type { $($live: _,)* $($fixed,)* } = $old;
@@ -23,8 +34,8 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     }
     // Bans are kept by source, and another `ipv6_prefix` makes other sources; tables have their size for good.
     keep!(kernel, Kernel, "kernel", new.kernel,
-        live: [allow, management_ports, protected_ports, minimum_tls, quic_ports, quic_versions, syn_cookies, unparsed, limits, dry_run, events],
-        fixed: [mode, interfaces, ipv6_prefix, log]);
+        live: [allow, management_ports, protected_ports, minimum_tls, quic_ports, quic_versions, syn_cookies, unparsed, limits, lease, dry_run, events],
+        fixed: [mode, interfaces, ipv6_prefix, log, persist, pin_directory]);
     keep!(&kernel.limits, KernelLimits, "kernel.limits", new.kernel.limits,
         live: [packets, connections, hellos, quic, when_full],
         fixed: [max_sources]);
@@ -33,11 +44,11 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     }
     new.listeners = renewed(listeners, &new.listeners);
     keep!(http, Http, "http", new.http,
-        live: [strict_transport_security, max_header_bytes, max_body_bytes, header_timeout, idle_timeout, drain_timeout],
-        fixed: [max_connections, max_connections_per_source, max_sources, workers]);
+        live: [strict_transport_security, response_headers, max_header_bytes, max_body_bytes, header_timeout, idle_timeout, drain_timeout],
+        fixed: [redirect, max_connections, max_connections_per_source, max_sources, workers]);
     keep!(bans, Bans, "bans", new.bans,
         live: [threshold, window, duration, max_duration, dry_run],
-        fixed: [max_entries]);
+        fixed: [max_entries, store]);
     keep!(metrics, Metrics, "metrics", new.metrics, live: [], fixed: [address]);
     keep!(control, Control, "control", new.control, live: [], fixed: [socket, group]);
     keep!(log, Log, "log", new.log, live: [level], fixed: [format]);

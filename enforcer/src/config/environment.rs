@@ -6,6 +6,7 @@ use std::{fs, io, net::SocketAddr, path::Path};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
+    TlsFile,
     error::Collector,
     inspect::{Probes, is_folder},
     named::{Named, Place},
@@ -25,6 +26,7 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
         Named::Socket(path) => Some((probes.held)(path)),
         Named::Interface(_)
         | Named::Certificate { .. }
+        | Named::TlsFile(..)
         | Named::KeySet(..)
         | Named::Group(_)
         | Named::Address(_) => None,
@@ -35,6 +37,11 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
             Named::Interface(name) => interface(collector, place, name, present.as_deref().ok()),
             Named::Certificate { chain, key } => {
                 certificate::look(collector, place, chain.as_ref(), key.as_ref());
+            }
+            Named::TlsFile(path, kind) => {
+                if let Some(problem) = (probes.tls_file)(*kind, path) {
+                    refuse(collector, place, problem, tls_remedy(*kind));
+                }
             }
             Named::KeySet(path, algorithms) => {
                 for problem in (probes.key_set)(path, algorithms) {
@@ -51,6 +58,15 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
             Named::Address(address) => free(collector, place, *address, &held),
             Named::Socket(path) => socket(collector, place, path),
         }
+    }
+}
+
+const fn tls_remedy(kind: TlsFile) -> &'static str {
+    match kind {
+        TlsFile::OcspResponse => "fetch it anew, for example with `openssl ocsp -respout`",
+        TlsFile::ClientAuthorities => "name a PEM file with the roots that clients' certificates come from",
+        TlsFile::RevocationList => "name a certificate revocation list, PEM or DER",
+        TlsFile::TicketKeys => "write one key per line, made by `openssl rand -base64 48`",
     }
 }
 

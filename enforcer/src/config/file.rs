@@ -6,8 +6,11 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::value::{AddressOrOff, Number, Rate, Size, Text};
-use super::{Feature, LogFormat, Mode, TlsVersion, TokenAlgorithm, Treatment, WhenFull};
+use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text};
+use super::{
+    Feature, KeyExchange, LogFormat, Mode, Suite, TlsVersion, TokenAlgorithm, Treatment, UnknownName,
+    WhenFull, tls::ClientCertificates,
+};
 use crate::prefix::Prefix;
 
 /// A value and where it stands, or nothing.
@@ -21,6 +24,7 @@ pub(super) type List<T> = Key<Vec<Spanned<T>>>;
 pub(super) struct File {
     pub(super) kernel: KernelSection,
     pub(super) listener: Vec<Spanned<ListenerSection>>,
+    pub(super) tls: TlsSection,
     pub(super) upstream: BTreeMap<String, Spanned<UpstreamSection>>,
     pub(super) token: BTreeMap<String, Spanned<TokenSection>>,
     pub(super) route: Vec<Spanned<RouteSection>>,
@@ -50,6 +54,9 @@ pub(super) struct KernelSection {
     pub(super) dry_run: List<Text<Feature>>,
     pub(super) events: Key<LimitSection>,
     pub(super) log: Key<bool>,
+    pub(super) persist: Key<bool>,
+    pub(super) pin_directory: Key<Text<String>>,
+    pub(super) lease: Key<Text<DurationOrOff>>,
 }
 
 /// `[kernel.limits]`
@@ -92,6 +99,10 @@ pub(super) struct LimitSection {
 pub(super) struct ListenerSection {
     pub(super) address: Key<Text<SocketAddr>>,
     pub(super) certificates: List<CertificateSection>,
+    pub(super) unknown_name: Key<UnknownName>,
+    pub(super) client_certificates: Key<ClientCertificates>,
+    pub(super) client_authorities: Key<Text<String>>,
+    pub(super) client_crls: List<Text<String>>,
     pub(super) handshake_timeout: Key<Text<Duration>>,
 }
 
@@ -101,6 +112,17 @@ pub(super) struct ListenerSection {
 pub(super) struct CertificateSection {
     pub(super) chain: Key<Text<String>>,
     pub(super) key: Key<Text<String>>,
+    pub(super) ocsp: Key<Text<String>>,
+}
+
+/// `[tls]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct TlsSection {
+    pub(super) suites: List<Suite>,
+    pub(super) key_exchange: List<KeyExchange>,
+    pub(super) ticket_keys: Key<Text<String>>,
+    pub(super) ticket_lifetime: Key<Text<Duration>>,
 }
 
 /// `[upstream.NAME]`
@@ -142,6 +164,8 @@ pub(super) struct RouteSection {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct HttpSection {
     pub(super) strict_transport_security: Key<Text<String>>,
+    pub(super) response_headers: Key<BTreeMap<String, Spanned<Text<String>>>>,
+    pub(super) redirect: List<Text<SocketAddr>>,
     pub(super) max_connections: Key<Number>,
     pub(super) max_connections_per_source: Key<Number>,
     pub(super) max_header_bytes: Key<Size>,
@@ -163,6 +187,7 @@ pub(super) struct BansSection {
     pub(super) max_duration: Key<Text<Duration>>,
     pub(super) max_entries: Key<Number>,
     pub(super) dry_run: Key<bool>,
+    pub(super) store: Key<Text<String>>,
 }
 
 /// `[metrics]`

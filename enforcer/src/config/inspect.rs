@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use super::{
-    Config, Error, TokenAlgorithm, environment,
+    Config, Error, TlsFile, TokenAlgorithm, environment,
     load::{judge, text},
 };
 
@@ -24,6 +24,8 @@ pub struct Inspection {
 pub struct Probes {
     /// Everything that is wrong with a JWK set.
     pub key_set: fn(&Path, &[TokenAlgorithm]) -> Vec<String>,
+    /// What is wrong with a file for TLS.
+    pub tls_file: fn(TlsFile, &Path) -> Option<String>,
     /// Addresses that the daemon behind a control socket listens on; none if no daemon answers.
     pub held: fn(&Path) -> Vec<String>,
 }

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, ops::Range, path::PathBuf};
 
-use super::TokenAlgorithm;
+use super::{TlsFile, TokenAlgorithm};
 
 /// Where a value stands.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub(super) enum Named {
         chain: Option<NamedFile>,
         key: Option<NamedFile>,
     },
+    /// Another file for TLS.
+    TlsFile(PathBuf, TlsFile),
     KeySet(PathBuf, Vec<TokenAlgorithm>),
     Group(String),
     /// An address to listen on, of a listener or for metrics.

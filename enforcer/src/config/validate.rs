@@ -21,9 +21,11 @@ use super::{
     value::{Number, Rate, Size, Text, spell_duration},
 };
 
+mod answers;
 mod kernel;
 mod requests;
 mod service;
+mod tls;
 
 /// Judges a whole file. `table` is the file as parsed, to tell places; `folder` is what relative paths count from.
 pub(super) fn validate<'t>(
@@ -33,19 +35,20 @@ pub(super) fn validate<'t>(
     errors: &mut Collector<'t>,
 ) -> Config {
     let mut rules = Rules { errors, table, folder, prefix: String::new(), span: 0..0 };
-    let listeners = requests::listeners(file, &mut rules);
+    let listeners = tls::listeners(file, &mut rules);
     let ports = listeners.iter().map(|listener| listener.address.port()).collect::<Vec<_>>();
     let kernel = kernel::kernel(&file.kernel, &ports, &mut rules);
-    requests::ports(file, kernel.mode, &mut rules);
+    tls::ports(file, kernel.mode, &mut rules);
     let upstreams = requests::upstreams(file, &mut rules);
     let tokens = requests::tokens(file, &mut rules);
     let routes = requests::routes(file, &mut rules);
     Config {
         kernel,
+        tls: tls::tls(&file.tls, &mut rules),
         upstreams,
         tokens,
         routes,
-        http: service::http(&file.http, &mut rules),
+        http: service::http(&file.http, &listeners, &mut rules),
         bans: service::bans(&file.bans, &mut rules),
         metrics: service::metrics(&file.metrics, &listeners, &mut rules),
         control: service::control(&file.control, &mut rules),

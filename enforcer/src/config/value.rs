@@ -145,6 +145,20 @@ impl Written for AddressOrOff {
     }
 }
 
+/// A duration, or `"off"`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct DurationOrOff(pub(super) Option<Duration>);
+
+impl Written for DurationOrOff {
+    const EXPECTED: &'static str = "a duration like \"1m\" (units ms, s, m, h), or \"off\"";
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self(None)),
+            _ => Duration::read(text).map(|duration| Self(Some(duration))),
+        }
+    }
+}
+
 impl Written for Feature {
     const EXPECTED: &'static str = "the name of a feature, like \"bans\"";
     fn read(text: &str) -> Result<Self, String> {

@@ -13,8 +13,8 @@ use super::{
     server::Respond,
     span,
     wire::{
-        Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, ReloadRow, Reloaded,
-        Status, TokenRow, TrafficRow, Why,
+        Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, FilesRow, PersistenceRow,
+        ReloadRow, Reloaded, Status, TokenRow, TrafficRow, Why,
     },
 };
 use crate::{
@@ -34,6 +34,8 @@ use crate::{
 pub struct Facts {
     /// The configured `kernel.mode`.
     pub kernel_mode: &'static str,
+    /// What becomes of the program without the daemon.
+    pub persistence: PersistenceRow,
     /// Addresses that are listened on.
     pub listeners: Vec<String>,
     /// Where metrics and health checks are served.
@@ -50,6 +52,8 @@ pub struct Facts {
     pub draining: bool,
     /// The last reload: when, and what came of it.
     pub last_reload: Option<(Instant, Result<Reloaded, String>)>,
+    /// The last change of a file since then: when, and why it was refused.
+    pub files: Option<(Instant, Result<(), String>)>,
 }
 
 /// A request to reload; the answer is what needs a restart, or why the configuration was refused.
@@ -130,6 +134,10 @@ impl Context {
             done.remarks
                 .push(format!("no packet is judged on {}: the program is not attached", one.interface));
         }
+        if facts.persistence.store.is_none() {
+            done.remarks
+                .push("bans.store is \"off\": it is forgotten when the machine starts anew".to_owned());
+        }
         if interfaces.is_empty() {
             done.remarks.push(format!("kernel.mode is \"{}\": nothing enforces it", facts.kernel_mode));
         }
@@ -201,6 +209,7 @@ impl Context {
             uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
             resident_bytes: metrics::process::resident_bytes(),
             kernel_mode: facts.kernel_mode.to_owned(),
+            persistence: facts.persistence.clone(),
             interfaces: self.view.attachments(),
             list_entries,
             pending_writes,
@@ -215,6 +224,10 @@ impl Context {
             drops: counter_rows(&counters, |reason| matches!(reason, Reason::Drop(_))),
             would_drops: counter_rows(&counters, |reason| matches!(reason, Reason::WouldDrop(_))),
             denials: self.denials(),
+            files: facts.files.as_ref().map(|(at, result)| FilesRow {
+                age_seconds: now.saturating_duration_since(*at).as_secs(),
+                error: result.as_ref().err().cloned(),
+            }),
             last_reload: facts.last_reload.as_ref().map(|(at, result)| ReloadRow {
                 age_seconds: now.saturating_duration_since(*at).as_secs(),
                 error: result.as_ref().err().cloned(),
@@ -296,7 +309,9 @@ fn told(prefix: Prefix, outcome: Outcome) -> Result<Done, Failure> {
     let mut remarks = Vec::new();
     let (message, ban) = match outcome {
         Outcome::Refused(refusal) => return Err(Failure::new(FailureKind::Refused, refusal.to_string())),
-        Outcome::Quiet => return Err(Failure::new(FailureKind::Failed, "nothing was asked")),
+        Outcome::Quiet | Outcome::Restored(_) => {
+            return Err(Failure::new(FailureKind::Failed, "nothing was asked"));
+        }
         Outcome::BanAdded { ban, replaced, shadowed_by, allowed_inside, part_of } => {
             if let Some(old) = replaced {
                 let old = rows::ban(&old, None, now);
@@ -324,7 +339,7 @@ fn told(prefix: Prefix, outcome: Outcome) -> Result<Done, Failure> {
             if shadows > 0 {
                 remarks.push(format!("bans that have no effect now: {shadows}"));
             }
-            (format!("{prefix} is allowed until the daemon stops; kernel.allow makes it lasting"), None)
+            (format!("{prefix} is allowed until that is taken back"), None)
         }
         Outcome::AllowDeleted { uncovers, still_allowed_by } => {
             if let Some(allowed) = still_allowed_by {

@@ -297,6 +297,9 @@ pub struct Status {
     pub resident_bytes: u64,
     /// The configured `kernel.mode`.
     pub kernel_mode: String,
+    /// What becomes of the program without the daemon.
+    #[serde(default)]
+    pub persistence: PersistenceRow,
     /// Where the program is attached, and how.
     pub interfaces: Vec<Attachment>,
     /// Entries that the kernel's lists should hold.
@@ -331,6 +334,23 @@ pub struct Status {
     pub denials: Vec<CountRow>,
     /// The last reload.
     pub last_reload: Option<ReloadRow>,
+    /// The last change of a certificate, key or list since then.
+    #[serde(default)]
+    pub files: Option<FilesRow>,
+}
+
+/// What becomes of the program without the daemon, and what the daemon began with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistenceRow {
+    /// The directory of pins; absent: the program goes with the daemon.
+    pub pinned: Option<String>,
+    /// The file that bans and operators' allowances are kept in; absent: none.
+    #[serde(default)]
+    pub store: Option<String>,
+    /// How long the program judges without the daemon; absent: for ever.
+    pub lease_seconds: Option<u64>,
+    /// What the start found of an earlier daemon: `fresh`, `taken_over`, `migrated` or `replaced`.
+    pub beginning: String,
 }
 
 /// An issuer of tokens.
@@ -362,6 +382,15 @@ pub struct ReloadRow {
     pub error: Option<String>,
     /// What takes effect only with a restart.
     pub needs_restart: Vec<String>,
+}
+
+/// A change of files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesRow {
+    /// Seconds ago.
+    pub age_seconds: u64,
+    /// Why they were refused; what was read before stays in force.
+    pub error: Option<String>,
 }
 
 /// A reload that was applied.

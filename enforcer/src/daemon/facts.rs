@@ -6,18 +6,28 @@ use tracing::warn;
 
 use crate::{
     config::{Config, Mode},
-    control::{answer::Facts, wire::TokenRow},
+    control::{
+        answer::Facts,
+        wire::{PersistenceRow, TokenRow},
+    },
+    kernel::Beginning,
     metrics::Metrics,
-    policy::{issuer::Issuer, tls},
+    policy::{Policy, issuer::Issuer},
 };
 
 /// The port that `why` asks about when there is no listener.
 const HTTPS: u16 = 443;
 
 /// The facts of a daemon with the limits of `config` that listens on `addresses`, and on `metrics` for Prometheus.
-pub(super) fn facts(config: &Config, addresses: &[SocketAddr], metrics: Option<SocketAddr>) -> Facts {
+pub(super) fn facts(
+    config: &Config,
+    beginning: Beginning,
+    addresses: &[SocketAddr],
+    metrics: Option<SocketAddr>,
+) -> Facts {
     Facts {
         kernel_mode: mode(config.kernel.mode),
+        persistence: persistence(config, beginning),
         listeners: addresses.iter().map(SocketAddr::to_string).collect(),
         metrics: metrics.map(|address| address.to_string()),
         max_connections: config.http.max_connections,
@@ -26,25 +36,43 @@ pub(super) fn facts(config: &Config, addresses: &[SocketAddr], metrics: Option<S
         rehearsed: rehearsed(config),
         draining: false,
         last_reload: None,
+        files: None,
     }
 }
 
 /// Shows until when certificates are valid, and warns of those that are not: they are served nevertheless, because a
 /// daemon that stops for them would serve nobody at all.
-pub(super) fn certificates(config: &Config, metrics: &Metrics, now: u64) {
+pub(super) fn certificates(policy: &Policy, metrics: &Metrics, now: u64) {
     metrics.certificate_expiry.reset();
-    for listener in &config.listeners {
-        let address = listener.address.to_string();
-        for expiry in tls::expiries(listener) {
-            metrics.certificate_expiry.with_label_values(&[&address, &expiry.name]).set(expiry.unix);
-            if expiry.unix < i64::try_from(now).unwrap_or(i64::MAX) {
-                warn!(
-                    listener = address,
-                    name = expiry.name,
-                    "THE CERTIFICATE HAS EXPIRED: clients refuse it"
-                );
+    metrics.staple_expiry.reset();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    for (listener, expiry) in policy.expiries() {
+        let address = listener.to_string();
+        // RSA and ECDSA stand side by side under one name: the end that comes first counts.
+        let gauge = metrics.certificate_expiry.with_label_values(&[&address, &expiry.name]);
+        gauge.set(if gauge.get() == 0 { expiry.unix } else { gauge.get().min(expiry.unix) });
+        if expiry.unix < now {
+            warn!(%listener, name = expiry.name, "THE CERTIFICATE HAS EXPIRED: clients refuse it");
+        }
+        if let Some(end) = expiry.staple {
+            let gauge = metrics.staple_expiry.with_label_values(&[&address, &expiry.name]);
+            gauge.set(if gauge.get() == 0 { end } else { gauge.get().min(end) });
+            if end < now {
+                warn!(%listener, name = expiry.name, "the OCSP response has run out: it is not stapled");
             }
         }
+    }
+}
+
+/// What becomes of the program without the daemon.
+pub(super) fn persistence(config: &Config, beginning: Beginning) -> PersistenceRow {
+    let kernel = &config.kernel;
+    let pinned = kernel.persist && kernel.mode != Mode::Off;
+    PersistenceRow {
+        store: config.bans.store.as_ref().map(|path| path.display().to_string()),
+        pinned: pinned.then(|| kernel.pin_directory.display().to_string()),
+        lease_seconds: kernel.lease.map(|lease| lease.as_secs()),
+        beginning: beginning.label().to_owned(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use tracing::{error, info, warn};
 
-use super::{facts, notify, running::Running};
+use super::{facts, files::Seen, notify, running::Running};
 use crate::{
     bans::ledger::{Input, Settings},
     clock,
@@ -31,14 +31,18 @@ impl Running {
             Err(error) => error!(by, error, "reload refused, everything stays as it was"),
         }
         let (tokens, rehearsed) = (facts::tokens(&self.config), facts::rehearsed(&self.config));
+        let persistence = facts::persistence(&self.config, self.kernel.beginning());
         if result.is_ok() {
-            facts::certificates(&self.config, &self.metrics, clock::unix_now());
+            facts::certificates(&self.policy.load(), &self.metrics, clock::unix_now());
         }
         let at = clock::instant_now();
         self.facts.rcu(|facts| Facts {
             tokens: tokens.clone(),
+            persistence: persistence.clone(),
             rehearsed: rehearsed.clone(),
             last_reload: Some((at, result.clone())),
+            // A reload reads every file, so what was refused before is settled.
+            files: if result.is_ok() { None } else { facts.files.clone() },
             ..(**facts).clone()
         });
         match &result {
@@ -51,17 +55,20 @@ impl Running {
     async fn take_over(&mut self) -> Result<Reloaded> {
         let (path, old, policy) = (self.path.clone(), self.config.clone(), self.policy.load_full());
         // Files may lie on slow disks: not on the threads that serve.
-        let reading = tokio::task::spawn_blocking(move || -> Result<(Config, Policy, Vec<String>)> {
+        let reading = tokio::task::spawn_blocking(move || -> Result<(Config, Policy, Seen, Vec<String>)> {
             let new = config::load(&path)?;
             let (settled, needs_restart) = config::settle(&old, new);
+            let seen = Seen::of(&settled);
             let policy = policy.reload(&settled)?;
-            Ok((settled, policy, needs_restart))
+            Ok((settled, policy, seen, needs_restart))
         });
-        let (config, policy, needs_restart) = reading.await.context("reading the configuration")??;
+        let (config, policy, seen, needs_restart) = reading.await.context("reading the configuration")??;
         let filter = log::filter(&config.log)?;
         // The only step that can still fail comes before the first that has an effect.
         self.kernel.apply(&config.kernel).context("applying the kernel settings")?;
         self.policy.store(Arc::new(policy));
+        self.read.store(Arc::new(seen));
+        self.metrics.files_refused.set(0);
         let listed = self.bans.change(Input::Reconfigure(Settings::of(&config))).await?;
         if let Some(error) = listed.kernel_error {
             warn!(error, "the kernel refused a part of kernel.allow; trying again");

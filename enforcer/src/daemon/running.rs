@@ -11,10 +11,10 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{notify, start::Tied};
+use super::{files::Seen, notify, start::Tied};
 use crate::{
     bans::task::Handle,
-    config::Config,
+    config::{Config, Mode},
     control::answer::{Facts, ReloadRequest},
     ingress::Ingress,
     kernel::Kernel,
@@ -45,7 +45,12 @@ pub(super) struct Running {
     pub(super) facts: Arc<ArcSwap<Facts>>,
     pub(super) readiness: Readiness,
     pub(super) reload_requests: mpsc::Receiver<ReloadRequest>,
+    /// The files behind the policy as they were when they were read last.
+    pub(super) read: Arc<ArcSwap<Seen>>,
+    pub(super) file_changes: mpsc::Receiver<Vec<String>>,
     pub(super) status: String,
+    /// Whether the ban task answered when it was last asked. The lease of the program depends on it.
+    pub(super) healthy: bool,
 }
 
 /// The signals that mean something.
@@ -75,7 +80,7 @@ impl Signals {
 }
 
 impl Running {
-    /// Serves until a signal says to stop, then drains and detaches.
+    /// Serves until a signal says to stop, then drains. The program is detached unless it is pinned.
     pub(super) async fn serve(mut self, mut signals: Signals) -> Result<()> {
         let mut heartbeat = interval(notify::watchdog_interval().map_or(HEARTBEAT, |due| due.min(HEARTBEAT)));
         let mut watch = interval(WATCH);
@@ -89,8 +94,12 @@ impl Running {
                     // Whoever asked may have gone away; the reload stands.
                     let _ = request.send(result);
                 }
+                Some(changed) = self.file_changes.recv() => self.renew(&changed).await,
                 _ = heartbeat.tick() => self.heartbeat().await?,
-                _ = watch.tick() => self.watch_interfaces(),
+                _ = watch.tick() => {
+                    self.watch_interfaces();
+                    self.renew_lease();
+                }
             }
         }
     }
@@ -108,15 +117,28 @@ impl Running {
         self.readiness.hinder(obstacle);
     }
 
+    /// A daemon that bans nobody any more is as good as none: its program shall do what it does without one.
+    fn renew_lease(&self) {
+        if self.healthy
+            && let Err(error) = self.kernel.renew_lease()
+        {
+            error!(error = format!("{error:#}"), "the program's lease cannot be renewed");
+        }
+    }
+
     /// The daemon without its ban task would look well and ban nobody, so it rather ends.
-    async fn heartbeat(&self) -> Result<()> {
+    async fn heartbeat(&mut self) -> Result<()> {
         if self.ban_task.is_over() {
             bail!("the ban task has ended; this is a bug");
         }
         if self.services.iter().any(Tied::is_over) {
-            bail!("the control socket or the metrics listener has ended; this is a bug");
+            bail!(
+                "the control socket, the metrics listener or the watch over files has ended; this is a bug"
+            );
         }
-        match tokio::time::timeout(HEARTBEAT, self.bans.look(|_, _| ())).await {
+        let answered = tokio::time::timeout(HEARTBEAT, self.bans.look(|_, _| ())).await;
+        self.healthy = answered.is_ok();
+        match answered {
             Ok(answered) => {
                 answered?;
                 notify::watchdog();
@@ -144,7 +166,13 @@ impl Running {
         drop((self.services, self.optional));
         drop(self.ban_task);
         drop(self.kernel);
-        info!("stopped");
+        match &self.config.kernel {
+            kernel if kernel.mode == Mode::Off || !kernel.persist => info!("stopped"),
+            kernel => warn!(
+                pins = %kernel.pin_directory.display(),
+                "stopped; bans and limits stay in force without the daemon, `enforcer detach` ends them"
+            ),
+        }
         Ok(())
     }
 }

@@ -8,26 +8,35 @@ use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tokio::{sync::mpsc, task::AbortHandle};
-use tracing::info;
+use tracing::{info, warn};
 
-use super::{Error, descriptors::Budget, facts, notify, running::Running};
+use super::{
+    Error,
+    descriptors::Budget,
+    facts,
+    files::{self, Seen},
+    notify,
+    running::Running,
+};
 use crate::{
     bans::{
         Reporter,
-        ledger::{Input, Ledger, Settings},
-        task,
+        keeping::{Keeping, Kept},
+        ledger::{Input, Ledger, Outcome, Restore, Restored, Settings},
+        task::{self, Reply},
     },
     clock,
     config::Config,
     control::{answer::Context, server, socket::Socket},
     ingress::Ingress,
-    kernel::Kernel,
+    kernel::{Beginning, Kernel},
     log::Log,
     metrics::{
         self, Metrics,
         http::{Readiness, Server},
     },
     policy::Policy,
+    store,
 };
 
 /// Offences that may wait for the ban task: a burst of some milliseconds at the highest request rate.
@@ -61,6 +70,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let started = clock::instant_now();
     let metrics = Metrics::new()?;
     metrics::process::register(&metrics.registry)?;
+    let seen = Seen::of(&config);
     let policy = Policy::load(&config).map_err(Error::Configuration)?.share();
     let readiness = Readiness::default();
     let scrapes = match config.metrics.address {
@@ -79,21 +89,43 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let view = kernel.view()?;
     metrics::kernel::register(&metrics.registry, Arc::clone(&view))?;
     let ledger = Ledger::new(config.bans.clone());
-    let (bans, task) = task::spawn(ledger, kernel.lists()?, offences, metrics.clone());
+    let (keeping, kept) = keeping(&config, &metrics)?.unzip();
+    let (bans, task) = task::spawn(ledger, kernel.lists()?, offences, metrics.clone(), keeping);
     let ban_task = Tied::of(task.abort_handle());
-    let configured = bans.change(Input::Reconfigure(Settings::of(&config))).await?;
-    if let Some(error) = configured.kernel_error {
-        return Err(Error::Failed(anyhow::anyhow!("cannot list kernel.allow: {error}")));
-    }
-
-    kernel.attach()?;
+    let (memory, stale) = kept.map_or_else(Default::default, |kept: Kept| (kept.memory, kept.stale));
+    let restore = Restore {
+        settings: Settings::of(&config),
+        memory,
+        stale,
+        held: kernel.held()?,
+        live: kernel.is_live(),
+    };
+    let restored = if kernel.is_live() {
+        // Packets are judged by these lists already, and nothing may change before all else has succeeded.
+        kernel.attach()?;
+        bans.change(Input::Restore(Box::new(restore))).await?
+    } else {
+        let restored = bans.change(Input::Restore(Box::new(restore))).await?;
+        if let Some(error) = restored.kernel_error {
+            return Err(Error::Failed(anyhow::anyhow!("cannot write the lists: {error}")));
+        }
+        kernel.attach()?;
+        restored
+    };
     ingress.serve();
+    tell(&restored);
     // A start that fails says why in one line; whatever else is to be said waits until it has not.
     budget.tell(&config.http);
-    facts::certificates(&config, &metrics, clock::unix_now());
+    facts::certificates(&policy.load(), &metrics, clock::unix_now());
 
-    let addresses = ingress.addresses();
-    let facts = Arc::new(ArcSwap::from_pointee(facts::facts(&affordable, &addresses, scrape_address)));
+    let mut addresses = ingress.addresses();
+    addresses.extend(ingress.redirects());
+    let facts = Arc::new(ArcSwap::from_pointee(facts::facts(
+        &affordable,
+        kernel.beginning(),
+        &addresses,
+        scrape_address,
+    )));
     // One reload at a time; a second request waits in its connection.
     let (reloads, reload_requests) = mpsc::channel(1);
     let context = Context {
@@ -110,18 +142,25 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         // They are a convenience: without them the daemon goes on.
         optional.push(Tied::spawn(async move {
             if let Err(error) = diagnostics.run().await {
-                tracing::warn!(error = format!("{error:#}"), "the program's diagnostics have ended");
+                warn!(error = format!("{error:#}"), "the program's diagnostics have ended");
             }
         }));
     }
+    let read = Arc::new(ArcSwap::from_pointee(seen));
+    let (changes, file_changes) = mpsc::channel(1);
+    services.push(Tied::spawn(files::watch(Arc::clone(&read), changes)));
     services.extend(scrapes.map(|server| Tied::spawn(server.serve())));
 
+    let beginning = kernel.beginning();
+    for how in Beginning::ALL {
+        metrics.kernel_beginning.with_label_values(&[how.label()]).set(i64::from(how == beginning));
+    }
     readiness.set(true);
     for attachment in view.attachments() {
         info!(interface = %attachment.interface, mode = %attachment.mode, "attached");
     }
     if view.attachments().is_empty() {
-        tracing::warn!("kernel.mode is \"off\": no packet is judged, and bans are listed but not enforced");
+        warn!("kernel.mode is \"off\": no packet is judged, and bans are listed but not enforced");
     }
     let listeners: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let metrics_address = scrape_address.map(|address| address.to_string());
@@ -149,8 +188,39 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         facts,
         readiness,
         reload_requests,
+        read,
+        file_changes,
         status,
+        healthy: true,
     })
+}
+
+/// Opens the store of bans, if there is one, and reads it.
+fn keeping(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<(Keeping, Kept)>> {
+    let Some(path) = &config.bans.store else { return Ok(None) };
+    let gauges =
+        store::Gauges { pending: metrics.store_pending.clone(), errors: metrics.store_errors.clone() };
+    Keeping::begin(store::open(path, gauges)?.store).map(Some)
+}
+
+/// Says what the ledger began with.
+fn tell(restored: &Reply) {
+    let Outcome::Restored(Restored { bans, kept, allowances, dropped }) = restored.outcome else { return };
+    if bans + kept + allowances > 0 {
+        info!(bans, allowances, "bans and operators' allowances are as they were");
+    }
+    if kept > 0 {
+        warn!(bans = kept, "bans that only the kernel knew of are kept, without their causes");
+    }
+    if dropped > 0 {
+        warn!(
+            bans = dropped,
+            "bans.max_entries has room for fewer bans: those that would have ended first are lifted"
+        );
+    }
+    if let Some(error) = &restored.kernel_error {
+        warn!(error, "the kernel refused a part of the lists; trying again");
+    }
 }
 
 impl Tied {

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::time::Sleep;
 
 use super::connection::UnderWay;
-use crate::checks::Refusal;
+use crate::{checks::Refusal, policy::Answers};
 
 /// Ties an answer to its log line and to the upstream's; random, so that nobody learns how many requests there are.
 #[derive(Clone, Copy, Debug)]
@@ -71,10 +71,17 @@ pub(super) fn problem(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
     response
 }
 
-/// Adds what every answer carries; ours replaces the upstream's.
-pub(super) fn secure<B>(response: &mut Response<B>, hsts: Option<HeaderValue>) {
-    if let Some(hsts) = hsts {
-        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts);
+/// Adds what every answer carries. Whether clients must come by TLS is decided here, the rest by an upstream that knows its
+/// pages better.
+pub(super) fn secure<B>(response: &mut Response<B>, answers: &Answers) {
+    let headers = response.headers_mut();
+    if let Some(hsts) = &answers.hsts {
+        headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
+    for (name, value) in &answers.headers {
+        if !headers.contains_key(name) {
+            headers.insert(name.clone(), value.clone());
+        }
     }
 }
 

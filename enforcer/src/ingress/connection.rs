@@ -2,7 +2,6 @@
 
 use std::{
     cell::Cell,
-    io,
     net::SocketAddr,
     pin::pin,
     rc::Rc,
@@ -20,10 +19,22 @@ use hyper_util::{
     server::graceful::GracefulConnection,
 };
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 
-use super::{Phase, request, stream::TimedHeads, worker::Worker};
-use crate::{checks::facts::ClientAddr, clock, config, denial::Denial, policy::tls::ALPN_H2};
+use super::{
+    Phase,
+    handshake::{self, Failed},
+    recorded::Recorded,
+    request,
+    stream::TimedHeads,
+    worker::Worker,
+};
+use crate::{
+    checks::facts::{Client, ClientAddr},
+    clock, config,
+    denial::Denial,
+    policy::tls::ALPN_H2,
+};
 
 /// Header fields of one request, at most; browsers and apps send 10 to 40.
 const MAX_HEADERS: usize = 100;
@@ -44,7 +55,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A connection as its requests see it.
 pub(super) struct Connection {
-    pub source: ClientAddr,
+    pub client: Client,
     under_way: Cell<u32>,
     /// Answers of which a piece waits for the client to take it.
     offered: Cell<u32>,
@@ -128,15 +139,25 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpS
     let Some(settings) = settings else { return };
     // Answers are written whole; waiting for more to send would only delay them.
     drop(stream.set_nodelay(true));
-    let handshake = TlsAcceptor::from(settings.tls).accept(stream);
-    let stream = match tokio::time::timeout(settings.handshake_timeout, handshake).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return refuse_handshake(&worker, source, &error),
+    // On the heap, so that its room is given back once it is done: the connection may idle for long.
+    let handshake = Box::pin(handshake::shake(&settings, stream, source));
+    let (stream, client) = match tokio::time::timeout(settings.handshake_timeout, handshake).await {
+        Ok(Ok(established)) => established,
+        Ok(Err(failed)) => return refuse_handshake(&worker, source, &failed),
         Err(_) => return refuse(&worker, source, Denial::TlsTimeout),
     };
-    worker.counters.borrow().connection_accepted();
+    drop(settings);
+    worker.counters.borrow_mut().connection_accepted(stream.get_ref().1);
+    tracing::debug!(
+        source = %source.get(),
+        server_name = client.server_name.as_deref(),
+        ja4 = client.hello.as_deref().map(|hello| tracing::field::display(hello.ja4)),
+        alpn = client.hello.as_deref().map(|hello| &*hello.alpn),
+        identity = client.identity.as_deref().map(|identity| &*identity.thumbprint),
+        "connection accepted"
+    );
     let connection = Rc::new(Connection {
-        source,
+        client,
         under_way: Cell::new(0),
         offered: Cell::new(0),
         last: Cell::new(clock::instant_now()),
@@ -158,7 +179,7 @@ async fn speak(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
     http: &config::Http,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Recorded>,
 ) -> Result<(), hyper::Error> {
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
     let service = service_fn(|request| request::serve(Rc::clone(worker), Rc::clone(connection), request));
@@ -252,18 +273,21 @@ fn is_breach(error: &hyper::Error) -> bool {
     false
 }
 
-fn refuse_handshake(worker: &Worker, source: ClientAddr, error: &io::Error) {
-    let reason = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match reason {
+fn refuse_handshake(worker: &Worker, source: ClientAddr, failed: &Failed) {
+    let Failed { denial, error, hello, server_name } = failed;
+    tracing::debug!(
+        source = %source.get(),
+        server_name = server_name.as_deref(),
+        ja4 = hello.as_ref().map(|hello| tracing::field::display(hello.ja4)),
+        alpn = hello.as_ref().map(|hello| &*hello.alpn),
+        version = hello.as_ref().map(|hello| hello.version),
+        %error,
+        "handshake failed"
+    );
+    match denial {
+        Some(denial) => refuse(worker, source, *denial),
         // The client refused us, or the network broke: that is no offence, but it counts as a failed handshake.
-        None | Some(rustls::Error::AlertReceived(_)) => {
-            worker.counters.borrow_mut().connection_refused(Denial::TlsHandshake);
-            tracing::debug!(source = %source.get(), %error, "handshake ended by the client");
-        }
-        Some(reason) => {
-            tracing::debug!(source = %source.get(), error = %reason, "handshake refused");
-            refuse(worker, source, Denial::TlsHandshake);
-        }
+        None => worker.counters.borrow_mut().connection_refused(Denial::TlsHandshake),
     }
 }
 

@@ -4,14 +4,45 @@
 use std::sync::{Arc, Weak};
 
 use prometheus::IntCounter;
+use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
 
 use crate::{denial::Denial, metrics::Metrics, policy::route::Route};
 
 /// Label of requests that reached no route.
 const NO_ROUTE: &str = "none";
+/// Label of requests in plain HTTP. Routes begin with a slash.
+const REDIRECT: &str = "redirect";
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 type Answers = [IntCounter; CLASSES.len()];
+
+/// What a handshake came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Shaken {
+    version: Option<ProtocolVersion>,
+    group: Option<NamedGroup>,
+    resumed: bool,
+}
+
+impl Shaken {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "no other can be agreed upon")]
+    const fn labels(self) -> [&'static str; 3] {
+        let version = match self.version {
+            Some(ProtocolVersion::TLSv1_3) => "1.3",
+            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            _ => "other",
+        };
+        let group = match self.group {
+            Some(NamedGroup::X25519MLKEM768) => "X25519MLKEM768",
+            Some(NamedGroup::X25519) => "X25519",
+            Some(NamedGroup::secp256r1) => "P-256",
+            // A resumed session of TLS 1.2 agrees upon none (RFC 5246 section 7.3).
+            None => "none",
+            Some(_) => "other",
+        };
+        [version, group, if self.resumed { "true" } else { "false" }]
+    }
+}
 
 /// Counters that a connection or a request may touch.
 pub(super) struct Counters {
@@ -19,6 +50,9 @@ pub(super) struct Counters {
     accepted: IntCounter,
     denials: Vec<IntCounter>,
     unrouted: Answers,
+    redirected: Answers,
+    /// A dozen at most: what can be agreed upon is ours to say.
+    handshakes: Vec<(Shaken, IntCounter)>,
     by_route: Vec<(Weak<Route>, Answers)>,
 }
 
@@ -29,14 +63,27 @@ impl Counters {
             accepted: metrics.connections.with_label_values(&["accepted"]),
             denials: Denial::ALL.iter().map(denial).collect(),
             unrouted: answers(metrics, NO_ROUTE),
+            redirected: answers(metrics, REDIRECT),
+            handshakes: Vec::new(),
             by_route: Vec::new(),
             metrics: metrics.clone(),
         }
     }
 
     /// A connection got as far as HTTP.
-    pub(super) fn connection_accepted(&self) {
+    pub(super) fn connection_accepted(&mut self, tls: &rustls::ServerConnection) {
         self.accepted.inc();
+        let shaken = Shaken {
+            version: tls.protocol_version(),
+            group: tls.negotiated_key_exchange_group().map(|group| group.name()),
+            resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
+        };
+        if let Some((_, counter)) = self.handshakes.iter().find(|(known, _)| *known == shaken) {
+            return counter.inc();
+        }
+        let counter = self.metrics.handshakes.with_label_values(&shaken.labels());
+        counter.inc();
+        self.handshakes.push((shaken, counter));
     }
 
     /// A connection ended before HTTP.
@@ -60,6 +107,13 @@ impl Counters {
             Some(route) => self.route(route),
         };
         if let Some(counter) = answers.get(class) {
+            counter.inc();
+        }
+    }
+
+    /// A request in plain HTTP was answered.
+    pub(super) fn redirected(&self, status: http::StatusCode) {
+        if let Some(counter) = self.redirected.get(usize::from(status.as_u16() / 100).saturating_sub(1)) {
             counter.inc();
         }
     }

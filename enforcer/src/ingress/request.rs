@@ -36,10 +36,10 @@ pub(super) async fn serve(
     let mut close = head.headers.contains_key(TRANSFER_ENCODING);
     let expects = !is_http2 && head.headers.contains_key(EXPECT);
     let body = ClientBody::new(body, expects, connection.open_body());
-    let (admitted, max_body, hsts) = {
+    let (admitted, max_body, secured) = {
         // Held for the checks alone: a request under way must not keep an old policy alive.
         let policy = worker.shared.policy.load();
-        (admit(&policy, &connection, &head), policy.http.max_body_bytes, policy.hsts.clone())
+        (admit(&policy, &connection, &head), policy.http.max_body_bytes, Arc::clone(&policy.answers))
     };
     let outcome = match admitted {
         Err(refusal) => {
@@ -67,13 +67,13 @@ pub(super) async fn serve(
             (refusal.route, response.map(|body| Answer::own(body, under_way)))
         }
     };
-    answer::secure(&mut response, hsts);
+    answer::secure(&mut response, &secured);
     if close && !is_http2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     worker.counters.borrow_mut().answered(route.as_ref(), response.status());
     tracing::debug!(
-        source = %connection.source.get(),
+        source = %connection.client.address.get(),
         %method,
         route = route.as_deref().map_or("none", |route: &Route| &route.path),
         status = response.status().as_u16(),
@@ -84,7 +84,7 @@ pub(super) async fn serve(
 }
 
 fn admit(policy: &Policy, connection: &Connection, head: &http::request::Parts) -> Result<Grant, Refusal> {
-    let facts = RequestFacts::read(connection.source, head).map_err(Refusal::plain)?;
+    let facts = RequestFacts::read(&connection.client, head).map_err(Refusal::plain)?;
     checks::admit(policy, &facts, Now { monotonic: clock::kernel_now(), unix: clock::unix_now() })
 }
 
@@ -98,9 +98,9 @@ fn refuse(
 ) -> Response<bytes::Bytes> {
     let Refusal { denial, route, .. } = refusal;
     worker.counters.borrow().denied(*denial);
-    worker.shared.reporter.report(connection.source.get(), *denial);
+    worker.shared.reporter.report(connection.client.address.get(), *denial);
     tracing::debug!(
-        source = %connection.source.get(),
+        source = %connection.client.address.get(),
         %method,
         route = route.as_deref().map_or("none", |route: &Route| &route.path),
         code = denial.code(),

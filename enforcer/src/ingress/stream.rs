@@ -13,23 +13,22 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::Sleep,
 };
 use tokio_rustls::server::TlsStream;
 
-use super::connection::Connection;
+use super::{connection::Connection, recorded::Recorded};
 
 /// A stream whose heads must arrive in time.
 pub(super) struct TimedHeads {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Recorded>,
     connection: Rc<Connection>,
     limit: Duration,
     end: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimedHeads {
-    pub(super) fn new(stream: TlsStream<TcpStream>, connection: Rc<Connection>, limit: Duration) -> Self {
+    pub(super) fn new(stream: TlsStream<Recorded>, connection: Rc<Connection>, limit: Duration) -> Self {
         Self { stream, connection, limit, end: None }
     }
 }

@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     DrainReport, Phase, connection,
     counters::Counters,
+    redirect,
     sources::{Place, Sources},
 };
 use crate::{
@@ -44,13 +45,25 @@ pub(super) struct Shared {
     pub open: Arc<AtomicU32>,
     pub max_connections: u32,
     pub sources: Arc<Sources>,
+    /// Where plain HTTP is sent to: the port of the first TLS listener.
+    pub https_port: u16,
     pub phase: watch::Receiver<Phase>,
 }
 
 /// A socket and the listener's configured address, by which the policy knows it.
 pub(super) struct Listening {
     pub name: SocketAddr,
+    pub kind: Kind,
     pub socket: TcpListener,
+}
+
+/// What is spoken on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// TLS and HTTP within.
+    Tls,
+    /// Plain HTTP, to be redirected.
+    Redirect,
 }
 
 /// A worker's own state; never leaves its thread.
@@ -112,7 +125,9 @@ async fn accept(worker: Rc<Worker>, listening: Listening) -> DrainReport {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => admit(&worker, &mut connections, listening.name, stream, peer),
+                Ok((stream, peer)) => {
+                    admit(&worker, &mut connections, (listening.name, listening.kind), stream, peer);
+                }
                 Err(error) => {
                     if ACCEPT_ERRORS.may_speak(clock::unix_now()) {
                         tracing::warn!(listener = %listening.name, %error, "cannot accept a connection");
@@ -138,7 +153,7 @@ async fn accept(worker: Rc<Worker>, listening: Listening) -> DrainReport {
 fn admit(
     worker: &Rc<Worker>,
     connections: &mut JoinSet<()>,
-    listener: SocketAddr,
+    (listener, kind): (SocketAddr, Kind),
     stream: TcpStream,
     peer: SocketAddr,
 ) {
@@ -153,7 +168,10 @@ fn admit(
     };
     let worker = Rc::clone(worker);
     connections.spawn_local(async move {
-        connection::serve(worker, listener, stream, source).await;
+        match kind {
+            Kind::Tls => connection::serve(worker, listener, stream, source).await,
+            Kind::Redirect => redirect::serve(worker, stream, source).await,
+        }
         drop(permit);
     });
 }

@@ -5,16 +5,16 @@
 use std::collections::HashMap as Index;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, Map, MapData};
 use enforcer_common::{
     ban::Ban,
     limiter::{self, debt},
-    maps,
+    listed, maps,
     settings::Settings,
     source::SourceKey,
 };
 
-use super::{lists::absent_is_fine, memory::Words, program::Program};
+use super::{lists::absent_is_fine, memory::Words};
 use crate::clock;
 
 /// The writer of exact bans.
@@ -30,12 +30,12 @@ pub(super) struct ExactBans {
 
 impl ExactBans {
     /// Over the maps of a program, which may hold bans already.
-    pub(super) fn open(program: &Program, settings: &Settings) -> Result<Self> {
-        let words = |name| Words::of(&program.map(name)?, name);
+    pub(super) fn open(map: &dyn Fn(&str) -> Result<Map>, settings: &Settings) -> Result<Self> {
+        let words = |name| Words::of(&map(name)?, name);
         let mut made = Self {
             sources: words(maps::SOURCES)?,
             spilled: words(maps::SPILLED)?,
-            bans: HashMap::try_from(program.map(maps::BANS)?)?,
+            bans: HashMap::try_from(map(maps::BANS)?)?,
             seed: settings.seed,
             mask: settings.source_mask,
             outside: Index::new(),
@@ -85,7 +85,8 @@ impl ExactBans {
             keys.push(key);
         }
         // After the ban itself: who sees the bit finds the ban.
-        self.spilled.set_bit(index as usize);
+        let (word, mask) = listed::place(index);
+        self.spilled.set_bits(word as usize, mask);
     }
 
     fn remove_outside(&mut self, key: u64) -> Result<()> {
@@ -96,7 +97,8 @@ impl ExactBans {
         keys.swap_remove(at);
         if keys.is_empty() {
             self.outside.remove(&index);
-            self.spilled.clear_bit(index as usize);
+            let (word, mask) = listed::place(index);
+            self.spilled.clear_bits(word as usize, mask);
         }
         Ok(())
     }

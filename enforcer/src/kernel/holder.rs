@@ -5,6 +5,7 @@
 
 use std::{io, os::fd::AsRawFd as _};
 
+use super::raw::Hook;
 use aya::programs::loaded_programs;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
@@ -22,8 +23,10 @@ const LINK_HEADER: usize = 16;
 const IFLA_XDP: u16 = 43;
 /// In it: the id of the only program.
 const IFLA_XDP_PROG_ID: u16 = 4;
-/// In it: the ids of the programs in the driver, on the generic hook and in the hardware, which may be there together.
-const IFLA_XDP_PROG_IDS: [u16; 3] = [5, 6, 7];
+/// In it: the id of the program in the driver, on the generic hook, and in the hardware.
+const IFLA_XDP_DRV_PROG_ID: u16 = 5;
+const IFLA_XDP_SKB_PROG_ID: u16 = 6;
+const IFLA_XDP_HW_PROG_ID: u16 = 7;
 /// Type of the message that carries an error number in place of an answer (linux/netlink.h).
 const NLMSG_ERROR: u16 = 2;
 /// Upper two bits of an attribute's type are flags (linux/netlink.h).
@@ -49,18 +52,42 @@ pub(super) fn holds(index: u32, id: u32) -> io::Result<bool> {
     Ok(programs(index)?.contains(&id))
 }
 
+/// Where on an interface the program `id` is.
+pub(super) fn hook(index: u32, id: u32) -> io::Result<Option<Hook>> {
+    let answer = ask(index)?;
+    let on = |kind| ids_of(&answer, &[kind]).map(|found| found.contains(&id));
+    Ok(if on(IFLA_XDP_DRV_PROG_ID)? {
+        Some(Hook::Native)
+    } else if on(IFLA_XDP_SKB_PROG_ID)? {
+        Some(Hook::Generic)
+    } else {
+        None
+    })
+}
+
 /// The ids of the XDP programs on an interface.
 fn programs(index: u32) -> io::Result<Vec<u32>> {
+    ids(&ask(index)?)
+}
+
+/// What the kernel says of an interface.
+fn ask(index: u32) -> io::Result<Vec<u8>> {
     let socket =
         socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
     sendto(socket.as_raw_fd(), &request(index), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
     let mut answer = vec![0; ANSWER_MAX];
     let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    ids(answer.get(..length).unwrap_or_default())
+    answer.truncate(length);
+    Ok(answer)
 }
 
 /// The ids in an answer, which is a link, or an error.
 fn ids(answer: &[u8]) -> io::Result<Vec<u32>> {
+    ids_of(answer, &[IFLA_XDP_PROG_ID, IFLA_XDP_DRV_PROG_ID, IFLA_XDP_SKB_PROG_ID, IFLA_XDP_HW_PROG_ID])
+}
+
+/// Those of these kinds.
+fn ids_of(answer: &[u8], kinds: &[u16]) -> io::Result<Vec<u32>> {
     let cut = || io::Error::from(io::ErrorKind::UnexpectedEof);
     let (header, body) = answer.split_first_chunk::<MESSAGE_HEADER>().ok_or_else(cut)?;
     if u16::from_ne_bytes([header[4], header[5]]) == NLMSG_ERROR {
@@ -69,8 +96,8 @@ fn ids(answer: &[u8]) -> io::Result<Vec<u32>> {
     }
     let attributes = body.get(LINK_HEADER..).ok_or_else(cut)?;
     let Some(xdp) = attribute(attributes, IFLA_XDP) else { return Ok(Vec::new()) };
-    let kinds = [IFLA_XDP_PROG_ID].into_iter().chain(IFLA_XDP_PROG_IDS);
-    let found = kinds.filter_map(|kind| Some(u32::from_ne_bytes(attribute(xdp, kind)?.try_into().ok()?)));
+    let found =
+        kinds.iter().filter_map(|kind| Some(u32::from_ne_bytes(attribute(xdp, *kind)?.try_into().ok()?)));
     Ok(found.filter(|id| *id != 0).collect())
 }
 

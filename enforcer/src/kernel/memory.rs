@@ -47,17 +47,17 @@ impl Words {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
     }
 
-    /// Sets a bit, counted over all words.
-    pub(super) fn set_bit(&self, bit: usize) {
-        if let Some(word) = self.words().get(bit / 64) {
-            word.fetch_or(1 << (bit % 64), SeqCst);
+    /// Sets bits of a word; nothing happens behind the last.
+    pub(super) fn set_bits(&self, index: usize, mask: u64) {
+        if let Some(word) = self.words().get(index) {
+            word.fetch_or(mask, SeqCst);
         }
     }
 
-    /// Clears a bit, counted over all words.
-    pub(super) fn clear_bit(&self, bit: usize) {
-        if let Some(word) = self.words().get(bit / 64) {
-            word.fetch_and(!(1 << (bit % 64)), SeqCst);
+    /// Clears bits of a word; nothing happens behind the last.
+    pub(super) fn clear_bits(&self, index: usize, mask: u64) {
+        if let Some(word) = self.words().get(index) {
+            word.fetch_and(!mask, SeqCst);
         }
     }
 

@@ -3,7 +3,12 @@
 //! Called by `Kernel::load`, and by tests and benchmarks, which run it on frames without attaching it. Every error is one
 //! line that says what to do.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
@@ -14,6 +19,7 @@ use aya::{
 };
 use enforcer_common::{limiter::SLOTS, maps};
 
+use super::layout::Layout;
 use crate::{config::MAX_ALLOW, fault};
 
 /// The object that build.rs made; empty if there was no toolchain for it.
@@ -112,15 +118,17 @@ pub struct Outcome {
 impl Program {
     /// Loads the program with maps of these sizes and verifies it; nothing is attached yet.
     pub fn load(sizes: Sizes, diagnostics: bool) -> Result<Self> {
-        ensure!(
-            !OBJECT.is_empty(),
-            "this enforcer was built without its XDP program: run `cargo xtask setup` and build again, or set kernel.mode = \"off\""
-        );
-        let version =
-            KernelVersion::current().map_err(|error| anyhow!("the kernel's version is unknown: {error}"))?;
-        require_floor(version.code(), &release())?;
-        require_capabilities(&std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?)?;
+        Self::load_over(sizes, diagnostics, None)
+    }
 
+    /// As [`Program::load`], but with the maps that are pinned in a directory, if one is given. They have been compared with
+    /// the layout before: aya takes whatever lies there.
+    pub(super) fn load_over(
+        sizes: Sizes,
+        diagnostics: bool,
+        pinned: Option<(&Layout, &Path)>,
+    ) -> Result<Self> {
+        Self::require()?;
         // No RLIMIT_MEMLOCK: since 5.11 maps are charged to the memory control group.
         let diagnostics = u32::from(diagnostics);
         let mut loader = EbpfLoader::new();
@@ -128,9 +136,32 @@ impl Program {
         for (name, entries) in sizes.maps() {
             loader.map_max_entries(name, entries);
         }
+        if let Some((layout, directory)) = pinned {
+            for name in layout.maps() {
+                loader.map_pin_path(name, directory.join(name));
+            }
+        }
         let mut ebpf = loader.load(OBJECT).map_err(explain_load)?;
         xdp(&mut ebpf)?.load().map_err(|error| explain_load(EbpfError::ProgramError(error)))?;
         Ok(Self { ebpf })
+    }
+
+    /// The layout of the maps that [`Program::load`] makes. `meaning` is what their content depends on besides.
+    pub(super) fn layout(sizes: Sizes, meaning: u64) -> Result<Layout> {
+        Self::require()?;
+        Layout::of(OBJECT, &sizes.maps(), meaning)
+    }
+
+    /// Whether this build, this kernel and this process can have the program at all.
+    fn require() -> Result<()> {
+        ensure!(
+            !OBJECT.is_empty(),
+            "this enforcer was built without its XDP program: run `cargo xtask setup` and build again, or set kernel.mode = \"off\""
+        );
+        let version =
+            KernelVersion::current().map_err(|error| anyhow!("the kernel's version is unknown: {error}"))?;
+        require_floor(version.code(), &release())?;
+        require_capabilities(&std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?)
     }
 
     /// Runs the program `repeat` times on a frame, without any interface.
@@ -161,8 +192,15 @@ impl Program {
     }
 
     /// The program itself, to attach it.
-    pub(super) fn xdp(&mut self) -> Result<&mut Xdp> {
-        xdp(&mut self.ebpf)
+    pub(super) fn fd(&self) -> Result<BorrowedFd<'_>> {
+        let program = self.ebpf.program(NAME).ok_or_else(|| anyhow!("the object has no program {NAME}"))?;
+        Ok(<&Xdp>::try_from(program)?.fd()?.as_fd())
+    }
+
+    /// Gives a map a name on a bpffs.
+    pub(super) fn pin_map(&self, name: &str, path: &Path) -> Result<()> {
+        let map = self.ebpf.map(name).ok_or_else(|| anyhow!("the object has no map {name}"))?;
+        Ok(map.pin(path)?)
     }
 
     /// For aya-log, which takes its ring buffer out.
@@ -181,7 +219,9 @@ impl Program {
         else {
             bail!("the map {name} is of another type than expected");
         };
-        let descriptor = std::os::fd::AsFd::as_fd(data.fd())
+        let descriptor = data
+            .fd()
+            .as_fd()
             .try_clone_to_owned()
             .with_context(|| format!("map {name}: duplicating its descriptor"))?;
         Ok(Map::from_map_data(MapData::from_fd(descriptor)?)?)

@@ -1,5 +1,7 @@
 //! Settings for the program, made from the configuration. Called at the start and at every reload; pure.
 
+use std::time::Duration;
+
 use enforcer_common::{
     gcra::Rate,
     port::{PORTS, Port},
@@ -8,7 +10,10 @@ use enforcer_common::{
 };
 
 use super::program::Sizes;
-use crate::config::{self, RateLimit, TlsVersion, Treatment, WhenFull};
+use crate::{
+    clock,
+    config::{self, RateLimit, TlsVersion, Treatment, WhenFull},
+};
 
 /// The settings that `config` asks for. `seed` comes from the system's generator and stays the same until the daemon
 /// ends; the flags of the prefix tries are left clear.
@@ -77,12 +82,19 @@ fn rate(limit: Option<&RateLimit>) -> Rate {
     })
 }
 
+/// The end of a lease that is given now; 0: there is none.
+pub(super) fn lease_until(lease: Option<Duration>) -> u64 {
+    lease.map_or(0, |lease| {
+        let nanos = u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX);
+        clock::kernel_now().0.saturating_add(nanos)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{Feature, Kernel, KernelLimits, Mode, Unparsed};
     use enforcer_common::reason::DropReason;
-    use std::time::Duration;
 
     fn config() -> Kernel {
         Kernel {
@@ -108,6 +120,9 @@ mod tests {
             dry_run: vec![Feature::Bans],
             events: Some(RateLimit { events: 10, period: Duration::from_secs(1), burst: 2 }),
             log: false,
+            persist: true,
+            pin_directory: config::PIN_DIRECTORY.into(),
+            lease: None,
         }
     }
 

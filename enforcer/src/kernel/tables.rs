@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, lpm_trie::Key};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key};
 use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
@@ -25,7 +25,6 @@ use enforcer_common::{
     verdict::{Cookie, Tables},
 };
 
-use super::program::Program;
 use crate::clock::KernelTime;
 
 /// The settings in the map, and the copy from which the next ones are made.
@@ -38,10 +37,11 @@ pub(super) struct SettingsMap {
 pub(super) type SharedSettings = Arc<Mutex<SettingsMap>>;
 
 impl SettingsMap {
-    pub(super) fn new(program: &Program, settings: Settings) -> Result<SharedSettings> {
-        let mut made = Self { map: Array::try_from(program.map(maps::SETTINGS)?)?, current: settings };
-        made.write(settings)?;
-        Ok(Arc::new(Mutex::new(made)))
+    /// The map with what is in it; nothing is written.
+    pub(super) fn open(map: Map) -> Result<SharedSettings> {
+        let map = Array::try_from(map)?;
+        let current = map.get(&0, 0).context("reading the settings map")?;
+        Ok(Arc::new(Mutex::new(Self { map, current })))
     }
 
     /// Replaces the settings if `change` changed any.
@@ -70,12 +70,13 @@ pub(super) struct PortsMap {
 }
 
 impl PortsMap {
-    /// The map of a program that was loaded just now, in which every entry is 0.
-    pub(super) fn new(program: &Program, ports: &[Port]) -> Result<Self> {
-        let map = Array::try_from(program.map(maps::PORTS)?)?;
-        let mut made = Self { map, current: vec![Port::UNKNOWN; PORTS] };
-        made.write(ports)?;
-        Ok(made)
+    /// The map with what is in it; nothing is written.
+    pub(super) fn open(map: Map) -> Result<Self> {
+        let map: Array<MapData, u32> = Array::try_from(map)?;
+        let word = |number| map.get(&number, 0).map(Port::from_word);
+        let current =
+            (0..PORTS as u32).map(word).collect::<Result<_, _>>().context("reading the map of ports")?;
+        Ok(Self { map, current })
     }
 
     /// Writes the entries that differ.
@@ -103,18 +104,19 @@ pub(super) struct LiveMaps {
 }
 
 impl LiveMaps {
-    pub(super) fn open(program: &Program) -> Result<Self> {
-        let limiter = |name| Ok::<_, anyhow::Error>(Array::try_from(program.map(name)?)?);
+    /// From wherever `map` finds them by name.
+    pub(super) fn open(map: &dyn Fn(&str) -> Result<Map>) -> Result<Self> {
+        let limiter = |name| Ok::<_, anyhow::Error>(Array::try_from(map(name)?)?);
         let [packets, connections, hellos, quic] = maps::LIMITERS;
         Ok(Self {
-            ports: Array::try_from(program.map(maps::PORTS)?)?,
-            bans: HashMap::try_from(program.map(maps::BANS)?)?,
-            listed_v4: LpmTrie::try_from(program.map(maps::LISTED_V4)?)?,
-            listed_v6: LpmTrie::try_from(program.map(maps::LISTED_V6)?)?,
+            ports: Array::try_from(map(maps::PORTS)?)?,
+            bans: HashMap::try_from(map(maps::BANS)?)?,
+            listed_v4: LpmTrie::try_from(map(maps::LISTED_V4)?)?,
+            listed_v6: LpmTrie::try_from(map(maps::LISTED_V6)?)?,
             limiters: [limiter(packets)?, limiter(connections)?, limiter(hellos)?, limiter(quic)?],
             syn_budget: limiter(maps::SYN_BUDGET)?,
-            counters: PerCpuArray::try_from(program.map(maps::COUNTERS)?)?,
-            event_budget: PerCpuArray::try_from(program.map(maps::EVENT_BUDGET)?)?,
+            counters: PerCpuArray::try_from(map(maps::COUNTERS)?)?,
+            event_budget: PerCpuArray::try_from(map(maps::EVENT_BUDGET)?)?,
         })
     }
 

@@ -29,6 +29,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Prepares a request: what a client says of its own address is removed, what we know is set.
@@ -83,6 +84,7 @@ pub(super) fn to_client(head: &mut response::Parts) {
     }
     remove_hop_by_hop(&mut head.headers);
     head.headers.remove(SERVER);
+    head.headers.remove(POWERED_BY);
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {

@@ -108,14 +108,6 @@ fn lists() -> Vec<Case> {
             .with(listed("198.18.0.0/16", Listing::banned(FOREVER))),
         case("everything banned", v4(443), Drop(BannedPrefix))
             .with(listed("0.0.0.0/0", Listing::banned(FOREVER))),
-        case("banned prefix that the settings know nothing of", v4(443), Pass(Clean)).with(
-            listed("198.18.0.0/16", Listing::banned(FOREVER))
-                .set(|settings| settings.flags &= !flag::LISTED_V4),
-        ),
-        case("IPv6: banned prefix that the settings know nothing of", v6(443), Pass(Clean)).with(
-            listed("2001:db8::/32", Listing::banned(FOREVER))
-                .set(|settings| settings.flags &= !flag::LISTED_V6),
-        ),
         case("allowed address", v4(443), Pass(Allowed)).with(listed("198.18.0.7/32", Listing::ALLOWED)),
         case("allowed although banned", v4(443), Pass(Allowed))
             .with(banned4().listing(prefix("198.18.0.0/24"), Listing::ALLOWED)),

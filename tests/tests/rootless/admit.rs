@@ -7,7 +7,7 @@ use anyhow::Result;
 use enforcer::{
     checks::{
         Grant, Now, Refusal, admit,
-        facts::{ClientAddr, RequestFacts},
+        facts::{Client, ClientAddr, RequestFacts},
     },
     clock::KernelTime,
     config::RateLimit,
@@ -78,8 +78,8 @@ impl Desk {
         for value in authorization {
             headers.append("authorization", value.parse().unwrap());
         }
-        let source = ClientAddr::new(from.parse::<IpAddr>().unwrap());
-        let facts = RequestFacts { source, path: path.into(), headers: &headers };
+        let client = Client::at(ClientAddr::new(from.parse::<IpAddr>().unwrap()));
+        let facts = RequestFacts { client: &client, path: path.into(), headers: &headers };
         admit(&self.policy, &facts, Now { monotonic: KernelTime(at), unix: NOW })
     }
 

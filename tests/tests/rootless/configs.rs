@@ -11,8 +11,9 @@ use std::{
 };
 
 use enforcer::config::{
-    self, Bans, Certificate, Config, Control, Http, Kernel, KernelLimits, Listener, Log, LogFormat, Metrics,
-    Mode, RateLimit, Route, TlsVersion, Token, TokenAlgorithm, Treatment, Unparsed, Upstream, WhenFull,
+    self, Bans, Certificate, Clients, Config, Control, Http, Kernel, KernelLimits, KeyExchange, Listener,
+    Log, LogFormat, Metrics, Mode, RateLimit, Route, Suite, Tls, TlsVersion, Token, TokenAlgorithm,
+    Treatment, UnknownName, Unparsed, Upstream, WhenFull,
 };
 use proptest::prelude::*;
 
@@ -102,15 +103,27 @@ fn the_smallest_file_gives_every_documented_default() {
             dry_run: vec![],
             events: rate(100, 200),
             log: false,
+            persist: true,
+            pin_directory: "/sys/fs/bpf/enforcer".into(),
+            lease: None,
         },
         listeners: vec![Listener {
             address: "[::]:443".parse().unwrap(),
             certificates: vec![Certificate {
                 chain: "/etc/enforcer/tls/api.pem".into(),
                 key: "/etc/enforcer/tls/api.key".into(),
+                ocsp: None,
             }],
+            unknown_name: UnknownName::Default,
+            clients: None,
             handshake_timeout: seconds(10),
         }],
+        tls: Tls {
+            suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
+            key_exchange: vec![KeyExchange::X25519Mlkem768, KeyExchange::X25519, KeyExchange::P256],
+            ticket_keys: None,
+            ticket_lifetime: Some(seconds(12 * 3600)),
+        },
         upstreams: BTreeMap::from([(
             "api".to_owned(),
             Upstream {
@@ -140,6 +153,14 @@ fn the_smallest_file_gives_every_documented_default() {
         }],
         http: Http {
             strict_transport_security: Some("max-age=31536000".to_owned()),
+            response_headers: BTreeMap::from([
+                (
+                    "content-security-policy".to_owned(),
+                    "default-src 'none'; frame-ancestors 'none'".to_owned(),
+                ),
+                ("x-content-type-options".to_owned(), "nosniff".to_owned()),
+            ]),
+            redirect: vec![],
             max_connections: 20_000,
             max_connections_per_source: 1000,
             max_header_bytes: 32 * 1024,
@@ -157,6 +178,7 @@ fn the_smallest_file_gives_every_documented_default() {
             max_duration: seconds(24 * 3600),
             max_entries: 100_000,
             dry_run: false,
+            store: Some("/var/lib/enforcer/bans.redb".into()),
         },
         metrics: Metrics { address: Some("127.0.0.1:9464".parse().unwrap()) },
         control: Control { socket: "/run/enforcer/control.sock".into(), group: None },
@@ -189,6 +211,18 @@ fn what_is_written_is_what_holds() {
     assert_eq!(config.kernel.limits.hellos, None);
     assert_eq!(config.kernel.limits.max_sources, 131_072, "rounded up");
     assert_eq!(config.kernel.protected_ports, [443, 8443]);
+    let listener = &config.listeners[0];
+    assert_eq!(listener.unknown_name, UnknownName::Refuse);
+    assert_eq!(listener.certificates[0].ocsp.as_deref(), Some(Path::new("tls/api.ocsp")));
+    let (authorities, crls) = ("tls/devices.pem".into(), vec!["tls/devices.crl".into()]);
+    assert_eq!(listener.clients, Some(Clients { required: true, authorities, crls }));
+    assert!(config.listeners[1].clients.as_ref().is_some_and(|clients| !clients.required));
+    assert_eq!(config.tls.suites, [Suite::Aes128Gcm, Suite::Aes256Gcm]);
+    assert_eq!(config.tls.key_exchange, [KeyExchange::P256]);
+    assert_eq!(config.tls.ticket_lifetime, None);
+    let headers: Vec<&str> = config.http.response_headers.keys().map(String::as_str).collect();
+    assert_eq!(headers, ["content-security-policy", "referrer-policy"], "an empty value removes a default");
+    assert_eq!(config.http.redirect.len(), 2);
     assert_eq!(config.tokens["main"].algorithms, [TokenAlgorithm::Es256]);
     assert_eq!(config.routes[0].limit, Some(RateLimit { events: 300, period: seconds(60), burst: 10 }));
     assert_eq!(config.routes[1].limit, Some(RateLimit { events: 5, period: seconds(1), burst: 0 }));

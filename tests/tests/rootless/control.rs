@@ -30,7 +30,9 @@ use enforcer::{
         client::{self, ClientError},
         server,
         socket::Socket,
-        wire::{Answer, Body, Command, Failure, FailureKind, MAX_REQUEST, Reloaded, Response},
+        wire::{
+            Answer, Body, Command, Failure, FailureKind, MAX_REQUEST, PersistenceRow, Reloaded, Response,
+        },
     },
     denial::Denial,
     kernel::{Attachment, Count, Counters, Explanation, Reason, SourceLists, View},
@@ -140,15 +142,17 @@ impl Daemon {
             max_duration: Duration::from_secs(3600),
             max_entries: 1000,
             dry_run: false,
+            store: None,
         };
         let _entered = runtime.enter();
         let ledger = Ledger::new(bans.clone());
-        let (handle, _) = task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone());
+        let (handle, _) = task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone(), None);
         let allow = vec!["198.18.9.0/24".parse().unwrap()];
         let settings = Settings { bans, allow, ipv6_prefix: 64, upstreams: Vec::new() };
         runtime.block_on(handle.change(Input::Reconfigure(settings))).unwrap();
         let facts = Facts {
             kernel_mode: "native",
+            persistence: PersistenceRow { store: Some("bans.redb".into()), ..PersistenceRow::default() },
             listeners: vec!["[::]:443".into()],
             metrics: None,
             max_connections: 100,
@@ -157,6 +161,7 @@ impl Daemon {
             rehearsed: Vec::new(),
             draining: false,
             last_reload: None,
+            files: None,
         };
         let (reloads, mut requests) = mpsc::channel::<enforcer::control::answer::ReloadRequest>(1);
         runtime.spawn(async move {

@@ -231,7 +231,7 @@ async fn the_server_name_chooses_the_certificate() -> Result<()> {
         .authority
         .issue(&["a.example.org", "*.example.net"], KeyKind::Rsa2048)?
         .write(site.dir.path(), "second")?;
-    site.config.listeners[0].certificates.push(Certificate { chain, key });
+    site.config.listeners[0].certificates.push(Certificate { chain, key, ocsp: None });
     let edge = site.start()?;
     let first = edge.certificate("api.example.com").await?;
     let second = edge.certificate("a.example.org").await?;

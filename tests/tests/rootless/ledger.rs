@@ -35,6 +35,7 @@ fn config() -> Bans {
         max_duration: Duration::from_secs(3600),
         max_entries: 64,
         dry_run: false,
+        store: None,
     }
 }
 

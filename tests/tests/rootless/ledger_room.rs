@@ -34,6 +34,7 @@ fn bans_of_prefixes_have_a_bound_of_their_own_and_allowances_always_fit() {
         max_duration: Duration::from_secs(3600),
         max_entries: 1_000_000,
         dry_run: false,
+        store: None,
     });
     let pair = |n: u32| Prefix::host(Ipv4Addr::from(0x0a00_0000 + 2 * n).into()).widened(31);
     for n in 0..PREFIX_BANS {

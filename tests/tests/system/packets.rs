@@ -14,6 +14,7 @@ use enforcer_common::{
     gcra::{Rate, TICK},
     headers::{Headers, Link},
     limiter::RawBucket,
+    listed,
     maps::{self, Counter},
     packet::Packet as _,
     reason::{self, DropReason, PassReason},
@@ -41,6 +42,8 @@ struct Loaded {
     listed_v4: LpmTrie<MapData, [u8; 4], Listing>,
     listed_v6: LpmTrie<MapData, [u8; 16], Listing>,
     spilled: Array<MapData, u64>,
+    bits_v4: Array<MapData, u64>,
+    bits_v6: Array<MapData, u64>,
     limiters: Vec<Array<MapData, RawBucket>>,
     syns: Array<MapData, RawBucket>,
     counters: PerCpuArray<MapData, Counter>,
@@ -56,6 +59,8 @@ impl Loaded {
             bans: map(maps::BANS).try_into().unwrap(),
             listed_v4: map(maps::LISTED_V4).try_into().unwrap(),
             listed_v6: map(maps::LISTED_V6).try_into().unwrap(),
+            bits_v4: map(maps::LISTED_BITS_V4).try_into().unwrap(),
+            bits_v6: map(maps::LISTED_BITS_V6).try_into().unwrap(),
             spilled: map(maps::SPILLED).try_into().unwrap(),
             limiters: maps::LIMITERS.iter().map(|name| map(name).try_into().unwrap()).collect(),
             syns: map(maps::SYN_BUDGET).try_into().unwrap(),
@@ -88,6 +93,11 @@ impl Loaded {
         for (source, ban) in &state.spilled {
             self.bans.insert(source.get(), ban, 0).unwrap();
         }
+        // All that a case asks for is around these two.
+        let any = if state.listed.is_empty() { 0 } else { u64::MAX };
+        let bits = SOURCE_V6.to_bits() >> 64;
+        self.bits_v4.set(listed::place(listed::v4(SOURCE_V4.octets())).0, any, 0).unwrap();
+        self.bits_v6.set(listed::place(listed::v6_site(bits as u64)).0, any, 0).unwrap();
         for (prefix, listing) in &state.listed {
             let length = u32::from(prefix.net().prefix_len());
             match prefix.net() {

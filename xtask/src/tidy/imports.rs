@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 4] = ["clock", "fault", "prefix", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 16] = [
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("clock", &[]),
     ("fault", &[]),
     ("prefix", &[]),
@@ -25,7 +25,9 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("kernel", &["config"]),
     // Kernel counters are read at scrape; the table of refusals names the labels.
     ("metrics", &["kernel", "denial", "log"]),
-    ("bans", &["config", "denial", "kernel", "metrics"]),
+    // Keeps bytes and does not know whose.
+    ("store", &[]),
+    ("bans", &["config", "denial", "kernel", "metrics", "store"]),
     ("ingress", &["bans", "checks", "config", "denial", "log", "metrics", "policy", "upstream"]),
     ("control", &["bans", "config", "denial", "kernel", "metrics", "policy"]),
     ("cli", &["config", "control", "denial", "kernel"]),

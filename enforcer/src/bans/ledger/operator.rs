@@ -9,7 +9,10 @@ use ipnet::IpNet;
 
 use super::{Actions, Event, Ledger, Outcome, end};
 use crate::{
-    bans::record::{Allowance, Ban, Cause, FOREVER, Text},
+    bans::{
+        memory::{Allowed, Save},
+        record::{Allowance, Ban, Cause, FOREVER, Text},
+    },
     clock::KernelTime,
     kernel::program::{OPERATOR_ALLOWANCES, PREFIX_BANS},
     prefix::Prefix,
@@ -242,6 +245,10 @@ impl Ledger {
             self.allowances.insert(prefix, Allowance { configured: false, operator: text, since: now });
             self.refresh(&prefix, actions);
         }
+        if let Some(Allowance { operator: Some(reason), since, .. }) = self.allowances.get(&prefix) {
+            let allowed = Allowed { reason: reason.clone(), since: *since };
+            actions.saves.push(Save::Allowance(prefix, Some(allowed)));
+        }
         Ok(Outcome::AllowAdded { shadows: self.bans.covered(&prefix).count() })
     }
 
@@ -252,6 +259,7 @@ impl Ledger {
         if allowance.operator.take().is_none() {
             return Err(Refusal::Configured(prefix));
         }
+        actions.saves.push(Save::Allowance(prefix, None));
         if !allowance.configured {
             self.allowances.remove(&prefix);
             self.refresh(&prefix, actions);

@@ -4,7 +4,7 @@ use crate::{
     cli::table::{Align, bytes, grouped, pairs, table},
     control::{
         span::{human, remaining},
-        wire::{BanRow, CounterRow, ReloadRow, Status, TrafficRow, Why},
+        wire::{BanRow, CounterRow, FilesRow, PersistenceRow, ReloadRow, Status, TrafficRow, Why},
     },
     kernel::LimitState,
 };
@@ -57,6 +57,7 @@ pub(super) fn status(status: &Status) -> String {
     let mut text = head;
     text.push_str(&pairs(&[
         ("kernel", kernel),
+        ("without", persistence(&status.persistence)),
         ("rehearsed", rehearsed),
         ("lists", lists),
         ("listeners", or_none(status.listeners.join(", "))),
@@ -64,6 +65,8 @@ pub(super) fn status(status: &Status) -> String {
         ("metrics", status.metrics.clone().unwrap_or_else(|| "off".to_owned())),
         ("tokens", or_none(tokens.join(", "))),
         ("bans", format!("{}{dry}", bans.join(", "))),
+        ("store", status.persistence.store.clone().unwrap_or_else(|| "off".to_owned())),
+        ("files", status.files.as_ref().map_or_else(|| "as they were read".to_owned(), files)),
         ("reload", status.last_reload.as_ref().map_or_else(|| "none since the start".to_owned(), reload)),
     ]));
     if !status.traffic.is_empty() {
@@ -184,6 +187,22 @@ pub(super) fn why(why: &Why) -> String {
     text
 }
 
+/// Goes on from the label "without".
+fn persistence(row: &PersistenceRow) -> String {
+    let Some(pinned) = &row.pinned else { return "the daemon no packet is judged".to_owned() };
+    let lease =
+        row.lease_seconds.map_or_else(String::new, |seconds| format!(", for {} (lease)", human(seconds)));
+    let beginning = match row.beginning.as_str() {
+        "taken_over" => ", taken over from an earlier daemon",
+        "migrated" => ", bans and limits carried over from an earlier layout",
+        "replaced" => {
+            ", in place of a layout that this version does not know: what sources owed is forgotten"
+        }
+        _ => "",
+    };
+    format!("the daemon the program judges on{lease}; pinned in {pinned}{beginning}")
+}
+
 fn ban(row: &BanRow) -> String {
     let remaining = match row.remaining_seconds {
         Some(seconds) => format!("{} remaining", remaining(seconds)),
@@ -205,6 +224,16 @@ fn reload(row: &ReloadRow) -> String {
         (Some(error), _) => format!("{ago} ago, refused, the state from before is kept: {error}"),
         (None, []) => format!("{ago} ago, applied"),
         (None, keys) => format!("{ago} ago, applied; these need a restart: {}", keys.join(", ")),
+    }
+}
+
+fn files(row: &FilesRow) -> String {
+    let ago = human(row.age_seconds);
+    match &row.error {
+        Some(error) => {
+            format!("changed {ago} ago, refused, those from before are in force: {error}")
+        }
+        None => format!("changed {ago} ago, taken over"),
     }
 }
 
@@ -239,6 +268,12 @@ mod tests {
             uptime_seconds: 7_500,
             resident_bytes: 21_300_000,
             kernel_mode: "native".into(),
+            persistence: PersistenceRow {
+                pinned: Some("/sys/fs/bpf/enforcer".into()),
+                store: Some("/var/lib/enforcer/bans.redb".into()),
+                lease_seconds: Some(60),
+                beginning: "taken_over".into(),
+            },
             interfaces: vec![Attachment { interface: "eth0".into(), index: 2, mode: "native".into() }],
             list_entries: 1_204,
             pending_writes: 0,
@@ -264,6 +299,7 @@ mod tests {
             drops: vec![row("banned", "eth0", 1_234_567, 74_074_020), row("tls_version", "eth0", 12, 2_400)],
             would_drops: vec![row("packet_limit", "eth0", 4, 240), row("packet_limit", "eth1", 3, 180)],
             denials: vec![CountRow { name: "token_missing".into(), count: 20 }],
+            files: Some(crate::control::wire::FilesRow { age_seconds: 60, error: None }),
             last_reload: Some(ReloadRow {
                 age_seconds: 300,
                 error: None,
@@ -275,6 +311,7 @@ mod tests {
             "enforcer 0.1.0 is running: pid 4711, up 2h 5m, 21.3 MB resident\n\
              \n\
              kernel     mode native: eth0 (native)\n\
+             without    the daemon the program judges on, for 1m (lease); pinned in /sys/fs/bpf/enforcer, taken over from an earlier daemon\n\
              rehearsed  limits (kernel.dry_run: counted, NOT DROPPED)\n\
              lists      1,204 entries, all in the kernel\n\
              listeners  [::]:443\n\
@@ -282,6 +319,8 @@ mod tests {
              metrics    127.0.0.1:9464\n\
              tokens     main https://id.example.com/ (2 keys)\n\
              bans       1,200 by offence, 3 by operator\n\
+             store      /var/lib/enforcer/bans.redb\n\
+             files      changed 1m ago, taken over\n\
              reload     5m ago, applied; these need a restart: kernel.mode\n\
              \n\
              INTERFACE     PASSED     BYTES    DROPPED    BYTES  WOULD DROP\n\

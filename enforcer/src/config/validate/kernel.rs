@@ -1,14 +1,23 @@
 //! Rules for `[kernel]`: what the program is attached to and what it is told.
 
+use std::{
+    path::{Component, PathBuf},
+    time::Duration,
+};
+
 use enforcer_common::{quic, reason::DropReason, settings::QUIC_VERSIONS};
 
 use super::{LimitRules, Rules, entries};
 use crate::config::{
-    Kernel, KernelLimits, MAX_ALLOW, Mode, RateLimit, TlsVersion, Treatment, Unparsed, WhenFull,
+    Kernel, KernelLimits, MAX_ALLOW, Mode, PIN_DIRECTORY, RateLimit, TlsVersion, Treatment, Unparsed,
+    WhenFull,
     file::{KernelSection, Key, LimitsSection, List, UnparsedSection},
     named::Named,
-    value::Number,
+    value::{Number, spell_duration},
 };
+
+/// Shortest lease, milliseconds: a daemon that is busy for some seconds must not lose its enforcement.
+const LEAST_LEASE_MS: u64 = 5_000;
 
 /// The kernel keeps names in 16 bytes with a zero at the end (`IFNAMSIZ`, linux/if.h).
 const LONGEST_INTERFACE: usize = 15;
@@ -68,7 +77,32 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
         dry_run: entries(&section.dry_run).map(|feature| feature.get_ref().0).collect(),
         events: rules.limit("events", &section.events, samples),
         log: section.log.as_ref().is_some_and(|log| *log.get_ref()),
+        persist: section.persist.as_ref().is_none_or(|persist| *persist.get_ref()),
+        pin_directory: pin_directory(section, &mut rules),
+        lease: lease(section, &mut rules),
     }
+}
+
+/// Names on a bpffs hold no dots (bpf_lookup in kernel/bpf/inode.c), and relative ones would count from wherever the daemon
+/// was started.
+fn pin_directory(section: &KernelSection, rules: &mut Rules<'_, '_>) -> PathBuf {
+    let Some(value) = &section.pin_directory else { return PIN_DIRECTORY.into() };
+    let path = PathBuf::from(&value.get_ref().0);
+    let named = path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
+    if !path.is_absolute() || !named || path.components().count() < 2 || value.get_ref().0.contains('\0') {
+        let problem = format!("`{}` is no absolute path of a directory", path.display());
+        let remedy = format!("write one on a bpf file system, like \"{PIN_DIRECTORY}\"");
+        rules.refuse(value.span(), "pin_directory", problem, remedy);
+    }
+    path
+}
+
+/// The daemon renews its lease every second and may need [`LEAST_LEASE_MS`] to see that it is not healthy.
+fn lease(section: &KernelSection, rules: &mut Rules<'_, '_>) -> Option<Duration> {
+    let value = section.lease.as_ref()?;
+    let lease = value.get_ref().0.0?;
+    let range = Duration::from_millis(LEAST_LEASE_MS)..=Duration::from_secs(365 * 24 * 3_600);
+    Some(rules.in_range(value.span(), "lease", lease, &range, |lease| spell_duration(*lease)))
 }
 
 fn interfaces(section: &KernelSection, mode: Mode, rules: &mut Rules<'_, '_>) -> Vec<String> {

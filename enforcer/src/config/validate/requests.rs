@@ -1,8 +1,7 @@
-//! Rules for what serves requests: `[[listener]]`, `[upstream.NAME]`, `[token.NAME]`, `[[route]]`.
+//! Rules for what serves requests: `[upstream.NAME]`, `[token.NAME]`, `[[route]]`.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -10,108 +9,15 @@ use toml::Spanned;
 
 use super::{LimitRules, Rules, entries, names, quote};
 use crate::config::{
-    Certificate, Listener, Mode, RateLimit, Route, Token, TokenAlgorithm, Upstream,
+    RateLimit, Route, Token, TokenAlgorithm, Upstream,
     file::{File, RouteSection},
     load::nearest,
     named::Named,
-    value::Text,
 };
 
 mod coverage;
 
-const ADDRESS: &str = "write an address and a port, like \"[::]:443\"";
-const CERTIFICATES: &str = "write certificates = [{ chain = \"api.pem\", key = \"api.key\" }]";
 const SERVERS: &str = "write servers = [\"http://127.0.0.1:9000\"]";
-
-pub(super) fn listeners(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Listener> {
-    if file.listener.is_empty() {
-        rules.missing("listener", "add a [[listener]] with an address and certificates");
-    }
-    let mut seen = HashMap::new();
-    let mut listeners = Vec::new();
-    for (i, listener) in file.listener.iter().enumerate() {
-        let mut rules = rules.within(format!("listener[{i}]"), listener.span());
-        let section = listener.get_ref();
-        if section.address.is_none() {
-            rules.missing("address", ADDRESS);
-        }
-        rules.not_empty("certificates", &section.certificates, CERTIFICATES);
-        if let Some(address) = &section.address
-            && let Some(first) = seen.insert(address.get_ref().0, i)
-        {
-            let problem = format!("listener[{first}] has this address already");
-            rules.refuse(
-                address.span(),
-                "address",
-                problem,
-                "merge the two, certificates are chosen by server name",
-            );
-        }
-        let certificates = entries(&section.certificates).enumerate().map(|(c, certificate)| {
-            let prefix = format!("listener[{i}].certificates[{c}]");
-            let mut rules = rules.within(prefix, certificate.span());
-            let section = certificate.get_ref();
-            let chain = rules.file("chain", &section.chain, "name the PEM file with the chain, leaf first");
-            let key = rules.file("key", &section.key, "name the PEM file with the private key");
-            let named = Named::Certificate {
-                chain: rules.named_file("chain", &section.chain),
-                key: rules.named_file("key", &section.key),
-            };
-            rules.name_outside("", certificate.span(), named);
-            Certificate { chain, key }
-        });
-        let certificates = certificates.collect();
-        let handshake = rules.duration(
-            "handshake_timeout",
-            &section.handshake_timeout,
-            Duration::from_secs(10),
-            100..=300_000,
-        );
-        let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        if let Some(address) = &section.address {
-            overlap(address, &listeners, &mut rules);
-            rules.name_outside("address", address.span(), Named::Address(address.get_ref().0));
-        }
-        let address = section.address.as_ref().map_or(nowhere, |address| address.get_ref().0);
-        listeners.push(Listener { address, certificates, handshake_timeout: handshake });
-    }
-    listeners
-}
-
-/// Refuses an address that an earlier listener covers, or that covers it.
-fn overlap(address: &Spanned<Text<SocketAddr>>, earlier: &[Listener], rules: &mut Rules<'_, '_>) {
-    let mine = address.get_ref().0;
-    let other = earlier.iter().position(|other| other.address != mine && both_take(other.address, mine));
-    if let Some(i) = other {
-        let problem =
-            format!("{mine} and listener[{i}], {}, would take the same connections", earlier[i].address);
-        let remedy = "keep the wider of the two, or give each its own address or port";
-        rules.refuse(address.span(), "address", problem, remedy);
-    }
-}
-
-/// Whether one connection could belong to both: one port, and one of the two takes every address of the other's kind.
-/// `[::]` takes IPv4 too.
-pub(super) fn both_take(a: SocketAddr, b: SocketAddr) -> bool {
-    let covers = |wide: SocketAddr, narrow: SocketAddr| {
-        wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
-    };
-    a.port() == b.port() && a.port() != 0 && (a == b || covers(a, b) || covers(b, a))
-}
-
-/// A port that the system picks cannot be told to the program beforehand.
-pub(super) fn ports(file: &File, mode: Mode, rules: &mut Rules<'_, '_>) {
-    for (i, listener) in file.listener.iter().enumerate() {
-        if let Some(address) = &listener.get_ref().address
-            && address.get_ref().0.port() == 0
-            && mode != Mode::Off
-        {
-            let mut rules = rules.within(format!("listener[{i}]"), listener.span());
-            let remedy = "name a port, or write kernel.mode = \"off\" for development";
-            rules.refuse(address.span(), "address", "port 0 lets the system pick one", remedy);
-        }
-    }
-}
 
 pub(super) fn upstreams(file: &File, rules: &mut Rules<'_, '_>) -> BTreeMap<String, Upstream> {
     let read = |(name, upstream): (&String, &Spanned<_>)| {

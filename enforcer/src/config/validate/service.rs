@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{Rules, requests::both_take};
+use super::{Rules, answers, tls::both_take};
 use crate::config::{
     Bans, Control, Http, Listener, Log, LogFormat, Metrics,
     file::{BansSection, ControlSection, HttpSection, LogSection, MetricsSection},
@@ -12,9 +12,11 @@ use crate::config::{
 
 /// A Unix socket's path, without the zero at its end (unix(7)).
 const LONGEST_SOCKET: usize = 107;
+/// `bans.store` unless told otherwise: in what the service manager makes (`StateDirectory` of the packaged unit).
+const BAN_STORE: &str = "/var/lib/enforcer/bans.redb";
 const HOUR_MS: u64 = 3_600_000;
 
-pub(super) fn http(section: &HttpSection, rules: &mut Rules<'_, '_>) -> Http {
+pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Rules<'_, '_>) -> Http {
     let mut rules = rules.section("http");
     let u32_of = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let connections = rules.number("max_connections", &section.max_connections, 20_000, 1..=10_000_000);
@@ -30,6 +32,8 @@ pub(super) fn http(section: &HttpSection, rules: &mut Rules<'_, '_>) -> Http {
     let seconds = Duration::from_secs;
     Http {
         strict_transport_security: strict_transport_security(section, &mut rules),
+        response_headers: answers::headers(section, &mut rules),
+        redirect: answers::redirect(section, listeners, &mut rules),
         max_connections: u32_of(connections),
         max_connections_per_source: u32_of(per_source),
         max_header_bytes: u32_of(header),
@@ -84,6 +88,15 @@ pub(super) fn bans(section: &BansSection, rules: &mut Rules<'_, '_>) -> Bans {
         max_duration: longest,
         max_entries: u32::try_from(entries).unwrap_or(u32::MAX),
         dry_run: section.dry_run.as_ref().is_some_and(|dry| *dry.get_ref()),
+        store: store(section, &mut rules),
+    }
+}
+
+fn store(section: &BansSection, rules: &mut Rules<'_, '_>) -> Option<PathBuf> {
+    match &section.store {
+        None => Some(BAN_STORE.into()),
+        Some(value) if value.get_ref().0 == "off" => None,
+        Some(_) => Some(rules.file("store", &section.store, "write a path, or \"off\"")),
     }
 }
 

@@ -1,0 +1,87 @@
+//! The TLS handshake of one connection: what its ClientHello says, whether it is answered, and who the client proves to be.
+//!
+//! `connection` waits for it with a time limit. Which versions, suites and certificates are good is the policy's and
+//! rustls's business.
+
+use std::{io, sync::Arc};
+
+use rustls::server::Acceptor;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+
+use super::{hello, identity, recorded::Recorded};
+use crate::{
+    checks::facts::{Client, ClientAddr, Hello},
+    clock,
+    config::UnknownName,
+    denial::Denial,
+    policy::Listener,
+};
+
+/// The fatal alert `unrecognized_name` (RFC 6066 section 3) in a record of its own, as it stands before keys are agreed upon.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// A handshake that failed.
+pub(super) struct Failed {
+    /// What the client did wrong; `None` if it refused us, or the network broke.
+    pub denial: Option<Denial>,
+    /// For the log.
+    pub error: io::Error,
+    /// What its hello said, if there was a whole one.
+    pub hello: Option<Hello>,
+    /// The server that it asked for.
+    pub server_name: Option<Box<str>>,
+}
+
+/// Shakes hands.
+pub(super) async fn shake(
+    settings: &Listener,
+    stream: TcpStream,
+    address: ClientAddr,
+) -> Result<(TlsStream<Recorded>, Client), Box<Failed>> {
+    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), Recorded::new(stream));
+    let mut started = match (&mut acceptor).await {
+        Ok(started) => started,
+        Err(error) => {
+            let bytes = acceptor.take_io().and_then(|mut stream| stream.take());
+            let hello = bytes.as_deref().and_then(hello::read);
+            return Err(failed(error, hello, None));
+        }
+    };
+    let hello = started.io.take().as_deref().and_then(hello::read);
+    let server_name =
+        started.client_hello().server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
+    let known = server_name.as_deref().is_some_and(|name| settings.certificates.serve(name));
+    if settings.unknown_name == UnknownName::Refuse && !known {
+        let told = started.io.write_all(&UNRECOGNIZED_NAME).await;
+        let error = told.err().unwrap_or_else(|| io::Error::other("no certificate for this server name"));
+        return Err(Box::new(Failed { denial: Some(Denial::TlsUnknownName), error, hello, server_name }));
+    }
+    let stream = match started.into_stream(Arc::clone(&settings.tls)).await {
+        Ok(stream) => stream,
+        Err(error) => return Err(failed(error, hello, server_name)),
+    };
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let identity = shown.and_then(|leaf| identity::read(leaf, clock::unix_now()));
+    if identity.is_none() && (shown.is_some() || settings.needs_identity) {
+        let error = io::Error::other("the client's certificate is missing or no longer valid");
+        let denial = Some(Denial::TlsClientCertificate);
+        return Err(Box::new(Failed { denial, error, hello, server_name }));
+    }
+    let client =
+        Client { address, server_name, hello: hello.map(Box::new), identity: identity.map(Box::new) };
+    Ok((stream, client))
+}
+
+#[allow(clippy::wildcard_enum_match_arm, reason = "whatever else rustls refuses is a failed handshake")]
+fn failed(error: io::Error, hello: Option<Hello>, server_name: Option<Box<str>>) -> Box<Failed> {
+    let reason = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let denial = reason.and_then(|reason| match reason {
+        rustls::Error::AlertReceived(_) => None,
+        rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_) => {
+            Some(Denial::TlsClientCertificate)
+        }
+        _ => Some(Denial::TlsHandshake),
+    });
+    Box::new(Failed { denial, error, hello, server_name })
+}

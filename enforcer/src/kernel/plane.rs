@@ -1,0 +1,194 @@
+//! The loaded program with its maps and links: made over what an earlier daemon left, put in its place in one step.
+//!
+//! `Kernel` owns the only one. Until [`Xdp::attach`] has nothing left that could fail, nothing is written that the program in use
+//! reads, and what was done to interfaces is undone by an error.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Result, anyhow};
+use arc_swap::ArcSwap;
+use enforcer_common::{maps, settings::INTERFACES};
+use tracing::{info, warn};
+
+use super::{
+    Attachment,
+    attach::{self, Site},
+    heritage::{self, Beginning, Carried, Heritage, Tables},
+    layout::Layout,
+    pins::{Found, Pins},
+    program::{Program, Sizes},
+    settings,
+    tables::{PortsMap, SettingsMap, SharedSettings},
+    task::Diagnostics,
+};
+use crate::config;
+
+/// The data plane that judges packets.
+pub(super) struct Xdp {
+    pub(super) program: Program,
+    pub(super) layout: Layout,
+    /// The directory of pins; none with `persist = false`, or while another daemon has it.
+    pub(super) pins: Option<Pins>,
+    pub(super) found: Found,
+    /// The maps of `found`, if they can be understood.
+    pub(super) heritage: Option<Heritage>,
+    pub(super) beginning: Beginning,
+    pub(super) sizes: Sizes,
+    pub(super) seed: u64,
+    pub(super) settings: SharedSettings,
+    pub(super) ports: PortsMap,
+    pub(super) links: Vec<attach::Link>,
+    pub(super) attachments: Arc<ArcSwap<Vec<Attachment>>>,
+    pub(super) diagnostics: Option<Diagnostics>,
+}
+
+impl Xdp {
+    pub(super) fn load(config: &config::Kernel, max_bans: u32) -> Result<Self> {
+        let sizes = Sizes { bans: max_bans, sources: config.limits.max_sources };
+        // What an IPv6 key means depends on how sources are cut.
+        let layout = Program::layout(sizes, config.ipv6_prefix.into())?;
+        let pins = match config.persist {
+            true => Some(Pins::claim(&config.pin_directory)?),
+            false => Pins::find(&config.pin_directory)?,
+        };
+        let found = pins.as_ref().map_or(Ok(Found::Nothing), |pins| pins.look(&layout))?;
+        let same = match &found {
+            Found::Same(layer) => Some((&layout, layer.directory.as_path())),
+            Found::Other(_) | Found::Nothing => None,
+        };
+        let mut program = Program::load_over(sizes, config.log, same)?;
+        let settings = SettingsMap::open(program.map(maps::SETTINGS)?)?;
+        let ports = PortsMap::open(program.map(maps::PORTS)?)?;
+        let heritage = heritage::inherit(&found);
+        let seed = match heritage.as_ref().map(|heritage| heritage.settings().seed) {
+            // What sources owe lies where the seed has put it.
+            Some(seed) if seed != 0 => seed,
+            Some(_) | None => random()?,
+        };
+        let diagnostics = if config.log { Some(Diagnostics::open(&mut program)?) } else { None };
+        let mut made = Self {
+            program,
+            layout,
+            pins,
+            beginning: Beginning::of(&found, heritage.is_some()),
+            found,
+            heritage,
+            sizes,
+            seed,
+            settings,
+            ports,
+            links: Vec::new(),
+            attachments: Arc::default(),
+            diagnostics,
+        };
+        if !made.is_live() {
+            // Before anything is attached: the first packet is judged.
+            made.write(config)?;
+        }
+        Ok(made)
+    }
+
+    /// Whether the maps are those of the program that is attached now: nothing may be written before that one is replaced.
+    pub(super) const fn is_live(&self) -> bool {
+        matches!(self.found, Found::Same(_))
+    }
+
+    pub(super) fn attach(&mut self, config: &config::Kernel) -> Result<()> {
+        let stage = match &self.pins {
+            Some(pins) if config.persist => Some(pins.stage(&self.layout, &self.program, self.is_live())?),
+            Some(_) | None => None,
+        };
+        if !self.is_live() {
+            // Before the first packet comes; an interface that is not there ends the start soon.
+            let index = |name: &String| nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0);
+            self.number(config.interfaces.iter().map(index))?;
+        }
+        let tables = Tables::open(&|name| self.program.map(name))?;
+        self.carry(&tables);
+        let (links, change) = attach::attach_all(self.site(config), &config.interfaces)?;
+        self.links = links;
+        self.write(config)?;
+        self.publish()?;
+        // Nothing can fail from here on.
+        change.keep();
+        if let Some(Carried { debts, forgotten }) = self.carry(&tables) {
+            info!(debts, forgotten, "what sources owe was carried over from an earlier layout");
+        }
+        if let Some(stage) = stage {
+            stage.keep();
+        }
+        if config.persist {
+            let interfaces: Vec<u32> = self.links.iter().map(|link| link.attachment.index).collect();
+            if let Some(pins) = &self.pins {
+                pins.tidy(&self.layout, &interfaces);
+            }
+        } else if let Some(pins) = self.pins.take()
+            && let Err(error) = pins.abandon()
+        {
+            warn!(error = format!("{error:#}"), "what an earlier daemon has pinned cannot be removed");
+        }
+        // Old maps are freed, and the program in them.
+        (self.found, self.heritage) = (Found::Nothing, None);
+        Ok(())
+    }
+
+    /// Carries over what sources owe, where the old tables have another layout.
+    fn carry(&self, tables: &Tables) -> Option<Carried> {
+        let heritage = self.heritage.as_ref().filter(|_| !self.is_live())?;
+        Some(heritage.carry(tables, &SettingsMap::current(&self.settings)))
+    }
+
+    pub(super) fn site(&self, config: &config::Kernel) -> Site<'_> {
+        let before = match &self.found {
+            Found::Same(layer) | Found::Other(layer) => Some(layer),
+            Found::Nothing => None,
+        };
+        Site {
+            program: &self.program,
+            mode: config.mode,
+            pins: self.pins.as_ref(),
+            persist: config.persist,
+            before,
+        }
+    }
+
+    /// Writes what `config` says of settings and ports.
+    pub(super) fn write(&mut self, config: &config::Kernel) -> Result<()> {
+        let mut next = settings::settings(config, self.sizes, self.seed);
+        next.lease_until = settings::lease_until(config.lease);
+        SettingsMap::change(&self.settings, |settings| {
+            next.interfaces = settings.interfaces;
+            *settings = next;
+        })?;
+        self.ports.write(&settings::ports(config))
+    }
+
+    pub(super) fn renew_lease(&self, lease: Option<Duration>) -> Result<()> {
+        SettingsMap::change(&self.settings, |settings| settings.lease_until = settings::lease_until(lease))
+    }
+
+    /// Shows the views how the interfaces are now, and the program which one is counted where.
+    pub(super) fn publish(&self) -> Result<()> {
+        let now: Vec<_> = self.links.iter().map(|link| link.attachment.clone()).collect();
+        self.number(now.iter().map(|one| one.index))?;
+        if **self.attachments.load() != now {
+            self.attachments.store(Arc::new(now));
+        }
+        Ok(())
+    }
+
+    /// Gives the interfaces with these indices the slots of their positions.
+    fn number(&self, indices: impl Iterator<Item = u32>) -> Result<()> {
+        let mut interfaces = [0; INTERFACES];
+        for (slot, index) in interfaces.iter_mut().zip(indices) {
+            *slot = index;
+        }
+        SettingsMap::change(&self.settings, |settings| settings.interfaces = interfaces)
+    }
+}
+
+fn random() -> Result<u64> {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system's random generator failed"))?;
+    Ok(u64::from_ne_bytes(bytes))
+}

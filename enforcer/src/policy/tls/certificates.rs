@@ -1,0 +1,228 @@
+//! Which certificate a client is shown: by the name that it asks for, and by the signatures that it can verify.
+//!
+//! Called by rustls in every handshake. For one name there may be several certificates, RSA beside ECDSA; the first one in
+//! the file whose signature the client understands is taken.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context, Result, bail};
+use rustls::{
+    InconsistentKeys, SignatureScheme,
+    crypto::CryptoProvider,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::CertificateDer;
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
+
+use super::{
+    read,
+    staple::{self, Staple},
+};
+use crate::{clock, config::Certificate};
+
+/// Until when a certificate, and what is stapled to it, is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// Its first DNS name; empty if it has none.
+    pub name: String,
+    /// Seconds since 1970 (`notAfter`, RFC 5280 section 4.1.2.5).
+    pub unix: i64,
+    /// `nextUpdate` of the OCSP response (RFC 6960 section 4.2.1), if there is one.
+    pub staple: Option<i64>,
+}
+
+/// A listener's certificates with the names that each serves. Never empty.
+#[derive(Debug)]
+pub struct Certificates {
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    names: Vec<Name>,
+    plain: Arc<CertifiedKey>,
+    /// The same with an OCSP response, and until when that holds.
+    stapled: Option<(Arc<CertifiedKey>, Option<i64>)>,
+    expiry: Expiry,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Name {
+    Exact(String),
+    /// `*.example.com` as `.example.com`; stands for exactly one label (RFC 9525 section 6.3).
+    Wildcard(String),
+}
+
+impl Name {
+    fn new(name: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        match name.strip_prefix('*') {
+            Some(rest) if rest.starts_with('.') => Self::Wildcard(rest.to_owned()),
+            _ => Self::Exact(name),
+        }
+    }
+
+    /// `name` is in lower case.
+    fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(own) => own == name,
+            Self::Wildcard(parent) => name
+                .strip_suffix(parent.as_str())
+                .is_some_and(|label| !label.is_empty() && !label.contains('.')),
+        }
+    }
+
+    const fn is_exact(&self) -> bool {
+        matches!(self, Self::Exact(_))
+    }
+
+    fn written(&self) -> String {
+        match self {
+            Self::Exact(name) => name.clone(),
+            Self::Wildcard(parent) => format!("*{parent}"),
+        }
+    }
+}
+
+impl Entry {
+    fn load(certificate: &Certificate, crypto: &CryptoProvider) -> Result<Self> {
+        let key = certified_key(&certificate.chain, &certificate.key, crypto)?;
+        let names = key.cert.first().map(server_names).unwrap_or_default();
+        let staple = match &certificate.ocsp {
+            Some(path) => Some(staple_of(path, &key, &certificate.chain)?),
+            None => None,
+        };
+        let expiry = Expiry {
+            name: names.first().map(Name::written).unwrap_or_default(),
+            unix: key.cert.first().and_then(not_after).unwrap_or(i64::MAX),
+            staple: staple.as_ref().and_then(|staple| staple.until),
+        };
+        let stapled = staple.map(|staple| {
+            let key = CertifiedKey { ocsp: Some(staple.der), ..key.clone() };
+            (Arc::new(key), staple.until)
+        });
+        Ok(Self { names, plain: Arc::new(key), stapled, expiry })
+    }
+
+    fn serves(&self, name: &str, exactly: bool) -> bool {
+        self.names.iter().any(|own| own.is_exact() == exactly && own.matches(name))
+    }
+
+    fn suits(&self, schemes: &[SignatureScheme]) -> bool {
+        self.plain.key.choose_scheme(schemes).is_some()
+    }
+
+    /// A response that has run out is worse than none: clients take it for an attack.
+    fn key(&self, now: i64) -> Arc<CertifiedKey> {
+        match &self.stapled {
+            Some((key, until)) if until.is_none_or(|until| now < until) => Arc::clone(key),
+            _ => Arc::clone(&self.plain),
+        }
+    }
+}
+
+impl Certificates {
+    pub(super) fn load(certificates: &[Certificate], crypto: &CryptoProvider) -> Result<Self> {
+        let entries: Result<Vec<Entry>> =
+            certificates.iter().map(|certificate| Entry::load(certificate, crypto)).collect();
+        let entries = entries?;
+        if entries.is_empty() {
+            bail!("no certificate");
+        }
+        Ok(Self { entries })
+    }
+
+    /// Whether one of the certificates is for `name`.
+    pub fn serve(&self, name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        self.entries.iter().any(|entry| entry.serves(&name, true) || entry.serves(&name, false))
+    }
+
+    /// When they end, in the order of the configuration.
+    pub fn expiries(&self) -> impl Iterator<Item = &Expiry> {
+        self.entries.iter().map(|entry| &entry.expiry)
+    }
+
+    /// Exact names before wildcards, the file's order among equals; for everybody else the first certificate, or the
+    /// one of another kind for the same names. Where nothing suits, the handshake fails with the alert that says so.
+    fn find(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Entry> {
+        let name = server_name.unwrap_or_default().to_ascii_lowercase();
+        let of = |exactly: bool| self.entries.iter().filter(move |entry| entry.serves(&name, exactly));
+        let named: Vec<&Entry> = of.clone()(true).chain(of(false)).collect();
+        let first = named.first().copied().or(self.entries.first())?;
+        let candidates = if named.is_empty() {
+            self.entries.iter().filter(|entry| entry.names == first.names).collect()
+        } else {
+            named
+        };
+        candidates.into_iter().find(|entry| entry.suits(schemes)).or(Some(first))
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let now = i64::try_from(clock::unix_now()).unwrap_or(i64::MAX);
+        self.find(hello.server_name(), hello.signature_schemes()).map(|entry| entry.key(now))
+    }
+}
+
+fn certified_key(chain_path: &Path, key_path: &Path, crypto: &CryptoProvider) -> Result<CertifiedKey> {
+    let chain = read::chain(chain_path)?;
+    let key = read::private_key(key_path)?;
+    let key = crypto.key_provider.load_private_key(key).with_context(|| {
+        format!("the key in {} is of no supported kind (RSA, ECDSA, Ed25519)", key_path.display())
+    })?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        // `Unknown` is for keys outside this process; all of ours are known.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(rustls::Error::InconsistentKeys(_)) => bail!(
+            "the key in {} does not belong to the first certificate in {}: check that both are of one pair and that the chain begins with the leaf",
+            key_path.display(),
+            chain_path.display()
+        ),
+        Err(error) => Err(error)
+            .with_context(|| format!("the first certificate in {} cannot be read", chain_path.display())),
+    }
+}
+
+fn staple_of(path: &Path, key: &CertifiedKey, chain: &Path) -> Result<Staple> {
+    let leaf = key.cert.first().map(CertificateDer::as_ref).unwrap_or_default();
+    let (_, leaf) = X509Certificate::from_der(leaf)
+        .with_context(|| format!("the first certificate in {} cannot be read", chain.display()))?;
+    let response = staple::read(path)?;
+    response
+        .about(leaf.raw_serial())
+        .with_context(|| format!("{} (for the first certificate in {})", path.display(), chain.display()))
+}
+
+/// The DNS names of a leaf; a certificate that cannot be parsed here serves as default only.
+fn server_names(leaf: &CertificateDer<'_>) -> Vec<Name> {
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return Vec::new() };
+    let Ok(Some(names)) = leaf.subject_alternative_name() else { return Vec::new() };
+    let dns = |name: &GeneralName<'_>| {
+        if let GeneralName::DNSName(name) = name { Some(Name::new(name)) } else { None }
+    };
+    names.value.general_names.iter().filter_map(dns).collect()
+}
+
+fn not_after(leaf: &CertificateDer<'_>) -> Option<i64> {
+    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+    Some(leaf.validity().not_after.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_stands_for_one_label() {
+        let name = Name::new("*.Example.com");
+        assert!(name.matches("api.example.com"));
+        assert!(
+            !name.matches("example.com") && !name.matches("a.b.example.com") && !name.matches(".example.com")
+        );
+        assert!(Name::new("API.example.com").matches("api.example.com"));
+    }
+}

@@ -1,0 +1,330 @@
+//! The embedded store: named tables of keys and bytes in one file, which survive the daemon and the machine.
+//!
+//! Whoever owns a table says what its bytes mean; here they are only kept. Writing never waits: changes are gathered, and a
+//! thread of its own commits whatever has come together. It never runs on the request path.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use prometheus::{IntCounter, IntGauge};
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
+    TableDefinition, TableError,
+};
+use tracing::{error, info};
+
+use crate::{clock, fault};
+
+/// Pages that are kept in memory, bytes: the daemon reads the file once, at its start.
+const CACHE: usize = 2 << 20;
+
+/// Between two commits: each of them waits for the disk, and a flood of offences must not keep it busy.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two attempts after one that failed.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A table, by its name in the file.
+pub type Table = &'static str;
+
+/// One change: the new value of a key, or its removal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Where.
+    pub table: Table,
+    /// Which.
+    pub key: String,
+    /// What shall be there; `None`: nothing.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What the store says of itself.
+#[derive(Clone, Debug)]
+pub struct Gauges {
+    /// Changes that have not reached the file yet.
+    pub pending: IntGauge,
+    /// Attempts to write that failed.
+    pub errors: IntCounter,
+}
+
+type Pending = HashMap<(Table, String), Option<Vec<u8>>>;
+
+#[derive(Default)]
+struct Inbox {
+    pending: Pending,
+    closed: bool,
+}
+
+struct Shared {
+    inbox: Mutex<Inbox>,
+    wake: Condvar,
+    gauges: Gauges,
+    path: PathBuf,
+}
+
+/// A store that is open. Dropping it writes what is pending.
+pub struct Store {
+    shared: Arc<Shared>,
+    /// Until the thread has it.
+    database: Option<Database>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// What opening a store came to.
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    /// Where the file has been put that could not be understood.
+    pub set_aside: Option<PathBuf>,
+}
+
+/// Opens the store at `path`, or makes it. A file that is broken is renamed, so that a new one can take its place: a daemon
+/// that does not start would protect nobody.
+pub fn open(path: &Path, gauges: Gauges) -> Result<Opened> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(|error| explain(path, &error))?;
+    }
+    let (database, set_aside) = match database(path) {
+        Ok(database) => (database, None),
+        Err(problem) if is_broken(&problem) => {
+            let aside = aside(path)?;
+            error!(
+                file = %path.display(), moved_to = %aside.display(), error = %problem,
+                "the store cannot be read: it was set aside, and a new one begins"
+            );
+            (database(path).map_err(|error| refuse(path, error))?, Some(aside))
+        }
+        Err(problem) => return Err(refuse(path, problem)),
+    };
+    let shared = Shared { inbox: Mutex::default(), wake: Condvar::new(), gauges, path: path.to_owned() };
+    let store = Store { shared: Arc::new(shared), database: Some(database), writer: None };
+    Ok(Opened { store, set_aside })
+}
+
+impl Store {
+    /// Everything in a table; before the first [`Store::write`].
+    pub fn read(&self, table: Table) -> Result<Vec<(String, Vec<u8>)>> {
+        let context = || format!("reading {} from {}", table, self.shared.path.display());
+        let Some(database) = &self.database else {
+            return Err(anyhow!("read too late")).with_context(context);
+        };
+        let read = database.begin_read().with_context(context)?;
+        let rows = match read.open_table(definition(table)) {
+            Ok(rows) => rows,
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(context),
+        };
+        let rows = rows.iter().with_context(context)?;
+        rows.map(|row| row.map(|(key, value)| (key.value().to_owned(), value.value().to_vec())))
+            .collect::<Result<_, _>>()
+            .with_context(context)
+    }
+
+    /// Has `changes` written soon; the newest of a key counts.
+    pub fn write(&mut self, changes: impl IntoIterator<Item = Change>) {
+        let mut inbox = lock(&self.shared.inbox);
+        inbox.pending.extend(changes.into_iter().map(|change| ((change.table, change.key), change.value)));
+        let pending = inbox.pending.len();
+        drop(inbox);
+        if pending == 0 {
+            return;
+        }
+        self.shared.gauges.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
+        self.shared.wake.notify_one();
+        if let Some(database) = self.database.take() {
+            let shared = Arc::clone(&self.shared);
+            self.writer = Some(thread::spawn(move || run(&shared, database)));
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        lock(&self.shared.inbox).closed = true;
+        self.shared.wake.notify_one();
+        if let Some(writer) = self.writer.take() {
+            // A panic there has been reported already.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// The thread: commits what is pending until the store is closed and nothing is.
+fn run(shared: &Shared, database: Database) {
+    let mut open = Some(database);
+    let mut failing = false;
+    loop {
+        let mut inbox = lock(&shared.inbox);
+        while inbox.pending.is_empty() && !inbox.closed {
+            inbox = shared.wake.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+        }
+        let changes = std::mem::take(&mut inbox.pending);
+        let closed = inbox.closed;
+        drop(inbox);
+        if changes.is_empty() {
+            return;
+        }
+        let written = commit(shared, &mut open, &changes);
+        let mut inbox = lock(&shared.inbox);
+        match &written {
+            Ok(()) if failing => info!(file = %shared.path.display(), "the store is written again"),
+            Ok(()) => {}
+            Err(problem) => {
+                shared.gauges.errors.inc();
+                if !failing || closed {
+                    error!(
+                        file = %shared.path.display(), error = format!("{problem:#}"), changes = changes.len(),
+                        "the store cannot be written; trying on"
+                    );
+                }
+                for (key, value) in changes {
+                    // What has been changed since is newer.
+                    inbox.pending.entry(key).or_insert(value);
+                }
+            }
+        }
+        failing = written.is_err();
+        shared.gauges.pending.set(i64::try_from(inbox.pending.len()).unwrap_or(i64::MAX));
+        if failing && closed {
+            return;
+        }
+        if !closed {
+            // Woken early only by the end.
+            let pause = if failing { AGAIN } else { PAUSE };
+            let until = |inbox: &mut Inbox| !inbox.closed;
+            drop(shared.wake.wait_timeout_while(inbox, pause, until));
+        }
+    }
+}
+
+/// One transaction. After an error the file is opened anew: redb does not go on after a failure of the disk.
+fn commit(shared: &Shared, open: &mut Option<Database>, changes: &Pending) -> Result<()> {
+    let opened = match open.take() {
+        Some(database) => database,
+        None => database(&shared.path)?,
+    };
+    let transaction = opened.begin_write()?;
+    for ((table, key), value) in changes {
+        let mut rows = transaction.open_table(definition(table))?;
+        match value {
+            Some(value) => drop(rows.insert(key.as_str(), value.as_slice())?),
+            None => drop(rows.remove(key.as_str())?),
+        }
+    }
+    transaction.commit()?;
+    *open = Some(opened);
+    Ok(())
+}
+
+const fn definition(table: Table) -> TableDefinition<'static, &'static str, &'static [u8]> {
+    TableDefinition::new(table)
+}
+
+fn database(path: &Path) -> Result<Database, DatabaseError> {
+    Builder::new().set_cache_size(CACHE).create(path)
+}
+
+#[allow(clippy::wildcard_enum_match_arm, reason = "the library's errors and io::ErrorKind are open-ended")]
+fn is_broken(error: &DatabaseError) -> bool {
+    match error {
+        DatabaseError::UpgradeRequired(_) | DatabaseError::Storage(StorageError::Corrupted(_)) => true,
+        DatabaseError::Storage(StorageError::Io(error)) => {
+            matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+        }
+        _ => false,
+    }
+}
+
+/// Renames a file that cannot be understood; the time keeps those apart that broke before.
+fn aside(path: &Path) -> Result<PathBuf> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".broken-{}", clock::unix_now()));
+    let aside = PathBuf::from(name);
+    fs::rename(path, &aside)
+        .with_context(|| format!("{} cannot be read, and not be set aside either", path.display()))?;
+    Ok(aside)
+}
+
+#[allow(clippy::wildcard_enum_match_arm, reason = "the library's errors are open-ended")]
+fn refuse(path: &Path, error: DatabaseError) -> anyhow::Error {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => anyhow!(
+            "bans.store: another process has {} open: stop that enforcer, or name another file",
+            path.display()
+        ),
+        DatabaseError::Storage(StorageError::Io(error)) => explain(path, &error),
+        error => anyhow!("bans.store: {} cannot be opened: {error}", path.display()),
+    }
+}
+
+fn explain(path: &Path, error: &io::Error) -> anyhow::Error {
+    let text = format!(
+        "bans.store: {} cannot be opened or made: {error}; give its folder to the daemon's user (the packaged unit does), name another file, or set bans.store = \"off\"",
+        path.display()
+    );
+    if error.kind() == io::ErrorKind::PermissionDenied { fault::permission(text) } else { anyhow!(text) }
+}
+
+fn lock(inbox: &Mutex<Inbox>) -> MutexGuard<'_, Inbox> {
+    inbox.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: Table = "things";
+
+    fn gauges() -> Gauges {
+        Gauges {
+            pending: IntGauge::new("pending", "x").unwrap(),
+            errors: IntCounter::new("errors", "x").unwrap(),
+        }
+    }
+
+    fn change(key: &str, value: Option<&str>) -> Change {
+        Change { table: TABLE, key: key.into(), value: value.map(|text| text.as_bytes().to_vec()) }
+    }
+
+    #[test]
+    fn what_was_written_is_there_after_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new").join("store.redb");
+        let mut opened = open(&path, gauges()).unwrap();
+        assert!(opened.set_aside.is_none() && opened.store.read(TABLE).unwrap().is_empty());
+        opened.store.write([change("a", Some("1")), change("b", Some("2"))]);
+        opened.store.write([change("a", None), change("b", Some("3"))]);
+        let Err(refused) = open(&path, gauges()) else { panic!("opened twice") };
+        assert!(refused.to_string().contains("another process"), "{refused}");
+        drop(opened);
+        let opened = open(&path, gauges()).unwrap();
+        assert_eq!(opened.store.read(TABLE).unwrap(), [("b".to_owned(), b"3".to_vec())]);
+    }
+
+    #[test]
+    fn a_broken_file_is_set_aside_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        fs::write(&path, "no store at all, but long enough to be one".repeat(1000)).unwrap();
+        let opened = open(&path, gauges()).unwrap();
+        let aside = opened.set_aside.unwrap();
+        assert!(fs::read_to_string(aside).unwrap().starts_with("no store"));
+        assert!(opened.store.read(TABLE).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_named_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        let Err(refused) = open(&folder.path().join("file/store.redb"), gauges()) else { panic!("opened") };
+        let text = refused.to_string();
+        assert!(text.contains("file/store.redb") && text.contains("bans.store = \"off\""), "{text}");
+    }
+}
