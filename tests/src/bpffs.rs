@@ -21,7 +21,10 @@ pub fn below(directory: &Path) -> Result<PathBuf> {
     Ok(place)
 }
 
-/// Every name in it, as paths from its root.
+/// What the kernel itself puts into each (kernel/bpf/inode.c, with CONFIG_BPF_PRELOAD).
+const OF_THE_KERNEL: [&str; 2] = ["maps.debug", "progs.debug"];
+
+/// Every name in it that somebody has made, as paths from its root.
 pub fn names(place: &Path) -> Result<Vec<String>> {
     let (mut names, mut open) = (Vec::new(), vec![place.to_owned()]);
     while let Some(directory) = open.pop() {
@@ -31,6 +34,7 @@ pub fn names(place: &Path) -> Result<Vec<String>> {
             open.extend(path.is_dir().then_some(path));
         }
     }
+    names.retain(|name| !OF_THE_KERNEL.contains(&name.as_str()));
     names.sort();
     Ok(names)
 }
