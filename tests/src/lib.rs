@@ -24,5 +24,6 @@ pub mod scrape;
 pub mod site;
 pub mod tables;
 pub mod tap;
+pub mod tls;
 pub mod tokens;
 pub mod upstream;

@@ -86,6 +86,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert("server", HeaderValue::from_static("origin/1.0"));
+    headers.insert("x-powered-by", HeaderValue::from_static("Origin"));
     headers.insert("strict-transport-security", HeaderValue::from_static("max-age=1"));
     headers.insert("connection", HeaderValue::from_static("x-internal"));
     headers.insert("x-internal", HeaderValue::from_static("for the proxy only"));

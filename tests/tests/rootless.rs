@@ -5,6 +5,8 @@ mod rootless {
     mod answers;
     mod attacks;
     mod bodies;
+    mod borders;
+    mod clients;
     mod configs;
     mod control;
     mod edge;
@@ -13,6 +15,8 @@ mod rootless {
     mod packets;
     mod policy_files;
     mod refusals;
+    mod tickets;
+    mod tls;
     mod token_forms;
     mod wire;
 }
