@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod bpf;
+pub mod bpffs;
 pub mod cases;
 pub mod cleanup;
 pub mod clients;
@@ -15,6 +16,7 @@ pub mod memory;
 pub mod netns;
 pub mod origin;
 pub mod packets;
+pub mod pcapng;
 pub mod pki;
 pub mod poll;
 pub mod process;

@@ -140,7 +140,7 @@ impl State {
             model.fill(limit, 0, bucket);
         }
         for (source, ban) in self.bans {
-            model.ban(source, ban);
+            model.set_ban(source, ban);
         }
         model.spend_syns(self.syns);
         model.listen(PROTECTED, COOKIE);

@@ -5,10 +5,12 @@ mod system {
     mod attach;
     mod bans;
     mod data_plane;
+    mod events;
     mod harness;
     mod life;
     mod limits;
     mod packets;
+    mod pins;
     mod proxy;
     mod reload;
     mod shutdown;
