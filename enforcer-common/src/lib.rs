@@ -9,6 +9,7 @@ pub mod packet;
 pub mod flow;
 pub mod headers;
 pub mod hello;
+pub mod quic;
 pub mod verdict;
 
 pub mod answer;

@@ -81,7 +81,11 @@ reasons! {
         /// A refused hello whose version was made unacceptable to the server, which answers it itself.
         HelloPoisoned = 13, "hello_poisoned";
         /// Of a connection whose hello cannot be followed, since the flow table has no room: the daemon judges it.
-        HelloUnfollowed = 16, "hello_unfollowed";
+        HelloUnfollowed = 17, "hello_unfollowed";
+        /// A QUIC Initial datagram of a known version within the source's limits.
+        QuicInitial = 14, "quic_initial";
+        /// A SYN above the global budget for which the kernel makes no cookie: it has no listener there, or still room for the SYN.
+        CookieDeclined = 16, "cookie_declined";
     }
 }
 
@@ -146,6 +150,16 @@ reasons! {
         BadChecksum = 88, "bad_checksum";
         /// Of a connection whose hello cannot be followed, and the configuration says that such are dropped.
         UnknownConnection = 89, "unknown_connection";
+        /// A SYN above the global budget, answered with a SYN cookie.
+        SynCookie = 92, "syn_cookie";
+        /// A QUIC Initial in a datagram of less than 1200 bytes.
+        QuicShort = 93, "quic_short";
+        /// A QUIC long header with a version that is not served.
+        QuicVersion = 94, "quic_version";
+        /// More QUIC Initials than the source may send.
+        QuicLimit = 95, "quic_limit";
+        /// A datagram to a QUIC port that has neither form of a QUIC packet.
+        NotQuic = 96, "not_quic";
     }
 }
 

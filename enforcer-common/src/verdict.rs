@@ -4,6 +4,8 @@
 //! up is [`Tables`]; what it decides is written here and below, and nowhere else.
 
 mod budgets;
+mod cookies;
+mod quic;
 mod refusal;
 mod standing;
 mod tls;
@@ -21,6 +23,8 @@ use crate::{
     settings::{ABI, Limit, Settings, flag},
     source::SourceKey,
 };
+
+pub use cookies::Cookie;
 
 /// What becomes of a packet, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,16 +56,20 @@ pub trait Tables {
     fn now(&self) -> u64;
     /// Counts a packet of `bytes` bytes that would have been dropped if its reason were not under a dry run.
     fn would_drop(&self, reason: DropReason, bytes: usize);
+    /// Charges one SYN to the budget that all sources share; `rate` is [`Settings::syn_budget`].
+    fn charge_syn(&self, now: u64, rate: Rate) -> Charge;
+    /// The cookie with which the kernel would answer the SYN that has these headers.
+    fn cookie(&self, headers: &Headers) -> Cookie;
     /// Leaves word of a frame that the program shall write in answer to this packet. Asked once at most, right before the
     /// verdict.
     fn answer(&self, answer: Answer);
     /// [`inspect`], which the program puts behind a function that the verifier checks by itself.
     #[inline(always)]
-    fn inspect<P: Packet>(&self, packet: &P, source: &Source, headers: &Headers) -> Verdict
+    fn inspect<P: Packet>(&self, packet: &P, source: &Source, headers: &Headers, clean: PassReason) -> Verdict
     where
         Self: Sized,
     {
-        inspect(packet, self, source, headers)
+        inspect(packet, self, source, headers, clean)
     }
     /// How far the flow with this hash is, see [`flow::phase`].
     fn flow(&self, hash: u64) -> Phase;
@@ -123,6 +131,16 @@ impl<P: Packet, T: Tables> Context<'_, P, T> {
             return Ok(());
         }
         Err(reason)
+    }
+
+    /// [`Context::refuse`], with an answer.
+    #[inline(always)]
+    fn refuse_with(&self, reason: DropReason, answer: Answer) -> Result<(), DropReason> {
+        let refused = self.refuse(reason);
+        if refused.is_err() {
+            self.tables.answer(answer);
+        }
+        refused
     }
 
     /// What becomes of a packet that cannot be parsed: no further step could say anything about it.
@@ -211,25 +229,38 @@ fn judge<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<PassReason, Dro
     match headers.transport {
         Transport::Tcp => {}
         Transport::LaterFragment => return Ok(PassReason::Fragment),
+        Transport::Udp if port.is(Port::QUIC) => return quic::inspect(&context, &source, &headers),
         Transport::Udp | Transport::Other => return Ok(PassReason::Clean),
     }
+    let mut clean = PassReason::Clean;
     if headers.opens() {
         budgets::charge(&context, &source, Limit::Connections, DropReason::ConnectionLimit)?;
+        if port.is(Port::PROTECTED) {
+            clean = cookies::spend(&context, &headers)?;
+        }
     }
     if !port.is(Port::PROTECTED) {
-        return Ok(PassReason::Clean);
+        return Ok(clean);
     }
-    match tables.inspect(packet, &source, &headers) {
+    match tables.inspect(packet, &source, &headers, clean) {
         Verdict::Pass(reason) => Ok(reason),
         Verdict::Drop(reason) => Err(reason),
     }
 }
 
-/// The last step of [`decide`]: what a TCP segment to a protected port means to its connection.
+/// The last step of [`decide`]: what a TCP segment to a protected port means to its connection. `clean` is why a SYN passes that is as it
+/// should be.
 #[inline(always)]
-pub fn inspect<P: Packet, T: Tables>(packet: &P, tables: &T, source: &Source, headers: &Headers) -> Verdict {
+pub fn inspect<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    source: &Source,
+    headers: &Headers,
+    clean: PassReason,
+) -> Verdict {
     let Some(settings) = tables.settings() else { return Verdict::Pass(PassReason::NoSettings) };
     match tls::inspect(&Context { packet, tables, settings }, source, headers) {
+        Ok(PassReason::Clean) => Verdict::Pass(clean),
         Ok(reason) => Verdict::Pass(reason),
         Err(reason) => Verdict::Drop(reason),
     }

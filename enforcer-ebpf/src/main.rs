@@ -17,6 +17,7 @@ use enforcer_common::{
 };
 
 mod answer;
+mod cookie;
 mod events;
 mod flows;
 mod frame;

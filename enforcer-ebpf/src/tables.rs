@@ -27,13 +27,13 @@ use enforcer_common::{
     maps::Counter,
     packet::Packet,
     port::{PORTS as PORT_COUNT, Port},
-    reason::{self, DropReason},
+    reason::{self, DropReason, PassReason},
     settings::{INTERFACES, Limit, SHARED_SLOT, Settings, flag},
     source::SourceKey,
-    verdict::{self, Source, Tables, Verdict},
+    verdict::{self, Cookie, Source, Tables, Verdict},
 };
 
-use crate::{events, flows, frame::Frame};
+use crate::{cookie, events, flows, frame::Frame};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -60,6 +60,10 @@ static SPILLED: Array<u64, 4, MMAPABLE> = Array::new();
 static LIMIT_CONNS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
 static LIMIT_HELLOS: Array<RawBucket, 256, MMAPABLE> = Array::new();
+#[btf_map]
+static LIMIT_QUIC: Array<RawBucket, 256, MMAPABLE> = Array::new();
+#[btf_map]
+static SYN_BUDGET: Array<RawBucket, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static EVENT_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 #[btf_map]
@@ -152,6 +156,17 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn charge_syn(&self, now: u64, rate: Rate) -> Charge {
+        let _ = rate;
+        if enforcer_charge_syn(now) == WITHIN { Charge::Within } else { Charge::Exceeded(0) }
+    }
+
+    #[inline(always)]
+    fn cookie(&self, headers: &Headers) -> Cookie {
+        cookie::make(self.context, headers)
+    }
+
+    #[inline(always)]
     fn answer(&self, answer: Answer) {
         if let Some(step) = STEP.get_ptr_mut(0) {
             // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
@@ -188,7 +203,7 @@ impl Tables for Maps {
         let _ = rate;
         let charged = match limit {
             Limit::Packets => enforcer_source(source.get(), now, tier as u32),
-            Limit::Connections | Limit::Hellos => {
+            Limit::Connections | Limit::Hellos | Limit::Quic => {
                 enforcer_charge(limit as u32, tier as u32, source.get(), now)
             }
         };
@@ -201,13 +216,14 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn inspect<P: Packet>(&self, _: &P, source: &Source, headers: &Headers) -> Verdict {
+    fn inspect<P: Packet>(&self, _: &P, source: &Source, headers: &Headers, clean: PassReason) -> Verdict {
         let Some(step) = STEP.get_ptr_mut(0) else { return Verdict::Drop(DropReason::MalformedTcp) };
         // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
         unsafe {
             (*step).headers = headers.of_segment();
             (*step).source = source.charged();
             (*step).now = self.now.get();
+            (*step).clean = clean.number();
         };
         self.pending.set(true);
         // Nobody looks at it: the program goes on to the step.
@@ -294,6 +310,8 @@ struct Step {
     headers: Headers,
     source: Source,
     now: u64,
+    /// A [`PassReason`] by number.
+    clean: u32,
     answer: Answer,
 }
 
@@ -336,10 +354,12 @@ extern "C" fn enforcer_inspect(context: *mut xdp_md) -> u32 {
     let Some(step) = STEP.get_ptr_mut(0) else { return DropReason::MalformedTcp.number() };
     // SAFETY: the value belongs to this CPU, and nothing else writes these fields while this function runs.
     let (headers, source, now) = unsafe { (&(*step).headers, &(*step).source, (*step).now) };
+    // SAFETY: as above.
+    let clean = PassReason::from_number(unsafe { (*step).clean }).unwrap_or(PassReason::Clean);
     let maps = Maps::new(context);
     maps.now.set(now);
     let xdp = XdpContext::new(context);
-    let verdict = verdict::inspect(&Frame::new(&xdp), &maps, source, headers);
+    let verdict = verdict::inspect(&Frame::new(&xdp), &maps, source, headers, clean);
     verdict.number() | maps.answered()
 }
 
@@ -388,11 +408,21 @@ extern "C" fn enforcer_charge(limit: u32, tier: u32, source: u64, now: u64) -> u
     let index = limiter::bucket_index(source, settings.seed, settings.bucket_mask);
     let (bucket, rate) = if limit == Limit::Connections as u32 {
         (LIMIT_CONNS.get_ptr_mut(index), settings.limit(Limit::Connections, tier as u8))
-    } else {
+    } else if limit == Limit::Hellos as u32 {
         (LIMIT_HELLOS.get_ptr_mut(index), settings.limit(Limit::Hellos, tier as u8))
+    } else {
+        (LIMIT_QUIC.get_ptr_mut(index), settings.limit(Limit::Quic, tier as u8))
     };
     let Some(bucket) = bucket else { return FULL };
     number(limiter::charge(&Slots(bucket.cast()), source, now, rate))
+}
+
+/// The same for the SYNs of all sources.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_charge_syn(now: u64) -> u32 {
+    let (Some(settings), Some(bucket)) = (SETTINGS.get(0), SYN_BUDGET.get_ptr_mut(0)) else { return FULL };
+    number(limiter::charge(&Slots(bucket.cast()), limiter::SHARED, now, settings.syn_budget))
 }
 
 /// One bucket in map memory.

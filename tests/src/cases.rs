@@ -3,11 +3,13 @@
 //! It runs twice: on [`crate::tables::State::tables`] without privilege, and through the loaded program by
 //! `BPF_PROG_TEST_RUN`. A case that ends differently in the two is a failure of the house's first decision.
 
+mod cookies;
 mod flows;
 mod hellos;
 mod limits;
 mod link;
 mod network;
+mod quic;
 mod transport;
 
 use enforcer_common::{reason::DropReason, verdict::Verdict};
@@ -31,8 +33,17 @@ pub struct Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [link::cases(), network::cases(), transport::cases(), limits::cases(), hellos::cases(), flows::cases()]
-        .concat()
+    [
+        link::cases(),
+        network::cases(),
+        transport::cases(),
+        limits::cases(),
+        hellos::cases(),
+        flows::cases(),
+        cookies::cases(),
+        quic::cases(),
+    ]
+    .concat()
 }
 
 /// Frames that come one after the other, each with what must become of it.
