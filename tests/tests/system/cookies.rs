@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Of each family, half before the handshake and half beside it.
 const FLOOD: u32 = 400;
 
-/// Connections that the server's network stack has made of cookies.
+/// Connections that the server's network stack has made of cookies, by whomever they were sent.
 fn made_of_cookies(lab: &Lab) -> Result<u64> {
     let text = lab.server.enter(|| Ok(fs::read_to_string("/proc/thread-self/net/netstat")?))?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
@@ -47,6 +47,7 @@ fn a_handshake_gets_through_a_flood_by_a_cookie() -> Result<()> {
             count,
             per_second: Some(2_000),
         };
+        let before = made_of_cookies(lab)?;
         // The first SYN of all may go to the network stack as it is.
         flood(FLOOD / 2).send(&lab.client)?;
         let beside = std::thread::scope(|scope| {
@@ -58,9 +59,10 @@ fn a_handshake_gets_through_a_flood_by_a_cookie() -> Result<()> {
         assert_eq!(beside.packets, FLOOD / 2);
         let counted = daemon.scrape()?;
         // Every SYN but the one, the client's own included.
-        assert!(counted.packets("syn_cookie") >= u64::from(FLOOD) * (number + 1) - 1, "{}", counted.text);
+        let most = (u64::from(FLOOD) + 1) * (number + 1) - 1;
+        assert!(counted.packets("syn_cookie") >= most, "{}", counted.text);
         assert_eq!(counted.packets("cookie_declined"), 0);
-        assert_eq!(made_of_cookies(lab)?, number + 1, "{client}");
+        assert!(made_of_cookies(lab)? > before, "{client}");
     }
     Ok(())
 }
