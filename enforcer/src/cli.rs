@@ -4,7 +4,9 @@
 //! terminal. It decides nothing about packets or requests.
 
 pub mod args;
+pub mod events;
 pub mod exit;
+pub mod explain;
 pub mod local;
 pub mod output;
 pub mod remote;
@@ -16,7 +18,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
 
-use args::{Args, Verb};
+use args::{Args, Remote, Verb};
 use local::Program;
 
 /// Runs the command line `args`, the program's name first, over `program`.
@@ -32,6 +34,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, program: &Program) -> Exit
     let code = match args.verb {
         Verb::Run { config } => local::run(program, &config),
         Verb::Check { config } => local::check(program, &config, args.json),
+        Verb::Explain(verb) => explain::explain(&verb, args.json),
+        Verb::Remote(Remote::Events(verb)) => events::events(&args.socket, &verb, args.json),
         Verb::Detach { pin_directory, force } => local::detach(&pin_directory, force, args.json),
         Verb::Remote(verb) => remote::ask(&args.socket, verb, args.json),
     };

@@ -32,6 +32,12 @@ pub fn kernel_now() -> KernelTime {
         .unwrap_or(KernelTime(0))
 }
 
+/// Nanoseconds since 1970-01-01T00:00:00Z at an instant of `CLOCK_MONOTONIC` not long ago, for people.
+pub fn unix_ns(at: KernelTime) -> u64 {
+    let now = system_now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    u64::try_from(now).unwrap_or(u64::MAX).saturating_sub(kernel_now().0.saturating_sub(at.0))
+}
+
 /// Now in both times that outlive the daemon, and which run of the machine it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calendar {

@@ -10,4 +10,5 @@ pub mod rows;
 pub mod server;
 pub mod socket;
 pub mod span;
+pub mod watch;
 pub mod wire;

@@ -3,6 +3,7 @@
 //! `Kernel::load` loads, `Kernel::attach` attaches; what it hands out are small owned handles. With `mode = "off"` everything here
 //! exists and does nothing.
 
+pub mod events;
 pub mod model;
 pub mod program;
 
@@ -21,6 +22,7 @@ mod pins;
 mod plane;
 mod probe;
 mod raw;
+mod rule;
 mod settings;
 mod tables;
 mod task;
@@ -34,15 +36,18 @@ use enforcer_common::{
     maps::Counter,
     reason::{DropReason, PassReason},
     source::SourceKey,
+    verdict::Verdict,
 };
 use tracing::warn;
 
 pub use self::{
     detach::{Detached, detach},
     heritage::{Beginning, Held},
+    rule::{Grounds, rule},
     task::Diagnostics,
 };
 use self::{
+    events::Events,
     exact::ExactBans,
     heritage::Heritage,
     lists::MapLists,
@@ -191,6 +196,15 @@ impl Kernel {
         }
     }
 
+    /// What takes samples of refused packets out of the kernel; `None` with `mode = "off"`. One at a time: the daemon
+    /// spawns its `run`.
+    pub fn events(&self) -> Result<Option<Events>> {
+        match &self.plane {
+            Plane::Xdp(xdp) => Events::open(&xdp.program, Arc::clone(&xdp.attachments)).map(Some),
+            Plane::Off => Ok(None),
+        }
+    }
+
     /// Runs the program on a frame without any interface, for tests and benchmarks.
     pub fn test_run(&self, frame: &[u8], repeat: u32) -> Result<program::Outcome> {
         match &self.plane {
@@ -248,6 +262,15 @@ pub enum Reason {
     WouldDrop(DropReason),
 }
 
+impl From<Verdict> for Reason {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Pass(reason) => Self::Pass(reason),
+            Verdict::Drop(reason) => Self::Drop(reason),
+        }
+    }
+}
+
 impl Reason {
     /// `pass`, `drop` or `would_drop`.
     pub const fn action(&self) -> &'static str {
@@ -263,6 +286,23 @@ impl Reason {
         match self {
             Self::Pass(reason) => reason.label(),
             Self::Drop(reason) | Self::WouldDrop(reason) => reason.label(),
+        }
+    }
+
+    /// The reason with this number; `would`: it was only rehearsed.
+    pub fn from_number(number: u32, would: bool) -> Option<Self> {
+        Self::all().find_map(|(reason, own)| match reason {
+            Self::Pass(_) | Self::Drop(_) if own == number && !would => Some(reason),
+            Self::Drop(reason) if own == number => Some(Self::WouldDrop(reason)),
+            Self::Pass(_) | Self::Drop(_) | Self::WouldDrop(_) => None,
+        })
+    }
+
+    /// One sentence for people.
+    pub const fn description(&self) -> &'static str {
+        match self {
+            Self::Pass(reason) => reason.description(),
+            Self::Drop(reason) | Self::WouldDrop(reason) => reason.description(),
         }
     }
 
@@ -312,10 +352,27 @@ pub struct Explanation {
     pub reason: String,
     /// The reason's description.
     pub description: String,
+    /// What in the configuration or in the lists decided; empty where nothing there could have.
+    #[serde(default)]
+    pub rule: String,
+    /// Reasons for which it would have been dropped but for a dry run.
+    #[serde(default)]
+    pub would_drop: Vec<String>,
     /// What the source is charged as.
     pub source: String,
     /// State of each limit.
     pub limits: Vec<LimitState>,
+}
+
+/// What kind of packet `why` asks about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// A TCP segment that opens a connection.
+    #[default]
+    Tcp,
+    /// A UDP datagram.
+    Udp,
 }
 
 /// One limit of one source.
@@ -343,6 +400,8 @@ pub trait View: Send + Sync {
     fn event_counts(&self) -> Result<Option<EventCounts>> {
         Ok(None)
     }
-    /// What would happen to a SYN from `address` to `port` at `now`, by the very function that the program runs.
-    fn explain(&self, address: IpAddr, port: u16, now: KernelTime) -> Result<Explanation>;
+    /// What would happen to a packet of this kind from `address` to `port` at `now`, by the very function that the program
+    /// runs.
+    fn explain(&self, address: IpAddr, port: u16, protocol: Protocol, now: KernelTime)
+    -> Result<Explanation>;
 }

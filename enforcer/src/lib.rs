@@ -23,6 +23,8 @@ pub mod kernel;
 pub mod metrics;
 pub mod store;
 
+pub mod capture;
+
 pub mod cli;
 pub mod control;
 pub mod daemon;

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod netns;
 pub mod origin;
 pub mod packets;
+pub mod pcapng;
 pub mod pki;
 pub mod poll;
 pub mod process;

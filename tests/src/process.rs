@@ -65,6 +65,11 @@ impl Running {
         self.child.id()
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Waits for the end, at most for `limit`; then kills.
     pub fn finish(mut self, limit: Duration) -> Result<Finished> {
         let ended = poll::until("end of a program", limit, || Ok(self.child.try_wait()?));

@@ -118,7 +118,7 @@ impl State {
             model.fill(limit, 0, bucket);
         }
         for (source, ban) in self.bans {
-            model.ban(source, ban);
+            model.set_ban(source, ban);
         }
         model.set_now(now);
         model

@@ -6,6 +6,7 @@ mod rootless {
     mod attacks;
     mod bodies;
     mod borders;
+    mod captures;
     mod clients;
     mod configs;
     mod control;

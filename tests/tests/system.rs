@@ -5,6 +5,7 @@ mod system {
     mod attach;
     mod bans;
     mod data_plane;
+    mod events;
     mod harness;
     mod life;
     mod limits;

@@ -40,6 +40,8 @@ pub enum Verb {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Judge every packet of a capture as the program would, without a daemon and without privilege
+    Explain(Explain),
     /// Take away what a daemon left in the kernel: program, bans, limits, pins
     Detach {
         /// As kernel.pin_directory
@@ -69,14 +71,65 @@ pub enum Remote {
     Why {
         /// IPv4 or IPv6 address
         address: IpAddr,
-        /// TCP port that the packet goes to [default: the first listener's]
+        /// Port that the packet goes to [default: the first listener's]
         #[arg(long)]
         port: Option<u16>,
+        /// A new TCP connection, or a UDP datagram
+        #[arg(long, value_name = "PROTOCOL", default_value = "tcp")]
+        proto: Proto,
     },
+    /// Refused packets, as they come in: samples, at most as many as kernel.events says
+    Events(Events),
     /// Read the configuration again; a wrong one changes nothing
     Reload,
     /// The metrics, as Prometheus reads them
     Metrics,
+}
+
+/// `why --proto`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Proto {
+    /// A new TCP connection.
+    Tcp,
+    /// A UDP datagram.
+    Udp,
+}
+
+/// `events ...`
+#[derive(Clone, Debug, Default, PartialEq, Eq, ClapArgs)]
+pub struct Events {
+    /// Only packets that were refused for this reason
+    #[arg(long, value_name = "REASON")]
+    pub reason: Option<String>,
+    /// Only packets from this address or prefix
+    #[arg(long, value_name = "PREFIX")]
+    pub source: Option<Prefix>,
+    /// End after so many
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Write the packets to this file as pcapng, the reason as each packet's comment; `-` is standard output
+    #[arg(long, short = 'w', value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+}
+
+/// `explain ...`
+#[derive(Clone, Debug, PartialEq, Eq, ClapArgs)]
+pub struct Explain {
+    /// Capture, pcap or pcapng; `-` is standard input
+    #[arg(long, short = 'r', value_name = "FILE")]
+    pub pcap: PathBuf,
+    /// Configuration file [default: defaults, with port 443 protected]
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Banned addresses and prefixes: one per line, or what `enforcer --json ban list` prints [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub bans: Option<PathBuf>,
+    /// Judge only packets to this address or prefix: a capture holds the answers too
+    #[arg(long, value_name = "PREFIX")]
+    pub to: Option<Prefix>,
+    /// Print the summary alone
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// `ban ...`
@@ -161,7 +214,8 @@ mod tests {
         assert_eq!((add.reason.as_str(), add.forever, add.force), ("scan", false, false));
         let args = parse("enforcer --json why 2001:db8::1 --port 8443").unwrap();
         assert!(args.json);
-        let why = Remote::Why { address: "2001:db8::1".parse().unwrap(), port: Some(8443) };
+        let address = "2001:db8::1".parse().unwrap();
+        let why = Remote::Why { address, port: Some(8443), proto: Proto::Tcp };
         assert_eq!(args.verb, Verb::Remote(why));
         assert_eq!(parse("enforcer run -c f").unwrap().verb, Verb::Run { config: "f".into() });
     }

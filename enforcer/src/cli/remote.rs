@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use super::{
-    args::{AllowVerb, BanVerb, Remote},
+    args::{AllowVerb, BanVerb, Events, Proto, Remote},
     exit::{self, Exit},
     output, render, session,
 };
-use crate::control::{
-    client::{self, ClientError},
-    wire::{Answer, Command},
+use crate::{
+    control::{
+        client::{self, ClientError},
+        wire::{Answer, Command},
+    },
+    kernel::Protocol,
 };
 
 /// Asks the daemon at `socket`.
@@ -23,17 +26,21 @@ pub fn ask(socket: &Path, verb: Remote, json: bool) -> Exit {
             }
             exit::OK
         }
-        Err(error) => {
-            if json {
-                output::json(&serde_json::json!({ "error": error_json(&error) }));
-            }
-            output::complain(&error.to_string());
-            Exit::from(&error)
-        }
+        Err(error) => refused(&error, json),
     }
 }
 
-fn command(verb: Remote) -> Command {
+/// Tells why there is no answer.
+pub(super) fn refused(error: &ClientError, json: bool) -> Exit {
+    if json {
+        output::json(&serde_json::json!({ "error": error_json(error) }));
+    }
+    output::complain(&error.to_string());
+    Exit::from(error)
+}
+
+/// What the daemon is asked.
+pub(super) fn command(verb: Remote) -> Command {
     match verb {
         Remote::Status => Command::Status,
         Remote::Ban(BanVerb::Add(add)) => Command::BanAdd {
@@ -51,7 +58,16 @@ fn command(verb: Remote) -> Command {
         }
         Remote::Allow(AllowVerb::Del { prefix }) => Command::AllowDel { prefix },
         Remote::Allow(AllowVerb::List) => Command::AllowList,
-        Remote::Why { address, port } => Command::Why { address, port },
+        Remote::Why { address, port, proto } => {
+            let protocol = match proto {
+                Proto::Tcp => Protocol::Tcp,
+                Proto::Udp => Protocol::Udp,
+            };
+            Command::Why { address, port, protocol }
+        }
+        Remote::Events(Events { reason, source, count: _, pcap }) => {
+            Command::Events { reason, source, frames: pcap.is_some() }
+        }
         Remote::Reload => Command::Reload,
         Remote::Metrics => Command::Metrics,
     }
@@ -67,6 +83,9 @@ fn show_json(answer: &Answer) {
         Answer::Why(why) => output::json(why),
         Answer::Reloaded(reloaded) => output::json(reloaded),
         Answer::Metrics(text) => output::json(text),
+        Answer::Watching(watching) => output::json(watching),
+        Answer::Event(row) => output::json(row),
+        Answer::Lost(count) => output::json(count),
     }
 }
 

@@ -1,6 +1,9 @@
 //! Answers as people read them. Pure: text in memory, the terminal is elsewhere.
 
 mod detail;
+pub mod packet;
+
+use packet::Paint;
 
 use super::table::{Align, grouped, table};
 use crate::control::{
@@ -18,6 +21,9 @@ pub fn answer(answer: &Answer) -> String {
         Answer::Allowances(rows) => allowances(rows),
         Answer::Reloaded(row) => reloaded(row),
         Answer::Metrics(text) => text.clone(),
+        Answer::Watching(watching) => format!("watching: {}\n", watching.budget),
+        Answer::Event(row) => packet::event(row, Paint::plain()),
+        Answer::Lost(count) => packet::lost(*count),
     }
 }
 

@@ -6,7 +6,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use prometheus::core::Collector as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast::Receiver, mpsc, oneshot};
 
 use super::{
     rows::{self, Hook},
@@ -14,7 +14,7 @@ use super::{
     span,
     wire::{
         Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, FilesRow, PersistenceRow,
-        ReloadRow, Reloaded, Status, TokenRow, TrafficRow, Why,
+        ReloadRow, Reloaded, Status, TokenRow, TrafficRow, Watching, Why,
     },
 };
 use crate::{
@@ -24,7 +24,10 @@ use crate::{
         task::{Handle, Moment, Reply},
     },
     clock,
-    kernel::{Count, Counters, Reason, View},
+    kernel::{
+        Count, Counters, Protocol, Reason, View,
+        events::{Sample, Samples},
+    },
     metrics::{self, Metrics},
     prefix::Prefix,
 };
@@ -48,6 +51,8 @@ pub struct Facts {
     pub tokens: Vec<TokenRow>,
     /// What `kernel.dry_run` names.
     pub rehearsed: Vec<String>,
+    /// `kernel.events`, in words; `None` if it is off.
+    pub samples: Option<String>,
     /// Requests are no longer accepted.
     pub draining: bool,
     /// The last reload: when, and what came of it.
@@ -72,6 +77,8 @@ pub struct Context {
     pub facts: Arc<ArcSwap<Facts>>,
     /// When it started.
     pub started: Instant,
+    /// Samples of refused packets; `None` with `mode = "off"`.
+    pub samples: Option<Samples>,
     /// To the daemon's main loop.
     pub reloads: mpsc::Sender<ReloadRequest>,
 }
@@ -109,14 +116,28 @@ impl Respond for Context {
                 };
                 self.look(all).await.map(Answer::Allowances)
             }
-            Command::Why { address, port } => {
+            Command::Why { address, port, protocol } => {
                 let port = port.unwrap_or(self.facts.load().port);
-                self.why(address, port).await.map(|why| Answer::Why(Box::new(why)))
+                self.why(address, port, protocol).await.map(|why| Answer::Why(Box::new(why)))
             }
             Command::Reload => self.reload().await.map(Answer::Reloaded),
             Command::Metrics => {
                 metrics::http::text(&self.metrics.registry).map(Answer::Metrics).map_err(failed)
             }
+            Command::Events { .. } => {
+                Err(Failure::new(FailureKind::Failed, "events are shown, not answered; this is a bug"))
+            }
+        }
+    }
+
+    fn watch(&self) -> Result<(Watching, Receiver<Arc<Sample>>), Failure> {
+        let refused = |text: &str| Err(Failure::new(FailureKind::Refused, text));
+        let Some(samples) = &self.samples else {
+            return refused("kernel.mode is \"off\": no packet is judged, so none is refused");
+        };
+        match &self.facts.load().samples {
+            Some(budget) => Ok((Watching { budget: budget.clone() }, samples.subscribe())),
+            None => refused("kernel.events is off: set a rate in the configuration and reload"),
         }
     }
 }
@@ -152,7 +173,7 @@ impl Context {
         self.bans.look(look).await.map_err(failed)
     }
 
-    async fn why(&self, address: IpAddr, port: u16) -> Result<Why, Failure> {
+    async fn why(&self, address: IpAddr, port: u16, protocol: Protocol) -> Result<Why, Failure> {
         let look = move |ledger: &Ledger, moment: Moment| {
             let threshold = ledger.settings().bans.threshold;
             let score = ledger.score(moment.now, address).map(|score| rows::score(score, threshold));
@@ -164,7 +185,18 @@ impl Context {
             (ban, allowance, score)
         };
         let (ban, allowance, score) = self.look(look).await?;
-        let explanation = self.view.explain(address, port, clock::kernel_now()).map_err(failed)?;
+        let mut explanation =
+            self.view.explain(address, port, protocol, clock::kernel_now()).map_err(failed)?;
+        // The program knows that there is an entry, the ledger which one.
+        match (explanation.reason.as_str(), &ban, &allowance) {
+            ("banned" | "banned_prefix", Some(row), _) => {
+                explanation.rule = format!("{} is banned by {}", row.prefix, row.origin);
+            }
+            ("allowed", _, Some(row)) => {
+                explanation.rule = format!("{} is allowed by {}", row.prefix, row.origin);
+            }
+            _ => {}
+        }
         let counters = self.view.counters().map_err(failed)?;
         let counted = counter_rows(&counters, |reason| {
             reason.action() == explanation.verdict && reason.label() == explanation.reason
@@ -181,6 +213,7 @@ impl Context {
         Ok(Why {
             address: address.to_canonical(),
             port,
+            protocol,
             sentence,
             explanation,
             ban,

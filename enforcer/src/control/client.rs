@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    ops::ControlFlow,
     os::unix::net::UnixStream,
     path::Path,
     time::Duration,
@@ -40,8 +41,38 @@ impl fmt::Display for ClientError {
 
 /// Sends `command` to the daemon at `socket`.
 pub fn ask(socket: &Path, command: Command) -> Result<Answer, ClientError> {
+    let stream = connect(socket)?;
+    let response = talk(stream, command).map_err(|error| silent(socket, &error))?;
+    read(socket, &response)
+}
+
+/// Sends `command`, which has many answers, and hands each to `show` until that breaks off or the daemon ends.
+pub fn watch(
+    socket: &Path,
+    command: Command,
+    mut show: impl FnMut(Answer) -> ControlFlow<()>,
+) -> Result<(), ClientError> {
+    let mut stream = connect(socket)?;
+    send(&mut stream, command).map_err(|error| silent(socket, &error))?;
+    // The first answer comes at once; from there on nobody knows how long there is nothing to see.
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        let count = (&mut reader).take(MAX_ANSWER).read_line(&mut line);
+        if count.map_err(|error| silent(socket, &error))? == 0 {
+            return Ok(());
+        }
+        if show(read(socket, &line)?).is_break() {
+            return Ok(());
+        }
+        // A socket that cannot be set to wait longer ends with the next pause.
+        let _ = reader.get_ref().set_read_timeout(None);
+    }
+}
+
+fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
     let place = socket.display();
-    let stream = UnixStream::connect(socket).map_err(|error| {
+    UnixStream::connect(socket).map_err(|error| {
         if error.kind() == io::ErrorKind::PermissionDenied {
             ClientError::Permission(format!(
                 "no permission for {place}: use sudo, or become a member of the daemon's control.group"
@@ -51,12 +82,16 @@ pub fn ask(socket: &Path, command: Command) -> Result<Answer, ClientError> {
                 "no daemon answers on {place} ({error}): is it running? Another socket is named with --socket or ENFORCER_SOCKET"
             ))
         }
-    })?;
-    let response = talk(stream, command).map_err(|error| {
-        ClientError::Unreachable(format!("the daemon on {place} did not answer: {error}"))
-    })?;
-    let response: Response = serde_json::from_str(&response).map_err(|error| {
-        ClientError::Garbled(format!("the daemon on {place} answered something else: {error}"))
+    })
+}
+
+fn silent(socket: &Path, error: &io::Error) -> ClientError {
+    ClientError::Unreachable(format!("the daemon on {} did not answer: {error}", socket.display()))
+}
+
+fn read(socket: &Path, line: &str) -> Result<Answer, ClientError> {
+    let response: Response = serde_json::from_str(line).map_err(|error| {
+        ClientError::Garbled(format!("the daemon on {} answered something else: {error}", socket.display()))
     })?;
     match response.body {
         Body::Answer(answer) => Ok(answer),
@@ -64,13 +99,17 @@ pub fn ask(socket: &Path, command: Command) -> Result<Answer, ClientError> {
     }
 }
 
-fn talk(mut stream: UnixStream, command: Command) -> io::Result<String> {
+fn send(stream: &mut UnixStream, command: Command) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(&Request { version: VERSION, command })?;
     line.push(b'\n');
+    stream.write_all(&line)
+}
+
+fn talk(mut stream: UnixStream, command: Command) -> io::Result<String> {
     // A daemon that refuses the caller may have closed already; its answer can still be read.
-    let sent = stream.write_all(&line);
+    let sent = send(&mut stream, command);
     let mut answer = String::new();
     BufReader::new(stream).take(MAX_ANSWER).read_line(&mut answer)?;
     if answer.is_empty() {

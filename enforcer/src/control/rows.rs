@@ -129,6 +129,8 @@ mod tests {
             verdict: verdict.into(),
             reason: reason.into(),
             description: String::new(),
+            rule: String::new(),
+            would_drop: Vec::new(),
             source: String::new(),
             limits: Vec::new(),
         }

@@ -10,6 +10,7 @@ use nix::unistd::Uid;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::unix::{OwnedReadHalf, OwnedWriteHalf},
+    sync::broadcast::Receiver,
     time::{error::Elapsed, timeout},
 };
 use tracing::{debug, warn};
@@ -17,8 +18,10 @@ use tracing::{debug, warn};
 use super::{
     places::{Holder, Place, Places},
     socket::{Socket, permitted},
-    wire::{Answer, Body, Command, Failure, FailureKind, MAX_REQUEST, Request, Response, VERSION},
+    watch::{self, Wanted},
+    wire::{Answer, Body, Command, Failure, FailureKind, MAX_REQUEST, Request, Response, VERSION, Watching},
 };
+use crate::kernel::events::Sample;
 
 /// How long a client may take over its next request, and over reading an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,8 +34,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whoever knows the answers.
 pub trait Respond: Send + Sync + 'static {
-    /// Carries out `command`.
+    /// Carries out `command`, which is any but `events`.
     fn respond(&self, command: Command) -> impl Future<Output = Result<Answer, Failure>> + Send;
+
+    /// The samples for `events`, and what the caller is told first.
+    fn watch(&self) -> Result<(Watching, Receiver<Arc<Sample>>), Failure> {
+        Err(Failure::new(FailureKind::Refused, "there are no events here"))
+    }
 }
 
 /// Serves `socket` until it is dropped or aborted.
@@ -94,6 +102,10 @@ async fn converse<R: Respond>(
             return send(writer, Body::Error(Failure::new(FailureKind::Malformed, text))).await;
         }
         let body = match read(&line) {
+            Ok(Command::Events { reason, source, frames }) => {
+                let wanted = Wanted { reason, source, frames };
+                return show(&mut reader, writer, responder, &wanted, place).await;
+            }
             Ok(command) => match responder.respond(command).await {
                 Ok(answer) => Body::Answer(answer),
                 Err(failure) => Body::Error(failure),
@@ -102,6 +114,31 @@ async fn converse<R: Respond>(
         };
         send(writer, body).await?;
     }
+}
+
+/// Shows samples until the caller goes. Whoever watches needs a place all the while, so there must be some left.
+async fn show<R: Respond>(
+    reader: &mut BufReader<OwnedReadHalf>,
+    writer: &mut OwnedWriteHalf,
+    responder: &R,
+    wanted: &Wanted,
+    place: &Place,
+) -> Result<()> {
+    let admitted = wanted.check().and_then(|()| match place.is_scarce() {
+        true => {
+            Err(Failure::new(FailureKind::Busy, "too many control connections to watch; try again later"))
+        }
+        false => responder.watch(),
+    });
+    let (watching, mut samples) = match admitted {
+        Ok(admitted) => admitted,
+        Err(failure) => return send(writer, Body::Error(failure)).await,
+    };
+    send(writer, Body::Answer(Answer::Watching(watching))).await?;
+    while let Some(answer) = watch::next(&mut samples, wanted, reader).await {
+        send(writer, Body::Answer(answer)).await?;
+    }
+    Ok(())
 }
 
 /// Waits for `request`, less long while places are scarce: whoever comes next needs this one.

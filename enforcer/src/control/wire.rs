@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    kernel::{Attachment, Explanation},
+    capture::sight::Sight,
+    kernel::{Attachment, Explanation, Protocol},
     prefix::Prefix,
 };
 
@@ -82,9 +83,24 @@ pub enum Command {
     Why {
         /// From where.
         address: IpAddr,
-        /// To which TCP port; absent: the first listener's.
+        /// To which port; absent: the first listener's.
         #[serde(default)]
         port: Option<u16>,
+        /// By which protocol.
+        #[serde(default)]
+        protocol: Protocol,
+    },
+    /// Samples of refused packets from now on: an answer for each, until the caller closes the connection.
+    Events {
+        /// Only for this reason, by its label.
+        #[serde(default)]
+        reason: Option<String>,
+        /// Only from here.
+        #[serde(default)]
+        source: Option<Prefix>,
+        /// With the frames' bytes.
+        #[serde(default)]
+        frames: bool,
     },
     /// Read the configuration again.
     Reload,
@@ -166,6 +182,12 @@ pub enum Answer {
     Reloaded(Reloaded),
     /// To `metrics`.
     Metrics(String),
+    /// To `events`, first: from here on samples are shown.
+    Watching(Watching),
+    /// To `events`: a sample.
+    Event(Box<EventRow>),
+    /// To `events`: so many samples were not shown, because the caller did not read them in time.
+    Lost(u64),
 }
 
 /// A change that was made.
@@ -261,6 +283,40 @@ pub struct TrafficRow {
     pub would_drop_bytes: u64,
 }
 
+/// What whoever watches should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watching {
+    /// `kernel.events`, in words.
+    pub budget: String,
+}
+
+/// A packet that was refused or changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// When it was judged, RFC 3339 in UTC.
+    pub time: String,
+    /// The same in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// The interface that it came in by.
+    pub interface: String,
+    /// The CPU that judged it.
+    pub cpu: u32,
+    /// `drop`, `would_drop`, or `pass` for one that was changed.
+    pub verdict: String,
+    /// The reason's label.
+    pub reason: String,
+    /// Who to whom, and the ClientHello in it.
+    #[serde(flatten)]
+    pub sight: Sight,
+    /// Length of the frame in bytes.
+    pub length: usize,
+    /// How many of these the sample holds.
+    pub captured: usize,
+    /// These bytes in base64, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<String>,
+}
+
 /// What would happen to a packet, and why.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Why {
@@ -268,6 +324,9 @@ pub struct Why {
     pub address: IpAddr,
     /// To which port.
     pub port: u16,
+    /// By which protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// All of it in one sentence.
     pub sentence: String,
     /// What the program would decide now.

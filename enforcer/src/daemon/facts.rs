@@ -34,6 +34,7 @@ pub(super) fn facts(
         port: addresses.first().map_or(HTTPS, SocketAddr::port),
         tokens: tokens(config),
         rehearsed: rehearsed(config),
+        samples: samples(config),
         draining: false,
         last_reload: None,
         files: None,
@@ -95,6 +96,18 @@ pub(super) fn tokens(config: &Config) -> Vec<TokenRow> {
 /// What is only rehearsed, by name.
 pub(super) fn rehearsed(config: &Config) -> Vec<String> {
     config.kernel.dry_run.iter().map(|feature| feature.label().to_owned()).collect()
+}
+
+/// How many refused packets are shown at most.
+pub(super) fn samples(config: &Config) -> Option<String> {
+    config.kernel.events.map(|rate| {
+        let unit = match rate.period.as_secs() {
+            1 => "second",
+            60 => "minute",
+            _ => "hour",
+        };
+        format!("at most {} a {unit} and CPU, {} at once", rate.events, rate.burst)
+    })
 }
 
 const fn mode(mode: Mode) -> &'static str {

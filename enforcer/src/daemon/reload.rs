@@ -31,6 +31,7 @@ impl Running {
             Err(error) => error!(by, error, "reload refused, everything stays as it was"),
         }
         let (tokens, rehearsed) = (facts::tokens(&self.config), facts::rehearsed(&self.config));
+        let samples = facts::samples(&self.config);
         let persistence = facts::persistence(&self.config, self.kernel.beginning());
         if result.is_ok() {
             facts::certificates(&self.policy.load(), &self.metrics, clock::unix_now());
@@ -40,6 +41,7 @@ impl Running {
             tokens: tokens.clone(),
             persistence: persistence.clone(),
             rehearsed: rehearsed.clone(),
+            samples: samples.clone(),
             last_reload: Some((at, result.clone())),
             // A reload reads every file, so what was refused before is settled.
             files: if result.is_ok() { None } else { facts.files.clone() },

@@ -7,7 +7,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::AbortHandle,
+};
 use tracing::{info, warn};
 
 use super::{
@@ -29,7 +32,7 @@ use crate::{
     config::Config,
     control::{answer::Context, server, socket::Socket},
     ingress::Ingress,
-    kernel::{Beginning, Kernel},
+    kernel::{Beginning, Kernel, events::QUEUE},
     log::Log,
     metrics::{
         self, Metrics,
@@ -128,15 +131,30 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     )));
     // One reload at a time; a second request waits in its connection.
     let (reloads, reload_requests) = mpsc::channel(1);
+    let mut optional = Vec::new();
+    let samples = match kernel.events()? {
+        Some(events) => {
+            let (samples, _) = broadcast::channel(QUEUE);
+            let sender = samples.clone();
+            // They show what happens, they do not make it happen: without them the daemon goes on.
+            optional.push(Tied::spawn(async move {
+                if let Err(error) = events.run(sender).await {
+                    tracing::warn!(error = format!("{error:#}"), "samples of refused packets have ended");
+                }
+            }));
+            Some(samples)
+        }
+        None => None,
+    };
     let context = Context {
         bans: bans.clone(),
+        samples,
         view: Arc::clone(&view),
         metrics: metrics.clone(),
         facts: Arc::clone(&facts),
         started,
         reloads,
     };
-    let mut optional = Vec::new();
     let mut services = vec![Tied::spawn(server::serve(socket, Arc::new(context)))];
     if let Some(diagnostics) = kernel.take_diagnostics() {
         // They are a convenience: without them the daemon goes on.

@@ -21,7 +21,8 @@ use enforcer_common::{
     verdict::Tables,
 };
 
-use crate::prefix::Prefix;
+use super::{program::Sizes, settings};
+use crate::{config, prefix::Prefix};
 
 /// One state of every table.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +45,22 @@ impl Model {
         Self { settings, ..Self::default() }
     }
 
+    /// What the program would find under this configuration when it has just been started: no bans, and limits of which
+    /// nothing is used.
+    pub fn of(config: &config::Kernel) -> Self {
+        let sizes = Sizes { bans: 0, sources: config.limits.max_sources };
+        let mut model = Self::new(Some(settings::settings(config, sizes, 0)));
+        for (number, port) in (0..=u16::MAX).zip(settings::ports(config)) {
+            if port != Port::UNKNOWN {
+                model.mark(number, port);
+            }
+        }
+        for prefix in &config.allow {
+            model.list(*prefix, Listing::ALLOWED);
+        }
+        model
+    }
+
     /// Adds what is known of a port.
     pub fn mark(&mut self, number: u16, port: Port) {
         let known = self.ports.entry(number).or_default();
@@ -51,7 +68,7 @@ impl Model {
     }
 
     /// Bans one source, as a debt if its bucket has room.
-    pub fn ban(&mut self, source: SourceKey, ban: Ban) {
+    pub fn set_ban(&mut self, source: SourceKey, ban: Ban) {
         let now = self.now.get();
         let index = self.index(Limit::Packets, source);
         let bucket = self.buckets.get_mut().entry((Limit::Packets, index)).or_default();

@@ -10,7 +10,7 @@ use enforcer_common::{
     verdict::Verdict,
 };
 
-use super::{Attachment, Counters, Explanation, SourceLists, View, view::explanation};
+use super::{Attachment, Counters, Explanation, Protocol, SourceLists, View, view::explanation};
 use crate::{clock::KernelTime, prefix::Prefix};
 
 /// Lists that reach no kernel.
@@ -50,7 +50,7 @@ impl View for NoView {
         Ok(Vec::new())
     }
 
-    fn explain(&self, address: IpAddr, _: u16, _: KernelTime) -> Result<Explanation> {
+    fn explain(&self, address: IpAddr, _: u16, _: Protocol, _: KernelTime) -> Result<Explanation> {
         Ok(explanation(Verdict::Pass(PassReason::NoSettings), address, v6_mask(self.v6_length), Vec::new()))
     }
 }

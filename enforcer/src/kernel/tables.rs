@@ -155,13 +155,19 @@ pub(super) struct Snapshot<'a> {
     maps: &'a LiveMaps,
     settings: Settings,
     now: KernelTime,
+    rehearsed: RefCell<Vec<DropReason>>,
     /// The first lookup that failed for another reason than that nothing is there.
     failure: RefCell<Option<MapError>>,
 }
 
 impl<'a> Snapshot<'a> {
     pub(super) fn new(maps: &'a LiveMaps, settings: Settings, now: KernelTime) -> Self {
-        Self { maps, settings, now, failure: RefCell::new(None) }
+        Self { maps, settings, now, rehearsed: RefCell::default(), failure: RefCell::new(None) }
+    }
+
+    /// What would have dropped the packet but for a dry run.
+    pub(super) fn rehearsed(&self) -> Vec<DropReason> {
+        self.rehearsed.borrow().clone()
     }
 
     /// The lookup that failed, if one did: then the verdict means nothing.
@@ -191,7 +197,9 @@ impl Tables for Snapshot<'_> {
     }
 
     /// Explaining counts nothing.
-    fn would_drop(&self, _: DropReason, _: usize) {}
+    fn would_drop(&self, reason: DropReason, _: usize) {
+        self.rehearsed.borrow_mut().push(reason);
+    }
 
     /// Nor does it write.
     fn answer(&self, _: Answer) {}

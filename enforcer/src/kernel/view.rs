@@ -15,7 +15,9 @@ use enforcer_common::{
 };
 
 use super::{
-    Attachment, Count, Counters, EventCounts, Explanation, LimitState, OTHER_INTERFACES, Reason, View, probe,
+    Attachment, Count, Counters, EventCounts, Explanation, LimitState, OTHER_INTERFACES, Protocol, Reason,
+    View, probe,
+    rule::{Grounds, rule},
     tables::{LiveMaps, SettingsMap, SharedSettings, Snapshot},
 };
 use crate::{clock::KernelTime, prefix::Prefix};
@@ -71,10 +73,17 @@ impl View for MapView {
         })))
     }
 
-    fn explain(&self, address: IpAddr, port: u16, now: KernelTime) -> Result<Explanation> {
+    fn explain(
+        &self,
+        address: IpAddr,
+        port: u16,
+        protocol: Protocol,
+        now: KernelTime,
+    ) -> Result<Explanation> {
         let settings = SettingsMap::current(&self.settings);
         let snapshot = Snapshot::new(&self.maps, settings, now);
-        let verdict = decide(&&*probe::syn(address, port), &snapshot);
+        let verdict = decide(&&*probe::packet(address, port, protocol), &snapshot);
+        let would_drop = snapshot.rehearsed();
         if let Some(error) = snapshot.failure() {
             return Err(error).context("reading the maps");
         }
@@ -83,7 +92,12 @@ impl View for MapView {
             .iter()
             .map(|limit| self.limit(*limit, source, &settings, now))
             .collect::<Result<_>>()?;
-        Ok(explanation(verdict, address, settings.v6_mask, limits))
+        let mut explanation = explanation(verdict, address, settings.v6_mask, limits);
+        // The ledger knows the entries by name and tells them beside this.
+        let grounds = Grounds { settings: &settings, port: Some(port), entry: None };
+        explanation.rule = rule(Reason::from(verdict), grounds);
+        explanation.would_drop = would_drop.iter().map(|reason| reason.label().to_owned()).collect();
+        Ok(explanation)
     }
 }
 
@@ -147,14 +161,13 @@ pub(super) fn explanation(
     v6_mask: u64,
     limits: Vec<LimitState>,
 ) -> Explanation {
-    let (verdict, reason, description) = match verdict {
-        Verdict::Pass(reason) => ("pass", reason.label(), reason.description()),
-        Verdict::Drop(reason) => ("drop", reason.label(), reason.description()),
-    };
+    let reason = Reason::from(verdict);
     Explanation {
-        verdict: verdict.to_owned(),
-        reason: reason.to_owned(),
-        description: description.to_owned(),
+        verdict: reason.action().to_owned(),
+        reason: reason.label().to_owned(),
+        description: reason.description().to_owned(),
+        rule: String::new(),
+        would_drop: Vec::new(),
         source: Prefix::of_source(address, v6_mask.leading_ones() as u8).to_string(),
         limits,
     }

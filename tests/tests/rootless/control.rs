@@ -35,7 +35,7 @@ use enforcer::{
         },
     },
     denial::Denial,
-    kernel::{Attachment, Count, Counters, Explanation, Reason, SourceLists, View},
+    kernel::{Attachment, Count, Counters, Explanation, Protocol, Reason, SourceLists, View},
     metrics::{self, Metrics},
     prefix::Prefix,
 };
@@ -103,13 +103,15 @@ impl View for OneInterface {
         let counter = Counter { packets: 3, bytes: 180 };
         Ok(vec![Count { interface: "veth0".into(), reason: Reason::Drop(DropReason::Banned), counter }])
     }
-    fn explain(&self, address: IpAddr, _port: u16, _now: KernelTime) -> Result<Explanation> {
+    fn explain(&self, address: IpAddr, _: u16, _: Protocol, _: KernelTime) -> Result<Explanation> {
         let (verdict, reason) =
             if self.0.holds(&address.to_string()) { ("drop", "banned") } else { ("pass", "clean") };
         Ok(Explanation {
             verdict: verdict.into(),
             reason: reason.into(),
             description: String::new(),
+            rule: String::new(),
+            would_drop: Vec::new(),
             source: address.to_string(),
             limits: Vec::new(),
         })
@@ -159,6 +161,7 @@ impl Daemon {
             port: 443,
             tokens: Vec::new(),
             rehearsed: Vec::new(),
+            samples: None,
             draining: false,
             last_reload: None,
             files: None,
@@ -173,6 +176,7 @@ impl Daemon {
             bans: handle.clone(),
             view: Arc::new(OneInterface(tables.clone())),
             metrics: metrics.clone(),
+            samples: None,
             facts: Arc::new(ArcSwap::from_pointee(facts)),
             started: clock::instant_now(),
             reloads,
@@ -244,7 +248,11 @@ fn offences_become_a_ban_in_the_tables_and_in_every_answer() {
         (rows.len(), rows[0].origin.as_str(), rows[0].cause.as_str()),
         (1, "offence", "token_missing")
     );
-    let Ok(Answer::Why(why)) = daemon.ask(Command::Why { address: source, port: None }) else { panic!() };
+    let Ok(Answer::Why(why)) =
+        daemon.ask(Command::Why { address: source, port: None, protocol: Protocol::Tcp })
+    else {
+        panic!()
+    };
     assert!(why.sentence.starts_with("198.18.0.2 is banned for "), "{}", why.sentence);
     assert!(why.sentence.ends_with("its packets are dropped (banned)"), "{}", why.sentence);
     assert_eq!((why.port, why.counter.unwrap().packets, why.score.unwrap().bans), (443, 3, 1));

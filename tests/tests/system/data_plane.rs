@@ -5,7 +5,7 @@ use std::{process::Command, thread, time::Duration};
 use enforcer::{
     clock::{KernelTime, kernel_now},
     config::{self, KernelLimits, Mode, RateLimit, TlsVersion},
-    kernel::Kernel,
+    kernel::{Kernel, Protocol},
 };
 use enforcer_common::{
     ban::{Ban, FOREVER, Listing},
@@ -167,7 +167,9 @@ fn diagnostics_reach_the_log_and_do_not_flood_it() {
 fn what_is_listed_is_explained() {
     let kernel = Kernel::load(&config(&[]), 16).unwrap();
     let (mut lists, view) = (kernel.lists().unwrap(), kernel.view().unwrap());
-    let explain = |address: &str, port| view.explain(address.parse().unwrap(), port, kernel_now()).unwrap();
+    let explain = |address: &str, port| {
+        view.explain(address.parse().unwrap(), port, Protocol::Tcp, kernel_now()).unwrap()
+    };
     let key = |address: &str| SourceKey::of(address.parse().unwrap(), v6_mask(64));
 
     let clean = explain("198.18.0.7", 443);
@@ -190,7 +192,12 @@ fn what_is_listed_is_explained() {
     assert_eq!(explain("198.18.9.1", 443).reason, "banned_prefix");
     assert_eq!(explain("2001:db8:9::1", 443).reason, "allowed");
     let later = view
-        .explain("2001:db8::1".parse().unwrap(), 443, KernelTime(kernel_now().plus_seconds(61).0))
+        .explain(
+            "2001:db8::1".parse().unwrap(),
+            443,
+            Protocol::Tcp,
+            KernelTime(kernel_now().plus_seconds(61).0),
+        )
         .unwrap();
     assert_eq!(later.reason, "clean", "a ban ends by itself");
 
@@ -207,7 +214,7 @@ fn explaining_charges_nobody_and_shows_what_the_program_charged() {
     use enforcer_tests::packets::{SOURCE_V4, SYN, tcp_frame};
     let kernel = Kernel::load(&config(&[]), 16).unwrap();
     let view = kernel.view().unwrap();
-    let explain = || view.explain(SOURCE_V4.into(), 443, kernel_now()).unwrap();
+    let explain = || view.explain(SOURCE_V4.into(), 443, Protocol::Tcp, kernel_now()).unwrap();
     for _ in 0..10 {
         assert_eq!(explain().limits[1].remaining, 3);
     }
@@ -233,7 +240,10 @@ fn new_settings_take_effect_and_keep_the_lists() {
     kernel.apply(&new).unwrap();
     assert_eq!(kernel.test_run(&hello, 1).unwrap().action, XDP_DROP);
     let view = kernel.view().unwrap();
-    assert_eq!(view.explain([198, 18, 44, 1].into(), 443, kernel_now()).unwrap().reason, "banned_prefix");
+    assert_eq!(
+        view.explain([198, 18, 44, 1].into(), 443, Protocol::Tcp, kernel_now()).unwrap().reason,
+        "banned_prefix"
+    );
     let tls = enforcer::kernel::Reason::Drop(enforcer_common::reason::DropReason::TlsVersion);
     let counted = view.counters().unwrap().into_iter().find(|count| count.reason == tls);
     assert_eq!(counted.unwrap().counter.packets, 1);

@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 4] = ["clock", "fault", "prefix", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("clock", &[]),
     ("fault", &[]),
     ("prefix", &[]),
@@ -29,8 +29,10 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("store", &[]),
     ("bans", &["config", "denial", "kernel", "metrics", "store"]),
     ("ingress", &["bans", "checks", "config", "denial", "log", "metrics", "policy", "upstream"]),
-    ("control", &["bans", "config", "denial", "kernel", "metrics", "policy"]),
-    ("cli", &["config", "control", "denial", "kernel"]),
+    // Frames as people see them: the command line writes and reads captures.
+    ("capture", &[]),
+    ("control", &["bans", "capture", "config", "denial", "kernel", "metrics", "policy"]),
+    ("cli", &["capture", "config", "control", "denial", "kernel"]),
 ];
 
 /// Put the rest together; the first imports everything, and nobody imports it but `main`.

@@ -135,8 +135,13 @@ pub(super) fn why(why: &Why) -> String {
     let mut lines = vec![
         ("verdict", format!("{}: {}", explanation.verdict, explanation.reason)),
         ("meaning", explanation.description.clone()),
+        ("rule", or_none(explanation.rule.clone())),
         ("source", explanation.source.clone()),
     ];
+    if !explanation.would_drop.is_empty() {
+        let reasons = explanation.would_drop.join(", ");
+        lines.push(("would drop", format!("{reasons} (kernel.dry_run: counted, NOT DROPPED)")));
+    }
     if let Some(row) = &why.ban {
         lines.push(("ban", ban(row)));
     }
@@ -351,11 +356,14 @@ mod tests {
         let mut told = Why {
             address: "198.18.0.2".parse().unwrap(),
             port: 443,
+            protocol: crate::kernel::Protocol::Tcp,
             sentence: "198.18.0.2 is banned for 9m 41s more: its packets are dropped (banned)".into(),
             explanation: Explanation {
                 verdict: "drop".into(),
                 reason: "banned".into(),
                 description: "The source is banned.".into(),
+                rule: "198.18.0.2 is banned by offence".into(),
+                would_drop: Vec::new(),
                 source: "198.18.0.2".into(),
                 limits: vec![
                     limit("packets", false, 0, 0),
@@ -393,6 +401,7 @@ mod tests {
              \n\
              verdict  drop: banned\n\
              meaning  The source is banned.\n\
+             rule     198.18.0.2 is banned by offence\n\
              source   198.18.0.2\n\
              ban      198.18.0.2 by offence (token_bad_signature), since 19s, 9m 41s remaining, 4 offences\n\
              score    0 of 100 points; 0 offences, last token_missing; 1 ban within a day\n\
