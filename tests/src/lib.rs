@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod bpf;
+pub mod bpffs;
 pub mod cases;
 pub mod cleanup;
 pub mod clients;

@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use enforcer::clock;
-use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 
 use crate::{
+    bpffs,
     cleanup::{self, Owned},
     clients::HOST,
     netns::WIRE,
@@ -120,17 +120,6 @@ impl Site {
         self.dir.join("bans.redb")
     }
 
-    /// Mounts the BPF file system of [`Site::pins`]; it ends with the site.
-    pub fn mount_bpffs(&self) -> Result<()> {
-        let place = cleanup::bpffs(&self.dir);
-        if !place.exists() {
-            fs::create_dir(&place)?;
-            let mounted = mount(Some("bpf"), &place, Some("bpf"), MsFlags::empty(), Some("mode=0700"));
-            mounted.with_context(|| format!("mounting a bpf file system at {}", place.display()))?;
-        }
-        Ok(())
-    }
-
     /// The configuration file.
     pub fn config(&self) -> PathBuf {
         self.dir.join("enforcer.toml")
@@ -144,7 +133,7 @@ impl Site {
     /// Writes the configuration.
     pub fn write(&self, plan: &Plan) -> Result<PathBuf> {
         if plan.persist {
-            self.mount_bpffs()?;
+            bpffs::below(&self.dir)?;
         }
         fs::write(self.config(), self.render(plan))?;
         Ok(self.config())

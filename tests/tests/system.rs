@@ -10,6 +10,7 @@ mod system {
     mod life;
     mod limits;
     mod packets;
+    mod pins;
     mod proxy;
     mod reload;
     mod shutdown;

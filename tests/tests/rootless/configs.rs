@@ -13,7 +13,7 @@ use std::{
 use enforcer::config::{
     self, Bans, Certificate, Clients, Config, Control, Http, Kernel, KernelLimits, KeyExchange, Listener,
     Log, LogFormat, Metrics, Mode, RateLimit, Route, Suite, Tls, TlsVersion, Token, TokenAlgorithm,
-    UnknownName, Upstream, WhenFull,
+    Treatment, UnknownName, Unparsed, Upstream, WhenFull,
 };
 use proptest::prelude::*;
 
@@ -88,10 +88,15 @@ fn the_smallest_file_gives_every_documented_default() {
             protected_ports: vec![443],
             ipv6_prefix: 64,
             minimum_tls: TlsVersion::Tls12,
+            quic_ports: vec![],
+            quic_versions: vec![1, 0x6b33_43cf],
+            syn_cookies: rate(10_000, 20_000),
+            unparsed: Unparsed { not_ip: Treatment::Pass, passed: vec![] },
             limits: KernelLimits {
                 packets: rate(50_000, 100_000),
                 connections: rate(200, 1_000),
                 hellos: rate(200, 1_000),
+                quic: rate(200, 1_000),
                 when_full: WhenFull::Drop,
                 max_sources: 262_144,
             },

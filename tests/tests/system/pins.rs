@@ -1,0 +1,203 @@
+//! What is pinned, taken over, replaced and removed, on interfaces of a namespace of the test's own.
+
+use std::{fs, path::PathBuf, process::Command, thread};
+
+use enforcer::{
+    config::{self, Mode},
+    kernel::{Beginning, Detached, Kernel, detach},
+};
+use enforcer_tests::{bpffs, cleanup::Owned, kernel::plain};
+use nix::sched::{CloneFlags, unshare};
+
+/// A veth pair, left and right, and a BPF file system; all of it ends with the thread that the test runs on.
+struct World {
+    place: PathBuf,
+}
+
+impl World {
+    fn run(test: impl FnOnce(&Self) + Send + 'static) {
+        let run = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let (_owned, directory) = Owned::directory().unwrap();
+            let world = Self { place: bpffs::below(&directory).unwrap() };
+            ip("link add left type veth peer name right");
+            test(&world);
+        });
+        run.join().unwrap();
+    }
+
+    fn config(&self, interfaces: &[&str]) -> config::Kernel {
+        config::Kernel {
+            interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
+            persist: true,
+            pin_directory: self.place.join("enforcer"),
+            ..plain()
+        }
+    }
+
+    /// A daemon's start, and its end: answers what it found.
+    fn daemon(&self, config: &config::Kernel) -> anyhow::Result<Beginning> {
+        let mut kernel = Kernel::load(config, 16)?;
+        let beginning = kernel.beginning();
+        kernel.attach()?;
+        Ok(beginning)
+    }
+
+    fn refusal(&self, config: &config::Kernel) -> String {
+        let message = format!("{:#}", self.daemon(config).unwrap_err());
+        assert!(!message.contains('\n'), "{message}");
+        message
+    }
+
+    fn names(&self) -> Vec<String> {
+        bpffs::names(&self.place).unwrap()
+    }
+
+    fn layers(&self) -> Vec<String> {
+        self.names()
+            .into_iter()
+            .filter(|name| name.contains("layout-") && name.matches('/').count() == 1)
+            .collect()
+    }
+}
+
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Mode (1: native, 2: generic, as in linux/if_link.h) and number of the program on an interface.
+fn program(interface: &str) -> Option<(u64, u64)> {
+    let told: serde_json::Value =
+        serde_json::from_str(&ip(&format!("-j -d link show dev {interface}"))).unwrap();
+    let xdp = &told[0]["xdp"];
+    Some((xdp["mode"].as_u64()?, xdp["prog"]["id"].as_u64()?))
+}
+
+#[test]
+fn the_program_stays_is_replaced_and_goes_by_detach_alone() {
+    World::run(|world| {
+        let config = world.config(&["left", "right"]);
+        assert_eq!(world.daemon(&config).unwrap(), Beginning::Fresh);
+        let (names, first) = (world.names(), program("left").unwrap());
+        assert_eq!(world.daemon(&config).unwrap(), Beginning::TakenOver);
+        assert_eq!(world.names(), names);
+        assert_ne!(program("left").unwrap(), first);
+        assert_eq!(detach(&config.pin_directory, false).unwrap(), Detached::Interfaces(2));
+        assert_eq!((program("left"), program("right"), world.names()), (None, None, Vec::new()));
+        assert_eq!(detach(&config.pin_directory, false).unwrap(), Detached::Nothing);
+    });
+}
+
+#[test]
+fn a_first_start_that_fails_leaves_nothing() {
+    World::run(|world| {
+        // Loopback's driver knows nothing of XDP.
+        assert!(world.refusal(&world.config(&["left", "lo"])).contains("lo cannot run XDP"));
+        assert_eq!((program("left"), world.names()), (None, Vec::new()));
+        assert!(world.refusal(&world.config(&["left", "absent"])).contains("absent"));
+        assert_eq!((program("left"), world.names()), (None, Vec::new()));
+    });
+}
+
+#[test]
+fn a_change_of_mode_moves_the_program_and_one_that_fails_moves_it_back() {
+    World::run(|world| {
+        let mode = |mode, interfaces: &[&str]| config::Kernel { mode, ..world.config(interfaces) };
+        world.daemon(&mode(Mode::Native, &["left"])).unwrap();
+        assert_eq!(program("left").unwrap().0, 1);
+        world.daemon(&mode(Mode::Generic, &["left"])).unwrap();
+        assert_eq!(program("left").unwrap().0, 2);
+        world.daemon(&mode(Mode::NativeOrGeneric, &["left"])).unwrap();
+        assert_eq!(program("left").unwrap().0, 2, "it is allowed where it is");
+        world.daemon(&mode(Mode::Generic, &["left", "lo"])).unwrap();
+        let (before, names) = ((program("left"), program("lo")), world.names());
+        assert!(world.refusal(&mode(Mode::Native, &["left", "lo"])).contains("lo cannot run XDP"));
+        assert_eq!(((program("left"), program("lo")), world.names()), (before, names));
+        detach(&world.place.join("enforcer"), false).unwrap();
+        assert_eq!((program("left"), program("lo")), (None, None));
+    });
+}
+
+#[test]
+fn interfaces_that_are_no_longer_named_and_those_that_vanished_are_cleared_away() {
+    World::run(|world| {
+        world.daemon(&world.config(&["left", "right"])).unwrap();
+        world.daemon(&world.config(&["right"])).unwrap();
+        assert_eq!(program("left"), None);
+        assert!(program("right").is_some());
+        let links = || world.names().into_iter().filter(|name| name.contains("/link-")).count();
+        assert_eq!(links(), 1);
+        ip("link del right");
+        ip("link add left type veth peer name right");
+        assert_eq!(program("right"), None);
+        assert_eq!(world.daemon(&world.config(&["right"])).unwrap(), Beginning::TakenOver);
+        assert!(program("right").is_some());
+        assert_eq!(links(), 1);
+    });
+}
+
+#[test]
+fn one_daemon_at_a_time_has_the_directory() {
+    World::run(|world| {
+        let config = world.config(&["left"]);
+        let mut first = Kernel::load(&config, 16).unwrap();
+        first.attach().unwrap();
+        let refused = world.refusal(&world.config(&["right"]));
+        assert!(refused.contains("another enforcer is running"), "{refused}");
+        let refused = detach(&config.pin_directory, false).unwrap_err().to_string();
+        assert!(refused.contains("--force"), "{refused}");
+        assert_eq!(detach(&config.pin_directory, true).unwrap(), Detached::Interfaces(1));
+        assert_eq!((program("left"), world.names()), (None, Vec::new()));
+    });
+}
+
+#[test]
+fn without_persistence_what_was_pinned_is_taken_over_and_ends_with_the_daemon() {
+    World::run(|world| {
+        world.daemon(&world.config(&["left"])).unwrap();
+        let config = config::Kernel { persist: false, ..world.config(&["left"]) };
+        let mut kernel = Kernel::load(&config, 16).unwrap();
+        assert_eq!(kernel.beginning(), Beginning::TakenOver);
+        kernel.attach().unwrap();
+        assert!(program("left").is_some());
+        assert_eq!(world.names(), Vec::<String>::new());
+        drop(kernel);
+        assert_eq!(program("left"), None);
+
+        world.daemon(&world.config(&["left"])).unwrap();
+        let off = config::Kernel { mode: Mode::Off, ..world.config(&[]) };
+        world.daemon(&off).unwrap();
+        assert_eq!((program("left"), world.names()), (None, Vec::new()));
+    });
+}
+
+#[test]
+fn maps_of_another_shape_are_not_used_and_do_not_stay() {
+    World::run(|world| {
+        let config = world.config(&["left"]);
+        world.daemon(&config).unwrap();
+        let own = world.layers();
+        let larger = config::Kernel {
+            limits: config::KernelLimits { max_sources: 4_096, ..config.limits.clone() },
+            ..config.clone()
+        };
+        assert_eq!(world.daemon(&larger).unwrap(), Beginning::Migrated);
+        assert_eq!(world.layers().len(), 1);
+        assert_ne!(world.layers(), own);
+
+        // As a version would have left it that counts its layouts otherwise.
+        let layer = world.place.join(&world.layers()[0]);
+        fs::rename(&layer, layer.with_file_name("layout-1-0123456789abcdef")).unwrap();
+        assert_eq!(world.daemon(&config).unwrap(), Beginning::Replaced);
+        assert_eq!(world.layers(), own);
+
+        // Somebody has been at the pins.
+        fs::remove_file(world.place.join(&own[0]).join("SETTINGS")).unwrap();
+        assert_eq!(world.daemon(&config).unwrap(), Beginning::Replaced);
+        assert_eq!(world.layers(), own);
+        assert_eq!(world.daemon(&config).unwrap(), Beginning::TakenOver);
+        assert!(program("left").is_some());
+    });
+}
