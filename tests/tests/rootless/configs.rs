@@ -292,17 +292,21 @@ fn a_reload_takes_over_what_it_can_and_names_the_rest() {
     live.routes.clear();
     live.kernel.limits.packets = None;
     live.listeners[0].handshake_timeout = seconds(3);
+    live.tls.ticket_lifetime = None;
+    live.http.response_headers.clear();
     live.bans.threshold = 5;
     assert_eq!(config::settle(&old, live.clone()), (live.clone(), Vec::new()));
     let mut new = live.clone();
     new.kernel.interfaces.push("eth1".to_owned());
     new.kernel.limits.max_sources *= 2;
     new.metrics.address = None;
+    new.http.redirect.push("[::]:80".parse().unwrap());
     new.http.workers = 3;
     new.control.group = Some("ops".to_owned());
     let expected = [
         "kernel.interfaces",
         "kernel.limits.max_sources",
+        "http.redirect",
         "http.workers",
         "metrics.address",
         "control.group",
