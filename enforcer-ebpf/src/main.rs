@@ -38,7 +38,7 @@ pub fn enforcer(context: XdpContext) -> u32 {
         Verdict::Drop(reason) => (xdp_action::XDP_DROP, reason.number()),
     };
     let packets = maps.count(reason, frame.length());
-    if action != xdp_action::XDP_PASS && maps.shows_events() {
+    if (action != xdp_action::XDP_PASS || answered) && maps.shows_events() {
         events::show(context.ctx, reason, 0, maps.now());
     }
     // Last: it overwrites what the others look at.
