@@ -18,11 +18,16 @@ pub enum Feature {
     Limits,
     /// ClientHellos, and TCP data to protected ports.
     Tls,
+    /// SYN cookies.
+    SynCookies,
+    /// The form of datagrams to QUIC ports.
+    Quic,
 }
 
 impl Feature {
     /// Every feature.
-    pub const ALL: [Self; 5] = [Self::Parsing, Self::Fragments, Self::Bans, Self::Limits, Self::Tls];
+    pub const ALL: [Self; 7] =
+        [Self::Parsing, Self::Fragments, Self::Bans, Self::Limits, Self::Tls, Self::SynCookies, Self::Quic];
 
     /// The stable name in configuration and command output.
     pub const fn label(self) -> &'static str {
@@ -32,6 +37,8 @@ impl Feature {
             Self::Bans => "bans",
             Self::Limits => "limits",
             Self::Tls => "tls",
+            Self::SynCookies => "syn_cookies",
+            Self::Quic => "quic",
         }
     }
 
@@ -56,9 +63,13 @@ impl DropReason {
             | Self::NotIpRefused => Feature::Parsing,
             Self::TcpFragment => Feature::Fragments,
             Self::Banned | Self::BannedPrefix => Feature::Bans,
-            Self::PacketLimit | Self::ConnectionLimit | Self::HelloLimit | Self::LimiterFull => {
-                Feature::Limits
-            }
+            Self::PacketLimit
+            | Self::ConnectionLimit
+            | Self::HelloLimit
+            | Self::QuicLimit
+            | Self::LimiterFull => Feature::Limits,
+            Self::SynCookie => Feature::SynCookies,
+            Self::QuicShort | Self::QuicVersion | Self::NotQuic => Feature::Quic,
             Self::TlsVersion | Self::MalformedHello => Feature::Tls,
         }
     }
@@ -73,13 +84,17 @@ impl DropReason {
             | Self::ExtensionDepth
             | Self::MalformedTcp
             | Self::MalformedUdp
-            | Self::NotIpRefused => "",
+            | Self::NotIpRefused => "kernel.unparsed",
             Self::TcpFragment | Self::MalformedHello => "kernel.protected_ports",
             Self::Banned | Self::BannedPrefix => "bans",
             Self::PacketLimit => "kernel.limits.packets",
             Self::ConnectionLimit => "kernel.limits.connections",
             Self::HelloLimit => "kernel.limits.hellos",
+            Self::QuicLimit => "kernel.limits.quic",
             Self::LimiterFull => "kernel.limits.when_full",
+            Self::SynCookie => "kernel.syn_cookies",
+            Self::QuicVersion => "kernel.quic_versions",
+            Self::QuicShort | Self::NotQuic => "kernel.quic_ports",
             Self::TlsVersion => "kernel.minimum_tls",
         }
     }
@@ -91,12 +106,13 @@ impl PassReason {
         match self {
             Self::NoSettings
             | Self::LinkControl
-            | Self::NotIp
             | Self::NeighbourDiscovery
             | Self::Fragment
             | Self::Clean
-            | Self::LeaseExpired
-            | Self::Unparsed => "",
+            | Self::LeaseExpired => "",
+            Self::NotIp | Self::Unparsed => "kernel.unparsed",
+            Self::QuicInitial => "kernel.quic_ports",
+            Self::CookieDeclined => "kernel.syn_cookies",
             Self::Allowed => "kernel.allow",
             Self::Management => "kernel.management_ports",
             Self::HelloAccepted | Self::HelloIncomplete => "kernel.minimum_tls",

@@ -8,6 +8,7 @@ pub mod packet;
 
 pub mod headers;
 pub mod hello;
+pub mod quic;
 pub mod verdict;
 
 pub mod answer;

@@ -41,6 +41,9 @@ const fn holds(word: u64, now: u64) -> bool {
     word & BAN != 0 && time(word) > now
 }
 
+/// The key of a budget that all sources share, in a bucket of its own.
+pub const SHARED: u64 = 1;
+
 /// A bucket as it lies in memory: key and TAT alternate.
 pub type RawBucket = [u64; SLOTS * 2];
 

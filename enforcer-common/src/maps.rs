@@ -21,7 +21,9 @@ pub const LISTED_BITS_V6: &str = "LISTED_BITS_V6";
 /// One word per TCP or UDP port, see [`crate::port`]. Written by the daemon.
 pub const PORTS: &str = "PORTS";
 /// Limiter buckets, one table per limit. Written by the program.
-pub const LIMITERS: [&str; 3] = [SOURCES, "LIMIT_CONNS", "LIMIT_HELLOS"];
+pub const LIMITERS: [&str; 4] = [SOURCES, "LIMIT_CONNS", "LIMIT_HELLOS", "LIMIT_QUIC"];
+/// One limiter bucket: the budget of SYNs that all sources share. Written by the program.
+pub const SYN_BUDGET: &str = "SYN_BUDGET";
 /// Per CPU, interface and reason: packets and bytes. Written by the program.
 pub const COUNTERS: &str = "COUNTERS";
 /// Packets that were not passed on as they came, as samples, see [`crate::event`]. Written by the program, read by the daemon.

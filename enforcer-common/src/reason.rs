@@ -70,6 +70,10 @@ reasons! {
         LeaseExpired = 10, "lease_expired";
         /// Cannot be parsed, and the configuration says that such packets pass.
         Unparsed = 11, "unparsed";
+        /// A QUIC Initial datagram of a known version within the source's limits.
+        QuicInitial = 14, "quic_initial";
+        /// A SYN above the global budget for which the kernel makes no cookie: it has no listener there, or still room for the SYN.
+        CookieDeclined = 16, "cookie_declined";
     }
 }
 
@@ -124,6 +128,16 @@ reasons! {
         MalformedHello = 79, "malformed_hello";
         /// Neither IP nor link control, and the configuration says that such frames are dropped.
         NotIpRefused = 80, "not_ip_refused";
+        /// A SYN above the global budget, answered with a SYN cookie.
+        SynCookie = 92, "syn_cookie";
+        /// A QUIC Initial in a datagram of less than 1200 bytes.
+        QuicShort = 93, "quic_short";
+        /// A QUIC long header with a version that is not served.
+        QuicVersion = 94, "quic_version";
+        /// More QUIC Initials than the source may send.
+        QuicLimit = 95, "quic_limit";
+        /// A datagram to a QUIC port that has neither form of a QUIC packet.
+        NotQuic = 96, "not_quic";
     }
 }
 

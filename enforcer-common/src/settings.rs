@@ -1,7 +1,7 @@
 //! What the daemon tells the program. One value in a one-entry map, replaced as a whole; what it says of ports lies in a map
 //! of its own, see [`crate::port`].
 
-use crate::{gcra::Rate, reason::DropReason};
+use crate::{gcra::Rate, quic, reason::DropReason};
 
 /// Moves whenever the layout or the meaning of [`Settings`] or of a map changes. A program that finds another
 /// number judges nothing and counts `no_settings`.
@@ -17,11 +17,13 @@ pub enum Limit {
     Connections = 1,
     /// TLS ClientHellos on protected ports, and what may be the beginning of one.
     Hellos = 2,
+    /// QUIC Initial datagrams to ports where QUIC is served.
+    Quic = 3,
 }
 
 impl Limit {
     /// Every limit, by number.
-    pub const ALL: [Self; LIMITS] = [Self::Packets, Self::Connections, Self::Hellos];
+    pub const ALL: [Self; LIMITS] = [Self::Packets, Self::Connections, Self::Hellos, Self::Quic];
 
     /// The stable name in configuration, metrics and command output.
     pub const fn label(self) -> &'static str {
@@ -29,12 +31,15 @@ impl Limit {
             Self::Packets => "packets",
             Self::Connections => "connections",
             Self::Hellos => "hellos",
+            Self::Quic => "quic",
         }
     }
 }
 
 /// How many limits there are.
-pub const LIMITS: usize = 3;
+pub const LIMITS: usize = 4;
+/// QUIC versions that can be served at once.
+pub const QUIC_VERSIONS: usize = 4;
 /// Tiers of budgets, a power of two: 0 is everybody's, the others are given to prefixes by [`crate::ban::Listing::tier`].
 pub const TIERS: usize = 4;
 /// Slots in which interfaces are counted; the last one is shared by all further ones.
@@ -88,6 +93,11 @@ pub struct Settings {
     /// How many packets that are not passed on as they came are shown to the daemon, per CPU, see [`crate::event`];
     /// [`Rate::UNLIMITED`]: none.
     pub events: Rate,
+    /// SYNs to protected ports, from all sources together, that the network stack gets as they are; what is above is answered with
+    /// SYN cookies. [`Rate::UNLIMITED`]: all of them.
+    pub syn_budget: Rate,
+    /// QUIC versions that are served, as on the wire; unused places are 0, which is no version (RFC 9000 section 17.2.1).
+    pub quic_versions: [u32; QUIC_VERSIONS],
 }
 
 impl Settings {
@@ -107,6 +117,8 @@ impl Settings {
         limits: [[Rate::UNLIMITED; LIMITS]; TIERS],
         interfaces: [0; INTERFACES],
         events: Rate::UNLIMITED,
+        syn_budget: Rate::UNLIMITED,
+        quic_versions: [quic::VERSION_1, quic::VERSION_2, 0, 0],
     };
 
     /// Buckets, less one, of the table that keeps a limit.
@@ -114,7 +126,7 @@ impl Settings {
     pub const fn mask(&self, limit: Limit) -> u32 {
         match limit {
             Limit::Packets => self.source_mask,
-            Limit::Connections | Limit::Hellos => self.bucket_mask,
+            Limit::Connections | Limit::Hellos | Limit::Quic => self.bucket_mask,
         }
     }
 
@@ -152,4 +164,6 @@ impl Settings {
 }
 
 const _: () = assert!(TIERS.is_power_of_two());
-const _: () = assert!(size_of::<Settings>() == 48 + 16 + TIERS * LIMITS * 16 + INTERFACES * 4 + 16);
+const _: () = assert!(
+    size_of::<Settings>() == 48 + 16 + TIERS * LIMITS * 16 + INTERFACES * 4 + 16 + 16 + QUIC_VERSIONS * 4
+);

@@ -4,6 +4,8 @@
 //! up is [`Tables`]; what it decides is written here and below, and nowhere else.
 
 mod budgets;
+mod cookies;
+mod quic;
 mod standing;
 mod tls;
 
@@ -19,6 +21,8 @@ use crate::{
     settings::{ABI, Limit, Settings, flag},
     source::SourceKey,
 };
+
+pub use cookies::Cookie;
 
 /// What becomes of a packet, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,10 @@ pub trait Tables {
     fn now(&self) -> u64;
     /// Counts a packet of `bytes` bytes that would have been dropped if its reason were not under a dry run.
     fn would_drop(&self, reason: DropReason, bytes: usize);
+    /// Charges one SYN to the budget that all sources share; `rate` is [`Settings::syn_budget`].
+    fn charge_syn(&self, now: u64, rate: Rate) -> Charge;
+    /// The cookie with which the kernel would answer the SYN that has these headers.
+    fn cookie(&self, headers: &Headers) -> Cookie;
     /// Leaves word of a frame that the program shall write in answer to this packet. Asked once at most, right before the
     /// verdict.
     fn answer(&self, answer: Answer);
@@ -77,6 +85,16 @@ impl<P: Packet, T: Tables> Context<'_, P, T> {
             return Ok(());
         }
         Err(reason)
+    }
+
+    /// [`Context::refuse`], with an answer.
+    #[inline(always)]
+    fn refuse_with(&self, reason: DropReason, answer: Answer) -> Result<(), DropReason> {
+        let refused = self.refuse(reason);
+        if refused.is_err() {
+            self.tables.answer(answer);
+        }
+        refused
     }
 
     /// What becomes of a packet that cannot be parsed: no further step could say anything about it.
@@ -156,13 +174,18 @@ fn judge<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<PassReason, Dro
     match headers.transport {
         Transport::Tcp => {}
         Transport::LaterFragment => return Ok(PassReason::Fragment),
+        Transport::Udp if port.is(Port::QUIC) => return quic::inspect(&context, &source, &headers),
         Transport::Udp | Transport::Other => return Ok(PassReason::Clean),
     }
+    let mut clean = PassReason::Clean;
     if headers.opens() {
         budgets::charge(&context, &source, Limit::Connections, DropReason::ConnectionLimit)?;
+        if port.is(Port::PROTECTED) {
+            clean = cookies::spend(&context, &headers)?;
+        }
     }
     if headers.offset == headers.end || !port.is(Port::PROTECTED) {
-        return Ok(PassReason::Clean);
+        return Ok(clean);
     }
     tls::inspect(&context, &source, &headers)
 }

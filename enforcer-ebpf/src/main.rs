@@ -18,6 +18,7 @@ use enforcer_common::{
 };
 
 mod answer;
+mod cookie;
 mod events;
 mod frame;
 mod tables;

@@ -19,6 +19,7 @@ use enforcer_common::{
     ban::{Ban, Listing},
     event::{self, Budget},
     gcra::Rate,
+    headers::Headers,
     limiter::{self, Bucket, Charge, RawBucket},
     listed,
     maps::Counter,
@@ -26,10 +27,10 @@ use enforcer_common::{
     reason::{self, DropReason},
     settings::{INTERFACES, Limit, SHARED_SLOT, Settings, flag},
     source::SourceKey,
-    verdict::Tables,
+    verdict::{Cookie, Tables},
 };
 
-use crate::events;
+use crate::{cookie, events};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -56,6 +57,10 @@ static SPILLED: Array<u64, 4, MMAPABLE> = Array::new();
 static LIMIT_CONNS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
 static LIMIT_HELLOS: Array<RawBucket, 256, MMAPABLE> = Array::new();
+#[btf_map]
+static LIMIT_QUIC: Array<RawBucket, 256, MMAPABLE> = Array::new();
+#[btf_map]
+static SYN_BUDGET: Array<RawBucket, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static EVENT_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 #[btf_map]
@@ -127,6 +132,17 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn charge_syn(&self, now: u64, rate: Rate) -> Charge {
+        let _ = rate;
+        if enforcer_charge_syn(now) == WITHIN { Charge::Within } else { Charge::Exceeded(0) }
+    }
+
+    #[inline(always)]
+    fn cookie(&self, headers: &Headers) -> Cookie {
+        cookie::make(self.context, headers)
+    }
+
+    #[inline(always)]
     fn answer(&self, answer: Answer) {
         self.answer.set(answer);
     }
@@ -159,7 +175,7 @@ impl Tables for Maps {
         let _ = rate;
         let charged = match limit {
             Limit::Packets => enforcer_source(source.get(), now, tier as u32),
-            Limit::Connections | Limit::Hellos => {
+            Limit::Connections | Limit::Hellos | Limit::Quic => {
                 enforcer_charge(limit as u32, tier as u32, source.get(), now)
             }
         };
@@ -265,11 +281,21 @@ extern "C" fn enforcer_charge(limit: u32, tier: u32, source: u64, now: u64) -> u
     let index = limiter::bucket_index(source, settings.seed, settings.bucket_mask);
     let (bucket, rate) = if limit == Limit::Connections as u32 {
         (LIMIT_CONNS.get_ptr_mut(index), settings.limit(Limit::Connections, tier as u8))
-    } else {
+    } else if limit == Limit::Hellos as u32 {
         (LIMIT_HELLOS.get_ptr_mut(index), settings.limit(Limit::Hellos, tier as u8))
+    } else {
+        (LIMIT_QUIC.get_ptr_mut(index), settings.limit(Limit::Quic, tier as u8))
     };
     let Some(bucket) = bucket else { return FULL };
     number(limiter::charge(&Slots(bucket.cast()), source, now, rate))
+}
+
+/// The same for the SYNs of all sources.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_charge_syn(now: u64) -> u32 {
+    let (Some(settings), Some(bucket)) = (SETTINGS.get(0), SYN_BUDGET.get_ptr_mut(0)) else { return FULL };
+    number(limiter::charge(&Slots(bucket.cast()), limiter::SHARED, now, settings.syn_budget))
 }
 
 /// One bucket in map memory.

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use enforcer_common::reason::DropReason;
+
 use crate::prefix::Prefix;
 
 mod diff;
@@ -75,6 +77,14 @@ pub struct Kernel {
     pub ipv6_prefix: u8,
     /// `minimum_tls`: `"1.2"` (default) or `"1.3"`.
     pub minimum_tls: TlsVersion,
+    /// `quic_ports`: UDP ports where QUIC is served and nothing else. Default: none.
+    pub quic_ports: Vec<u16>,
+    /// `quic_versions`: QUIC versions that are served, as on the wire. Default: 1 and 2.
+    pub quic_versions: Vec<u32>,
+    /// `syn_cookies`: SYNs to protected ports that the network stack gets as they are, default 10,000/s with a burst of 20,000.
+    pub syn_cookies: Option<RateLimit>,
+    /// `[kernel.unparsed]`
+    pub unparsed: Unparsed,
     /// `[kernel.limits]`
     pub limits: KernelLimits,
     /// `dry_run`: what is only rehearsed: such packets are counted and pass. Default: nothing.
@@ -128,6 +138,8 @@ pub struct KernelLimits {
     pub connections: Option<RateLimit>,
     /// `hellos` (ClientHello), default 200/s with a burst of 1,000.
     pub hellos: Option<RateLimit>,
+    /// `quic` (Initial datagrams), default 200/s with a burst of 1,000.
+    pub quic: Option<RateLimit>,
     /// `when_full`: `"drop"` (default, fails closed) or `"pass"` (fails open).
     pub when_full: WhenFull,
     /// `max_sources`: slots per limit, rounded up to a power of two, 1,024 to 16,777,216. Default 262,144.
@@ -154,6 +166,25 @@ pub enum WhenFull {
     Drop,
     /// Its packets pass without a limit.
     Pass,
+}
+
+/// What happens to a packet that cannot be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Treatment {
+    /// `"drop"`
+    Drop,
+    /// `"pass"`
+    Pass,
+}
+
+/// What happens to frames and packets that cannot be parsed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unparsed {
+    /// `not_ip`: frames that are neither IP nor needed by the link itself, default `"pass"`.
+    pub not_ip: Treatment,
+    /// The reasons of all other keys, which have their names, for which packets pass. Default: none.
+    pub passed: Vec<DropReason>,
 }
 
 /// A group of servers that do the same.

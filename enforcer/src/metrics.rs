@@ -58,6 +58,8 @@ pub struct Metrics {
     pub certificate_expiry: IntGaugeVec,
     /// `enforcer_ocsp_expiry_timestamp_seconds{listener, name}`: end of each OCSP response that is stapled.
     pub staple_expiry: IntGaugeVec,
+    /// `enforcer_crl_expiry_timestamp_seconds{listener}`: end of the revocation list that runs out first.
+    pub crl_expiry: IntGaugeVec,
 }
 
 impl Metrics {
@@ -144,6 +146,11 @@ impl Metrics {
             &["listener", "name"],
         )?;
         registry.register(Box::new(staple_expiry.clone()))?;
+        let crl_expiry = IntGaugeVec::new(
+            Opts::new("enforcer_crl_expiry_timestamp_seconds", "When a revocation list runs out"),
+            &["listener"],
+        )?;
+        registry.register(Box::new(crl_expiry.clone()))?;
         Ok(Self {
             connections,
             handshakes,
@@ -167,6 +174,7 @@ impl Metrics {
             files_refused,
             certificate_expiry,
             staple_expiry,
+            crl_expiry,
             registry,
         })
     }

@@ -22,12 +22,14 @@ pub const XDP_PASS: u32 = 2;
 
 /// Commands, types and flags of bpf(2) (linux/bpf.h).
 const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_MAP_TYPE_HASH: u32 = 1;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_PROG_ARRAY: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
@@ -102,6 +104,29 @@ impl Map {
         Self::create(BPF_MAP_TYPE_PROG_ARRAY, 4, 1).context("creating a program array")
     }
 
+    /// Two numbers for [`Code::pace`]: when the next frame is due, and how many were sent.
+    pub fn pace(due: u64) -> Result<Self> {
+        let map = Self::create(BPF_MAP_TYPE_ARRAY, 16, 1).context("creating an array")?;
+        map.put(&[due, 0]).context("setting the pace")?;
+        Ok(map)
+    }
+
+    /// How many frames were sent.
+    pub fn sent(&self) -> Result<u64> {
+        let (key, mut value) = ([0u32], [0u64; 2]);
+        let mut attributes = Attributes::default();
+        attributes.put(0, number(&self.0)).pointer(8, &key).put_long(16, value.as_mut_ptr() as u64);
+        attributes.call(BPF_MAP_LOOKUP_ELEM).context("reading an array")?;
+        Ok(value[1])
+    }
+
+    fn put<T>(&self, value: &[T]) -> io::Result<()> {
+        let key = [0u32];
+        let mut attributes = Attributes::default();
+        attributes.put(0, number(&self.0)).pointer(8, &key).pointer(16, value);
+        attributes.call(BPF_MAP_UPDATE_ELEM).map(drop)
+    }
+
     fn create(kind: u32, value: u32, entries: u32) -> io::Result<Self> {
         let mut attributes = Attributes::default();
         attributes.put(0, kind).put(4, 4).put(8, value).put(12, entries);
@@ -110,11 +135,7 @@ impl Map {
 
     /// Puts a program into its place.
     pub fn set(&self, program: &Program) -> Result<()> {
-        let (key, value) = ([0u32], [number(&program.0)]);
-        let mut attributes = Attributes::default();
-        attributes.put(0, number(&self.0)).pointer(8, &key).pointer(16, &value);
-        attributes.call(BPF_MAP_UPDATE_ELEM).context("this program cannot be called from another one")?;
-        Ok(())
+        self.put(&[number(&program.0)]).context("this program cannot be called from another one")
     }
 
     fn descriptor(&self) -> RawFd {

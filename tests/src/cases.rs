@@ -3,10 +3,12 @@
 //! It runs twice: on [`crate::tables::State::tables`] without privilege, and through the loaded program by
 //! `BPF_PROG_TEST_RUN`. A case that ends differently in the two is a failure of the house's first decision.
 
+mod cookies;
 mod hellos;
 mod limits;
 mod link;
 mod network;
+mod quic;
 mod transport;
 
 use enforcer_common::verdict::Verdict;
@@ -28,7 +30,16 @@ pub struct Case {
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    [link::cases(), network::cases(), transport::cases(), limits::cases(), hellos::cases()].concat()
+    [
+        link::cases(),
+        network::cases(),
+        transport::cases(),
+        limits::cases(),
+        hellos::cases(),
+        cookies::cases(),
+        quic::cases(),
+    ]
+    .concat()
 }
 
 /// A case with the default tables.

@@ -1,6 +1,7 @@
 //! The `[kernel]` section that tests and benchmarks begin with; they change the keys that they are about.
 
-use enforcer::config::{Kernel, KernelLimits, Mode, TlsVersion, WhenFull};
+use enforcer::config::{Kernel, KernelLimits, Mode, TlsVersion, Treatment, Unparsed, WhenFull};
+use enforcer_common::quic;
 
 /// Native, TLS on 443, SSH as management, no interface and no limit.
 pub fn plain() -> Kernel {
@@ -12,10 +13,15 @@ pub fn plain() -> Kernel {
         protected_ports: vec![443],
         ipv6_prefix: 64,
         minimum_tls: TlsVersion::Tls12,
+        quic_ports: Vec::new(),
+        quic_versions: vec![quic::VERSION_1, quic::VERSION_2],
+        syn_cookies: None,
+        unparsed: Unparsed { not_ip: Treatment::Pass, passed: Vec::new() },
         limits: KernelLimits {
             packets: None,
             connections: None,
             hellos: None,
+            quic: None,
             when_full: WhenFull::Drop,
             max_sources: 1024,
         },

@@ -8,8 +8,19 @@ use enforcer::clock;
 /// Between two looks: short against everything that is waited for.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Names by how much longer everything may take than on a machine with CPUs of its own. `cargo xtask vm` sets it in guests
+/// whose CPUs are emulated.
+const PATIENCE: &str = "ENFORCER_TEST_PATIENCE";
+
+/// `limit`, as long as it is on this machine.
+fn stretched(limit: Duration) -> Duration {
+    let factor = std::env::var(PATIENCE).ok().and_then(|factor| factor.parse().ok());
+    limit * factor.unwrap_or(1)
+}
+
 /// Asks `probe` until it gives a value; fails with `what` after `limit`. An error of the probe ends the wait at once.
 pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let limit = stretched(limit);
     let begun = clock::instant_now();
     loop {
         if let Some(value) = probe()? {

@@ -6,14 +6,21 @@ use enforcer_common::{
     gcra::Rate,
     limiter::{self, RawBucket},
     port::Port,
-    settings::{Limit, Settings},
+    settings::{LIMITS, Limit, Settings},
     source::SourceKey,
+    verdict::Cookie,
 };
 
 /// The port that cases protect.
 pub const PROTECTED: u16 = 443;
 /// The port that cases manage the machine by.
 pub const MANAGEMENT: u16 = 22;
+/// The port where cases serve QUIC, over UDP; it is protected too, over TCP.
+pub const QUIC: u16 = PROTECTED;
+/// A protected port where nobody listens.
+pub const UNHEARD: u16 = 8443;
+/// What the listener on [`PROTECTED`] answers a SYN with in plain memory; in the kernel nobody can foretell it.
+pub const COOKIE: Cookie = Cookie { made: true, sequence: 0xc00c_1e00 };
 
 /// A debt for good.
 const USED_UP: u64 = !limiter::BAN;
@@ -32,22 +39,28 @@ pub struct State {
     /// Listed prefixes.
     pub listed: Vec<(Prefix, Listing)>,
     /// By [`Limit`].
-    pub buckets: [RawBucket; 3],
+    pub buckets: [RawBucket; LIMITS],
+    /// The budget of SYNs that all sources share.
+    pub syns: RawBucket,
 }
 
 impl Default for State {
     /// Nothing listed, nothing limited, one protected port and one for management.
     fn default() -> Self {
         let settings = Settings::PERMISSIVE;
-        let ports =
-            vec![(8443, Port::PROTECTED), (PROTECTED, Port::PROTECTED), (MANAGEMENT, Port::MANAGEMENT)];
+        let ports = vec![
+            (UNHEARD, Port::PROTECTED),
+            (PROTECTED, Port::PROTECTED.with(Port::QUIC)),
+            (MANAGEMENT, Port::MANAGEMENT),
+        ];
         Self {
             settings: Some(settings),
             ports,
             bans: vec![],
             spilled: vec![],
             listed: vec![],
-            buckets: [[0; 8]; 3],
+            buckets: [[0; 8]; LIMITS],
+            syns: [0; 8],
         }
     }
 }
@@ -61,7 +74,7 @@ impl State {
 
     /// With one event per hour admitted at most: the length of a test plays no part.
     pub fn limited(self, limit: Limit) -> Self {
-        self.set(|settings| settings.limits[0][limit as usize] = Rate::new(1, 3_600_000_000_000, 1))
+        self.set(|settings| settings.limits[0][limit as usize] = Self::HOURLY)
     }
 
     /// With a limit that the source has used up for good.
@@ -78,6 +91,15 @@ impl State {
         self.limited(limit)
     }
 
+    /// One event an hour: no test takes as long.
+    pub const HOURLY: Rate = Rate::new(1, 3_600_000_000_000, 1);
+
+    /// With a budget of SYNs of which nothing is left.
+    pub fn syns_spent(mut self) -> Self {
+        self.syns[..2].copy_from_slice(&[limiter::SHARED, USED_UP]);
+        self.set(|settings| settings.syn_budget = Self::HOURLY)
+    }
+
     /// With a banned source.
     pub fn banned(mut self, source: SourceKey, until: u64) -> Self {
         self.bans.push((source, Ban { until }));
@@ -91,7 +113,7 @@ impl State {
     }
 
     /// The buckets, with the bans in that of the sources.
-    pub fn filled(&self) -> [RawBucket; 3] {
+    pub fn filled(&self) -> [RawBucket; LIMITS] {
         let model = self.clone().tables(0);
         Limit::ALL.map(|limit| model.bucket(limit, 0))
     }
@@ -120,6 +142,8 @@ impl State {
         for (source, ban) in self.bans {
             model.set_ban(source, ban);
         }
+        model.spend_syns(self.syns);
+        model.listen(PROTECTED, COOKIE);
         model.set_now(now);
         model
     }

@@ -20,6 +20,12 @@ pub(crate) enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// The rate of a flood at which a legitimate client fails: with nothing, with nftables, with the enforcer.
+    Flood {
+        /// Passed on to the driver.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// CPU microseconds per request, beside HAProxy with the same job.
     Edge {
         /// Passed on to the driver.
@@ -35,6 +41,10 @@ pub(crate) fn command(bench: &Bench) -> Result<()> {
         Bench::Packet { arguments } => {
             setup::programs(setup::PACKET_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
             ("bench-packet", arguments)
+        }
+        Bench::Flood { arguments } => {
+            setup::programs(setup::FLOOD_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
+            ("bench-flood", arguments)
         }
         Bench::Edge { arguments } => {
             setup::programs(setup::BENCH_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;

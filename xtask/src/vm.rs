@@ -45,6 +45,8 @@ const LEFT_OUT: [&str; 2] =
 const QUICK: [&str; 4] = ["system::packets", "system::data_plane", "system::attach", "system::tls"];
 /// Emulated CPUs are some twenty times slower.
 const SUITE_SECONDS: u64 = 1_200;
+/// By how much tests wait longer in a guest, for the same cause.
+const PATIENCE: u32 = 5;
 
 /// How `cargo xtask vm` was called.
 #[derive(clap::Args)]
@@ -305,7 +307,7 @@ fn image(kernel: &kernels::Kernel, series: &Series, plan: &Plan<'_>) -> Result<I
         let left_out = LEFT_OUT.map(|test| format!("--skip {test}")).join(" ");
         let only = if plan.quick { QUICK.join(" ") } else { String::new() };
         format!(
-            "export ENFORCER_BIN=/usr/bin/enforcer\n\
+            "export ENFORCER_BIN=/usr/bin/enforcer ENFORCER_TEST_PATIENCE={PATIENCE}\n\
              step programs 300 tests-system {VERIFIER_TEST} --nocapture\n\
              step \"system tests\" {SUITE_SECONDS} tests-system --skip {VERIFIER_TEST} {left_out} {only}\n\
              step wires 600 tests-wires --all\n"

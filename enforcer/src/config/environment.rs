@@ -41,6 +41,14 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
             Named::TlsFile(path, kind) => {
                 if let Some(problem) = (probes.tls_file)(*kind, path) {
                     refuse(collector, place, problem, tls_remedy(*kind));
+                } else if *kind == TlsFile::TicketKeys && is_open(path) {
+                    let problem = format!("{}: every user of this machine may read it", path.display());
+                    warn(
+                        collector,
+                        place,
+                        problem,
+                        "chmod 0640: whoever has the keys can read resumed sessions",
+                    );
                 }
             }
             Named::KeySet(path, algorithms) => {
@@ -59,6 +67,12 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
             Named::Socket(path) => socket(collector, place, path),
         }
     }
+}
+
+/// Whether everybody may read a file.
+fn is_open(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
 const fn tls_remedy(kind: TlsFile) -> &'static str {

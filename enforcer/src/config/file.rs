@@ -8,8 +8,8 @@ use toml::Spanned;
 
 use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text};
 use super::{
-    Feature, KeyExchange, LogFormat, Mode, Suite, TlsVersion, TokenAlgorithm, UnknownName, WhenFull,
-    tls::ClientCertificates,
+    Feature, KeyExchange, LogFormat, Mode, Suite, TlsVersion, TokenAlgorithm, Treatment, UnknownName,
+    WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 
@@ -46,6 +46,10 @@ pub(super) struct KernelSection {
     pub(super) protected_ports: List<Number>,
     pub(super) ipv6_prefix: Key<Number>,
     pub(super) minimum_tls: Key<TlsVersion>,
+    pub(super) quic_ports: List<Number>,
+    pub(super) quic_versions: List<Number>,
+    pub(super) syn_cookies: Key<LimitSection>,
+    pub(super) unparsed: UnparsedSection,
     pub(super) limits: LimitsSection,
     pub(super) dry_run: List<Text<Feature>>,
     pub(super) events: Key<LimitSection>,
@@ -62,8 +66,23 @@ pub(super) struct LimitsSection {
     pub(super) packets: Key<LimitSection>,
     pub(super) connections: Key<LimitSection>,
     pub(super) hellos: Key<LimitSection>,
+    pub(super) quic: Key<LimitSection>,
     pub(super) when_full: Key<WhenFull>,
     pub(super) max_sources: Key<Number>,
+}
+
+/// `[kernel.unparsed]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct UnparsedSection {
+    pub(super) not_ip: Key<Treatment>,
+    pub(super) truncated: Key<Treatment>,
+    pub(super) vlan_depth: Key<Treatment>,
+    pub(super) malformed_ipv4: Key<Treatment>,
+    pub(super) malformed_ipv6: Key<Treatment>,
+    pub(super) extension_depth: Key<Treatment>,
+    pub(super) malformed_tcp: Key<Treatment>,
+    pub(super) malformed_udp: Key<Treatment>,
 }
 
 /// `{ rate = "5/s", burst = 10 }`

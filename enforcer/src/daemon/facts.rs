@@ -46,7 +46,14 @@ pub(super) fn facts(
 pub(super) fn certificates(policy: &Policy, metrics: &Metrics, now: u64) {
     metrics.certificate_expiry.reset();
     metrics.staple_expiry.reset();
+    metrics.crl_expiry.reset();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
+    for (listener, end) in policy.list_ends() {
+        metrics.crl_expiry.with_label_values(&[&listener.to_string()]).set(end);
+        if end < now {
+            warn!(%listener, "A REVOCATION LIST HAS RUN OUT: every client certificate is refused");
+        }
+    }
     for (listener, expiry) in policy.expiries() {
         let address = listener.to_string();
         // RSA and ECDSA stand side by side under one name: the end that comes first counts.

@@ -87,8 +87,8 @@ impl Tables {
     /// From wherever `map` finds them by name.
     pub(super) fn open(map: &dyn Fn(&str) -> Result<Map>) -> Result<Self> {
         let table = |name| Words::of(&map(name)?, name);
-        let [sources, connections, hellos] = maps::LIMITERS;
-        Ok(Self([table(sources)?, table(connections)?, table(hellos)?]))
+        let [sources, connections, hellos, quic] = maps::LIMITERS;
+        Ok(Self([table(sources)?, table(connections)?, table(hellos)?, table(quic)?]))
     }
 
     /// Every debt of a limit, and every ban.

@@ -13,12 +13,13 @@ use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
     gcra::Rate,
+    headers::{Headers, tcp},
     limiter::{self, Bucket, Charge, RawBucket, debt},
     port::Port,
     reason::DropReason,
     settings::{Limit, Settings},
     source::SourceKey,
-    verdict::Tables,
+    verdict::{Cookie, Tables},
 };
 
 use super::{program::Sizes, settings};
@@ -36,6 +37,8 @@ pub struct Model {
     buckets: RefCell<HashMap<(Limit, u32), RawBucket>>,
     rehearsed: RefCell<Vec<DropReason>>,
     answer: Cell<Answer>,
+    syns: RefCell<RawBucket>,
+    listening: HashMap<u16, Cookie>,
     now: Cell<u64>,
 }
 
@@ -102,6 +105,16 @@ impl Model {
         limiter::bucket_index(source.get(), settings.seed, settings.mask(limit))
     }
 
+    /// Fills the budget of SYNs.
+    pub fn spend_syns(&mut self, bucket: RawBucket) {
+        *self.syns.get_mut() = bucket;
+    }
+
+    /// Has a listener at a port, which answers SYNs with this cookie.
+    pub fn listen(&mut self, port: u16, cookie: Cookie) {
+        self.listening.insert(port, cookie);
+    }
+
     /// Moves the time, in nanoseconds.
     pub fn set_now(&self, now: u64) {
         self.now.set(now);
@@ -143,6 +156,16 @@ impl Tables for Model {
 
     fn would_drop(&self, reason: DropReason, _: usize) {
         self.rehearsed.borrow_mut().push(reason);
+    }
+
+    fn charge_syn(&self, now: u64, rate: Rate) -> Charge {
+        limiter::charge(&Slots(RefCell::new(&mut self.syns.borrow_mut())), limiter::SHARED, now, rate)
+    }
+
+    fn cookie(&self, headers: &Headers) -> Cookie {
+        // The kernel makes none where a SYN comes with another flag of a connection's state.
+        let alone = headers.flags & (tcp::FIN | tcp::RST) == 0;
+        self.listening.get(&headers.port).filter(|_| alone).copied().unwrap_or_default()
     }
 
     fn answer(&self, answer: Answer) {

@@ -79,14 +79,15 @@ impl Sizes {
     }
 
     /// Entries of every map whose size is not fixed.
-    fn maps(&self) -> [(&'static str, u32); 7] {
-        let [sources, connections, hellos] = maps::LIMITERS;
+    fn maps(&self) -> [(&'static str, u32); 8] {
+        let [sources, connections, hellos, quic] = maps::LIMITERS;
         [
             (sources, self.source_buckets()),
             (maps::SPILLED, self.source_buckets().div_ceil(u64::BITS)),
             (maps::BANS, self.bans.max(1)),
             (connections, self.buckets()),
             (hellos, self.buckets()),
+            (quic, self.buckets()),
             (maps::LISTED_V4, MAX_PREFIXES),
             (maps::LISTED_V6, MAX_PREFIXES),
         ]

@@ -5,14 +5,14 @@ use std::time::Duration;
 use enforcer_common::{
     gcra::Rate,
     port::{PORTS, Port},
-    settings::{ABI, Settings, TIERS, flag},
+    settings::{ABI, QUIC_VERSIONS, Settings, TIERS, flag},
     source::v6_mask,
 };
 
 use super::program::Sizes;
 use crate::{
     clock,
-    config::{self, RateLimit, TlsVersion, WhenFull},
+    config::{self, RateLimit, TlsVersion, Treatment, WhenFull},
 };
 
 /// The settings that `config` asks for. `seed` comes from the system's generator and stays the same until the daemon
@@ -22,15 +22,26 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Sett
         rate(config.limits.packets.as_ref()),
         rate(config.limits.connections.as_ref()),
         rate(config.limits.hellos.as_ref()),
+        rate(config.limits.quic.as_ref()),
     ];
+    let syn_budget = rate(config.syn_cookies.as_ref());
     let when_full = match config.limits.when_full {
         WhenFull::Drop => flag::DROP_WHEN_FULL,
         WhenFull::Pass => 0,
     };
-    let clock = if limits.iter().any(Rate::needs_fine_clock) { flag::FINE_CLOCK } else { 0 };
+    let clock =
+        if limits.iter().chain([&syn_budget]).any(Rate::needs_fine_clock) { flag::FINE_CLOCK } else { 0 };
+    let not_ip = match config.unparsed.not_ip {
+        Treatment::Drop => flag::DROP_NOT_IP,
+        Treatment::Pass => 0,
+    };
+    let mut quic_versions = [0; QUIC_VERSIONS];
+    for (place, version) in quic_versions.iter_mut().zip(&config.quic_versions) {
+        *place = *version;
+    }
     Settings {
         abi: ABI,
-        flags: when_full | clock,
+        flags: when_full | clock | not_ip,
         v6_mask: v6_mask(config.ipv6_prefix),
         seed,
         source_mask: sizes.source_buckets() - 1,
@@ -42,7 +53,10 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Sett
         },
         limits: [limits; TIERS],
         dry_run: config.dry_run.iter().fold(0, |mask, feature| mask | feature.reasons()),
+        tolerated: config.unparsed.passed.iter().fold(0, |mask, reason| mask | reason.bit()),
         events: rate(config.events.as_ref()),
+        syn_budget,
+        quic_versions,
         ..Settings::PERMISSIVE
     }
 }
@@ -57,6 +71,7 @@ pub(super) fn ports(config: &config::Kernel) -> Vec<Port> {
     };
     mark(&config.protected_ports, Port::PROTECTED);
     mark(&config.management_ports, Port::MANAGEMENT);
+    mark(&config.quic_ports, Port::QUIC);
     ports
 }
 
@@ -78,7 +93,7 @@ pub(super) fn lease_until(lease: Option<Duration>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Feature, Kernel, KernelLimits, Mode};
+    use crate::config::{Feature, Kernel, KernelLimits, Mode, Unparsed};
     use enforcer_common::reason::DropReason;
 
     fn config() -> Kernel {
@@ -94,9 +109,14 @@ mod tests {
                 packets: None,
                 connections: Some(RateLimit { events: 60, period: Duration::from_secs(60), burst: 3 }),
                 hellos: None,
+                quic: None,
                 when_full: WhenFull::Drop,
                 max_sources: 1000,
             },
+            quic_ports: vec![443],
+            quic_versions: vec![7],
+            syn_cookies: Some(RateLimit { events: 5, period: Duration::from_secs(1), burst: 9 }),
+            unparsed: Unparsed { not_ip: Treatment::Drop, passed: vec![DropReason::VlanDepth] },
             dry_run: vec![Feature::Bans],
             events: Some(RateLimit { events: 10, period: Duration::from_secs(1), burst: 2 }),
             log: false,
@@ -109,9 +129,14 @@ mod tests {
     #[test]
     fn every_key_arrives() {
         let made = settings(&config(), Sizes { bans: 1, sources: 1000 }, 7);
-        assert_eq!(made.limits[0], [Rate::UNLIMITED, Rate::per_second(1, 3), Rate::UNLIMITED]);
+        assert_eq!(
+            made.limits[0],
+            [Rate::UNLIMITED, Rate::per_second(1, 3), Rate::UNLIMITED, Rate::UNLIMITED]
+        );
         assert_eq!((made.abi, made.seed, made.bucket_mask, made.minimum_tls), (ABI, 7, 255, 0x0304));
-        assert_eq!(made.flags, flag::DROP_WHEN_FULL);
+        assert_eq!(made.flags, flag::DROP_WHEN_FULL | flag::DROP_NOT_IP);
+        assert_eq!(made.tolerated, DropReason::VlanDepth.bit());
+        assert_eq!((made.syn_budget, made.quic_versions), (Rate::per_second(5, 9), [7, 0, 0, 0]));
         assert_eq!(made.events, Rate::per_second(10, 2));
         assert!(made.is_dry(DropReason::Banned) && !made.is_dry(DropReason::PacketLimit));
         assert_eq!(made.v6_mask, 0xffff_ffff_ffff_ff00);

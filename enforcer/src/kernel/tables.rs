@@ -15,13 +15,14 @@ use enforcer_common::{
     ban::{Ban, Listing},
     event::Budget,
     gcra::Rate,
+    headers::Headers,
     limiter::{self, Bucket, Charge, RawBucket},
     maps::{self, Counter},
     port::{PORTS, Port},
     reason::DropReason,
     settings::{Limit, Settings},
     source::SourceKey,
-    verdict::Tables,
+    verdict::{Cookie, Tables},
 };
 
 use crate::clock::KernelTime;
@@ -96,7 +97,8 @@ pub(super) struct LiveMaps {
     pub(super) bans: HashMap<MapData, u64, Ban>,
     pub(super) listed_v4: LpmTrie<MapData, [u8; 4], Listing>,
     pub(super) listed_v6: LpmTrie<MapData, [u8; 16], Listing>,
-    pub(super) limiters: [Array<MapData, RawBucket>; 3],
+    pub(super) limiters: [Array<MapData, RawBucket>; 4],
+    pub(super) syn_budget: Array<MapData, RawBucket>,
     pub(super) counters: PerCpuArray<MapData, Counter>,
     pub(super) event_budget: PerCpuArray<MapData, Budget>,
 }
@@ -105,13 +107,14 @@ impl LiveMaps {
     /// From wherever `map` finds them by name.
     pub(super) fn open(map: &dyn Fn(&str) -> Result<Map>) -> Result<Self> {
         let limiter = |name| Ok::<_, anyhow::Error>(Array::try_from(map(name)?)?);
-        let [packets, connections, hellos] = maps::LIMITERS;
+        let [packets, connections, hellos, quic] = maps::LIMITERS;
         Ok(Self {
             ports: Array::try_from(map(maps::PORTS)?)?,
             bans: HashMap::try_from(map(maps::BANS)?)?,
             listed_v4: LpmTrie::try_from(map(maps::LISTED_V4)?)?,
             listed_v6: LpmTrie::try_from(map(maps::LISTED_V6)?)?,
-            limiters: [limiter(packets)?, limiter(connections)?, limiter(hellos)?],
+            limiters: [limiter(packets)?, limiter(connections)?, limiter(hellos)?, limiter(quic)?],
+            syn_budget: limiter(maps::SYN_BUDGET)?,
             counters: PerCpuArray::try_from(map(maps::COUNTERS)?)?,
             event_budget: PerCpuArray::try_from(map(maps::EVENT_BUDGET)?)?,
         })
@@ -199,6 +202,20 @@ impl Tables for Snapshot<'_> {
     /// Explaining counts nothing.
     fn would_drop(&self, reason: DropReason, _: usize) {
         self.rehearsed.borrow_mut().push(reason);
+    }
+
+    fn charge_syn(&self, now: u64, rate: Rate) -> Charge {
+        let charge = self
+            .maps
+            .syn_budget
+            .get(&0, 0)
+            .map(|bucket| limiter::peek(&BucketCopy(bucket), limiter::SHARED, now, rate));
+        self.found(charge, Charge::Within)
+    }
+
+    /// Only the program can ask the kernel for one.
+    fn cookie(&self, _: &Headers) -> Cookie {
+        Cookie::NONE
     }
 
     /// Nor does it write.

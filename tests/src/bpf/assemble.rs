@@ -1,6 +1,6 @@
 //! Instructions of BPF (RFC 9669), as far as the benchmarks' programs need them.
 
-use super::Map;
+use super::{Map, XDP_DROP};
 
 /// Where the next key comes from. The state is the frame's first eight bytes, its MAC addresses: nothing judges those, and
 /// what a program writes there is still there in the next run of a test run.
@@ -10,6 +10,8 @@ pub enum Keys {
     Random,
     /// One after the other: never the same one twice, and every one once.
     Rising,
+    /// The kernel's generator, which leaves the frame alone: for frames that are really sent.
+    Kernel,
 }
 
 /// Knuth's multiplier and increment for 64 bits (MMIX).
@@ -21,10 +23,12 @@ const UPPER: i32 = 33;
 /// Offset of the source address in an IPv4 packet in an Ethernet frame.
 const SOURCE: i16 = 26;
 /// Bytes that must be there.
-const READ: i32 = 34;
+const READ: i32 = 42;
 
 /// Helpers by number (linux/bpf.h).
 const MAP_LOOKUP: i32 = 1;
+const CLOCK: i32 = 5;
+const RANDOM: i32 = 7;
 const TAIL_CALL: i32 = 12;
 const REDIRECT: i32 = 23;
 
@@ -64,17 +68,35 @@ impl Code {
         self.op(0xb7, 0, 0, 0, action as i32).op(0x95, 0, 0, 0, 0)
     }
 
+    /// First of all: drops the frame unless one is due, every `interval` nanoseconds. Whoever runs the program over and over
+    /// then sends evenly, and not in bursts that no queue takes. What was missed by more than `slack` nanoseconds is not
+    /// made up for.
+    pub fn pace(&mut self, map: &Map, interval: u64, slack: u32) -> &mut Self {
+        self.op(0xbf, 6, 1, 0, 0).op(0x62, 10, 0, -4, 0).op(0xbf, 2, 10, 0, 0).op(0x07, 2, 0, 0, -4);
+        self.map(1, map).op(0x85, 0, 0, 0, MAP_LOOKUP).op(0x55, 0, 0, 2, 0).constant(XDP_DROP);
+        self.op(0xbf, 9, 0, 0, 0).op(0x85, 0, 0, 0, CLOCK).op(0x79, 1, 9, 0, 0);
+        self.op(0x3d, 0, 1, 2, 0).constant(XDP_DROP);
+        // The later one of what was due, and now less the slack.
+        self.op(0x17, 0, 0, 0, slack as i32).op(0x3d, 1, 0, 1, 0).op(0xbf, 1, 0, 0, 0);
+        self.long(2, interval).op(0x0f, 1, 2, 0, 0).op(0x7b, 9, 1, 0, 0);
+        self.op(0x79, 1, 9, 8, 0).op(0x07, 1, 0, 0, 1).op(0x7b, 9, 1, 8, 0).op(0xbf, 1, 6, 0, 0)
+    }
+
     /// The next key, of 0 to `mask`, in register 3; context in 6, frame in 7.
     pub fn next_key(&mut self, keys: Keys, mask: u32) -> &mut Self {
         self.op(0xbf, 6, 1, 0, 0).op(0x61, 7, 1, 0, 0).op(0x61, 8, 1, 4, 0);
         // Two instructions further if the frame's end is at or behind what is read.
         self.op(0xbf, 2, 7, 0, 0).op(0x07, 2, 0, 0, READ).op(0x3d, 8, 2, 2, 0).constant(0);
+        if keys == Keys::Kernel {
+            self.op(0x85, 0, 0, 0, RANDOM).op(0xbf, 3, 0, 0, 0).op(0xbf, 9, 0, 0, 0);
+            return self.op(0x54, 3, 0, 0, mask as i32);
+        }
         self.op(0x79, 3, 7, 0, 0);
         match keys {
             Keys::Random => {
                 self.long(4, MULTIPLIER).op(0x2f, 3, 4, 0, 0).long(4, INCREMENT).op(0x0f, 3, 4, 0, 0)
             }
-            Keys::Rising => self.op(0x07, 3, 0, 0, 1),
+            Keys::Rising | Keys::Kernel => self.op(0x07, 3, 0, 0, 1),
         };
         self.op(0x7b, 7, 3, 0, 0);
         if keys == Keys::Random {
@@ -96,6 +118,28 @@ impl Code {
         self.op(0xbf, 4, 3, 0, 0).op(0x77, 4, 0, 0, 8).op(0x67, 4, 0, 0, 9);
         self.op(0x57, 3, 0, 0, 0xff).op(0x4f, 3, 4, 0, 0).op(0x44, 3, 0, 0, base as i32);
         self.op(0xdc, 3, 0, 0, 32).op(0x63, 7, 3, SOURCE, 0)
+    }
+
+    /// After [`Code::source`] with [`Keys::Kernel`]: another source port, and both checksums right again. They are made for
+    /// zeros in source address, source port, IPv4 identification and the lower half of the sequence number; the latter two
+    /// take up the difference (RFC 1071), so the checksums themselves stay as they are.
+    pub fn balance(&mut self) -> &mut Self {
+        const IDENTIFICATION: i16 = 18;
+        const PORT: i16 = 34;
+        const SEQUENCE_LOW: i16 = 40;
+        // The upper half of the random number is not in the key.
+        self.op(0x77, 9, 0, 0, 16).op(0x6b, 7, 9, PORT, 0);
+        let fold = |code: &mut Self, register: u8| {
+            for _ in 0..2 {
+                code.op(0xbf, 4, register, 0, 0).op(0x77, 4, 0, 0, 16).op(0x57, register, 0, 0, 0xffff);
+                code.op(0x0f, register, 4, 0, 0);
+            }
+        };
+        fold(self, 3);
+        self.op(0xbf, 5, 3, 0, 0).op(0x0f, 5, 9, 0, 0);
+        fold(self, 5);
+        self.op(0xa7, 3, 0, 0, 0xffff).op(0x6b, 7, 3, IDENTIFICATION, 0);
+        self.op(0xa7, 5, 0, 0, 0xffff).op(0x6b, 7, 5, SEQUENCE_LOW, 0)
     }
 
     /// Goes on with the program in `map`; returns 0 if there is none.

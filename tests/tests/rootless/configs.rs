@@ -13,7 +13,7 @@ use std::{
 use enforcer::config::{
     self, Bans, Certificate, Clients, Config, Control, Http, Kernel, KernelLimits, KeyExchange, Listener,
     Log, LogFormat, Metrics, Mode, RateLimit, Route, Suite, Tls, TlsVersion, Token, TokenAlgorithm,
-    UnknownName, Upstream, WhenFull,
+    Treatment, UnknownName, Unparsed, Upstream, WhenFull,
 };
 use proptest::prelude::*;
 
@@ -88,10 +88,15 @@ fn the_smallest_file_gives_every_documented_default() {
             protected_ports: vec![443],
             ipv6_prefix: 64,
             minimum_tls: TlsVersion::Tls12,
+            quic_ports: vec![],
+            quic_versions: vec![1, 0x6b33_43cf],
+            syn_cookies: rate(10_000, 20_000),
+            unparsed: Unparsed { not_ip: Treatment::Pass, passed: vec![] },
             limits: KernelLimits {
                 packets: rate(50_000, 100_000),
                 connections: rate(200, 1_000),
                 hellos: rate(200, 1_000),
+                quic: rate(200, 1_000),
                 when_full: WhenFull::Drop,
                 max_sources: 262_144,
             },
@@ -290,17 +295,21 @@ fn a_reload_takes_over_what_it_can_and_names_the_rest() {
     live.routes.clear();
     live.kernel.limits.packets = None;
     live.listeners[0].handshake_timeout = seconds(3);
+    live.tls.ticket_lifetime = None;
+    live.http.response_headers.clear();
     live.bans.threshold = 5;
     assert_eq!(config::settle(&old, live.clone()), (live.clone(), Vec::new()));
     let mut new = live.clone();
     new.kernel.interfaces.push("eth1".to_owned());
     new.kernel.limits.max_sources *= 2;
     new.metrics.address = None;
+    new.http.redirect.push("[::]:80".parse().unwrap());
     new.http.workers = 3;
     new.control.group = Some("ops".to_owned());
     let expected = [
         "kernel.interfaces",
         "kernel.limits.max_sources",
+        "http.redirect",
         "http.workers",
         "metrics.address",
         "control.group",

@@ -5,10 +5,13 @@ use std::{
     time::Duration,
 };
 
+use enforcer_common::{quic, reason::DropReason, settings::QUIC_VERSIONS};
+
 use super::{LimitRules, Rules, entries};
 use crate::config::{
-    Kernel, KernelLimits, MAX_ALLOW, Mode, PIN_DIRECTORY, RateLimit, TlsVersion, WhenFull,
-    file::{KernelSection, LimitsSection, List},
+    Kernel, KernelLimits, MAX_ALLOW, Mode, PIN_DIRECTORY, RateLimit, TlsVersion, Treatment, Unparsed,
+    WhenFull,
+    file::{KernelSection, Key, LimitsSection, List, UnparsedSection},
     named::Named,
     value::{Number, spell_duration},
 };
@@ -57,6 +60,7 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
         entries(&section.dry_run).map(|entry| (entry.span(), entry.get_ref().0.label())),
     );
     let samples = LimitRules { default: RateLimit::per_second(100, 200), may_be_off: true, least_burst: 1 };
+    let syns = LimitRules { default: RateLimit::per_second(10_000, 20_000), ..samples };
     Kernel {
         mode,
         interfaces: interfaces(section, mode, &mut rules),
@@ -65,6 +69,10 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
         protected_ports,
         ipv6_prefix: u8::try_from(bits).unwrap_or(64),
         minimum_tls: section.minimum_tls.as_ref().map_or(TlsVersion::Tls12, |tls| *tls.get_ref()),
+        quic_ports: ports("quic_ports", &section.quic_ports, &mut rules),
+        quic_versions: quic_versions(&section.quic_versions, &mut rules),
+        syn_cookies: rules.limit("syn_cookies", &section.syn_cookies, syns),
+        unparsed: unparsed(&section.unparsed),
         limits: limits(&section.limits, &mut rules),
         dry_run: entries(&section.dry_run).map(|feature| feature.get_ref().0).collect(),
         events: rules.limit("events", &section.events, samples),
@@ -143,6 +151,46 @@ fn ports(key: &str, list: &List<Number>, rules: &mut Rules<'_, '_>) -> Vec<u16> 
     ports
 }
 
+/// Versions 1 and 2 unless others are listed (RFC 9000 section 15, RFC 9369 section 3.1).
+fn quic_versions(list: &List<Number>, rules: &mut Rules<'_, '_>) -> Vec<u32> {
+    let Some(listed) = list else { return vec![quic::VERSION_1, quic::VERSION_2] };
+    if listed.get_ref().is_empty() || listed.get_ref().len() > QUIC_VERSIONS {
+        let problem = format!("{} entries", listed.get_ref().len());
+        let remedy = format!("list 1 to {QUIC_VERSIONS}, like [1, 0x6b3343cf], or leave the key out");
+        rules.refuse(listed.span(), "quic_versions", problem, remedy);
+    }
+    let mut versions = Vec::new();
+    for entry in entries(list) {
+        match u32::try_from(entry.get_ref().0) {
+            Ok(version) if version != 0 => versions.push(version),
+            _ => {
+                let problem = format!("{} is no QUIC version", entry.get_ref().0);
+                rules.refuse_entry(entry.span(), "quic_versions", problem, "write 1 to 0xffffffff");
+            }
+        }
+    }
+    rules.distinct("quic_versions", entries(list).map(|entry| (entry.span(), entry.get_ref().0)));
+    versions
+}
+
+fn unparsed(section: &UnparsedSection) -> Unparsed {
+    let choices = [
+        (&section.truncated, DropReason::Truncated),
+        (&section.vlan_depth, DropReason::VlanDepth),
+        (&section.malformed_ipv4, DropReason::MalformedIpv4),
+        (&section.malformed_ipv6, DropReason::MalformedIpv6),
+        (&section.extension_depth, DropReason::ExtensionDepth),
+        (&section.malformed_tcp, DropReason::MalformedTcp),
+        (&section.malformed_udp, DropReason::MalformedUdp),
+    ];
+    let chosen = |key: &Key<Treatment>, default| key.as_ref().map_or(default, |choice| *choice.get_ref());
+    let passed = choices.into_iter().filter(|(key, _)| chosen(key, Treatment::Drop) == Treatment::Pass);
+    Unparsed {
+        not_ip: chosen(&section.not_ip, Treatment::Pass),
+        passed: passed.map(|(_, reason)| reason).collect(),
+    }
+}
+
 /// The ports of the listeners, each once.
 fn listening(listeners: &[u16]) -> Vec<u16> {
     let mut ports: Vec<u16> = listeners.iter().copied().filter(|port| *port != 0).collect();
@@ -159,6 +207,7 @@ fn limits(section: &LimitsSection, rules: &mut Rules<'_, '_>) -> KernelLimits {
         packets: rules.limit("packets", &section.packets, limit(packets)),
         connections: rules.limit("connections", &section.connections, limit(handshakes)),
         hellos: rules.limit("hellos", &section.hellos, limit(handshakes)),
+        quic: rules.limit("quic", &section.quic, limit(handshakes)),
         when_full: section.when_full.as_ref().map_or(WhenFull::Drop, |choice| *choice.get_ref()),
         max_sources: rules.slots(&section.max_sources, 262_144),
     }

@@ -1,0 +1,58 @@
+//! Whether a SYN to a protected port gets through to the network stack, or a SYN cookie for an answer. Called by
+//! [`super::judge`] alone.
+//!
+//! A flood of SYNs from ever new sources stays below every limit of a source. Above a budget that all of them share, the answer
+//! is written here: it costs no memory, and who completes the handshake has an address of his own.
+
+use super::{Context, Tables};
+use crate::{
+    answer::{Answer, Kind},
+    headers::Headers,
+    limiter::Charge,
+    packet::Packet,
+    reason::{DropReason, PassReason},
+};
+
+/// The largest segment that a client may send on a connection that began with a cookie, in bytes. What the route to it can carry
+/// is not known here; this much fits into every link that IPv6 runs on (RFC 8200 section 5).
+const SEGMENT_SIZE: u32 = 1220;
+
+/// The SYN cookie that the kernel would answer a SYN with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cookie {
+    /// Whether it would: there is a listener, and it may.
+    pub made: bool,
+    /// The sequence number that the cookie is.
+    pub sequence: u32,
+}
+
+impl Cookie {
+    /// The kernel makes none.
+    pub const NONE: Self = Self { made: false, sequence: 0 };
+}
+
+/// `Ok`: the SYN goes on, for that reason if nothing else is found.
+#[inline(always)]
+pub(super) fn spend<P: Packet, T: Tables>(
+    context: &Context<'_, P, T>,
+    headers: &Headers,
+) -> Result<PassReason, DropReason> {
+    let rate = context.settings.syn_budget;
+    if !rate.is_limited() || context.tables.charge_syn(context.tables.now(), rate) == Charge::Within {
+        return Ok(PassReason::Clean);
+    }
+    let cookie = context.tables.cookie(headers);
+    if !cookie.made {
+        return Ok(PassReason::CookieDeclined);
+    }
+    context.refuse_with(
+        DropReason::SynCookie,
+        Answer {
+            sequence: cookie.sequence,
+            acknowledgement: headers.sequence.wrapping_add(1),
+            detail: SEGMENT_SIZE,
+            ..Answer::to(headers, Kind::SynCookie)
+        },
+    )?;
+    Ok(PassReason::Clean)
+}

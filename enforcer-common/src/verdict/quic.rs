@@ -1,0 +1,40 @@
+//! What becomes of a datagram to a port where QUIC is served. Called by [`super::judge`] alone.
+
+use super::{Context, Source, Tables, budgets};
+use crate::{
+    headers::Headers,
+    packet::Packet,
+    quic::{self, Quic},
+    reason::{DropReason, PassReason},
+    settings::Limit,
+};
+
+#[inline(always)]
+pub(super) fn inspect<P: Packet, T: Tables>(
+    context: &Context<'_, P, T>,
+    source: &Source,
+    headers: &Headers,
+) -> Result<PassReason, DropReason> {
+    let quic = if headers.fragment {
+        // No part of a datagram tells how long the whole is, and QUIC forbids fragments (RFC 9000 section 14).
+        Quic::Not
+    } else {
+        // A datagram may be shorter than its packet; that it is not longer has been checked.
+        let length = context.packet.u16(headers.segment + 4).unwrap_or(0);
+        let end = context.packet.forget(headers.segment + length as usize);
+        quic::inspect(context.packet, headers.offset, end, &context.settings.quic_versions)
+    };
+    match quic {
+        Quic::Other => {}
+        Quic::Not => context.refuse(DropReason::NotQuic)?,
+        Quic::Version => context.refuse(DropReason::QuicVersion)?,
+        Quic::TooShort | Quic::Initial => {
+            if quic == Quic::TooShort {
+                context.refuse(DropReason::QuicShort)?;
+            }
+            budgets::charge(context, source, Limit::Quic, DropReason::QuicLimit)?;
+            return Ok(PassReason::QuicInitial);
+        }
+    }
+    Ok(PassReason::Clean)
+}

@@ -1,0 +1,52 @@
+//! Floods a service in a namespace, with nothing, nftables or the enforcer in front of it, until a legitimate client fails.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a command-line tool")]
+
+use anyhow::Result;
+use clap::Parser;
+use enforcer_tests::bench::flood::{self, Guard, Outcome};
+
+/// What the enforcer has to bear, as a multiple of what nftables bears.
+const BAR: f64 = 3.0;
+
+/// The rate of a flood at which a legitimate HTTPS client begins to fail.
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    scale: flood::Scale,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let outcomes = flood::run(&arguments.scale, |guard, step| {
+        let flood::Step { asked, sent, answered, requests } = step;
+        eprintln!(
+            "{guard:?}: {asked} packets/s asked, {sent:.0} sent: {answered} of {requests} requests answered"
+        );
+    })?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&outcomes)?);
+        return Ok(());
+    }
+    println!("{:<10} {:>14} {:>14}", "guard", "served at", "failing at");
+    for outcome in &outcomes {
+        let failed = outcome.failed.map_or("never".to_owned(), |rate| format!("{rate:.0}/s"));
+        println!(
+            "{:<10} {:>12.0}/s {failed:>14}",
+            format!("{:?}", outcome.guard).to_lowercase(),
+            outcome.held
+        );
+    }
+    let held =
+        |guard| outcomes.iter().find(|outcome| outcome.guard == guard).map_or(0.0, |outcome| outcome.held);
+    let unbroken =
+        outcomes.iter().any(|Outcome { guard, failed, .. }| *guard == Guard::Enforcer && failed.is_none());
+    let ratio = held(Guard::Enforcer) / held(Guard::Nftables).max(1.0);
+    let (least, word) =
+        (if unbroken { "at least " } else { "" }, if ratio >= BAR { "met" } else { "NOT MET" });
+    println!("\nenforcer against nftables: {least}{ratio:.1} times; bar {BAR:.0}: {word}");
+    println!("Sender, service and client share this machine's CPUs: compare the lines, not machines.");
+    Ok(())
+}
