@@ -64,6 +64,8 @@ pub struct Listener {
     pub tls: Arc<rustls::ServerConfig>,
     /// What can be shown, and for which names.
     pub certificates: Arc<Certificates>,
+    /// When the first of its revocation lists runs out, seconds since 1970.
+    pub lists_end: Option<i64>,
     /// What a client meets that asks for another name, or for none.
     pub unknown_name: config::UnknownName,
     /// Whether a client without a certificate is refused.
@@ -102,6 +104,11 @@ impl Policy {
         })
     }
 
+    /// When revocation lists run out, and with them every client certificate, by the listener's configured address.
+    pub fn list_ends(&self) -> impl Iterator<Item = (SocketAddr, i64)> {
+        self.listeners.iter().filter_map(|(address, listener)| Some((*address, listener.lists_end?)))
+    }
+
     /// A policy in the form that ingress watches.
     pub fn share(self) -> SharedPolicy {
         Arc::new(ArcSwap::from_pointee(self))
@@ -120,6 +127,7 @@ impl Policy {
             let listening = Listener {
                 tls: Arc::new(served.config),
                 certificates: served.certificates,
+                lists_end: served.lists_end,
                 unknown_name: listener.unknown_name,
                 needs_identity: listener.clients.as_ref().is_some_and(|clients| clients.required),
                 handshake_timeout: listener.handshake_timeout,

@@ -301,10 +301,10 @@ fn check_reports_the_machine_beside_the_file() {
     for expected in [
         "enforcer.toml:4: kernel.interfaces[0]: there is no interface `absent0`",
         "enforcer.toml:5: kernel.speed: unknown key",
-        "enforcer.toml:10: listener[0].certificates[0].chain: absent.pem: No such file",
-        "enforcer.toml:10: listener[0].certificates[0].key: absent.key: No such file",
-        "enforcer.toml:17: control.group: there is no group",
-        "enforcer.toml:21: token.main.jwks: jwks.json: not JSON: EOF",
+        "enforcer.toml:15: listener[0].certificates[0].chain: absent.pem: No such file",
+        "enforcer.toml:15: listener[0].certificates[0].key: absent.key: No such file",
+        "enforcer.toml:22: control.group: there is no group",
+        "enforcer.toml:26: token.main.jwks: jwks.json: not JSON: EOF",
     ] {
         assert!(err.contains(expected), "{expected}:\n{err}");
     }
@@ -342,7 +342,7 @@ fn check_warns_and_passes() {
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("is valid"), "{out}");
     for expected in [
-        "warning: enforcer.toml:8: listener[0].certificates[0].chain: cert.pem: THE CERTIFICATE EXPIRED",
+        "warning: enforcer.toml:13: listener[0].certificates[0].chain: cert.pem: THE CERTIFICATE EXPIRED",
         "metrics.address: another program listens on",
         "control.socket: the folder absent is not there",
         "route: there is no [[route]]",

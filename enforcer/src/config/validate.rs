@@ -42,15 +42,16 @@ pub(super) fn validate<'t>(
     let upstreams = requests::upstreams(file, &mut rules);
     let tokens = requests::tokens(file, &mut rules);
     let routes = requests::routes(file, &mut rules);
+    let http = service::http(&file.http, &listeners, &mut rules);
     Config {
         kernel,
         tls: tls::tls(&file.tls, &mut rules),
         upstreams,
         tokens,
         routes,
-        http: service::http(&file.http, &listeners, &mut rules),
         bans: service::bans(&file.bans, &mut rules),
-        metrics: service::metrics(&file.metrics, &listeners, &mut rules),
+        metrics: service::metrics(&file.metrics, &listeners, &http.redirect, &mut rules),
+        http,
         control: service::control(&file.control, &mut rules),
         log: service::log(&file.log, &mut rules),
         listeners,

@@ -46,7 +46,14 @@ pub(super) fn facts(
 pub(super) fn certificates(policy: &Policy, metrics: &Metrics, now: u64) {
     metrics.certificate_expiry.reset();
     metrics.staple_expiry.reset();
+    metrics.crl_expiry.reset();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
+    for (listener, end) in policy.list_ends() {
+        metrics.crl_expiry.with_label_values(&[&listener.to_string()]).set(end);
+        if end < now {
+            warn!(%listener, "A REVOCATION LIST HAS RUN OUT: every client certificate is refused");
+        }
+    }
     for (listener, expiry) in policy.expiries() {
         let address = listener.to_string();
         // RSA and ECDSA stand side by side under one name: the end that comes first counts.
@@ -74,6 +81,16 @@ pub(super) fn persistence(config: &Config, beginning: Beginning) -> PersistenceR
         pinned: pinned.then(|| kernel.pin_directory.display().to_string()),
         lease_seconds: kernel.lease.map(|lease| lease.as_secs()),
         beginning: beginning.label().to_owned(),
+    }
+}
+
+/// Shows it to Prometheus.
+pub(super) fn show_persistence(row: &PersistenceRow, metrics: &Metrics) {
+    metrics.kernel_pinned.set(i64::from(row.pinned.is_some()));
+    metrics.kernel_lease.set(row.lease_seconds.and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0));
+    for how in Beginning::ALL {
+        let is = how.label() == row.beginning;
+        metrics.kernel_beginning.with_label_values(&[how.label()]).set(i64::from(is));
     }
 }
 

@@ -224,6 +224,18 @@ mod tests {
         assert_eq!(facts.ja4.as_str(), "t13d1516h2_8daaf6152771_6d807ffa2a79");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600)) {
+            let _ = read(&bytes);
+            // The same behind a good header, so that the inside is reached.
+            let length = bytes.len() as u16;
+            let record = [&[22, 3, 1][..], &(length + 4).to_be_bytes(), &[1, 0], &length.to_be_bytes(), &bytes].concat();
+            let facts = read(&record);
+            proptest::prop_assert!(facts.is_none_or(|facts| facts.alpn.len() <= MOST_ALPN));
+        }
+    }
+
     #[test]
     fn little_is_said_by_little() {
         let of = |version, suites: &[u16], extensions: Option<&[(u16, Vec<u8>)]>| {

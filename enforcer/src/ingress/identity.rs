@@ -41,3 +41,36 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(|bytes| Ipv4Addr::from(bytes).into());
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(|bytes| Ipv6Addr::from(bytes).into())).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    #[test]
+    fn an_identity_has_every_name_of_a_certificate_until_its_end() {
+        let mut params =
+            CertificateParams::new(["Phone.Example.com".to_owned(), "192.0.2.7".to_owned()]).unwrap();
+        params.subject_alt_names.push(SanType::URI("spiffe://test/phone".try_into().unwrap()));
+        params.subject_alt_names.push(SanType::Rfc822Name("phone@example.com".try_into().unwrap()));
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "Test");
+        params.distinguished_name.push(DnType::CommonName, "phone");
+        params.not_after = rcgen::date_time_ymd(2040, 1, 1);
+        let leaf = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone();
+        // 2040-01-01.
+        let end = 2_208_988_800;
+        let identity = read(&leaf, end - 1).unwrap();
+        assert_eq!(&*identity.subject, "O=Test, CN=phone");
+        let expected = [
+            SubjectName::Dns("phone.example.com".into()),
+            SubjectName::Address("192.0.2.7".parse().unwrap()),
+            SubjectName::Uri("spiffe://test/phone".into()),
+            SubjectName::Email("phone@example.com".into()),
+        ];
+        assert_eq!(*identity.names, expected);
+        assert_eq!(identity.thumbprint.len(), 43);
+        assert_eq!(read(&leaf, end + 1), None, "a ticket may outlive a certificate");
+        assert_eq!(read(&CertificateDer::from(vec![0x30, 0]), 0), None);
+    }
+}

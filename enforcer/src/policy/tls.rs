@@ -33,6 +33,8 @@ pub struct Served {
     pub config: ServerConfig,
     /// What can be shown, and for which names.
     pub certificates: Arc<Certificates>,
+    /// When the first of its revocation lists runs out, seconds since 1970.
+    pub lists_end: Option<i64>,
 }
 
 /// Reads what `listener` names and makes a configuration of it. Tickets are sealed with `keys`, if there are any.
@@ -53,11 +55,12 @@ pub fn serve(
     let builder = ServerConfig::builder_with_provider(Arc::clone(&crypto))
         .with_protocol_versions(versions)
         .context("cannot set the TLS versions")?;
-    let (builder, trust) = match &listener.clients {
-        None => (builder.with_no_client_auth(), tickets::NO_CLIENTS),
+    let (builder, trust, lists_end) = match &listener.clients {
+        None => (builder.with_no_client_auth(), tickets::NO_CLIENTS, None),
         Some(asked) => {
-            let (verifier, trust) = clients::verifier(asked, crypto)?;
-            (builder.with_client_cert_verifier(verifier), trust)
+            let judgement = clients::verifier(asked, crypto)?;
+            let builder = builder.with_client_cert_verifier(judgement.verifier);
+            (builder, judgement.trust, judgement.lists_end)
         }
     };
     let mut config = builder.with_cert_resolver(Arc::clone(&certificates) as Arc<_>);
@@ -73,7 +76,7 @@ pub fn serve(
     }
     // 0-RTT can be replayed (RFC 8446 section 8); no request here is known to be safe for that.
     config.max_early_data_size = 0;
-    Ok(Served { config, certificates })
+    Ok(Served { config, certificates, lists_end })
 }
 
 /// aws-lc-rs with the suites and groups of the configuration; the client's order decides, because only the client knows

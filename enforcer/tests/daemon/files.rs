@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt, symlink},
     process::{Child, Command, Stdio},
 };
 
@@ -160,4 +160,48 @@ fn a_reload_reads_the_files_too_and_settles_what_was_refused() {
     assert!(same(&site.shown(&site.listener()), &chain));
     assert!(site.get("/metrics").contains("enforcer_files_refused 0"));
     assert!(!site.json("status")["files"]["error"].is_string());
+}
+
+#[test]
+fn check_names_what_is_wrong_with_files_for_tls() {
+    let site = Site::new();
+    let listener = "address = \"127.0.0.1:0\"\nclient_certificates = \"required\"\nclient_authorities = \"key.pem\"\nclient_crls = [\"absent.crl\", \"cert.pem\"]\n";
+    let text = CONFIG.replacen("address = \"127.0.0.1:0\"\n", listener, 1);
+    let text = text.replace("key = \"key.pem\"", "key = \"key.pem\", ocsp = \"cert.pem\"");
+    site.write("tickets", "c2hvcnQ=\n");
+    let text = format!("{text}[tls]\nticket_keys = \"tickets\"\n");
+    site.write("enforcer.toml", &text);
+    let (code, _, err) = site.output("check -c enforcer.toml");
+    assert_eq!(code, 78);
+    for (begins, expected) in [
+        ("client_auth", "listener[0].client_authorities: key.pem holds no certificate in PEM form; name"),
+        (
+            "client_crls",
+            "listener[0].client_crls[0]: cannot read a certificate revocation list from absent.crl",
+        ),
+        (
+            "client_crls",
+            "listener[0].client_crls[1]: cert.pem holds no certificate revocation list, PEM or DER",
+        ),
+        ("certificates", "listener[0].certificates[0].ocsp: cert.pem: no OCSP response in DER form; fetch"),
+        (
+            "ticket_keys",
+            "tls.ticket_keys: tickets: line 1 is not the base64 of 32 to 256 bytes; write one key",
+        ),
+    ] {
+        let line = 1 + text.lines().position(|line| line.starts_with(begins)).unwrap();
+        assert!(err.contains(&format!("enforcer.toml:{line}: {expected}")), "{line}: {expected}:\n{err}");
+    }
+    site.write("enforcer.toml", &format!("{CONFIG}[tls]\nticket_keys = \"tickets\"\n"));
+    // What `openssl rand -base64 48` makes; these 48 bytes are no secret.
+    site.write("tickets", &format!("{}\n", "QUJD".repeat(16)));
+    let mode = |mode| fs::set_permissions(site.path("tickets"), PermissionsExt::from_mode(mode)).unwrap();
+    mode(0o644);
+    let (code, _, err) = site.output("check -c enforcer.toml");
+    assert!(
+        code == 0 && err.contains("tls.ticket_keys: tickets: every user of this machine may read it"),
+        "{err}"
+    );
+    mode(0o640);
+    assert!(!site.output("check -c enforcer.toml").2.contains("ticket_keys"));
 }

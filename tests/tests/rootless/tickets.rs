@@ -1,16 +1,27 @@
 //! Sessions that are resumed: here, on another node with the same keys, across a rotation, and not at all.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use anyhow::Result;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use enforcer_tests::{
     edge::{Edge, NAME, Site},
     origin::Origin,
+    pki::KeyKind,
     tls::{Setup, exchange, run, s_client},
 };
 use rustls::HandshakeKind::{Full, Resumed};
+use tokio::task::JoinSet;
+
+use super::bodies::eventually;
 
 /// A line for a file with ticket keys.
 fn key() -> String {
@@ -135,5 +146,55 @@ async fn openssl_makes_keys_and_resumes() -> Result<()> {
         "a session is for one name (RFC 6066 section 3): {}",
         fresh.stdout
     );
+    Ok(())
+}
+
+/// Certificates and ticket keys change twenty times while clients come, go, stay and resume: nobody notices.
+#[tokio::test]
+async fn no_request_is_lost_while_certificates_and_keys_change_under_load() -> Result<()> {
+    let origin = Origin::start().await?;
+    let shared = tempfile::tempdir()?;
+    let file = shared.path().join("tickets");
+    std::fs::write(&file, key())?;
+    let edge = Arc::new(node(&origin, Some(&file))?);
+    let over = Arc::new(AtomicBool::new(false));
+    let served = Arc::new(AtomicU64::new(0));
+    let mut clients = JoinSet::new();
+    for n in 0..4 {
+        let (edge, over, served) = (Arc::clone(&edge), Arc::clone(&over), Arc::clone(&served));
+        clients.spawn(async move {
+            let setup = Setup { old: n % 2 == 1, ..Setup::default() };
+            // Two of the four come anew each time, two resume; each has a connection that it keeps.
+            let mut config = setup.client(&edge)?;
+            let mut kept = edge.http2().await?;
+            while !over.load(Relaxed) {
+                if n < 2 {
+                    config = setup.client(&edge)?;
+                }
+                let (_, status) = exchange(&edge, &config).await?;
+                anyhow::ensure!(status == 200, "status {status}");
+                let body = http_body_util::BodyExt::boxed(http_body_util::Empty::new());
+                let answer = kept.send(http::Request::get("/public/x").body(body)?).await?;
+                anyhow::ensure!(answer.status() == 200, "status {}", answer.status());
+                http_body_util::BodyExt::collect(answer.into_body()).await?;
+                served.fetch_add(2, Relaxed);
+            }
+            Ok(())
+        });
+    }
+    for change in 0..20 {
+        let kind = if change % 2 == 0 { KeyKind::Rsa2048 } else { KeyKind::P256 };
+        edge.site.authority.issue(&[NAME], kind)?.write(edge.site.dir.path(), "api")?;
+        std::fs::write(&file, key())?;
+        let before = served.load(Relaxed);
+        edge.policy.store(edge.policy.load().reload(&edge.site.config)?.into());
+        eventually(|| served.load(Relaxed) >= before + 8 || clients.len() < 4).await?;
+    }
+    over.store(true, Relaxed);
+    while let Some(client) = clients.join_next().await {
+        client??;
+    }
+    assert!(served.load(Relaxed) >= 160);
+    assert_eq!(edge.metrics.connections.with_label_values(&["tls_handshake"]).get(), 0);
     Ok(())
 }

@@ -103,6 +103,7 @@ fn store(section: &BansSection, rules: &mut Rules<'_, '_>) -> Option<PathBuf> {
 pub(super) fn metrics(
     section: &MetricsSection,
     listeners: &[Listener],
+    redirect: &[SocketAddr],
     rules: &mut Rules<'_, '_>,
 ) -> Metrics {
     let mut rules = rules.section("metrics");
@@ -114,6 +115,10 @@ pub(super) fn metrics(
     if let Some(address) = address {
         if let Some(i) = listeners.iter().position(|listener| both_take(listener.address, address)) {
             let problem = format!("listener[{i}] has this address");
+            rules.refuse(span.clone(), "address", problem, "choose another port");
+        }
+        if redirect.iter().any(|other| both_take(*other, address)) {
+            let problem = "http.redirect has this address";
             rules.refuse(span.clone(), "address", problem, "choose another port");
         }
         if !address.ip().is_loopback() {

@@ -14,17 +14,26 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateRevocationListDer, pem::PemObject};
 
+use x509_parser::{prelude::FromDer as _, revocation_list::CertificateRevocationList};
+
 use super::{read, tickets::Trust};
 use crate::config::Clients;
 
 /// The first byte of every list in DER form: a SEQUENCE.
 const DER: u8 = 0x30;
 
-/// Checks clients' certificates; and what a session must have been judged by to be resumed without that check.
-pub(super) fn verifier(
-    clients: &Clients,
-    crypto: Arc<CryptoProvider>,
-) -> Result<(Arc<dyn ClientCertVerifier>, Trust)> {
+/// How a listener judges its clients.
+pub(super) struct Judgement {
+    /// Checks their certificates.
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    /// What a session must have been judged by to be resumed without that check.
+    pub(super) trust: Trust,
+    /// When the first of the revocation lists runs out, seconds since 1970.
+    pub(super) lists_end: Option<i64>,
+}
+
+/// Reads what `clients` names.
+pub(super) fn verifier(clients: &Clients, crypto: Arc<CryptoProvider>) -> Result<Judgement> {
     let mut judged = digest::Context::new(&digest::SHA256);
     judged.update(if clients.required { b"required" } else { b"optional" });
     let (roots, certificates) = authorities(&clients.authorities)?;
@@ -38,6 +47,7 @@ pub(super) fn verifier(
     for list in &lists {
         judged.update(list);
     }
+    let lists_end = lists.iter().filter_map(end).min();
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), crypto);
     if !lists.is_empty() {
         builder = builder.with_crls(lists).enforce_revocation_expiration();
@@ -48,7 +58,13 @@ pub(super) fn verifier(
     let verifier = builder.build().context("client certificates cannot be checked")?;
     let mut trust = [0; 32];
     trust.copy_from_slice(judged.finish().as_ref());
-    Ok((verifier, trust))
+    Ok(Judgement { verifier, trust, lists_end })
+}
+
+/// `nextUpdate` of a list (RFC 5280 section 5.1.2.5).
+fn end(list: &CertificateRevocationListDer<'_>) -> Option<i64> {
+    let (_, list) = CertificateRevocationList::from_der(list).ok()?;
+    list.next_update().map(|time| time.timestamp())
 }
 
 /// The roots of a file, and as they were read.
@@ -77,8 +93,7 @@ pub(super) fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDe
     }
     for list in &lists {
         // The library reads them again; it does not say which file was wrong.
-        use x509_parser::prelude::FromDer as _;
-        x509_parser::revocation_list::CertificateRevocationList::from_der(list)
+        CertificateRevocationList::from_der(list)
             .with_context(|| format!("{} holds no certificate revocation list", path.display()))?;
     }
     Ok(lists)
