@@ -77,6 +77,12 @@ pub struct Kernel {
     pub ipv6_prefix: u8,
     /// `minimum_tls`: `"1.2"` (default) or `"1.3"`.
     pub minimum_tls: TlsVersion,
+    /// `refusal`: how a refused ClientHello is answered. Default `"alert"`.
+    pub refusal: Refusal,
+    /// `verify_checksums`: whether segments with a ClientHello need a right TCP checksum. Default `"auto"`.
+    pub verify_checksums: VerifyChecksums,
+    /// `strict_connections`: whether a ClientHello is dropped that cannot be followed to its end. Default false.
+    pub strict_connections: bool,
     /// `quic_ports`: UDP ports where QUIC is served and nothing else. Default: none.
     pub quic_ports: Vec<u16>,
     /// `quic_versions`: QUIC versions that are served, as on the wire. Default: 1 and 2.
@@ -127,6 +133,32 @@ pub enum TlsVersion {
     /// `"1.3"`, RFC 8446.
     #[serde(rename = "1.3")]
     Tls13,
+}
+
+/// How a refused ClientHello is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Refusal {
+    /// The client is sent a TLS alert and the end of the connection.
+    Alert,
+    /// Server and client are sent a reset.
+    Reset,
+    /// The server is made to refuse by itself, where that is possible; else as [`Refusal::Reset`].
+    Poison,
+    /// The client is told nothing.
+    Drop,
+}
+
+/// Whether TCP checksums are verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerifyChecksums {
+    /// In native mode, if every interface has a device behind it.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
 }
 
 /// Limits per source, before the TCP stack. `rate = "off"` switches one off.

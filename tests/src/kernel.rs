@@ -1,6 +1,8 @@
 //! The `[kernel]` section that tests and benchmarks begin with; they change the keys that they are about.
 
-use enforcer::config::{Kernel, KernelLimits, Mode, TlsVersion, Treatment, Unparsed, WhenFull};
+use enforcer::config::{
+    Kernel, KernelLimits, Mode, Refusal, TlsVersion, Treatment, Unparsed, VerifyChecksums, WhenFull,
+};
 use enforcer_common::quic;
 
 /// Native, TLS on 443, SSH as management, no interface and no limit.
@@ -13,6 +15,9 @@ pub fn plain() -> Kernel {
         protected_ports: vec![443],
         ipv6_prefix: 64,
         minimum_tls: TlsVersion::Tls12,
+        refusal: Refusal::Alert,
+        verify_checksums: VerifyChecksums::Off,
+        strict_connections: false,
         quic_ports: Vec::new(),
         quic_versions: vec![quic::VERSION_1, quic::VERSION_2],
         syn_cookies: None,

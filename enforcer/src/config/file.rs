@@ -8,8 +8,8 @@ use toml::Spanned;
 
 use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text};
 use super::{
-    Feature, KeyExchange, LogFormat, Mode, Suite, TlsVersion, TokenAlgorithm, Treatment, UnknownName,
-    WhenFull, tls::ClientCertificates,
+    Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, Treatment,
+    UnknownName, VerifyChecksums, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 
@@ -46,6 +46,9 @@ pub(super) struct KernelSection {
     pub(super) protected_ports: List<Number>,
     pub(super) ipv6_prefix: Key<Number>,
     pub(super) minimum_tls: Key<TlsVersion>,
+    pub(super) refusal: Key<Refusal>,
+    pub(super) verify_checksums: Key<VerifyChecksums>,
+    pub(super) strict_connections: Key<bool>,
     pub(super) quic_ports: List<Number>,
     pub(super) quic_versions: List<Number>,
     pub(super) syn_cookies: Key<LimitSection>,

@@ -1,4 +1,5 @@
-//! Settings for the program, made from the configuration. Called at the start and at every reload; pure.
+//! Settings for the program, made from the configuration. Called at the start and at every reload; looks at nothing else but at
+//! whether interfaces have devices.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use enforcer_common::{
 use super::program::{FLOW_BUCKETS, Sizes};
 use crate::{
     clock,
-    config::{self, RateLimit, TlsVersion, Treatment, WhenFull},
+    config::{self, Mode, RateLimit, Refusal, TlsVersion, Treatment, VerifyChecksums, WhenFull},
 };
 
 /// The settings that `config` asks for. `seed` comes from the system's generator and stays the same until the daemon
@@ -35,13 +36,15 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Sett
         Treatment::Drop => flag::DROP_NOT_IP,
         Treatment::Pass => 0,
     };
+    let verify = if verifies(config) { flag::VERIFY_CHECKSUMS } else { 0 };
+    let strict = if config.strict_connections { flag::STRICT_CONNECTIONS } else { 0 };
     let mut quic_versions = [0; QUIC_VERSIONS];
     for (place, version) in quic_versions.iter_mut().zip(&config.quic_versions) {
         *place = *version;
     }
     Settings {
         abi: ABI,
-        flags: when_full | clock | not_ip,
+        flags: when_full | clock | not_ip | verify | strict,
         v6_mask: v6_mask(config.ipv6_prefix),
         seed,
         source_mask: sizes.source_buckets() - 1,
@@ -51,6 +54,12 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Sett
             TlsVersion::Tls12 => 0x0303,
             TlsVersion::Tls13 => 0x0304,
         },
+        refusal: match config.refusal {
+            Refusal::Alert => refusal::ALERT,
+            Refusal::Reset => refusal::RESET,
+            Refusal::Poison => refusal::POISON,
+            Refusal::Drop => refusal::DROP,
+        },
         flow_mask: FLOW_BUCKETS - 1,
         limits: [limits; TIERS],
         dry_run: config.dry_run.iter().fold(0, |mask, feature| mask | feature.reasons()),
@@ -59,6 +68,17 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Sett
         syn_budget,
         quic_versions,
         ..Settings::PERMISSIVE
+    }
+}
+
+/// Whether checksums are there to be verified. A virtual interface leaves them to be filled in behind the program, and so does the
+/// network stack in front of it where it joins segments in generic mode.
+fn verifies(config: &config::Kernel) -> bool {
+    let has_device = |interface: &String| Path::new("/sys/class/net").join(interface).join("device").exists();
+    match config.verify_checksums {
+        VerifyChecksums::On => true,
+        VerifyChecksums::Off => false,
+        VerifyChecksums::Auto => config.mode == Mode::Native && config.interfaces.iter().all(has_device),
     }
 }
 
@@ -106,6 +126,9 @@ mod tests {
             protected_ports: vec![443, 8443],
             ipv6_prefix: 56,
             minimum_tls: TlsVersion::Tls13,
+            refusal: Refusal::Alert,
+            verify_checksums: VerifyChecksums::Off,
+            strict_connections: false,
             limits: KernelLimits {
                 packets: None,
                 connections: Some(RateLimit { events: 60, period: Duration::from_secs(60), burst: 3 }),

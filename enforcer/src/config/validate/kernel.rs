@@ -9,8 +9,8 @@ use enforcer_common::{quic, reason::DropReason, settings::QUIC_VERSIONS};
 
 use super::{LimitRules, Rules, entries};
 use crate::config::{
-    Kernel, KernelLimits, MAX_ALLOW, Mode, PIN_DIRECTORY, RateLimit, TlsVersion, Treatment, Unparsed,
-    WhenFull,
+    Kernel, KernelLimits, MAX_ALLOW, Mode, PIN_DIRECTORY, RateLimit, Refusal, TlsVersion, Treatment,
+    Unparsed, VerifyChecksums, WhenFull,
     file::{KernelSection, Key, LimitsSection, List, UnparsedSection},
     named::Named,
     value::{Number, spell_duration},
@@ -74,6 +74,12 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
         protected_ports,
         ipv6_prefix: u8::try_from(bits).unwrap_or(64),
         minimum_tls: section.minimum_tls.as_ref().map_or(TlsVersion::Tls12, |tls| *tls.get_ref()),
+        refusal: section.refusal.as_ref().map_or(Refusal::Alert, |refusal| *refusal.get_ref()),
+        verify_checksums: section
+            .verify_checksums
+            .as_ref()
+            .map_or(VerifyChecksums::Auto, |verify| *verify.get_ref()),
+        strict_connections: section.strict_connections.as_ref().is_some_and(|strict| *strict.get_ref()),
         quic_ports: ports("quic_ports", &section.quic_ports, &mut rules),
         quic_versions: quic_versions(&section.quic_versions, &mut rules),
         syn_cookies,
