@@ -455,3 +455,6 @@ fn advance<B: Bucket, P: Packet>(
     let after = if kind == Kind::Part { slot::word(segment.hash, Phase::Awaiting, segment.now) } else { 0 };
     (Followed { kind, first, listed, version, value: next }, after)
 }
+
+#[cfg(test)]
+mod properties;

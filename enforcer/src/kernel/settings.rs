@@ -1,12 +1,12 @@
 //! Settings for the program, made from the configuration. Called at the start and at every reload; looks at nothing else but at
 //! whether interfaces have devices.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use enforcer_common::{
     gcra::Rate,
     port::{PORTS, Port},
-    settings::{ABI, QUIC_VERSIONS, Settings, TIERS, flag},
+    settings::{ABI, QUIC_VERSIONS, Settings, TIERS, flag, refusal},
     source::v6_mask,
 };
 

@@ -234,14 +234,16 @@ fn new_settings_take_effect_and_keep_the_lists() {
     use enforcer_tests::packets::{DATA, Hello, SOURCE_V4, tcp_frame};
     let mut kernel = Kernel::load(&config(&[]), 16).unwrap();
     let hello = tcp_frame(SOURCE_V4.into(), 443, DATA, &Hello::legacy(0x0303).bytes());
-    const XDP_DROP: u32 = 1;
-    assert_ne!(kernel.test_run(&hello, 1).unwrap().action, XDP_DROP);
+    const XDP_PASS: u32 = 2;
+    assert_eq!(kernel.test_run(&hello, 1).unwrap().action, XDP_PASS);
     // The flag of the trie must survive the new settings.
     kernel.lists().unwrap().list("198.18.44.0/24".parse().unwrap(), Listing::banned(FOREVER)).unwrap();
     let mut new = config(&[]);
     new.minimum_tls = TlsVersion::Tls13;
     kernel.apply(&new).unwrap();
-    assert_eq!(kernel.test_run(&hello, 1).unwrap().action, XDP_DROP);
+    // Refused with an alert, which goes back to where the hello came from.
+    const XDP_TX: u32 = 3;
+    assert_eq!(kernel.test_run(&hello, 1).unwrap().action, XDP_TX);
     let view = kernel.view().unwrap();
     assert_eq!(
         view.explain([198, 18, 44, 1].into(), 443, Protocol::Tcp, kernel_now()).unwrap().reason,
