@@ -37,11 +37,11 @@ pub fn enforcer(context: XdpContext) -> u32 {
         Verdict::Drop(reason) => (xdp_action::XDP_DROP, reason.number()),
     };
     let packets = maps.count(reason, frame.length());
-    if action != xdp_action::XDP_PASS && maps.shows_events() {
+    let asked = maps.asked();
+    if (action != xdp_action::XDP_PASS || asked.kind != Kind::None) && maps.shows_events() {
         events::show(context.ctx, reason, 0, maps.now());
     }
     // Last: it overwrites what the others look at.
-    let asked = maps.asked();
     if asked.kind != Kind::None {
         action = answer::carry_out(context.ctx, &asked);
     }

@@ -36,24 +36,20 @@ pub fn read(mut file: &[u8]) -> Result<Contents> {
     while !file.is_empty() {
         let (rest, block) = parse_block_le(file).map_err(|error| anyhow!("{error:?}"))?;
         file = rest;
-        match block {
-            Block::InterfaceDescription(block) => {
-                let name = block.if_name().context("an interface without a name")?;
-                let name = name.map_err(|error| anyhow!("{error:?}"))?;
-                contents.interfaces.push((name.to_owned(), block.if_tsresol));
-            }
-            Block::EnhancedPacket(block) => {
-                let comment = block.options.iter().find(|option| option.code.0 == COMMENT);
-                let comment = comment.context("a packet without a comment")?;
-                contents.packets.push(Packet {
-                    interface: block.if_id,
-                    time: u64::from(block.ts_high) << 32 | u64::from(block.ts_low),
-                    length: block.origlen,
-                    bytes: block.data[..block.caplen as usize].to_vec(),
-                    comment: comment.as_str().map_err(|error| anyhow!("{error:?}"))?.to_owned(),
-                });
-            }
-            _ => {}
+        if let Block::InterfaceDescription(block) = block {
+            let name = block.if_name().context("an interface without a name")?;
+            let name = name.map_err(|error| anyhow!("{error:?}"))?;
+            contents.interfaces.push((name.to_owned(), block.if_tsresol));
+        } else if let Block::EnhancedPacket(block) = block {
+            let comment = block.options.iter().find(|option| option.code.0 == COMMENT);
+            let comment = comment.context("a packet without a comment")?;
+            contents.packets.push(Packet {
+                interface: block.if_id,
+                time: u64::from(block.ts_high) << 32 | u64::from(block.ts_low),
+                length: block.origlen,
+                bytes: block.data[..block.caplen as usize].to_vec(),
+                comment: comment.as_str().map_err(|error| anyhow!("{error:?}"))?.to_owned(),
+            });
         }
     }
     Ok(contents)

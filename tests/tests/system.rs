@@ -4,6 +4,7 @@
 mod system {
     mod attach;
     mod bans;
+    mod cookies;
     mod data_plane;
     mod events;
     mod harness;

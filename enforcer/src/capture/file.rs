@@ -23,6 +23,16 @@ const MAC: [u8; 12] = [0; 12];
 const ETHERNET: usize = 14;
 const NANOS: u128 = 1_000_000_000;
 
+/// Link types by their numbers (the registry of tcpdump.org).
+mod link {
+    pub(super) const ETHERNET: u32 = 1;
+    pub(super) const RAW: u32 = 101;
+    pub(super) const COOKED: u32 = 113;
+    pub(super) const IPV4: u32 = 228;
+    pub(super) const IPV6: u32 = 229;
+    pub(super) const COOKED_2: u32 = 276;
+}
+
 /// A packet of a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Captured {
@@ -131,9 +141,9 @@ struct Interface {
 
 impl Interface {
     fn of(block: &InterfaceDescriptionBlock<'_>) -> Self {
-        let resolution = block.options.iter().find_map(|option| match option {
-            InterfaceDescriptionOption::IfTsResol(resolution) => Some(*resolution),
-            _ => None,
+        let resolution = block.options.iter().find_map(|option| {
+            let InterfaceDescriptionOption::IfTsResol(resolution) = option else { return None };
+            Some(*resolution)
         });
         // Microseconds unless something else is said.
         Self { link: block.linktype, resolution: resolution.unwrap_or(6) }
@@ -150,18 +160,17 @@ impl Interface {
 /// A packet as an Ethernet frame.
 fn framed(link: DataLink, unix_ns: u64, data: &[u8], length: usize) -> Result<Captured> {
     let length = length.max(data.len());
-    let (ethertype, header) = match link {
-        DataLink::ETHERNET => return Ok(Captured { unix_ns, bytes: data.to_vec(), length }),
-        DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 => {
+    let (ethertype, header) = match u32::from(link) {
+        link::ETHERNET => return Ok(Captured { unix_ns, bytes: data.to_vec(), length }),
+        link::RAW | link::IPV4 | link::IPV6 => {
             let version = data.first().map_or(0, |byte| byte >> 4);
             (if version == 6 { [0x86, 0xdd] } else { [0x08, 0x00] }, 0)
         }
-        DataLink::LINUX_SLL => (pair(data, 14)?, 16),
-        DataLink::LINUX_SLL2 => (pair(data, 0)?, 20),
-        other => bail!(
-            "link type {} is not known here; capture on an Ethernet interface, or on `any`",
-            u32::from(other)
-        ),
+        link::COOKED => (pair(data, 14)?, 16),
+        link::COOKED_2 => (pair(data, 0)?, 20),
+        other => {
+            bail!("link type {other} is not known here; capture on an Ethernet interface, or on `any`")
+        }
     };
     let payload = data.get(header..).unwrap_or_default();
     Ok(Captured {

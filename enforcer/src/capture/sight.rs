@@ -140,7 +140,7 @@ impl Sight {
                 text.push_str(&format!(" for {name}"));
             }
             if !hello.complete {
-                text.push_str(" (goes on)");
+                text.push_str(" (in part)");
             }
         }
         text

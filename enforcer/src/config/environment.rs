@@ -25,6 +25,7 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
     let held = named.iter().find_map(|(_, named)| match named {
         Named::Socket(path) => Some((probes.held)(path)),
         Named::Interface(_)
+        | Named::SynCookies
         | Named::Certificate { .. }
         | Named::TlsFile(..)
         | Named::KeySet(..)
@@ -35,6 +36,7 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
     for (place, named) in &named {
         match named {
             Named::Interface(name) => interface(collector, place, name, present.as_deref().ok()),
+            Named::SynCookies => syn_cookies(collector, place),
             Named::Certificate { chain, key } => {
                 certificate::look(collector, place, chain.as_ref(), key.as_ref());
             }
@@ -90,6 +92,17 @@ fn refuse(collector: &mut Collector<'_>, place: &Place, problem: String, remedy:
 
 fn warn(collector: &mut Collector<'_>, place: &Place, problem: String, remedy: &str) {
     collector.warn(place.span.clone(), &place.key, problem, remedy.to_owned());
+}
+
+/// With 0 the kernel makes none. With 1, what Linux begins with, it makes one once a listener's queue is full: that is enough.
+fn syn_cookies(collector: &mut Collector<'_>, place: &Place) {
+    let setting = fs::read_to_string("/proc/sys/net/ipv4/tcp_syncookies").unwrap_or_default();
+    if setting.trim() == "0" {
+        let problem =
+            "net.ipv4.tcp_syncookies is 0: SYNs above the budget get no cookie, but pass".to_owned();
+        let remedy = "`sysctl -w net.ipv4.tcp_syncookies=2` allows cookies at any time, 1 once a listener's queue is full; or write `rate = \"off\"`";
+        warn(collector, place, problem, remedy);
+    }
 }
 
 fn interface(collector: &mut Collector<'_>, place: &Place, name: &str, present: Option<&[String]>) {

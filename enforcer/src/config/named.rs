@@ -20,6 +20,8 @@ pub(super) type NamedFile = (Place, PathBuf);
 #[derive(Clone, Debug)]
 pub(super) enum Named {
     Interface(String),
+    /// What the kernel allows of SYN cookies.
+    SynCookies,
     /// Either part may be missing in the file; the other one is looked at nevertheless.
     Certificate {
         chain: Option<NamedFile>,

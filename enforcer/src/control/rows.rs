@@ -103,7 +103,10 @@ pub fn sentence(
         }
         (None, None) => format!("{address} is neither banned nor allowed"),
     };
-    let reason = &explanation.reason;
+    let reason = match explanation.would_drop.first() {
+        Some(spared) => format!("{}; {spared} is only rehearsed", explanation.reason),
+        None => explanation.reason.clone(),
+    };
     match (hook, explanation.verdict == "drop", ban.is_some()) {
         (Hook::Nowhere, _, _) => format!("{state}, but no interface is attached: nothing is enforced"),
         (Hook::NotOnLoopback, _, _) => {

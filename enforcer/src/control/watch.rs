@@ -97,3 +97,54 @@ pub(super) async fn next<R: AsyncRead + Unpin>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use enforcer_common::reason::DropReason;
+    use tokio::sync::broadcast;
+
+    fn sample(number: usize, reason: DropReason) -> Arc<Sample> {
+        Arc::new(Sample {
+            unix_ns: 0,
+            interface: "eth0".into(),
+            cpu: 0,
+            reason: Reason::Drop(reason),
+            length: number,
+            bytes: vec![0; 14],
+        })
+    }
+
+    #[tokio::test]
+    async fn a_slow_caller_is_told_what_it_lost_and_holds_up_nobody() {
+        let (sender, mut slow) = broadcast::channel(2);
+        let mut quick = sender.subscribe();
+        let (mut caller, _other_end) = tokio::io::duplex(1);
+        let wanted = Wanted::default();
+        for number in 0..5 {
+            sender.send(sample(number, DropReason::Banned)).unwrap();
+            let Some(Answer::Event(row)) = next(&mut quick, &wanted, &mut caller).await else { panic!() };
+            assert_eq!(row.length, number);
+        }
+        assert!(matches!(next(&mut slow, &wanted, &mut caller).await, Some(Answer::Lost(3))));
+        let Some(Answer::Event(row)) = next(&mut slow, &wanted, &mut caller).await else { panic!() };
+        assert_eq!(row.length, 3);
+    }
+
+    #[tokio::test]
+    async fn only_what_is_wanted_is_told_and_the_end_is_noticed() {
+        let (sender, mut samples) = broadcast::channel(8);
+        let (mut caller, other_end) = tokio::io::duplex(1);
+        let wanted = Wanted { reason: Some("tls_version".into()), ..Wanted::default() };
+        wanted.check().unwrap();
+        assert!(Wanted { reason: Some("tls".into()), ..Wanted::default() }.check().is_err());
+        sender.send(sample(1, DropReason::Banned)).unwrap();
+        sender.send(sample(2, DropReason::TlsVersion)).unwrap();
+        let Some(Answer::Event(row)) = next(&mut samples, &wanted, &mut caller).await else { panic!() };
+        assert_eq!((row.length, row.reason.as_str(), row.frame), (2, "tls_version", None));
+        let nobody = Wanted { source: "198.18.0.0/15".parse().ok(), ..Wanted::default() };
+        sender.send(sample(3, DropReason::TlsVersion)).unwrap();
+        drop(other_end);
+        assert!(next(&mut samples, &nobody, &mut caller).await.is_none());
+    }
+}

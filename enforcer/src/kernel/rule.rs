@@ -36,11 +36,13 @@ pub fn rule(reason: Reason, grounds: Grounds<'_>) -> String {
         "kernel.limits.packets" => limit(Limit::Packets),
         "kernel.limits.connections" => limit(Limit::Connections),
         "kernel.limits.hellos" => limit(Limit::Hellos),
+        "kernel.limits.quic" => limit(Limit::Quic),
+        "kernel.syn_cookies" => format!("{key} is {}", spell(settings.syn_budget)),
         "kernel.limits.when_full" if settings.flags & flag::DROP_WHEN_FULL != 0 => {
             format!("{key} is \"drop\"")
         }
         "kernel.limits.when_full" => format!("{key} is \"pass\""),
-        "kernel.protected_ports" | "kernel.management_ports" => {
+        "kernel.protected_ports" | "kernel.management_ports" | "kernel.quic_ports" => {
             port.map_or_else(|| key.to_owned(), |port| format!("{key} has {port}"))
         }
         "kernel.allow" => entry.map_or_else(|| key.to_owned(), |prefix| format!("{prefix} is allowed")),

@@ -143,7 +143,7 @@ mod tests {
         let ports = ports(&config());
         assert_eq!(
             (ports[443], ports[8443], ports[22]),
-            (Port::PROTECTED, Port::PROTECTED, Port::MANAGEMENT)
+            (Port::PROTECTED.with(Port::QUIC), Port::PROTECTED, Port::MANAGEMENT)
         );
         assert_eq!(ports.iter().filter(|port| **port != Port::UNKNOWN).count(), 3);
     }
@@ -156,7 +156,8 @@ mod tests {
             config.limits.hellos = Some(RateLimit { events, period: Duration::from_secs(1), burst });
             settings(&config, sizes, 7).flags
         };
-        assert_eq!(flags(20_000, 4), flag::DROP_WHEN_FULL | flag::FINE_CLOCK);
-        assert_eq!(flags(200, 1000), flag::DROP_WHEN_FULL);
+        let others = flag::DROP_WHEN_FULL | flag::DROP_NOT_IP;
+        assert_eq!(flags(20_000, 4), others | flag::FINE_CLOCK);
+        assert_eq!(flags(200, 1000), others);
     }
 }

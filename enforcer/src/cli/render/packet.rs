@@ -1,6 +1,10 @@
 //! Packets as lines: one for each, aligned as far as addresses allow, since nobody knows how many will come.
 
-use crate::{capture::moment, cli::explain::Judged, control::wire::EventRow};
+use crate::{
+    capture::{moment, sight::Sight},
+    cli::explain::Judged,
+    control::wire::EventRow,
+};
 
 /// Whether verdicts are coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +48,14 @@ pub fn event(row: &EventRow, paint: Paint) -> String {
         &row.sight.from(),
         &row.sight.to(),
         &row.length.to_string(),
-        &row.sight.what(),
+        &what(&row.sight, row.captured, row.length),
     ])
+}
+
+/// What a packet is, and whether there is all of it.
+fn what(sight: &Sight, captured: usize, length: usize) -> String {
+    let cut = if captured < length { format!(" (cut to {captured} bytes)") } else { String::new() };
+    sight.what() + &cut
 }
 
 /// Samples that did not come in time.
@@ -66,10 +76,6 @@ pub fn explain_heading() -> String {
 
 /// A packet of a capture, judged.
 pub fn judged(row: &Judged, paint: Paint) -> String {
-    let mut what = row.sight.what();
-    if row.captured < row.length {
-        what.push_str(&format!(" (cut to {} bytes)", row.captured));
-    }
     let mut rule = row.rule.clone();
     if !row.would_drop.is_empty() {
         let gap = if rule.is_empty() { "" } else { "; " };
@@ -83,7 +89,7 @@ pub fn judged(row: &Judged, paint: Paint) -> String {
         &row.sight.from(),
         &row.sight.to(),
         &row.length.to_string(),
-        &what,
+        &what(&row.sight, row.captured, row.length),
     ];
     judged_line(cells, &rule)
 }
@@ -98,7 +104,7 @@ fn judged_line([number, time, verdict, reason, from, to, length, what]: [&str; 8
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::{hello::Hello, sight::Sight};
+    use crate::capture::hello::Hello;
 
     fn row() -> EventRow {
         EventRow {

@@ -61,6 +61,11 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
     );
     let samples = LimitRules { default: RateLimit::per_second(100, 200), may_be_off: true, least_burst: 1 };
     let syns = LimitRules { default: RateLimit::per_second(10_000, 20_000), ..samples };
+    let syn_cookies = rules.limit("syn_cookies", &section.syn_cookies, syns);
+    if mode != Mode::Off && syn_cookies.is_some() {
+        let span = section.syn_cookies.as_ref().map_or(rules.span.clone(), |key| key.span());
+        rules.name_outside("syn_cookies", span, Named::SynCookies);
+    }
     Kernel {
         mode,
         interfaces: interfaces(section, mode, &mut rules),
@@ -71,7 +76,7 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
         minimum_tls: section.minimum_tls.as_ref().map_or(TlsVersion::Tls12, |tls| *tls.get_ref()),
         quic_ports: ports("quic_ports", &section.quic_ports, &mut rules),
         quic_versions: quic_versions(&section.quic_versions, &mut rules),
-        syn_cookies: rules.limit("syn_cookies", &section.syn_cookies, syns),
+        syn_cookies,
         unparsed: unparsed(&section.unparsed),
         limits: limits(&section.limits, &mut rules),
         dry_run: entries(&section.dry_run).map(|feature| feature.get_ref().0).collect(),
