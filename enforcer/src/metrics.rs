@@ -42,6 +42,10 @@ pub struct Metrics {
     pub store_pending: IntGauge,
     /// `enforcer_store_errors_total`: attempts to write `bans.store` that failed; they are made again.
     pub store_errors: IntCounter,
+    /// `enforcer_kernel_pinned`: 1: the program judges without the daemon, too.
+    pub kernel_pinned: IntGauge,
+    /// `enforcer_kernel_lease_seconds`: how long it does; 0: for ever.
+    pub kernel_lease: IntGauge,
     /// `enforcer_kernel_beginning{how}`: 1 for what the start found of an earlier daemon, see [`crate::kernel::Beginning`].
     pub kernel_beginning: IntGaugeVec,
     /// `enforcer_reloads_total{result}`: `applied`, `refused`.
@@ -109,6 +113,16 @@ impl Metrics {
         registry.register(Box::new(store_pending.clone()))?;
         let store_errors =
             counter("enforcer_store_errors_total", "Attempts to write bans.store that failed")?;
+        let kernel_pinned = IntGauge::new(
+            "enforcer_kernel_pinned",
+            "1: the program judges without the daemon, too; 0: it goes with it",
+        )?;
+        registry.register(Box::new(kernel_pinned.clone()))?;
+        let kernel_lease = IntGauge::new(
+            "enforcer_kernel_lease_seconds",
+            "How long the program judges without the daemon; 0: for ever",
+        )?;
+        registry.register(Box::new(kernel_lease.clone()))?;
         let kernel_beginning = IntGaugeVec::new(
             Opts::new("enforcer_kernel_beginning", "1 for what the start found of an earlier daemon"),
             &["how"],
@@ -152,6 +166,8 @@ impl Metrics {
             kernel_write_errors,
             store_pending,
             store_errors,
+            kernel_pinned,
+            kernel_lease,
             kernel_beginning,
             reloads,
             renewals,

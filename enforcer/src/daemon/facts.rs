@@ -84,6 +84,16 @@ pub(super) fn persistence(config: &Config, beginning: Beginning) -> PersistenceR
     }
 }
 
+/// Shows it to Prometheus.
+pub(super) fn show_persistence(row: &PersistenceRow, metrics: &Metrics) {
+    metrics.kernel_pinned.set(i64::from(row.pinned.is_some()));
+    metrics.kernel_lease.set(row.lease_seconds.and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0));
+    for how in Beginning::ALL {
+        let is = how.label() == row.beginning;
+        metrics.kernel_beginning.with_label_values(&[how.label()]).set(i64::from(is));
+    }
+}
+
 /// Issuers with their number of keys, from the files that the policy has just read.
 pub(super) fn tokens(config: &Config) -> Vec<TokenRow> {
     let row = |(name, token): (&String, _)| {

@@ -33,6 +33,7 @@ impl Running {
         let (tokens, rehearsed) = (facts::tokens(&self.config), facts::rehearsed(&self.config));
         let samples = facts::samples(&self.config);
         let persistence = facts::persistence(&self.config, self.kernel.beginning());
+        facts::show_persistence(&persistence, &self.metrics);
         if result.is_ok() {
             facts::certificates(&self.policy.load(), &self.metrics, clock::unix_now());
         }

@@ -32,7 +32,7 @@ use crate::{
     config::Config,
     control::{answer::Context, server, socket::Socket},
     ingress::Ingress,
-    kernel::{Beginning, Kernel, events::QUEUE},
+    kernel::{Kernel, events::QUEUE},
     log::Log,
     metrics::{
         self, Metrics,
@@ -169,10 +169,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     services.push(Tied::spawn(files::watch(Arc::clone(&read), changes)));
     services.extend(scrapes.map(|server| Tied::spawn(server.serve())));
 
-    let beginning = kernel.beginning();
-    for how in Beginning::ALL {
-        metrics.kernel_beginning.with_label_values(&[how.label()]).set(i64::from(how == beginning));
-    }
+    facts::show_persistence(&facts.load().persistence, &metrics);
     readiness.set(true);
     for attachment in view.attachments() {
         info!(interface = %attachment.interface, mode = %attachment.mode, "attached");

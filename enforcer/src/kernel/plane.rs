@@ -103,15 +103,15 @@ impl Xdp {
             let index = |name: &String| nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0);
             self.number(config.interfaces.iter().map(index))?;
         }
-        let tables = Tables::open(&|name| self.program.map(name))?;
-        self.carry(&tables);
+        self.carry()?;
         let (links, change) = attach::attach_all(self.site(config), &config.interfaces)?;
         self.links = links;
         self.write(config)?;
         self.publish()?;
+        let carried = self.carry()?;
         // Nothing can fail from here on.
         change.keep();
-        if let Some(Carried { debts, forgotten }) = self.carry(&tables) {
+        if let Some(Carried { debts, forgotten }) = carried {
             info!(debts, forgotten, "what sources owe was carried over from an earlier layout");
         }
         if let Some(stage) = stage {
@@ -133,9 +133,10 @@ impl Xdp {
     }
 
     /// Carries over what sources owe, where the old tables have another layout.
-    fn carry(&self, tables: &Tables) -> Option<Carried> {
-        let heritage = self.heritage.as_ref().filter(|_| !self.is_live())?;
-        Some(heritage.carry(tables, &SettingsMap::current(&self.settings)))
+    fn carry(&self) -> Result<Option<Carried>> {
+        let Some(heritage) = self.heritage.as_ref().filter(|_| !self.is_live()) else { return Ok(None) };
+        let tables = Tables::open(&|name| self.program.map(name))?;
+        Ok(Some(heritage.carry(&tables, &SettingsMap::current(&self.settings))))
     }
 
     pub(super) fn site(&self, config: &config::Kernel) -> Site<'_> {

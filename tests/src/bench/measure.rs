@@ -33,6 +33,14 @@ pub struct Sample {
     pub slowest: f64,
 }
 
+impl Sample {
+    fn of(mut runs: Vec<f64>) -> Self {
+        runs.sort_by(f64::total_cmp);
+        let at = |index: usize| runs.get(index).copied().unwrap_or(0.0);
+        Self { median: at(runs.len() / 2), fastest: at(0), slowest: at(runs.len().saturating_sub(1)) }
+    }
+}
+
 /// The CPUs that this process may use.
 pub fn cpus() -> Result<Vec<usize>> {
     let set = sched::sched_getaffinity(Pid::from_raw(0)).context("asking for the CPUs")?;
@@ -58,41 +66,40 @@ pub fn seeded(frame: &[u8], state: u64) -> Vec<u8> {
     frame
 }
 
+/// One of several programs that are measured together.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// What runs.
+    pub program: &'a Program,
+    /// On what.
+    pub frame: &'a [u8],
+    /// What it must return, where every packet ends the same.
+    pub action: Option<u32>,
+}
+
 impl Effort {
-    /// One warm-up, then the runs. All `cpus` begin each run at the same time, and the run's time is their mean; `action` is
-    /// what the program must return, where every packet ends the same.
-    pub fn measure(
-        &self,
-        program: &Program,
-        frame: &[u8],
-        action: Option<u32>,
-        cpus: &[usize],
-    ) -> Result<Sample> {
+    /// One warm-up, then the runs; in each run one line after the other, so that a machine that gets slower, or faster,
+    /// does so for all of them. All `cpus` begin each line of each run at the same time, and its time is their mean.
+    pub fn measure<const N: usize>(&self, lines: [Line<'_>; N], cpus: &[usize]) -> Result<[Sample; N]> {
         ensure!(self.runs > 0 && self.repeat > 0, "--runs and --repeat must be at least 1");
         let barrier = Barrier::new(cpus.len());
-        let mut by_cpu = thread::scope(|scope| {
+        let by_cpu = thread::scope(|scope| {
             let threads: Vec<_> = cpus
                 .iter()
                 .map(|cpu| {
-                    let barrier = &barrier;
+                    let (barrier, lines) = (&barrier, &lines);
                     scope.spawn(move || {
                         // An error must not keep the others waiting, so it is told at the end.
                         let pinned = pin(*cpu);
-                        let times = (0..=self.runs).map(|_| {
-                            let state = NEXT.fetch_add(u64::from(self.repeat), Ordering::Relaxed);
-                            let frame = seeded(frame, state);
-                            barrier.wait();
-                            let outcome = program.run(&frame, self.repeat)?;
-                            let found = outcome.action;
-                            ensure!(
-                                action.is_none_or(|action| action == found),
-                                "returned {found}, not {action:?}"
-                            );
-                            Ok(outcome.duration.as_nanos() as f64)
-                        });
-                        let times: Vec<Result<f64>> = times.collect();
+                        let runs: Vec<Result<f64>> = (0..=self.runs)
+                            .flat_map(|_| lines.iter())
+                            .map(|line| {
+                                barrier.wait();
+                                self.once(line)
+                            })
+                            .collect();
                         pinned?;
-                        times.into_iter().skip(1).collect::<Result<Vec<f64>>>()
+                        runs.into_iter().skip(N).collect::<Result<Vec<f64>>>()
                     })
                 })
                 .collect();
@@ -100,19 +107,21 @@ impl Effort {
                 threads.into_iter().map(|one| one.join().map_err(|_| anyhow!("a thread panicked"))?);
             joined.collect::<Result<Vec<Vec<f64>>>>()
         })?;
-        let mut runs = by_cpu.pop().context("no CPU to run on")?;
-        let more = by_cpu.len();
-        for (index, time) in runs.iter_mut().enumerate() {
-            *time += by_cpu.iter().map(|times| times.get(index).copied().unwrap_or(0.0)).sum::<f64>();
-            *time /= (more + 1) as f64;
-        }
-        runs.sort_by(f64::total_cmp);
-        let (first, last) = (runs.first().copied(), runs.last().copied());
-        Ok(Sample {
-            median: runs.get(runs.len() / 2).copied().unwrap_or(0.0),
-            fastest: first.unwrap_or(0.0),
-            slowest: last.unwrap_or(0.0),
-        })
+        Ok(std::array::from_fn(|line| {
+            let mean = |run: usize| {
+                let times = by_cpu.iter().filter_map(|times| times.get(run * N + line));
+                times.sum::<f64>() / by_cpu.len() as f64
+            };
+            Sample::of((0..self.runs).map(mean).collect())
+        }))
+    }
+
+    fn once(&self, line: &Line<'_>) -> Result<f64> {
+        let frame = seeded(line.frame, NEXT.fetch_add(u64::from(self.repeat), Ordering::Relaxed));
+        let outcome = line.program.run(&frame, self.repeat)?;
+        let found = outcome.action;
+        ensure!(line.action.is_none_or(|action| action == found), "returned {found}, not {:?}", line.action);
+        Ok(outcome.duration.as_nanos() as f64)
     }
 
     /// Packets that [`Effort::measure`] sends.

@@ -18,7 +18,7 @@ use enforcer_common::{
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use super::{
-    measure::{Effort, Sample, cpus, seeded},
+    measure::{Effort, Line, Sample, cpus, seeded},
     report::{Report, Row, Unit},
     xdp_filter::Filter,
 };
@@ -115,18 +115,50 @@ struct Bench {
     notes: Vec<String>,
 }
 
-/// What others are compared with, by number of CPUs.
+/// What others are compared with.
 struct Units {
-    pass: Sample,
-    drop: Sample,
-    /// One CPU, all CPUs.
-    random_hit: [f64; 2],
+    pass: Program,
+    drop: Program,
+    /// Chooses a key, and looks it up in a hash.
+    looks: Program,
+    /// Chooses a key.
+    chooses: Program,
+}
+
+impl Units {
+    fn new() -> Result<Self> {
+        let hash = Map::hash(BANNED)?;
+        let mut looks = Code::default();
+        looks.next_key(Keys::Random, BANNED - 1).look_up(&hash).constant(XDP_PASS);
+        let mut chooses = Code::default();
+        chooses.next_key(Keys::Random, BANNED - 1).constant(XDP_PASS);
+        Ok(Self {
+            pass: Program::constant(XDP_PASS)?,
+            drop: Program::constant(XDP_DROP)?,
+            looks: Program::load(&looks)?,
+            chooses: Program::load(&chooses)?,
+        })
+    }
+
+    /// The program that returns at once what is expected.
+    fn empty(&self, expected: Reason) -> &Program {
+        if matches!(expected, Reason::Pass(_)) { &self.pass } else { &self.drop }
+    }
+}
+
+/// A sender's floor, the sender, and the two programs that make R; or those of another sender.
+type Four = [Sample; 4];
+
+/// What remains of the second without the first, and of the fourth without the third.
+fn nets(four: &Four) -> (f64, f64) {
+    (four[1].median - four[0].median, four[3].median - four[2].median)
 }
 
 impl Bench {
     fn everything(&mut self, scale: &Scale) -> Result<()> {
         let frame = data_frame();
-        let units = self.units(&frame)?;
+        let units = Units::new()?;
+        self.floors(&units, &frame)?;
         let mut full = load(scale, true)?;
         let loading = full.loading.as_secs_f64();
         let met = if loading < LOAD_SECONDS { "met" } else { "NOT MET" };
@@ -139,8 +171,8 @@ impl Bench {
         self.beside_xdp_filter(scale, &frame)?;
         self.notes.push(
             "net: without what the test run, the choice of the source and the call cost; hot lines are compared as they are.\n\
-             R: one random hit in a hash of 1048576 entries, net, on as many CPUs. empty: the program that returns the verdict at once.\n\
-             Medians; the kernel measures in whole nanoseconds."
+             R: one random hit in a hash of 1048576 entries, net, on as many CPUs, in turns with the line that it is compared with.\n\
+             empty: the program that returns the verdict at once, likewise. Medians; the kernel measures in whole nanoseconds."
                 .to_owned(),
         );
         Ok(())
@@ -151,33 +183,23 @@ impl Bench {
         if self.all.len() > 1 { vec![one, self.all.clone()] } else { vec![one] }
     }
 
-    fn units(&mut self, frame: &[u8]) -> Result<Units> {
-        let one = &self.all[..1];
-        let (pass, drop) = (Program::constant(XDP_PASS)?, Program::constant(XDP_DROP)?);
-        let pass = self.effort.measure(&pass, frame, Some(XDP_PASS), one)?;
-        let drop = self.effort.measure(&drop, frame, Some(XDP_DROP), one)?;
-        self.rows.push(Row::plain("returns XDP_PASS", false, 1, pass, 0.0));
-        self.rows.push(Row::plain("returns XDP_DROP", false, 1, drop, 0.0));
-        let hash = Map::hash(BANNED)?;
-        let chooses = Program::load(Code::default().next_key(Keys::Random, BANNED - 1).constant(XDP_PASS))?;
-        let mut looks = Code::default();
-        looks.next_key(Keys::Random, BANNED - 1).look_up(&hash).constant(XDP_PASS);
-        let looks = Program::load(&looks)?;
-        let mut random_hit = [0.0; 2];
-        for (set, hit) in self.cpu_sets().iter().zip(&mut random_hit) {
-            let floor = self.effort.measure(&chooses, frame, Some(XDP_PASS), set)?;
-            let sample = self.effort.measure(&looks, frame, Some(XDP_PASS), set)?;
-            *hit = sample.median - floor.median;
-            self.rows.push(
-                Row::plain("R: a hit in a hash of 1048576 entries", true, set.len(), sample, *hit).against(
-                    Unit::R,
-                    *hit,
-                    *hit,
-                    None,
-                ),
-            );
+    fn floors(&mut self, units: &Units, frame: &[u8]) -> Result<()> {
+        for set in self.cpu_sets() {
+            let line = |program, action| Line { program, frame, action: Some(action) };
+            let lines = [
+                line(&units.pass, XDP_PASS),
+                line(&units.drop, XDP_DROP),
+                line(&units.chooses, XDP_PASS),
+                line(&units.looks, XDP_PASS),
+            ];
+            let [pass, drop, chooses, looks] = self.effort.measure(lines, &set)?;
+            self.rows.push(Row::plain("returns XDP_PASS", false, set.len(), pass, 0.0));
+            self.rows.push(Row::plain("returns XDP_DROP", false, set.len(), drop, 0.0));
+            let hit = looks.median - chooses.median;
+            let row = Row::plain("R: a hit in a hash of 1048576 entries", true, set.len(), looks, hit);
+            self.rows.push(row.against(Unit::R, hit, hit, None));
         }
-        Ok(Units { pass, drop, random_hit })
+        Ok(())
     }
 
     /// One source, in the cache.
@@ -190,8 +212,9 @@ impl Bench {
         let clean = Reason::Pass(PassReason::Clean);
         let accepted = Reason::Pass(PassReason::HelloAccepted);
         let refused = Reason::Drop(DropReason::TlsVersion);
+        let established = "established TCP, 1 KiB of data";
         let lines: [(&str, Vec<u8>, Reason, Option<f64>); 6] = [
-            ("established TCP, 1 KiB of data", data.to_vec(), clean, Some(9.0)),
+            (established, data.to_vec(), clean, Some(9.0)),
             ("banned source", banned, Reason::Drop(DropReason::Banned), Some(3.0)),
             ("ClientHello in one segment, TLS 1.3", frame(DATA, &client_hello()), accepted, Some(25.0)),
             ("ClientHello, TLS 1.0", frame(DATA, &old), refused, None),
@@ -201,14 +224,15 @@ impl Bench {
         for (name, frame, expected, bar) in lines {
             let mut alone = None;
             for set in self.cpu_sets() {
-                let (sample, share) = self.judged(full, &full.program, &frame, expected, &set)?;
-                let floor = if matches!(expected, Reason::Pass(_)) { units.pass } else { units.drop };
+                let line = |program| Line { program, frame: &frame, action: None };
+                let lines = [line(units.empty(expected)), line(&full.program)];
+                let ([floor, sample], share) = self.judged(full, lines, expected, &set)?;
                 let row = Row::plain(name, false, set.len(), sample, sample.median - floor.median);
                 let mut row = match alone {
                     None => row.against(Unit::Empty, sample.median, floor.median, bar),
                     // What several CPUs pay for sharing one source.
                     Some(alone) => {
-                        let bar = (expected == clean && name.ends_with("data")).then_some(3.0);
+                        let bar = (name == established).then_some(3.0);
                         row.against(Unit::Alone, sample.median, alone, bar)
                     }
                 };
@@ -226,66 +250,56 @@ impl Bench {
         let banned = Senders::new(target, Keys::Random, BANNED, BANNED_BASE)?;
         let fresh = Senders::new(target, Keys::Rising, FRESH, FRESH_BASE)?;
         let clean = Reason::Pass(PassReason::Clean);
-        let mut cost_of_known = [0.0; 2];
-        for (index, set) in self.cpu_sets().iter().enumerate() {
-            let (row, cost) =
-                self.through(full, &known, "known source, TCP data, all checks", frame, clean, set)?;
-            cost_of_known[index] = cost;
-            let bar = (index == 0).then_some(1.3);
-            self.rows.push(row.against(Unit::R, cost, units.random_hit[index], bar));
-        }
-        for (index, set) in self.cpu_sets().iter().enumerate() {
-            let reason = Reason::Drop(DropReason::Banned);
-            let (row, cost) = self.through(full, &banned, "banned source", frame, reason, set)?;
-            let bar = (index == 0).then_some(0.8);
-            self.rows.push(row.against(Unit::R, cost, units.random_hit[index], bar));
-        }
-        for (index, set) in self.cpu_sets().iter().enumerate() {
-            let (row, cost) =
-                self.through(full, &fresh, "a new source each time (flood)", frame, clean, set)?;
-            let bar = (index == 0).then_some(1.2);
-            self.rows.push(row.against(Unit::Known, cost, cost_of_known[index], bar));
+        let dropped = Reason::Drop(DropReason::Banned);
+        let hit = [&units.chooses, &units.looks];
+        let seen = [&known.floor, &known.real];
+        for (name, senders, unit, others, expected, bar) in [
+            ("known source, TCP data, all checks", &known, Unit::R, hit, clean, 1.3),
+            ("banned source", &banned, Unit::R, hit, dropped, 0.8),
+            ("a new source each time (flood)", &fresh, Unit::Known, seen, clean, 1.2),
+        ] {
+            for set in self.cpu_sets() {
+                let line = |program| Line { program, frame, action: None };
+                let [floor, real] = [&senders.floor, &senders.real].map(line);
+                let [other_floor, other] = others.map(line);
+                // The known sources' packets would be counted along with those of new ones: they end the same.
+                let (four, share) = self.judged(full, [floor, real, other_floor, other], expected, &set)?;
+                let (net, unit_net) = nets(&four);
+                let bar = (set.len() == 1).then_some(bar);
+                let mut row =
+                    Row::plain(name, true, set.len(), four[1], net).against(unit, net, unit_net, bar);
+                row.expected = share;
+                self.rows.push(row);
+            }
         }
         Ok(())
     }
 
-    /// A line through a sender, and what the program itself cost.
-    fn through(
+    /// Measures, and holds the program's counters against what was expected of it; answers the share that was. Of the lines
+    /// the second is the program, and others only where they end the same.
+    fn judged<const N: usize>(
         &mut self,
         enforcer: &Enforcer,
-        senders: &Senders,
-        name: &str,
-        frame: &[u8],
+        lines: [Line<'_>; N],
         expected: Reason,
         set: &[usize],
-    ) -> Result<(Row, f64)> {
-        let floor = self.effort.measure(&senders.floor, frame, Some(XDP_PASS), set)?;
-        let (sample, share) = self.judged(enforcer, &senders.real, frame, expected, set)?;
-        let net = sample.median - floor.median;
-        let mut row = Row::plain(name, true, set.len(), sample, net);
-        row.expected = share;
-        if share < 0.999 {
-            self.notes.push(format!("{name}: {:.1} % of the packets ended otherwise", 100.0 * (1.0 - share)));
-        }
-        Ok((row, net))
-    }
-
-    /// Measures, and holds the program's counters against what was expected of it; answers the share that was.
-    fn judged(
-        &self,
-        enforcer: &Enforcer,
-        program: &Program,
-        frame: &[u8],
-        expected: Reason,
-        set: &[usize],
-    ) -> Result<(Sample, f64)> {
+    ) -> Result<([Sample; N], f64)> {
         let before = packets(&enforcer.view.counters()?, expected);
-        let sample = self.effort.measure(program, frame, None, set)?;
+        let everything = judged_packets(&enforcer.view.counters()?);
+        let samples = self.effort.measure(lines, set)?;
         let counted = packets(&enforcer.view.counters()?, expected) - before;
-        let sent = self.effort.packets(set);
+        let sent = judged_packets(&enforcer.view.counters()?) - everything;
+        ensure!(sent >= self.effort.packets(set), "only {sent} packets were counted");
         // A source whose bucket is full is dropped, which is right, and at this load rare.
         ensure!(counted * 100 >= sent * 97, "{counted} of {sent} packets ended as {expected:?}");
-        Ok((sample, counted as f64 / sent as f64))
+        let share = counted as f64 / sent as f64;
+        if share < 0.999 {
+            self.notes.push(format!(
+                "{:.1} % of the packets for {expected:?} ended otherwise",
+                100.0 * (1.0 - share)
+            ));
+        }
+        Ok((samples, share))
     }
 
     /// Both programs with lists alone, and the same packets.
@@ -303,36 +317,39 @@ impl Bench {
         let theirs = Target::new(&filter.program, Frames::Whole)?;
         let clean = Reason::Pass(PassReason::Clean);
         let dropped = Reason::Drop(DropReason::Banned);
+        let one = self.all[..1].to_vec();
         let hot_banned: Ipv4Addr = address(BANNED_BASE, 77).into();
         let hot_banned = tcp_frame(hot_banned.into(), 443, DATA, &frame[54..]);
-        for (name, frame, reason, action) in [
-            ("lists alone, unlisted source", frame, clean, XDP_PASS),
-            ("lists alone, banned source", &*hot_banned, dropped, XDP_DROP),
-        ] {
-            let one = self.all[..1].to_vec();
-            let (sample, _) = self.judged(&lists, &lists.program, frame, reason, &one).context(name)?;
-            let other = self.effort.measure(&filter.program, frame, Some(action), &one);
-            let other = other.with_context(|| format!("xdp-filter, {name}"))?;
+        let names = ["lists alone, unlisted source", "lists alone, banned source"];
+        for (name, frame, reason, action) in
+            [(names[0], frame, clean, XDP_PASS), (names[1], &*hot_banned, dropped, XDP_DROP)]
+        {
+            let line = |program| Line { program, frame, action: Some(action) };
+            let lines = [line(&filter.program), line(&lists.program)];
+            let ([other, sample], _) = self.judged(&lists, lines, reason, &one)?;
             self.rows.push(Row::plain(&format!("xdp-filter, {name}"), false, 1, other, other.median));
             let row = Row::plain(name, false, 1, sample, sample.median);
             self.rows.push(row.against(Unit::Filter, sample.median, other.median, Some(1.5)));
         }
-        for (name, count, base, reason, action) in [
-            ("lists alone, unlisted source", KNOWN, KNOWN_BASE, clean, XDP_PASS),
-            ("lists alone, banned source", BANNED, BANNED_BASE, dropped, XDP_DROP),
-        ] {
-            let one = self.all[..1].to_vec();
-            let senders = Senders::new(&ours, Keys::Random, count, base)?;
-            let (row, cost) = self.through(&lists, &senders, name, frame, reason, &one)?;
-            let senders = Senders::new(&theirs, Keys::Random, count, base)?;
-            let floor = self.effort.measure(&senders.floor, frame, Some(XDP_PASS), &one)?;
-            let other = self.effort.measure(&senders.real, frame, Some(action), &one)?;
-            let their_cost = other.median - floor.median;
-            self.rows.push(Row::plain(&format!("xdp-filter, {name}"), true, 1, other, their_cost));
-            self.rows.push(row.against(Unit::Filter, cost, their_cost, Some(1.5)));
+        for (name, count, base, reason) in
+            [(names[0], KNOWN, KNOWN_BASE, clean), (names[1], BANNED, BANNED_BASE, dropped)]
+        {
+            let us = Senders::new(&ours, Keys::Random, count, base)?;
+            let them = Senders::new(&theirs, Keys::Random, count, base)?;
+            let lines = [&us.floor, &us.real, &them.floor, &them.real];
+            let lines = lines.map(|program| Line { program, frame, action: None });
+            let (four, _) = self.judged(&lists, lines, reason, &one)?;
+            let (net, their_net) = nets(&four);
+            self.rows.push(Row::plain(&format!("xdp-filter, {name}"), true, 1, four[3], their_net));
+            let row = Row::plain(name, true, 1, four[1], net);
+            self.rows.push(row.against(Unit::Filter, net, their_net, Some(1.5)));
         }
         Ok(())
     }
+}
+
+fn judged_packets(counters: &Counters) -> u64 {
+    counters.iter().map(|count| count.counter.packets).sum()
 }
 
 fn packets(counters: &Counters, expected: Reason) -> u64 {

@@ -209,6 +209,9 @@ fn what_is_written_is_what_holds() {
     assert_eq!(config.kernel.mode, Mode::NativeOrGeneric);
     assert_eq!(config.kernel.limits.connections.unwrap().burst, 100, "one period's worth without a burst");
     assert_eq!(config.kernel.limits.hellos, None);
+    assert_eq!((config.kernel.persist, config.kernel.lease), (false, Some(seconds(90))));
+    assert_eq!(config.kernel.pin_directory, Path::new("/run/bpf/edge"));
+    assert_eq!(config.bans.store, Some("state/bans.redb".into()));
     assert_eq!(config.kernel.limits.max_sources, 131_072, "rounded up");
     assert_eq!(config.kernel.protected_ports, [443, 8443]);
     assert_eq!((config.kernel.quic_versions, config.kernel.syn_cookies), (vec![1], None));

@@ -4,9 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
 use enforcer_tests::{
-    eventually,
+    bpffs, cleanup, eventually,
     netns::{Lab, WIRE, source_v4},
     scene::Scene,
+    site::Plan,
 };
 use nix::sys::signal::Signal;
 
@@ -73,8 +74,13 @@ fn an_idle_daemon_stays_below_50_mb() -> Result<()> {
 /// A link outlives its interface without a word from the kernel: the daemon has to look.
 #[test]
 fn an_interface_that_vanishes_is_reported_and_attached_to_when_it_is_back() -> Result<()> {
+    vanishes(false)?;
+    vanishes(true)
+}
+
+fn vanishes(persist: bool) -> Result<()> {
     let scene = Scene::new()?;
-    let daemon = scene.daemon(&scene.plan())?;
+    let daemon = scene.daemon(&Plan { persist, ..scene.plan() })?;
     let (client, server) = (&scene.lab.client, &scene.lab.server);
     let attached =
         || Ok::<_, anyhow::Error>(daemon.scrape()?.sum("enforcer_kernel_attached", &[("interface", WIRE)]));
@@ -98,5 +104,10 @@ fn an_interface_that_vanishes_is_reported_and_attached_to_when_it_is_back() -> R
     assert_eq!(status["interfaces"][0]["mode"], "native");
     assert_ne!(status["interfaces"][0]["index"], before);
     assert_eq!(attached()?, 1);
+    if persist {
+        let names = bpffs::names(&cleanup::bpffs(&scene.site.dir))?;
+        let links: Vec<_> = names.iter().filter(|name| name.contains("/link-")).collect();
+        assert_eq!(links, [&format!("enforcer/link-{}", status["interfaces"][0]["index"])]);
+    }
     Ok(())
 }

@@ -1,6 +1,13 @@
 //! Enforcement outlives the daemon: killed, restarted and upgraded under traffic, nothing leaks and nobody loses.
 
-use std::{fs, net::IpAddr, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    net::IpAddr,
+    os::unix::fs::{PermissionsExt as _, chown},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow};
 use enforcer::clock;
@@ -344,5 +351,57 @@ fn a_lease_that_nobody_renews_ends_the_enforcement() -> Result<()> {
     let before = tap.seen(BANNED.parse()?)?;
     ask()?;
     assert_eq!(tap.seen(BANNED.parse()?)?, before, "enforced again");
+    Ok(())
+}
+
+/// As the packaged unit has it: a user of its own, four capabilities, and a folder of its own on a file system that is root's.
+#[test]
+fn a_user_with_the_unit_s_capabilities_takes_over_as_well() -> Result<()> {
+    const USER: u32 = 65_534;
+    const CAPABILITIES: &str = "+bpf,+perfmon,+net_admin,+net_bind_service";
+    let scene = Scene::new()?;
+    let site = &scene.site;
+    let mut plan = plan(&scene);
+    site.write(&plan)?;
+    fs::create_dir(site.pins())?;
+    // Where the tests were built may be closed to others.
+    let binary = site.dir.join("enforcer");
+    fs::copy(daemon::binary()?, &binary)?;
+    let place = cleanup::bpffs(&site.dir);
+    for path in fs::read_dir(&site.dir)?.map(|entry| entry.map(|entry| entry.path())) {
+        let path = path?;
+        if path != place {
+            chown(&path, Some(USER), Some(USER))?;
+        }
+    }
+    chown(&site.dir, Some(USER), Some(USER))?;
+    chown(&site.pins(), Some(USER), Some(USER))?;
+    // systemd binds the folder into a directory that is open; here the way to it is opened instead.
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o711))?;
+    let start = || -> Result<Daemon<'_>> {
+        let mut command = scene.lab.server.command("setpriv");
+        let id = USER.to_string();
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--no-new-privs"]);
+        command.args(["--inh-caps", CAPABILITIES, "--ambient-caps", CAPABILITIES]);
+        command.args(["--bounding-set", &format!("-all,{CAPABILITIES}")]);
+        command.arg(&binary).args(["run", "-c"]).arg(site.config());
+        let daemon = Daemon::launch_as(&scene.lab.server, site, &mut command)?;
+        eventually!(30, format!("the daemon to be ready: {}", daemon.log()), daemon.is_ready())?;
+        Ok(daemon)
+    };
+    let daemon = start()?;
+    daemon.say(&["ban", "add", BANNED, "--forever"])?;
+    kill(daemon)?;
+    let before = link(&scene)?["id"].clone();
+    let daemon = start()?;
+    assert_eq!(daemon.ask(&["status"])?["persistence"]["beginning"], "taken_over", "{}", daemon.log());
+    assert_eq!(link(&scene)?["id"], before);
+    kill(daemon)?;
+    plan.limits = "max_sources = 4096\n".to_owned();
+    site.write(&plan)?;
+    let daemon = start()?;
+    assert_eq!(daemon.ask(&["status"])?["persistence"]["beginning"], "migrated", "{}", daemon.log());
+    assert_eq!(daemon.ask(&["why", BANNED])?["explanation"]["reason"], "banned");
+    assert_eq!(link(&scene)?["id"], before);
     Ok(())
 }

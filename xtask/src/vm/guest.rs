@@ -270,6 +270,21 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_is_quoted_with_what_led_to_it() {
+        let console = std::env::temp_dir().join(format!("enforcer-console-{}", std::process::id()));
+        let mut text: String = (0..50).map(|number| format!("[ {number} ] line {number}\r\n")).collect();
+        text += "[ 50 ] Kernel panic - not syncing: No working init found.\r\n";
+        text += &"[ 51 ] Call Trace\r\n".repeat(40);
+        fs::write(&console, text).unwrap();
+        let quoted = quote(&console);
+        fs::remove_file(&console).unwrap();
+        assert!(quoted.contains("its kernel panicked"), "{quoted}");
+        assert!(quoted.contains("line 49") && quoted.contains("No working init"), "{quoted}");
+        assert_eq!(quoted.lines().count(), 1 + QUOTED);
+        assert!(quote(Path::new("absent")).contains("the end of its console"));
+    }
+
+    #[test]
     fn what_does_not_fit_is_an_error() {
         let mut reader = Reader::default();
         assert!(reader.line("@vm end 0 a").is_err());
