@@ -70,7 +70,13 @@ impl DropReason {
             | Self::LimiterFull => Feature::Limits,
             Self::SynCookie => Feature::SynCookies,
             Self::QuicShort | Self::QuicVersion | Self::NotQuic => Feature::Quic,
-            Self::TlsVersion | Self::MalformedHello => Feature::Tls,
+            Self::TlsVersion
+            | Self::MalformedHello
+            | Self::HelloAhead
+            | Self::NotHello
+            | Self::RefusedConnection
+            | Self::BadChecksum
+            | Self::UnknownConnection => Feature::Tls,
         }
     }
 
@@ -85,7 +91,12 @@ impl DropReason {
             | Self::MalformedTcp
             | Self::MalformedUdp
             | Self::NotIpRefused => "kernel.unparsed",
-            Self::TcpFragment | Self::MalformedHello => "kernel.protected_ports",
+            Self::TcpFragment | Self::MalformedHello | Self::HelloAhead | Self::NotHello => {
+                "kernel.protected_ports"
+            }
+            Self::RefusedConnection => "kernel.refusal",
+            Self::BadChecksum => "kernel.verify_checksums",
+            Self::UnknownConnection => "kernel.strict_connections",
             Self::Banned | Self::BannedPrefix => "bans",
             Self::PacketLimit => "kernel.limits.packets",
             Self::ConnectionLimit => "kernel.limits.connections",
@@ -116,6 +127,8 @@ impl PassReason {
             Self::Allowed => "kernel.allow",
             Self::Management => "kernel.management_ports",
             Self::HelloAccepted | Self::HelloIncomplete => "kernel.minimum_tls",
+            Self::ServerReset | Self::HelloPoisoned => "kernel.refusal",
+            Self::HelloUnfollowed => "kernel.strict_connections",
         }
     }
 }

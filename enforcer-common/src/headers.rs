@@ -376,6 +376,27 @@ impl Headers {
         Ok(())
     }
 
+    /// The same with only what the step behind all others looks at: what need not be kept takes no stack.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_segment(&self) -> Self {
+        Self {
+            link: self.link,
+            source: self.source,
+            transport: Transport::Tcp,
+            source_port: self.source_port,
+            port: self.port,
+            sequence: self.sequence,
+            acknowledgement: self.acknowledgement,
+            flags: self.flags,
+            network: self.network,
+            segment: self.segment,
+            offset: self.offset,
+            end: self.end,
+            ..Self::UNREAD
+        }
+    }
+
     /// Whether the segment asks for a new connection: SYN without ACK (RFC 9293 section 3.5).
     #[inline(always)]
     pub const fn opens(&self) -> bool {

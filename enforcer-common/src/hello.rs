@@ -1,6 +1,7 @@
 //! Which TLS version a client offers, told from the first segment of its ClientHello.
 //!
-//! Called by [`crate::verdict::decide`] for TCP data to protected ports. Stateless: a segment is judged only if it begins
+//! Called by [`crate::verdict::decide`] for TCP data to protected ports, and by [`crate::flow`] for the first segment of a flow: most
+//! hellos that offer old versions, and many others, are whole in one segment and one record. Stateless: a segment is judged only if it begins
 //! like a ClientHello, `16 03 [00-04] .. ..  01 00 .. .. 03`, as far as it goes: a handshake record (RFC 8446 section 5.1)
 //! that begins with a ClientHello shorter than 64 KiB (section 4) whose legacy version has the major number 3 (section 4.1.2). A
 //! segment from the middle of a stream is ciphertext, or begins with a record of application data (type 0x17);
@@ -12,7 +13,10 @@
 //! the first byte apart would not be limited. Of ciphertext in segments of one byte, 1 in 256 is charged so; none is
 //! dropped within the limit.
 //!
-//! What goes on beyond the segment or beyond its first record is the daemon's to judge, unless the part at hand decides.
+//! What goes on beyond the segment or beyond its first record is [`automaton`]'s to judge, unless the part at hand decides; so is
+//! what seems to contradict itself, since here the work is bounded more closely.
+
+pub mod automaton;
 
 use crate::packet::Packet;
 
@@ -46,35 +50,55 @@ pub enum Hello {
     Malformed = 4,
 }
 
-impl Hello {
-    /// The outcome with this number; what has no number is malformed.
+/// What was seen in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// What its data is.
+    pub hello: Hello,
+    /// The hello's legacy version, if it was read; else 0.
+    pub version: u16,
+    /// Whether a list of versions stands in its place.
+    pub listed: bool,
+}
+
+impl Seen {
+    /// As one number, for a function that the verifier checks by itself.
     #[inline(always)]
-    pub const fn from_number(number: u32) -> Self {
-        match number {
-            0 => Self::Absent,
-            1 => Self::Accepted,
-            2 => Self::Refused,
-            3 => Self::Incomplete,
-            _ => Self::Malformed,
-        }
+    pub const fn pack(self) -> u32 {
+        self.hello as u32 | (self.listed as u32) << 8 | (self.version as u32) << 16
+    }
+
+    /// The opposite of [`Seen::pack`]; what has no number is malformed.
+    #[inline(always)]
+    pub const fn unpack(number: u32) -> Self {
+        let hello = match number as u8 {
+            0 => Hello::Absent,
+            1 => Hello::Accepted,
+            2 => Hello::Refused,
+            3 => Hello::Incomplete,
+            _ => Hello::Malformed,
+        };
+        Self { hello, version: (number >> 16) as u16, listed: number & 0x100 != 0 }
     }
 }
 
 /// Looks at TCP data from `start` to `end`; `minimum` is the lowest acceptable version as on the wire.
 #[inline(always)]
-pub fn inspect<P: Packet + ?Sized>(packet: &P, start: usize, end: usize, minimum: u16) -> Hello {
-    let mut walk = Walk { offset: start, hello_end: 0, visible: end, value: 0, offered: 0 };
+pub fn inspect<P: Packet + ?Sized>(packet: &P, start: usize, end: usize, minimum: u16) -> Seen {
+    let mut walk =
+        Walk { offset: start, hello_end: 0, visible: end, value: 0, legacy: 0, listed: false, offered: 0 };
     let ended = match walk.begin(packet) {
         Ok(()) => walk.run(packet, minimum),
         ended => ended,
     };
-    match ended {
+    let hello = match ended {
         Ok(()) if walk.offered >= minimum => Hello::Accepted,
         Ok(()) => Hello::Refused,
         Err(End::Absent) => Hello::Absent,
         Err(End::Incomplete) => Hello::Incomplete,
         Err(End::Malformed) => Hello::Malformed,
-    }
+    };
+    Seen { hello, version: walk.legacy, listed: walk.listed }
 }
 
 /// Why a walk ended before it knew the version.
@@ -95,6 +119,10 @@ struct Walk {
     visible: usize,
     /// The number that was read last.
     value: u16,
+    /// `legacy_version`.
+    legacy: u16,
+    /// Whether a list of versions has been found.
+    listed: bool,
     /// The highest version offered so far.
     offered: u16,
 }
@@ -138,7 +166,8 @@ impl Walk {
         if length > RECORD_MAX {
             return Err(End::Malformed);
         }
-        self.offered = u16::from_be_bytes([major, minor]);
+        self.legacy = u16::from_be_bytes([major, minor]);
+        self.offered = self.legacy;
         self.offset = legacy + 2;
         self.hello_end = legacy + u16::from_be_bytes([upper, lower]) as usize;
         self.visible = min(min(body + length, end), self.hello_end);
@@ -200,6 +229,7 @@ impl Walk {
         if self.value < 2 || self.value & 1 != 0 || self.value + 1 != length {
             return Err(End::Malformed);
         }
+        self.listed = true;
         let list_end = self.offset + self.value as usize;
         self.offered = 0;
         let mut count = 0;
@@ -207,14 +237,14 @@ impl Walk {
             if self.offset == list_end {
                 return Ok(());
             }
-            let seen = self.read_u16(packet);
-            if seen.is_err() {
-                // Once a list that is cut off has offered the minimum, the rest of it cannot change the verdict.
-                return if self.offered >= minimum { Ok(()) } else { seen };
-            }
+            self.read_u16(packet)?;
             // GREASE values have the form 0x?A?A with equal digits (RFC 8701 section 2).
             if self.value & 0x0f0f != 0x0a0a && self.value > self.offered {
                 self.offered = self.value;
+            }
+            // No later entry can take back what has been offered.
+            if self.offered >= minimum {
+                return Ok(());
             }
             count += 1;
         }

@@ -6,6 +6,7 @@
 
 pub mod packet;
 
+pub mod flow;
 pub mod headers;
 pub mod hello;
 pub mod quic;

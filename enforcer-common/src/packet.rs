@@ -5,7 +5,7 @@
 
 use crate::{
     answer,
-    hello::{self, Hello},
+    hello::{self, Seen},
 };
 
 /// A frame, from its Ethernet header on.
@@ -33,8 +33,25 @@ pub trait Packet {
 
     /// [`hello::inspect`], which the program puts behind a function that the verifier checks by itself.
     #[inline(always)]
-    fn inspect_hello(&self, start: usize, end: usize, minimum: u16) -> Hello {
+    fn inspect_hello(&self, start: usize, end: usize, minimum: u16) -> Seen {
         hello::inspect(self, start, end, minimum)
+    }
+
+    /// The sum of the 16-bit words from `start` to `end` as they lie in memory, an odd byte at the end padded with 0, folded or
+    /// not: what the checksums of IP and TCP are made of (RFC 1071).
+    #[inline(always)]
+    fn sum(&self, start: usize, end: usize) -> u32 {
+        let mut sum = 0u32;
+        let mut offset = start;
+        while offset < end {
+            let word = match self.data::<2>(offset) {
+                Some(word) if offset + 1 < end => word,
+                Some(_) | None => [self.u8(offset).unwrap_or(0), 0],
+            };
+            sum = sum.wrapping_add(u16::from_ne_bytes(word) as u32);
+            offset += 2;
+        }
+        sum
     }
 
     /// [`answer::timestamps`], behind such a function too.

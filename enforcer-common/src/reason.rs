@@ -21,6 +21,12 @@ macro_rules! reasons {
                 match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
             }
 
+            /// The reason with this number.
+            #[inline(always)]
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)+ _ => None }
+            }
+
             /// The index of its counter.
             #[inline(always)]
             pub const fn number(self) -> u32 { self as u32 }
@@ -64,12 +70,18 @@ reasons! {
         Clean = 7, "clean";
         /// A ClientHello that offers an acceptable version.
         HelloAccepted = 8, "hello_accepted";
-        /// A ClientHello that goes on in a later segment or record: the daemon judges it.
+        /// Part of a ClientHello whose rest is awaited.
         HelloIncomplete = 9, "hello_incomplete";
         /// The daemon has stayed away for longer than its lease: nothing is judged (fails open, as configured).
         LeaseExpired = 10, "lease_expired";
         /// Cannot be parsed, and the configuration says that such packets pass.
         Unparsed = 11, "unparsed";
+        /// A later packet of a connection whose hello was refused, turned into the reset that ends the server's socket.
+        ServerReset = 12, "server_reset";
+        /// A refused hello whose version was made unacceptable to the server, which answers it itself.
+        HelloPoisoned = 13, "hello_poisoned";
+        /// Of a connection whose hello cannot be followed, since the flow table has no room: the daemon judges it.
+        HelloUnfollowed = 17, "hello_unfollowed";
         /// A QUIC Initial datagram of a known version within the source's limits.
         QuicInitial = 14, "quic_initial";
         /// A SYN above the global budget for which the kernel makes no cookie: it has no listener there, or still room for the SYN.
@@ -128,6 +140,16 @@ reasons! {
         MalformedHello = 79, "malformed_hello";
         /// Neither IP nor link control, and the configuration says that such frames are dropped.
         NotIpRefused = 80, "not_ip_refused";
+        /// Ahead of the part of a ClientHello that has been inspected: the sender repeats it in order.
+        HelloAhead = 85, "hello_ahead";
+        /// Data to a protected port that begins a connection and is no TLS handshake: SSL 2, plain text.
+        NotHello = 86, "not_hello";
+        /// A packet of a connection whose hello was refused.
+        RefusedConnection = 87, "refused_connection";
+        /// A segment with a ClientHello whose TCP checksum is wrong: the server would ignore it.
+        BadChecksum = 88, "bad_checksum";
+        /// Of a connection whose hello cannot be followed, and the configuration says that such are dropped.
+        UnknownConnection = 89, "unknown_connection";
         /// A SYN above the global budget, answered with a SYN cookie.
         SynCookie = 92, "syn_cookie";
         /// A QUIC Initial in a datagram of less than 1200 bytes.

@@ -54,8 +54,24 @@ pub mod flag {
     /// A limit needs a finer clock than the coarse one, see [`crate::gcra::Rate::needs_fine_clock`]; clear: the coarse one is
     /// cheaper and does.
     pub const FINE_CLOCK: u32 = 1 << 3;
+    /// TCP checksums of segments with a hello are verified; clear: they are taken for right.
+    pub const VERIFY_CHECKSUMS: u32 = 1 << 5;
+    /// Hellos that cannot be followed to their end are dropped (fails closed); clear: they pass, and the server judges them.
+    pub const STRICT_CONNECTIONS: u32 = 1 << 6;
     /// Frames that are neither IP nor link control are dropped; clear: they pass.
     pub const DROP_NOT_IP: u32 = 1 << 4;
+}
+
+/// How a hello is refused: values of [`Settings::refusal`].
+pub mod refusal {
+    /// The client is sent an alert and the end of the connection; its next segment becomes a reset for the server.
+    pub const ALERT: u8 = 0;
+    /// The server's socket gets a reset in place of the hello, the client one in answer to its next segment.
+    pub const RESET: u8 = 1;
+    /// The server gets the hello with a version that it refuses by itself; where that is impossible, as [`RESET`].
+    pub const POISON: u8 = 2;
+    /// The client is told nothing; its next segment becomes a reset for the server.
+    pub const DROP: u8 = 3;
 }
 
 /// The program's settings. Host byte order throughout.
@@ -83,8 +99,12 @@ pub struct Settings {
     pub bucket_mask: u32,
     /// Lowest acceptable TLS version as on the wire (0x0303 is TLS 1.2); 0: hellos are not judged.
     pub minimum_tls: u16,
+    /// See [`refusal`].
+    pub refusal: u8,
     /// Keeps the layout free of implicit padding.
-    pub reserved: [u16; 3],
+    pub reserved: u8,
+    /// Buckets of the flow table, a power of two, less one.
+    pub flow_mask: u32,
     /// By tier and [`Limit`].
     pub limits: [[Rate; LIMITS]; TIERS],
     /// Indices of interfaces; the position is the slot in which packets are counted. Unused ones are 0, and the last one is
@@ -113,7 +133,9 @@ impl Settings {
         source_mask: 0,
         bucket_mask: 0,
         minimum_tls: 0x0303,
-        reserved: [0; 3],
+        refusal: refusal::ALERT,
+        reserved: 0,
+        flow_mask: 0,
         limits: [[Rate::UNLIMITED; LIMITS]; TIERS],
         interfaces: [0; INTERFACES],
         events: Rate::UNLIMITED,

@@ -6,12 +6,14 @@
 mod budgets;
 mod cookies;
 mod quic;
+mod refusal;
 mod standing;
 mod tls;
 
 use crate::{
     answer::Answer,
     ban::Listing,
+    flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
     headers::{Headers, Link, Transport},
     limiter::Charge,
@@ -25,13 +27,16 @@ use crate::{
 pub use cookies::Cookie;
 
 /// What becomes of a packet, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// It goes on to the network stack.
     Pass(PassReason),
     /// It ends here.
     Drop(DropReason),
 }
+
+#[allow(unused_imports, reason = "named in the documentation")]
+use crate::flow;
 
 /// What a verdict may look up, and what it leaves behind.
 pub trait Tables {
@@ -58,6 +63,24 @@ pub trait Tables {
     /// Leaves word of a frame that the program shall write in answer to this packet. Asked once at most, right before the
     /// verdict.
     fn answer(&self, answer: Answer);
+    /// [`inspect`], which the program puts behind a function that the verifier checks by itself.
+    #[inline(always)]
+    fn inspect<P: Packet>(&self, packet: &P, source: &Source, headers: &Headers, clean: PassReason) -> Verdict
+    where
+        Self: Sized,
+    {
+        inspect(packet, self, source, headers, clean)
+    }
+    /// How far the flow with this hash is, see [`flow::phase`].
+    fn flow(&self, hash: u64) -> Phase;
+    /// Lays the segment down for the calls below: the program hands numbers to functions that the verifier checks by themselves.
+    fn hold(&self, segment: &Segment);
+    /// [`flow::open`] for the segment that was laid down.
+    fn open_flow(&self, opening: &Opening) -> bool;
+    /// [`flow::follow`] for the segment that was laid down.
+    fn follow_flow<P: Packet>(&self, packet: &P) -> Followed;
+    /// [`flow::close`] in the hash's bucket.
+    fn close_flow(&self, hash: u64);
 }
 
 /// Decides about one frame.
@@ -74,6 +97,29 @@ struct Context<'a, P, T> {
     packet: &'a P,
     tables: &'a T,
     settings: &'a Settings,
+}
+
+impl Verdict {
+    /// As one number, for a function that the verifier checks by itself: that of the reason.
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Pass(reason) => reason.number(),
+            Self::Drop(reason) => reason.number(),
+        }
+    }
+
+    /// The opposite of [`Verdict::number`]; what has no number is dropped as malformed.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        if let Some(reason) = PassReason::from_number(number) {
+            return Self::Pass(reason);
+        }
+        match DropReason::from_number(number) {
+            Some(reason) => Self::Drop(reason),
+            None => Self::Drop(DropReason::MalformedTcp),
+        }
+    }
 }
 
 impl<P: Packet, T: Tables> Context<'_, P, T> {
@@ -108,10 +154,19 @@ impl<P: Packet, T: Tables> Context<'_, P, T> {
 }
 
 /// What a packet is charged to, and by which rules.
-#[derive(Clone, Copy)]
-struct Source {
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
     key: SourceKey,
     listing: Listing,
+}
+
+impl Source {
+    /// The same with only what a charge depends on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn charged(&self) -> Self {
+        Self { key: self.key, listing: Listing { tier: self.listing.tier, ..Listing::NONE } }
+    }
 }
 
 #[inline(always)]
@@ -184,8 +239,29 @@ fn judge<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<PassReason, Dro
             clean = cookies::spend(&context, &headers)?;
         }
     }
-    if headers.offset == headers.end || !port.is(Port::PROTECTED) {
+    if !port.is(Port::PROTECTED) {
         return Ok(clean);
     }
-    tls::inspect(&context, &source, &headers)
+    match tables.inspect(packet, &source, &headers, clean) {
+        Verdict::Pass(reason) => Ok(reason),
+        Verdict::Drop(reason) => Err(reason),
+    }
+}
+
+/// The last step of [`decide`]: what a TCP segment to a protected port means to its connection. `clean` is why a SYN passes that is as it
+/// should be.
+#[inline(always)]
+pub fn inspect<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    source: &Source,
+    headers: &Headers,
+    clean: PassReason,
+) -> Verdict {
+    let Some(settings) = tables.settings() else { return Verdict::Pass(PassReason::NoSettings) };
+    match tls::inspect(&Context { packet, tables, settings }, source, headers) {
+        Ok(PassReason::Clean) => Verdict::Pass(clean),
+        Ok(reason) => Verdict::Pass(reason),
+        Err(reason) => Verdict::Drop(reason),
+    }
 }

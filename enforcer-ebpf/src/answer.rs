@@ -5,43 +5,27 @@ use aya_ebpf::{
     helpers::bpf_xdp_adjust_tail,
     programs::XdpContext,
 };
-use enforcer_common::{
-    answer::{self, Answer, Kind},
-    packet::PacketMut,
+use enforcer_common::{answer, packet::PacketMut};
+
+use crate::{
+    frame::{Frame, REACH, opaque},
+    tables::asked,
 };
 
-use crate::frame::{Frame, REACH, opaque};
-
-/// What becomes of the frame. What cannot be written is dropped: nothing passes that should have been another packet.
-#[inline(always)]
-pub(crate) fn carry_out(context: *mut xdp_md, answer: &Answer) -> u32 {
-    let what = answer.kind as u64 | (answer.alert as u64) << 8 | (answer.detail as u64) << 32;
-    let numbers = (answer.sequence as u64) << 32 | answer.acknowledgement as u64;
-    let places = (answer.segment as u64) << 32 | answer.network as u64;
-    if enforcer_answer(context, what, numbers, places) == 0 {
+/// Carries out what was asked for, as a global function, which the verifier checks once (Linux 5.6); answers what becomes of the
+/// frame. What cannot be written is dropped: nothing passes that should have been another packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn enforcer_answer(context: *mut xdp_md) -> u32 {
+    let Some(asked) = asked() else { return xdp_action::XDP_DROP };
+    let context = XdpContext::new(context);
+    if answer::write(&mut Frame::new(&context), &asked).is_none() {
         xdp_action::XDP_DROP
-    } else if answer.kind.goes_on() {
+    } else if asked.kind.goes_on() {
         xdp_action::XDP_PASS
     } else {
         xdp_action::XDP_TX
     }
-}
-
-/// [`answer::write`] as a global function, which the verifier checks once (Linux 5.6). Answers 0 if it could not be done.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn enforcer_answer(context: *mut xdp_md, what: u64, numbers: u64, places: u64) -> u32 {
-    let context = XdpContext::new(context);
-    let answer = Answer {
-        kind: Kind::from_number(what as u8 as u32),
-        sequence: (numbers >> 32) as u32,
-        acknowledgement: numbers as u32,
-        detail: (what >> 32) as u32,
-        alert: (what >> 8) as u8,
-        network: places as u32 as usize,
-        segment: (places >> 32) as usize,
-    };
-    answer::write(&mut Frame::new(&context), &answer).is_some() as u32
 }
 
 impl PacketMut for Frame<'_> {

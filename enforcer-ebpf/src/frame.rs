@@ -4,12 +4,14 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    btf_maps::PerCpuArray,
+    helpers::{bpf_csum_diff, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    macros::btf_map,
     programs::XdpContext,
 };
 use enforcer_common::{
     answer,
-    hello::{self, Hello},
+    hello::{self, Seen},
     packet::Packet,
 };
 
@@ -31,6 +33,12 @@ impl<'a> Frame<'a> {
         // SAFETY: the context is the one that the kernel gave to the program.
         let length = unsafe { bpf_xdp_get_buff_len(context.ctx) } as usize;
         Self { context, start: context.data(), end: context.data_end(), length }
+    }
+
+    /// The same where nobody asks for its length: the last byte that is of interest stands in front of `end`.
+    #[inline(always)]
+    pub(crate) fn ending(context: &'a XdpContext, end: usize) -> Self {
+        Self { context, start: context.data(), end: context.data_end(), length: end }
     }
 
     /// Reads linear memory; `offset` is within [`REACH`] and has just come out of [`opaque`].
@@ -79,8 +87,13 @@ impl Packet for Frame<'_> {
     }
 
     #[inline(always)]
-    fn inspect_hello(&self, start: usize, end: usize, minimum: u16) -> Hello {
-        Hello::from_number(enforcer_hello(self.context.ctx, start as u32, end as u32, minimum as u32))
+    fn inspect_hello(&self, start: usize, end: usize, minimum: u16) -> Seen {
+        Seen::unpack(enforcer_hello(self.context.ctx, start as u32, end as u32, minimum as u32))
+    }
+
+    #[inline(always)]
+    fn sum(&self, start: usize, end: usize) -> u32 {
+        enforcer_sum(self.context.ctx, start as u32, end as u32)
     }
 
     #[inline(always)]
@@ -116,7 +129,54 @@ impl Packet for Frame<'_> {
 #[inline(never)]
 extern "C" fn enforcer_hello(context: *mut xdp_md, start: u32, end: u32, minimum: u32) -> u32 {
     let context = XdpContext::new(context);
-    hello::inspect(&Frame::new(&context), start as usize, end as usize, minimum as u16) as u32
+    hello::inspect(&Frame::new(&context), start as usize, end as usize, minimum as u16).pack()
+}
+
+/// Bytes that are summed at once: the most that `bpf_csum_diff` takes.
+const STRETCH: usize = 512;
+/// Stretches of the longest packet.
+const STRETCHES: usize = (1 << 16) / STRETCH;
+
+#[btf_map]
+static BYTES: PerCpuArray<[u8; STRETCH], 1> = PerCpuArray::new();
+
+/// The sum of 16-bit words as a global function. Bytes are copied first: they need not lie in linear memory, and a length
+/// that varies is easier to believe there.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_sum(context: *mut xdp_md, start: u32, end: u32) -> u32 {
+    let Some(bytes) = BYTES.get_ptr_mut(0) else { return 0 };
+    let bytes = bytes.cast::<u8>();
+    let mut offset = start;
+    let mut sum = 0u32;
+    let mut stretch = 0;
+    while stretch < STRETCHES {
+        if offset >= end {
+            break;
+        }
+        let mut length = end - offset;
+        if length > STRETCH as u32 {
+            length = STRETCH as u32;
+        }
+        // 1 to 512, in a form that Linux 6.1 follows.
+        let length = (opaque((length as usize - 1) & (STRETCH - 1))) + 1;
+        if length < STRETCH {
+            // What pads the last word: the three bytes behind, or fewer.
+            let last = opaque((length - 1) & (STRETCH - 4));
+            // SAFETY: at most 4 bytes from 508 on; the value belongs to this CPU.
+            unsafe { bytes.add(last).cast::<u32>().write_unaligned(0) };
+        }
+        // SAFETY: the buffer has at least the length that the helper is told.
+        if unsafe { bpf_xdp_load_bytes(context, offset, bytes.cast(), length as u32) } != 0 {
+            return 0;
+        }
+        let words = (opaque((length - 1) & (STRETCH - 4))) + 4;
+        // SAFETY: at most 512 bytes of the buffer, a multiple of 4.
+        sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes.cast(), words as u32, sum) } as u32;
+        offset += length as u32;
+        stretch += 1;
+    }
+    sum
 }
 
 /// The walk through TCP options, likewise.

@@ -12,14 +12,14 @@
 use aya_ebpf::{Global, bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::info;
 use enforcer_common::{
-    answer::Kind,
     packet::Packet as _,
-    verdict::{Tables as _, Verdict, decide},
+    verdict::{Tables as _, Verdict},
 };
 
 mod answer;
 mod cookie;
 mod events;
+mod flows;
 mod frame;
 mod tables;
 
@@ -32,18 +32,18 @@ static DIAGNOSTICS: Global<u32> = Global::new(0);
 pub fn enforcer(context: XdpContext) -> u32 {
     let frame = frame::Frame::new(&context);
     let maps = tables::Maps::new(context.ctx);
-    let (mut action, reason) = match decide(&frame, &maps) {
+    let (verdict, answered) = tables::judge(context.ctx);
+    let (mut action, reason) = match verdict {
         Verdict::Pass(reason) => (xdp_action::XDP_PASS, reason.number()),
         Verdict::Drop(reason) => (xdp_action::XDP_DROP, reason.number()),
     };
     let packets = maps.count(reason, frame.length());
-    let asked = maps.asked();
-    if (action != xdp_action::XDP_PASS || asked.kind != Kind::None) && maps.shows_events() {
+    if (action != xdp_action::XDP_PASS || answered) && maps.shows_events() {
         events::show(context.ctx, reason, 0, maps.now());
     }
     // Last: it overwrites what the others look at.
-    if asked.kind != Kind::None {
-        action = answer::carry_out(context.ctx, &asked);
+    if answered {
+        action = answer::enforcer_answer(context.ctx);
     }
     // At 1, 2, 4, 8... packets: no flood can flood the log.
     if DIAGNOSTICS.load() != 0 && packets & packets.wrapping_sub(1) == 0 {

@@ -4,6 +4,7 @@
 //! `BPF_PROG_TEST_RUN`. A case that ends differently in the two is a failure of the house's first decision.
 
 mod cookies;
+mod flows;
 mod hellos;
 mod limits;
 mod link;
@@ -11,7 +12,7 @@ mod network;
 mod quic;
 mod transport;
 
-use enforcer_common::verdict::Verdict;
+use enforcer_common::{reason::DropReason, verdict::Verdict};
 
 use crate::tables::State;
 
@@ -20,6 +21,8 @@ use crate::tables::State;
 pub struct Case {
     /// Unique.
     pub name: String,
+    /// Frames that came before, on the same tables, and what became of them.
+    pub before: Vec<(Vec<u8>, Verdict)>,
     /// The frame.
     pub frame: Vec<u8>,
     /// The tables.
@@ -36,15 +39,23 @@ pub fn all() -> Vec<Case> {
         transport::cases(),
         limits::cases(),
         hellos::cases(),
+        flows::cases(),
         cookies::cases(),
         quic::cases(),
     ]
     .concat()
 }
 
+/// Frames that come one after the other, each with what must become of it.
+fn sequence(name: &str, mut frames: Vec<(Vec<u8>, Verdict)>) -> Case {
+    let last = frames.pop();
+    let (frame, expected) = last.unwrap_or((Vec::new(), Verdict::Drop(DropReason::Truncated)));
+    Case { before: frames, ..case(name, frame, expected) }
+}
+
 /// A case with the default tables.
 fn case(name: &str, frame: Vec<u8>, expected: Verdict) -> Case {
-    Case { name: name.to_owned(), frame, state: State::default(), expected }
+    Case { name: name.to_owned(), before: Vec::new(), frame, state: State::default(), expected }
 }
 
 impl Case {

@@ -12,6 +12,10 @@ pub const SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 2, 0, 0, 0, 7);
 
 /// TCP flags.
 pub const SYN: u8 = 0x02;
+/// The end of what a side sends.
+pub const FIN: u8 = 0x01;
+/// The end of a connection at once.
+pub const RST: u8 = 0x04;
 /// Acknowledgement.
 pub const ACK: u8 = 0x10;
 /// Data that is to be delivered at once, with an acknowledgement.
@@ -135,6 +139,35 @@ pub fn tcp_with(port: u16, flags: u8, options: &[u8], data: &[u8]) -> Vec<u8> {
     segment.extend(options);
     segment.extend(data);
     segment
+}
+
+/// The frame of a TCP segment to `port`, with its place in the connection: `sequence` is that of its first byte, or its SYN.
+pub fn tcp_at(source: IpAddr, port: u16, sequence: u32, flags: u8, data: &[u8]) -> Vec<u8> {
+    let mut segment = tcp(port, flags, data);
+    segment[4..8].copy_from_slice(&sequence.to_be_bytes());
+    match source {
+        IpAddr::V4(source) => ethernet(IPV4, &ipv4_from(source, TCP, &segment)),
+        IpAddr::V6(source) => ethernet(IPV6, &ipv6_from(source, TCP, 64, &segment)),
+    }
+}
+
+/// The frame with the checksum that its TCP segment should have; no VLAN tags, no options of IP.
+pub fn with_checksum(mut frame: Vec<u8>) -> Vec<u8> {
+    let (addresses, segment) = if frame[12..14] == IPV4.to_be_bytes() { (26..34, 34) } else { (22..54, 54) };
+    frame[segment + 16..segment + 18].fill(0);
+    let mut words = frame[addresses].to_vec();
+    words.extend((frame.len() as u32 - segment as u32).to_be_bytes());
+    words.extend([0, TCP]);
+    words.extend(&frame[segment..]);
+    let mut sum: u32 = words
+        .chunks(2)
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word.get(1).copied().unwrap_or(0)])))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    frame[segment + 16..segment + 18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    frame
 }
 
 /// A UDP datagram.

@@ -3,6 +3,10 @@
 use enforcer::{kernel::model::Model, prefix::Prefix};
 use enforcer_common::{
     ban::{Ban, Listing},
+    flow::{
+        self,
+        slot::{self, Phase},
+    },
     gcra::Rate,
     limiter::{self, RawBucket},
     port::Port,
@@ -38,6 +42,8 @@ pub struct State {
     pub spilled: Vec<(SourceKey, Ban)>,
     /// Listed prefixes.
     pub listed: Vec<(Prefix, Listing)>,
+    /// Whether every slot of the flow table holds a flow that awaits the rest of its hello.
+    pub crowded: bool,
     /// By [`Limit`].
     pub buckets: [RawBucket; LIMITS],
     /// The budget of SYNs that all sources share.
@@ -59,6 +65,7 @@ impl Default for State {
             bans: vec![],
             spilled: vec![],
             listed: vec![],
+            crowded: false,
             buckets: [[0; 8]; LIMITS],
             syns: [0; 8],
         }
@@ -89,6 +96,20 @@ impl State {
             pair.copy_from_slice(&[slot as u64 + 1, USED_UP]);
         }
         self.limited(limit)
+    }
+
+    /// With a flow table that has no room.
+    pub fn crowded(mut self) -> Self {
+        self.crowded = true;
+        self
+    }
+
+    /// The words of the only bucket of the flow table at this time.
+    pub fn flows(&self, now: u64) -> flow::RawBucket {
+        if !self.crowded {
+            return [0; flow::SLOTS];
+        }
+        std::array::from_fn(|slot| slot::word((slot as u64) << 32, Phase::Awaiting, now))
     }
 
     /// One event an hour: no test takes as long.
@@ -126,6 +147,7 @@ impl State {
 
     /// The tables in plain memory, in this state at this time.
     pub fn tables(self, now: u64) -> Model {
+        let flows = self.flows(now);
         let mut model = Model::new(self.settings);
         for (number, port) in self.ports {
             model.mark(number, port);
@@ -142,6 +164,7 @@ impl State {
         for (source, ban) in self.bans {
             model.set_ban(source, ban);
         }
+        model.fill_flows(0, flows);
         model.spend_syns(self.syns);
         model.listen(PROTECTED, COOKIE);
         model.set_now(now);

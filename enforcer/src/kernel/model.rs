@@ -12,9 +12,11 @@ use std::{
 use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
+    flow::{self, Entry, Followed, Opening, SLOTS, Segment, slot::Phase},
     gcra::Rate,
     headers::{Headers, tcp},
     limiter::{self, Bucket, Charge, RawBucket, debt},
+    packet::Packet,
     port::Port,
     reason::DropReason,
     settings::{Limit, Settings},
@@ -37,6 +39,9 @@ pub struct Model {
     buckets: RefCell<HashMap<(Limit, u32), RawBucket>>,
     rehearsed: RefCell<Vec<DropReason>>,
     answer: Cell<Answer>,
+    /// Buckets of the flow table that were touched, by index; all others are empty.
+    flows: RefCell<HashMap<u32, Flows>>,
+    segment: Cell<Segment>,
     syns: RefCell<RawBucket>,
     listening: HashMap<u16, Cookie>,
     now: Cell<u64>,
@@ -95,6 +100,11 @@ impl Model {
         self.buckets.get_mut().insert((limit, index), bucket);
     }
 
+    /// Fills the words of one bucket of the flow table.
+    pub fn fill_flows(&mut self, index: u32, words: flow::RawBucket) {
+        self.flows.get_mut().insert(index, Flows { words: Cell::new(words), ..Flows::default() });
+    }
+
     /// One bucket of a limit.
     pub fn bucket(&self, limit: Limit, index: u32) -> RawBucket {
         self.buckets.borrow().get(&(limit, index)).copied().unwrap_or_default()
@@ -138,6 +148,11 @@ impl Model {
             let prefix = host.widened(length);
             self.listed.get(&prefix).map(|listing| (prefix, *listing))
         })
+    }
+
+    fn with_flows<R>(&self, hash: u64, work: impl FnOnce(&mut Flows) -> R) -> R {
+        let mask = self.settings.as_ref().map_or(0, |settings| settings.flow_mask);
+        work(self.flows.borrow_mut().entry(hash as u32 & mask).or_default())
     }
 
     fn listed(&self, address: IpAddr) -> Listing {
@@ -194,6 +209,53 @@ impl Tables for Model {
 
     fn now(&self) -> u64 {
         self.now.get()
+    }
+
+    fn flow(&self, hash: u64) -> Phase {
+        self.with_flows(hash, |flows| flow::phase(flows, hash))
+    }
+
+    fn hold(&self, segment: &Segment) {
+        self.segment.set(*segment);
+    }
+
+    fn open_flow(&self, opening: &Opening) -> bool {
+        let segment = self.segment.get();
+        self.with_flows(segment.hash, |flows| flow::open(flows, &segment, opening))
+    }
+
+    fn follow_flow<P: Packet>(&self, packet: &P) -> Followed {
+        let segment = self.segment.get();
+        self.with_flows(segment.hash, |flows| flow::follow(flows, &segment, packet))
+    }
+
+    fn close_flow(&self, hash: u64) {
+        self.with_flows(hash, |flows| flow::close(flows, hash));
+    }
+}
+
+/// One bucket of the flow table.
+#[derive(Clone, Debug, Default)]
+struct Flows {
+    words: Cell<flow::RawBucket>,
+    entries: [Entry; SLOTS],
+}
+
+impl flow::Bucket for Flows {
+    fn word(&self, slot: usize) -> u64 {
+        self.words.get().get(slot).copied().unwrap_or_default()
+    }
+
+    fn swap(&self, slot: usize, old: u64, new: u64) -> bool {
+        let mut words = self.words.get();
+        let Some(word) = words.get_mut(slot).filter(|word| **word == old) else { return false };
+        *word = new;
+        self.words.set(words);
+        true
+    }
+
+    fn entry(&mut self, slot: usize) -> Option<&mut Entry> {
+        self.entries.get_mut(slot)
     }
 }
 

@@ -17,7 +17,7 @@ use aya::{
     programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
     util::KernelVersion,
 };
-use enforcer_common::{limiter::SLOTS, maps};
+use enforcer_common::{flow, limiter::SLOTS, maps};
 
 use super::layout::Layout;
 use crate::{config::MAX_ALLOW, fault};
@@ -41,6 +41,10 @@ pub const OPERATOR_ALLOWANCES: u32 = 4_096;
 
 /// Entries per family. Configured allowances count twice: a reload lists the new ones before it takes the old ones off.
 const MAX_PREFIXES: u32 = PREFIX_BANS + OPERATOR_ALLOWANCES + 2 * MAX_ALLOW as u32;
+
+/// Buckets of the flow table, a power of two: 65,536 flows that await a hello at the same time. Their words take 512 KiB,
+/// which stay in the cache of a processor; their entries take 8 MiB.
+pub(super) const FLOW_BUCKETS: u32 = 1 << 13;
 
 /// The oldest kernel that has what the program needs: multi-buffer XDP is of 5.18, and 6.1 is the oldest long-term
 /// series behind it.
@@ -79,7 +83,7 @@ impl Sizes {
     }
 
     /// Entries of every map whose size is not fixed.
-    fn maps(&self) -> [(&'static str, u32); 8] {
+    fn maps(&self) -> [(&'static str, u32); 10] {
         let [sources, connections, hellos, quic] = maps::LIMITERS;
         [
             (sources, self.source_buckets()),
@@ -90,6 +94,8 @@ impl Sizes {
             (quic, self.buckets()),
             (maps::LISTED_V4, MAX_PREFIXES),
             (maps::LISTED_V6, MAX_PREFIXES),
+            (maps::FLOW_WORDS, FLOW_BUCKETS),
+            (maps::FLOWS, FLOW_BUCKETS * flow::SLOTS as u32),
         ]
     }
 }

@@ -9,7 +9,7 @@ use enforcer_common::{
     source::v6_mask,
 };
 
-use super::program::Sizes;
+use super::program::{FLOW_BUCKETS, Sizes};
 use crate::{
     clock,
     config::{self, RateLimit, TlsVersion, Treatment, WhenFull},
@@ -51,6 +51,7 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Sett
             TlsVersion::Tls12 => 0x0303,
             TlsVersion::Tls13 => 0x0304,
         },
+        flow_mask: FLOW_BUCKETS - 1,
         limits: [limits; TIERS],
         dry_run: config.dry_run.iter().fold(0, |mask, feature| mask | feature.reasons()),
         tolerated: config.unparsed.passed.iter().fold(0, |mask, reason| mask | reason.bit()),

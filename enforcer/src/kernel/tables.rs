@@ -14,10 +14,12 @@ use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
     event::Budget,
+    flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
     headers::Headers,
     limiter::{self, Bucket, Charge, RawBucket},
     maps::{self, Counter},
+    packet::Packet,
     port::{PORTS, Port},
     reason::DropReason,
     settings::{Limit, Settings},
@@ -247,4 +249,21 @@ impl Tables for Snapshot<'_> {
     fn now(&self) -> u64 {
         self.now.0
     }
+
+    /// Nothing is followed by explaining a packet: it is taken for one of a flow that is not known.
+    fn flow(&self, _: u64) -> Phase {
+        Phase::Free
+    }
+
+    fn hold(&self, _: &Segment) {}
+
+    fn open_flow(&self, _: &Opening) -> bool {
+        true
+    }
+
+    fn follow_flow<P: Packet>(&self, _: &P) -> Followed {
+        Followed::default()
+    }
+
+    fn close_flow(&self, _: u64) {}
 }

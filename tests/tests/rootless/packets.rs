@@ -1,6 +1,6 @@
 //! The packet cases in plain memory, the table's own completeness, and the parser on any bytes at all.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::LazyLock};
 
 use enforcer_common::{
     ban::Listing,
@@ -25,9 +25,14 @@ fn every_case_ends_as_expected() {
     let wrong: Vec<String> = cases::all()
         .into_iter()
         .filter_map(|case| {
-            let found = decide(&&*case.frame, &case.state.tables(NOW));
-            (found != case.expected)
-                .then(|| format!("{}: {found:?} instead of {:?}", case.name, case.expected))
+            let tables = case.state.tables(NOW);
+            let last = (case.frame, case.expected);
+            let frames = case.before.iter().chain([&last]);
+            let wrong = frames.enumerate().find_map(|(at, (frame, expected))| {
+                let found = decide(&&**frame, &tables);
+                (found != *expected).then(|| format!("frame {at}: {found:?} instead of {expected:?}"))
+            });
+            wrong.map(|wrong| format!("{}: {wrong}", case.name))
         })
         .collect();
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
@@ -73,11 +78,15 @@ fn the_table_has_every_reason_and_no_name_twice() {
     let names: HashSet<_> = cases.iter().map(|case| &case.name).collect();
     assert_eq!(names.len(), cases.len());
     assert!(cases.len() >= 80);
+    let verdicts: HashSet<_> = cases
+        .iter()
+        .flat_map(|case| case.before.iter().map(|(_, verdict)| *verdict).chain([case.expected]))
+        .collect();
     for reason in PassReason::ALL {
-        assert!(cases.iter().any(|case| case.expected == Verdict::Pass(*reason)), "no case for {reason:?}");
+        assert!(verdicts.contains(&Verdict::Pass(*reason)), "no case for {reason:?}");
     }
     for reason in DropReason::ALL {
-        assert!(cases.iter().any(|case| case.expected == Verdict::Drop(*reason)), "no case for {reason:?}");
+        assert!(verdicts.contains(&Verdict::Drop(*reason)), "no case for {reason:?}");
     }
 }
 
@@ -130,8 +139,8 @@ proptest! {
         cut in any::<prop::sample::Index>(),
         damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
     ) {
-        let cases = cases::all();
-        let mut frame = index.get(&cases).frame.clone();
+        static CASES: LazyLock<Vec<cases::Case>> = LazyLock::new(cases::all);
+        let mut frame = index.get(&CASES).frame.clone();
         frame.truncate(cut.index(frame.len() + 1));
         for (at, byte) in damage {
             if !frame.is_empty() {

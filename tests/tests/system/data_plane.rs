@@ -179,7 +179,10 @@ fn what_is_listed_is_explained() {
     );
     let left: Vec<_> =
         clean.limits.iter().map(|limit| (limit.limit.as_str(), limit.limited, limit.remaining)).collect();
-    assert_eq!(left, [("packets", true, 100), ("connections", true, 3), ("hellos", false, 0)]);
+    assert_eq!(
+        left,
+        [("packets", true, 100), ("connections", true, 3), ("hellos", false, 0), ("quic", false, 0)]
+    );
 
     lists.ban(key("198.18.0.7"), Ban { until: FOREVER }).unwrap();
     lists.ban(key("2001:db8::1"), Ban { until: kernel_now().plus_seconds(60).0 }).unwrap();

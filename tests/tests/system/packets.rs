@@ -45,6 +45,7 @@ struct Loaded {
     bits_v4: Array<MapData, u64>,
     bits_v6: Array<MapData, u64>,
     limiters: Vec<Array<MapData, RawBucket>>,
+    flow_words: Array<MapData, RawBucket>,
     syns: Array<MapData, RawBucket>,
     counters: PerCpuArray<MapData, Counter>,
 }
@@ -63,6 +64,7 @@ impl Loaded {
             bits_v6: map(maps::LISTED_BITS_V6).try_into().unwrap(),
             spilled: map(maps::SPILLED).try_into().unwrap(),
             limiters: maps::LIMITERS.iter().map(|name| map(name).try_into().unwrap()).collect(),
+            flow_words: map(maps::FLOW_WORDS).try_into().unwrap(),
             syns: map(maps::SYN_BUDGET).try_into().unwrap(),
             counters: map(maps::COUNTERS).try_into().unwrap(),
             program,
@@ -109,6 +111,8 @@ impl Loaded {
                 }
             }
         }
+        // Entries mean nothing without their words. Cases have the first bucket alone.
+        self.flow_words.set(0, state.flows(kernel_now().0), 0).unwrap();
         for (map, bucket) in self.limiters.iter_mut().zip(&state.filled()) {
             // Whichever a source falls into.
             for index in 0..map.len() {
@@ -217,21 +221,26 @@ fn run_every_case() {
         .into_iter()
         .filter_map(|case| {
             loaded.fill(&case.state);
-            let found = loaded.judge(&case.frame);
             let tables = case.state.tables(kernel_now().0);
-            let verdict = decide(&&*case.frame, &tables);
-            let mut answer = tables.take_answer();
-            if answer.kind == Kind::SynCookie
-                && let Ok((_, _, Some(left))) = &found
-            {
-                // What the cookie is nobody can foretell.
-                answer.sequence = left.as_slice().u32(sequence_of(left)).unwrap();
-            }
-            let (action, left) = carry_out(&case.frame, case.expected, &answer);
-            (verdict != case.expected || found != Ok((verdict, action, left.clone()))).then(|| {
-                let expected = (case.expected, action, left);
-                format!("{}: {found:?} instead of {expected:?}, in plain memory {verdict:?}", case.name)
-            })
+            let last = (case.frame, case.expected);
+            let frames = case.before.iter().chain([&last]);
+            let wrong = frames.enumerate().find_map(|(at, (frame, expected))| {
+                let found = loaded.judge(frame);
+                let verdict = decide(&&**frame, &tables);
+                let mut answer = tables.take_answer();
+                if answer.kind == Kind::SynCookie
+                    && let Ok((_, _, Some(left))) = &found
+                {
+                    // What the cookie is nobody can foretell.
+                    answer.sequence = left.as_slice().u32(sequence_of(left)).unwrap();
+                }
+                let (action, left) = carry_out(frame, *expected, &answer);
+                (verdict != *expected || found != Ok((verdict, action, left.clone()))).then(|| {
+                    let expected = (expected, action, left);
+                    format!("frame {at}: {found:?} instead of {expected:?}, in plain memory {verdict:?}")
+                })
+            });
+            wrong.map(|wrong| format!("{}: {wrong}", case.name))
         })
         .collect();
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));

@@ -1,0 +1,350 @@
+//! Which TLS version a client offers, told from a ClientHello that comes in any number of segments and records.
+//!
+//! Called by [`crate::flow`] where [`super::inspect`] has seen no end. An automaton of 56 bytes that keeps no payload: [`step`]
+//! reads one byte, one record header or one stretch that may be skipped. The program repeats it by `bpf_loop`, everybody else in
+//! a loop; it never looks back, allocates or knows where a segment came from.
+//!
+//! A record's header has an accumulator of its own, so the borders of records and of segments may fall anywhere. Here a
+//! connection's first bytes are known to be that: what is no hello is said to be none, and nothing depends on how likely
+//! bytes look like one.
+
+use super::SUPPORTED_VERSIONS;
+use crate::packet::Packet;
+
+/// Steps per hello. The longest hellos of browsers, with post-quantum key shares, take about 150; what takes more than this (a
+/// hello in thousands of records) has no honest sender, and the program's work per connection must have a bound.
+pub const STEPS: u16 = 4096;
+/// Longest record, in bytes: 2^14 of plaintext, and what protection may add to it (RFC 8446 section 5.2). Plaintext has no such
+/// addition, but servers check no closer.
+const RECORD_MAX: u32 = (1 << 14) + 2048;
+/// Type, version and length of a record, in bytes.
+const RECORD_HEADER: u8 = 5;
+/// Bytes of a hello's random number.
+const RANDOM: u32 = 32;
+
+/// Where a parse stands.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The hello goes on in the next segment.
+    More = 0,
+    /// It offers the minimum or better.
+    Accepted = 1,
+    /// It offers nothing as good as the minimum.
+    Refused = 2,
+    /// It contradicts itself, or takes more steps than are made.
+    Malformed = 3,
+    /// The connection does not begin with a ClientHello.
+    NotHello = 4,
+}
+
+impl Progress {
+    /// The outcome with this number; what has no number is malformed.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::More,
+            1 => Self::Accepted,
+            2 => Self::Refused,
+            4 => Self::NotHello,
+            _ => Self::Malformed,
+        }
+    }
+}
+
+/// The field that is being read.
+mod field {
+    pub(super) const HANDSHAKE: u8 = 0;
+    pub(super) const VERSION: u8 = 1;
+    pub(super) const SESSION: u8 = 2;
+    pub(super) const SUITES: u8 = 3;
+    pub(super) const COMPRESSION: u8 = 4;
+    pub(super) const EXTENSIONS: u8 = 5;
+    pub(super) const EXTENSION: u8 = 6;
+    pub(super) const LIST: u8 = 7;
+    pub(super) const LISTED: u8 = 8;
+}
+
+/// Everything that is known of a hello between two segments. Lies in map memory, so the verifier knows nothing of it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parser {
+    /// The bytes so far of a record's header, the last one lowest.
+    record: u64,
+    /// The bytes so far of the field, the last one lowest.
+    value: u32,
+    /// Bytes to be skipped before the field begins.
+    skip: u32,
+    /// Bytes of the record that are still to come; 0: its header is.
+    record_left: u32,
+    /// Bytes of the message that are still to come.
+    hello_left: u32,
+    /// Bytes of the list of versions that are still to come.
+    list_left: u32,
+    /// Where in the frame the next byte lies.
+    pub offset: u32,
+    /// Where in the frame the data ends.
+    pub end: u32,
+    /// Steps so far.
+    steps: u16,
+    /// Lowest acceptable version as on the wire.
+    pub minimum: u16,
+    /// `legacy_version`, once it is known; else 0.
+    pub legacy: u16,
+    /// The highest version offered so far.
+    offered: u16,
+    /// See [`field`].
+    field: u8,
+    /// Bytes in `value`.
+    have: u8,
+    /// Bytes in `record`.
+    record_have: u8,
+    /// A [`Progress`] by number.
+    progress: u8,
+    /// Whether a whole record header has been seen.
+    begun: u8,
+    /// Whether a list of versions stands in place of the legacy version.
+    pub listed: u8,
+    reserved: [u8; 2],
+}
+
+const _: () = assert!(size_of::<Parser>() == 56);
+
+impl Parser {
+    /// Begins anew.
+    #[inline(always)]
+    pub fn reset(&mut self) {
+        self.record = 0;
+        self.value = 0;
+        self.skip = 0;
+        self.record_left = 0;
+        self.hello_left = 0;
+        self.list_left = 0;
+        self.steps = 0;
+        self.legacy = 0;
+        self.offered = 0;
+        self.field = field::HANDSHAKE;
+        self.have = 0;
+        self.record_have = 0;
+        self.progress = Progress::More as u8;
+        self.begun = 0;
+        self.listed = 0;
+    }
+
+    /// Where the parse stands.
+    #[inline(always)]
+    pub const fn progress(&self) -> Progress {
+        Progress::from_number(self.progress)
+    }
+
+    /// Ends the parse.
+    #[inline(always)]
+    fn finish(&mut self, progress: Progress) -> bool {
+        self.progress = progress as u8;
+        true
+    }
+
+    /// Ends it by what has been offered.
+    #[inline(always)]
+    fn judge(&mut self) -> bool {
+        let enough = self.offered >= self.minimum;
+        self.finish(if enough { Progress::Accepted } else { Progress::Refused })
+    }
+
+    /// Goes on to a field behind `skip` bytes, if the message has room for both.
+    #[inline(always)]
+    fn expect(&mut self, field: u8, skip: u32) -> bool {
+        if skip + width(field) as u32 > self.hello_left {
+            return self.finish(Progress::Malformed);
+        }
+        self.field = field;
+        self.skip = skip;
+        false
+    }
+}
+
+/// Reads whatever of the data is there, in plain memory.
+pub fn run<P: Packet>(parser: &mut Parser, packet: &P) {
+    while !step(parser, packet) {}
+}
+
+/// Bytes of a field.
+#[inline(always)]
+const fn width(field: u8) -> u8 {
+    match field {
+        field::HANDSHAKE | field::EXTENSION => 4,
+        field::SESSION | field::COMPRESSION | field::LIST => 1,
+        _ => 2,
+    }
+}
+
+/// Makes one step; `true`: no further one can be made with the data at hand.
+#[inline(always)]
+pub fn step<P: Packet>(parser: &mut Parser, packet: &P) -> bool {
+    if parser.progress != Progress::More as u8 || parser.offset >= parser.end {
+        return true;
+    }
+    if parser.steps >= STEPS {
+        return parser.finish(Progress::Malformed);
+    }
+    parser.steps += 1;
+    let left = parser.end - parser.offset;
+    if parser.record_left != 0 && parser.skip != 0 {
+        let mut stretch = parser.skip;
+        if stretch > parser.record_left {
+            stretch = parser.record_left;
+        }
+        if stretch > left {
+            stretch = left;
+        }
+        parser.skip -= stretch;
+        parser.record_left -= stretch;
+        parser.hello_left -= stretch;
+        parser.offset += stretch;
+        return false;
+    }
+    let offset = parser.offset as usize;
+    if parser.record_left == 0 && parser.record_have == 0 && left >= RECORD_HEADER as u32 {
+        let Some([kind, major, minor, high, low]) = packet.data::<5>(offset) else {
+            return parser.finish(Progress::Malformed);
+        };
+        parser.offset += RECORD_HEADER as u32;
+        return begin_record(parser, u64::from_be_bytes([0, 0, 0, kind, major, minor, high, low]));
+    }
+    let Some([byte]) = packet.data::<1>(offset) else { return parser.finish(Progress::Malformed) };
+    parser.offset += 1;
+    if parser.record_left == 0 {
+        parser.record = parser.record << 8 | byte as u64;
+        parser.record_have += 1;
+        if parser.record_have == 1 && byte != 0x16 {
+            return parser.finish(foreign(parser));
+        }
+        return parser.record_have == RECORD_HEADER && begin_record(parser, parser.record);
+    }
+    parser.record_left -= 1;
+    parser.value = parser.value << 8 | byte as u32;
+    parser.have += 1;
+    if parser.field != field::HANDSHAKE {
+        parser.hello_left -= 1;
+    } else if parser.have == 1 && byte != 1 {
+        return parser.finish(Progress::NotHello);
+    }
+    parser.have == width(parser.field) && read(parser)
+}
+
+/// What a record that is not of the handshake is: no beginning of a hello, or no part of one.
+#[inline(always)]
+const fn foreign(parser: &Parser) -> Progress {
+    if parser.begun == 0 { Progress::NotHello } else { Progress::Malformed }
+}
+
+/// A record's header is complete. Its version must not matter but for the major number (RFC 8446 section 5.1).
+#[inline(always)]
+fn begin_record(parser: &mut Parser, header: u64) -> bool {
+    let length = (header & 0xffff) as u32;
+    if header >> 24 != 0x1603 {
+        return parser.finish(foreign(parser));
+    }
+    // An empty handshake record is forbidden (RFC 8446 section 5.1).
+    if length == 0 || length > RECORD_MAX {
+        return parser.finish(Progress::Malformed);
+    }
+    parser.begun = 1;
+    parser.record = 0;
+    parser.record_have = 0;
+    parser.record_left = length;
+    false
+}
+
+/// A field is complete (RFC 8446 section 4.1.2).
+#[inline(always)]
+fn read(parser: &mut Parser) -> bool {
+    let value = parser.value;
+    parser.value = 0;
+    parser.have = 0;
+    match parser.field {
+        field::HANDSHAKE => {
+            // The type has been looked at. 64 KiB and more no server takes.
+            parser.hello_left = value & 0xff_ffff;
+            if parser.hello_left > 0xffff {
+                return parser.finish(Progress::Malformed);
+            }
+            parser.expect(field::VERSION, 0)
+        }
+        field::VERSION => {
+            parser.legacy = value as u16;
+            parser.offered = value as u16;
+            parser.expect(field::SESSION, RANDOM)
+        }
+        field::SESSION => {
+            if value > 32 {
+                return parser.finish(Progress::Malformed);
+            }
+            parser.expect(field::SUITES, value)
+        }
+        field::SUITES => {
+            if value == 0 || value & 1 != 0 {
+                return parser.finish(Progress::Malformed);
+            }
+            parser.expect(field::COMPRESSION, value)
+        }
+        field::COMPRESSION => {
+            if value == 0 {
+                return parser.finish(Progress::Malformed);
+            }
+            if value == parser.hello_left {
+                // Before TLS 1.3 extensions were optional (RFC 5246 section 7.4.1.2).
+                return parser.judge();
+            }
+            parser.expect(field::EXTENSIONS, value)
+        }
+        field::EXTENSIONS => {
+            if value != parser.hello_left {
+                return parser.finish(Progress::Malformed);
+            }
+            if value == 0 {
+                return parser.judge();
+            }
+            parser.expect(field::EXTENSION, 0)
+        }
+        field::EXTENSION => {
+            let length = value & 0xffff;
+            if length > parser.hello_left {
+                return parser.finish(Progress::Malformed);
+            }
+            if value >> 16 == SUPPORTED_VERSIONS as u32 {
+                parser.list_left = length;
+                if length == 0 {
+                    return parser.finish(Progress::Malformed);
+                }
+                return parser.expect(field::LIST, 0);
+            }
+            if length == parser.hello_left {
+                return parser.judge();
+            }
+            parser.expect(field::EXTENSION, length)
+        }
+        field::LIST => {
+            // The list replaces the legacy version (RFC 8446 section 4.2.1).
+            if value < 2 || value & 1 != 0 || value + 1 != parser.list_left {
+                return parser.finish(Progress::Malformed);
+            }
+            parser.list_left = value;
+            parser.offered = 0;
+            parser.listed = 1;
+            parser.expect(field::LISTED, 0)
+        }
+        _ => {
+            // GREASE values have the form 0x?A?A with equal digits (RFC 8701 section 2).
+            if value & 0x0f0f != 0x0a0a && value as u16 > parser.offered {
+                parser.offered = value as u16;
+            }
+            parser.list_left -= 2;
+            // No later entry can take back what has been offered.
+            if parser.list_left == 0 || parser.offered >= parser.minimum {
+                return parser.judge();
+            }
+            parser.expect(field::LISTED, 0)
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The flow table's maps, and the global functions that the verifier checks once each: looking a flow up, taking it up, following it.
+//!
+//! Whatever is decided is decided in `enforcer_common::flow`. A segment is laid down in a map of one value per CPU, since
+//! such functions take numbers only.
+
+use core::{
+    intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg},
+    ptr::{null_mut, read_volatile},
+};
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, xdp_md},
+    btf_maps::{Array, PerCpuArray},
+    cty::c_void,
+    helpers::bpf_loop,
+    macros::btf_map,
+    programs::XdpContext,
+};
+use enforcer_common::{
+    flow::{self, Bucket, Entry, Followed, Opening, RawBucket, SLOTS, Segment, slot::Phase},
+    hello::automaton,
+    packet::Packet,
+};
+
+use crate::{
+    frame::{Frame, opaque},
+    tables::settings,
+};
+
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+
+#[btf_map]
+static FLOW_WORDS: Array<RawBucket, 256, MMAPABLE> = Array::new();
+#[btf_map]
+static FLOWS: Array<Entry, 2048> = Array::new();
+#[btf_map]
+static SEGMENT: PerCpuArray<Segment, 1> = PerCpuArray::new();
+
+/// How far a flow is.
+#[inline(always)]
+pub(crate) fn phase(hash: u64) -> Phase {
+    Phase::from_number(enforcer_flow(hash) as u8)
+}
+
+/// Takes a flow up.
+#[inline(always)]
+pub(crate) fn open(opening: &Opening) -> bool {
+    let (phase, numbers) = opening.pack();
+    enforcer_flow_open(phase, numbers) != 0
+}
+
+/// Follows a flow.
+#[inline(always)]
+pub(crate) fn follow(context: *mut xdp_md) -> Followed {
+    Followed::unpack(enforcer_flow_follow(context))
+}
+
+/// Forgets a flow.
+#[inline(always)]
+pub(crate) fn close(hash: u64) {
+    enforcer_flow_close(hash);
+}
+
+/// Lays a segment down.
+#[inline(always)]
+pub(crate) fn hold(segment: &Segment) {
+    if let Some(place) = SEGMENT.get_ptr_mut(0) {
+        // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
+        unsafe { *place = *segment };
+    }
+}
+
+/// The segment that was laid down.
+#[inline(always)]
+fn held() -> Option<&'static Segment> {
+    // SAFETY: as above; nothing writes it while a global function runs.
+    SEGMENT.get_ptr(0).map(|segment| unsafe { &*segment })
+}
+
+/// [`flow::phase`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow(hash: u64) -> u32 {
+    match Slots::of(hash, null_mut()) {
+        Some(bucket) => flow::phase(&bucket, hash) as u32,
+        None => Phase::Free as u32,
+    }
+}
+
+/// [`flow::open`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_open(phase: u32, numbers: u64) -> u32 {
+    let Some(segment) = held() else { return 0 };
+    match Slots::of(segment.hash, null_mut()) {
+        Some(mut bucket) => flow::open(&mut bucket, segment, &Opening::unpack(phase, numbers)) as u32,
+        None => 0,
+    }
+}
+
+/// [`flow::follow`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_follow(context: *mut xdp_md) -> u64 {
+    let Some(segment) = held() else { return 0 };
+    let Some(mut bucket) = Slots::of(segment.hash, context) else { return 0 };
+    let context = XdpContext::new(context);
+    let frame = Frame::new(&context);
+    flow::follow(&mut bucket, segment, &frame).pack()
+}
+
+/// [`flow::close`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_close(hash: u64) -> u32 {
+    if let Some(bucket) = Slots::of(hash, null_mut()) {
+        flow::close(&bucket, hash);
+    }
+    0
+}
+
+/// [`automaton::run`] as a global function, with `bpf_loop` (Linux 5.17) in place of the loop: the verifier walks one step instead
+/// of every sequence of steps.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_run(context: *mut xdp_md, index: u32) -> u32 {
+    let Some(entry) = FLOWS.get_ptr_mut(index) else { return 0 };
+    let mut work = Work { context, entry };
+    // SAFETY: the callback is given the work, which outlives the call.
+    unsafe {
+        bpf_loop(automaton::STEPS as u32 + 1, enforcer_flow_step as *mut c_void, (&raw mut work).cast(), 0);
+    }
+    1
+}
+
+/// What a step works on. Pointers alone: what the verifier knew of a number here it would take for true in every step.
+#[repr(C)]
+struct Work {
+    context: *mut xdp_md,
+    entry: *mut Entry,
+}
+
+unsafe extern "C" fn enforcer_flow_step(_: u64, work: *mut c_void) -> i64 {
+    let work = work.cast::<Work>();
+    // SAFETY: the pointers are those that `enforcer_flow_run` has just stored; the entry's word is claimed.
+    let (context, entry) = unsafe { ((*work).context, &mut *(*work).entry) };
+    let context = XdpContext::new(context);
+    let end = entry.parser.end as usize;
+    automaton::step(&mut entry.parser, &Frame::ending(&context, end)) as i64
+}
+
+/// One bucket in map memory.
+struct Slots {
+    words: *mut u64,
+    /// For following; nothing else asks for it.
+    context: *mut xdp_md,
+    /// The index of the bucket's first entry.
+    first: u32,
+}
+
+impl Slots {
+    #[inline(always)]
+    fn of(hash: u64, context: *mut xdp_md) -> Option<Self> {
+        let index = hash as u32 & settings()?.flow_mask;
+        let words = FLOW_WORDS.get_ptr_mut(index)?.cast();
+        Some(Self { words, context, first: index.wrapping_mul(SLOTS as u32) })
+    }
+
+    #[inline(always)]
+    fn at(&self, slot: usize) -> *mut u64 {
+        // SAFETY: the mask keeps the slot inside the bucket; the verifier believes masks only.
+        unsafe { self.words.add(opaque(slot) & (SLOTS - 1)) }
+    }
+}
+
+impl Bucket for Slots {
+    #[inline(always)]
+    fn word(&self, slot: usize) -> u64 {
+        // SAFETY: inside the bucket. Aligned 64-bit loads are single on every machine that runs BPF's JIT.
+        unsafe { read_volatile(self.at(slot)) }
+    }
+
+    #[inline(always)]
+    fn swap(&self, slot: usize, old: u64, new: u64) -> bool {
+        // SAFETY: as above; sequentially consistent for the reason given in `tables`.
+        unsafe { atomic_cxchg::<u64, { SeqCst }, { SeqCst }>(self.at(slot), old, new) }.1
+    }
+
+    #[inline(always)]
+    fn entry(&mut self, slot: usize) -> Option<&mut Entry> {
+        let entry = FLOWS.get_ptr_mut(self.first.wrapping_add(slot as u32))?;
+        // SAFETY: only who has claimed the slot's word asks for its entry.
+        Some(unsafe { &mut *entry })
+    }
+
+    #[inline(always)]
+    fn run<P: Packet>(&mut self, slot: usize, _: &P) {
+        enforcer_flow_run(self.context, self.first.wrapping_add(slot as u32));
+    }
+}

@@ -1,0 +1,512 @@
+//! Flows from their SYN to the end of their hello: what is cut, repeated, out of order, overlapping or refused.
+
+use std::net::IpAddr;
+
+use enforcer_common::{
+    reason::{DropReason::*, PassReason::*},
+    settings::{Limit, flag, refusal},
+    source::SourceKey,
+    verdict::Verdict::{self, Drop, Pass},
+};
+
+use super::{Case, case, sequence};
+use crate::{
+    packets::*,
+    tables::{PROTECTED, State},
+};
+
+/// The client's initial sequence number: the hello begins one behind.
+const INITIAL: u32 = 1_000;
+
+const TLS10: u16 = 0x0301;
+const TLS11: u16 = 0x0302;
+const TLS12: u16 = 0x0303;
+const TLS13: u16 = 0x0304;
+
+pub(super) fn cases() -> Vec<Case> {
+    [cuts(), orders(), records(), refusals(), first_bytes(), strangers(), budgets(), checksums()].concat()
+}
+
+/// A segment of the client's; `at` counts from the first byte of its hello.
+fn part(at: i64, data: &[u8]) -> Vec<u8> {
+    at_flags(at, DATA, data)
+}
+
+fn at_flags(at: i64, flags: u8, data: &[u8]) -> Vec<u8> {
+    tcp_at(SOURCE_V4.into(), PROTECTED, (i64::from(INITIAL) + 1 + at) as u32, flags, data)
+}
+
+fn syn() -> (Vec<u8>, Verdict) {
+    (at_flags(-1, SYN, &[]), Pass(Clean))
+}
+
+/// A flow from its SYN on.
+fn flow(name: &str, frames: Vec<(Vec<u8>, Verdict)>) -> Case {
+    sequence(name, [vec![syn()], frames].concat())
+}
+
+/// A hello with a post-quantum key share, its versions last: what browsers send, at its worst.
+fn modern() -> Vec<u8> {
+    Hello::legacy(TLS12).with(51, &[7; 1263]).with(43, &version_list(&[0x7a7a, TLS13, TLS12])).bytes()
+}
+
+/// The same with old versions alone.
+fn dated() -> Vec<u8> {
+    Hello::legacy(TLS12).with(51, &[7; 1263]).with(43, &version_list(&[TLS11, TLS10])).bytes()
+}
+
+/// Whole hellos in segments of one length each.
+fn cuts() -> Vec<Case> {
+    let hellos = [
+        ("TLS 1.3", modern(), Pass(HelloAccepted)),
+        ("TLS 1.1", dated(), Drop(TlsVersion)),
+        ("TLS 1.0", Hello::legacy(TLS10).bytes(), Drop(TlsVersion)),
+        ("TLS 1.2", Hello::legacy(TLS12).bytes(), Pass(HelloAccepted)),
+    ];
+    let split = |(name, hello, verdict): &(&str, Vec<u8>, Verdict), length: usize| {
+        let mut frames: Vec<_> = hello
+            .chunks(length)
+            .enumerate()
+            .map(|(at, data)| (part((at * length) as i64, data), Pass(HelloIncomplete)))
+            .collect();
+        // The verdict is there as soon as what decides is: the last extension's header, or the first good version.
+        let decides = hello.len() - decided_by(*verdict, hello);
+        let last = decides / length;
+        frames.truncate(last + 1);
+        frames[last].1 = *verdict;
+        flow(&format!("{name} in segments of {length}"), frames)
+    };
+    let lengths = [1, 2, 3, 5, 7, 16, 61, 300, 1000, 1460];
+    hellos.iter().flat_map(|hello| lengths.map(|length| split(hello, length))).collect()
+}
+
+/// How many bytes from its end a hello is decided.
+fn decided_by(verdict: Verdict, hello: &[u8]) -> usize {
+    let modern = hello.len() > 1_000;
+    match verdict {
+        // Behind the second of three listed versions.
+        Pass(_) if modern => 3,
+        Drop(_) if modern => 1,
+        // With the header of the last extension, whose four bytes follow.
+        _ => 5,
+    }
+}
+
+/// What the network makes of a sequence of segments.
+fn orders() -> Vec<Case> {
+    let (good, bad) = (modern(), dated());
+    let incomplete = Pass(HelloIncomplete);
+    let wrapped = |at: u32, data: &[u8]| {
+        tcp_at(SOURCE_V4.into(), PROTECTED, 0xffff_fff0u32.wrapping_add(at), DATA, data)
+    };
+    vec![
+        flow(
+            "second segment first, then both",
+            vec![
+                (part(900, &good[900..]), Drop(HelloAhead)),
+                (part(0, &good[..900]), incomplete),
+                (part(900, &good[900..]), Pass(HelloAccepted)),
+            ],
+        ),
+        flow(
+            "second segment of an old hello first, then both",
+            vec![
+                (part(900, &bad[900..]), Drop(HelloAhead)),
+                (part(0, &bad[..900]), incomplete),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "first segment twice",
+            vec![
+                (part(0, &good[..900]), incomplete),
+                (part(0, &good[..900]), Pass(Clean)),
+                (part(900, &good[900..]), Pass(HelloAccepted)),
+            ],
+        ),
+        flow(
+            "middle segment twice",
+            vec![
+                (part(0, &good[..500]), incomplete),
+                (part(500, &good[500..900]), incomplete),
+                (part(500, &good[500..900]), Pass(Clean)),
+                (part(900, &good[900..]), Pass(HelloAccepted)),
+            ],
+        ),
+        flow(
+            "a later segment that overlaps",
+            vec![(part(0, &bad[..900]), incomplete), (part(500, &bad[500..]), Drop(TlsVersion))],
+        ),
+        flow(
+            "a later segment that overlaps with other bytes",
+            vec![
+                (part(0, &bad[..900]), incomplete),
+                (part(500, &[&[0xff; 400][..], &bad[900..]].concat()), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "first segment again and longer",
+            vec![(part(0, &bad[..900]), incomplete), (part(0, &bad), Drop(TlsVersion))],
+        ),
+        flow(
+            "first segment again, another hello",
+            vec![
+                (part(0, &good[..900]), incomplete),
+                (part(0, &Hello::legacy(TLS10).bytes()), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "first segment again, another beginning that goes on",
+            vec![
+                (part(0, &good[..100]), incomplete),
+                (part(0, &bad[..900]), incomplete),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "the SYN again in between",
+            vec![
+                (part(0, &good[..900]), incomplete),
+                (at_flags(-1, SYN, &[]), Pass(Clean)),
+                (part(900, &good[900..]), Pass(HelloAccepted)),
+            ],
+        ),
+        flow(
+            "another SYN in between",
+            vec![
+                (part(0, &good[..900]), incomplete),
+                (at_flags(5_000, SYN, &[]), Pass(Clean)),
+                (part(5_001, &bad), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "a keep-alive in front of the hello",
+            vec![(part(-1, &[0]), Pass(Clean)), (part(0, &good), Pass(HelloAccepted))],
+        ),
+        flow(
+            "acknowledgements in between",
+            vec![
+                (at_flags(0, ACK, &[]), Pass(Clean)),
+                (part(0, &bad[..900]), incomplete),
+                (at_flags(900, ACK, &[]), Pass(Clean)),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+            ],
+        ),
+        flow("data far away from what the SYN announced", vec![(part(1 << 24, &bad), Drop(TlsVersion))]),
+        flow(
+            "a good hello far away from what the SYN announced",
+            vec![(part(1 << 24, &good), Pass(HelloAccepted))],
+        ),
+        flow("an end without a hello", vec![(at_flags(0, FIN | ACK, &[]), Pass(Clean))]),
+        flow(
+            "an end with the last segment",
+            vec![
+                (part(0, &bad[..900]), incomplete),
+                (at_flags(900, FIN | DATA, &bad[900..]), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "data behind an accepted hello",
+            vec![
+                (part(0, &good), Pass(HelloAccepted)),
+                (part(good.len() as i64, &[0x17, 3, 3, 0, 9]), Pass(Clean)),
+            ],
+        ),
+        flow(
+            "an accepted hello's first segment again, then data",
+            vec![
+                (part(0, &good[..900]), incomplete),
+                (part(900, &good[900..]), Pass(HelloAccepted)),
+                (part(0, &good[..900]), incomplete),
+                (part(good.len() as i64, &[0x17, 3, 3, 0, 9]), Pass(Clean)),
+                (part(good.len() as i64 + 5, &[0x17, 3, 3, 0, 9]), Pass(Clean)),
+            ],
+        ),
+        sequence(
+            "sequence numbers that wrap around",
+            vec![
+                (wrapped(u32::MAX, &[]), Pass(Clean)),
+                (tcp_at(SOURCE_V4.into(), PROTECTED, 0xffff_ffef, SYN, &[]), Pass(Clean)),
+                (wrapped(900, &bad[900..]), Drop(HelloAhead)),
+                (wrapped(0, &bad[..900]), incomplete),
+                (wrapped(900, &bad[900..]), Drop(TlsVersion)),
+            ],
+        ),
+        sequence(
+            "an old hello begun in a SYN (fast open)",
+            vec![(at_flags(-1, SYN, &bad[..900]), incomplete), (part(900, &bad[900..]), Drop(TlsVersion))],
+        ),
+        sequence(
+            "a hello in a SYN that the server did not take",
+            vec![
+                (at_flags(-1, SYN, &good[..900]), incomplete),
+                (part(0, &good[..1_200]), incomplete),
+                (part(1_200, &good[1_200..]), Pass(HelloAccepted)),
+            ],
+        ),
+        sequence(
+            "a good hello in a SYN",
+            vec![(at_flags(-1, SYN, &good), Pass(HelloAccepted)), (at_flags(0, ACK, &[]), Pass(Clean))],
+        ),
+    ]
+}
+
+/// Hellos in several records, in one segment and across segments.
+fn records() -> Vec<Case> {
+    let message = Hello::legacy(TLS12).with(51, &[7; 300]).with(43, &version_list(&[TLS11])).message();
+    let split = |length: usize| -> Vec<u8> {
+        message.chunks(length).flat_map(|chunk| record(TLS10, chunk)).collect()
+    };
+    let foreign = [record(TLS12, &message[..50]), vec![0x14, 3, 3, 0, 1, 1]].concat();
+    let empty = [record(TLS12, &message[..50]), record(TLS12, &[])].concat();
+    let mut cases = vec![
+        flow("another record inside the hello", vec![(part(0, &foreign), Drop(MalformedHello))]),
+        flow("an empty record inside the hello", vec![(part(0, &empty), Drop(MalformedHello))]),
+        flow(
+            "a hello in thousands of records",
+            vec![(
+                part(
+                    0,
+                    &[1, 0, 255, 255]
+                        .iter()
+                        .chain(&[3; 40_000])
+                        .flat_map(|byte| record(TLS12, &[*byte]))
+                        .take(30_000)
+                        .collect::<Vec<_>>(),
+                ),
+                Drop(MalformedHello),
+            )],
+        ),
+    ];
+    for length in [1, 2, 4, 5, 60, 200] {
+        let bytes = split(length);
+        let middle = bytes.len() / 2;
+        cases.push(flow(&format!("records of {length}"), vec![(part(0, &bytes), Drop(TlsVersion))]));
+        cases.push(flow(
+            &format!("records of {length} in two segments"),
+            vec![
+                (part(0, &bytes[..middle]), Pass(HelloIncomplete)),
+                (part(middle as i64, &bytes[middle..]), Drop(TlsVersion)),
+            ],
+        ));
+    }
+    cases
+}
+
+/// What becomes of a connection whose hello was refused.
+fn refusals() -> Vec<Case> {
+    let bad = || Hello::legacy(TLS10).bytes();
+    let length = bad().len() as i64;
+    let mode = |mode| State::default().set(|settings| settings.refusal = mode);
+    let refused = || (part(0, &bad()), Drop(TlsVersion));
+    vec![
+        flow(
+            "alert: the next packet ends the server's socket",
+            vec![refused(), (at_flags(length, ACK, &[]), Pass(ServerReset))],
+        ),
+        flow(
+            "alert: later packets end",
+            vec![
+                refused(),
+                (at_flags(length, ACK, &[]), Pass(ServerReset)),
+                (part(length, b"more"), Drop(RefusedConnection)),
+                (at_flags(length, FIN | ACK, &[]), Drop(RefusedConnection)),
+                (at_flags(length, RST, &[]), Drop(RefusedConnection)),
+            ],
+        ),
+        flow(
+            "alert: a new connection from the same port",
+            vec![
+                refused(),
+                (at_flags(9_000, SYN, &[]), Pass(Clean)),
+                (part(9_001, &modern()), Pass(HelloAccepted)),
+            ],
+        ),
+        flow(
+            "reset: the server's socket first, then the client's",
+            vec![refused(), (part(0, &bad()), Drop(RefusedConnection))],
+        )
+        .with(mode(refusal::RESET)),
+        flow(
+            "drop: the next packet ends the server's socket",
+            vec![refused(), (part(0, &bad()), Pass(ServerReset))],
+        )
+        .with(mode(refusal::DROP)),
+        flow("poison: the server refuses by itself", vec![(part(0, &bad()), Pass(HelloPoisoned))])
+            .with(mode(refusal::POISON)),
+        flow(
+            "poison: a list of versions cannot be poisoned",
+            vec![(part(0, &dated()), Drop(TlsVersion)), (part(0, &dated()), Drop(RefusedConnection))],
+        )
+        .with(mode(refusal::POISON)),
+        flow(
+            "poison: a hello whose beginning has passed cannot be poisoned",
+            vec![(part(0, &bad()[..20]), Pass(HelloIncomplete)), (part(20, &bad()[20..]), Drop(TlsVersion))],
+        )
+        .with(mode(refusal::POISON)),
+        flow(
+            "dry run: an old hello passes, and its connection is forgotten",
+            vec![(part(0, &bad()), Pass(HelloAccepted)), (part(length, b"more"), Pass(Clean))],
+        )
+        .with(State::default().set(|settings| settings.dry_run = TlsVersion.bit())),
+        flow(
+            "dry run: a segment ahead passes, and nothing behind it is held back",
+            vec![
+                (part(900, &modern()[900..]), Pass(HelloUnfollowed)),
+                (part(0, &modern()[..900]), Pass(HelloIncomplete)),
+            ],
+        )
+        .with(State::default().set(|settings| settings.dry_run = HelloAhead.bit())),
+        case("a refused flow that was not known", part(0, &bad()), Drop(TlsVersion)),
+        sequence(
+            "a flow that was not known is refused all the same",
+            vec![refused(), (at_flags(length, ACK, &[]), Pass(ServerReset))],
+        ),
+    ]
+}
+
+/// What a connection begins with when it is known to begin.
+fn first_bytes() -> Vec<Case> {
+    let first = |name: &str, data: &[u8], verdict| flow(name, vec![(part(0, data), verdict)]);
+    let with = |at: usize, byte: u8| {
+        let mut hello = Hello::offering(&[TLS13]).bytes();
+        hello[at] = byte;
+        hello
+    };
+    vec![
+        first("plain HTTP in a new connection", b"GET / HTTP/1.1\r\n\r\n", Drop(NotHello)),
+        first("SSL 2 in a new connection", &[0x80, 0x2e, 1, 3, 1, 0, 0x15, 0, 0, 0, 0x10], Drop(NotHello)),
+        first("application data in a new connection", &[0x17, 3, 3, 0, 9, 1, 2], Drop(NotHello)),
+        first("an alert in a new connection", &[0x15, 3, 3, 0, 2, 1, 0], Drop(NotHello)),
+        first("another handshake message in a new connection", &with(5, 16), Drop(NotHello)),
+        first("a record of major version 2 in a new connection", &with(1, 2), Drop(NotHello)),
+        first("one byte of something else", &[0], Drop(NotHello)),
+        first("an empty record in a new connection", &record(TLS12, &[]), Drop(MalformedHello)),
+        first("a hello of 64 KiB in a new connection", &with(6, 1), Drop(MalformedHello)),
+        first("a record of version 3.9 in a new connection", &with(2, 9), Pass(HelloAccepted)),
+        first("legacy version 2.0, but 1.3 is listed", &with(9, 2), Pass(HelloAccepted)),
+        first("the first byte of a hello", &[0x16], Pass(HelloIncomplete)),
+        flow(
+            "the first byte of a hello, then something else",
+            vec![(part(0, &[0x16]), Pass(HelloIncomplete)), (part(1, b"hello"), Drop(NotHello))],
+        ),
+    ]
+}
+
+/// Flows whose SYN was not seen.
+fn strangers() -> Vec<Case> {
+    let bad = dated();
+    let incomplete = Pass(HelloIncomplete);
+    let crowded = |strict: u32| State::default().crowded().set(|settings| settings.flags |= strict);
+    vec![
+        sequence(
+            "an old hello in two segments without a SYN",
+            vec![(part(0, &bad[..900]), incomplete), (part(900, &bad[900..]), Drop(TlsVersion))],
+        ),
+        sequence(
+            "one byte of ciphertext that looks like a hello, then more of it",
+            vec![
+                (part(0, &[0x16]), incomplete),
+                (part(1, &[0x99; 40]), Pass(Clean)),
+                (part(41, &[0x99; 40]), Pass(Clean)),
+            ],
+        ),
+        sequence(
+            "three bytes of ciphertext that look like a hello, then more of it",
+            vec![(part(0, &[0x16, 3, 3]), incomplete), (part(3, &[0x99; 40]), Pass(Clean))],
+        ),
+        sequence(
+            "ciphertext that looks like a hello, then data ahead of it",
+            vec![(part(0, &[0x16]), incomplete), (part(10, &[0x99; 40]), Pass(Clean))],
+        ),
+        case("a SYN where the flow table has no room", at_flags(-1, SYN, &[]), Pass(HelloUnfollowed))
+            .with(crowded(0)),
+        case(
+            "a SYN where the flow table has no room, strict",
+            at_flags(-1, SYN, &[]),
+            Drop(UnknownConnection),
+        )
+        .with(crowded(flag::STRICT_CONNECTIONS)),
+        case("a whole old hello where the flow table has no room", part(0, &bad), Drop(TlsVersion))
+            .with(crowded(0)),
+        case("part of a hello where the flow table has no room", part(0, &bad[..900]), Pass(HelloUnfollowed))
+            .with(crowded(0)),
+        case(
+            "part of a hello where the flow table has no room, strict",
+            part(0, &bad[..900]),
+            Drop(UnknownConnection),
+        )
+        .with(crowded(flag::STRICT_CONNECTIONS)),
+        case(
+            "a good hello where the flow table has no room, strict",
+            part(0, &modern()),
+            Pass(HelloAccepted),
+        )
+        .with(crowded(flag::STRICT_CONNECTIONS)),
+        case("data of an established connection, strict", part(0, &[0x17, 3, 3, 0, 9]), Pass(Clean))
+            .with(State::default().set(|settings| settings.flags |= flag::STRICT_CONNECTIONS)),
+    ]
+}
+
+/// What a hello costs, in however many segments it comes.
+fn budgets() -> Vec<Case> {
+    let good = modern();
+    let key = SourceKey::of(IpAddr::from(SOURCE_V4), u64::MAX);
+    let once = || State::default().limited(Limit::Hellos);
+    vec![
+        flow(
+            "a hello in three segments is one hello",
+            vec![
+                (part(0, &good[..300]), Pass(HelloIncomplete)),
+                (part(300, &good[300..900]), Pass(HelloIncomplete)),
+                (part(900, &good[900..]), Pass(HelloAccepted)),
+            ],
+        )
+        .with(once()),
+        flow(
+            "a second hello is one too many",
+            vec![(part(0, &good), Pass(HelloAccepted)), (part(0, &good), Drop(HelloLimit))],
+        )
+        .with(once()),
+        flow(
+            "the first part over the limit, and again",
+            vec![(part(0, &good[..300]), Drop(HelloLimit)), (part(0, &good[..300]), Drop(HelloLimit))],
+        )
+        .with(State::default().exhausted(Limit::Hellos, key)),
+        flow("no hello costs none", vec![(part(0, b"GET /"), Drop(NotHello))])
+            .with(State::default().exhausted(Limit::Hellos, key)),
+    ]
+}
+
+/// Segments that the server would ignore.
+fn checksums() -> Vec<Case> {
+    let verified = || State::default().set(|settings| settings.flags |= flag::VERIFY_CHECKSUMS);
+    let right =
+        |source: IpAddr, data: &[u8]| with_checksum(tcp_at(source, PROTECTED, INITIAL + 1, DATA, data));
+    let sources = [IpAddr::from(SOURCE_V4), IpAddr::from(SOURCE_V6)];
+    let (good, bad) = (modern(), dated());
+    let mut cases = vec![
+        flow(
+            "a decoy with a wrong checksum, then the old hello",
+            vec![(part(0, &good), Drop(BadChecksum)), (with_checksum(part(0, &bad)), Drop(TlsVersion))],
+        )
+        .with(verified()),
+        case("data of an established connection with a wrong checksum", part(0, &[0x17; 30]), Pass(Clean))
+            .with(verified()),
+    ];
+    for source in sources {
+        for length in [1, 2, 3, 4, 511, 512, 513, 900, 1_024, good.len()] {
+            let verdict = if length == good.len() { Pass(HelloAccepted) } else { Pass(HelloIncomplete) };
+            let name = |what: &str| format!("{length} bytes from {source} with a {what} checksum");
+            let frame = right(source, &good[..length]);
+            let mut wrong = frame.clone();
+            let last = wrong.len() - 1;
+            wrong[last] ^= 1;
+            cases.push(case(&name("right"), frame, verdict).with(verified()));
+            if length > 10 {
+                cases.push(case(&name("wrong"), wrong, Drop(BadChecksum)).with(verified()));
+            }
+        }
+    }
+    cases
+}
