@@ -140,7 +140,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpS
     // Answers are written whole; waiting for more to send would only delay them.
     drop(stream.set_nodelay(true));
     // On the heap, so that its room is given back once it is done: the connection may idle for long.
-    let handshake = Box::pin(handshake::shake(&settings, stream, source));
+    let handshake = handshake::shake(&settings, stream, source);
     let (stream, client) = match tokio::time::timeout(settings.handshake_timeout, handshake).await {
         Ok(Ok(established)) => established,
         Ok(Err(failed)) => return refuse_handshake(&worker, source, &failed),

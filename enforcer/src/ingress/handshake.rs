@@ -7,7 +7,7 @@ use std::{io, sync::Arc};
 
 use rustls::server::Acceptor;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 
 use super::{hello, identity, recorded::Recorded};
 use crate::{
@@ -39,15 +39,7 @@ pub(super) async fn shake(
     stream: TcpStream,
     address: ClientAddr,
 ) -> Result<(TlsStream<Recorded>, Client), Box<Failed>> {
-    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), Recorded::new(stream));
-    let mut started = match (&mut acceptor).await {
-        Ok(started) => started,
-        Err(error) => {
-            let bytes = acceptor.take_io().and_then(|mut stream| stream.take());
-            let hello = bytes.as_deref().and_then(hello::read);
-            return Err(failed(error, hello, None));
-        }
-    };
+    let mut started = greet(stream).await?;
     let hello = started.io.take().as_deref().and_then(hello::read);
     let server_name =
         started.client_hello().server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
@@ -71,6 +63,19 @@ pub(super) async fn shake(
     let client =
         Client { address, server_name, hello: hello.map(Box::new), identity: identity.map(Box::new) };
     Ok((stream, client))
+}
+
+/// Waits for a whole ClientHello. A future of its own, so that its room is free for the rest of the handshake.
+async fn greet(stream: TcpStream) -> Result<StartHandshake<Recorded>, Box<Failed>> {
+    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), Recorded::new(stream));
+    match (&mut acceptor).await {
+        Ok(started) => Ok(started),
+        Err(error) => {
+            let bytes = acceptor.take_io().and_then(|mut stream| stream.take());
+            let hello = bytes.as_deref().and_then(hello::read);
+            Err(failed(error, hello, None))
+        }
+    }
 }
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "whatever else rustls refuses is a failed handshake")]
