@@ -12,8 +12,8 @@ use std::{
 
 use enforcer::config::{
     self, Bans, Certificate, Clients, Config, Control, Http, Kernel, KernelLimits, KeyExchange, Listener,
-    Log, LogFormat, Metrics, Mode, RateLimit, Route, Suite, Tls, TlsVersion, Token, TokenAlgorithm,
-    Treatment, UnknownName, Unparsed, Upstream, WhenFull,
+    Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite, Tls, TlsVersion, Token, TokenAlgorithm,
+    Treatment, UnknownName, Unparsed, Upstream, VerifyChecksums, WhenFull,
 };
 use proptest::prelude::*;
 
@@ -88,6 +88,9 @@ fn the_smallest_file_gives_every_documented_default() {
             protected_ports: vec![443],
             ipv6_prefix: 64,
             minimum_tls: TlsVersion::Tls12,
+            refusal: Refusal::Alert,
+            verify_checksums: VerifyChecksums::Auto,
+            strict_connections: false,
             quic_ports: vec![],
             quic_versions: vec![1, 0x6b33_43cf],
             syn_cookies: rate(10_000, 20_000),
