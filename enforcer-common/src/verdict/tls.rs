@@ -185,12 +185,16 @@ fn conclude<P: Packet, T: Tables>(
                 context.tables.close_flow(hash);
                 return Err(over);
             }
-            match followed.kind {
-                Kind::Part => return Ok(PassReason::HelloIncomplete),
-                Kind::Refused => DropReason::TlsVersion,
-                Kind::Unfollowed => return unfollowed(context),
-                _ => return Ok(PassReason::HelloAccepted),
+            if followed.kind == Kind::Part {
+                return Ok(PassReason::HelloIncomplete);
             }
+            if followed.kind == Kind::Unfollowed {
+                return unfollowed(context);
+            }
+            if followed.kind == Kind::Accepted {
+                return Ok(PassReason::HelloAccepted);
+            }
+            DropReason::TlsVersion
         }
     };
     let Err(reason) = context.refuse(reason) else { return Ok(PassReason::HelloAccepted) };
