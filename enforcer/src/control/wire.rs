@@ -15,7 +15,7 @@ use crate::{
 /// The version of the language.
 pub const VERSION: u32 = 1;
 
-/// Longest request, bytes: all of them are small.
+/// Longest request, bytes: all of them are small, and long lists come in parts.
 pub const MAX_REQUEST: usize = 64 * 1024;
 
 /// A line from the client.
@@ -58,6 +58,37 @@ pub enum Command {
     BanDel {
         /// Whose.
         prefix: Prefix,
+    },
+    /// Ban many: one part of an import, each of which is carried out for itself.
+    BanAddMany {
+        /// Whom.
+        prefixes: Vec<Prefix>,
+        /// As for one.
+        #[serde(default)]
+        seconds: Option<u64>,
+        /// As for one.
+        #[serde(default)]
+        forever: bool,
+        /// As for one.
+        #[serde(default)]
+        reason: String,
+        /// As for one.
+        #[serde(default)]
+        force: bool,
+        /// As for one.
+        #[serde(default)]
+        own_address: Option<IpAddr>,
+        /// Whether another part follows.
+        #[serde(default)]
+        more: bool,
+    },
+    /// Lift the bans of exactly these prefixes, likewise.
+    BanDelMany {
+        /// Whose.
+        prefixes: Vec<Prefix>,
+        /// Whether another part follows.
+        #[serde(default)]
+        more: bool,
     },
     /// Every ban.
     BanList,
@@ -172,6 +203,8 @@ pub enum Answer {
     Status(Box<Status>),
     /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`.
     Done(Done),
+    /// To `ban_add_many`, `ban_del_many`.
+    Many(Many),
     /// To `ban_list`.
     Bans(Vec<BanRow>),
     /// To `allow_list`.
@@ -200,6 +233,40 @@ pub struct Done {
     /// The ban in question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ban: Option<BanRow>,
+}
+
+/// What came of many bans, or of lifting many.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Many {
+    /// Bans that began.
+    pub banned: u64,
+    /// Bans that replaced one on the same prefix.
+    pub replaced: u64,
+    /// Of both, those that have no effect while a prefix around them is allowed.
+    pub ineffective: u64,
+    /// Bans that were lifted.
+    pub lifted: u64,
+    /// Prefixes without a ban of their own that could have been lifted.
+    pub not_banned: u64,
+    /// Entries that were named before.
+    pub repeated: u64,
+    /// Entries that were refused, by kind; the others were not kept from being done.
+    pub refused: Vec<RefusedRow>,
+    /// What the operator should know about it.
+    pub remarks: Vec<String>,
+}
+
+/// Entries that were refused for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRow {
+    /// A stable name of the reason.
+    pub kind: String,
+    /// How many.
+    pub count: u64,
+    /// Which was the first.
+    pub first: Prefix,
+    /// Why that one was, and what to do.
+    pub message: String,
 }
 
 /// A ban.

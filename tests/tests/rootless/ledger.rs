@@ -10,7 +10,7 @@ use std::{
 use enforcer::{
     bans::{
         Offence,
-        ledger::{BanRequest, End, Event, Input, Ledger, Outcome, Refusal, Settings, Standing},
+        ledger::{BanRequest, End, Event, Input, Ledger, Outcome, Refusal, Settings, Standing, Terms},
         projection::{Place, Write},
         record::{Ban, Cause, FOREVER, Origin},
     },
@@ -59,12 +59,18 @@ fn address(text: &str) -> IpAddr {
 fn request(text: &str, end: End) -> BanRequest {
     BanRequest {
         prefix: prefix(text),
-        end,
-        reason: "test".into(),
-        force: false,
-        own_address: None,
-        machine: vec![address("198.18.2.2")],
+        terms: Terms {
+            end,
+            reason: "test".into(),
+            force: false,
+            own_address: None,
+            machine: vec![address("198.18.2.2")],
+        },
     }
+}
+
+fn forced(prefix: Prefix, end: End) -> BanRequest {
+    BanRequest { prefix, terms: Terms { force: true, ..request("198.18.0.0/24", end).terms } }
 }
 
 fn ban(text: &str, seconds: u64) -> Input {
@@ -158,6 +164,8 @@ impl World {
 enum Step {
     Ban(Prefix, u64),
     Unban(Prefix),
+    BanMany(Vec<Prefix>, u64),
+    UnbanMany(Vec<Prefix>),
     Allow(Prefix),
     Disallow(Prefix),
     Offend(IpAddr),
@@ -194,6 +202,8 @@ fn some_step() -> impl Strategy<Value = Step> {
         4 => (some_prefix(), 1u64..100).prop_map(|(prefix, seconds)| Step::Ban(prefix, seconds)),
         1 => some_prefix().prop_map(|prefix| Step::Ban(prefix, u64::MAX)),
         2 => some_prefix().prop_map(Step::Unban),
+        2 => (proptest::collection::vec(some_prefix(), 0..12), 1u64..100).prop_map(|(all, seconds)| Step::BanMany(all, seconds)),
+        1 => proptest::collection::vec(some_prefix(), 0..12).prop_map(Step::UnbanMany),
         2 => some_prefix().prop_map(Step::Allow),
         1 => some_prefix().prop_map(Step::Disallow),
         4 => some_address().prop_map(Step::Offend),
@@ -216,9 +226,14 @@ proptest! {
             let input = match step {
                 Step::Ban(prefix, seconds) => {
                     let end = if seconds == u64::MAX { End::Never } else { End::After(Duration::from_secs(seconds)) };
-                    Input::BanAdd(BanRequest { prefix, force: true, ..request("198.18.0.0/24", end) })
+                    Input::BanAdd(forced(prefix, end))
                 }
                 Step::Unban(prefix) => Input::BanDel(prefix),
+                Step::BanMany(prefixes, seconds) => {
+                    let terms = forced(prefix("198.18.0.0/24"), End::After(Duration::from_secs(seconds))).terms;
+                    Input::BanMany { prefixes, terms, more: seconds % 2 == 0 }
+                }
+                Step::UnbanMany(prefixes) => Input::BanDelMany { prefixes, more: false },
                 Step::Allow(prefix) => Input::AllowAdd { prefix, reason: String::new(), force: true },
                 Step::Disallow(prefix) => Input::AllowDel(prefix),
                 Step::Offend(source) => Input::Offence(Offence { source, denial: Denial::TokenBadSignature }),
@@ -345,11 +360,10 @@ fn operators_cannot_lock_themselves_or_everybody_out_by_accident() {
         assert_eq!(outcome, Outcome::Refused(Refusal::TooWide(prefix(wide))));
     }
     let own = |force| {
-        Input::BanAdd(BanRequest {
-            force,
-            own_address: Some(address("::ffff:198.18.0.9")),
-            ..request("198.18.0.0/24", End::Default)
-        })
+        let mut request = request("198.18.0.0/24", End::Default);
+        request.terms.force = force;
+        request.terms.own_address = Some(address("::ffff:198.18.0.9"));
+        Input::BanAdd(request)
     };
     let (outcome, _) = world.give(own(false));
     let Outcome::Refused(refusal @ Refusal::OwnSession(..)) = outcome else { panic!("{outcome:?}") };
@@ -382,7 +396,7 @@ fn this_machine_and_the_upstream_servers_are_not_banned_by_accident() {
         let (outcome, _) = world.give(ban(text, 10));
         assert_eq!(outcome, Outcome::Refused(refusal.clone()));
         assert!(refusal.to_string().contains("--force"), "{refusal}");
-        let forced = BanRequest { force: true, ..request(text, End::Default) };
+        let forced = forced(prefix(text), End::Default);
         assert!(matches!(world.give(Input::BanAdd(forced)).0, Outcome::BanAdded { .. }));
     }
     let mut world = World::new(&["198.18.2.2", "198.18.3.3"]);
