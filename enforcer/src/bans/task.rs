@@ -228,7 +228,9 @@ impl Task {
         }
         if self.lists.ban_many(&bans).is_ok() {
             if !self.pending.is_empty() {
-                bans.iter().for_each(|(key, _)| drop(self.pending.remove(&Place::Source(*key))));
+                for (key, _) in &bans {
+                    self.pending.remove(&Place::Source(*key));
+                }
             }
         } else {
             // Some may be done, which does not hurt; each by itself tells which cannot be.
@@ -243,7 +245,9 @@ impl Task {
 
     fn write_one(&mut self, write: Write, first: &mut Option<String>) {
         match carry_out(self.lists.as_mut(), write) {
-            Ok(()) => drop(self.pending.remove(&write.place)),
+            Ok(()) => {
+                self.pending.remove(&write.place);
+            }
             Err(error) => {
                 self.metrics.kernel_write_errors.inc();
                 self.pending.insert(write.place, write.listing);

@@ -19,7 +19,7 @@ pub(in crate::cli) fn imported(imported: &Imported, order: &Order) -> String {
 }
 
 /// The answer for a single part.
-pub fn answered(many: &Many) -> String {
+pub(super) fn answered(many: &Many) -> String {
     let changed = grouped(many.banned + many.replaced + many.lifted);
     format!("bans changed: {changed}\n") + &remarks(many, 0)
 }
