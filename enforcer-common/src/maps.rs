@@ -57,6 +57,8 @@ mod pod {
     unsafe impl aya::Pod for crate::event::Budget {}
     // SAFETY: as above; the size is asserted beside the type.
     unsafe impl aya::Pod for crate::settings::Settings {}
+    // SAFETY: repr(C), integers only; the sizes of it and of its parts are asserted beside them.
+    unsafe impl aya::Pod for crate::flow::Entry {}
     // SAFETY: repr(C) of one integer.
     unsafe impl aya::Pod for crate::ban::Ban {}
     // SAFETY: repr(C), integers only, the padding is an explicit field.

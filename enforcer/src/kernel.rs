@@ -22,6 +22,7 @@ mod pins;
 mod plane;
 mod probe;
 mod raw;
+mod reaper;
 mod rule;
 mod settings;
 mod tables;
@@ -55,6 +56,7 @@ use self::{
     off::{NoLists, NoView},
     pins::Pins,
     plane::Xdp,
+    reaper::Reaper,
     tables::{LiveMaps, SettingsMap},
     view::MapView,
 };
@@ -68,6 +70,8 @@ use crate::{
 pub struct Kernel {
     config: config::Kernel,
     plane: Plane,
+    /// Opened when it is first needed.
+    reaper: Option<Reaper>,
 }
 
 enum Plane {
@@ -88,7 +92,7 @@ impl Kernel {
                 Plane::Xdp(Box::new(Xdp::load(config, max_bans)?))
             }
         };
-        Ok(Self { config: config.clone(), plane })
+        Ok(Self { config: config.clone(), plane, reaper: None })
     }
 
     /// Attaches the program to every interface of the configuration. After an error the caller drops the `Kernel`, and with it
@@ -120,6 +124,16 @@ impl Kernel {
         looked?;
         let detached = xdp.links.iter().filter(|link| !link.attachment.is_attached());
         Ok(detached.map(|link| link.attachment.interface.clone()).collect())
+    }
+
+    /// Ends the sockets of refused connections whose clients stay silent, and answers how many. The daemon calls this every second.
+    pub fn reap(&mut self, now: KernelTime) -> Result<usize> {
+        let Plane::Xdp(xdp) = &self.plane else { return Ok(0) };
+        let reaper = match self.reaper.take() {
+            Some(reaper) => reaper,
+            None => Reaper::open(&xdp.program)?,
+        };
+        self.reaper.insert(reaper).reap(now)
     }
 
     /// The writer of the lists. The ban task owns it.

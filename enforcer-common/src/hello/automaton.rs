@@ -105,7 +105,7 @@ pub struct Parser {
     begun: u8,
     /// Whether a list of versions stands in place of the legacy version.
     pub listed: u8,
-    reserved: [u8; 2],
+    reserved: [u8; 6],
 }
 
 const _: () = assert!(size_of::<Parser>() == 56);

@@ -45,15 +45,17 @@ pub(super) fn refuse<P: Packet, T: Tables>(
     let room = context.tables.open_flow(&opening);
     if mode == refusal::ALERT && room {
         let fin = (headers.flags & tcp::FIN != 0) as u32;
+        let mut description = alert::PROTOCOL_VERSION;
+        if followed.kind == Kind::NotHello {
+            description = alert::UNEXPECTED_MESSAGE;
+        } else if followed.kind == Kind::Malformed {
+            description = alert::DECODE_ERROR;
+        }
         context.tables.answer(Answer {
             sequence: headers.acknowledgement,
             acknowledgement: headers.sequence.wrapping_add(length).wrapping_add(fin),
             detail: alert_version(followed.version) as u32,
-            alert: match followed.kind {
-                Kind::NotHello => alert::UNEXPECTED_MESSAGE,
-                Kind::Malformed => alert::DECODE_ERROR,
-                _ => alert::PROTOCOL_VERSION,
-            },
+            alert: description,
             ..Answer::to(headers, answer::Kind::Alert)
         });
     } else if mode != refusal::DROP || !room {

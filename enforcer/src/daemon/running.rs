@@ -9,7 +9,7 @@ use tokio::{
     sync::mpsc,
     time::{Interval, MissedTickBehavior},
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{files::Seen, notify, start::Tied};
 use crate::{
@@ -99,6 +99,7 @@ impl Running {
                 _ = watch.tick() => {
                     self.watch_interfaces();
                     self.renew_lease();
+                    self.reap();
                 }
             }
         }
@@ -115,6 +116,23 @@ impl Running {
             }
         };
         self.readiness.hinder(obstacle);
+    }
+
+    /// Connections that were refused, and whose clients do not go: the server's socket shall.
+    fn reap(&mut self) {
+        match self.kernel.reap(crate::clock::kernel_now()) {
+            Ok(0) => {}
+            Ok(sockets) => {
+                debug!(sockets, "sockets of refused connections were ended: their clients stayed silent")
+            }
+            Err(error) => {
+                // It would be the same every second.
+                static ONCE: std::sync::Once = std::sync::Once::new();
+                ONCE.call_once(|| {
+                    warn!(error = format!("{error:#}"), "sockets of refused connections cannot be ended");
+                });
+            }
+        }
     }
 
     /// A daemon that bans nobody any more is as good as none: its program shall do what it does without one.

@@ -47,6 +47,16 @@ impl Words {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
     }
 
+    /// One word; `None` behind the last.
+    pub(super) fn get(&self, index: usize) -> Option<u64> {
+        self.words().get(index).map(|word| word.load(SeqCst))
+    }
+
+    /// Every word, in order.
+    pub(super) fn all(&self) -> impl Iterator<Item = u64> {
+        self.words().iter().map(|word| word.load(SeqCst))
+    }
+
     /// Sets bits of a word; nothing happens behind the last.
     pub(super) fn set_bits(&self, index: usize, mask: u64) {
         if let Some(word) = self.words().get(index) {

@@ -1,11 +1,10 @@
 //! Flows from their SYN to the end of their hello: what is cut, repeated, out of order, overlapping or refused.
 
-use std::net::IpAddr;
+mod strangers;
 
 use enforcer_common::{
     reason::{DropReason::*, PassReason::*},
-    settings::{Limit, flag, refusal},
-    source::SourceKey,
+    settings::refusal,
     verdict::Verdict::{self, Drop, Pass},
 };
 
@@ -24,7 +23,7 @@ const TLS12: u16 = 0x0303;
 const TLS13: u16 = 0x0304;
 
 pub(super) fn cases() -> Vec<Case> {
-    [cuts(), orders(), records(), refusals(), first_bytes(), strangers(), budgets(), checksums()].concat()
+    [cuts(), orders(), records(), refusals(), first_bytes(), strangers::cases()].concat()
 }
 
 /// A segment of the client's; `at` counts from the first byte of its hello.
@@ -88,7 +87,7 @@ fn decided_by(verdict: Verdict, hello: &[u8]) -> usize {
         Pass(_) if modern => 3,
         Drop(_) if modern => 1,
         // With the header of the last extension, whose four bytes follow.
-        _ => 5,
+        Pass(_) | Drop(_) => 5,
     }
 }
 
@@ -391,122 +390,4 @@ fn first_bytes() -> Vec<Case> {
             vec![(part(0, &[0x16]), Pass(HelloIncomplete)), (part(1, b"hello"), Drop(NotHello))],
         ),
     ]
-}
-
-/// Flows whose SYN was not seen.
-fn strangers() -> Vec<Case> {
-    let bad = dated();
-    let incomplete = Pass(HelloIncomplete);
-    let crowded = |strict: u32| State::default().crowded().set(|settings| settings.flags |= strict);
-    vec![
-        sequence(
-            "an old hello in two segments without a SYN",
-            vec![(part(0, &bad[..900]), incomplete), (part(900, &bad[900..]), Drop(TlsVersion))],
-        ),
-        sequence(
-            "one byte of ciphertext that looks like a hello, then more of it",
-            vec![
-                (part(0, &[0x16]), incomplete),
-                (part(1, &[0x99; 40]), Pass(Clean)),
-                (part(41, &[0x99; 40]), Pass(Clean)),
-            ],
-        ),
-        sequence(
-            "three bytes of ciphertext that look like a hello, then more of it",
-            vec![(part(0, &[0x16, 3, 3]), incomplete), (part(3, &[0x99; 40]), Pass(Clean))],
-        ),
-        sequence(
-            "ciphertext that looks like a hello, then data ahead of it",
-            vec![(part(0, &[0x16]), incomplete), (part(10, &[0x99; 40]), Pass(Clean))],
-        ),
-        case("a SYN where the flow table has no room", at_flags(-1, SYN, &[]), Pass(HelloUnfollowed))
-            .with(crowded(0)),
-        case(
-            "a SYN where the flow table has no room, strict",
-            at_flags(-1, SYN, &[]),
-            Drop(UnknownConnection),
-        )
-        .with(crowded(flag::STRICT_CONNECTIONS)),
-        case("a whole old hello where the flow table has no room", part(0, &bad), Drop(TlsVersion))
-            .with(crowded(0)),
-        case("part of a hello where the flow table has no room", part(0, &bad[..900]), Pass(HelloUnfollowed))
-            .with(crowded(0)),
-        case(
-            "part of a hello where the flow table has no room, strict",
-            part(0, &bad[..900]),
-            Drop(UnknownConnection),
-        )
-        .with(crowded(flag::STRICT_CONNECTIONS)),
-        case(
-            "a good hello where the flow table has no room, strict",
-            part(0, &modern()),
-            Pass(HelloAccepted),
-        )
-        .with(crowded(flag::STRICT_CONNECTIONS)),
-        case("data of an established connection, strict", part(0, &[0x17, 3, 3, 0, 9]), Pass(Clean))
-            .with(State::default().set(|settings| settings.flags |= flag::STRICT_CONNECTIONS)),
-    ]
-}
-
-/// What a hello costs, in however many segments it comes.
-fn budgets() -> Vec<Case> {
-    let good = modern();
-    let key = SourceKey::of(IpAddr::from(SOURCE_V4), u64::MAX);
-    let once = || State::default().limited(Limit::Hellos);
-    vec![
-        flow(
-            "a hello in three segments is one hello",
-            vec![
-                (part(0, &good[..300]), Pass(HelloIncomplete)),
-                (part(300, &good[300..900]), Pass(HelloIncomplete)),
-                (part(900, &good[900..]), Pass(HelloAccepted)),
-            ],
-        )
-        .with(once()),
-        flow(
-            "a second hello is one too many",
-            vec![(part(0, &good), Pass(HelloAccepted)), (part(0, &good), Drop(HelloLimit))],
-        )
-        .with(once()),
-        flow(
-            "the first part over the limit, and again",
-            vec![(part(0, &good[..300]), Drop(HelloLimit)), (part(0, &good[..300]), Drop(HelloLimit))],
-        )
-        .with(State::default().exhausted(Limit::Hellos, key)),
-        flow("no hello costs none", vec![(part(0, b"GET /"), Drop(NotHello))])
-            .with(State::default().exhausted(Limit::Hellos, key)),
-    ]
-}
-
-/// Segments that the server would ignore.
-fn checksums() -> Vec<Case> {
-    let verified = || State::default().set(|settings| settings.flags |= flag::VERIFY_CHECKSUMS);
-    let right =
-        |source: IpAddr, data: &[u8]| with_checksum(tcp_at(source, PROTECTED, INITIAL + 1, DATA, data));
-    let sources = [IpAddr::from(SOURCE_V4), IpAddr::from(SOURCE_V6)];
-    let (good, bad) = (modern(), dated());
-    let mut cases = vec![
-        flow(
-            "a decoy with a wrong checksum, then the old hello",
-            vec![(part(0, &good), Drop(BadChecksum)), (with_checksum(part(0, &bad)), Drop(TlsVersion))],
-        )
-        .with(verified()),
-        case("data of an established connection with a wrong checksum", part(0, &[0x17; 30]), Pass(Clean))
-            .with(verified()),
-    ];
-    for source in sources {
-        for length in [1, 2, 3, 4, 511, 512, 513, 900, 1_024, good.len()] {
-            let verdict = if length == good.len() { Pass(HelloAccepted) } else { Pass(HelloIncomplete) };
-            let name = |what: &str| format!("{length} bytes from {source} with a {what} checksum");
-            let frame = right(source, &good[..length]);
-            let mut wrong = frame.clone();
-            let last = wrong.len() - 1;
-            wrong[last] ^= 1;
-            cases.push(case(&name("right"), frame, verdict).with(verified()));
-            if length > 10 {
-                cases.push(case(&name("wrong"), wrong, Drop(BadChecksum)).with(verified()));
-            }
-        }
-    }
-    cases
 }

@@ -1,0 +1,149 @@
+//! Flows whose SYN was not seen, what a hello costs however it comes, and segments that the server would ignore.
+
+use std::net::IpAddr;
+
+use enforcer_common::{
+    reason::{DropReason::*, PassReason::*},
+    settings::{Limit, flag},
+    source::SourceKey,
+    verdict::Verdict::{Drop, Pass},
+};
+
+use super::{INITIAL, at_flags, dated, flow, modern, part};
+use crate::{
+    cases::{Case, case, sequence},
+    packets::*,
+    tables::{PROTECTED, State},
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    [strangers(), budgets(), checksums()].concat()
+}
+
+/// Flows whose SYN was not seen.
+fn strangers() -> Vec<Case> {
+    let bad = dated();
+    let incomplete = Pass(HelloIncomplete);
+    let crowded = |strict: u32| State::default().crowded().set(|settings| settings.flags |= strict);
+    vec![
+        sequence(
+            "an old hello in two segments without a SYN",
+            vec![(part(0, &bad[..900]), incomplete), (part(900, &bad[900..]), Drop(TlsVersion))],
+        ),
+        sequence(
+            "one byte of ciphertext that looks like a hello, then more of it",
+            vec![
+                (part(0, &[0x16]), incomplete),
+                (part(1, &[0x99; 40]), Pass(Clean)),
+                (part(41, &[0x99; 40]), Pass(Clean)),
+            ],
+        ),
+        sequence(
+            "three bytes of ciphertext that look like a hello, then more of it",
+            vec![(part(0, &[0x16, 3, 3]), incomplete), (part(3, &[0x99; 40]), Pass(Clean))],
+        ),
+        sequence(
+            "ciphertext that looks like a hello, then data ahead of it",
+            vec![(part(0, &[0x16]), incomplete), (part(10, &[0x99; 40]), Pass(Clean))],
+        ),
+        case("a SYN where the flow table has no room", at_flags(-1, SYN, &[]), Pass(HelloUnfollowed))
+            .with(crowded(0)),
+        case(
+            "a SYN where the flow table has no room, strict",
+            at_flags(-1, SYN, &[]),
+            Drop(UnknownConnection),
+        )
+        .with(crowded(flag::STRICT_CONNECTIONS)),
+        case("a whole old hello where the flow table has no room", part(0, &bad), Drop(TlsVersion))
+            .with(crowded(0)),
+        case("part of a hello where the flow table has no room", part(0, &bad[..900]), Pass(HelloUnfollowed))
+            .with(crowded(0)),
+        case(
+            "part of a hello where the flow table has no room, strict",
+            part(0, &bad[..900]),
+            Drop(UnknownConnection),
+        )
+        .with(crowded(flag::STRICT_CONNECTIONS)),
+        case(
+            "a good hello where the flow table has no room, strict",
+            part(0, &modern()),
+            Pass(HelloAccepted),
+        )
+        .with(crowded(flag::STRICT_CONNECTIONS)),
+        case("data of an established connection, strict", part(0, &[0x17, 3, 3, 0, 9]), Pass(Clean))
+            .with(State::default().set(|settings| settings.flags |= flag::STRICT_CONNECTIONS)),
+    ]
+}
+
+/// What a hello costs, in however many segments it comes.
+fn budgets() -> Vec<Case> {
+    let good = modern();
+    let key = SourceKey::of(IpAddr::from(SOURCE_V4), u64::MAX);
+    let once = || State::default().limited(Limit::Hellos);
+    vec![
+        flow(
+            "a hello in three segments is one hello",
+            vec![
+                (part(0, &good[..300]), Pass(HelloIncomplete)),
+                (part(300, &good[300..900]), Pass(HelloIncomplete)),
+                (part(900, &good[900..]), Pass(HelloAccepted)),
+            ],
+        )
+        .with(once()),
+        flow(
+            "a second hello is one too many",
+            vec![(part(0, &good), Pass(HelloAccepted)), (part(0, &good), Drop(HelloLimit))],
+        )
+        .with(once()),
+        flow(
+            "the first part over the limit, and again",
+            vec![(part(0, &good[..300]), Drop(HelloLimit)), (part(0, &good[..300]), Drop(HelloLimit))],
+        )
+        .with(State::default().exhausted(Limit::Hellos, key)),
+        flow(
+            "the first part over the limit, and the rest of it",
+            vec![
+                (part(0, &good[..300]), Drop(HelloLimit)),
+                (part(300, &good[300..]), Drop(HelloAhead)),
+                (part(0, &good), Drop(HelloLimit)),
+                (part(300, &good[300..]), Drop(HelloAhead)),
+            ],
+        )
+        .with(State::default().exhausted(Limit::Hellos, key)),
+        flow("no hello costs none", vec![(part(0, b"GET /"), Drop(NotHello))])
+            .with(State::default().exhausted(Limit::Hellos, key)),
+    ]
+}
+
+/// Segments that the server would ignore.
+fn checksums() -> Vec<Case> {
+    let verified = || State::default().set(|settings| settings.flags |= flag::VERIFY_CHECKSUMS);
+    let right =
+        |source: IpAddr, data: &[u8]| with_checksum(tcp_at(source, PROTECTED, INITIAL + 1, DATA, data));
+    let sources = [IpAddr::from(SOURCE_V4), IpAddr::from(SOURCE_V6)];
+    let (good, bad) = (modern(), dated());
+    let mut cases = vec![
+        flow(
+            "a decoy with a wrong checksum, then the old hello",
+            vec![(part(0, &good), Drop(BadChecksum)), (with_checksum(part(0, &bad)), Drop(TlsVersion))],
+        )
+        .with(verified()),
+        case("data of an established connection with a wrong checksum", part(0, &[0x17; 30]), Pass(Clean))
+            .with(verified()),
+    ];
+    for source in sources {
+        for length in [1, 2, 3, 4, 511, 512, 513, 900, 1_024, good.len()] {
+            let verdict = if length == good.len() { Pass(HelloAccepted) } else { Pass(HelloIncomplete) };
+            let name = |what: &str| format!("{length} bytes from {source} with a {what} checksum");
+            let frame = right(source, &good[..length]);
+            let mut wrong = frame.clone();
+            let last = wrong.len() - 1;
+            wrong[last] ^= 1;
+            cases.push(case(&name("right"), frame, verdict).with(verified()));
+            if length > 10 {
+                cases.push(case(&name("wrong"), wrong, Drop(BadChecksum)).with(verified()));
+            }
+        }
+    }
+    cases
+}
