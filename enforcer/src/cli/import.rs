@@ -108,10 +108,10 @@ pub fn import(socket: &Path, import: &Import, json: bool) -> Exit {
 fn ask(socket: &Path, prefixes: &[Prefix], order: &Order, sum: &mut Many) -> Result<(), ClientError> {
     let mut conversation = Conversation::begin(socket)?;
     for command in parts(prefixes, order) {
-        match conversation.ask(command)? {
-            Answer::Many(part) => sum.add(part),
-            _ => return Err(ClientError::Garbled("the daemon answered something else".to_owned())),
-        }
+        let Answer::Many(part) = conversation.ask(command)? else {
+            return Err(ClientError::Garbled("the daemon answered something else".to_owned()));
+        };
+        sum.add(part);
     }
     Ok(())
 }

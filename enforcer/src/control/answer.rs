@@ -154,7 +154,12 @@ impl Context {
         match outcome {
             Outcome::Many(tally) => Ok(Answer::Many(bulk::told(tally, self.remarks(kernel_error)))),
             Outcome::Refused(refusal) => Err(Failure::new(FailureKind::Refused, refusal.to_string())),
-            _ => Err(Failure::new(FailureKind::Failed, "nothing was asked")),
+            Outcome::Quiet
+            | Outcome::BanAdded { .. }
+            | Outcome::BanDeleted { .. }
+            | Outcome::AllowAdded { .. }
+            | Outcome::AllowDeleted { .. }
+            | Outcome::Restored(_) => Err(Failure::new(FailureKind::Failed, "nothing was asked")),
         }
     }
 
