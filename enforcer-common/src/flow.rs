@@ -26,9 +26,11 @@ use crate::{
 /// Slots in a bucket: 8 words of 8 bytes fill a cache line.
 pub const SLOTS: usize = 8;
 
-/// Distance in sequence numbers beyond which a segment belongs to another connection than the flow, in bytes: more than any
-/// server offers as its first window, and than any hello is long.
-const WINDOW: u32 = 1 << 20;
+/// Distance in sequence numbers beyond which a segment belongs to another connection than the flow, in bytes: no first flight is
+/// longer than a window without scale (RFC 7323 section 2.2). Who forges a SYN without having seen the connection hits it with odds
+/// of 1 in 32,768. The acknowledgement is not compared: servers take data under old ones (RFC 9293 section 3.10.7.4), so
+/// that a client could send the rest of its hello under another.
+const WINDOW: u32 = 1 << 16;
 
 /// The words of a bucket as they lie in memory.
 pub type RawBucket = [u64; SLOTS];
@@ -193,6 +195,9 @@ pub enum Kind {
     Ended = 9,
     /// Part of a hello that cannot be followed: the table has no room.
     Unfollowed = 10,
+    /// Not of this connection, whose hello is awaited or refused: as [`Kind::Unknown`], but the flow stays as it is, or any
+    /// segment that the server ignores would make it forgotten.
+    Elsewhere = 11,
 }
 
 impl Kind {
@@ -209,6 +214,7 @@ impl Kind {
             8 => Self::Refusal,
             9 => Self::Ended,
             10 => Self::Unfollowed,
+            11 => Self::Elsewhere,
             _ => Self::Unknown,
         }
     }
@@ -221,7 +227,7 @@ pub struct Followed {
     pub kind: Kind,
     /// Whether it was the first with data.
     pub first: bool,
-    /// Whether the flow is known from its SYN.
+    /// Whether the flow is known from its SYN; else anybody may have forged the segment.
     pub begins: bool,
     /// Whether a list of versions stands in place of the hello's legacy version.
     pub listed: bool,
@@ -384,24 +390,39 @@ fn advance<B: Bucket, P: Packet>(
     if !entry.ends.are(&segment.ends) {
         return (Followed::UNKNOWN, word);
     }
+    if slot::is_forgotten(word, segment.now) {
+        return (Followed::UNKNOWN, 0);
+    }
     let phase = slot::phase(word);
-    if phase == Phase::Refused {
-        let followed = Followed { value: entry.next, ..Followed::only(Kind::Refusal) };
-        return (followed, slot::word(segment.hash, Phase::Ended, segment.now));
-    }
-    if phase == Phase::Ended {
-        return (Followed { value: entry.value, ..Followed::only(Kind::Ended) }, word);
-    }
     let length = segment.end.wrapping_sub(segment.offset);
     let inspected = entry.next.wrapping_sub(segment.sequence);
     let (next, start, loose) = (entry.next, entry.start, entry.loose != 0);
     let ahead = (inspected as i32) < 0;
-    if ahead && !loose && inspected.wrapping_neg() <= WINDOW {
+    let far = inspected.wrapping_add(WINDOW) > 2 * WINDOW;
+    if !phase.awaits() {
+        if far {
+            // The connection may be alive, and its hello another's forgery: the daemon must not end the server's socket.
+            return (Followed::only(Kind::Elsewhere), slot::with_phase(word, Phase::Ended));
+        }
+        if phase == Phase::Refused {
+            let followed = Followed { value: next, ..Followed::only(Kind::Refusal) };
+            return (followed, slot::word(segment.hash, Phase::Ended, segment.now));
+        }
+        return (Followed { value: entry.value, ..Followed::only(Kind::Ended) }, word);
+    }
+    if ahead && !loose && !far {
         return (Followed::only(Kind::Ahead), word);
     }
-    if ahead || inspected > WINDOW {
-        // A flow without its SYN may begin elsewhere, and this far away begins another connection: nobody is held back on a guess.
+    if ahead && loose && !far {
+        // The hello may begin elsewhere: nobody is held back on a guess.
         return (Followed::UNKNOWN, 0);
+    }
+    if phase == Phase::Opened && (far || inspected >= length) {
+        // Another SYN, even a forged one, may have moved the beginning: what seems to lie in front of it may be the hello.
+        return (Followed::UNKNOWN, word);
+    }
+    if far {
+        return (Followed::only(Kind::Elsewhere), word);
     }
     let first = phase == Phase::Opened;
     let again = !first && segment.sequence == start;
@@ -443,7 +464,9 @@ fn advance<B: Bucket, P: Packet>(
         progress = entry.parser.progress();
         version = entry.parser.legacy;
         listed = entry.parser.listed != 0;
-        entry.next = segment.sequence.wrapping_add(length);
+        if !loose || progress == Progress::More {
+            entry.next = segment.sequence.wrapping_add(length);
+        }
     }
     if loose && matches!(progress, Progress::Malformed | Progress::NotHello) && version >> 8 != 3 {
         // Bytes from the middle of a stream that looked like the beginning of a hello.
@@ -456,7 +479,9 @@ fn advance<B: Bucket, P: Packet>(
         Progress::Malformed => Kind::Malformed,
         Progress::NotHello => Kind::NotHello,
     };
-    let after = if kind == Kind::Part { slot::word(segment.hash, Phase::Awaiting, segment.now) } else { 0 };
+    // Of a flow without its SYN no refusal is stored: its parser stays where it ended, and says the same of what is repeated.
+    let keep = kind == Kind::Part || (loose && kind != Kind::Accepted);
+    let after = if keep { slot::word(segment.hash, Phase::Awaiting, segment.now) } else { 0 };
     (Followed { kind, first, begins: !loose, listed, version, value: next }, after)
 }
 

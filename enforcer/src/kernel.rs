@@ -126,6 +126,11 @@ impl Kernel {
         Ok(detached.map(|link| link.attachment.interface.clone()).collect())
     }
 
+    /// Whether somebody has removed what was pinned: then nothing is attached any more, nor will be.
+    pub fn is_withdrawn(&self) -> bool {
+        matches!(&self.plane, Plane::Xdp(xdp) if xdp.pins.as_ref().is_some_and(Pins::is_gone))
+    }
+
     /// Ends the sockets of refused connections whose clients stay silent, and answers how many. The daemon calls this every second.
     pub fn reap(&mut self, now: KernelTime) -> Result<usize> {
         let Plane::Xdp(xdp) = &self.plane else { return Ok(0) };
@@ -246,6 +251,8 @@ pub trait SourceLists: Send {
 
 /// [`Attachment::mode`] of an interface without the program.
 const DETACHED: &str = "detached";
+/// The same, where somebody has removed what was pinned: the program is not attached again.
+const WITHDRAWN: &str = "detached by an operator";
 
 /// One configured interface.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -254,14 +261,15 @@ pub struct Attachment {
     pub interface: String,
     /// Index, as the kernel counts; 0 while it has none.
     pub index: u32,
-    /// `native`, `generic`, or `detached`: it has vanished, or another program holds it, and no packet is judged there.
+    /// `native`, `generic`, or `detached`: it has vanished, or another program holds it, and no packet is judged there;
+    /// `detached by an operator`: the same, until the daemon starts anew.
     pub mode: String,
 }
 
 impl Attachment {
     /// Whether the program is on it.
     pub fn is_attached(&self) -> bool {
-        self.mode != DETACHED
+        self.mode != DETACHED && self.mode != WITHDRAWN
     }
 }
 

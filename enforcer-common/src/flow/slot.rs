@@ -12,6 +12,10 @@ const CLAIMED: u64 = 0x80 << 24;
 /// expires is taken over only when its slot is needed.
 const LIFETIME: u32 = 19;
 
+/// Units after which nothing is held to be part of a flow: 64 s, since servers wait for a hello for up to a minute, and who waits as
+/// long as they do must not find his flow forgotten.
+const MEMORY: u32 = 120;
+
 /// How far a flow is.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +93,18 @@ const fn age(word: u64, now: u64) -> u32 {
 #[inline(always)]
 pub const fn is_expired(word: u64, now: u64) -> bool {
     age(word, now) > LIFETIME
+}
+
+/// Whether a segment is no longer held to be part of the flow.
+#[inline(always)]
+pub const fn is_forgotten(word: u64, now: u64) -> bool {
+    age(word, now) > MEMORY
+}
+
+/// The same flow, as old, in another phase.
+#[inline(always)]
+pub const fn with_phase(word: u64, phase: Phase) -> u64 {
+    (word & !(0xff << 24)) | (phase as u64) << 24
 }
 
 /// Nanoseconds since the flow got this far, at least.

@@ -24,8 +24,9 @@ pub(super) fn refuse<P: Packet, T: Tables>(
     followed: &Followed,
     reason: DropReason,
 ) -> DropReason {
-    if headers.opens() {
+    if headers.opens() || !followed.begins {
         // There is no connection yet that could be ended; a client repeats its SYN without data (RFC 7413 section 4.2.1).
+        // Or its SYN was not seen: whoever forges one segment must not end another's connection.
         return reason;
     }
     let mode = context.settings.refusal;

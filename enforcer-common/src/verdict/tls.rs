@@ -43,11 +43,11 @@ pub(super) fn inspect<P: Packet, T: Tables>(
         hold(context, headers, hash);
         followed = context.tables.follow_flow(context.packet);
     }
-    if followed.kind == Kind::Unknown {
+    if matches!(followed.kind, Kind::Unknown | Kind::Elsewhere) {
         if !has_data {
             return Ok(PassReason::Clean);
         }
-        followed = unknown(context, headers, hash)?;
+        followed = unknown(context, headers, hash, followed.kind)?;
     }
     conclude(context, source, headers, hash, &followed)
 }
@@ -116,12 +116,13 @@ fn hold<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers, ha
     });
 }
 
-/// What data of a flow means that is not in the table.
+/// What data of a flow means that is not in the table, or there with other numbers.
 #[inline(always)]
 fn unknown<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
     headers: &Headers,
     hash: u64,
+    known: Kind,
 ) -> Result<Followed, DropReason> {
     let seen = context.packet.inspect_hello(headers.offset, headers.end, context.settings.minimum_tls);
     let mut followed = Followed {
@@ -143,7 +144,13 @@ fn unknown<P: Packet, T: Tables>(
         Hello::Malformed => Kind::Malformed,
         Hello::Incomplete | Hello::Absent => Kind::Unfollowed,
     };
-    if matches!(seen.hello, Hello::Incomplete | Hello::Malformed)
+    if known == Kind::Elsewhere && seen.hello == Hello::Incomplete {
+        // One flow of a connection is followed, and which of the two the server takes is not known.
+        followed.kind = Kind::Ahead;
+        return Ok(followed);
+    }
+    if known != Kind::Elsewhere
+        && matches!(seen.hello, Hello::Incomplete | Hello::Malformed)
         && context.tables.open_flow(&beginning(headers))
     {
         let next = context.tables.follow_flow(context.packet);
@@ -167,7 +174,7 @@ fn conclude<P: Packet, T: Tables>(
     followed: &Followed,
 ) -> Result<PassReason, DropReason> {
     let reason = match followed.kind {
-        Kind::Unknown | Kind::Behind => return Ok(PassReason::Clean),
+        Kind::Unknown | Kind::Elsewhere | Kind::Behind => return Ok(PassReason::Clean),
         Kind::Ahead => {
             context.refuse(DropReason::HelloAhead)?;
             // Nothing that follows would fit what has been inspected.

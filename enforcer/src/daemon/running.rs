@@ -109,7 +109,10 @@ impl Running {
     fn watch_interfaces(&mut self) {
         let obstacle = match self.kernel.reconcile() {
             Ok(detached) if detached.is_empty() => None,
-            Ok(detached) => Some(format!("no packet is judged on {}", detached.join(", "))),
+            Ok(detached) => {
+                let why = if self.kernel.is_withdrawn() { ": detached by an operator" } else { "" };
+                Some(format!("no packet is judged on {}{why}", detached.join(", ")))
+            }
             Err(error) => {
                 warn!(error = format!("{error:#}"), "cannot tell whether the program is attached");
                 Some("the kernel does not tell whether the program is attached".to_owned())
@@ -183,9 +186,10 @@ impl Running {
         // The ban task writes to the kernel's lists; it goes before they do.
         drop((self.services, self.optional));
         drop(self.ban_task);
+        let withdrawn = self.kernel.is_withdrawn();
         drop(self.kernel);
         match &self.config.kernel {
-            kernel if kernel.mode == Mode::Off || !kernel.persist => info!("stopped"),
+            kernel if kernel.mode == Mode::Off || !kernel.persist || withdrawn => info!("stopped"),
             kernel => warn!(
                 pins = %kernel.pin_directory.display(),
                 "stopped; bans and limits stay in force without the daemon, `enforcer detach` ends them"

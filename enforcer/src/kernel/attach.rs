@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use tracing::{error, info, warn};
 
 use super::{
-    Attachment, DETACHED, holder,
+    Attachment, DETACHED, WITHDRAWN, holder,
     pins::{Layer, PinnedLink, Pins},
     program::Program,
     raw::{self, Hook},
@@ -111,6 +111,7 @@ impl Step {
 /// their name. A link outlives its interface but holds nothing then, and the kernel tells nobody.
 pub(super) fn reconcile(site: Site<'_>, links: &mut [Link]) -> Result<()> {
     let own = site.program.id()?;
+    let withdrawn = site.pins.is_some_and(Pins::is_gone);
     links.iter_mut().try_for_each(|link| {
         let name = link.attachment.interface.clone();
         let by_name = nix::net::if_::if_nametoindex(name.as_str()).ok();
@@ -120,7 +121,17 @@ pub(super) fn reconcile(site: Site<'_>, links: &mut [Link]) -> Result<()> {
             return Ok(());
         }
         if link.attachment.is_attached() {
-            error!(interface = %name, "the program is gone with its interface: no packet is judged there");
+            if withdrawn {
+                error!(interface = %name, "an operator has detached the program: no packet is judged there until the daemon is started anew");
+            } else {
+                error!(interface = %name, "the program is gone with its interface: no packet is judged there");
+            }
+        }
+        if withdrawn {
+            // Who has removed the pins does not want it back.
+            WITHDRAWN.clone_into(&mut link.attachment.mode);
+            link.link = None;
+            return Ok(());
         }
         let attached_to = std::mem::replace(&mut link.attachment.index, 0);
         DETACHED.clone_into(&mut link.attachment.mode);
@@ -231,6 +242,12 @@ const fn accepts(mode: Mode, hook: Hook) -> bool {
 }
 
 fn attach(site: Site<'_>, name: &str, index: u32, change: &mut Change) -> Result<Link> {
+    let pins = site.pins.filter(|_| site.persist);
+    // Before a link is made: it must not be there for a moment only.
+    ensure!(
+        !pins.is_some_and(Pins::is_gone),
+        "kernel.pin_directory was removed while this process runs: start it anew"
+    );
     let program = site.program.fd()?;
     let (hook, made) = match site.mode {
         Mode::Native => (Hook::Native, raw::link_create(program, index, Hook::Native)),
@@ -239,7 +256,7 @@ fn attach(site: Site<'_>, name: &str, index: u32, change: &mut Change) -> Result
         Mode::Off => bail!("kernel.mode is \"off\": nothing is attached"),
     };
     let link = made.map_err(|error| explain(error, name, index, hook))?;
-    let pin = site.pins.filter(|_| site.persist).map(|pins| pins.link_path(index));
+    let pin = pins.map(|pins| pins.link_path(index));
     if let Some(pin) = &pin {
         raw::pin(link.as_fd(), pin).with_context(|| format!("pinning the link as {}", pin.display()))?;
     }

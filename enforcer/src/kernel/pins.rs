@@ -5,6 +5,7 @@
 //! Nothing in use is touched before a new program has taken its place: [`Stage`] is what is being made meanwhile.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     os::{
@@ -35,12 +36,14 @@ const LINK: &str = "link-";
 const PROGRAM: &str = "program";
 /// The one that is about to take its place.
 const NEXT: &str = "program-next";
+/// How often everything is removed before what is left is taken for somebody else's: a daemon pins a link once a second at most.
+const REMOVALS: usize = 4;
 
 /// The directory, and the right to change what is in it.
 #[derive(Debug)]
 pub(super) struct Pins {
     directory: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 /// A link that was found pinned.
@@ -93,10 +96,16 @@ impl Pins {
             Ok(lock) if lock.metadata()?.nlink() == 0 => {
                 bail!("{} was removed just now: try again", directory.display())
             }
-            Ok(lock) => Ok(Some(Self { directory: directory.to_owned(), _lock: lock })),
+            Ok(lock) => Ok(Some(Self { directory: directory.to_owned(), lock })),
             Err((_, Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, error)) => Err(error).with_context(|| format!("locking {}", directory.display())),
         }
+    }
+
+    /// Whether somebody has removed the directory. Nothing is pinned there any more, nor may anything be attached.
+    pub(super) fn is_gone(&self) -> bool {
+        // A descriptor that is held answers always.
+        self.lock.metadata().is_ok_and(|found| found.nlink() == 0)
     }
 
     /// Where the link to an interface is pinned.
@@ -201,25 +210,36 @@ impl Pins {
     }
 }
 
-/// Detaches and removes everything in `directory`, whoever has it.
+/// Detaches and removes everything in `directory`, whoever has it. A daemon that runs on it may attach again until the directory
+/// is gone, which its last removal finds out: it succeeds only if nothing was pinned meanwhile.
 pub(super) fn remove_all(directory: &Path) -> Result<usize> {
-    let links = links(directory)?;
-    for link in &links {
-        drop_link(link)?;
-    }
-    for layer in layers_in(directory)? {
-        clear(&layer)?;
+    let mut interfaces = BTreeSet::new();
+    for _ in 0..REMOVALS {
+        let links = links(directory)?;
+        for link in &links {
+            drop_link(link)?;
+        }
+        interfaces.extend(links.iter().map(|link| link.info.interface).filter(|index| *index != 0));
+        for layer in layers_in(directory)? {
+            clear(&layer)?;
+        }
+        match fs::remove_dir(directory) {
+            Ok(()) => return Ok(interfaces.len()),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(error) => return Err(error).with_context(|| format!("removing {}", directory.display())),
+        }
     }
     let left = bpffs::list(directory)?;
-    if let Some(first) = left.first() {
-        bail!("{} is not of enforcer: it stays, and so does {}", first.display(), directory.display());
-    }
-    fs::remove_dir(directory).with_context(|| format!("removing {}", directory.display()))?;
-    Ok(links.iter().filter(|link| link.info.interface != 0).count())
+    let first = left.first().unwrap_or(&directory.to_owned()).display().to_string();
+    bail!("{first} is not of enforcer: it stays, and so does {}", directory.display())
 }
 
 impl Drop for Pins {
     fn drop(&mut self) {
+        if self.is_gone() {
+            // What has that name now is another's.
+            return;
+        }
         // A start that failed leaves nothing behind; what is in use keeps its directory.
         let _ = fs::remove_dir(&self.directory);
     }

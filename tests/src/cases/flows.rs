@@ -1,5 +1,6 @@
 //! Flows from their SYN to the end of their hello: what is cut, repeated, out of order, overlapping or refused.
 
+mod forgeries;
 mod strangers;
 
 use enforcer_common::{
@@ -23,7 +24,7 @@ const TLS12: u16 = 0x0303;
 const TLS13: u16 = 0x0304;
 
 pub(super) fn cases() -> Vec<Case> {
-    [cuts(), orders(), records(), refusals(), first_bytes(), strangers::cases()].concat()
+    [cuts(), orders(), records(), refusals(), first_bytes(), strangers::cases(), forgeries::cases()].concat()
 }
 
 /// A segment of the client's; `at` counts from the first byte of its hello.
@@ -358,8 +359,8 @@ fn refusals() -> Vec<Case> {
         .with(State::default().set(|settings| settings.dry_run = HelloAhead.bit())),
         case("a refused flow that was not known", part(0, &bad()), Drop(TlsVersion)),
         sequence(
-            "a flow that was not known is refused all the same",
-            vec![refused(), (at_flags(length, ACK, &[]), Pass(ServerReset))],
+            "the hello of a flow that was not known is dropped each time, and nothing else",
+            vec![refused(), refused(), (at_flags(length, ACK, &[]), Pass(Clean))],
         ),
     ]
 }

@@ -234,6 +234,11 @@ fn detach_takes_everything_away_and_not_from_under_a_daemon() -> Result<()> {
     assert_eq!(daemon.ask(&["status"])?["persistence"]["beginning"], "fresh");
     assert_eq!(detach(&scene, &["--force"])?.code, Some(0));
     eventually!(10, "the loss to show", daemon.metrics_get("/readyz")?.0 == 503)?;
+    let (_, told) = daemon.metrics_get("/readyz")?;
+    assert!(told.contains("detached by an operator"), "{told}");
+    assert_eq!(daemon.ask(&["status"])?["interfaces"][0]["mode"], "detached by an operator");
+    assert_eq!(program(&scene.lab)?, "");
+    assert!(!daemon.log().contains("cannot attach again"), "{}", daemon.log());
     Ok(())
 }
 

@@ -150,6 +150,23 @@ fn one_daemon_at_a_time_has_the_directory() {
         assert!(refused.contains("--force"), "{refused}");
         assert_eq!(detach(&config.pin_directory, true).unwrap(), Detached::Interfaces(1));
         assert_eq!((program("left"), world.names()), (None, Vec::new()));
+        // What an operator has taken away stays away, also from interfaces that come back.
+        for _ in 0..2 {
+            assert_eq!(first.reconcile().unwrap(), ["left"]);
+            assert_eq!((program("left"), world.names()), (None, Vec::new()));
+            assert!(first.is_withdrawn());
+            assert_eq!(first.view().unwrap().attachments()[0].mode, "detached by an operator");
+            ip("link del left");
+            ip("link add left type veth peer name right");
+        }
+        let refused = format!("{:#}", first.attach().unwrap_err());
+        assert!(refused.contains("pin_directory") || refused.contains("pinning the maps"), "{refused}");
+        assert_eq!(program("left"), None);
+        // The directory of another daemon is not the one that was removed.
+        let second = Kernel::load(&config, 16).unwrap();
+        drop(first);
+        assert_eq!(world.names(), ["enforcer"]);
+        drop(second);
     });
 }
 

@@ -1,0 +1,130 @@
+//! Segments that somebody forges who has not seen the connection, and those that a client sends so that its hello is taken for
+//! something else.
+
+use enforcer_common::{
+    reason::{DropReason::*, PassReason::*},
+    settings::refusal,
+    verdict::Verdict::{Drop, Pass},
+};
+
+use super::{TLS10, at_flags, dated, flow, modern, part};
+use crate::{
+    cases::{Case, sequence},
+    packets::*,
+    tables::State,
+};
+
+/// Application data.
+const DATA_RECORD: &[u8] = &[0x17, 3, 3, 0, 9, 1, 2];
+
+pub(super) fn cases() -> Vec<Case> {
+    [forged(), hidden()].concat()
+}
+
+/// A victim's segments pass.
+fn forged() -> Vec<Case> {
+    let bad = || Hello::legacy(TLS10).bytes();
+    let mut cases = vec![
+        flow(
+            "a forged SYN 100,000 bytes in front of an established connection's data",
+            vec![(part(100_000, DATA_RECORD), Pass(Clean))],
+        ),
+        flow(
+            "a forged SYN 100,000 bytes behind an established connection's data",
+            vec![(part(-100_000, DATA_RECORD), Pass(Clean))],
+        ),
+        sequence(
+            "a forged beginning of a hello, then an established connection's data",
+            vec![
+                (part(0, &bad()[..20]), Pass(HelloIncomplete)),
+                (part(20, &bad()[20..]), Drop(TlsVersion)),
+                (part(5_000, DATA_RECORD), Pass(Clean)),
+                (part(100_000, DATA_RECORD), Pass(Clean)),
+            ],
+        ),
+    ];
+    let modes = [
+        ("alert", refusal::ALERT, Drop(TlsVersion)),
+        ("reset", refusal::RESET, Drop(TlsVersion)),
+        ("drop", refusal::DROP, Drop(TlsVersion)),
+        ("poison", refusal::POISON, Pass(HelloPoisoned)),
+    ];
+    for (name, mode, verdict) in modes {
+        let state = State::default().set(|settings| settings.refusal = mode);
+        let later = |at| {
+            [
+                (part(at, DATA_RECORD), Pass(Clean)),
+                (at_flags(at + 7, ACK, &[]), Pass(Clean)),
+                (part(at + 7, DATA_RECORD), Pass(Clean)),
+            ]
+        };
+        let near = [vec![(part(0, &bad()), verdict)], later(5_000).to_vec()].concat();
+        let far = [vec![(part(0, &bad()), verdict)], later(100_000).to_vec()].concat();
+        cases.push(
+            sequence(&format!("{name}: a forged old hello near an established connection's data"), near)
+                .with(state.clone()),
+        );
+        cases.push(
+            flow(&format!("{name}: a forged SYN and old hello, then an established connection's data"), far)
+                .with(state),
+        );
+    }
+    cases
+}
+
+/// A client's old hello is found.
+fn hidden() -> Vec<Case> {
+    let bad = dated();
+    let incomplete = Pass(HelloIncomplete);
+    let second_syn = || (at_flags(999, SYN, &[]), Pass(Clean));
+    vec![
+        flow(
+            "an old hello in front of where a second SYN begins",
+            vec![second_syn(), (part(0, &Hello::legacy(TLS10).bytes()), Drop(TlsVersion))],
+        ),
+        flow(
+            "an old hello in two segments in front of where a second SYN begins",
+            vec![
+                second_syn(),
+                (part(0, &bad[..900]), incomplete),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "an old hello with data far away in between",
+            vec![
+                (part(0, &bad[..900]), incomplete),
+                (part(1 << 24, DATA_RECORD), Pass(Clean)),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "an old hello with the beginning of another far away in between",
+            vec![
+                (part(0, &bad[..900]), incomplete),
+                (part(1 << 24, &modern()[..900]), Drop(HelloAhead)),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "a refused hello's second segment after data far away",
+            vec![
+                (part(0, &bad[..900]), incomplete),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+                (part(1 << 24, DATA_RECORD), Pass(Clean)),
+                (part(1 << 24, &modern()[..900]), Drop(HelloAhead)),
+                (part(900, &bad[900..]), Drop(RefusedConnection)),
+            ],
+        ),
+        sequence(
+            "an old hello's second segment again, without a SYN",
+            vec![
+                (part(0, &bad[..900]), incomplete),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+                (part(0, &bad), Drop(TlsVersion)),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+            ],
+        ),
+    ]
+}
