@@ -60,10 +60,9 @@ fn host(n: u32) -> Prefix {
 
 fn many(ledger: &mut Ledger, now: KernelTime, prefixes: Vec<Prefix>) -> (Tally, Actions) {
     let mut actions = ledger.handle(now, Input::BanMany { prefixes, terms: terms(), more: false });
-    match std::mem::take(&mut actions.outcome) {
-        Outcome::Many(tally) => (tally, actions),
-        other => panic!("{other:?}"),
-    }
+    let outcome = std::mem::take(&mut actions.outcome);
+    let Outcome::Many(tally) = outcome else { panic!("{outcome:?}") };
+    (tally, actions)
 }
 
 #[test]
