@@ -7,6 +7,7 @@ pub mod args;
 pub mod events;
 pub mod exit;
 pub mod explain;
+pub mod import;
 pub mod local;
 pub mod output;
 pub mod remote;

@@ -4,6 +4,7 @@
 //! [`client`] is the command line's end. Nothing here decides about a packet or a request.
 
 pub mod answer;
+pub mod bulk;
 pub mod client;
 mod places;
 pub mod rows;

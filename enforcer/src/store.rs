@@ -211,11 +211,17 @@ fn commit(shared: &Shared, open: &mut Option<Database>, changes: &Pending) -> Re
         None => database(&shared.path)?,
     };
     let transaction = opened.begin_write()?;
-    for ((table, key), value) in changes {
+    // In the order of the file: neighbours share a page, and many changes come at once.
+    let mut sorted: Vec<_> = changes.iter().map(|((table, key), value)| (*table, key, value)).collect();
+    sorted.sort_unstable_by_key(|(table, key, _)| (*table, *key));
+    for of_one_table in sorted.chunk_by(|one, next| one.0 == next.0) {
+        let [(table, ..), ..] = of_one_table else { continue };
         let mut rows = transaction.open_table(definition(table))?;
-        match value {
-            Some(value) => drop(rows.insert(key.as_str(), value.as_slice())?),
-            None => drop(rows.remove(key.as_str())?),
+        for (_, key, value) in of_one_table {
+            match value {
+                Some(value) => drop(rows.insert(key.as_str(), value.as_slice())?),
+                None => drop(rows.remove(key.as_str())?),
+            }
         }
     }
     transaction.commit()?;

@@ -7,6 +7,7 @@
 //! - Offences ban a source only: the address for IPv4, the configured prefix for IPv6; never a loopback address,
 //!   never an allowed one. An operator's ban replaces the one on the same prefix.
 
+mod bulk;
 mod operator;
 mod restore;
 
@@ -28,9 +29,10 @@ use super::{
 };
 use crate::{clock::KernelTime, config, prefix::Prefix};
 
+pub use bulk::{Refused, Tally};
 pub use restore::{Restore, Restored};
 
-pub use operator::{BanRequest, End, MAX_ALLOWANCES, Refusal, allow_suggestion};
+pub use operator::{BanRequest, End, MAX_ALLOWANCES, Refusal, Terms, allow_suggestion};
 
 /// What the ledger is told.
 #[derive(Clone, Debug)]
@@ -41,6 +43,22 @@ pub enum Input {
     BanAdd(BanRequest),
     /// An operator lifts the ban of exactly this prefix.
     BanDel(Prefix),
+    /// An operator bans many.
+    BanMany {
+        /// Whom.
+        prefixes: Vec<Prefix>,
+        /// How.
+        terms: Terms,
+        /// Whether another part of the same import follows.
+        more: bool,
+    },
+    /// An operator lifts the bans of exactly these prefixes.
+    BanDelMany {
+        /// Whose.
+        prefixes: Vec<Prefix>,
+        /// Whether another part of the same import follows.
+        more: bool,
+    },
     /// An operator allows a prefix, for a reason; `force` permits a very wide one.
     AllowAdd {
         /// What to allow.
@@ -110,8 +128,17 @@ pub enum Event {
     Banned(Ban),
     /// A ban reached its end.
     Ended(Ban),
+    /// So many bans reached their end together.
+    EndedMany(usize),
     /// An operator lifted a ban.
     Lifted(Ban),
+    /// An operator made or lifted many bans.
+    Many {
+        /// What came of them.
+        tally: Tally,
+        /// Whether another part of the same import follows.
+        more: bool,
+    },
     /// A source would have been banned but for `dry_run`.
     Withheld(Ban),
     /// A source should have been banned, but offences have filled their part of `max_entries`.
@@ -146,6 +173,8 @@ pub enum Outcome {
         /// A wider one that holds on.
         still_banned_by: Option<Prefix>,
     },
+    /// What came of many bans.
+    Many(Tally),
     /// The allowance stands; so many bans inside have no effect now.
     AllowAdded {
         /// Bans inside.
@@ -214,6 +243,12 @@ impl Ledger {
             Input::Reconfigure(settings) => self.reconfigure(now, settings, &mut actions),
             Input::BanAdd(request) => actions.outcome = self.ban_add(now, request, &mut actions).into(),
             Input::BanDel(prefix) => actions.outcome = self.ban_del(prefix, &mut actions).into(),
+            Input::BanMany { prefixes, terms, more } => {
+                actions.outcome = self.ban_many(now, &prefixes, &terms, more, &mut actions).into();
+            }
+            Input::BanDelMany { prefixes, more } => {
+                actions.outcome = self.ban_del_many(&prefixes, more, &mut actions);
+            }
             Input::AllowAdd { prefix, reason, force } => {
                 actions.outcome = self.allow_add(now, prefix, &reason, force, &mut actions).into();
             }
@@ -344,18 +379,6 @@ impl Ledger {
         }
     }
 
-    fn expire(&mut self, now: KernelTime, actions: &mut Actions) {
-        while let Some((until, prefix)) = self.ends.first().copied()
-            && until <= now
-        {
-            match self.remove_ban(&prefix, actions) {
-                Some(ban) => actions.events.push(Event::Ended(ban)),
-                None => debug_assert!(false, "an end without a ban: {prefix}"),
-            }
-            self.ends.remove(&(until, prefix));
-        }
-    }
-
     fn put_ban(&mut self, ban: Ban, actions: &mut Actions) -> Option<Ban> {
         let prefix = ban.prefix;
         actions.events.push(Event::Banned(ban.clone()));
@@ -365,6 +388,14 @@ impl Ledger {
 
     /// Puts a ban among the others; whether it is new or was remembered is not its matter.
     fn keep_ban(&mut self, ban: Ban, actions: &mut Actions) -> Option<Ban> {
+        let prefix = ban.prefix;
+        let old = self.place_ban(ban);
+        self.refresh(&prefix, actions);
+        old
+    }
+
+    /// The same without a look at the kernel's tables.
+    fn place_ban(&mut self, ban: Ban) -> Option<Ban> {
         let prefix = ban.prefix;
         self.active[ban.cause.origin() as usize] += 1;
         if ban.until != FOREVER {
@@ -380,19 +411,24 @@ impl Ledger {
                 self.ends.remove(&(old.until, prefix));
             }
         }
-        self.refresh(&prefix, actions);
         old
     }
 
     fn remove_ban(&mut self, prefix: &Prefix, actions: &mut Actions) -> Option<Ban> {
+        let ban = self.take_ban(prefix)?;
+        actions.saves.push(Save::Ban(*prefix, None));
+        self.refresh(prefix, actions);
+        Some(ban)
+    }
+
+    /// The same without a look at the kernel's tables.
+    fn take_ban(&mut self, prefix: &Prefix) -> Option<Ban> {
         let ban = self.bans.remove(prefix)?;
         if self.is_wide(prefix) {
             self.wide -= 1;
         }
         self.active[ban.cause.origin() as usize] -= 1;
         self.ends.remove(&(ban.until, *prefix));
-        actions.saves.push(Save::Ban(*prefix, None));
-        self.refresh(prefix, actions);
         Some(ban)
     }
 

@@ -60,6 +60,29 @@ impl Projection {
         }
     }
 
+    /// The same for many prefixes at once: whatever lies in several of them is looked at once.
+    pub fn refresh_many(
+        &mut self,
+        mut changed: Vec<Prefix>,
+        bans: &PrefixMap<Ban>,
+        allowances: &PrefixMap<Allowance>,
+        v6_length: u8,
+        writes: &mut Vec<Write>,
+    ) {
+        // A prefix comes before all that lies inside.
+        changed.sort_unstable();
+        let mut widest: Option<Prefix> = None;
+        for prefix in changed {
+            if widest.is_some_and(|widest| widest.covers(&prefix)) {
+                // If it is banned, that was done with the wider one.
+                self.correct(&prefix, bans, allowances, v6_length, writes);
+            } else {
+                self.refresh(&prefix, bans, allowances, v6_length, writes);
+                widest = Some(prefix);
+            }
+        }
+    }
+
     /// Notes the writes that make tables right that hold `found`, whatever made them so.
     pub fn rebuild(
         &mut self,

@@ -1,6 +1,6 @@
 //! What is kept about a ban and about an allowance: who made it, why, since when and until when.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use crate::{clock::KernelTime, denial::Denial, prefix::Prefix};
 
@@ -98,9 +98,9 @@ pub struct Allowance {
     pub since: KernelTime,
 }
 
-/// Free text of an operator: one line, without control characters, of bounded length.
+/// Free text of an operator: one line, without control characters, of bounded length. Many bans share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Text(Box<str>);
+pub struct Text(Arc<str>);
 
 impl Text {
     /// Cuts `text` to what is kept.

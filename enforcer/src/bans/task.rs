@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use super::{
     Offence,
     keeping::Keeping,
-    ledger::{Actions, Event, Input, Ledger, Outcome},
+    ledger::{Actions, Event, Input, Ledger, Outcome, Tally},
     projection::{Place, Write},
     record::{Ban, FOREVER, Origin},
 };
@@ -109,8 +109,24 @@ pub fn spawn(
     keeping: Option<Keeping>,
 ) -> (Handle, JoinHandle<()>) {
     let (requests, receiver) = mpsc::channel(WAITING);
-    let task = Task { ledger, lists, keeping, pending: BTreeMap::new(), metrics, complained: false };
+    let task = Task {
+        ledger,
+        lists,
+        keeping,
+        pending: BTreeMap::new(),
+        metrics,
+        import: Import::default(),
+        complained: false,
+    };
     (Handle { requests }, tokio::spawn(task.run(offences, receiver)))
+}
+
+/// An import that comes in parts: it is logged once, at its end.
+#[derive(Default)]
+struct Import {
+    sum: Option<Tally>,
+    /// Whether a part came in since the last tick; if none does, whoever sent them is gone.
+    fresh: bool,
 }
 
 struct Task {
@@ -120,6 +136,7 @@ struct Task {
     keeping: Option<Keeping>,
     pending: BTreeMap<Place, Option<Listing>>,
     metrics: Metrics,
+    import: Import,
     /// Whether "no room" was logged since the last tick: a flood of offences must not flood the log.
     complained: bool,
 }
@@ -162,6 +179,9 @@ impl Task {
 
     fn tick(&mut self) {
         self.complained = false;
+        if !std::mem::take(&mut self.import.fresh) {
+            self.tell_import();
+        }
         self.handle(clock::kernel_now(), Input::Tick);
         if self.pending.is_empty() {
             return;
@@ -198,20 +218,42 @@ impl Task {
     /// Carries out `writes`; what fails stays pending. Returns the first error.
     fn write(&mut self, writes: Vec<Write>) -> Option<String> {
         let mut first = None;
+        let mut bans = Vec::new();
+        // Single sources come last, all at once: allowances are in place by then.
         for write in writes {
-            match carry_out(self.lists.as_mut(), write) {
-                Ok(()) => {
-                    self.pending.remove(&write.place);
+            match (write.place, write.listing) {
+                (Place::Source(key), Some(listing)) => bans.push((key, KernelBan { until: listing.until })),
+                _ => self.write_one(write, &mut first),
+            }
+        }
+        if self.lists.ban_many(&bans).is_ok() {
+            if !self.pending.is_empty() {
+                for (key, _) in &bans {
+                    self.pending.remove(&Place::Source(*key));
                 }
-                Err(error) => {
-                    self.metrics.kernel_write_errors.inc();
-                    self.pending.insert(write.place, write.listing);
-                    first.get_or_insert_with(|| format!("{error:#}"));
-                }
+            }
+        } else {
+            // Some may be done, which does not hurt; each by itself tells which cannot be.
+            for (key, ban) in bans {
+                let listing = Some(Listing::banned(ban.until));
+                self.write_one(Write { place: Place::Source(key), listing }, &mut first);
             }
         }
         self.metrics.kernel_writes_pending.set(i64::try_from(self.pending.len()).unwrap_or(i64::MAX));
         first
+    }
+
+    fn write_one(&mut self, write: Write, first: &mut Option<String>) {
+        match carry_out(self.lists.as_mut(), write) {
+            Ok(()) => {
+                self.pending.remove(&write.place);
+            }
+            Err(error) => {
+                self.metrics.kernel_write_errors.inc();
+                self.pending.insert(write.place, write.listing);
+                first.get_or_insert_with(|| format!("{error:#}"));
+            }
+        }
     }
 
     fn tell(&mut self, now: KernelTime, event: Event) {
@@ -229,6 +271,16 @@ impl Task {
             }
             Event::Ended(ban) => {
                 info!(prefix = %ban.prefix, origin = ban.cause.origin().label(), "ban ended");
+            }
+            Event::EndedMany(count) => info!(count, "bans ended"),
+            Event::Many { tally, more } => {
+                let begun = (tally.banned + tally.replaced) as u64;
+                self.metrics.bans.with_label_values(&[Origin::Operator.label()]).inc_by(begun);
+                self.import.sum.get_or_insert_default().add(tally);
+                self.import.fresh = more;
+                if !more {
+                    self.tell_import();
+                }
             }
             Event::Lifted(ban) => {
                 warn!(prefix = %ban.prefix, origin = ban.cause.origin().label(), "ban lifted by an operator");
@@ -250,6 +302,20 @@ impl Task {
                 }
             }
         }
+    }
+}
+
+impl Task {
+    fn tell_import(&mut self) {
+        let Some(sum) = self.import.sum.take() else { return };
+        warn!(
+            banned = sum.banned,
+            replaced = sum.replaced,
+            lifted = sum.lifted,
+            not_banned = sum.not_banned,
+            refused = sum.refusals(),
+            "bans imported by an operator"
+        );
     }
 }
 

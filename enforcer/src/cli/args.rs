@@ -135,23 +135,35 @@ pub struct Explain {
 /// `ban ...`
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum BanVerb {
-    /// Ban an address or a prefix
+    /// Ban an address or a prefix, or all that a file lists
     Add(BanAdd),
     /// Lift the ban of exactly this address or prefix
     #[command(visible_alias = "delete")]
-    Del {
-        /// Address or prefix
-        prefix: Prefix,
-    },
+    Del(Whom),
     /// Every ban, with origin, cause and remaining time
     List,
+}
+
+/// One, or a list.
+#[derive(Clone, Debug, PartialEq, Eq, ClapArgs)]
+pub struct Whom {
+    /// Address or prefix, like 192.0.2.7 or 2001:db8::/48
+    #[arg(required_unless_present = "file")]
+    pub prefix: Option<Prefix>,
+    /// All that this file lists, one address or prefix per line, with comments behind `#`; `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "prefix")]
+    pub file: Option<PathBuf>,
+    /// Report lines of the file that cannot be read, and go on; otherwise they keep all of it from being done
+    #[arg(long, requires = "file")]
+    pub skip_invalid: bool,
 }
 
 /// `ban add ...`
 #[derive(Clone, Debug, PartialEq, Eq, ClapArgs)]
 pub struct BanAdd {
-    /// Address or prefix, like 192.0.2.7 or 2001:db8::/48
-    pub prefix: Prefix,
+    /// Whom.
+    #[command(flatten)]
+    pub whom: Whom,
     /// How long, like 90s, 10m, 2h, 7d, at most 365d [default: bans.duration]
     #[arg(long = "for", value_name = "DURATION", value_parser = span::parse, conflicts_with = "forever")]
     pub duration: Option<Duration>,
@@ -230,6 +242,9 @@ mod tests {
             ("enforcer ban add 198.18.0.7 --for 1m --forever", "cannot be used with"),
             ("enforcer why example.com", "invalid"),
             ("enforcer check", "--config"),
+            ("enforcer ban add", "required"),
+            ("enforcer ban del 198.18.0.7 --file f", "cannot be used with"),
+            ("enforcer ban add 198.18.0.7 --skip-invalid", "--file"),
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), i32::from(exit::USAGE.0), "{line}");

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{
-    args::{Events, Remote},
+    args::Events,
     exit::{self, Exit},
     output, remote,
     render::packet::{self, Paint},
@@ -41,7 +41,7 @@ pub fn events(socket: &Path, verb: &Events, json: bool) -> Exit {
     let paint = Paint::new(output::shows_colours());
     let mut left = verb.count.unwrap_or(u64::MAX);
     let mut failed = None;
-    let watched = client::watch(socket, remote::command(Remote::Events(verb.clone())), |answer| {
+    let watched = client::watch(socket, remote::events(verb.clone()), |answer| {
         let shown = match &answer {
             Answer::Watching(watching) if text && !json => {
                 output::remark(&format!("watching refused packets: {}", watching.budget));
@@ -63,6 +63,7 @@ pub fn events(socket: &Path, verb: &Events, json: bool) -> Exit {
             Answer::Watching(_)
             | Answer::Status(_)
             | Answer::Done(_)
+            | Answer::Many(_)
             | Answer::Bans(_)
             | Answer::Allowances(_)
             | Answer::Why(_)

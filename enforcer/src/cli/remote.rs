@@ -3,21 +3,35 @@
 use std::path::Path;
 
 use super::{
-    args::{AllowVerb, BanVerb, Events, Proto, Remote},
+    args::{AllowVerb, BanAdd, BanVerb, Events, Proto, Remote, Whom},
     exit::{self, Exit},
+    import::{self, Import},
     output, render, session,
 };
 use crate::{
     control::{
+        bulk::Order,
         client::{self, ClientError},
         wire::{Answer, Command},
     },
     kernel::Protocol,
 };
 
+/// What a verb comes to.
+enum Asked {
+    /// A question.
+    One(Command),
+    /// A list, which is asked about part by part.
+    Many(Import),
+}
+
 /// Asks the daemon at `socket`.
 pub fn ask(socket: &Path, verb: Remote, json: bool) -> Exit {
-    match client::ask(socket, command(verb)) {
+    let command = match asked(verb) {
+        Asked::One(command) => command,
+        Asked::Many(list) => return import::import(socket, &list, json),
+    };
+    match client::ask(socket, command) {
         Ok(answer) => {
             if json {
                 show_json(&answer);
@@ -39,19 +53,14 @@ pub(super) fn refused(error: &ClientError, json: bool) -> Exit {
     Exit::from(error)
 }
 
-/// What the daemon is asked.
-pub(super) fn command(verb: Remote) -> Command {
-    match verb {
+fn asked(verb: Remote) -> Asked {
+    Asked::One(match verb {
         Remote::Status => Command::Status,
-        Remote::Ban(BanVerb::Add(add)) => Command::BanAdd {
-            prefix: add.prefix,
-            seconds: add.duration.map(|duration| duration.as_secs()),
-            forever: add.forever,
-            reason: add.reason,
-            force: add.force,
-            own_address: session::address(),
+        Remote::Ban(BanVerb::Add(add)) => return ban(add),
+        Remote::Ban(BanVerb::Del(whom)) => match whom.prefix {
+            Some(prefix) => Command::BanDel { prefix },
+            None => return many(whom, Order::Lift),
         },
-        Remote::Ban(BanVerb::Del { prefix }) => Command::BanDel { prefix },
         Remote::Ban(BanVerb::List) => Command::BanList,
         Remote::Allow(AllowVerb::Add { prefix, reason, force }) => {
             Command::AllowAdd { prefix, reason, force }
@@ -65,12 +74,31 @@ pub(super) fn command(verb: Remote) -> Command {
             };
             Command::Why { address, port, protocol }
         }
-        Remote::Events(Events { reason, source, count: _, pcap }) => {
-            Command::Events { reason, source, frames: pcap.is_some() }
-        }
+        Remote::Events(wanted) => events(wanted),
         Remote::Reload => Command::Reload,
         Remote::Metrics => Command::Metrics,
+    })
+}
+
+/// What the daemon is asked for samples.
+pub(super) fn events(wanted: Events) -> Command {
+    let Events { reason, source, count: _, pcap } = wanted;
+    Command::Events { reason, source, frames: pcap.is_some() }
+}
+
+fn ban(add: BanAdd) -> Asked {
+    let BanAdd { whom, duration, forever, reason, force } = add;
+    let (seconds, own_address) = (duration.map(|duration| duration.as_secs()), session::address());
+    match whom.prefix {
+        Some(prefix) => Asked::One(Command::BanAdd { prefix, seconds, forever, reason, force, own_address }),
+        None => many(whom, Order::Ban { seconds, forever, reason, force, own_address }),
     }
+}
+
+/// Without a prefix there is a file: the command line demands one of them.
+fn many(whom: Whom, order: Order) -> Asked {
+    let file = whom.file.unwrap_or_else(|| import::STDIN.into());
+    Asked::Many(Import { file, skip_invalid: whom.skip_invalid, order })
 }
 
 /// The answer without its wrapping: scripts know what they asked for.
@@ -78,6 +106,7 @@ fn show_json(answer: &Answer) {
     match answer {
         Answer::Status(status) => output::json(status),
         Answer::Done(done) => output::json(done),
+        Answer::Many(many) => output::json(many),
         Answer::Bans(rows) => output::json(rows),
         Answer::Allowances(rows) => output::json(rows),
         Answer::Why(why) => output::json(why),

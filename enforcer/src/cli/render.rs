@@ -1,8 +1,10 @@
 //! Answers as people read them. Pure: text in memory, the terminal is elsewhere.
 
 mod detail;
+mod import;
 pub mod packet;
 
+pub(super) use import::imported;
 use packet::Paint;
 
 use super::table::{Align, grouped, table};
@@ -17,6 +19,7 @@ pub fn answer(answer: &Answer) -> String {
         Answer::Status(status) => detail::status(status),
         Answer::Why(why) => detail::why(why),
         Answer::Done(row) => done(row),
+        Answer::Many(many) => import::answered(many),
         Answer::Bans(rows) => bans(rows),
         Answer::Allowances(rows) => allowances(rows),
         Answer::Reloaded(row) => reloaded(row),

@@ -9,6 +9,7 @@ use prometheus::core::Collector as _;
 use tokio::sync::{broadcast::Receiver, mpsc, oneshot};
 
 use super::{
+    bulk,
     rows::{self, Hook},
     server::Respond,
     span,
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     bans::{
-        ledger::{BanRequest, End, Input, Ledger, Outcome, Standing},
+        ledger::{BanRequest, End, Input, Ledger, Outcome, Standing, Terms},
         record::Origin,
         task::{Handle, Moment, Reply},
     },
@@ -88,18 +89,16 @@ impl Respond for Context {
         match command {
             Command::Status => self.status().await.map(|status| Answer::Status(Box::new(status))),
             Command::BanAdd { prefix, seconds, forever, reason, force, own_address } => {
-                let end = match (seconds, forever) {
-                    (Some(_), true) => {
-                        let text = "a ban lasts either some seconds or forever";
-                        return Err(Failure::new(FailureKind::Malformed, text));
-                    }
-                    (None, true) => End::Never,
-                    (Some(seconds), false) => End::After(std::time::Duration::from_secs(seconds)),
-                    (None, false) => End::Default,
-                };
-                let machine = own_addresses();
-                let request = BanRequest { prefix, end, reason, force, own_address, machine };
+                let terms = terms(seconds, forever, reason, force, own_address)?;
+                let request = BanRequest { prefix, terms };
                 self.change(prefix, Input::BanAdd(request)).await
+            }
+            Command::BanAddMany { prefixes, seconds, forever, reason, force, own_address, more } => {
+                let terms = terms(seconds, forever, reason, force, own_address)?;
+                self.change_many(Input::BanMany { prefixes, terms, more }).await
+            }
+            Command::BanDelMany { prefixes, more } => {
+                self.change_many(Input::BanDelMany { prefixes, more }).await
             }
             Command::BanDel { prefix } => self.change(prefix, Input::BanDel(prefix)).await,
             Command::AllowAdd { prefix, reason, force } => {
@@ -146,23 +145,42 @@ impl Context {
     async fn change(&self, prefix: Prefix, input: Input) -> Result<Answer, Failure> {
         let Reply { outcome, kernel_error } = self.bans.change(input).await.map_err(failed)?;
         let mut done = told(prefix, outcome)?;
+        done.remarks.extend(self.remarks(kernel_error));
+        Ok(Answer::Done(done))
+    }
+
+    async fn change_many(&self, input: Input) -> Result<Answer, Failure> {
+        let Reply { outcome, kernel_error } = self.bans.change(input).await.map_err(failed)?;
+        match outcome {
+            Outcome::Many(tally) => Ok(Answer::Many(bulk::told(tally, self.remarks(kernel_error)))),
+            Outcome::Refused(refusal) => Err(Failure::new(FailureKind::Refused, refusal.to_string())),
+            Outcome::Quiet
+            | Outcome::BanAdded { .. }
+            | Outcome::BanDeleted { .. }
+            | Outcome::AllowAdded { .. }
+            | Outcome::AllowDeleted { .. }
+            | Outcome::Restored(_) => Err(Failure::new(FailureKind::Failed, "nothing was asked")),
+        }
+    }
+
+    /// What keeps a change from having its effect.
+    fn remarks(&self, kernel_error: Option<String>) -> Vec<String> {
+        let mut remarks = Vec::new();
         if let Some(error) = kernel_error {
-            done.remarks.push(format!("the kernel refused it so far, trying again every second: {error}"));
+            remarks.push(format!("the kernel refused it so far, trying again every second: {error}"));
         }
         let facts = self.facts.load();
         let interfaces = self.view.attachments();
         for one in interfaces.iter().filter(|one| !one.is_attached()) {
-            done.remarks
-                .push(format!("no packet is judged on {}: the program is not attached", one.interface));
+            remarks.push(format!("no packet is judged on {}: the program is not attached", one.interface));
         }
         if facts.persistence.store.is_none() {
-            done.remarks
-                .push("bans.store is \"off\": it is forgotten when the machine starts anew".to_owned());
+            remarks.push("bans.store is \"off\": it is forgotten when the machine starts anew".to_owned());
         }
         if interfaces.is_empty() {
-            done.remarks.push(format!("kernel.mode is \"{}\": nothing enforces it", facts.kernel_mode));
+            remarks.push(format!("kernel.mode is \"{}\": nothing enforces it", facts.kernel_mode));
         }
-        Ok(Answer::Done(done))
+        remarks
     }
 
     async fn look<T, F>(&self, look: F) -> Result<T, Failure>
@@ -288,6 +306,25 @@ impl Context {
     }
 }
 
+fn terms(
+    seconds: Option<u64>,
+    forever: bool,
+    reason: String,
+    force: bool,
+    own_address: Option<IpAddr>,
+) -> Result<Terms, Failure> {
+    let end = match (seconds, forever) {
+        (Some(_), true) => {
+            let text = "a ban lasts either some seconds or forever";
+            return Err(Failure::new(FailureKind::Malformed, text));
+        }
+        (None, true) => End::Never,
+        (Some(seconds), false) => End::After(std::time::Duration::from_secs(seconds)),
+        (None, false) => End::Default,
+    };
+    Ok(Terms { end, reason, force, own_address, machine: own_addresses() })
+}
+
 /// The addresses of this machine's interfaces; best effort, they only guard against mistakes.
 fn own_addresses() -> Vec<IpAddr> {
     let address = |interface: nix::ifaddrs::InterfaceAddress| {
@@ -342,7 +379,7 @@ fn told(prefix: Prefix, outcome: Outcome) -> Result<Done, Failure> {
     let mut remarks = Vec::new();
     let (message, ban) = match outcome {
         Outcome::Refused(refusal) => return Err(Failure::new(FailureKind::Refused, refusal.to_string())),
-        Outcome::Quiet | Outcome::Restored(_) => {
+        Outcome::Quiet | Outcome::Restored(_) | Outcome::Many(_) => {
             return Err(Failure::new(FailureKind::Failed, "nothing was asked"));
         }
         Outcome::BanAdded { ban, replaced, shadowed_by, allowed_inside, part_of } => {

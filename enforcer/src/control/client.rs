@@ -1,4 +1,4 @@
-//! The command line's end of the control socket: one request, one answer, then the connection is over.
+//! The command line's end of the control socket: one request and its answer, or several in a [`Conversation`].
 
 use std::{
     fmt,
@@ -41,9 +41,26 @@ impl fmt::Display for ClientError {
 
 /// Sends `command` to the daemon at `socket`.
 pub fn ask(socket: &Path, command: Command) -> Result<Answer, ClientError> {
-    let stream = connect(socket)?;
-    let response = talk(stream, command).map_err(|error| silent(socket, &error))?;
-    read(socket, &response)
+    Conversation::begin(socket)?.ask(command)
+}
+
+/// Several requests on one connection, each answered before the next.
+pub struct Conversation<'a> {
+    socket: &'a Path,
+    reader: BufReader<UnixStream>,
+}
+
+impl<'a> Conversation<'a> {
+    /// Connects to the daemon at `socket`.
+    pub fn begin(socket: &'a Path) -> Result<Self, ClientError> {
+        Ok(Self { socket, reader: BufReader::new(connect(socket)?) })
+    }
+
+    /// Sends `command` and waits for the answer.
+    pub fn ask(&mut self, command: Command) -> Result<Answer, ClientError> {
+        let response = talk(&mut self.reader, command).map_err(|error| silent(self.socket, &error))?;
+        read(self.socket, &response)
+    }
 }
 
 /// Sends `command`, which has many answers, and hands each to `show` until that breaks off or the daemon ends.
@@ -107,11 +124,11 @@ fn send(stream: &mut UnixStream, command: Command) -> io::Result<()> {
     stream.write_all(&line)
 }
 
-fn talk(mut stream: UnixStream, command: Command) -> io::Result<String> {
+fn talk(reader: &mut BufReader<UnixStream>, command: Command) -> io::Result<String> {
     // A daemon that refuses the caller may have closed already; its answer can still be read.
-    let sent = send(&mut stream, command);
+    let sent = send(reader.get_mut(), command);
     let mut answer = String::new();
-    BufReader::new(stream).take(MAX_ANSWER).read_line(&mut answer)?;
+    reader.take(MAX_ANSWER).read_line(&mut answer)?;
     if answer.is_empty() {
         sent?;
         return Err(io::ErrorKind::UnexpectedEof.into());

@@ -2,6 +2,8 @@
 //!
 //! Server and client share these types. Fields are only ever added; whatever changes a meaning moves [`VERSION`].
 
+mod many;
+
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +14,12 @@ use crate::{
     prefix::Prefix,
 };
 
+pub use many::{Many, RefusedRow};
+
 /// The version of the language.
 pub const VERSION: u32 = 1;
 
-/// Longest request, bytes: all of them are small.
+/// Longest request, bytes: all of them are small, and long lists come in parts.
 pub const MAX_REQUEST: usize = 64 * 1024;
 
 /// A line from the client.
@@ -58,6 +62,37 @@ pub enum Command {
     BanDel {
         /// Whose.
         prefix: Prefix,
+    },
+    /// Ban many: one part of an import, each of which is carried out for itself.
+    BanAddMany {
+        /// Whom.
+        prefixes: Vec<Prefix>,
+        /// As for one.
+        #[serde(default)]
+        seconds: Option<u64>,
+        /// As for one.
+        #[serde(default)]
+        forever: bool,
+        /// As for one.
+        #[serde(default)]
+        reason: String,
+        /// As for one.
+        #[serde(default)]
+        force: bool,
+        /// As for one.
+        #[serde(default)]
+        own_address: Option<IpAddr>,
+        /// Whether another part follows.
+        #[serde(default)]
+        more: bool,
+    },
+    /// Lift the bans of exactly these prefixes, likewise.
+    BanDelMany {
+        /// Whose.
+        prefixes: Vec<Prefix>,
+        /// Whether another part follows.
+        #[serde(default)]
+        more: bool,
     },
     /// Every ban.
     BanList,
@@ -172,6 +207,8 @@ pub enum Answer {
     Status(Box<Status>),
     /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`.
     Done(Done),
+    /// To `ban_add_many`, `ban_del_many`.
+    Many(Many),
     /// To `ban_list`.
     Bans(Vec<BanRow>),
     /// To `allow_list`.

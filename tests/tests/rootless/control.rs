@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
     sync::{
@@ -27,11 +27,13 @@ use enforcer::{
     config::Bans,
     control::{
         answer::{Context, Facts},
-        client::{self, ClientError},
+        bulk::{Order, parts},
+        client::{self, ClientError, Conversation},
         server,
         socket::Socket,
         wire::{
-            Answer, Body, Command, Failure, FailureKind, MAX_REQUEST, PersistenceRow, Reloaded, Response,
+            Answer, Body, Command, Failure, FailureKind, MAX_REQUEST, Many, PersistenceRow, Reloaded,
+            Response,
         },
     },
     denial::Denial,
@@ -429,5 +431,56 @@ fn nobody_there_is_another_exit_than_no() {
     {
         let error = ClientError::Failed(Failure::new(kind, ""));
         assert_eq!(enforcer::cli::exit::Exit::from(&error).0, code);
+    }
+}
+
+#[test]
+fn a_list_comes_in_parts_and_what_the_kernel_refuses_reaches_it_later() {
+    let daemon = Daemon::start();
+    let prefixes: Vec<Prefix> =
+        (0..900u32).map(|n| Prefix::host(Ipv4Addr::from(0xc612_0000 + n).into())).collect();
+    let order = |seconds| Order::Ban {
+        seconds,
+        forever: false,
+        reason: "list".into(),
+        force: false,
+        own_address: None,
+    };
+    daemon.tables.broken.store(true, Ordering::SeqCst);
+    let mut conversation = Conversation::begin(&daemon.socket).unwrap();
+    let mut sum = Many::default();
+    for command in prefixes.chunks(300).flat_map(|part| parts(part, &order(Some(60))).collect::<Vec<_>>()) {
+        let Answer::Many(part) = conversation.ask(command).unwrap() else { panic!("something else") };
+        sum.add(part);
+    }
+    assert_eq!((sum.banned, sum.replaced, sum.refusals()), (900, 0, 0));
+    assert!(
+        sum.remarks.iter().any(|remark| remark.contains("no space left in the map")),
+        "{:?}",
+        sum.remarks
+    );
+    assert!(!daemon.tables.holds("198.18.0.7"));
+    daemon.tables.broken.store(false, Ordering::SeqCst);
+    poll::until("the bans to reach the kernel", PATIENCE, || {
+        let pending = daemon.runtime.block_on(daemon.bans.look(|_, moment| moment.pending))?;
+        Ok((pending == 0).then_some(()))
+    })
+    .unwrap();
+    assert!(daemon.tables.holds("198.18.0.7") && daemon.tables.holds("198.18.3.131"));
+    for command in parts(&prefixes, &Order::Lift) {
+        let Answer::Many(part) = conversation.ask(command).unwrap() else { panic!("something else") };
+        assert_eq!((part.lifted, part.not_banned), (900, 0));
+    }
+    assert!(!daemon.tables.holds("198.18.0.7"));
+    let forever = Order::Ban {
+        forever: true,
+        seconds: Some(1),
+        reason: String::new(),
+        force: false,
+        own_address: None,
+    };
+    for command in parts(&prefixes[..1], &forever).chain(parts(&prefixes[..1], &order(Some(0)))) {
+        let error = daemon.ask(command).unwrap_err();
+        assert!(matches!(error, ClientError::Failed(_)), "{error}");
     }
 }

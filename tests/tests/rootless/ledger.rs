@@ -10,7 +10,7 @@ use std::{
 use enforcer::{
     bans::{
         Offence,
-        ledger::{BanRequest, End, Event, Input, Ledger, Outcome, Refusal, Settings, Standing},
+        ledger::{BanRequest, End, Event, Input, Ledger, Outcome, Refusal, Settings, Standing, Terms},
         projection::{Place, Write},
         record::{Ban, Cause, FOREVER, Origin},
     },
@@ -57,14 +57,15 @@ fn address(text: &str) -> IpAddr {
 }
 
 fn request(text: &str, end: End) -> BanRequest {
+    let (reason, machine) = ("test".into(), vec![address("198.18.2.2")]);
     BanRequest {
         prefix: prefix(text),
-        end,
-        reason: "test".into(),
-        force: false,
-        own_address: None,
-        machine: vec![address("198.18.2.2")],
+        terms: Terms { end, reason, force: false, own_address: None, machine },
     }
+}
+
+fn forced(prefix: Prefix, end: End) -> Input {
+    Input::BanAdd(BanRequest { prefix, terms: Terms { force: true, ..request("198.18.0.0/24", end).terms } })
 }
 
 fn ban(text: &str, seconds: u64) -> Input {
@@ -158,6 +159,7 @@ impl World {
 enum Step {
     Ban(Prefix, u64),
     Unban(Prefix),
+    Many(Vec<Prefix>, u64),
     Allow(Prefix),
     Disallow(Prefix),
     Offend(IpAddr),
@@ -194,6 +196,7 @@ fn some_step() -> impl Strategy<Value = Step> {
         4 => (some_prefix(), 1u64..100).prop_map(|(prefix, seconds)| Step::Ban(prefix, seconds)),
         1 => some_prefix().prop_map(|prefix| Step::Ban(prefix, u64::MAX)),
         2 => some_prefix().prop_map(Step::Unban),
+        3 => (proptest::collection::vec(some_prefix(), 0..12), 0u64..100).prop_map(|(all, n)| Step::Many(all, n)),
         2 => some_prefix().prop_map(Step::Allow),
         1 => some_prefix().prop_map(Step::Disallow),
         4 => some_address().prop_map(Step::Offend),
@@ -214,11 +217,14 @@ proptest! {
         let mut world = World::new(&[]);
         for step in steps {
             let input = match step {
-                Step::Ban(prefix, seconds) => {
-                    let end = if seconds == u64::MAX { End::Never } else { End::After(Duration::from_secs(seconds)) };
-                    Input::BanAdd(BanRequest { prefix, force: true, ..request("198.18.0.0/24", end) })
-                }
+                Step::Ban(prefix, u64::MAX) => forced(prefix, End::Never),
+                Step::Ban(prefix, seconds) => forced(prefix, End::After(Duration::from_secs(seconds))),
                 Step::Unban(prefix) => Input::BanDel(prefix),
+                Step::Many(prefixes, n) if n % 3 == 0 => Input::BanDelMany { prefixes, more: false },
+                Step::Many(prefixes, seconds) => {
+                    let end = End::After(Duration::from_secs(seconds));
+                    Input::BanMany { prefixes, terms: request("198.18.0.0/24", end).terms, more: false }
+                }
                 Step::Allow(prefix) => Input::AllowAdd { prefix, reason: String::new(), force: true },
                 Step::Disallow(prefix) => Input::AllowDel(prefix),
                 Step::Offend(source) => Input::Offence(Offence { source, denial: Denial::TokenBadSignature }),
@@ -345,11 +351,10 @@ fn operators_cannot_lock_themselves_or_everybody_out_by_accident() {
         assert_eq!(outcome, Outcome::Refused(Refusal::TooWide(prefix(wide))));
     }
     let own = |force| {
-        Input::BanAdd(BanRequest {
-            force,
-            own_address: Some(address("::ffff:198.18.0.9")),
-            ..request("198.18.0.0/24", End::Default)
-        })
+        let mut request = request("198.18.0.0/24", End::Default);
+        request.terms.force = force;
+        request.terms.own_address = Some(address("::ffff:198.18.0.9"));
+        Input::BanAdd(request)
     };
     let (outcome, _) = world.give(own(false));
     let Outcome::Refused(refusal @ Refusal::OwnSession(..)) = outcome else { panic!("{outcome:?}") };
@@ -382,8 +387,7 @@ fn this_machine_and_the_upstream_servers_are_not_banned_by_accident() {
         let (outcome, _) = world.give(ban(text, 10));
         assert_eq!(outcome, Outcome::Refused(refusal.clone()));
         assert!(refusal.to_string().contains("--force"), "{refusal}");
-        let forced = BanRequest { force: true, ..request(text, End::Default) };
-        assert!(matches!(world.give(Input::BanAdd(forced)).0, Outcome::BanAdded { .. }));
+        assert!(matches!(world.give(forced(prefix(text), End::Default)).0, Outcome::BanAdded { .. }));
     }
     let mut world = World::new(&["198.18.2.2", "198.18.3.3"]);
     assert!(matches!(world.give(ban("198.18.2.0/24", 10)).0, Outcome::BanAdded { .. }), "it is allowed");

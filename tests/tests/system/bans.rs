@@ -1,8 +1,10 @@
 //! Bans on the wire: who is dropped, who is not, and since when.
 
 use std::{
+    fs,
     io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -14,7 +16,7 @@ use enforcer_tests::{
     daemon::Daemon,
     eventually,
     netns::{SERVER_V4, source_v4, source_v6},
-    poll,
+    poll, process,
     scene::Scene,
     upstream::PIECE,
 };
@@ -210,5 +212,78 @@ fn a_dry_run_bans_nobody() -> Result<()> {
     }
     assert_eq!(ask(&scene, source_v4(7))?.status, 200);
     assert_eq!(daemon.scrape()?.packets("banned"), 0);
+    Ok(())
+}
+
+#[test]
+fn a_list_is_banned_and_lifted_while_others_are_served() -> Result<()> {
+    let scene = Scene::new()?;
+    let daemon = scene.daemon(&scene.plan())?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("list");
+    let name = file.to_str().ok_or_else(|| anyhow!("no text"))?;
+    let mut text = "# a list of 20,000\n\n".to_owned();
+    for n in 0..19_997u32 {
+        text += &format!("{}\n", Ipv4Addr::from(0xc613_0000 + n));
+    }
+    text += &format!("{} # a client\n{}\n198.18.4.0/24\n", source_v4(2), source_v6(3));
+
+    // A wrong line keeps all of it from being done.
+    fs::write(&file, format!("{text}198.18.5.1/24\nnobody\n"))?;
+    let refused =
+        process::run(&mut daemon.command(&["ban", "add", "--file", name]), Duration::from_secs(20))?;
+    assert_eq!(refused.code, Some(1));
+    assert_eq!(
+        refused.stderr,
+        format!(
+            "{name}:20003: `198.18.5.1/24` has bits set behind its length; did you mean 198.18.5.0/24?\n\
+             {name}:20004: `nobody` is neither an address nor a prefix; write 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32\n\
+             enforcer: nothing was done: wrong lines in {name}: 2; correct them, or use --skip-invalid\n"
+        )
+    );
+    assert_eq!(ask(&scene, source_v4(2))?.status, 200);
+
+    fs::write(&file, format!("{text}nobody\n{}\n", source_v4(2)))?;
+    let done = AtomicBool::new(false);
+    let (said, served) = thread::scope(|scope| -> Result<(String, u32)> {
+        let clean = scope.spawn(|| -> Result<u32> {
+            let mut served = 0;
+            while served == 0 || !done.load(Ordering::SeqCst) {
+                assert_eq!(ask(&scene, source_v4(6))?.status, 200, "after {served}");
+                served += 1;
+            }
+            Ok(served)
+        });
+        let words = ["ban", "add", "--file", name, "--skip-invalid", "--for", "1h", "--reason", "list"];
+        let said = daemon.say(&words);
+        done.store(true, Ordering::SeqCst);
+        let served = clean.join().map_err(|_| anyhow!("the clean client was cut off"))??;
+        Ok((said?, served))
+    })?;
+    assert!(served > 0);
+    assert_eq!(
+        said,
+        "banned: 20,000 (new: 20,000, replaced: 0)\n  \
+         note: named more than once: 1\n  \
+         note: lines skipped that cannot be read: 1\n"
+    );
+    cut_off(&scene, &daemon, source_v4(2), "banned")?;
+    cut_off(&scene, &daemon, source_v6(3), "banned_prefix")?;
+    cut_off(&scene, &daemon, source_v4(4), "banned_prefix")?;
+    assert_eq!(ask(&scene, source_v4(6))?.status, 200);
+    let log = daemon.log();
+    assert_eq!(log.matches("bans imported by an operator").count(), 1, "{log}");
+    assert_eq!(log.matches("banned by an operator").count(), 0, "{log}");
+    assert_eq!(daemon.ask(&["status"])?["list_entries"], 20_000);
+
+    fs::write(&file, format!("{text}198.19.255.1\n"))?;
+    assert_eq!(
+        daemon.say(&["ban", "del", "--file", name])?,
+        "bans lifted: 20,000\n  note: had no ban of their own: 1\n"
+    );
+    for source in [IpAddr::from(source_v4(2)), source_v6(3).into(), source_v4(4).into()] {
+        assert_eq!(ask(&scene, source)?.status, 200, "{source}");
+    }
+    assert_eq!(daemon.ask(&["status"])?["list_entries"], 0);
     Ok(())
 }

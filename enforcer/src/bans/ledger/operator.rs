@@ -34,6 +34,13 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub struct BanRequest {
     /// Whom.
     pub prefix: Prefix,
+    /// How.
+    pub terms: Terms,
+}
+
+/// How long and why somebody is to be banned, and what must not be hit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
     /// How long.
     pub end: End,
     /// Why.
@@ -84,6 +91,26 @@ pub enum Refusal {
     NoAllowance(Prefix, Option<Prefix>),
     /// The allowance comes from the configuration.
     Configured(Prefix),
+}
+
+impl Refusal {
+    /// What kind of refusal it is, whomever it concerns.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::TooWide(_) => "too_wide",
+            Self::OwnSession(..) => "own_session",
+            Self::OwnMachine(..) => "own_machine",
+            Self::Upstream(..) => "upstream",
+            Self::Full(_) => "full",
+            Self::FullPrefixes => "full_prefixes",
+            Self::FullAllowances => "full_allowances",
+            Self::NoDuration => "no_duration",
+            Self::TooLong => "too_long",
+            Self::NoBan(..) => "no_ban",
+            Self::NoAllowance(..) => "no_allowance",
+            Self::Configured(_) => "configured",
+        }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -157,19 +184,36 @@ impl Ledger {
         request: BanRequest,
         actions: &mut Actions,
     ) -> Result<Outcome, Refusal> {
-        let prefix = request.prefix;
-        if !request.force {
-            refuse_wide(prefix)?;
-            self.refuse_lock_out(&request)?;
-        }
-        let until = match request.end {
+        let BanRequest { prefix, terms } = request;
+        let until = self.until(now, terms.end)?;
+        self.admit(prefix, &terms)?;
+        let offences = self.bans.get(&prefix).map_or(0, |old| old.offences);
+        let ban =
+            Ban { prefix, cause: Cause::Operator(Text::new(&terms.reason)), since: now, until, offences };
+        let replaced = self.put_ban(ban.clone(), actions);
+        let shadowed_by = self.shadow(&prefix);
+        let allowed_inside = if shadowed_by.is_some() { 0 } else { self.allowances.covered(&prefix).count() };
+        let source = Prefix::of_source(prefix.net().addr(), self.settings.ipv6_prefix);
+        let part_of = (source != prefix && source.covers(&prefix)).then_some(source);
+        Ok(Outcome::BanAdded { ban, replaced, shadowed_by, allowed_inside, part_of })
+    }
+
+    /// When a ban ends that begins at `now`.
+    pub(super) fn until(&self, now: KernelTime, wanted: End) -> Result<KernelTime, Refusal> {
+        let until = match wanted {
             End::Default => end(now, self.settings.bans.duration),
             End::After(duration) if duration > LONGEST => return Err(Refusal::TooLong),
             End::After(duration) => end(now, duration),
             End::Never => FOREVER,
         };
-        if until <= now {
-            return Err(Refusal::NoDuration);
+        if until <= now { Err(Refusal::NoDuration) } else { Ok(until) }
+    }
+
+    /// Whether `prefix` may be banned, and there is room for that.
+    pub(super) fn admit(&self, prefix: Prefix, terms: &Terms) -> Result<(), Refusal> {
+        if !terms.force {
+            refuse_wide(prefix)?;
+            self.refuse_lock_out(prefix, terms)?;
         }
         if self.bans.get(&prefix).is_none() {
             if !self.has_room() {
@@ -179,27 +223,18 @@ impl Ledger {
                 return Err(Refusal::FullPrefixes);
             }
         }
-        let offences = self.bans.get(&prefix).map_or(0, |old| old.offences);
-        let ban =
-            Ban { prefix, cause: Cause::Operator(Text::new(&request.reason)), since: now, until, offences };
-        let replaced = self.put_ban(ban.clone(), actions);
-        let shadowed_by = self.shadow(&prefix);
-        let allowed_inside = if shadowed_by.is_some() { 0 } else { self.allowances.covered(&prefix).count() };
-        let source = Prefix::of_source(prefix.net().addr(), self.settings.ipv6_prefix);
-        let part_of = (source != prefix && source.covers(&prefix)).then_some(source);
-        Ok(Outcome::BanAdded { ban, replaced, shadowed_by, allowed_inside, part_of })
+        Ok(())
     }
 
-    fn refuse_lock_out(&self, request: &BanRequest) -> Result<(), Refusal> {
-        let prefix = request.prefix;
+    fn refuse_lock_out(&self, prefix: Prefix, terms: &Terms) -> Result<(), Refusal> {
         let reached = |address: &IpAddr| {
             prefix.contains(*address) && self.allowances.covering(&Prefix::host(*address)).next().is_none()
         };
-        if let Some(address) = request.own_address.filter(reached) {
+        if let Some(address) = terms.own_address.filter(reached) {
             return Err(Refusal::OwnSession(prefix, address));
         }
         let first = prefix.net().addr();
-        let own = request.machine.iter().copied().find(reached);
+        let own = terms.machine.iter().copied().find(reached);
         if let Some(address) = own.or_else(|| Some(first).filter(IpAddr::is_loopback)) {
             return Err(Refusal::OwnMachine(prefix, address));
         }
