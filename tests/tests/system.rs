@@ -8,6 +8,7 @@ mod system {
     mod data_plane;
     mod events;
     mod harness;
+    mod hellos;
     mod life;
     mod limits;
     mod packets;

@@ -1,0 +1,140 @@
+//! ClientHellos on a real wire: refused ones are answered and leave no socket, allowed ones get through however they are cut.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::{IpAddr, SocketAddr, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use enforcer_tests::{
+    bpf::{Program, XDP_PASS},
+    clients::{self, HOST, Handshake},
+    eventually,
+    netns::{Lab, Netns, WIRE, source_v4, source_v6},
+    packets::Hello,
+    scene::Scene,
+};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Handshakes with a hello in many segments: a few seconds in a debug build. `ENFORCER_HANDSHAKES=10000` asks for more.
+const HANDSHAKES: usize = 1_000;
+/// Fewer bytes than any hello has.
+const SEGMENT: u32 = 300;
+
+/// States of sockets (include/net/tcp_states.h): those that wait for nothing but time, and listeners.
+const IDLE: [&str; 2] = ["06", "0A"];
+
+/// Sockets of the server at its protected port that somebody has to end.
+fn sockets(server: &Netns) -> Result<usize> {
+    let tables = server.enter(|| {
+        let read = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+        Ok(read("tcp")? + &read("tcp6")?)
+    })?;
+    let mine = |line: &&str| {
+        let mut words = line.split_whitespace().skip(1);
+        let local = words.next().unwrap_or_default();
+        let state = words.nth(1).unwrap_or_default();
+        local.ends_with(":01BB") && !IDLE.contains(&state)
+    };
+    Ok(tables.lines().filter(mine).count())
+}
+
+#[test]
+fn a_refused_client_gets_an_alert_and_the_server_keeps_no_socket() -> Result<()> {
+    let scene = Scene::new()?;
+    let lab = &scene.lab;
+    let _link = lab.hear_answers()?;
+    let daemon = scene.daemon(&scene.plan())?;
+    for source in [IpAddr::from(source_v4(1)), source_v6(1).into()] {
+        for version in ["-tls1", "-tls1_1"] {
+            let shake = clients::openssl(&lab.client, source, version, PATIENCE)?;
+            let Handshake::Refused(said) = &shake else { panic!("{version} from {source}: {shake:?}") };
+            assert!(said.contains("alert protocol version"), "{version} from {source}: {said}");
+            eventually!(5, format!("no socket for {version} from {source}"), sockets(&lab.server)? == 0)?;
+        }
+        for (version, name) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+            let shake = clients::openssl(&lab.client, source, version, PATIENCE)?;
+            assert_eq!(shake, Handshake::Done(name.to_owned()));
+        }
+    }
+    let counted = daemon.scrape()?;
+    assert!(counted.packets("tls_version") >= 4);
+    assert!(counted.packets("server_reset") >= 4);
+    Ok(())
+}
+
+/// The hello arrives, and then nothing: neither an acknowledgement of the alert nor the hello again.
+#[test]
+fn a_silent_client_leaves_no_socket() -> Result<()> {
+    let scene = Scene::new()?;
+    let daemon = scene.daemon(&scene.plan())?;
+    let source: IpAddr = source_v4(1).into();
+    let server = SocketAddr::new(Lab::server_address(source), 443);
+    let hello = Hello::legacy(0x0301).bytes();
+    let stream = scene.lab.client.enter(|| {
+        let mut stream = TcpStream::connect(server)?;
+        stream.write_all(&hello)?;
+        Ok(stream)
+    })?;
+    scene.lab.client.ip(&format!("link set {WIRE} down"))?;
+    assert!(daemon.scrape()?.packets("tls_version") >= 1);
+    // Long before the daemon's own time limit for handshakes.
+    eventually!(6, "the end of the server's socket", sockets(&scene.lab.server)? == 0)?;
+    drop(stream);
+    Ok(())
+}
+
+#[test]
+fn hellos_in_many_segments_never_fail() -> Result<()> {
+    let asked = std::env::var("ENFORCER_HANDSHAKES").ok();
+    let handshakes = asked.map_or(Ok(HANDSHAKES), |count| count.parse())?;
+    let scene = Scene::new()?;
+    let mut plan = scene.plan();
+    // Whoever is over the limit repeats himself, and takes longer.
+    plan.limits += "hellos = { rate = \"off\" }\nconnections = { rate = \"off\" }\n";
+    let daemon = scene.daemon(&plan)?;
+    // What the server announces is what the client may send.
+    for family in ["-4", "-6"] {
+        let routes = scene.lab.server.ip(&format!("{family} route show dev {WIRE}"))?;
+        for route in routes.lines().filter(|route| !route.starts_with("fe80")) {
+            scene.lab.server.ip(&format!("{family} route change {route} dev {WIRE} advmss {SEGMENT}"))?;
+        }
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(scene.site.ca())?)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = Arc::new(config);
+    for source in [IpAddr::from(source_v4(1)), source_v6(1).into()] {
+        let server = SocketAddr::new(Lab::server_address(source), 443);
+        scene.lab.client.enter(|| {
+            for number in 0..handshakes / 2 {
+                let mut stream = TcpStream::connect(server)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                let mut tls = ClientConnection::new(Arc::clone(&config), HOST.try_into()?)?;
+                while tls.is_handshaking() {
+                    tls.complete_io(&mut stream)
+                        .with_context(|| format!("handshake {number} to {server}"))?;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    let counted = daemon.scrape()?;
+    assert!(counted.packets("hello_accepted") >= handshakes as u64);
+    assert!(counted.packets("hello_incomplete") >= 2 * handshakes as u64, "hellos were not cut");
+    for refused in ["tls_version", "malformed_hello", "not_hello", "refused_connection"] {
+        assert_eq!(counted.packets(refused), 0, "{refused}");
+    }
+    Ok(())
+}
