@@ -170,6 +170,10 @@ impl Xdp {
         })?;
         self.ports.write(&settings::ports(config))?;
         self.live = config.clone();
+        if self.links.is_empty() {
+            // A start that fails says that alone, in one line.
+            return Ok(());
+        }
         let before = self.practice.swap(Arc::new(practice));
         let now = self.practice.load();
         for remark in now.remarks.iter().filter(|remark| !before.remarks.contains(remark)) {
