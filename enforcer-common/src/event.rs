@@ -65,10 +65,16 @@ impl Event {
     }
 }
 
-/// Whether a sample for this reason holds [`WHOLE`] instead of [`HEAD`] bytes: those for which a hello was judged.
+/// Whether a sample for this reason holds [`WHOLE`] instead of [`HEAD`] bytes: those for which a hello was looked
+/// at, or what came in its place.
 #[inline(always)]
 pub const fn shows_hello(reason: u32) -> bool {
-    reason == DropReason::TlsVersion as u32 || reason == DropReason::MalformedHello as u32
+    reason == DropReason::TlsVersion as u32
+        || reason == DropReason::MalformedHello as u32
+        || reason == DropReason::NotHello as u32
+        || reason == DropReason::BadChecksum as u32
+        || reason == DropReason::HelloLimit as u32
+        || reason == DropReason::HelloAhead as u32
 }
 
 /// What one CPU may still sample, and what became of the packets that it could have sampled.
@@ -120,6 +126,18 @@ mod tests {
         assert_eq!(Event::read(&written), Some((event, &[9, 8, 7, 6][..])));
         assert_eq!(Event::read(&record(Event { captured: 7, ..event }, &[0; 6])), None);
         assert_eq!(Event::read(&written[..31]), None);
+    }
+
+    #[test]
+    fn samples_of_hellos_are_whole() {
+        use DropReason::*;
+        let whole = DropReason::ALL.iter().filter(|reason| shows_hello(**reason as u32));
+        let mut whole: Vec<&str> = whole.map(|reason| reason.label()).collect();
+        whole.sort_unstable();
+        let mut expected = [TlsVersion, MalformedHello, NotHello, BadChecksum, HelloLimit, HelloAhead]
+            .map(DropReason::label);
+        expected.sort_unstable();
+        assert_eq!(whole, expected);
     }
 
     #[test]

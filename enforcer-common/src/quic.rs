@@ -29,14 +29,16 @@ const FIXED: u8 = 0x40;
 pub enum Quic {
     /// Of neither form, or one that only servers send.
     Not = 0,
-    /// Part of a connection, or the client believes so: a short header, 0-RTT, Handshake.
-    Other = 1,
+    /// Part of a connection, or the client believes so: a short header.
+    Short = 1,
     /// An Initial packet, in a datagram as long as it must be.
     Initial = 2,
     /// An Initial packet, in a shorter one.
     TooShort = 3,
     /// A long header with a version that is not served.
     Version = 4,
+    /// 0-RTT or Handshake. Behind it in the datagram there may be an Initial packet (RFC 9000 section 12.2), so that it costs as much.
+    Long = 5,
 }
 
 /// Looks at a datagram's content from `start` to `end`.
@@ -53,7 +55,7 @@ pub fn inspect<P: Packet + ?Sized>(
     }
     let Some([first]) = packet.data::<1>(start) else { return Quic::Not };
     if first & LONG == 0 {
-        return if first & FIXED == 0 { Quic::Not } else { Quic::Other };
+        return if first & FIXED == 0 { Quic::Not } else { Quic::Short };
     }
     let Some(version) = packet.data::<4>(start + 1) else { return Quic::Not };
     let version = u32::from_be_bytes(version);
@@ -70,7 +72,7 @@ pub fn inspect<P: Packet + ?Sized>(
         0 if end - start < INITIAL => Quic::TooShort,
         0 => Quic::Initial,
         3 => Quic::Not,
-        _ => Quic::Other,
+        _ => Quic::Long,
     }
 }
 

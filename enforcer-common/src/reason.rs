@@ -156,7 +156,7 @@ reasons! {
         QuicShort = 93, "quic_short";
         /// A QUIC long header with a version that is not served.
         QuicVersion = 94, "quic_version";
-        /// More QUIC Initials than the source may send.
+        /// More QUIC packets with long headers than the source may send.
         QuicLimit = 95, "quic_limit";
         /// A datagram to a QUIC port that has neither form of a QUIC packet.
         NotQuic = 96, "not_quic";

@@ -17,7 +17,7 @@ pub enum Limit {
     Connections = 1,
     /// TLS ClientHellos on protected ports, and what may be the beginning of one.
     Hellos = 2,
-    /// QUIC Initial datagrams to ports where QUIC is served.
+    /// Datagrams that begin with a long header, to ports where QUIC is served.
     Quic = 3,
 }
 

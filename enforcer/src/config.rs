@@ -81,6 +81,8 @@ pub struct Kernel {
     pub refusal: Refusal,
     /// `verify_checksums`: whether segments with a ClientHello need a right TCP checksum. Default `"auto"`.
     pub verify_checksums: VerifyChecksums,
+    /// `answers`: whether frames that the program sends itself may be used. Default `"auto"`.
+    pub answers: Answers,
     /// `strict_connections`: whether a ClientHello is dropped that cannot be followed to its end. Default false.
     pub strict_connections: bool,
     /// `quic_ports`: UDP ports where QUIC is served and nothing else. Default: none.
@@ -153,7 +155,19 @@ pub enum Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VerifyChecksums {
-    /// In native mode, if every interface has a device behind it.
+    /// If every interface is one of hardware, and the program is in its driver.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// Whether the program sends frames of its own: alerts, resets, SYN cookies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answers {
+    /// Unless they would leave without the VLAN tag of those that they answer.
     Auto,
     /// Always.
     On,
@@ -170,7 +184,7 @@ pub struct KernelLimits {
     pub connections: Option<RateLimit>,
     /// `hellos` (ClientHello), default 200/s with a burst of 1,000.
     pub hellos: Option<RateLimit>,
-    /// `quic` (Initial datagrams), default 200/s with a burst of 1,000.
+    /// `quic` (datagrams with long headers), default 200/s with a burst of 1,000.
     pub quic: Option<RateLimit>,
     /// `when_full`: `"drop"` (default, fails closed) or `"pass"` (fails open).
     pub when_full: WhenFull,

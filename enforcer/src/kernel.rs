@@ -20,6 +20,7 @@ mod memory;
 mod off;
 mod pins;
 mod plane;
+mod practice;
 mod probe;
 mod raw;
 mod reaper;
@@ -44,6 +45,7 @@ use tracing::warn;
 pub use self::{
     detach::{Detached, detach},
     heritage::{Beginning, Held},
+    practice::Practice,
     rule::{Grounds, rule},
     task::Diagnostics,
 };
@@ -121,6 +123,7 @@ impl Kernel {
         let looked = attach::reconcile(xdp.site(&self.config), &mut links);
         xdp.links = links;
         xdp.publish()?;
+        xdp.look_again()?;
         looked?;
         let detached = xdp.links.iter().filter(|link| !link.attachment.is_attached());
         Ok(detached.map(|link| link.attachment.interface.clone()).collect())
@@ -160,6 +163,7 @@ impl Kernel {
                 LiveMaps::open(&|name| xdp.program.map(name))?,
                 xdp.settings.clone(),
                 Arc::clone(&xdp.attachments),
+                Arc::clone(&xdp.practice),
             )),
             Plane::Off => Arc::new(NoView { v6_length: self.config.ipv6_prefix }),
         })
@@ -416,6 +420,10 @@ pub struct LimitState {
 pub trait View: Send + Sync {
     /// Interfaces of the configuration, and how the program is attached to them; empty with `mode = "off"`.
     fn attachments(&self) -> Vec<Attachment>;
+    /// What of the configuration is in force there; empty with `mode = "off"`.
+    fn practice(&self) -> Practice {
+        Practice::default()
+    }
     /// Counters since the start.
     fn counters(&self) -> Result<Counters>;
     /// What became of the samples; `None` without a program.

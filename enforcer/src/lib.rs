@@ -19,6 +19,7 @@ pub mod checks;
 pub mod upstream;
 
 pub mod bans;
+pub mod device;
 pub mod kernel;
 pub mod metrics;
 pub mod store;

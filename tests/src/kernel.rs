@@ -1,7 +1,7 @@
 //! The `[kernel]` section that tests and benchmarks begin with; they change the keys that they are about.
 
 use enforcer::config::{
-    Kernel, KernelLimits, Mode, Refusal, TlsVersion, Treatment, Unparsed, VerifyChecksums, WhenFull,
+    Answers, Kernel, KernelLimits, Mode, Refusal, TlsVersion, Treatment, Unparsed, VerifyChecksums, WhenFull,
 };
 use enforcer_common::quic;
 
@@ -17,6 +17,7 @@ pub fn plain() -> Kernel {
         minimum_tls: TlsVersion::Tls12,
         refusal: Refusal::Alert,
         verify_checksums: VerifyChecksums::Off,
+        answers: Answers::Auto,
         strict_connections: false,
         quic_ports: Vec::new(),
         quic_versions: vec![quic::VERSION_1, quic::VERSION_2],

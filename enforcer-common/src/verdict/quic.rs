@@ -25,7 +25,9 @@ pub(super) fn inspect<P: Packet, T: Tables>(
         quic::inspect(context.packet, headers.offset, end, &context.settings.quic_versions)
     };
     match quic {
-        Quic::Other => {}
+        // Nothing can follow a short header in a datagram (RFC 9000 section 12.2).
+        Quic::Short => {}
+        Quic::Long => budgets::charge(context, source, Limit::Quic, DropReason::QuicLimit)?,
         Quic::Not => context.refuse(DropReason::NotQuic)?,
         Quic::Version => context.refuse(DropReason::QuicVersion)?,
         Quic::TooShort | Quic::Initial => {

@@ -11,6 +11,7 @@ use super::{
     inspect::{Probes, is_folder},
     named::{Named, Place},
 };
+use crate::device::Device;
 
 mod certificate;
 
@@ -26,6 +27,7 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
         Named::Socket(path) => Some((probes.held)(path)),
         Named::Interface(_)
         | Named::SynCookies
+        | Named::Answers(_)
         | Named::Certificate { .. }
         | Named::TlsFile(..)
         | Named::KeySet(..)
@@ -37,6 +39,7 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
         match named {
             Named::Interface(name) => interface(collector, place, name, present.as_deref().ok()),
             Named::SynCookies => syn_cookies(collector, place),
+            Named::Answers(interfaces) => answers(collector, place, interfaces),
             Named::Certificate { chain, key } => {
                 certificate::look(collector, place, chain.as_ref(), key.as_ref());
             }
@@ -102,6 +105,23 @@ fn syn_cookies(collector: &mut Collector<'_>, place: &Place) {
             "net.ipv4.tcp_syncookies is 0: SYNs above the budget get no cookie, but pass".to_owned();
         let remedy = "`sysctl -w net.ipv4.tcp_syncookies=2` allows cookies at any time, 1 once a listener's queue is full; or write `rate = \"off\"`";
         warn(collector, place, problem, remedy);
+    }
+}
+
+/// A frame that the program sends would leave without the tag of the one that it answers.
+fn answers(collector: &mut Collector<'_>, place: &Place, interfaces: &[String]) {
+    for interface in interfaces {
+        let untagged = Device::look(interface).untagged;
+        if !untagged.is_empty() {
+            let problem = format!(
+                "{interface} takes off the VLAN tags of {}: hellos are refused by \"drop\", and no SYN cookies are sent",
+                untagged.join(", ")
+            );
+            let remedy = format!(
+                "`ethtool -K {interface} rxvlan off` keeps them in the frame; or write \"on\" to send nevertheless, \"off\" to say nothing of it"
+            );
+            warn(collector, place, problem, &remedy);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text};
 use super::{
-    Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, Treatment,
+    Answers, Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, Treatment,
     UnknownName, VerifyChecksums, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
@@ -48,6 +48,7 @@ pub(super) struct KernelSection {
     pub(super) minimum_tls: Key<TlsVersion>,
     pub(super) refusal: Key<Refusal>,
     pub(super) verify_checksums: Key<VerifyChecksums>,
+    pub(super) answers: Key<Answers>,
     pub(super) strict_connections: Key<bool>,
     pub(super) quic_ports: List<Number>,
     pub(super) quic_versions: List<Number>,

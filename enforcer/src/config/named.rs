@@ -22,6 +22,8 @@ pub(super) enum Named {
     Interface(String),
     /// What the kernel allows of SYN cookies.
     SynCookies,
+    /// Whether the program may send frames on these interfaces.
+    Answers(Vec<String>),
     /// Either part may be missing in the file; the other one is looked at nevertheless.
     Certificate {
         chain: Option<NamedFile>,

@@ -262,6 +262,7 @@ impl Context {
             kernel_mode: facts.kernel_mode.to_owned(),
             persistence: facts.persistence.clone(),
             interfaces: self.view.attachments(),
+            practice: self.view.practice(),
             list_entries,
             pending_writes,
             listeners: facts.listeners.clone(),

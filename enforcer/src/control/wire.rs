@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     capture::sight::Sight,
-    kernel::{Attachment, Explanation, Protocol},
+    kernel::{Attachment, Explanation, Practice, Protocol},
     prefix::Prefix,
 };
 
@@ -398,6 +398,9 @@ pub struct Status {
     pub persistence: PersistenceRow,
     /// Where the program is attached, and how.
     pub interfaces: Vec<Attachment>,
+    /// What of the configuration is in force there.
+    #[serde(default)]
+    pub practice: Practice,
     /// Entries that the kernel's lists should hold.
     pub list_entries: usize,
     /// Changes that have not reached them yet.

@@ -11,11 +11,12 @@ use enforcer_common::{maps, settings::INTERFACES};
 use tracing::{info, warn};
 
 use super::{
-    Attachment,
+    Attachment, Practice,
     attach::{self, Site},
     heritage::{self, Beginning, Carried, Heritage, Tables},
     layout::Layout,
     pins::{Found, Pins},
+    practice,
     program::{Program, Sizes},
     settings,
     tables::{PortsMap, SettingsMap, SharedSettings},
@@ -39,6 +40,9 @@ pub(super) struct Xdp {
     pub(super) ports: PortsMap,
     pub(super) links: Vec<attach::Link>,
     pub(super) attachments: Arc<ArcSwap<Vec<Attachment>>>,
+    pub(super) practice: Arc<ArcSwap<Practice>>,
+    /// As it was last written.
+    live: config::Kernel,
     pub(super) diagnostics: Option<Diagnostics>,
 }
 
@@ -79,6 +83,8 @@ impl Xdp {
             ports,
             links: Vec::new(),
             attachments: Arc::default(),
+            practice: Arc::default(),
+            live: config.clone(),
             diagnostics,
         };
         if !made.is_live() {
@@ -155,13 +161,39 @@ impl Xdp {
 
     /// Writes what `config` says of settings and ports.
     pub(super) fn write(&mut self, config: &config::Kernel) -> Result<()> {
-        let mut next = settings::settings(config, self.sizes, self.seed);
+        let (means, practice) = practice::look(config, &self.attached());
+        let mut next = settings::settings(config, self.sizes, self.seed, means);
         next.lease_until = settings::lease_until(config.lease);
         SettingsMap::change(&self.settings, |settings| {
             next.interfaces = settings.interfaces;
             *settings = next;
         })?;
-        self.ports.write(&settings::ports(config))
+        self.ports.write(&settings::ports(config))?;
+        self.live = config.clone();
+        if self.links.is_empty() {
+            // A start that fails says that alone, in one line.
+            return Ok(());
+        }
+        let before = self.practice.swap(Arc::new(practice));
+        let now = self.practice.load();
+        for remark in now.remarks.iter().filter(|remark| !before.remarks.contains(remark)) {
+            warn!("{remark}");
+        }
+        Ok(())
+    }
+
+    /// Writes the settings anew if the devices have become others: one came back, or got a VLAN.
+    pub(super) fn look_again(&mut self) -> Result<()> {
+        let (_, practice) = practice::look(&self.live, &self.attached());
+        if **self.practice.load() == practice {
+            return Ok(());
+        }
+        let live = self.live.clone();
+        self.write(&live)
+    }
+
+    fn attached(&self) -> Vec<Attachment> {
+        self.links.iter().map(|link| link.attachment.clone()).collect()
     }
 
     pub(super) fn renew_lease(&self, lease: Option<Duration>) -> Result<()> {
@@ -170,7 +202,7 @@ impl Xdp {
 
     /// Shows the views how the interfaces are now, and the program which one is counted where.
     pub(super) fn publish(&self) -> Result<()> {
-        let now: Vec<_> = self.links.iter().map(|link| link.attachment.clone()).collect();
+        let now = self.attached();
         self.number(now.iter().map(|one| one.index))?;
         if **self.attachments.load() != now {
             self.attachments.store(Arc::new(now));

@@ -2,7 +2,7 @@
 
 use enforcer_common::{
     gcra::Rate,
-    settings::{Limit, Settings, flag},
+    settings::{Limit, Settings, flag, refusal},
 };
 
 use super::Reason;
@@ -19,6 +19,16 @@ pub struct Grounds<'a> {
     pub entry: Option<Prefix>,
 }
 
+const MINIMUM_TLS: &str = "kernel.minimum_tls";
+
+fn minimum_tls(settings: &Settings) -> String {
+    match settings.minimum_tls {
+        0x0303 => format!("{MINIMUM_TLS} is \"1.2\""),
+        0x0304 => format!("{MINIMUM_TLS} is \"1.3\""),
+        _ => MINIMUM_TLS.to_owned(),
+    }
+}
+
 /// The rule behind a reason; empty where no rule could have changed the verdict.
 pub fn rule(reason: Reason, grounds: Grounds<'_>) -> String {
     let key = match reason {
@@ -28,11 +38,17 @@ pub fn rule(reason: Reason, grounds: Grounds<'_>) -> String {
     let Grounds { settings, port, entry } = grounds;
     let limit = |limit| format!("{key} is {}", spell(settings.limit(limit, 0)));
     match key {
-        "kernel.minimum_tls" => match settings.minimum_tls {
-            0x0303 => format!("{key} is \"1.2\""),
-            0x0304 => format!("{key} is \"1.3\""),
-            _ => key.to_owned(),
-        },
+        MINIMUM_TLS => minimum_tls(settings),
+        // A hello was refused before, for its version unless it was none.
+        "kernel.refusal" => {
+            let how = match settings.refusal {
+                refusal::ALERT => "alert",
+                refusal::RESET => "reset",
+                refusal::POISON => "poison",
+                _ => "drop",
+            };
+            format!("{}, {key} is \"{how}\"", minimum_tls(settings))
+        }
         "kernel.limits.packets" => limit(Limit::Packets),
         "kernel.limits.connections" => limit(Limit::Connections),
         "kernel.limits.hellos" => limit(Limit::Hellos),
@@ -73,6 +89,14 @@ mod tests {
         let grounds = Grounds { settings: &settings, port: Some(443), entry: "198.18.0.0/15".parse().ok() };
         let said = |reason| rule(reason, grounds);
         assert_eq!(said(Reason::Drop(DropReason::TlsVersion)), "kernel.minimum_tls is \"1.2\"");
+        let refused = "kernel.minimum_tls is \"1.2\", kernel.refusal is \"alert\"";
+        for reason in [
+            Reason::Drop(DropReason::RefusedConnection),
+            Reason::Pass(PassReason::ServerReset),
+            Reason::Pass(PassReason::HelloPoisoned),
+        ] {
+            assert_eq!(said(reason), refused);
+        }
         assert_eq!(
             said(Reason::WouldDrop(DropReason::PacketLimit)),
             "kernel.limits.packets is 20/s, burst 30"

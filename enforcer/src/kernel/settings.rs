@@ -1,7 +1,7 @@
-//! Settings for the program, made from the configuration. Called at the start and at every reload; looks at nothing else but at
-//! whether interfaces have devices.
+//! Settings for the program, made from the configuration. Called at the start and at every reload, and by `explain`;
+//! looks at nothing else.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use enforcer_common::{
     gcra::Rate,
@@ -13,19 +13,38 @@ use enforcer_common::{
 use super::program::{FLOW_BUCKETS, Sizes};
 use crate::{
     clock,
-    config::{self, Mode, RateLimit, Refusal, TlsVersion, Treatment, VerifyChecksums, WhenFull},
+    config::{self, Answers, RateLimit, Refusal, TlsVersion, Treatment, VerifyChecksums, WhenFull},
 };
+
+/// What the devices allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Means {
+    /// Whether the program sends frames of its own.
+    pub(super) answers: bool,
+    /// Whether checksums are there to be verified.
+    pub(super) checksums: bool,
+}
+
+impl Means {
+    /// As far as the configuration alone tells, whatever the machine: checksums are verified only if it says so.
+    pub(super) fn of(config: &config::Kernel) -> Self {
+        Self {
+            answers: config.answers != Answers::Off,
+            checksums: config.verify_checksums == VerifyChecksums::On,
+        }
+    }
+}
 
 /// The settings that `config` asks for. `seed` comes from the system's generator and stays the same until the daemon
 /// ends; the flags of the prefix tries are left clear.
-pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Settings {
+pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: Means) -> Settings {
     let limits = [
         rate(config.limits.packets.as_ref()),
         rate(config.limits.connections.as_ref()),
         rate(config.limits.hellos.as_ref()),
         rate(config.limits.quic.as_ref()),
     ];
-    let syn_budget = rate(config.syn_cookies.as_ref());
+    let syn_budget = rate(config.syn_cookies.as_ref().filter(|_| means.answers));
     let when_full = match config.limits.when_full {
         WhenFull::Drop => flag::DROP_WHEN_FULL,
         WhenFull::Pass => 0,
@@ -36,7 +55,7 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Sett
         Treatment::Drop => flag::DROP_NOT_IP,
         Treatment::Pass => 0,
     };
-    let verify = if verifies(config) { flag::VERIFY_CHECKSUMS } else { 0 };
+    let verify = if means.checksums { flag::VERIFY_CHECKSUMS } else { 0 };
     let strict = if config.strict_connections { flag::STRICT_CONNECTIONS } else { 0 };
     let mut quic_versions = [0; QUIC_VERSIONS];
     for (place, version) in quic_versions.iter_mut().zip(&config.quic_versions) {
@@ -55,6 +74,7 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Sett
             TlsVersion::Tls13 => 0x0304,
         },
         refusal: match config.refusal {
+            Refusal::Alert | Refusal::Reset | Refusal::Poison if !means.answers => refusal::DROP,
             Refusal::Alert => refusal::ALERT,
             Refusal::Reset => refusal::RESET,
             Refusal::Poison => refusal::POISON,
@@ -68,17 +88,6 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64) -> Sett
         syn_budget,
         quic_versions,
         ..Settings::PERMISSIVE
-    }
-}
-
-/// Whether checksums are there to be verified. A virtual interface leaves them to be filled in behind the program, and so does the
-/// network stack in front of it where it joins segments in generic mode.
-fn verifies(config: &config::Kernel) -> bool {
-    let has_device = |interface: &String| Path::new("/sys/class/net").join(interface).join("device").exists();
-    match config.verify_checksums {
-        VerifyChecksums::On => true,
-        VerifyChecksums::Off => false,
-        VerifyChecksums::Auto => config.mode == Mode::Native && config.interfaces.iter().all(has_device),
     }
 }
 
@@ -112,12 +121,12 @@ pub(super) fn lease_until(lease: Option<Duration>) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::{Feature, Kernel, KernelLimits, Mode, Unparsed};
     use enforcer_common::reason::DropReason;
 
-    fn config() -> Kernel {
+    pub(in crate::kernel) fn config() -> Kernel {
         Kernel {
             mode: Mode::Native,
             interfaces: vec!["eth0".into()],
@@ -128,6 +137,7 @@ mod tests {
             minimum_tls: TlsVersion::Tls13,
             refusal: Refusal::Alert,
             verify_checksums: VerifyChecksums::Off,
+            answers: Answers::Auto,
             strict_connections: false,
             limits: KernelLimits {
                 packets: None,
@@ -152,7 +162,7 @@ mod tests {
 
     #[test]
     fn every_key_arrives() {
-        let made = settings(&config(), Sizes { bans: 1, sources: 1000 }, 7);
+        let made = settings(&config(), Sizes { bans: 1, sources: 1000 }, 7, Means::of(&config()));
         assert_eq!(
             made.limits[0],
             [Rate::UNLIMITED, Rate::per_second(1, 3), Rate::UNLIMITED, Rate::UNLIMITED]
@@ -173,12 +183,25 @@ mod tests {
     }
 
     #[test]
+    fn what_the_devices_do_not_allow_is_not_asked_for() {
+        let sizes = Sizes { bans: 1, sources: 1000 };
+        for refusal in [Refusal::Alert, Refusal::Reset, Refusal::Poison, Refusal::Drop] {
+            let config = Kernel { refusal, ..config() };
+            let silent = settings(&config, sizes, 7, Means { answers: false, checksums: true });
+            assert_eq!((silent.refusal, silent.syn_budget), (refusal::DROP, Rate::UNLIMITED));
+            assert!(silent.flags & flag::VERIFY_CHECKSUMS != 0);
+        }
+        let loud = settings(&config(), sizes, 7, Means { answers: true, checksums: false });
+        assert_eq!((loud.refusal, loud.flags & flag::VERIFY_CHECKSUMS), (refusal::ALERT, 0));
+    }
+
+    #[test]
     fn limits_without_a_tick_of_jitter_get_the_fine_clock() {
         let sizes = Sizes { bans: 1, sources: 1000 };
         let flags = |events, burst| {
             let mut config = config();
             config.limits.hellos = Some(RateLimit { events, period: Duration::from_secs(1), burst });
-            settings(&config, sizes, 7).flags
+            settings(&config, sizes, 7, Means::of(&config)).flags
         };
         let others = flag::DROP_WHEN_FULL | flag::DROP_NOT_IP;
         assert_eq!(flags(20_000, 4), others | flag::FINE_CLOCK);

@@ -1,6 +1,6 @@
 //! Reads the live data plane for people and for metrics. Changes nothing: explaining a packet charges nobody.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{fs, net::IpAddr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
@@ -15,8 +15,8 @@ use enforcer_common::{
 };
 
 use super::{
-    Attachment, Count, Counters, EventCounts, Explanation, LimitState, OTHER_INTERFACES, Protocol, Reason,
-    View, probe,
+    Attachment, Count, Counters, EventCounts, Explanation, LimitState, OTHER_INTERFACES, Practice, Protocol,
+    Reason, View, probe,
     rule::{Grounds, rule},
     tables::{LiveMaps, SettingsMap, SharedSettings, Snapshot},
 };
@@ -28,6 +28,7 @@ pub(super) struct MapView {
     maps: Arc<LiveMaps>,
     settings: SharedSettings,
     attachments: Arc<ArcSwap<Vec<Attachment>>>,
+    practice: Arc<ArcSwap<Practice>>,
 }
 
 impl MapView {
@@ -35,14 +36,20 @@ impl MapView {
         maps: LiveMaps,
         settings: SharedSettings,
         attachments: Arc<ArcSwap<Vec<Attachment>>>,
+        practice: Arc<ArcSwap<Practice>>,
     ) -> Self {
-        Self { maps: Arc::new(maps), settings, attachments }
+        Self { maps: Arc::new(maps), settings, attachments, practice }
     }
 }
 
 impl View for MapView {
     fn attachments(&self) -> Vec<Attachment> {
         self.attachments.load().to_vec()
+    }
+
+    fn practice(&self) -> Practice {
+        let setting = fs::read_to_string("/proc/sys/net/ipv4/tcp_syncookies").unwrap_or_default();
+        Practice { tcp_syncookies: setting.trim().to_owned(), ..Practice::clone(&self.practice.load()) }
     }
 
     fn counters(&self) -> Result<Counters> {

@@ -52,6 +52,7 @@ fn version6() -> Vec<Case> {
         let inner = (1..count).fold(extension(TCP, 0, &segment()), |inner, _| extension(kind, 0, &inner));
         ethernet(IPV6, &ipv6(kind, &inner))
     };
+    let hello = || tcp(PROTECTED, DATA, &Hello::legacy(0x0301).bytes());
     let full = extension(
         DESTINATION,
         1,
@@ -97,6 +98,16 @@ fn version6() -> Vec<Case> {
             "authentication header that counts in words of 4",
             ethernet(IPV6, &ipv6(AUTHENTICATION, &authentication(TCP, &tcp(PROTECTED, ACK, &[])))),
             Pass(Clean),
+        ),
+        case(
+            "a hello behind a routing header",
+            ethernet(IPV6, &ipv6(ROUTING, &extension(TCP, 2, &hello()))),
+            Drop(TlsVersion),
+        ),
+        case(
+            "a hello behind an authentication header",
+            ethernet(IPV6, &ipv6(AUTHENTICATION, &authentication(TCP, &hello()))),
+            Drop(TlsVersion),
         ),
         case(
             "a hello behind extension headers",

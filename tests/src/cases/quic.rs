@@ -56,6 +56,28 @@ pub(super) fn cases() -> Vec<Case> {
             case("QUIC Initial of version 2, short", v4(&long(0xd3, VERSION_2, 8, 900)), Drop(QuicShort)),
             case("QUIC Initial above the source's limit", initial(), Drop(QuicLimit))
                 .with(State::default().exhausted(Limit::Quic, source)),
+            case("QUIC 0-RTT above the source's limit", v4(&long(0xd3, VERSION_1, 8, 1200)), Drop(QuicLimit))
+                .with(State::default().exhausted(Limit::Quic, source)),
+            case(
+                "QUIC Handshake above the source's limit",
+                v4(&long(0xe3, VERSION_1, 8, 60)),
+                Drop(QuicLimit),
+            )
+            .with(State::default().exhausted(Limit::Quic, source)),
+            case(
+                "QUIC Initial behind a Handshake packet, above the source's limit",
+                v4(&[long(0xe3, VERSION_1, 8, 40), long(0xc3, VERSION_1, 8, 1200)].concat()),
+                Drop(QuicLimit),
+            )
+            .with(State::default().exhausted(Limit::Quic, source)),
+            case(
+                "QUIC version 2: Initial behind 0-RTT, above the source's limit",
+                v4(&[long(0xe3, VERSION_2, 8, 40), long(0xd3, VERSION_2, 8, 1200)].concat()),
+                Drop(QuicLimit),
+            )
+            .with(State::default().exhausted(Limit::Quic, source)),
+            case("QUIC Handshake within the source's limit", v4(&long(0xe3, VERSION_1, 8, 60)), Pass(Clean))
+                .with(State::default().limited(Limit::Quic)),
             case("QUIC Initial within the source's limit", initial(), Pass(QuicInitial))
                 .with(State::default().limited(Limit::Quic)),
             case("QUIC Initial, no slot left", initial(), Pass(QuicInitial))

@@ -21,7 +21,13 @@ pub(super) fn cases() -> Vec<Case> {
         datagram[5] = bytes;
         datagram
     };
-    vec![
+    let old = Hello::legacy(0x0301).bytes();
+    let offsets = (5..=15u8).map(|words| {
+        let segment = tcp_with(PROTECTED, DATA, &vec![1; usize::from(words - 5) * 4], &old);
+        case(&format!("a hello at the TCP data offset of {words} words"), v4(TCP, &segment), Drop(TlsVersion))
+    });
+    let mut cases: Vec<Case> = offsets.collect();
+    cases.extend(vec![
         case("SYN to a protected port", v4(TCP, &tcp(PROTECTED, SYN, &[])), Pass(Clean)),
         case("IPv6: SYN to a protected port", v6(TCP, &tcp(PROTECTED, SYN, &[])), Pass(Clean)),
         case("acknowledgement without data", v4(TCP, &tcp(PROTECTED, ACK, &[])), Pass(Clean)),
@@ -40,5 +46,6 @@ pub(super) fn cases() -> Vec<Case> {
         case("UDP length below the header's", v4(UDP, &length(7)), Drop(MalformedUdp)),
         case("UDP length of 0", v6(UDP, &length(0)), Drop(MalformedUdp)),
         case("UDP length beyond the packet", v6(UDP, &length(14)), Drop(MalformedUdp)),
-    ]
+    ]);
+    cases
 }

@@ -11,9 +11,9 @@ use std::{
 };
 
 use enforcer::config::{
-    self, Bans, Certificate, Clients, Config, Control, Http, Kernel, KernelLimits, KeyExchange, Listener,
-    Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite, Tls, TlsVersion, Token, TokenAlgorithm,
-    Treatment, UnknownName, Unparsed, Upstream, VerifyChecksums, WhenFull,
+    self, Answers, Bans, Certificate, Clients, Config, Control, Http, Kernel, KernelLimits, KeyExchange,
+    Listener, Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite, Tls, TlsVersion, Token,
+    TokenAlgorithm, Treatment, UnknownName, Unparsed, Upstream, VerifyChecksums, WhenFull,
 };
 use proptest::prelude::*;
 
@@ -90,6 +90,7 @@ fn the_smallest_file_gives_every_documented_default() {
             minimum_tls: TlsVersion::Tls12,
             refusal: Refusal::Alert,
             verify_checksums: VerifyChecksums::Auto,
+            answers: Answers::Auto,
             strict_connections: false,
             quic_ports: vec![],
             quic_versions: vec![1, 0x6b33_43cf],

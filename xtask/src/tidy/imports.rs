@@ -9,12 +9,14 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 4] = ["clock", "fault", "prefix", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("clock", &[]),
     ("fault", &[]),
     ("prefix", &[]),
     ("secret", &[]),
-    ("config", &[]),
+    // What drivers do to frames, as sysfs and ethtool tell it.
+    ("device", &[]),
+    ("config", &["device"]),
     ("denial", &[]),
     ("log", &["config"]),
     ("policy", &["config", "denial"]),
@@ -22,7 +24,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     // What a request is forwarded with is a `Grant`, which only `checks` can make.
     ("upstream", &["checks", "config", "denial", "policy"]),
     // Settings for the program are made from the configuration.
-    ("kernel", &["config"]),
+    ("kernel", &["config", "device"]),
     // Kernel counters are read at scrape; the table of refusals names the labels.
     ("metrics", &["kernel", "denial", "log"]),
     // Keeps bytes and does not know whose.

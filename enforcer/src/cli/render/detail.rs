@@ -6,7 +6,7 @@ use crate::{
         span::{human, remaining},
         wire::{BanRow, CounterRow, FilesRow, PersistenceRow, ReloadRow, Status, TrafficRow, Why},
     },
-    kernel::LimitState,
+    kernel::{LimitState, Practice},
 };
 
 /// Nanoseconds in the unit that fits a wait.
@@ -16,6 +16,23 @@ fn wait(ns: u64) -> String {
         1..1_000_000_000 => format!("{} ms", ns.div_ceil(1_000_000)),
         _ => human(ns.div_ceil(1_000_000_000)),
     }
+}
+
+/// What is in force of `kernel.refusal`, `kernel.syn_cookies` and `kernel.verify_checksums`.
+fn refusals(practice: &Practice) -> String {
+    if practice.refusal.is_empty() {
+        return "none".to_owned();
+    }
+    let cookies = match (practice.syn_cookies, practice.tcp_syncookies.as_str()) {
+        (false, _) => "no SYN cookies",
+        (true, "0") => "NO SYN COOKIES (net.ipv4.tcp_syncookies is 0)",
+        (true, "1") => {
+            "SYN cookies above the budget, once a listener's queue is full (net.ipv4.tcp_syncookies is 1)"
+        }
+        (true, _) => "SYN cookies above the budget (net.ipv4.tcp_syncookies is 2)",
+    };
+    let checksums = if practice.checksums { "verified" } else { "not verified" };
+    format!("{}; {cookies}; checksums {checksums}", practice.refusal)
 }
 
 pub(super) fn status(status: &Status) -> String {
@@ -55,8 +72,10 @@ pub(super) fn status(status: &Status) -> String {
         names => format!("{} (kernel.dry_run: counted, NOT DROPPED)", names.join(", ")),
     };
     let mut text = head;
+    let practice = &status.practice;
     text.push_str(&pairs(&[
         ("kernel", kernel),
+        ("refusals", refusals(practice)),
         ("without", persistence(&status.persistence)),
         ("rehearsed", rehearsed),
         ("lists", lists),
@@ -69,6 +88,12 @@ pub(super) fn status(status: &Status) -> String {
         ("files", status.files.as_ref().map_or_else(|| "as they were read".to_owned(), files)),
         ("reload", status.last_reload.as_ref().map_or_else(|| "none since the start".to_owned(), reload)),
     ]));
+    for remark in &practice.remarks {
+        text.push_str(&format!("\nNOTE: {remark}"));
+    }
+    if !practice.remarks.is_empty() {
+        text.push('\n');
+    }
     if !status.traffic.is_empty() {
         text.push('\n');
         text.push_str(&traffic(&status.traffic));
@@ -280,6 +305,13 @@ mod tests {
                 beginning: "taken_over".into(),
             },
             interfaces: vec![Attachment { interface: "eth0".into(), index: 2, mode: "native".into() }],
+            practice: Practice {
+                refusal: "alert".into(),
+                syn_cookies: true,
+                tcp_syncookies: "1".into(),
+                checksums: true,
+                remarks: vec!["eth0 is odd".into()],
+            },
             list_entries: 1_204,
             pending_writes: 0,
             listeners: vec!["[::]:443".into()],
@@ -316,6 +348,7 @@ mod tests {
             "enforcer 0.1.0 is running: pid 4711, up 2h 5m, 21.3 MB resident\n\
              \n\
              kernel     mode native: eth0 (native)\n\
+             refusals   alert; SYN cookies above the budget, once a listener's queue is full (net.ipv4.tcp_syncookies is 1); checksums verified\n\
              without    the daemon the program judges on, for 1m (lease); pinned in /sys/fs/bpf/enforcer, taken over from an earlier daemon\n\
              rehearsed  limits (kernel.dry_run: counted, NOT DROPPED)\n\
              lists      1,204 entries, all in the kernel\n\
@@ -327,6 +360,8 @@ mod tests {
              store      /var/lib/enforcer/bans.redb\n\
              files      changed 1m ago, taken over\n\
              reload     5m ago, applied; these need a restart: kernel.mode\n\
+             \n\
+             NOTE: eth0 is odd\n\
              \n\
              INTERFACE     PASSED     BYTES    DROPPED    BYTES  WOULD DROP\n\
              eth0       2,000,000  900.0 MB  1,234,579  74.1 MB           7\n\

@@ -9,7 +9,7 @@ use enforcer_common::{quic, reason::DropReason, settings::QUIC_VERSIONS};
 
 use super::{LimitRules, Rules, entries};
 use crate::config::{
-    Kernel, KernelLimits, MAX_ALLOW, Mode, PIN_DIRECTORY, RateLimit, Refusal, TlsVersion, Treatment,
+    Answers, Kernel, KernelLimits, MAX_ALLOW, Mode, PIN_DIRECTORY, RateLimit, Refusal, TlsVersion, Treatment,
     Unparsed, VerifyChecksums, WhenFull,
     file::{KernelSection, Key, LimitsSection, List, UnparsedSection},
     named::Named,
@@ -66,19 +66,27 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
         let span = section.syn_cookies.as_ref().map_or(rules.span.clone(), |key| key.span());
         rules.name_outside("syn_cookies", span, Named::SynCookies);
     }
+    let answers = section.answers.as_ref().map_or(Answers::Auto, |answers| *answers.get_ref());
+    let interfaces = interfaces(section, mode, &mut rules);
+    let refusal = section.refusal.as_ref().map_or(Refusal::Alert, |refusal| *refusal.get_ref());
+    if mode != Mode::Off && answers == Answers::Auto && (refusal != Refusal::Drop || syn_cookies.is_some()) {
+        let span = section.answers.as_ref().map_or(rules.span.clone(), |key| key.span());
+        rules.name_outside("answers", span, Named::Answers(interfaces.clone()));
+    }
     Kernel {
         mode,
-        interfaces: interfaces(section, mode, &mut rules),
+        interfaces,
         allow: entries(&section.allow).map(|prefix| prefix.get_ref().0).collect(),
         management_ports,
         protected_ports,
         ipv6_prefix: u8::try_from(bits).unwrap_or(64),
         minimum_tls: section.minimum_tls.as_ref().map_or(TlsVersion::Tls12, |tls| *tls.get_ref()),
-        refusal: section.refusal.as_ref().map_or(Refusal::Alert, |refusal| *refusal.get_ref()),
+        refusal,
         verify_checksums: section
             .verify_checksums
             .as_ref()
             .map_or(VerifyChecksums::Auto, |verify| *verify.get_ref()),
+        answers,
         strict_connections: section.strict_connections.as_ref().is_some_and(|strict| *strict.get_ref()),
         quic_ports: ports("quic_ports", &section.quic_ports, &mut rules),
         quic_versions: quic_versions(&section.quic_versions, &mut rules),
