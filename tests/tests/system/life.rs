@@ -359,6 +359,31 @@ fn a_lease_that_nobody_renews_ends_the_enforcement() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_lease_holds_while_a_daemon_drains() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut plan = plan(&scene);
+    plan.kernel += "lease = \"5s\"\n";
+    let mut daemon = scene.daemon(&plan)?;
+    daemon.say(&["ban", "add", BANNED, "--forever"])?;
+    let tap = Tap::open(&scene.lab.server)?;
+    let token = scene.site.token("read")?;
+    let answer = thread::scope(|scope| {
+        // Longer than the lease.
+        let request = scope.spawn(|| scene.get(source_v4(1), "/api/v1/slow/8000").token(&token).send());
+        eventually!(10, "the request to reach the upstream", scene.upstream.requests() > 0)?;
+        daemon.signal(Signal::SIGTERM)?;
+        while !request.is_finished() {
+            flood(BANNED, 3, 100)?.send(&scene.lab.client)?;
+        }
+        request.join().map_err(|_| anyhow!("panicked"))?
+    })?;
+    assert_eq!(answer.status, 200, "{answer:?}\n{}", daemon.log());
+    assert_eq!(tap.seen(BANNED.parse()?)?, 0, "{}", daemon.log());
+    assert!(daemon.wait()?.success(), "{}", daemon.log());
+    Ok(())
+}
+
 /// As the packaged unit has it: a user of its own, four capabilities, and a folder of its own on a file system that is root's.
 #[test]
 fn a_user_with_the_unit_s_capabilities_takes_over_as_well() -> Result<()> {

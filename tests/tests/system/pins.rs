@@ -1,11 +1,19 @@
 //! What is pinned, taken over, replaced and removed, on interfaces of a namespace of the test's own.
 
-use std::{fs, path::PathBuf, process::Command, thread};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::PathBuf,
+    process::Command,
+    thread,
+};
 
+use aya::maps::{Array, Map, MapData};
 use enforcer::{
     config::{self, Mode},
     kernel::{Beginning, Detached, Kernel, detach},
 };
+use enforcer_common::{limiter::SLOTS, maps};
 use enforcer_tests::{bpffs, cleanup::Owned, kernel::plain};
 use nix::sched::{CloneFlags, unshare};
 
@@ -167,6 +175,44 @@ fn one_daemon_at_a_time_has_the_directory() {
         drop(first);
         assert_eq!(world.names(), ["enforcer"]);
         drop(second);
+    });
+}
+
+#[test]
+fn a_directory_that_others_own_or_may_write_to_is_refused() {
+    World::run(|world| {
+        let config = world.config(&["left"]);
+        fs::create_dir(&config.pin_directory).unwrap();
+        fs::set_permissions(&config.pin_directory, fs::Permissions::from_mode(0o770)).unwrap();
+        let refused = world.refusal(&config);
+        assert!(refused.contains("written by others (mode 770)"), "{refused}");
+        fs::set_permissions(&config.pin_directory, fs::Permissions::from_mode(0o700)).unwrap();
+        chown(&config.pin_directory, Some(65_534), None).unwrap();
+        let refused = world.refusal(&config);
+        assert!(refused.contains("belongs to user 65534"), "{refused}");
+        chown(&config.pin_directory, Some(0), None).unwrap();
+        world.daemon(&config).unwrap();
+    });
+}
+
+#[test]
+fn a_claim_of_a_daemon_that_was_killed_is_released() {
+    World::run(|world| {
+        let config = world.config(&["left"]);
+        world.daemon(&config).unwrap();
+        let sources = world.place.join(&world.layers()[0]).join(maps::SOURCES);
+        let (index, slot) = (3, 1);
+        let data = MapData::from_pin(&sources).unwrap();
+        let mut table: Array<_, [u64; SLOTS * 2]> = Array::try_from(Map::Array(data)).unwrap();
+        let mut bucket = [0; SLOTS * 2];
+        bucket[slot * 2..slot * 2 + 2].copy_from_slice(&[u64::MAX, u64::MAX]);
+        table.set(index, bucket, 0).unwrap();
+        let mut kernel = Kernel::load(&config, 16).unwrap();
+        let _lists = kernel.lists().unwrap();
+        kernel.attach().unwrap();
+        let [key, word] = table.get(&index, 0).unwrap()[slot * 2..slot * 2 + 2] else { panic!("two words") };
+        assert_eq!(key, 0);
+        assert!(word < 1 << 63, "the word of a ban is gone: {word:x}");
     });
 }
 
