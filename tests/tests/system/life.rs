@@ -220,7 +220,10 @@ fn detach_takes_everything_away_and_not_from_under_a_daemon() -> Result<()> {
     assert!(daemon.log().contains("stay in force without the daemon"), "{}", daemon.log());
     assert!(program(&scene.lab)?.contains("prog/xdp "), "SIGTERM keeps the program");
 
-    let done = detach(&scene, &[])?;
+    // As the package does it: the configuration knows the directory.
+    let mut command = scene.lab.server.command(&daemon::binary()?.display().to_string());
+    command.arg("detach").arg("--config").arg(scene.site.config());
+    let done = process::run(&mut command, Duration::from_secs(20))?;
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.stdout.contains("detached from 1 interface"), "{done:?}");
     assert_eq!(program(&scene.lab)?, "");

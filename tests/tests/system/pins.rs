@@ -12,8 +12,15 @@ use aya::maps::{Array, Map, MapData};
 use enforcer::{
     config::{self, Mode},
     kernel::{Beginning, Detached, Kernel, detach},
+    prefix::Prefix,
 };
-use enforcer_common::{limiter::SLOTS, maps};
+use enforcer_common::{
+    ban::{Ban, FOREVER},
+    limiter::SLOTS,
+    maps,
+    settings::ABI,
+    source::SourceKey,
+};
 use enforcer_tests::{bpffs, cleanup::Owned, kernel::plain};
 use nix::sched::{CloneFlags, unshare};
 
@@ -255,6 +262,30 @@ fn maps_of_another_shape_are_not_used_and_do_not_stay() {
         fs::rename(&layer, layer.with_file_name("layout-1-0123456789abcdef")).unwrap();
         assert_eq!(world.daemon(&config).unwrap(), Beginning::Replaced);
         assert_eq!(world.layers(), own);
+
+        // As another version leaves it: more settings, and without a limit that this one has. The tables themselves are the same.
+        let banned = "198.18.7.7".parse().unwrap();
+        let key = SourceKey::of(banned, 0);
+        let mut kernel = Kernel::load(&config, 16).unwrap();
+        kernel.lists().unwrap().ban(key, Ban { until: FOREVER }).unwrap();
+        kernel.attach().unwrap();
+        drop(kernel);
+        let layer = world.place.join(&own[0]);
+        let other = own[0].replace(&format!("layout-{ABI}-"), "layout-4000000000-");
+        fs::remove_file(layer.join("LIMIT_QUIC")).unwrap();
+        fs::remove_file(layer.join("SETTINGS")).unwrap();
+        fs::rename(&layer, world.place.join(&other)).unwrap();
+        let settings = world.place.join(&other).join("SETTINGS");
+        let mut create = Command::new("bpftool");
+        create.args(["map", "create"]).arg(settings);
+        create.args("type array key 4 value 2048 entries 1 name SETTINGS".split(' '));
+        assert!(create.status().unwrap().success());
+        let mut kernel = Kernel::load(&config, 16).unwrap();
+        assert_eq!(kernel.beginning(), Beginning::Migrated);
+        assert_eq!(kernel.held().unwrap().sources, [(Prefix::host(banned), Ban { until: FOREVER })]);
+        kernel.attach().unwrap();
+        assert_eq!(world.layers(), own);
+        drop(kernel);
 
         // Somebody has been at the pins.
         fs::remove_file(world.place.join(&own[0]).join("SETTINGS")).unwrap();
