@@ -221,6 +221,8 @@ pub struct Followed {
     pub kind: Kind,
     /// Whether it was the first with data.
     pub first: bool,
+    /// Whether the flow is known from its SYN.
+    pub begins: bool,
     /// Whether a list of versions stands in place of the hello's legacy version.
     pub listed: bool,
     /// The hello's legacy version, if it was read; else 0.
@@ -234,7 +236,7 @@ impl Followed {
     pub const UNKNOWN: Self = Self::only(Kind::Unknown);
 
     const fn only(kind: Kind) -> Self {
-        Self { kind, first: false, listed: false, version: 0, value: 0 }
+        Self { kind, first: false, begins: false, listed: false, version: 0, value: 0 }
     }
 
     /// As one number, for a function that the verifier checks by itself.
@@ -243,6 +245,7 @@ impl Followed {
         self.kind as u64
             | (self.first as u64) << 8
             | (self.listed as u64) << 9
+            | (self.begins as u64) << 10
             | (self.version as u64) << 16
             | (self.value as u64) << 32
     }
@@ -254,6 +257,7 @@ impl Followed {
             kind: Kind::from_number(number as u8),
             first: number & 0x100 != 0,
             listed: number & 0x200 != 0,
+            begins: number & 0x400 != 0,
             version: (number >> 16) as u16,
             value: (number >> 32) as u32,
         }
@@ -453,7 +457,7 @@ fn advance<B: Bucket, P: Packet>(
         Progress::NotHello => Kind::NotHello,
     };
     let after = if kind == Kind::Part { slot::word(segment.hash, Phase::Awaiting, segment.now) } else { 0 };
-    (Followed { kind, first, listed, version, value: next }, after)
+    (Followed { kind, first, begins: !loose, listed, version, value: next }, after)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::OwnedFd,
     os::unix::fs::MetadataExt,
     process::Command,
     sync::{
@@ -20,6 +21,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
 
 use crate::{
+    bpf::{Program, XDP_PASS},
     cleanup::{self, Owned},
     process,
 };
@@ -152,6 +154,13 @@ impl Lab {
             format!("addr add {SERVER_V4}/15 dev {WIRE}\naddr add {SERVER_V6}/32 dev {WIRE} nodad\n");
         set_up(&lab.server, &addresses)?;
         Ok(lab)
+    }
+
+    /// Lets frames that the server's program sends itself reach the client for as long as the answer lives: a veth device
+    /// takes them from the other end only where it runs a program too.
+    pub fn hear_answers(&self) -> Result<OwnedFd> {
+        let program = Program::constant(XDP_PASS)?;
+        self.client.enter(|| program.attach(nix::net::if_::if_nametoindex(WIRE)?))
     }
 
     /// The server's address in the family of `source`.

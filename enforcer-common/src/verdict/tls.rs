@@ -127,6 +127,7 @@ fn unknown<P: Packet, T: Tables>(
     let mut followed = Followed {
         kind: Kind::Behind,
         first: true,
+        begins: false,
         listed: seen.listed,
         version: seen.version,
         value: sequence(headers),
@@ -181,8 +182,12 @@ fn conclude<P: Packet, T: Tables>(
             if followed.first
                 && let Err(over) = budgets::charge(context, source, Limit::Hellos, DropReason::HelloLimit)
             {
-                // The sender will repeat it, as a beginning.
+                // The sender will repeat it. Until then nothing behind it passes, or it would pass without having been seen.
                 context.tables.close_flow(hash);
+                if followed.begins {
+                    let next = followed.value;
+                    context.tables.open_flow(&Opening { phase: Phase::Opened, begins: true, next, value: 0 });
+                }
                 return Err(over);
             }
             if followed.kind == Kind::Part {

@@ -100,6 +100,16 @@ fn budgets() -> Vec<Case> {
             vec![(part(0, &good[..300]), Drop(HelloLimit)), (part(0, &good[..300]), Drop(HelloLimit))],
         )
         .with(State::default().exhausted(Limit::Hellos, key)),
+        flow(
+            "the first part over the limit, and the rest of it",
+            vec![
+                (part(0, &good[..300]), Drop(HelloLimit)),
+                (part(300, &good[300..]), Drop(HelloAhead)),
+                (part(0, &good), Drop(HelloLimit)),
+                (part(300, &good[300..]), Drop(HelloAhead)),
+            ],
+        )
+        .with(State::default().exhausted(Limit::Hellos, key)),
         flow("no hello costs none", vec![(part(0, b"GET /"), Drop(NotHello))])
             .with(State::default().exhausted(Limit::Hellos, key)),
     ]
