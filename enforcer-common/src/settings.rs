@@ -1,11 +1,39 @@
 //! What the daemon tells the program. One value in a one-entry map, replaced as a whole; what it says of ports lies in a map
 //! of its own, see [`crate::port`].
 
+use core::mem::offset_of;
+
 use crate::{gcra::Rate, quic, reason::DropReason};
 
 /// Moves whenever the layout or the meaning of [`Settings`] or of a map changes. A program that finds another
 /// number judges nothing and counts `no_settings`.
 pub const ABI: u32 = 3;
+
+/// Moves whenever the meaning of a table changes that is carried over to another version: the buckets of the limiters, bans and
+/// listings with their keys and values, and [`Identity`]. It is independent of [`ABI`], so that an upgrade forgets nothing that
+/// both versions understand.
+pub const TABLES: u32 = 1;
+
+/// How [`Settings`] begin in every version that has the same number [`TABLES`]: what the tables cannot be understood without.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The version's own [`ABI`].
+    pub abi: u32,
+    /// The version's own; not to be read by others.
+    pub flags: u32,
+    /// See [`Settings::v6_mask`].
+    pub v6_mask: u64,
+    /// See [`Settings::seed`].
+    pub seed: u64,
+}
+
+const _: () = {
+    assert!(size_of::<Identity>() == 24);
+    assert!(offset_of!(Settings, abi) == 0 && offset_of!(Identity, abi) == 0);
+    assert!(offset_of!(Settings, v6_mask) == 8 && offset_of!(Identity, v6_mask) == 8);
+    assert!(offset_of!(Settings, seed) == 16 && offset_of!(Identity, seed) == 16);
+};
 
 /// What a source is limited in. The number is the index in a row of [`Settings::limits`] and names the table.
 #[repr(u32)]

@@ -37,7 +37,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>, program: &Program) -> Exit
         Verb::Check { config } => local::check(program, &config, args.json),
         Verb::Explain(verb) => explain::explain(&verb, args.json),
         Verb::Remote(Remote::Events(verb)) => events::events(&args.socket, &verb, args.json),
-        Verb::Detach { pin_directory, force } => local::detach(&pin_directory, force, args.json),
+        Verb::Detach { pin_directory, config, force } => {
+            let directory = pin_directory.unwrap_or_else(|| local::pin_directory(&config));
+            local::detach(&directory, force, args.json)
+        }
         Verb::Remote(verb) => remote::ask(&args.socket, verb, args.json),
     };
     code.into()

@@ -27,7 +27,7 @@ pub use diff::settle;
 pub use error::{Error, Errors};
 pub use filter::log_filter;
 pub use inspect::{Inspection, Probes, inspect, inspect_text};
-pub use load::{load, parse};
+pub use load::{load, parse, pin_directory};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
 
 /// Everything that a configuration file says.

@@ -30,7 +30,7 @@ pub struct Metrics {
     pub bans_active: IntGaugeVec,
     /// `enforcer_bans_total{cause}`: denial code that tipped the score, or `operator`.
     pub bans: IntCounterVec,
-    /// `enforcer_bans_withheld_total{why}`: bans that were due but not made: `dry_run`, `full`.
+    /// `enforcer_bans_withheld_total{why}`: bans that were due but not made: `dry_run`, `full`, `lock_out`.
     pub bans_withheld: IntCounterVec,
     /// `enforcer_offences_untracked_total`: offences of sources for which there was no room for a score.
     pub offences_untracked: IntCounter,

@@ -5,7 +5,7 @@
 //! - An address in any allowed prefix is never banned, by whatever ban, wide or narrow.
 //! - Any other address is banned until the latest end of the bans that cover it.
 //! - Offences ban a source only: the address for IPv4, the configured prefix for IPv6; never a loopback address,
-//!   never an allowed one. An operator's ban replaces the one on the same prefix.
+//!   never an allowed one, and never a source that holds an address of this machine or of an upstream server. An operator's ban replaces the one on the same prefix.
 
 mod bulk;
 mod operator;
@@ -72,6 +72,8 @@ pub enum Input {
     AllowDel(Prefix),
     /// Time has passed.
     Tick,
+    /// The addresses of this machine, when they have changed.
+    Machine(Vec<IpAddr>),
     /// The configuration has changed.
     Reconfigure(Settings),
     /// The daemon begins: what is remembered, and what the kernel holds.
@@ -141,6 +143,8 @@ pub enum Event {
     },
     /// A source would have been banned but for `dry_run`.
     Withheld(Ban),
+    /// A source would have been banned, but holds this address: an upstream server's or one of this machine.
+    Spared(Ban, IpAddr),
     /// A source should have been banned, but offences have filled their part of `max_entries`.
     Full(Prefix),
     /// An offence could not be counted: too many sources have a score.
@@ -208,6 +212,7 @@ pub enum Standing {
 #[derive(Debug)]
 pub struct Ledger {
     settings: Settings,
+    machine: Vec<IpAddr>,
     bans: PrefixMap<Ban>,
     allowances: PrefixMap<Allowance>,
     ends: BTreeSet<(KernelTime, Prefix)>,
@@ -223,6 +228,7 @@ impl Ledger {
     pub fn new(bans: config::Bans) -> Self {
         Self {
             settings: Settings { bans, allow: Vec::new(), ipv6_prefix: 64, upstreams: Vec::new() },
+            machine: Vec::new(),
             bans: PrefixMap::default(),
             allowances: PrefixMap::default(),
             ends: BTreeSet::new(),
@@ -240,6 +246,7 @@ impl Ledger {
         match input {
             Input::Offence(offence) => self.offence(now, offence, &mut actions),
             Input::Tick => self.scores.sweep(now),
+            Input::Machine(addresses) => self.machine = addresses,
             Input::Reconfigure(settings) => self.reconfigure(now, settings, &mut actions),
             Input::BanAdd(request) => actions.outcome = self.ban_add(now, request, &mut actions).into(),
             Input::BanDel(prefix) => actions.outcome = self.ban_del(prefix, &mut actions).into(),
@@ -332,6 +339,9 @@ impl Ledger {
         if self.settings.bans.dry_run {
             self.scores.spared(&source);
             actions.events.push(Event::Withheld(ban));
+        } else if let Some(address) = self.locked_out(source, &self.machine).map(|found| found.address()) {
+            self.scores.spared(&source);
+            actions.events.push(Event::Spared(ban, address));
         } else if self.has_room_for_offence() {
             self.scores.banned(&source, until);
             actions.saves.push(Save::History(source, self.scores.history(&source)));

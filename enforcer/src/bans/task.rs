@@ -289,6 +289,12 @@ impl Task {
                 self.metrics.bans_withheld.with_label_values(&["dry_run"]).inc();
                 info!(prefix = %ban.prefix, cause = %ban.cause, offences = ban.offences, seconds = seconds(&ban, now), "would be banned (dry run)");
             }
+            Event::Spared(ban, address) => {
+                self.metrics.bans_withheld.with_label_values(&["lock_out"]).inc();
+                if !std::mem::replace(&mut self.complained, true) {
+                    warn!(prefix = %ban.prefix, cause = %ban.cause, %address, "not banned: an address of this machine or of an upstream server is in it");
+                }
+            }
             Event::Full(prefix) => {
                 self.metrics.bans_withheld.with_label_values(&["full"]).inc();
                 if !std::mem::replace(&mut self.complained, true) {

@@ -5,10 +5,13 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use super::exit;
-use crate::{config::PIN_DIRECTORY, control::span, prefix::Prefix};
+use crate::{control::span, prefix::Prefix};
 
 /// Where the daemon listens unless told otherwise.
 pub const SOCKET: &str = "/run/enforcer/control.sock";
+
+/// Where the packaged unit has its configuration.
+pub const CONFIG: &str = "/etc/enforcer/enforcer.toml";
 
 /// Ingress enforcer for mobile APIs: XDP, TLS, tokens, bans.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
@@ -44,9 +47,12 @@ pub enum Verb {
     Explain(Explain),
     /// Take away what a daemon left in the kernel: program, bans, limits, pins
     Detach {
-        /// As kernel.pin_directory
-        #[arg(long, value_name = "DIR", default_value = PIN_DIRECTORY)]
-        pin_directory: PathBuf,
+        /// As kernel.pin_directory [default: what the configuration file says]
+        #[arg(long, value_name = "DIR")]
+        pin_directory: Option<PathBuf>,
+        /// Configuration file that names kernel.pin_directory; where it cannot be read, the default directory is meant
+        #[arg(short, long, value_name = "FILE", default_value = CONFIG, conflicts_with = "pin_directory")]
+        config: PathBuf,
         /// Even while a daemon runs on it, which judges no packet then
         #[arg(long)]
         force: bool,

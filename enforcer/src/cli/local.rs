@@ -99,6 +99,17 @@ pub fn check(program: &Program, path: &Path, json: bool) -> Exit {
     if report.valid { exit::OK } else { exit::CONFIGURATION }
 }
 
+/// The directory that a configuration names for pins, or the default one: what else is wrong with the file must not keep
+/// anybody from detaching.
+pub fn pin_directory(path: &Path) -> PathBuf {
+    let named = config::pin_directory(path).unwrap_or_else(|errors| {
+        output::problems(&errors.0);
+        output::complain(&format!("going on with {}", config::PIN_DIRECTORY));
+        None
+    });
+    named.unwrap_or_else(|| config::PIN_DIRECTORY.into())
+}
+
 /// `detach`: takes away what outlives a daemon.
 pub fn detach(directory: &Path, force: bool, json: bool) -> Exit {
     let detached = match kernel::detach(directory, force) {

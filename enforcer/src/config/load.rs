@@ -3,7 +3,11 @@
 //! serde stops at the first error. So what it complains about is recorded and cut out of the parsed table, and it
 //! reads again, until it is content; the rules then judge what is left. Called by the daemon and by `enforcer check`.
 
-use std::{fs, ops::Range, path::Path};
+use std::{
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 use toml::{
@@ -24,6 +28,20 @@ const MOST_BYTES: u64 = 4 << 20;
 /// Reads and validates a file. Relative paths in it count from its folder.
 pub fn load(path: &Path) -> Result<Config, Errors> {
     parse(&text(path)?, path)
+}
+
+/// `kernel.pin_directory` as a file names it, whatever else is wrong in there; `None` where it does not, or is not there itself.
+pub fn pin_directory(path: &Path) -> Result<Option<PathBuf>, Errors> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = text(path)?;
+    let (table, _) = DeTable::parse_recoverable(&text);
+    let named = table.get_ref().get("kernel").and_then(|kernel| {
+        let value = kernel.get_ref().as_table()?.get("pin_directory")?;
+        value.get_ref().as_str().map(PathBuf::from)
+    });
+    Ok(named.filter(|named| named.is_absolute()))
 }
 
 /// The text of a file.

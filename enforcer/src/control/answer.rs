@@ -327,7 +327,7 @@ fn terms(
 }
 
 /// The addresses of this machine's interfaces; best effort, they only guard against mistakes.
-fn own_addresses() -> Vec<IpAddr> {
+pub fn own_addresses() -> Vec<IpAddr> {
     let address = |interface: nix::ifaddrs::InterfaceAddress| {
         let address = interface.address?;
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));

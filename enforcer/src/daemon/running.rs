@@ -1,6 +1,6 @@
 //! Serving: waits for signals and reload requests, and ends in order.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
@@ -13,9 +13,9 @@ use tracing::{debug, error, info, warn};
 
 use super::{files::Seen, notify, start::Tied};
 use crate::{
-    bans::task::Handle,
+    bans::{ledger::Input, task::Handle},
     config::{Config, Mode},
-    control::answer::{Facts, ReloadRequest},
+    control::answer::{Facts, ReloadRequest, own_addresses},
     ingress::Ingress,
     kernel::Kernel,
     log::Log,
@@ -39,6 +39,8 @@ pub(super) struct Running {
     pub(super) kernel: Kernel,
     pub(super) ingress: Ingress,
     pub(super) bans: Handle,
+    /// The addresses of this machine, as the ban task knows them.
+    pub(super) machine: Vec<IpAddr>,
     pub(super) ban_task: Tied,
     pub(super) services: Vec<Tied>,
     pub(super) optional: Vec<Tied>,
@@ -98,7 +100,7 @@ impl Running {
                 _ = heartbeat.tick() => self.heartbeat().await?,
                 _ = watch.tick() => {
                     self.watch_interfaces();
-                    self.renew_lease();
+                    renew_lease(&self.kernel, self.healthy);
                     self.reap();
                 }
             }
@@ -138,15 +140,6 @@ impl Running {
         }
     }
 
-    /// A daemon that bans nobody any more is as good as none: its program shall do what it does without one.
-    fn renew_lease(&self) {
-        if self.healthy
-            && let Err(error) = self.kernel.renew_lease()
-        {
-            error!(error = format!("{error:#}"), "the program's lease cannot be renewed");
-        }
-    }
-
     /// The daemon without its ban task would look well and ban nobody, so it rather ends.
     async fn heartbeat(&mut self) -> Result<()> {
         if self.ban_task.is_over() {
@@ -163,6 +156,11 @@ impl Running {
             Ok(answered) => {
                 answered?;
                 notify::watchdog();
+                let machine = own_addresses();
+                if machine != self.machine {
+                    self.bans.change(Input::Machine(machine.clone())).await?;
+                    self.machine = machine;
+                }
             }
             Err(_) => {
                 error!("the ban task does not answer; the service manager is not told that all is well")
@@ -177,11 +175,22 @@ impl Running {
         self.readiness.set(false);
         notify::stopping(patience);
         self.facts.rcu(|facts| Facts { draining: true, ..(**facts).clone() });
-        tokio::select! {
-            report = self.ingress.drain(patience) => {
-                info!(finished = report.finished, aborted = report.aborted, "drained");
+        let drained = self.ingress.drain(patience);
+        tokio::pin!(drained);
+        let mut watch = interval(WATCH);
+        loop {
+            tokio::select! {
+                report = &mut drained => {
+                    info!(finished = report.finished, aborted = report.aborted, "drained");
+                    break;
+                }
+                again = signals.stop() => {
+                    warn!(signal = again, "not waiting any longer");
+                    break;
+                }
+                // A daemon that drains still bans; its lease must not end before it does.
+                _ = watch.tick() => renew_lease(&self.kernel, self.healthy && !self.ban_task.is_over()),
             }
-            again = signals.stop() => warn!(signal = again, "not waiting any longer"),
         }
         // The ban task writes to the kernel's lists; it goes before they do.
         drop((self.services, self.optional));
@@ -196,6 +205,13 @@ impl Running {
             ),
         }
         Ok(())
+    }
+}
+
+/// A daemon that bans nobody any more is as good as none: its program shall do what it does without one.
+fn renew_lease(kernel: &Kernel, healthy: bool) {
+    if healthy && let Err(error) = kernel.renew_lease() {
+        error!(error = format!("{error:#}"), "the program's lease cannot be renewed");
     }
 }
 

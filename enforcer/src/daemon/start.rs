@@ -30,7 +30,11 @@ use crate::{
     },
     clock,
     config::Config,
-    control::{answer::Context, server, socket::Socket},
+    control::{
+        answer::{Context, own_addresses},
+        server,
+        socket::Socket,
+    },
     ingress::Ingress,
     kernel::{Kernel, events::QUEUE},
     log::Log,
@@ -103,6 +107,10 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         held: kernel.held()?,
         live: kernel.is_live(),
     };
+    let machine = own_addresses();
+    bans.change(Input::Machine(machine.clone())).await?;
+    let (events, diagnostics) = (kernel.events()?, kernel.take_diagnostics());
+    // From here on nothing fails but the lists and the attachment themselves.
     let restored = if kernel.is_live() {
         // Packets are judged by these lists already, and nothing may change before all else has succeeded.
         kernel.attach()?;
@@ -132,7 +140,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     // One reload at a time; a second request waits in its connection.
     let (reloads, reload_requests) = mpsc::channel(1);
     let mut optional = Vec::new();
-    let samples = match kernel.events()? {
+    let samples = match events {
         Some(events) => {
             let (samples, _) = broadcast::channel(QUEUE);
             let sender = samples.clone();
@@ -156,7 +164,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         reloads,
     };
     let mut services = vec![Tied::spawn(server::serve(socket, Arc::new(context)))];
-    if let Some(diagnostics) = kernel.take_diagnostics() {
+    if let Some(diagnostics) = diagnostics {
         // They are a convenience: without them the daemon goes on.
         optional.push(Tied::spawn(async move {
             if let Err(error) = diagnostics.run().await {
@@ -197,6 +205,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         kernel,
         ingress,
         bans,
+        machine,
         ban_task,
         services,
         optional,

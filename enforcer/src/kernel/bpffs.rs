@@ -20,6 +20,9 @@ use crate::fault;
 /// Where systemd mounts it, and everybody looks for it.
 const USUAL: &str = "/sys/fs/bpf";
 
+/// Permission of the group and of all others to write.
+const WRITABLE: u32 = 0o022;
+
 /// Makes `directory`, on a bpffs that is there or can be mounted. Nobody but its owner may enter: a pin that can be opened is
 /// a map that can be written.
 pub(super) fn make(directory: &Path) -> Result<()> {
@@ -35,7 +38,25 @@ pub(super) fn make(directory: &Path) -> Result<()> {
         mount_usual()?;
     }
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(|error| explain(&error, directory))
+    made.map_err(|error| explain(&error, directory))?;
+    refuse_strangers(directory)
+}
+
+/// Refuses a directory that was there before and that others own or may write to: they could exchange what is pinned.
+fn refuse_strangers(directory: &Path) -> Result<()> {
+    let found = fs::metadata(directory).map_err(|error| explain(&error, directory))?;
+    let user = nix::unistd::geteuid();
+    let wrong = if found.uid() != user.as_raw() {
+        format!("belongs to user {} and not to {user}", found.uid())
+    } else if found.mode() & WRITABLE != 0 {
+        format!("can be written by others (mode {:o})", found.mode() & 0o7777)
+    } else {
+        return Ok(());
+    };
+    let place = directory.display();
+    bail!(fault::permission(format!(
+        "kernel.pin_directory: {place} {wrong}: `chown {user} {place}` and `chmod 700 {place}` if what is pinned there can be trusted, otherwise `enforcer detach --pin-directory {place}`"
+    )))
 }
 
 /// Whether `directory` exists and is on a bpffs.

@@ -2,17 +2,18 @@
 //!
 //! `lists` owns the only one. Every change holds from the next packet on.
 
-use std::collections::HashMap as Index;
+use std::{collections::HashMap as Index, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData};
 use enforcer_common::{
     ban::Ban,
-    limiter::{self, debt},
+    limiter::{self, SLOTS, debt},
     listed, maps,
     settings::Settings,
     source::SourceKey,
 };
+use tracing::warn;
 
 use super::{lists::absent_is_fine, memory::Words};
 use crate::clock;
@@ -28,10 +29,38 @@ pub(super) struct ExactBans {
     outside: Index<u32, Vec<u64>>,
 }
 
+/// How long a claim lasts at most while the one who made it lives: the program's takes microseconds, and its processor may be taken
+/// from it by a hypervisor for some milliseconds.
+const CLAIM: Duration = Duration::from_millis(50);
+
+/// Frees the slots that a daemon had claimed when it was killed. There is no other one now that could claim any.
+fn release_claims(table: &Words) {
+    let claims = |index: u32| {
+        let bucket = table.bucket(index)?;
+        Some((0..SLOTS).filter(move |slot| debt::is_claimed(&bucket, *slot)).map(move |slot| (index, slot)))
+    };
+    let claimed: Vec<(u32, usize)> = (0..).map_while(claims).flatten().collect();
+    if claimed.is_empty() {
+        return;
+    }
+    thread::sleep(CLAIM);
+    let now = clock::kernel_now().0;
+    let release = |(index, slot): &&(u32, usize)| {
+        table.bucket(*index).is_some_and(|bucket| debt::release(&bucket, *slot, now))
+    };
+    let released = claimed.iter().filter(release).count();
+    if released > 0 {
+        warn!(slots = released, "an earlier daemon was killed while it wrote: its claims are released");
+    }
+}
+
 impl ExactBans {
     /// Over the maps of a program, which may hold bans already.
     pub(super) fn open(map: &dyn Fn(&str) -> Result<Map>, settings: &Settings) -> Result<Self> {
         let words = |name| Words::of(&map(name)?, name);
+        for name in maps::LIMITERS {
+            release_claims(&words(name)?);
+        }
         let mut made = Self {
             sources: words(maps::SOURCES)?,
             spilled: words(maps::SPILLED)?,

@@ -3,10 +3,10 @@
 //! Called by `Kernel` at the start. Reads the old maps and never writes them: until the new program is in place, the old one
 //! judges by them.
 
-use std::path::Path;
+use std::{os::fd::AsFd as _, path::Path};
 
-use anyhow::{Context as _, Result, anyhow};
-use aya::maps::{Map, MapData};
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::maps::{HashMap, LpmTrie, Map, MapData};
 use enforcer_common::{
     ban::{Ban, Listing},
     limiter::{
@@ -14,17 +14,13 @@ use enforcer_common::{
         carry::{Debt, carry, debts},
     },
     maps,
-    settings::{LIMITS, Limit, Settings},
+    settings::{Identity, LIMITS, Limit, Settings},
     source::SourceKey,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tracing::warn;
 
-use super::{
-    memory::Words,
-    pins::Found,
-    tables::{LiveMaps, SettingsMap},
-};
+use super::{memory::Words, pins::Found, raw};
 use crate::{clock, prefix::Prefix};
 
 /// What a start has found of an earlier one.
@@ -73,28 +69,30 @@ pub struct Held {
     pub prefixes: Vec<(Prefix, Listing)>,
 }
 
-/// Maps of a layout whose meaning is known.
+/// Tables whose meaning is known, of whichever version. What else that version keeps is not looked at.
 pub(super) struct Heritage {
-    maps: LiveMaps,
+    bans: HashMap<MapData, u64, Ban>,
+    listed_v4: LpmTrie<MapData, [u8; 4], Listing>,
+    listed_v6: LpmTrie<MapData, [u8; 16], Listing>,
     tables: Tables,
-    settings: Settings,
+    identity: Identity,
 }
 
-/// The tables of the limits, by limit. The first one holds the exact bans as well.
-pub(super) struct Tables([Words; LIMITS]);
+/// The tables of the limits, by limit; one that the version does not have is empty. The first one holds the exact bans as well.
+pub(super) struct Tables([Option<Words>; LIMITS]);
 
 impl Tables {
-    /// From wherever `map` finds them by name.
-    pub(super) fn open(map: &dyn Fn(&str) -> Result<Map>) -> Result<Self> {
-        let table = |name| Words::of(&map(name)?, name);
+    /// From wherever `map` finds them by name: `None` where it is not.
+    pub(super) fn open(map: &dyn Fn(&str) -> Result<Option<Map>>) -> Result<Self> {
+        let table = |name| map(name)?.map(|map| Words::of(&map, name)).transpose();
         let [sources, connections, hellos, quic] = maps::LIMITERS;
         Ok(Self([table(sources)?, table(connections)?, table(hellos)?, table(quic)?]))
     }
 
     /// Every debt of a limit, and every ban.
     fn debts(&self, limit: Limit, now: u64) -> impl Iterator<Item = (SourceKey, Debt)> {
-        let table = &self.0[limit as usize];
-        let buckets = (0u32..).map_while(|index| table.bucket(index));
+        let table = self.0[limit as usize].as_ref();
+        let buckets = (0u32..).map_while(move |index| table?.bucket(index));
         buckets
             .flat_map(move |bucket| debts(&bucket, now).collect::<Vec<_>>())
             .filter_map(|(key, debt)| Some((SourceKey::from_number(key)?, debt)))
@@ -114,14 +112,22 @@ impl Heritage {
     /// Opens what is pinned in `directory`.
     pub(super) fn open(directory: &Path) -> Result<Self> {
         let map = |name: &str| pinned(directory, name);
-        let settings = SettingsMap::open(map(maps::SETTINGS)?)?;
-        let settings = SettingsMap::current(&settings);
-        Ok(Self { maps: LiveMaps::open(&map)?, tables: Tables::open(&map)?, settings })
+        let table = |name: &str| {
+            let there = directory.join(name).exists();
+            there.then(|| map(name)).transpose()
+        };
+        Ok(Self {
+            bans: HashMap::try_from(map(maps::BANS)?)?,
+            listed_v4: LpmTrie::try_from(map(maps::LISTED_V4)?)?,
+            listed_v6: LpmTrie::try_from(map(maps::LISTED_V6)?)?,
+            tables: Tables::open(&table)?,
+            identity: identity(&map(maps::SETTINGS)?)?,
+        })
     }
 
-    /// The settings that the old program judges by.
-    pub(super) const fn settings(&self) -> &Settings {
-        &self.settings
+    /// Where the old program finds a source.
+    pub(super) const fn seed(&self) -> u64 {
+        self.identity.seed
     }
 
     /// Everything that is listed. Ends of bans are as they were written: some may be over.
@@ -129,21 +135,21 @@ impl Heritage {
         let mut held = Held::default();
         for (key, debt) in self.tables.debts(Limit::Packets, clock::kernel_now().0) {
             if let Debt::Banned(until) = debt {
-                held.sources.push((Prefix::of_key(key, self.settings.v6_mask), Ban { until }));
+                held.sources.push((Prefix::of_key(key, self.identity.v6_mask), Ban { until }));
             }
         }
-        for entry in self.maps.bans.iter() {
+        for entry in self.bans.iter() {
             let (key, ban) = entry.context("reading the bans of an earlier daemon")?;
             if let Some(key) = SourceKey::from_number(key) {
-                held.sources.push((Prefix::of_key(key, self.settings.v6_mask), ban));
+                held.sources.push((Prefix::of_key(key, self.identity.v6_mask), ban));
             }
         }
-        for entry in self.maps.listed_v4.iter() {
+        for entry in self.listed_v4.iter() {
             let (key, listing) = entry.context("reading the prefixes of an earlier daemon")?;
             let net = Ipv4Net::new(key.data().into(), u8::try_from(key.prefix_len())?)?;
             held.prefixes.push((Prefix::from(IpNet::V4(net)), listing));
         }
-        for entry in self.maps.listed_v6.iter() {
+        for entry in self.listed_v6.iter() {
             let (key, listing) = entry.context("reading the prefixes of an earlier daemon")?;
             let net = Ipv6Net::new(key.data().into(), u8::try_from(key.prefix_len())?)?;
             held.prefixes.push((Prefix::from(IpNet::V6(net)), listing));
@@ -156,13 +162,13 @@ impl Heritage {
     pub(super) fn carry(&self, tables: &Tables, settings: &Settings) -> Carried {
         let mut carried = Carried::default();
         let now = clock::kernel_now().0;
-        let same_cut = self.settings.v6_mask == settings.v6_mask;
+        let same_cut = self.identity.v6_mask == settings.v6_mask;
         for limit in Limit::ALL {
             for (key, debt) in self.tables.debts(limit, now) {
                 // Bans are the ledger's to write.
                 let Debt::Owes(tat) = debt else { continue };
                 let index = bucket_index(key.get(), settings.seed, settings.mask(limit));
-                let bucket = tables.0[limit as usize].bucket(index);
+                let bucket = tables.0[limit as usize].as_ref().and_then(|table| table.bucket(index));
                 let known = same_cut || key.address().is_ipv4();
                 let kept = known && bucket.is_some_and(|bucket| carry(&bucket, key.get(), tat, now));
                 carried.debts += u64::from(kept);
@@ -193,6 +199,20 @@ pub(super) fn inherit(found: &Found) -> Option<Heritage> {
             );
         })
         .ok()
+}
+
+/// How the settings begin, however long they are.
+fn identity(settings: &Map) -> Result<Identity> {
+    let Map::Array(data) = settings else { bail!("the settings of an earlier daemon are no array") };
+    let size = data.info()?.value_size() as usize;
+    let bytes =
+        raw::first_value(data.fd().as_fd(), size).context("reading the settings of an earlier daemon")?;
+    let field =
+        |at: usize| bytes.get(at..at + 8).and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
+    let short = "the settings of an earlier daemon are too short";
+    let (head, v6_mask, seed) =
+        (field(0).context(short)?, field(8).context(short)?, field(16).context(short)?);
+    Ok(Identity { abi: head as u32, flags: (head >> 32) as u32, v6_mask, seed })
 }
 
 fn pinned(directory: &Path, name: &str) -> Result<Map> {

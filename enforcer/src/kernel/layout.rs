@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::MapInfo;
-use enforcer_common::{maps, settings::ABI};
+use enforcer_common::{
+    maps,
+    settings::{ABI, TABLES},
+};
 
 /// Maps that belong to one load of the program, besides its constants: its log, and samples for a daemon that reads them now.
 const FLEETING: [&str; 2] = ["AYA_LOGS", maps::EVENTS];
@@ -58,7 +61,7 @@ impl Layout {
         self.shapes.keys().map(String::as_str)
     }
 
-    /// `layout-ABI-HASH`: two layouts with one name are the same.
+    /// `layout-ABI-tTABLES-HASH`: two layouts with one name are the same.
     pub(super) fn name(&self) -> String {
         let mut hash = Fnv::new();
         hash.add(&self.meaning.to_le_bytes());
@@ -68,7 +71,7 @@ impl Layout {
                 hash.add(&number.to_le_bytes());
             }
         }
-        format!("{PREFIX}{ABI}-{:016x}", hash.0)
+        format!("{PREFIX}{ABI}-t{TABLES}-{:016x}", hash.0)
     }
 
     /// Why what is pinned in `directory` is not this layout.
@@ -101,6 +104,11 @@ pub(super) fn abi(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()
 }
 
+/// The [`TABLES`] in the name of a layout; `None` for other names.
+pub(super) fn tables(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.split('-').nth(1)?.strip_prefix('t')?.parse().ok()
+}
+
 /// FNV-1a: the name must not depend on the compiler's own hash.
 struct Fnv(u64);
 
@@ -126,6 +134,8 @@ mod tests {
         let layout = |shape, meaning| Layout { shapes: [("TABLE".to_owned(), shape)].into(), meaning };
         let name = layout(shape, 64).name();
         assert_eq!(abi(&name), Some(ABI));
+        assert_eq!(tables(&name), Some(TABLES));
+        assert_eq!([tables("layout-7-0123"), tables("layout-7-t9-0123")], [None, Some(9)]);
         assert!(!name.contains('.'), "bpffs refuses dots");
         assert_ne!(name, layout(Shape { entries: 512, ..shape }, 64).name());
         assert_ne!(name, layout(shape, 56).name());

@@ -256,9 +256,9 @@ impl Layer {
         self.directory.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Whether this version knows what its maps mean.
+    /// Whether this version knows what its tables mean, whichever made them.
     pub(super) fn is_known(&self) -> bool {
-        layout::abi(&self.name()) == Some(enforcer_common::settings::ABI)
+        layout::tables(&self.name()) == Some(enforcer_common::settings::TABLES)
     }
 }
 

@@ -64,7 +64,7 @@ impl Xdp {
         let settings = SettingsMap::open(program.map(maps::SETTINGS)?)?;
         let ports = PortsMap::open(program.map(maps::PORTS)?)?;
         let heritage = heritage::inherit(&found);
-        let seed = match heritage.as_ref().map(|heritage| heritage.settings().seed) {
+        let seed = match heritage.as_ref().map(Heritage::seed) {
             // What sources owe lies where the seed has put it.
             Some(seed) if seed != 0 => seed,
             Some(_) | None => random()?,
@@ -141,7 +141,7 @@ impl Xdp {
     /// Carries over what sources owe, where the old tables have another layout.
     fn carry(&self) -> Result<Option<Carried>> {
         let Some(heritage) = self.heritage.as_ref().filter(|_| !self.is_live()) else { return Ok(None) };
-        let tables = Tables::open(&|name| self.program.map(name))?;
+        let tables = Tables::open(&|name| self.program.map(name).map(Some))?;
         Ok(Some(heritage.carry(&tables, &SettingsMap::current(&self.settings))))
     }
 

@@ -16,6 +16,7 @@ use std::{
 
 /// Commands of bpf(2) (`enum bpf_cmd` of linux/bpf.h).
 mod command {
+    pub(super) const MAP_LOOKUP_ELEM: libc::c_long = 1;
     pub(super) const OBJ_PIN: libc::c_long = 6;
     pub(super) const OBJ_GET: libc::c_long = 7;
     pub(super) const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
@@ -97,6 +98,20 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidData, "not a link of an XDP program"))
     }
+}
+
+/// The first value of an array map whose values have `size` bytes, which the caller has asked the kernel for.
+pub(super) fn first_value(map: BorrowedFd<'_>, size: usize) -> io::Result<Vec<u8>> {
+    let key = 0u32;
+    // Some more than asked for: the kernel rounds sizes up to 8 bytes.
+    let mut value = vec![0u8; size.next_multiple_of(8)];
+    let (key_at, value_at) = (&raw const key as u64, value.as_mut_ptr() as u64);
+    let [map, none] = [map.as_raw_fd() as u32, 0];
+    let attributes =
+        [map, none, key_at as u32, (key_at >> 32) as u32, value_at as u32, (value_at >> 32) as u32, 0, 0];
+    call(command::MAP_LOOKUP_ELEM, &attributes)?;
+    value.truncate(size);
+    Ok(value)
 }
 
 /// Gives an object a name on a bpffs, which keeps it.

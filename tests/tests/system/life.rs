@@ -220,7 +220,10 @@ fn detach_takes_everything_away_and_not_from_under_a_daemon() -> Result<()> {
     assert!(daemon.log().contains("stay in force without the daemon"), "{}", daemon.log());
     assert!(program(&scene.lab)?.contains("prog/xdp "), "SIGTERM keeps the program");
 
-    let done = detach(&scene, &[])?;
+    // As the package does it: the configuration knows the directory.
+    let mut command = scene.lab.server.command(&daemon::binary()?.display().to_string());
+    command.arg("detach").arg("--config").arg(scene.site.config());
+    let done = process::run(&mut command, Duration::from_secs(20))?;
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.stdout.contains("detached from 1 interface"), "{done:?}");
     assert_eq!(program(&scene.lab)?, "");
@@ -356,6 +359,31 @@ fn a_lease_that_nobody_renews_ends_the_enforcement() -> Result<()> {
     let before = tap.seen(BANNED.parse()?)?;
     ask()?;
     assert_eq!(tap.seen(BANNED.parse()?)?, before, "enforced again");
+    Ok(())
+}
+
+#[test]
+fn the_lease_holds_while_a_daemon_drains() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut plan = plan(&scene);
+    plan.kernel += "lease = \"5s\"\n";
+    let mut daemon = scene.daemon(&plan)?;
+    daemon.say(&["ban", "add", BANNED, "--forever"])?;
+    let tap = Tap::open(&scene.lab.server)?;
+    let token = scene.site.token("read")?;
+    let answer = thread::scope(|scope| {
+        // Longer than the lease.
+        let request = scope.spawn(|| scene.get(source_v4(1), "/api/v1/slow/8000").token(&token).send());
+        eventually!(10, "the request to reach the upstream", scene.upstream.requests() > 0)?;
+        daemon.signal(Signal::SIGTERM)?;
+        while !request.is_finished() {
+            flood(BANNED, 3, 100)?.send(&scene.lab.client)?;
+        }
+        request.join().map_err(|_| anyhow!("panicked"))?
+    })?;
+    assert_eq!(answer.status, 200, "{answer:?}\n{}", daemon.log());
+    assert_eq!(tap.seen(BANNED.parse()?)?, 0, "{}", daemon.log());
+    assert!(daemon.wait()?.success(), "{}", daemon.log());
     Ok(())
 }
 

@@ -1,10 +1,25 @@
 //! What is pinned, taken over, replaced and removed, on interfaces of a namespace of the test's own.
 
-use std::{fs, path::PathBuf, process::Command, thread};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::PathBuf,
+    process::Command,
+    thread,
+};
 
+use aya::maps::{Array, Map, MapData};
 use enforcer::{
     config::{self, Mode},
     kernel::{Beginning, Detached, Kernel, detach},
+    prefix::Prefix,
+};
+use enforcer_common::{
+    ban::{Ban, FOREVER},
+    limiter::SLOTS,
+    maps,
+    settings::ABI,
+    source::SourceKey,
 };
 use enforcer_tests::{bpffs, cleanup::Owned, kernel::plain};
 use nix::sched::{CloneFlags, unshare};
@@ -171,6 +186,44 @@ fn one_daemon_at_a_time_has_the_directory() {
 }
 
 #[test]
+fn a_directory_that_others_own_or_may_write_to_is_refused() {
+    World::run(|world| {
+        let config = world.config(&["left"]);
+        fs::create_dir(&config.pin_directory).unwrap();
+        fs::set_permissions(&config.pin_directory, fs::Permissions::from_mode(0o770)).unwrap();
+        let refused = world.refusal(&config);
+        assert!(refused.contains("written by others (mode 770)"), "{refused}");
+        fs::set_permissions(&config.pin_directory, fs::Permissions::from_mode(0o700)).unwrap();
+        chown(&config.pin_directory, Some(65_534), None).unwrap();
+        let refused = world.refusal(&config);
+        assert!(refused.contains("belongs to user 65534"), "{refused}");
+        chown(&config.pin_directory, Some(0), None).unwrap();
+        world.daemon(&config).unwrap();
+    });
+}
+
+#[test]
+fn a_claim_of_a_daemon_that_was_killed_is_released() {
+    World::run(|world| {
+        let config = world.config(&["left"]);
+        world.daemon(&config).unwrap();
+        let sources = world.place.join(&world.layers()[0]).join(maps::SOURCES);
+        let (index, slot) = (3, 1);
+        let data = MapData::from_pin(&sources).unwrap();
+        let mut table: Array<_, [u64; SLOTS * 2]> = Array::try_from(Map::Array(data)).unwrap();
+        let mut bucket = [0; SLOTS * 2];
+        bucket[slot * 2..slot * 2 + 2].copy_from_slice(&[u64::MAX, u64::MAX]);
+        table.set(index, bucket, 0).unwrap();
+        let mut kernel = Kernel::load(&config, 16).unwrap();
+        let _lists = kernel.lists().unwrap();
+        kernel.attach().unwrap();
+        let [key, word] = table.get(&index, 0).unwrap()[slot * 2..slot * 2 + 2] else { panic!("two words") };
+        assert_eq!(key, 0);
+        assert!(word < 1 << 63, "the word of a ban is gone: {word:x}");
+    });
+}
+
+#[test]
 fn without_persistence_what_was_pinned_is_taken_over_and_ends_with_the_daemon() {
     World::run(|world| {
         world.daemon(&world.config(&["left"])).unwrap();
@@ -209,6 +262,30 @@ fn maps_of_another_shape_are_not_used_and_do_not_stay() {
         fs::rename(&layer, layer.with_file_name("layout-1-0123456789abcdef")).unwrap();
         assert_eq!(world.daemon(&config).unwrap(), Beginning::Replaced);
         assert_eq!(world.layers(), own);
+
+        // As another version leaves it: more settings, and without a limit that this one has. The tables themselves are the same.
+        let banned = "198.18.7.7".parse().unwrap();
+        let key = SourceKey::of(banned, 0);
+        let mut kernel = Kernel::load(&config, 16).unwrap();
+        kernel.lists().unwrap().ban(key, Ban { until: FOREVER }).unwrap();
+        kernel.attach().unwrap();
+        drop(kernel);
+        let layer = world.place.join(&own[0]);
+        let other = own[0].replace(&format!("layout-{ABI}-"), "layout-4000000000-");
+        fs::remove_file(layer.join("LIMIT_QUIC")).unwrap();
+        fs::remove_file(layer.join("SETTINGS")).unwrap();
+        fs::rename(&layer, world.place.join(&other)).unwrap();
+        let settings = world.place.join(&other).join("SETTINGS");
+        let mut create = Command::new("bpftool");
+        create.args(["map", "create"]).arg(settings);
+        create.args("type array key 4 value 2048 entries 1 name SETTINGS".split(' '));
+        assert!(create.status().unwrap().success());
+        let mut kernel = Kernel::load(&config, 16).unwrap();
+        assert_eq!(kernel.beginning(), Beginning::Migrated);
+        assert_eq!(kernel.held().unwrap().sources, [(Prefix::host(banned), Ban { until: FOREVER })]);
+        kernel.attach().unwrap();
+        assert_eq!(world.layers(), own);
+        drop(kernel);
 
         // Somebody has been at the pins.
         fs::remove_file(world.place.join(&own[0]).join("SETTINGS")).unwrap();

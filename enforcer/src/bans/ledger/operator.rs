@@ -3,7 +3,11 @@
 //! The refusals are there against lock-out: a ban of half the Internet, of one's own session, of this machine or of
 //! an upstream server, and an allowance that would switch enforcement off, need `force`.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
@@ -177,6 +181,28 @@ impl From<Result<Outcome, Refusal>> for Outcome {
     }
 }
 
+/// An address that a ban would shut out.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LockedOut {
+    Machine(IpAddr),
+    Upstream(IpAddr),
+}
+
+impl LockedOut {
+    pub(super) const fn address(self) -> IpAddr {
+        match self {
+            Self::Machine(address) | Self::Upstream(address) => address,
+        }
+    }
+
+    const fn refusal(self, prefix: Prefix) -> Refusal {
+        match self {
+            Self::Machine(address) => Refusal::OwnMachine(prefix, address),
+            Self::Upstream(address) => Refusal::Upstream(prefix, address),
+        }
+    }
+}
+
 impl Ledger {
     pub(super) fn ban_add(
         &mut self,
@@ -227,21 +253,25 @@ impl Ledger {
     }
 
     fn refuse_lock_out(&self, prefix: Prefix, terms: &Terms) -> Result<(), Refusal> {
-        let reached = |address: &IpAddr| {
-            prefix.contains(*address) && self.allowances.covering(&Prefix::host(*address)).next().is_none()
-        };
-        if let Some(address) = terms.own_address.filter(reached) {
+        if let Some(address) = terms.own_address.filter(|address| self.would_reach(prefix, address)) {
             return Err(Refusal::OwnSession(prefix, address));
         }
-        let first = prefix.net().addr();
-        let own = terms.machine.iter().copied().find(reached);
-        if let Some(address) = own.or_else(|| Some(first).filter(IpAddr::is_loopback)) {
-            return Err(Refusal::OwnMachine(prefix, address));
-        }
-        match self.settings.upstreams.iter().copied().find(reached) {
-            Some(address) => Err(Refusal::Upstream(prefix, address)),
-            None => Ok(()),
-        }
+        self.locked_out(prefix, &terms.machine).map_or(Ok(()), |found| Err(found.refusal(prefix)))
+    }
+
+    /// Whom a ban of `prefix` would shut out that nobody means: this machine, which has the addresses `machine`, or an upstream
+    /// server.
+    pub(super) fn locked_out(&self, prefix: Prefix, machine: &[IpAddr]) -> Option<LockedOut> {
+        let reached = |address: &IpAddr| self.would_reach(prefix, address);
+        let loopback =
+            [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST), prefix.net().addr()];
+        let loopback = loopback.into_iter().filter(IpAddr::is_loopback);
+        let own = machine.iter().copied().chain(loopback).find(reached).map(LockedOut::Machine);
+        own.or_else(|| self.settings.upstreams.iter().copied().find(reached).map(LockedOut::Upstream))
+    }
+
+    fn would_reach(&self, prefix: Prefix, address: &IpAddr) -> bool {
+        prefix.contains(*address) && self.allowances.covering(&Prefix::host(*address)).next().is_none()
     }
 
     pub(super) fn ban_del(&mut self, prefix: Prefix, actions: &mut Actions) -> Result<Outcome, Refusal> {

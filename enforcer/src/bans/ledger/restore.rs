@@ -77,7 +77,8 @@ impl Ledger {
         let mut bans = memory.bans;
         bans.extend(kept.iter().cloned());
         // The longest first: where room has shrunk, those go that would have ended soonest.
-        bans.sort_by_key(|ban| std::cmp::Reverse(ban.until));
+        // Of those that end together the widest first: what only the kernel knows is found inside it.
+        bans.sort_by_key(|ban| (std::cmp::Reverse(ban.until), ban.prefix.net().prefix_len()));
         // The projection is made for all of them at once.
         let mut writes = Actions::default();
         for ban in bans {
@@ -89,6 +90,11 @@ impl Ledger {
                 continue;
             }
             let known = remembered.contains(&prefix);
+            // The kernel's tables tell of a source the latest end of all bans that cover it. That end is the wider ban's own, and
+            // lifting that one must not leave it behind.
+            if !known && self.bans.covering(&prefix).any(|(_, wider)| wider.until == ban.until) {
+                continue;
+            }
             restored.bans += usize::from(known);
             restored.kept += usize::from(!known);
             if stale || !known {
