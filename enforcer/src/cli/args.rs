@@ -160,7 +160,7 @@ pub struct Whom {
     #[arg(long, value_name = "FILE", conflicts_with = "prefix")]
     pub file: Option<PathBuf>,
     /// Report lines of the file that cannot be read, and go on; otherwise they keep all of it from being done
-    #[arg(long, requires = "file")]
+    #[arg(long, requires = "file", conflicts_with = "prefix")]
     pub skip_invalid: bool,
 }
 
@@ -250,7 +250,7 @@ mod tests {
             ("enforcer check", "--config"),
             ("enforcer ban add", "required"),
             ("enforcer ban del 198.18.0.7 --file f", "cannot be used with"),
-            ("enforcer ban add 198.18.0.7 --skip-invalid", "--file"),
+            ("enforcer ban add 198.18.0.7 --skip-invalid", "cannot be used with"),
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), i32::from(exit::USAGE.0), "{line}");
