@@ -385,7 +385,7 @@ fn operators_cannot_lock_themselves_or_everybody_out_by_accident() {
 fn this_machine_and_the_upstream_servers_are_not_banned_by_accident() {
     for (text, refusal) in [
         ("198.18.2.0/24", Refusal::OwnMachine(prefix("198.18.2.0/24"), address("198.18.2.2"))),
-        ("127.0.0.0/24", Refusal::OwnMachine(prefix("127.0.0.0/24"), address("127.0.0.0"))),
+        ("127.0.0.0/24", Refusal::OwnMachine(prefix("127.0.0.0/24"), address("127.0.0.1"))),
         ("::1", Refusal::OwnMachine(prefix("::1"), address("::1"))),
         ("198.18.3.3", Refusal::Upstream(prefix("198.18.3.3"), address("198.18.3.3"))),
     ] {

@@ -236,14 +236,13 @@ fn new_settings_take_effect_and_keep_the_lists() {
     let hello = tcp_frame(SOURCE_V4.into(), 443, DATA, &Hello::legacy(0x0303).bytes());
     const XDP_PASS: u32 = 2;
     assert_eq!(kernel.test_run(&hello, 1).unwrap().action, XDP_PASS);
-    // The flag of the trie must survive the new settings.
     kernel.lists().unwrap().list("198.18.44.0/24".parse().unwrap(), Listing::banned(FOREVER)).unwrap();
     let mut new = config(&[]);
     new.minimum_tls = TlsVersion::Tls13;
     kernel.apply(&new).unwrap();
-    // Refused with an alert, which goes back to where the hello came from.
-    const XDP_TX: u32 = 3;
-    assert_eq!(kernel.test_run(&hello, 1).unwrap().action, XDP_TX);
+    // Dropped without an answer: no SYN of the connection was seen.
+    const XDP_DROP: u32 = 1;
+    assert_eq!(kernel.test_run(&hello, 1).unwrap().action, XDP_DROP);
     let view = kernel.view().unwrap();
     assert_eq!(
         view.explain([198, 18, 44, 1].into(), 443, Protocol::Tcp, kernel_now()).unwrap().reason,
