@@ -4,10 +4,9 @@ use std::{fs, net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result};
 use enforcer_tests::{
-    bpf::{Program, XDP_PASS},
     clients::{self, Handshake},
     flood::{Flood, Segment},
-    netns::{Lab, WIRE, source_v4, source_v6},
+    netns::{Lab, source_v4, source_v6},
     scene::Scene,
 };
 

@@ -10,7 +10,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use enforcer_tests::{
-    bpf::{Program, XDP_PASS},
     clients::{self, HOST, Handshake},
     eventually,
     netns::{Lab, Netns, WIRE, source_v4, source_v6},

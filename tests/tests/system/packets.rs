@@ -135,8 +135,11 @@ impl Loaded {
             .fold(Counter::default(), add)
     }
 
-    fn counts(&self) -> Vec<Counter> {
-        (0..reason::COUNTERS).map(|number| self.counter(number)).collect()
+    /// Of every reason, by its number, in the slot that test runs are counted in. A million of these questions are asked.
+    fn counts(&self) -> Vec<(u32, Counter)> {
+        let pass = PassReason::ALL.iter().map(|reason| reason.number());
+        let drop = DropReason::ALL.iter().map(|reason| reason.number());
+        pass.chain(drop).map(|number| (number, self.counter_in(SHARED_SLOT, number))).collect()
     }
 
     /// What the program did with a frame: the one reason that it counted, dry runs aside; what it returned, and the frame that it
@@ -144,13 +147,13 @@ impl Loaded {
     fn judge(&self, frame: &[u8]) -> Result<(Verdict, u32, Option<Vec<u8>>), String> {
         let before = self.counts();
         let outcome = self.program.run(frame, 1).map_err(|error| format!("{error:#}"))?;
-        let changed: Vec<(u32, u64, u64)> = (0..)
-            .zip(before.iter().zip(self.counts()))
-            .filter(|(_, (before, after))| *before != after)
-            .map(|(number, (before, after))| {
-                (number, after.packets - before.packets, after.bytes - before.bytes)
+        let changed: Vec<(u32, u64, u64)> = before
+            .iter()
+            .zip(self.counts())
+            .filter(|(before, after)| **before != *after)
+            .map(|((number, before), (_, after))| {
+                (*number, after.packets - before.packets, after.bytes - before.bytes)
             })
-            .filter(|(number, ..)| *number < DropReason::ALL[0].dry_number())
             .collect();
         let [(number, 1, bytes)] = changed[..] else { return Err(format!("counted {changed:?}")) };
         if bytes != frame.len() as u64 {
@@ -184,7 +187,7 @@ fn packets_are_counted_in_the_slot_of_their_interface() {
         }));
         let clean = PassReason::Clean.number();
         let before = loaded.counter_in(slot, clean).packets;
-        loaded.judge(&frame).unwrap();
+        loaded.program.run(&frame, 1).unwrap();
         assert_eq!(loaded.counter_in(slot, clean).packets, before + 1, "{slot}");
     }
 }
