@@ -4,7 +4,7 @@
 //! time as an argument, and neither log nor count: who calls them does.
 
 pub mod facts;
-mod limit;
+pub mod limit;
 mod scope;
 pub mod target;
 pub mod token;
@@ -15,10 +15,15 @@ use http::HeaderValue;
 
 use crate::{
     clock::KernelTime,
+    config::Unrouted,
     denial::Denial,
-    policy::{Policy, Upstream, route::Route},
+    policy::{
+        Policy, Upstream,
+        route::{Route, table::Miss},
+    },
 };
 use facts::{ClientAddr, RequestFacts};
+use limit::{Payer, Standing};
 
 /// The two clocks that checks need.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +40,8 @@ pub struct Grant {
     route: Arc<Route>,
     source: ClientAddr,
     subject: Option<Box<str>>,
+    /// What its limits made of it.
+    pub standing: Standing,
 }
 
 impl Grant {
@@ -70,31 +77,68 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// `WWW-Authenticate` (RFC 6750 section 3).
     pub challenge: Option<HeaderValue>,
+    /// `Allow` (RFC 9110 section 10.2.1).
+    pub allow: Option<HeaderValue>,
+    /// What its limits made of it, if it got that far.
+    pub standing: Option<Box<Standing>>,
 }
 
 impl Refusal {
     /// A refusal that says no more than its reason.
     pub const fn plain(denial: Denial) -> Self {
-        Self { denial, route: None, retry_after: None, challenge: None }
+        Self { denial, route: None, retry_after: None, challenge: None, allow: None, standing: None }
     }
 
-    fn at(self, route: &Arc<Route>) -> Self {
-        Self { route: Some(Arc::clone(route)), ..self }
+    fn at(self, route: &Arc<Route>, standing: Standing) -> Self {
+        Self { route: Some(Arc::clone(route)), standing: Some(Box::new(standing)), ..self }
     }
 }
 
-/// Checks a request: route, limit, token, scopes.
+/// Checks a request: route, limits by address, token, scopes, other limits.
 ///
-/// The limit comes before the token because verifying a signature costs more than everything else here together: a
-/// source beyond its limit must not be able to buy CPU time with bad tokens.
+/// Limits by address come before the token because verifying a signature costs more than everything else here together: a
+/// source beyond its limit must not be able to buy CPU time with bad tokens. What such a request was charged stays
+/// charged, whatever comes later.
 pub fn admit(policy: &Policy, facts: &RequestFacts<'_>, now: Now) -> Result<Grant, Refusal> {
-    let route = policy.routes.find(&facts.path).ok_or(Refusal::plain(Denial::RouteNotFound))?;
-    limit::check(policy, route, facts.client.address, now.monotonic).map_err(|refusal| refusal.at(route))?;
+    let route = route(policy, facts)?;
+    let mut standing = Standing::default();
+    match pass(policy, route, facts, now, &mut standing) {
+        Ok(subject) => {
+            Ok(Grant { route: Arc::clone(route), source: facts.client.address, subject, standing })
+        }
+        Err(refusal) => Err(refusal.at(route, standing)),
+    }
+}
+
+fn route<'p>(policy: &'p Policy, facts: &RequestFacts<'_>) -> Result<&'p Arc<Route>, Refusal> {
+    let host = policy.routes.needs_host().then(|| facts.host()).flatten();
+    let found = policy.routes.find(host.as_deref(), &facts.path, facts.method, facts.headers);
+    found.map_err(|miss| match (miss, policy.http.unrouted) {
+        (Miss::Method(allow), _) => {
+            Refusal { allow: Some(allow), ..Refusal::plain(Denial::MethodNotAllowed) }
+        }
+        (Miss::Nothing, Unrouted::NotFound) => Refusal::plain(Denial::RouteNotFound),
+        (Miss::Nothing, Unrouted::Deny) => Refusal::plain(Denial::RouteDenied),
+    })
+}
+
+/// What comes after the route; the subject of the token, if there is one.
+fn pass(
+    policy: &Policy,
+    route: &Route,
+    facts: &RequestFacts<'_>,
+    now: Now,
+    standing: &mut Standing,
+) -> Result<Option<Box<str>>, Refusal> {
+    let mut payer = Payer { policy, facts, subject: None };
+    limit::check(route.limits.early(), route, &payer, now.monotonic, standing)?;
     let mut subject = None;
     if let Some(issuer) = &route.issuer {
-        let claims = token::check(issuer, facts.headers, now.unix).map_err(|refusal| refusal.at(route))?;
-        scope::check(route, &claims).map_err(|refusal| refusal.at(route))?;
+        let claims = token::check(issuer, facts.headers, now.unix)?;
+        scope::check(route, &claims)?;
         subject = claims.subject;
     }
-    Ok(Grant { route: Arc::clone(route), source: facts.client.address, subject })
+    payer.subject = subject.as_deref();
+    limit::check(route.limits.late(), route, &payer, now.monotonic, standing)?;
+    Ok(subject)
 }

@@ -17,6 +17,7 @@ mod filter;
 mod inspect;
 mod load;
 mod named;
+mod route;
 mod tls;
 mod validate;
 mod value;
@@ -28,6 +29,7 @@ pub use error::{Error, Errors};
 pub use filter::log_filter;
 pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use load::{load, parse, pin_directory};
+pub use route::{HeaderRule, Limit, LimitKey, Route, Unrouted};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
 
 /// Everything that a configuration file says.
@@ -43,7 +45,7 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// `[token.NAME]`
     pub tokens: BTreeMap<String, Token>,
-    /// `[[route]]`, in the order of the file. The longest matching path wins.
+    /// `[[route]]`, in the order of the file.
     pub routes: Vec<Route>,
     /// `[http]`
     pub http: Http,
@@ -273,21 +275,6 @@ pub enum TokenAlgorithm {
     Es256,
 }
 
-/// What happens to requests below a path.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Route {
-    /// `path`: begins with `/`. With a trailing `/` a prefix, otherwise exact.
-    pub path: String,
-    /// `upstream`: a name below `[upstream]`.
-    pub upstream: String,
-    /// `token`: a name below `[token]`; absent only where `public = true`.
-    pub token: Option<String>,
-    /// `scopes`: all of them must be in the token (RFC 8693 `scope`, or `scp`).
-    pub scopes: Vec<String>,
-    /// `limit` per source address, nginx `limit_req` with `nodelay`.
-    pub limit: Option<RateLimit>,
-}
-
 /// Limits and headers of all HTTP connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
@@ -312,8 +299,14 @@ pub struct Http {
     pub idle_timeout: Duration,
     /// `drain_timeout`: how long SIGTERM waits for requests under way, default 20 s.
     pub drain_timeout: Duration,
-    /// `max_sources`: sources whose request limits are kept per route, power of two. Default 65,536.
+    /// `max_sources`: keys that each limit of a route knows at once, power of two. Default 65,536.
     pub max_sources: u32,
+    /// `max_delayed`: requests that wait for a limit at once, default 1,000.
+    pub max_delayed: u32,
+    /// `ratelimit_headers`: whether answers tell what is left of a route's limits. Default true.
+    pub ratelimit_headers: bool,
+    /// `default`: what a request meets that no route is for, default `"not-found"`.
+    pub unrouted: Unrouted,
     /// `workers`: threads; 0 (default) means one per CPU.
     pub workers: usize,
 }

@@ -87,6 +87,7 @@ impl Ingress {
         let open = Arc::new(AtomicU32::new(0));
         let per_source = config.http.max_connections_per_source;
         let sources = Arc::new(Sources::new(per_source, config.kernel.ipv6_prefix));
+        let delayed = Arc::new(AtomicU32::new(0));
         let mut reports = Vec::with_capacity(workers);
         for (number, sockets) in sockets.into_iter().enumerate() {
             let (report, reported) = oneshot::channel();
@@ -96,6 +97,7 @@ impl Ingress {
                 metrics: metrics.clone(),
                 open: Arc::clone(&open),
                 sources: Arc::clone(&sources),
+                delayed: Arc::clone(&delayed),
                 https_port,
                 max_connections: config.http.max_connections,
                 phase: watched.clone(),

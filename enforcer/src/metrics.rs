@@ -24,6 +24,9 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// `enforcer_denials_total{code}`
     pub denials: IntCounterVec,
+    /// `enforcer_limits_total{route, limit, result}`: requests that limits refused (`refused`, `full`) or delayed (`delayed`), that a dry
+    /// run spared that (`would_refuse`, `would_delay`), and that had no key (`no_key`).
+    pub limits: IntCounterVec,
     /// `enforcer_offences_lost_total`
     pub offences_lost: IntCounter,
     /// `enforcer_bans_active{origin}`: `offence`, `operator`.
@@ -92,6 +95,11 @@ impl Metrics {
             &["route", "status"],
         )?;
         let denials = counter_vec("enforcer_denials_total", "Refused connections and requests", &["code"])?;
+        let limits = counter_vec(
+            "enforcer_limits_total",
+            "What limits of routes did to requests",
+            &["route", "limit", "result"],
+        )?;
         let offences_lost =
             counter("enforcer_offences_lost_total", "Offences that found the ban task's queue full")?;
         let bans_active = IntGaugeVec::new(Opts::new("enforcer_bans_active", "Bans in force"), &["origin"])?;
@@ -157,6 +165,7 @@ impl Metrics {
             connections_open,
             requests,
             denials,
+            limits,
             offences_lost,
             bans_active,
             bans,

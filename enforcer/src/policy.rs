@@ -21,8 +21,7 @@ use http::{HeaderName, HeaderValue};
 use crate::config::{self, Config};
 use health::Health;
 use issuer::Issuer;
-use limiter::RequestLimiter;
-use route::{Route, RouteTable};
+use route::{Route, limits::Limits, table::RouteTable};
 use tls::{
     certificates::{Certificates, Expiry},
     tickets::TicketKeys,
@@ -44,6 +43,8 @@ pub struct Policy {
     pub(crate) http: config::Http,
     /// What every answer carries.
     pub(crate) answers: Arc<Answers>,
+    /// The routes by what they are for, so that a reload finds the state of their limits.
+    limits: BTreeMap<String, Arc<Route>>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
     tickets: Arc<TicketKeys>,
 }
@@ -150,13 +151,19 @@ impl Policy {
             issuers.insert(name.clone(), Arc::new(issuer));
         }
         let mut routes = Vec::with_capacity(config.routes.len());
+        let mut limits = BTreeMap::new();
         for route in &config.routes {
-            let built = build_route(config, route, &upstreams, &issuers, old);
-            routes.push(built.with_context(|| format!("route {}", route.path))?);
+            let id = identity(route);
+            let kept = old.and_then(|old| old.limits.get(&id)).map(|route| &route.limits);
+            let built = build_route(config, route, &upstreams, &issuers, kept);
+            let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);
+            limits.insert(id, Arc::clone(&built));
+            routes.push((route.hosts.as_slice(), built));
         }
         Ok(Self {
             listeners,
             routes: RouteTable::new(routes)?,
+            limits,
             v6_mask: v6_mask(config.kernel.ipv6_prefix),
             http: config.http.clone(),
             answers: Arc::new(answers(&config.http)?),
@@ -184,7 +191,7 @@ fn build_route(
     route: &config::Route,
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     issuers: &BTreeMap<String, Arc<Issuer>>,
-    old: Option<&Policy>,
+    old: Option<&Limits>,
 ) -> Result<Route> {
     let upstream =
         upstreams.get(&route.upstream).ok_or_else(|| anyhow!("no [upstream.{}]", route.upstream))?;
@@ -195,12 +202,11 @@ fn build_route(
     if issuer.is_none() && !route.scopes.is_empty() {
         bail!("`scopes` without `token`: nothing could carry them");
     }
-    let limiter = route.limit.map(|limit| {
-        let old = old.and_then(|old| old.routes.exactly(&route.path)).and_then(|old| old.limiter.as_ref());
-        match old {
-            Some(old) if old.serves(limit, config.http.max_sources) => Arc::clone(old),
-            _ => Arc::new(RequestLimiter::new(limit, config.http.max_sources)),
-        }
-    });
-    Route::new(&route.path, Arc::clone(upstream), issuer.cloned(), &route.scopes, limiter)
+    let limits = Limits::new(&route.limits, &config.http, issuer.is_none(), old);
+    Route::new(route, Arc::clone(upstream), issuer.cloned(), limits)
+}
+
+/// Which requests a route is for, as a text that is equal for equal ones.
+fn identity(route: &config::Route) -> String {
+    format!("{:?} {} {:?} {:?}", route.hosts, route.path, route.methods, route.headers)
 }

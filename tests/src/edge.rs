@@ -135,11 +135,15 @@ pub fn upstream(server: SocketAddr) -> Result<config::Upstream> {
 /// A route to the upstream `api`.
 pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route {
     config::Route {
+        name: path.to_owned(),
+        hosts: Vec::new(),
         path: path.to_owned(),
+        methods: Vec::new(),
+        headers: Vec::new(),
         upstream: "api".to_owned(),
         token: token.map(str::to_owned),
         scopes: scopes.iter().map(|scope| scope.to_string()).collect(),
-        limit: None,
+        limits: Vec::new(),
     }
 }
 
@@ -163,6 +167,9 @@ fn bare_config() -> Config {
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(20),
             max_sources: 1024,
+            max_delayed: 1000,
+            ratelimit_headers: true,
+            unrouted: config::Unrouted::NotFound,
             workers: 2,
         },
         bans: config::Bans {

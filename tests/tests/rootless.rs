@@ -16,6 +16,8 @@ mod rootless {
     mod packets;
     mod policy_files;
     mod refusals;
+    mod route_limits;
+    mod routes;
     mod tickets;
     mod tls;
     mod token_forms;

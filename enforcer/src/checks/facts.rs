@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 
-use http::{HeaderMap, request};
+use http::{HeaderMap, Method, request};
 
 use super::target;
 use crate::denial::Denial;
@@ -113,6 +113,10 @@ pub struct RequestFacts<'a> {
     pub client: &'a Client,
     /// The decoded path, known to have one reading only.
     pub path: Cow<'a, str>,
+    /// What it wants done.
+    pub method: &'a Method,
+    /// The host that it names, as it is written there.
+    pub named: Option<&'a str>,
     /// Its header fields.
     pub headers: &'a HeaderMap,
 }
@@ -125,6 +129,13 @@ impl<'a> RequestFacts<'a> {
         if !target::is_for(head, client.server_name.as_deref()) {
             return Err(Denial::Misdirected);
         }
-        Ok(Self { client, path, headers: &head.headers })
+        Ok(Self { client, path, method: &head.method, named: target::named(head), headers: &head.headers })
+    }
+
+    /// The host that it names, in lower case.
+    pub fn host(&self) -> Option<Cow<'a, str>> {
+        let named = self.named?;
+        let upper = named.bytes().any(|byte| byte.is_ascii_uppercase());
+        Some(if upper { named.to_ascii_lowercase().into() } else { named.into() })
     }
 }

@@ -8,8 +8,8 @@ use toml::Spanned;
 
 use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text};
 use super::{
-    Answers, Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, Treatment,
-    UnknownName, VerifyChecksums, WhenFull, tls::ClientCertificates,
+    Answers, Feature, KeyExchange, LimitKey, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm,
+    Treatment, UnknownName, Unrouted, VerifyChecksums, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 
@@ -155,12 +155,29 @@ pub(super) struct TokenSection {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RouteSection {
+    pub(super) name: Key<Text<String>>,
+    pub(super) hosts: List<Text<String>>,
     pub(super) path: Key<Text<String>>,
+    pub(super) methods: List<Text<String>>,
+    pub(super) headers: Key<BTreeMap<String, Spanned<Text<String>>>>,
     pub(super) upstream: Key<Text<String>>,
     pub(super) token: Key<Text<String>>,
     pub(super) public: Key<bool>,
     pub(super) scopes: List<Text<String>>,
     pub(super) limit: Key<LimitSection>,
+    pub(super) limits: List<RouteLimitSection>,
+}
+
+/// `{ key = "subject", rate = "5/s", burst = 10, delay = 5 }`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RouteLimitSection {
+    pub(super) name: Key<Text<String>>,
+    pub(super) key: Key<Text<LimitKey>>,
+    pub(super) rate: Key<Text<Rate>>,
+    pub(super) burst: Key<Number>,
+    pub(super) delay: Key<Number>,
+    pub(super) dry_run: Key<bool>,
 }
 
 /// `[http]`
@@ -178,6 +195,9 @@ pub(super) struct HttpSection {
     pub(super) idle_timeout: Key<Text<Duration>>,
     pub(super) drain_timeout: Key<Text<Duration>>,
     pub(super) max_sources: Key<Number>,
+    pub(super) max_delayed: Key<Number>,
+    pub(super) ratelimit_headers: Key<bool>,
+    pub(super) default: Key<Unrouted>,
     pub(super) workers: Key<Number>,
 }
 

@@ -24,6 +24,7 @@ use super::{
 mod answers;
 mod kernel;
 mod requests;
+mod routes;
 mod service;
 mod tls;
 
@@ -41,7 +42,7 @@ pub(super) fn validate<'t>(
     tls::ports(file, kernel.mode, &mut rules);
     let upstreams = requests::upstreams(file, &mut rules);
     let tokens = requests::tokens(file, &mut rules);
-    let routes = requests::routes(file, &mut rules);
+    let routes = routes::routes(file, &mut rules);
     let http = service::http(&file.http, &listeners, &mut rules);
     Config {
         kernel,

@@ -10,15 +10,21 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE},
+    HeaderName, HeaderValue, Response, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE},
 };
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use serde_json::json;
 use tokio::time::Sleep;
 
 use super::connection::UnderWay;
-use crate::{checks::Refusal, policy::Answers};
+use crate::{
+    checks::Refusal,
+    policy::{Answers, route::limits::Limits},
+};
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Ties an answer to its log line and to the upstream's; random, so that nobody learns how many requests there are.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +71,9 @@ pub(super) fn problem(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if let Some(methods) = &refusal.allow {
+        headers.insert(ALLOW, methods.clone());
+    }
     if let Some(challenge) = &refusal.challenge {
         headers.insert(WWW_AUTHENTICATE, challenge.clone());
     }
@@ -82,6 +91,14 @@ pub(super) fn secure<B>(response: &mut Response<B>, answers: &Answers) {
         if !headers.contains_key(name) {
             headers.insert(name.clone(), value.clone());
         }
+    }
+}
+
+/// Tells what is left of the limits of a route. An upstream may have limits of its own, which stand beside.
+pub(super) fn tell_limits<B>(response: &mut Response<B>, limits: &Limits, left: Option<HeaderValue>) {
+    if let (Some(policy), Some(left)) = (&limits.policy, left) {
+        response.headers_mut().append(RATELIMIT_POLICY, policy.clone());
+        response.headers_mut().append(RATELIMIT, left);
     }
 }
 

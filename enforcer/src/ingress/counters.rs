@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use prometheus::IntCounter;
 use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
 
-use crate::{denial::Denial, metrics::Metrics, policy::route::Route};
+use crate::{checks::limit::Marks, denial::Denial, metrics::Metrics, policy::route::Route};
 
 /// Label of requests that reached no route.
 const NO_ROUTE: &str = "none";
@@ -44,6 +44,14 @@ impl Shaken {
     }
 }
 
+/// Counters of one route.
+struct ByRoute {
+    route: Weak<Route>,
+    answers: Answers,
+    /// What befell its limits so far: number, label, counter.
+    limits: Vec<(usize, &'static str, IntCounter)>,
+}
+
 /// Counters that a connection or a request may touch.
 pub(super) struct Counters {
     metrics: Metrics,
@@ -53,7 +61,7 @@ pub(super) struct Counters {
     redirected: Answers,
     /// A dozen at most: what can be agreed upon is ours to say.
     handshakes: Vec<(Shaken, IntCounter)>,
-    by_route: Vec<(Weak<Route>, Answers)>,
+    by_route: Vec<ByRoute>,
 }
 
 impl Counters {
@@ -104,7 +112,7 @@ impl Counters {
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
         let answers = match route {
             None => &self.unrouted,
-            Some(route) => self.route(route),
+            Some(route) => &self.route(route).answers,
         };
         if let Some(counter) = answers.get(class) {
             counter.inc();
@@ -118,15 +126,34 @@ impl Counters {
         }
     }
 
-    fn route(&mut self, route: &Arc<Route>) -> &Answers {
-        let known = self.by_route.iter().position(|(known, _)| Weak::as_ptr(known) == Arc::as_ptr(route));
+    /// Limits of a route did something to a request.
+    pub(super) fn limited(&mut self, route: &Arc<Route>, marks: Marks) {
+        if marks == Marks::default() {
+            return;
+        }
+        let metric = self.metrics.limits.clone();
+        let known = &mut self.route(route).limits;
+        for (number, result) in marks.iter() {
+            let found = known.iter().position(|(limit, label, _)| (*limit, *label) == (number, result));
+            let index = found.unwrap_or_else(|| {
+                let name = route.limits.all().get(number).map_or("none", |limit| &limit.name);
+                known.push((number, result, metric.with_label_values(&[&*route.name, name, result])));
+                known.len() - 1
+            });
+            known[index].2.inc();
+        }
+    }
+
+    fn route(&mut self, route: &Arc<Route>) -> &mut ByRoute {
+        let known = self.by_route.iter().position(|known| Weak::as_ptr(&known.route) == Arc::as_ptr(route));
         let index = known.unwrap_or_else(|| {
             // A new route means a new policy.
-            self.by_route.retain(|(known, _)| known.strong_count() > 0);
-            self.by_route.push((Arc::downgrade(route), answers(&self.metrics, &route.path)));
+            self.by_route.retain(|known| known.route.strong_count() > 0);
+            let answers = answers(&self.metrics, &route.name);
+            self.by_route.push(ByRoute { route: Arc::downgrade(route), answers, limits: Vec::new() });
             self.by_route.len() - 1
         });
-        &self.by_route[index].1
+        &mut self.by_route[index]
     }
 }
 

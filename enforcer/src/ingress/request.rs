@@ -1,6 +1,14 @@
 //! One request, from its head to the head of its answer.
 
-use std::{convert::Infallible, rc::Rc, sync::Arc};
+use std::{
+    convert::Infallible,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use http::{
     HeaderValue, Method, Request, Response, Version,
@@ -14,7 +22,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    checks::{self, Grant, Now, Refusal, facts::RequestFacts},
+    checks::{self, Grant, Now, Refusal, facts::RequestFacts, limit::Marks},
     clock,
     denial::Denial,
     policy::{Policy, route::Route},
@@ -36,23 +44,32 @@ pub(super) async fn serve(
     let mut close = head.headers.contains_key(TRANSFER_ENCODING);
     let expects = !is_http2 && head.headers.contains_key(EXPECT);
     let body = ClientBody::new(body, expects, connection.open_body());
-    let (admitted, max_body, secured) = {
+    let (admitted, max_body, max_delayed, secured) = {
         // Held for the checks alone: a request under way must not keep an old policy alive.
         let policy = worker.shared.policy.load();
-        (admit(&policy, &connection, &head), policy.http.max_body_bytes, Arc::clone(&policy.answers))
+        let http = &policy.http;
+        let admitted = admit(&policy, &connection, &head);
+        (admitted, http.max_body_bytes, http.max_delayed, Arc::clone(&policy.answers))
     };
+    let (mut marks, mut left) = (Marks::default(), None);
     let outcome = match admitted {
         Err(refusal) => {
             body.discard();
             Err(refusal)
         }
-        Ok(grant) => {
+        Ok(mut grant) => {
             let route = Arc::clone(grant.route());
+            marks = grant.standing.marks;
+            left = grant.standing.field();
             let request = Request::from_parts(head, body);
-            // On the heap, because every move of this future would otherwise copy room for a second request.
-            match Box::pin(worker.clients.forward(grant, request, max_body, id.header())).await {
-                Ok(response) => Ok((route, response)),
-                Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
+            match wait(&worker, grant.standing.delay, max_delayed).await {
+                Err(refusal) => Err(Refusal { route: Some(route), ..refusal }),
+                // On the heap, because every move of this future would otherwise copy room for a second request.
+                Ok(()) => match Box::pin(worker.clients.forward(grant, request, max_body, id.header())).await
+                {
+                    Ok(response) => Ok((route, response)),
+                    Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
+                },
             }
         }
     };
@@ -61,13 +78,21 @@ pub(super) async fn serve(
             let patience = route.upstream.config.response_timeout;
             (Some(route), response.map(|body| Answer::forwarded(body, patience, under_way)))
         }
-        Err(refusal) => {
+        Err(mut refusal) => {
+            if let Some(standing) = &mut refusal.standing {
+                marks = standing.marks;
+                left = standing.field();
+            }
             close |= refusal.denial == Denial::RequestMalformed;
             let response = refuse(&worker, &connection, &method, &refusal, id);
             (refusal.route, response.map(|body| Answer::own(body, under_way)))
         }
     };
     answer::secure(&mut response, &secured);
+    if let Some(route) = &route {
+        answer::tell_limits(&mut response, &route.limits, left);
+        worker.counters.borrow_mut().limited(route, marks);
+    }
     if close && !is_http2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -75,12 +100,41 @@ pub(super) async fn serve(
     tracing::debug!(
         source = %connection.client.address.get(),
         %method,
-        route = route.as_deref().map_or("none", |route: &Route| &route.path),
+        route = route.as_deref().map_or("none", |route: &Route| &route.name),
         status = response.status().as_u16(),
         request_id = %id,
         "request"
     );
     Ok(response)
+}
+
+/// Waits for a request's turn, if not too many do so already.
+async fn wait(worker: &Worker, delay: Duration, most: u32) -> Result<(), Refusal> {
+    if delay.is_zero() {
+        return Ok(());
+    }
+    let Some(_place) = Waiting::begin(&worker.shared.delayed, most) else {
+        let retry_after = Some(delay.as_secs() + 1);
+        return Err(Refusal { retry_after, ..Refusal::plain(Denial::Overloaded) });
+    };
+    tokio::time::sleep(delay).await;
+    Ok(())
+}
+
+/// One of the requests that wait.
+struct Waiting<'w>(&'w AtomicU32);
+
+impl<'w> Waiting<'w> {
+    fn begin(waiting: &'w AtomicU32, most: u32) -> Option<Self> {
+        let place = Self(waiting);
+        (waiting.fetch_add(1, Relaxed) < most).then_some(place)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 fn admit(policy: &Policy, connection: &Connection, head: &http::request::Parts) -> Result<Grant, Refusal> {
@@ -102,7 +156,7 @@ fn refuse(
     tracing::debug!(
         source = %connection.client.address.get(),
         %method,
-        route = route.as_deref().map_or("none", |route: &Route| &route.path),
+        route = route.as_deref().map_or("none", |route: &Route| &route.name),
         code = denial.code(),
         request_id = %id,
         "request refused"

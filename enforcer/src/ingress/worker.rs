@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub open: Arc<AtomicU32>,
     pub max_connections: u32,
     pub sources: Arc<Sources>,
+    /// Requests that wait for a limit, of all workers.
+    pub delayed: Arc<AtomicU32>,
     /// Where plain HTTP is sent to: the port of the first TLS listener.
     pub https_port: u16,
     pub phase: watch::Receiver<Phase>,

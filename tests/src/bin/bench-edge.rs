@@ -101,8 +101,8 @@ fn serve(dir: &std::path::Path, upstream: SocketAddr) -> Result<()> {
     // A limit that is charged and never reached.
     for route in &mut config.routes {
         let second = std::time::Duration::from_secs(1);
-        route.limit =
-            Some(enforcer::config::RateLimit { events: 10_000_000, period: second, burst: 10_000_000 });
+        let limit = enforcer::config::RateLimit { events: 10_000_000, period: second, burst: 10_000_000 };
+        route.limits = vec![enforcer::config::Limit::by_address(limit)];
     }
     let policy = Policy::load(&config)?.share();
     let metrics = Metrics::new()?;

@@ -10,15 +10,15 @@ use enforcer::{
         facts::{Client, ClientAddr, RequestFacts},
     },
     clock::KernelTime,
-    config::RateLimit,
+    config::{Limit, RateLimit},
     denial::Denial,
     policy::Policy,
 };
 use enforcer_tests::{
-    edge::{AUDIENCE, ISSUER, Site, route},
+    edge::{AUDIENCE, ISSUER, NAME, Site, route},
     tokens::{self, SigningKey, assemble, claims, encode, mint_hmac, signing_input},
 };
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
 use super::attacks;
@@ -79,7 +79,13 @@ impl Desk {
             headers.append("authorization", value.parse().unwrap());
         }
         let client = Client::at(ClientAddr::new(from.parse::<IpAddr>().unwrap()));
-        let facts = RequestFacts { client: &client, path: path.into(), headers: &headers };
+        let facts = RequestFacts {
+            client: &client,
+            path: path.into(),
+            method: &Method::GET,
+            named: Some(NAME),
+            headers: &headers,
+        };
         admit(&self.policy, &facts, Now { monotonic: KernelTime(at), unix: NOW })
     }
 
@@ -316,10 +322,10 @@ fn refusals_say_what_rfc_6750_asks_for() -> Result<()> {
 
 #[test]
 fn the_longest_path_wins_and_the_limit_comes_before_the_token() -> Result<()> {
-    let limit = Some(RateLimit { events: 1, period: Duration::from_secs(1), burst: 1 });
+    let limit = RateLimit { events: 1, period: Duration::from_secs(1), burst: 1 };
     let desk = Desk::with(|site| {
         let mut limited = route("/api/limited/", Some("main"), &["read"]);
-        limited.limit = limit;
+        limited.limits = vec![Limit::by_address(limit)];
         site.config.routes.extend([limited, route("/api/exact", None, &[])]);
     })?;
     let label = |path: &str| desk.ask(path, &[]).map(|grant| grant.route().path.to_string());
@@ -347,13 +353,14 @@ fn the_longest_path_wins_and_the_limit_comes_before_the_token() -> Result<()> {
 
 #[test]
 fn a_reload_keeps_what_did_not_change() -> Result<()> {
-    let limit = |burst| Some(RateLimit { events: 1, period: Duration::from_secs(3600), burst });
-    let mut desk = Desk::with(|site| site.config.routes[0].limit = limit(0))?;
+    let limit =
+        |burst| vec![Limit::by_address(RateLimit { events: 1, period: Duration::from_secs(3600), burst })];
+    let mut desk = Desk::with(|site| site.config.routes[0].limits = limit(0))?;
     let denial = |desk: &Desk| desk.ask("/public/x", &[]).err().map(|refusal| refusal.denial);
     assert_eq!(denial(&desk), None);
     desk.policy = desk.policy.reload(&desk.site.config)?;
     assert_eq!(denial(&desk), Some(Denial::RateLimited), "the debt survives");
-    desk.site.config.routes[0].limit = limit(1);
+    desk.site.config.routes[0].limits = limit(1);
     desk.policy = desk.policy.reload(&desk.site.config)?;
     assert_eq!(denial(&desk), None, "another limit begins anew");
     std::fs::write(&desk.site.config.tokens["main"].jwks, "{}")?;

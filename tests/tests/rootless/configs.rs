@@ -11,10 +11,12 @@ use std::{
 };
 
 use enforcer::config::{
-    self, Answers, Bans, Certificate, Clients, Config, Control, Http, Kernel, KernelLimits, KeyExchange,
-    Listener, Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite, Tls, TlsVersion, Token,
-    TokenAlgorithm, Treatment, UnknownName, Unparsed, Upstream, VerifyChecksums, WhenFull,
+    self, Answers, Bans, Certificate, Clients, Config, Control, HeaderRule, Http, Kernel, KernelLimits,
+    KeyExchange, Limit, LimitKey, Listener, Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite,
+    Tls, TlsVersion, Token, TokenAlgorithm, Treatment, UnknownName, Unparsed, Unrouted, Upstream,
+    VerifyChecksums, WhenFull,
 };
+use http::{HeaderName, Method};
 use proptest::prelude::*;
 
 fn folder(name: &str) -> PathBuf {
@@ -149,11 +151,15 @@ fn the_smallest_file_gives_every_documented_default() {
             },
         )]),
         routes: vec![Route {
+            name: "/api/v1/".to_owned(),
+            hosts: vec![],
             path: "/api/v1/".to_owned(),
+            methods: vec![],
+            headers: vec![],
             upstream: "api".to_owned(),
             token: Some("main".to_owned()),
             scopes: vec!["read".to_owned()],
-            limit: rate(5, 10),
+            limits: vec![Limit::by_address(RateLimit { events: 5, period: seconds(1), burst: 10 })],
         }],
         http: Http {
             strict_transport_security: Some("max-age=31536000".to_owned()),
@@ -173,6 +179,9 @@ fn the_smallest_file_gives_every_documented_default() {
             idle_timeout: seconds(75),
             drain_timeout: seconds(20),
             max_sources: 65_536,
+            max_delayed: 1_000,
+            ratelimit_headers: true,
+            unrouted: Unrouted::NotFound,
             workers: 0,
         },
         bans: Bans {
@@ -233,9 +242,23 @@ fn what_is_written_is_what_holds() {
     assert_eq!(headers, ["content-security-policy", "referrer-policy"], "an empty value removes a default");
     assert_eq!(config.http.redirect.len(), 2);
     assert_eq!(config.tokens["main"].algorithms, [TokenAlgorithm::Es256]);
-    assert_eq!(config.routes[0].limit, Some(RateLimit { events: 300, period: seconds(60), burst: 10 }));
-    assert_eq!(config.routes[1].limit, Some(RateLimit { events: 5, period: seconds(1), burst: 0 }));
-    assert_eq!(config.routes[1].token, None);
+    let rate = |events, period, burst| RateLimit { events, period: seconds(period), burst };
+    let limits = &config.routes[0].limits;
+    assert_eq!(limits[0], Limit::by_address(rate(300, 60, 10)));
+    let by_header = LimitKey::Header(HeaderName::from_static("x-api-key"));
+    let (name, delay) = ("by-key".to_owned(), Some(5));
+    assert_eq!(limits[2], Limit { name, key: by_header, rate: rate(50, 1, 20), delay, dry_run: true });
+    assert_eq!(limits.len(), 5);
+    assert_eq!(config.routes[0].name, "orders");
+    assert_eq!(config.routes[0].hosts, ["api.example.com", "*.eu.example.com"]);
+    assert_eq!(config.routes[0].methods, [Method::GET, Method::POST, Method::HEAD]);
+    let rule = |name, value| HeaderRule { name: HeaderName::from_static(name), value };
+    let rules = [rule("x-api-version", Some("2".to_owned())), rule("x-client", None)];
+    assert_eq!(config.routes[0].headers, rules);
+    assert_eq!(config.routes[1].limits, [Limit::by_address(rate(5, 1, 0))]);
+    assert_eq!((config.routes[1].token.as_deref(), config.routes[1].name.as_str()), (None, "/health"));
+    assert_eq!((config.http.unrouted, config.http.max_delayed), (Unrouted::Deny, 100));
+    assert!(!config.http.ratelimit_headers);
     assert_eq!(config.http.max_header_bytes, 16 * 1024);
     assert_eq!(config.http.max_body_bytes, 0);
     assert_eq!(config.upstreams["api"].connect_timeout, Duration::from_millis(500));
