@@ -73,11 +73,12 @@ impl Origin {
                 tokio::spawn(async move {
                     match acceptor {
                         None => serve(stream, asked).await,
-                        // A client that refuses our certificate is the test's business.
-                        Some(acceptor) => match acceptor.accept(stream).await {
-                            Ok(stream) => serve(stream, asked).await,
-                            Err(_) => {}
-                        },
+                        Some(acceptor) => {
+                            // A client that refuses our certificate is the test's business.
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                serve(stream, asked).await;
+                            }
+                        }
                     }
                 });
             }
