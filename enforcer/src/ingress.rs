@@ -99,6 +99,7 @@ impl Ingress {
                 sources: Arc::clone(&sources),
                 delayed: Arc::clone(&delayed),
                 https_port,
+                workers,
                 max_connections: config.http.max_connections,
                 phase: watched.clone(),
             };

@@ -26,7 +26,7 @@ use crate::{
     clock,
     denial::Denial,
     policy::{Policy, route::Route},
-    upstream::ClientBody,
+    upstream::{ClientBody, Terms},
 };
 
 /// Answers a request; never fails, because every failure is an answer.
@@ -64,20 +64,19 @@ pub(super) async fn serve(
             let request = Request::from_parts(head, body);
             match wait(&worker, grant.standing.delay, max_delayed).await {
                 Err(refusal) => Err(Refusal { route: Some(route), ..refusal }),
-                // On the heap, because every move of this future would otherwise copy room for a second request.
-                Ok(()) => match Box::pin(worker.clients.forward(grant, request, max_body, id.header())).await
-                {
-                    Ok(response) => Ok((route, response)),
-                    Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
-                },
+                Ok(()) => {
+                    let terms = Terms { max_body, id: id.header() };
+                    // On the heap, because every move of this future would otherwise copy room for a second request.
+                    match Box::pin(worker.clients.forward(grant, request, terms)).await {
+                        Ok(response) => Ok((route, response)),
+                        Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
+                    }
+                }
             }
         }
     };
     let (route, mut response) = match outcome {
-        Ok((route, response)) => {
-            let patience = route.upstream.config.response_timeout;
-            (Some(route), response.map(|body| Answer::forwarded(body, patience, under_way)))
-        }
+        Ok((route, response)) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
         Err(mut refusal) => {
             if let Some(standing) = &mut refusal.standing {
                 marks = standing.marks;
