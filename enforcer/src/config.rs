@@ -9,6 +9,7 @@ use enforcer_common::reason::DropReason;
 
 use crate::prefix::Prefix;
 
+mod access_log;
 mod diff;
 mod environment;
 mod error;
@@ -25,6 +26,7 @@ mod value;
 
 pub use enforcer_common::feature::Feature;
 
+pub use access_log::{AccessFormat, AccessLog, Destination, Query, Refusals, SubjectAs};
 pub use diff::settle;
 pub use error::{Error, Errors};
 pub use filter::log_filter;
@@ -59,6 +61,8 @@ pub struct Config {
     pub control: Control,
     /// `[log]`
     pub log: Log,
+    /// `[access_log]`
+    pub access_log: AccessLog,
 }
 
 /// Entries of `kernel.allow` at most: the kernel's tables have room for them beside the bans.

@@ -4,6 +4,7 @@
 //! spreads connections by `SO_REUSEPORT`) and its own upstream connections; workers share the policy, which nobody locks,
 //! and counters. Decisions about requests are not made here but in `checks`.
 
+mod access;
 mod answer;
 mod connection;
 mod counters;
@@ -27,7 +28,9 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::sync::{oneshot, watch};
 
-use crate::{bans::Reporter, clock, config::Config, metrics::Metrics, policy::SharedPolicy};
+use crate::{
+    access_log::AccessLog, bans::Reporter, clock, config::Config, metrics::Metrics, policy::SharedPolicy,
+};
 use sources::Sources;
 use worker::{Kind, Shared};
 
@@ -65,7 +68,13 @@ impl Ingress {
     /// [`Ingress::serve`].
     ///
     /// Listeners, `workers` and the caps on connections are those of `config` for good; everything else follows `policy`.
-    pub fn bind(config: &Config, policy: SharedPolicy, reporter: Reporter, metrics: Metrics) -> Result<Self> {
+    pub fn bind(
+        config: &Config,
+        policy: SharedPolicy,
+        reporter: Reporter,
+        metrics: Metrics,
+        access_log: Option<AccessLog>,
+    ) -> Result<Self> {
         let workers = match config.http.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             configured => configured,
@@ -95,6 +104,7 @@ impl Ingress {
                 policy: Arc::clone(&policy),
                 reporter: reporter.clone(),
                 metrics: metrics.clone(),
+                access_log: access_log.clone(),
                 open: Arc::clone(&open),
                 sources: Arc::clone(&sources),
                 delayed: Arc::clone(&delayed),

@@ -27,6 +27,8 @@ pub struct Metrics {
     /// `enforcer_limits_total{route, limit, result}`: requests that limits refused (`refused`, `full`) or delayed (`delayed`), that a dry
     /// run spared that (`would_refuse`, `would_delay`), and that had no key (`no_key`).
     pub limits: IntCounterVec,
+    /// `enforcer_access_log_lines_total{result}`: `written`, or lost: `queue_full`, `failed`.
+    pub access_log_lines: IntCounterVec,
     /// `enforcer_offences_lost_total`
     pub offences_lost: IntCounter,
     /// `enforcer_bans_active{origin}`: `offence`, `operator`.
@@ -100,6 +102,8 @@ impl Metrics {
             "What limits of routes did to requests",
             &["route", "limit", "result"],
         )?;
+        let access_log_lines =
+            counter_vec("enforcer_access_log_lines_total", "Lines of the access log", &["result"])?;
         let offences_lost =
             counter("enforcer_offences_lost_total", "Offences that found the ban task's queue full")?;
         let bans_active = IntGaugeVec::new(Opts::new("enforcer_bans_active", "Bans in force"), &["origin"])?;
@@ -166,6 +170,7 @@ impl Metrics {
             requests,
             denials,
             limits,
+            access_log_lines,
             offences_lost,
             bans_active,
             bans,

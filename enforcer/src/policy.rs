@@ -44,6 +44,8 @@ pub struct Policy {
     pub(crate) http: config::Http,
     /// What every answer carries.
     pub(crate) answers: Arc<Answers>,
+    /// What is written down of requests.
+    pub(crate) access_log: Arc<config::AccessLog>,
     /// The routes by what they are for, so that a reload finds the state of their limits.
     limits: BTreeMap<String, Arc<Route>>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
@@ -153,6 +155,7 @@ impl Policy {
             v6_mask: v6_mask(config.kernel.ipv6_prefix),
             http: config.http.clone(),
             answers: Arc::new(answers(&config.http)?),
+            access_log: Arc::new(config.access_log.clone()),
             upstreams,
             tickets,
         })

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::D
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use enforcer::{
+    access_log::AccessLog,
     bans::{Offence, Reporter},
     config::{self, Config, KeyExchange, Suite, TokenAlgorithm},
     ingress::Ingress,
@@ -72,10 +73,12 @@ impl Site {
         let policy = Policy::load(&self.config)?.share();
         let metrics = Metrics::new()?;
         let (reporter, offences) = Reporter::new(1024, metrics.offences_lost.clone());
-        let ingress = Ingress::bind(&self.config, Arc::clone(&policy), reporter, metrics.clone())?;
+        let access_log = AccessLog::start(&self.config.access_log, &metrics)?;
+        let ingress =
+            Ingress::bind(&self.config, Arc::clone(&policy), reporter, metrics.clone(), access_log.clone())?;
         ingress.serve();
         let address = ingress.addresses().into_iter().next().context("no listener")?;
-        Ok(Edge { site: self, ingress, address, policy, metrics, offences })
+        Ok(Edge { site: self, ingress, access_log, address, policy, metrics, offences })
     }
 }
 
@@ -180,6 +183,15 @@ fn bare_config() -> Config {
         metrics: config::Metrics { address: None },
         control: config::Control { socket: "control.sock".into(), group: None },
         log: config::Log { level: "info".to_owned(), format: config::LogFormat::Text },
+        access_log: config::AccessLog {
+            destination: config::Destination::Off,
+            format: config::AccessFormat::Json,
+            sample: 1,
+            refusals: config::Refusals::All,
+            query: config::Query::Drop,
+            subject: config::SubjectAs::Hash,
+            queue: 8_192,
+        },
     }
 }
 
@@ -189,6 +201,8 @@ pub struct Edge {
     pub site: Site,
     /// The front door.
     pub ingress: Ingress,
+    /// What it writes down.
+    pub access_log: Option<AccessLog>,
     /// Where it listens.
     pub address: SocketAddr,
     /// The policy in force.

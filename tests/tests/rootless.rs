@@ -1,6 +1,7 @@
 //! Everything that can be shown without root, without the eBPF toolchain and without a network beyond loopback.
 
 mod rootless {
+    mod access_log;
     mod admit;
     mod answers;
     mod attacks;

@@ -22,6 +22,7 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
         metrics,
         control,
         log,
+        access_log,
     } = old;
     macro_rules! keep {
         ($old:expr, $type:ident, $name:expr, $new:expr, live: [$($live:ident),*], fixed: [$($fixed:ident),*]) => {{
@@ -52,6 +53,9 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     keep!(metrics, Metrics, "metrics", new.metrics, live: [], fixed: [address]);
     keep!(control, Control, "control", new.control, live: [], fixed: [socket, group]);
     keep!(log, Log, "log", new.log, live: [level], fixed: [format]);
+    keep!(access_log, AccessLog, "access_log", new.access_log,
+        live: [format, sample, refusals, query, subject],
+        fixed: [destination, queue]);
     (new, pending)
 }
 

@@ -8,8 +8,9 @@ use toml::Spanned;
 
 use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text};
 use super::{
-    Answers, Feature, KeyExchange, LimitKey, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm,
-    Treatment, UnknownName, Unrouted, UpstreamProtocol, VerifyChecksums, WhenFull, tls::ClientCertificates,
+    AccessFormat, Answers, Feature, KeyExchange, LimitKey, LogFormat, Mode, Query, Refusal, Refusals,
+    SubjectAs, Suite, TlsVersion, TokenAlgorithm, Treatment, UnknownName, Unrouted, UpstreamProtocol,
+    VerifyChecksums, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 
@@ -33,6 +34,7 @@ pub(super) struct File {
     pub(super) metrics: MetricsSection,
     pub(super) control: ControlSection,
     pub(super) log: LogSection,
+    pub(super) access_log: AccessLogSection,
 }
 
 /// `[kernel]`
@@ -273,4 +275,17 @@ pub(super) struct ControlSection {
 pub(super) struct LogSection {
     pub(super) level: Key<Text<String>>,
     pub(super) format: Key<LogFormat>,
+}
+
+/// `[access_log]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct AccessLogSection {
+    pub(super) destination: Key<Text<String>>,
+    pub(super) format: Key<AccessFormat>,
+    pub(super) sample: Key<Number>,
+    pub(super) refusals: Key<Refusals>,
+    pub(super) query: Key<Query>,
+    pub(super) subject: Key<SubjectAs>,
+    pub(super) queue: Key<Number>,
 }

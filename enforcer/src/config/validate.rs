@@ -21,6 +21,7 @@ use super::{
     value::{Number, Rate, Size, Text, spell_duration},
 };
 
+mod access_log;
 mod answers;
 mod kernel;
 mod requests;
@@ -56,6 +57,7 @@ pub(super) fn validate<'t>(
         http,
         control: service::control(&file.control, &mut rules),
         log: service::log(&file.log, &mut rules),
+        access_log: access_log::access_log(&file.access_log, &mut rules),
         listeners,
     }
 }

@@ -22,6 +22,7 @@ use super::{
     running::Running,
 };
 use crate::{
+    access_log::AccessLog,
     bans::{
         Reporter,
         keeping::{Keeping, Kept},
@@ -90,7 +91,9 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let mut affordable = config.clone();
     let budget = Budget::claim(&config.http);
     affordable.http.max_connections = budget.connections;
-    let ingress = Ingress::bind(&affordable, Arc::clone(&policy), reporter, metrics.clone())?;
+    let access_log = AccessLog::start(&config.access_log, &metrics)?;
+    let ingress =
+        Ingress::bind(&affordable, Arc::clone(&policy), reporter, metrics.clone(), access_log.clone())?;
     let mut kernel = Kernel::load(&config.kernel, config.bans.max_entries)?;
 
     let view = kernel.view()?;
@@ -204,6 +207,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         policy,
         kernel,
         ingress,
+        access_log,
         bans,
         machine,
         ban_task,

@@ -15,7 +15,7 @@ use http::{
 use hyper::body::{Body, Frame, SizeHint};
 use serde_json::json;
 
-use super::connection::UnderWay;
+use super::{access::Entry, connection::UnderWay};
 use crate::{
     checks::Refusal,
     policy::{Answers, route::limits::Limits},
@@ -105,6 +105,7 @@ pub(super) fn tell_limits<B>(response: &mut Response<B>, limits: &Limits, left: 
 pub(super) struct Answer {
     content: Content,
     under_way: UnderWay,
+    entry: Option<Box<Entry>>,
 }
 
 enum Content {
@@ -117,11 +118,16 @@ type Failure = Box<dyn Error + Send + Sync>;
 impl Answer {
     /// An upstream's body.
     pub(super) fn forwarded(body: AnswerBody, under_way: UnderWay) -> Self {
-        Self { content: Content::Forwarded(body), under_way }
+        Self { content: Content::Forwarded(body), under_way, entry: None }
     }
 
     pub(super) fn own(body: Bytes, under_way: UnderWay) -> Self {
-        Self { content: Content::Own(Some(body)), under_way }
+        Self { content: Content::Own(Some(body)), under_way, entry: None }
+    }
+
+    /// What to write down when it is over.
+    pub(super) fn logged(self, entry: Option<Box<Entry>>) -> Self {
+        Self { entry, ..self }
     }
 }
 
@@ -145,6 +151,17 @@ impl Body for Answer {
         let polled = self.content.poll(context);
         // Whoever asks again has taken what was there before.
         self.under_way.offers(polled.is_ready());
+        let over = self.is_end_stream();
+        if let (Some(entry), Poll::Ready(frame)) = (&mut self.entry, &polled) {
+            match frame {
+                Some(Ok(frame)) => entry.sent(frame.data_ref().map_or(0, Bytes::len)),
+                Some(Err(_)) => {}
+                None => entry.complete(),
+            }
+            if over {
+                entry.complete();
+            }
+        }
         polled
     }
 

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    Phase,
+    Phase, counters,
     handshake::{self, Failed},
     recorded::Recorded,
     request,
@@ -56,6 +56,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A connection as its requests see it.
 pub(super) struct Connection {
     pub client: Client,
+    /// For the access log.
+    pub tls_version: &'static str,
     under_way: Cell<u32>,
     /// Answers of which a piece waits for the client to take it.
     offered: Cell<u32>,
@@ -158,6 +160,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpS
     );
     let connection = Rc::new(Connection {
         client,
+        tls_version: counters::version(stream.get_ref().1.protocol_version()),
         under_way: Cell::new(0),
         offered: Cell::new(0),
         last: Cell::new(clock::instant_now()),

@@ -27,11 +27,6 @@ struct Shaken {
 impl Shaken {
     #[allow(clippy::wildcard_enum_match_arm, reason = "no other can be agreed upon")]
     const fn labels(self) -> [&'static str; 3] {
-        let version = match self.version {
-            Some(ProtocolVersion::TLSv1_3) => "1.3",
-            Some(ProtocolVersion::TLSv1_2) => "1.2",
-            _ => "other",
-        };
         let group = match self.group {
             Some(NamedGroup::X25519MLKEM768) => "X25519MLKEM768",
             Some(NamedGroup::X25519) => "X25519",
@@ -40,7 +35,17 @@ impl Shaken {
             None => "none",
             Some(_) => "other",
         };
-        [version, group, if self.resumed { "true" } else { "false" }]
+        [version(self.version), group, if self.resumed { "true" } else { "false" }]
+    }
+}
+
+/// The name of a version of TLS.
+#[allow(clippy::wildcard_enum_match_arm, reason = "no other can be agreed upon")]
+pub(super) const fn version(version: Option<ProtocolVersion>) -> &'static str {
+    match version {
+        Some(ProtocolVersion::TLSv1_3) => "1.3",
+        Some(ProtocolVersion::TLSv1_2) => "1.2",
+        _ => "other",
     }
 }
 

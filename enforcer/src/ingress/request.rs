@@ -17,6 +17,7 @@ use http::{
 use hyper::body::Incoming;
 
 use super::{
+    access::Entry,
     answer::{self, Answer, RequestId},
     connection::Connection,
     worker::Worker,
@@ -38,6 +39,7 @@ pub(super) async fn serve(
     let under_way = connection.begin();
     let id = RequestId::new();
     let (head, body) = request.into_parts();
+    let mut entry = Entry::begin(&worker, &connection, &head, id);
     let method = head.method.clone();
     let is_http2 = head.version == Version::HTTP_2;
     // hyper hides a Content-Length beside it, and RFC 9112 section 6.1 wants such a connection closed.
@@ -61,13 +63,21 @@ pub(super) async fn serve(
             let route = Arc::clone(grant.route());
             marks = grant.standing.marks;
             left = grant.standing.field();
+            if let Some(entry) = &mut entry {
+                entry.granted(grant.subject());
+            }
             let request = Request::from_parts(head, body);
             match wait(&worker, grant.standing.delay, max_delayed).await {
                 Err(refusal) => Err(Refusal { route: Some(route), ..refusal }),
                 Ok(()) => {
                     let terms = Terms { max_body, id: id.header() };
+                    let began = clock::instant_now();
                     // On the heap, because every move of this future would otherwise copy room for a second request.
-                    match Box::pin(worker.clients.forward(grant, request, terms)).await {
+                    let answer = Box::pin(worker.clients.forward(grant, request, terms)).await;
+                    if let Some(entry) = &mut entry {
+                        entry.forwarded(began);
+                    }
+                    match answer {
                         Ok(response) => Ok((route, response)),
                         Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
                     }
@@ -75,6 +85,7 @@ pub(super) async fn serve(
             }
         }
     };
+    let denial = outcome.as_ref().err().map(|refusal| refusal.denial);
     let (route, mut response) = match outcome {
         Ok((route, response)) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
         Err(mut refusal) => {
@@ -96,6 +107,9 @@ pub(super) async fn serve(
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     worker.counters.borrow_mut().answered(route.as_ref(), response.status());
+    if let Some(entry) = &mut entry {
+        entry.answered(response.status().as_u16(), denial, route.as_ref(), marks);
+    }
     tracing::debug!(
         source = %connection.client.address.get(),
         %method,
@@ -104,7 +118,7 @@ pub(super) async fn serve(
         request_id = %id,
         "request"
     );
-    Ok(response)
+    Ok(response.map(|answer| answer.logged(entry)))
 }
 
 /// Waits for a request's turn, if not too many do so already.

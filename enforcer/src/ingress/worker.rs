@@ -1,7 +1,7 @@
 //! A worker: one thread that accepts connections and serves them, alone.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     net::{SocketAddr, TcpListener},
     rc::Rc,
     sync::{
@@ -27,8 +27,8 @@ use super::{
     sources::{Place, Sources},
 };
 use crate::{
-    bans::Reporter, checks::facts::ClientAddr, clock, denial::Denial, log::Seldom, metrics::Metrics,
-    policy::SharedPolicy, upstream::Clients,
+    access_log::AccessLog, bans::Reporter, checks::facts::ClientAddr, clock, denial::Denial, log::Seldom,
+    metrics::Metrics, policy::SharedPolicy, upstream::Clients,
 };
 
 /// Pause after a failed accept: the usual cause is that the process has no file descriptor left, and only time helps.
@@ -42,6 +42,7 @@ pub(super) struct Shared {
     pub policy: SharedPolicy,
     pub reporter: Reporter,
     pub metrics: Metrics,
+    pub access_log: Option<AccessLog>,
     pub open: Arc<AtomicU32>,
     pub max_connections: u32,
     pub workers: usize,
@@ -74,6 +75,8 @@ pub(super) struct Worker {
     pub shared: Shared,
     pub clients: Clients,
     pub counters: RefCell<Counters>,
+    /// Requests so far, for the sample of the access log.
+    pub requests: Cell<u32>,
 }
 
 /// Starts a thread that serves until it is told to drain, and then reports.
@@ -97,7 +100,8 @@ pub(super) fn spawn(
 async fn run(shared: Shared, sockets: Vec<Listening>) -> DrainReport {
     let workers = shared.workers;
     let counters = RefCell::new(Counters::new(&shared.metrics));
-    let worker = Rc::new(Worker { shared, clients: Clients::new(workers), counters });
+    let clients = Clients::new(workers);
+    let worker = Rc::new(Worker { shared, clients, counters, requests: Cell::new(0) });
     let mut acceptors = JoinSet::new();
     for listening in sockets {
         acceptors.spawn_local(accept(Rc::clone(&worker), listening));

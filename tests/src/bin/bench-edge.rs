@@ -107,7 +107,7 @@ fn serve(dir: &std::path::Path, upstream: SocketAddr) -> Result<()> {
     let policy = Policy::load(&config)?.share();
     let metrics = Metrics::new()?;
     let (reporter, _offences) = Reporter::new(1024, metrics.offences_lost.clone());
-    let ingress = Ingress::bind(&config, policy, reporter, metrics)?;
+    let ingress = Ingress::bind(&config, policy, reporter, metrics, None)?;
     ingress.serve();
     let address = ingress.addresses().first().copied().context("no listener")?;
     writeln!(std::io::stdout(), "{address}")?;

@@ -11,10 +11,11 @@ use std::{
 };
 
 use enforcer::config::{
-    self, Answers, Bans, Certificate, Clients, Config, Control, Ejection, HeaderRule, HealthCheck, Http,
-    Kernel, KernelLimits, KeyExchange, Limit, LimitKey, Listener, Log, LogFormat, Metrics, Mode, RateLimit,
-    Refusal, Route, Suite, Tls, TlsVersion, Token, TokenAlgorithm, Treatment, UnknownName, Unparsed,
-    Unrouted, Upstream, UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenFull,
+    self, AccessFormat, AccessLog, Answers, Bans, Certificate, Clients, Config, Control, Destination,
+    Ejection, HeaderRule, HealthCheck, Http, Kernel, KernelLimits, KeyExchange, Limit, LimitKey, Listener,
+    Log, LogFormat, Metrics, Mode, Query, RateLimit, Refusal, Refusals, Route, SubjectAs, Suite, Tls,
+    TlsVersion, Token, TokenAlgorithm, Treatment, UnknownName, Unparsed, Unrouted, Upstream,
+    UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenFull,
 };
 use http::{HeaderName, Method};
 use proptest::prelude::*;
@@ -209,6 +210,15 @@ fn the_smallest_file_gives_every_documented_default() {
         metrics: Metrics { address: Some("127.0.0.1:9464".parse().unwrap()) },
         control: Control { socket: "/run/enforcer/control.sock".into(), group: None },
         log: Log { level: "info".to_owned(), format: LogFormat::Text },
+        access_log: AccessLog {
+            destination: Destination::Off,
+            format: AccessFormat::Json,
+            sample: 1,
+            refusals: Refusals::All,
+            query: Query::Drop,
+            subject: SubjectAs::Hash,
+            queue: 8_192,
+        },
     };
     assert_eq!(valid("smallest.toml"), expected);
 }
@@ -272,6 +282,16 @@ fn what_is_written_is_what_holds() {
     assert_eq!((config.routes[1].token.as_deref(), config.routes[1].name.as_str()), (None, "/health"));
     assert_eq!((config.http.unrouted, config.http.max_delayed), (Unrouted::Deny, 100));
     assert!(!config.http.ratelimit_headers);
+    let access = AccessLog {
+        destination: Destination::File("log/access.log".into()),
+        format: AccessFormat::Combined,
+        sample: 10,
+        refusals: Refusals::Sampled,
+        query: Query::Redact,
+        subject: SubjectAs::Plain,
+        queue: 1_000,
+    };
+    assert_eq!(config.access_log, access);
     assert_eq!(config.http.max_header_bytes, 16 * 1024);
     assert_eq!(config.http.max_body_bytes, 0);
     let api = &config.upstreams["api"];
