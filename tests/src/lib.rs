@@ -11,6 +11,8 @@ pub mod daemon;
 pub mod demo;
 pub mod edge;
 pub mod flood;
+pub mod hellos;
+pub mod judges;
 pub mod kernel;
 pub mod memory;
 pub mod netns;

@@ -80,11 +80,20 @@ fn versions() -> Vec<Case> {
         hello("GREASE and old versions", &Hello::offering(&[GREASE, TLS11, TLS10]), Drop(TlsVersion)),
         hello("GREASE alone", &Hello::offering(&[GREASE]), Drop(TlsVersion)),
         hello("a version that is not known alone", &Hello::offering(&[UNKNOWN]), Drop(TlsVersion)),
-        hello("a version that is not known beside 1.2", &Hello::offering(&[UNKNOWN, TLS12]), Pass(HelloAccepted)),
-        hello("a version that is not known beside old ones", &Hello::offering(&[TLS11, UNKNOWN]), Drop(TlsVersion)),
+        hello(
+            "a version that is not known beside 1.2",
+            &Hello::offering(&[UNKNOWN, TLS12]),
+            Pass(HelloAccepted),
+        ),
+        hello(
+            "a version that is not known beside old ones",
+            &Hello::offering(&[TLS11, UNKNOWN]),
+            Drop(TlsVersion),
+        ),
         hello("a draft of TLS 1.3 alone", &Hello::offering(&[0x7f1c]), Drop(TlsVersion)),
         hello("legacy version 1.3 without a list", &Hello::legacy(TLS13), Pass(HelloAccepted)),
-        hello("legacy version 1.3 where it is required", &Hello::legacy(TLS13), Drop(TlsVersion)).with(only.clone()),
+        hello("legacy version 1.3 where it is required", &Hello::legacy(TLS13), Drop(TlsVersion))
+            .with(only.clone()),
         hello("oldest version listed first", &Hello::offering(&[TLS10, TLS11, TLS12]), Pass(HelloAccepted)),
         hello(
             "thirty-two versions, the last one acceptable",
