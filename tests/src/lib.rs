@@ -22,6 +22,7 @@ pub mod pcapng;
 pub mod pki;
 pub mod poll;
 pub mod process;
+pub mod recorder;
 pub mod scene;
 pub mod scrape;
 pub mod site;
