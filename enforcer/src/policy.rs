@@ -10,6 +10,7 @@ pub mod limiter;
 pub mod route;
 pub mod strict_json;
 pub mod tls;
+pub mod upstream;
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +28,6 @@ use crate::{
     config::{self, Config, Feature, Mode, TlsVersion},
     prefix::Prefix,
 };
-use health::Health;
 use issuer::Issuer;
 use limiter::RequestLimiter;
 use route::{Route, RouteTable};
@@ -35,6 +35,7 @@ use tls::{
     certificates::{Certificates, Expiry},
     tickets::TicketKeys,
 };
+pub use upstream::Upstream;
 
 /// The policy in force. Swap a new one in with `store`; whoever works on a request keeps the one it began with.
 pub type SharedPolicy = Arc<ArcSwap<Policy>>;
@@ -88,17 +89,6 @@ pub struct Listener {
     pub hellos_judged: bool,
 }
 
-/// A group of servers, with the name that logs use.
-#[derive(Debug)]
-pub struct Upstream {
-    /// As below `[upstream]`.
-    pub name: String,
-    /// Servers and time limits.
-    pub config: config::Upstream,
-    /// Which of the servers could be reached lately.
-    pub health: Health,
-}
-
 impl Policy {
     /// Reads certificates, keys and JWK sets and compiles everything.
     pub fn load(config: &Config) -> Result<Self> {
@@ -133,6 +123,11 @@ impl Policy {
         self.allowed.iter().any(|prefix| prefix.contains(source))
     }
 
+    /// Every group of servers, by name.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.values()
+    }
+
     /// A policy in the form that ingress watches.
     pub fn share(self) -> SharedPolicy {
         Arc::new(ArcSwap::from_pointee(self))
@@ -159,16 +154,7 @@ impl Policy {
             };
             listeners.insert(listener.address, listening);
         }
-        let mut upstreams = BTreeMap::new();
-        for (name, upstream) in &config.upstreams {
-            let new = || Upstream {
-                name: name.clone(),
-                config: upstream.clone(),
-                health: Health::new(upstream.servers.len()),
-            };
-            let kept = old.and_then(|old| old.upstreams.get(name)).filter(|kept| kept.config == *upstream);
-            upstreams.insert(name.clone(), kept.map_or_else(|| Arc::new(new()), Arc::clone));
-        }
+        let upstreams = upstream::build(&config.upstreams, old.map(|old| &old.upstreams))?;
         let mut issuers = BTreeMap::new();
         for (name, token) in &config.tokens {
             let issuer = Issuer::load(name, token).with_context(|| format!("token.{name}"))?;

@@ -20,5 +20,6 @@ mod rootless {
     mod tickets;
     mod tls;
     mod token_forms;
+    mod upstreams;
     mod wire;
 }
