@@ -157,15 +157,16 @@ pub async fn compare(
 
 /// The data of a sample whose reason is what was thought of its hello, if it is there from its first byte to the frame's last.
 fn judged(sample: &Sample) -> Option<&[u8]> {
-    let begins = match sample.reason {
-        Reason::Drop(reason) | Reason::WouldDrop(reason) => match reason {
-            DropReason::NotHello => true,
-            DropReason::TlsVersion | DropReason::MalformedHello => false,
-            _ => return None,
-        },
-        Reason::Pass(PassReason::HelloPoisoned) => false,
-        Reason::Pass(_) => return None,
+    let of_hello = match sample.reason {
+        Reason::Drop(reason) | Reason::WouldDrop(reason) => {
+            matches!(reason, DropReason::TlsVersion | DropReason::MalformedHello | DropReason::NotHello)
+        }
+        Reason::Pass(reason) => reason == PassReason::HelloPoisoned,
     };
+    if !of_hello {
+        return None;
+    }
+    let begins = sample.reason.label() == DropReason::NotHello.label();
     let frame = sample.bytes.as_slice();
     if frame.len() != sample.length {
         return None;

@@ -68,9 +68,9 @@ impl Recorder {
             let fd = self.socket.as_raw_fd();
             let (length, at) = match recvmsg::<()>(fd, &mut parts, Some(&mut room), MsgFlags::empty()) {
                 Ok(message) => {
-                    let instant = message.cmsgs()?.find_map(|control| match control {
-                        ControlMessageOwned::ScmTimestampns(instant) => Some(instant.into()),
-                        _ => None,
+                    let instant = message.cmsgs()?.find_map(|control| {
+                        let ControlMessageOwned::ScmTimestampns(instant) = control else { return None };
+                        Some(instant.into())
                     });
                     (message.bytes, instant.unwrap_or_default())
                 }
