@@ -3,6 +3,7 @@
 mod rootless {
     mod access_log;
     mod admit;
+    mod agreement;
     mod answers;
     mod attacks;
     mod bodies;

@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 4] = ["clock", "fault", "prefix", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 20] = [
+const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("clock", &[]),
     ("fault", &[]),
     ("prefix", &[]),
@@ -36,6 +36,7 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
         "ingress",
         &[
             "access_log",
+            "agreement",
             "bans",
             "capture",
             "checks",
@@ -47,6 +48,8 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
             "upstream",
         ],
     ),
+    // Holds the program's judgement against that of the TLS stack.
+    ("agreement", &["config", "kernel", "log", "metrics", "policy"]),
     // Frames as people see them: the command line writes and reads captures.
     ("capture", &[]),
     ("control", &["bans", "capture", "config", "denial", "kernel", "metrics", "policy"]),
