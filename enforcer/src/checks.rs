@@ -4,6 +4,7 @@
 //! time as an argument, and neither log nor count: who calls them does.
 
 pub mod facts;
+pub mod graphql;
 pub mod limit;
 mod scope;
 pub mod target;
@@ -40,14 +41,19 @@ pub struct Grant {
     route: Arc<Route>,
     source: ClientAddr,
     subject: Option<Box<str>>,
+    /// Of its token; only where a document may need more of them than the route.
+    scopes: Vec<Box<str>>,
+    v6_mask: u64,
+    /// Whether all that there is to judge was judged.
+    is_judged: bool,
     /// What its limits made of it.
     pub standing: Standing,
 }
 
 impl Grant {
-    /// Where the request goes.
-    pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.route.upstream
+    /// Where the request goes; nowhere before its document was judged, if its route asks for that.
+    pub fn upstream(&self) -> Option<&Arc<Upstream>> {
+        self.is_judged.then_some(&self.route.upstream)
     }
 
     /// The route that it was checked for.
@@ -89,7 +95,8 @@ impl Refusal {
         Self { denial, route: None, retry_after: None, challenge: None, allow: None, standing: None }
     }
 
-    fn at(self, route: &Arc<Route>, standing: Standing) -> Self {
+    /// The same for a request that got as far as this.
+    pub(crate) fn at(self, route: &Arc<Route>, standing: Standing) -> Self {
         Self { route: Some(Arc::clone(route)), standing: Some(Box::new(standing)), ..self }
     }
 }
@@ -103,9 +110,15 @@ pub fn admit(policy: &Policy, facts: &RequestFacts<'_>, now: Now) -> Result<Gran
     let route = route(policy, facts)?;
     let mut standing = Standing::default();
     match pass(policy, route, facts, now, &mut standing) {
-        Ok(subject) => {
-            Ok(Grant { route: Arc::clone(route), source: facts.client.address, subject, standing })
-        }
+        Ok((subject, scopes)) => Ok(Grant {
+            route: Arc::clone(route),
+            source: facts.client.address,
+            subject,
+            scopes,
+            v6_mask: policy.v6_mask,
+            is_judged: route.graphql.is_none(),
+            standing,
+        }),
         Err(refusal) => Err(refusal.at(route, standing)),
     }
 }
@@ -122,23 +135,26 @@ fn route<'p>(policy: &'p Policy, facts: &RequestFacts<'_>) -> Result<&'p Arc<Rou
     })
 }
 
-/// What comes after the route; the subject of the token, if there is one.
+/// What comes after the route; the subject of the token, if there is one, and the scopes that are still needed.
 fn pass(
     policy: &Policy,
     route: &Route,
     facts: &RequestFacts<'_>,
     now: Now,
     standing: &mut Standing,
-) -> Result<Option<Box<str>>, Refusal> {
-    let mut payer = Payer { policy, facts, subject: None };
+) -> Result<(Option<Box<str>>, Vec<Box<str>>), Refusal> {
+    let mut payer = Payer { v6_mask: policy.v6_mask, facts, subject: None };
     limit::check(route.limits.early(), route, &payer, now.monotonic, standing)?;
-    let mut subject = None;
+    let (mut subject, mut scopes) = (None, Vec::new());
     if let Some(issuer) = &route.issuer {
         let claims = token::check(issuer, facts.headers, now.unix)?;
         scope::check(route, &claims)?;
         subject = claims.subject;
+        if route.graphql.is_some() {
+            scopes = claims.scopes;
+        }
     }
     payer.subject = subject.as_deref();
     limit::check(route.limits.late(), route, &payer, now.monotonic, standing)?;
-    Ok(subject)
+    Ok((subject, scopes))
 }

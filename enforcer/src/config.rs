@@ -15,6 +15,7 @@ mod environment;
 mod error;
 mod file;
 mod filter;
+mod graphql;
 mod inspect;
 mod load;
 mod named;
@@ -30,6 +31,7 @@ pub use access_log::{AccessFormat, AccessLog, Destination, Query, Refusals, Subj
 pub use diff::settle;
 pub use error::{Error, Errors};
 pub use filter::log_filter;
+pub use graphql::{GraphQl, Meant, Operation, OperationKind};
 pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use load::{load, parse, pin_directory};
 pub use route::{HeaderRule, Limit, LimitKey, Route, Unrouted};

@@ -121,6 +121,22 @@ denials! {
     TokenWrongAudience = "token_wrong_audience", 401, Client, 5, UNAUTHORIZED;
     /// The token is good, but lacks a scope that the route requires.
     ScopeMissing = "scope_missing", 403, Client, 2, "The access token does not permit this request.";
+    /// The GraphQL request, or its document, cannot be read, or could be read in two ways; or it names no document.
+    GraphqlMalformed = "graphql_malformed", 400, Client, 5, "The GraphQL request cannot be understood.";
+    /// The GraphQL request comes in a media type or a coding that is not read.
+    GraphqlMediaType = "graphql_media_type", 415, Client, 1, "GraphQL requests come as application/json or application/graphql.";
+    /// The GraphQL request or its document exceeds the size allowed.
+    GraphqlTooLarge = "graphql_too_large", 413, Client, 2, "The GraphQL request is too large.";
+    /// The document is nested deeper than allowed.
+    GraphqlDepth = "graphql_depth", 400, Client, 5, "The GraphQL document is nested too deeply.";
+    /// The document renames more fields than allowed.
+    GraphqlAliases = "graphql_aliases", 400, Client, 5, "The GraphQL document has too many aliases.";
+    /// The request holds more requests than allowed.
+    GraphqlBatch = "graphql_batch", 400, Client, 2, "GraphQL requests have to come one by one.";
+    /// The document asks for the schema, which is not shown.
+    GraphqlIntrospection = "graphql_introspection", 403, Client, 2, "The schema is not shown.";
+    /// The operation is of a kind that is not allowed, or not one of those that are.
+    GraphqlOperation = "graphql_operation", 403, Client, 2, "This operation is not permitted.";
     /// No server of the upstream could be reached.
     UpstreamUnreachable = "upstream_unreachable", 502, Upstream, 0, "The service is not available.";
     /// The upstream broke the connection or the protocol before it answered.

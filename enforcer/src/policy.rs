@@ -225,7 +225,7 @@ fn build_route(
     if issuer.is_none() && !route.scopes.is_empty() {
         bail!("`scopes` without `token`: nothing could carry them");
     }
-    let limits = Limits::new(&route.limits, &config.http, issuer.is_none(), old);
+    let limits = Limits::new(route, &config.http, old);
     Route::new(route, Arc::clone(upstream), issuer.cloned(), limits)
 }
 

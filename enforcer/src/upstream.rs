@@ -72,8 +72,14 @@ impl Clients {
         request: Request<ClientBody>,
         terms: Terms,
     ) -> Result<Response<AnswerBody>, Denial> {
-        let group = self.group(grant.upstream());
         let (head, body) = request.into_parts();
+        let Some(upstream) = grant.upstream() else {
+            // Whoever forgot to judge it; nothing passes for that.
+            debug_assert!(false, "forwarded before it was judged");
+            body.discard();
+            return Err(Denial::GraphqlMalformed);
+        };
+        let group = self.group(upstream);
         if terms.max_body > 0 && body.announced() > terms.max_body {
             body.discard();
             return Err(Denial::BodyTooLarge);

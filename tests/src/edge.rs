@@ -143,6 +143,7 @@ pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route 
         token: token.map(str::to_owned),
         scopes: scopes.iter().map(|scope| scope.to_string()).collect(),
         limits: Vec::new(),
+        graphql: None,
     }
 }
 

@@ -13,11 +13,9 @@ use crate::{
     clock::KernelTime,
     config::LimitKey,
     denial::Denial,
-    policy::{
-        Policy,
-        route::{
+    policy::route::{
             Route,
-            limits::{Limit, MOST},
+            limits::{Limit, MOST, MOST_OF_ALL},
         },
     },
 };
@@ -37,17 +35,17 @@ pub struct Standing {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
     /// Was exceeded.
-    pub refused: u8,
+    pub refused: u64,
     /// Had no room for the key.
-    pub full: u8,
+    pub full: u64,
     /// Makes the request wait.
-    pub delayed: u8,
+    pub delayed: u64,
     /// Was exceeded in a dry run.
-    pub would_refuse: u8,
+    pub would_refuse: u64,
     /// Would make it wait, but for a dry run.
-    pub would_delay: u8,
+    pub would_delay: u64,
     /// Does not apply: the request has no key.
-    pub no_key: u8,
+    pub no_key: u64,
 }
 
 impl Marks {
@@ -62,7 +60,7 @@ impl Marks {
             (self.no_key, "no_key"),
         ];
         groups.into_iter().flat_map(|(bits, label)| {
-            (0..MOST).filter(move |number| bits & 1 << number != 0).map(move |number| (number, label))
+            (0..MOST_OF_ALL).filter(move |number| bits & 1 << number != 0).map(move |number| (number, label))
         })
     }
 }
@@ -84,7 +82,8 @@ impl Standing {
 
 /// Who is charged.
 pub(super) struct Payer<'a> {
-    pub(super) policy: &'a Policy,
+    /// See [`enforcer_common::source::v6_mask`].
+    pub(super) v6_mask: u64,
     pub(super) facts: &'a RequestFacts<'a>,
     /// `sub` of a good token.
     pub(super) subject: Option<&'a str>,
@@ -95,7 +94,7 @@ impl Payer<'_> {
         let hash = |text: &[u8]| (!text.is_empty()).then(|| limit.limiter.hash(text));
         match &limit.key {
             LimitKey::Address => {
-                Some(SourceKey::of(self.facts.client.address.get(), self.policy.v6_mask).get())
+                Some(SourceKey::of(self.facts.client.address.get(), self.v6_mask).get())
             }
             LimitKey::Subject => self.subject.and_then(|subject| hash(subject.as_bytes())),
             LimitKey::Device => {
@@ -132,7 +131,7 @@ pub(super) fn check(
     let (mut keys, mut asked) = ([None; MOST], [None; MOST]);
     let mut refusal = None;
     for (number, limit) in limits.iter().enumerate() {
-        let bit = 1 << (first + number);
+        let bit = 1u64 << (first + number);
         let Some(key) = payer.key(limit) else {
             standing.marks.no_key |= bit;
             continue;
@@ -150,7 +149,7 @@ pub(super) fn check(
     let mut charged = 0;
     while refusal.is_none() && charged < limits.len() {
         if let (Some(key), Some(limit)) = (keys[charged], limits.get(charged)) {
-            match settle(limit.limiter.charge(key, now), limit, 1 << (first + charged), standing) {
+            match settle(limit.limiter.charge(key, now), limit, 1u64 << (first + charged), standing) {
                 Ok(true) => {}
                 Ok(false) => keys[charged] = None,
                 // Somebody else was faster.
@@ -169,7 +168,7 @@ pub(super) fn check(
         let Some(key) = asked[number] else { continue };
         let (debt, rate) = (limit.limiter.debt(key, now), limit.limiter.rate());
         if refusal.is_none() && keys[number].is_some() && debt > limit.free {
-            let bit = 1 << (first + number);
+            let bit = 1u64 << (first + number);
             if limit.dry_run {
                 standing.marks.would_delay |= bit;
             } else {
@@ -177,7 +176,7 @@ pub(super) fn check(
                 standing.delay = standing.delay.max(Duration::from_nanos(debt - limit.free));
             }
         }
-        if show && !limit.dry_run {
+        if show && limit.is_shown {
             let left = rate.tolerance.saturating_sub(debt).checked_div(rate.increment).unwrap_or(0);
             standing.tell(limit, left, debt);
         }
@@ -193,7 +192,7 @@ pub(super) fn check(
 }
 
 /// What a charge means: whether it counts, or why not and for how many nanoseconds.
-fn settle(charge: Charge, limit: &Limit, bit: u8, standing: &mut Standing) -> Result<bool, (Denial, u64)> {
+fn settle(charge: Charge, limit: &Limit, bit: u64, standing: &mut Standing) -> Result<bool, (Denial, u64)> {
     let marks = &mut standing.marks;
     match charge {
         Charge::Within => Ok(true),

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text};
 use super::{
-    AccessFormat, Answers, Feature, KeyExchange, LimitKey, LogFormat, Mode, Query, Refusal, Refusals,
+    AccessFormat, Answers, Feature, KeyExchange, LimitKey, LogFormat, Mode, OperationKind, Query, Refusal, Refusals,
     SubjectAs, Suite, TlsVersion, TokenAlgorithm, Treatment, UnknownName, Unrouted, UpstreamProtocol,
     VerifyChecksums, WhenFull, tls::ClientCertificates,
 };
@@ -205,6 +205,30 @@ pub(super) struct RouteSection {
     pub(super) public: Key<bool>,
     pub(super) scopes: List<Text<String>>,
     pub(super) limit: Key<LimitSection>,
+    pub(super) limits: List<RouteLimitSection>,
+    pub(super) graphql: Key<GraphQlSection>,
+}
+
+/// `graphql = { ... }` of a route
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct GraphQlSection {
+    pub(super) max_body_bytes: Key<Size>,
+    pub(super) max_document_bytes: Key<Size>,
+    pub(super) max_depth: Key<Number>,
+    pub(super) max_aliases: Key<Number>,
+    pub(super) max_batch: Key<Number>,
+    pub(super) introspection: Key<bool>,
+    pub(super) kinds: List<OperationKind>,
+    pub(super) others: Key<bool>,
+    pub(super) operations: Key<BTreeMap<String, Spanned<OperationSection>>>,
+}
+
+/// `{ scopes = [...], limits = [...] }`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct OperationSection {
+    pub(super) scopes: List<Text<String>>,
     pub(super) limits: List<RouteLimitSection>,
 }
 

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, Method};
 
-use super::RateLimit;
+use super::{GraphQl, RateLimit};
 
 /// What happens to some of the requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +25,8 @@ pub struct Route {
     pub scopes: Vec<String>,
     /// `limits`, and before them `limit`, which is one by address. Names are distinct.
     pub limits: Vec<Limit>,
+    /// `graphql`: what its documents may ask for; `None` for all other routes.
+    pub graphql: Option<GraphQl>,
 }
 
 /// A field that a request must have.

@@ -26,9 +26,15 @@ use crate::{
     checks::{self, Grant, Now, Refusal, facts::RequestFacts, limit::Marks},
     clock,
     denial::Denial,
-    policy::{Policy, route::Route},
+    policy::{
+        Policy,
+        route::{Route, graphql::GraphQl},
+    },
     upstream::{ClientBody, Terms},
 };
+
+/// Time for the body of a GraphQL request, which is small.
+const DOCUMENT_TIME: Duration = Duration::from_secs(30);
 
 /// Answers a request; never fails, because every failure is an answer.
 pub(super) async fn serve(
@@ -61,25 +67,34 @@ pub(super) async fn serve(
         }
         Ok(mut grant) => {
             let route = Arc::clone(grant.route());
-            marks = grant.standing.marks;
-            left = grant.standing.field();
             if let Some(entry) = &mut entry {
                 entry.granted(grant.subject());
             }
-            let request = Request::from_parts(head, body);
-            match wait(&worker, grant.standing.delay, max_delayed).await {
-                Err(refusal) => Err(Refusal { route: Some(route), ..refusal }),
-                Ok(()) => {
-                    let terms = Terms { max_body, id: id.header() };
-                    let began = clock::instant_now();
-                    // On the heap, because every move of this future would otherwise copy room for a second request.
-                    let answer = Box::pin(worker.clients.forward(grant, request, terms)).await;
-                    if let Some(entry) = &mut entry {
-                        entry.forwarded(began);
-                    }
-                    match answer {
-                        Ok(response) => Ok((route, response)),
-                        Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
+            let judged = match &route.graphql {
+                None => Ok(body),
+                Some(graphql) => Box::pin(document(&connection, &mut grant, &head, body, graphql)).await,
+            };
+            match judged {
+                Err(refusal) => Err(refusal),
+                Ok(body) => {
+                    marks = grant.standing.marks;
+                    left = grant.standing.field();
+                    match wait(&worker, grant.standing.delay, max_delayed).await {
+                        Err(refusal) => Err(Refusal { route: Some(route), ..refusal }),
+                        Ok(()) => {
+                            let terms = Terms { max_body, id: id.header() };
+                            let request = Request::from_parts(head, body);
+                            let began = clock::instant_now();
+                            // On the heap, because every move of this future would otherwise copy room for a second request.
+                            let answer = Box::pin(worker.clients.forward(grant, request, terms)).await;
+                            if let Some(entry) = &mut entry {
+                                entry.forwarded(began);
+                            }
+                            match answer {
+                                Ok(response) => Ok((route, response)),
+                                Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
+                            }
+                        }
                     }
                 }
             }
@@ -119,6 +134,33 @@ pub(super) async fn serve(
         "request"
     );
     Ok(response.map(|answer| answer.logged(entry)))
+}
+
+/// Reads the body of a GraphQL request and has it judged; gives it back as it came.
+async fn document(
+    connection: &Connection,
+    grant: &mut Grant,
+    head: &http::request::Parts,
+    body: ClientBody,
+    graphql: &GraphQl,
+) -> Result<ClientBody, Refusal> {
+    let reading = body.read_whole(graphql.config.max_body_bytes);
+    let read = match tokio::time::timeout(DOCUMENT_TIME, reading).await {
+        Ok(Ok(Some(read))) => Ok(read),
+        Ok(Ok(None)) => Err(Denial::GraphqlTooLarge),
+        Ok(Err(denial)) => Err(denial),
+        Err(_) => Err(Denial::RequestTimeout),
+    };
+    let judged = read.map_err(Refusal::plain).and_then(|(bytes, body)| {
+        let facts = RequestFacts::read(&connection.client, head).map_err(Refusal::plain)?;
+        checks::graphql::judge(grant, &facts, head.uri.query(), &bytes, clock::kernel_now())?;
+        Ok(body)
+    });
+    judged.map_err(|refusal| {
+        let route = Arc::clone(grant.route());
+        // What was judged says itself what limits made of it.
+        if refusal.route.is_some() { refusal } else { refusal.at(&route, std::mem::take(&mut grant.standing)) }
+    })
 }
 
 /// Waits for a request's turn, if not too many do so already.

@@ -2,6 +2,7 @@
 //!
 //! Which route a request belongs to is decided in [`table`]; how many there may be, in [`limits`].
 
+pub mod graphql;
 pub mod limits;
 pub mod table;
 
@@ -12,6 +13,7 @@ use http::{HeaderValue, Method};
 
 use super::{Upstream, issuer::Issuer};
 use crate::config;
+use graphql::GraphQl;
 use limits::Limits;
 
 /// What happens to the requests of one kind.
@@ -35,6 +37,8 @@ pub struct Route {
     pub limits: Limits,
     /// `WWW-Authenticate` for requests whose token lacks a scope.
     pub scope_challenge: Option<HeaderValue>,
+    /// What its documents may ask for; `None` where there are none.
+    pub graphql: Option<GraphQl>,
 }
 
 impl Route {
@@ -52,10 +56,15 @@ impl Route {
         if path.contains(['%', '\\', ';', '?', '#']) || path.contains("//") {
             bail!("`path` is compared with decoded request paths: write it without %, \\, ;, ?, # and //");
         }
-        if config.limits.len() > limits::MOST {
+        let operations = config.graphql.iter().flat_map(|graphql| &graphql.operations);
+        let groups = operations.clone().map(|operation| operation.limits.len());
+        if groups.clone().chain([config.limits.len()]).any(|count| count > limits::MOST) {
             bail!("more than {} limits", limits::MOST);
         }
-        for scope in &config.scopes {
+        if groups.sum::<usize>() + config.limits.len() > limits::MOST_OF_ALL {
+            bail!("more than {} limits with those of its operations", limits::MOST_OF_ALL);
+        }
+        for scope in config.scopes.iter().chain(operations.flat_map(|operation| &operation.scopes)) {
             if !is_scope_token(scope) {
                 bail!(
                     "`{scope}` is no scope: RFC 6749 section 3.3 allows visible ASCII without quote and backslash"
@@ -63,12 +72,12 @@ impl Route {
             }
         }
         let scope_challenge = match &issuer {
-            Some(issuer) => {
-                let scopes = config.scopes.join(" ");
-                Some(issuer.challenge(&format!(", error=\"insufficient_scope\", scope=\"{scopes}\""))?)
-            }
+            Some(issuer) => Some(challenge(issuer, &config.scopes)?),
             None => None,
         };
+        let graphql = config.graphql.as_ref();
+        let first = config.limits.len();
+        let graphql = graphql.map(|graphql| GraphQl::new(graphql, issuer.as_deref(), first)).transpose()?;
         Ok(Self {
             name: config.name.as_str().into(),
             path: path.into(),
@@ -79,8 +88,14 @@ impl Route {
             scopes: config.scopes.iter().map(|scope| scope.as_str().into()).collect(),
             limits,
             scope_challenge,
+            graphql,
         })
     }
+}
+
+/// What is said to somebody whose token lacks one of these scopes (RFC 6750 section 3.1).
+fn challenge(issuer: &Issuer, scopes: &[String]) -> Result<HeaderValue> {
+    issuer.challenge(&format!(", error=\"insufficient_scope\", scope=\"{}\"", scopes.join(" ")))
 }
 
 /// `scope-token` of RFC 6749 section 3.3.

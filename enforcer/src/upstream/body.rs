@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::runtime::Handle;
 
@@ -27,23 +27,80 @@ const DISCARD_TIME: Duration = Duration::from_secs(2);
 /// A body as its client sends it.
 #[derive(Debug)]
 pub struct ClientBody {
-    incoming: Incoming,
+    source: Source,
     /// The client waits for a 100 before it sends anything.
     expects: bool,
     /// Tells the connection that a body is open.
     _open: Arc<()>,
 }
 
+/// Where a body comes from.
+#[derive(Debug)]
+enum Source {
+    /// Still from the client.
+    Client(Incoming),
+    /// It was read, and is here.
+    Held(Bytes),
+}
+
+impl Source {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self {
+            Self::Client(incoming) => Pin::new(incoming).poll_frame(context),
+            Self::Held(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Held(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(incoming) => incoming.is_end_stream(),
+            Self::Held(bytes) => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(incoming) => incoming.size_hint(),
+            Self::Held(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}
+
 impl ClientBody {
     /// `expects`: the head has `Expect: 100-continue`; `open` is held as long as there is something to read.
     pub fn new(incoming: Incoming, expects: bool, open: Arc<()>) -> Self {
-        Self { incoming, expects, _open: open }
+        Self { source: Source::Client(incoming), expects, _open: open }
+    }
+
+    /// Reads all of it, at most so many bytes, and gives it back to be forwarded as it came; `None`: there are more.
+    pub async fn read_whole(mut self, most: u64) -> Result<Option<(Bytes, Self)>, Denial> {
+        let mut whole = BytesMut::new();
+        loop {
+            let frame = match next(&mut self.source).await {
+                None => break,
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) if is_malformed(&error) => return Err(Denial::RequestMalformed),
+                Some(Err(_)) => return Err(Denial::RequestTimeout),
+            };
+            // Whoever reads has sent the 100.
+            self.expects = false;
+            let Ok(data) = frame.into_data() else { continue };
+            if (whole.len() + data.len()) as u64 > most {
+                self.discard();
+                return Ok(None);
+            }
+            whole.extend_from_slice(&data);
+        }
+        let whole = whole.freeze();
+        let held = Self { source: Source::Held(whole.clone()), ..self };
+        Ok(Some((whole, held)))
     }
 
     /// Reads on for a bounded while, so that an answer that came early is not lost; see [`DISCARD_BYTES`].
     pub fn discard(mut self) {
         // Reading would ask for what the client holds back.
-        if self.incoming.is_end_stream() || self.expects {
+        if self.source.is_end_stream() || self.expects {
             return;
         }
         // Without a runtime the worker is ending, and the connection with it.
@@ -51,7 +108,7 @@ impl ClientBody {
         runtime.spawn(async move {
             let reading = async {
                 let mut left = DISCARD_BYTES;
-                while let Some(Ok(frame)) = next(&mut self.incoming).await {
+                while let Some(Ok(frame)) = next(&mut self.source).await {
                     let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                     let Some(rest) = left.checked_sub(length) else { break };
                     left = rest;
@@ -62,16 +119,16 @@ impl ClientBody {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.source.is_end_stream()
     }
 
     pub(super) fn announced(&self) -> u64 {
-        self.incoming.size_hint().lower()
+        self.source.size_hint().lower()
     }
 }
 
-async fn next(incoming: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
-    std::future::poll_fn(|context| Pin::new(&mut *incoming).poll_frame(context)).await
+async fn next(source: &mut Source) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+    std::future::poll_fn(|context| source.poll_frame(context)).await
 }
 
 /// What the body did so far, for whoever waits for the answer.
@@ -200,7 +257,7 @@ impl Body for RequestBody {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         // Whoever reads has sent the 100.
         body.expects = false;
-        let Some(frame) = ready!(Pin::new(&mut body.incoming).poll_frame(context)) else {
+        let Some(frame) = ready!(body.source.poll_frame(context)) else {
             self.body = None;
             self.now(State::Done);
             self.moved();
@@ -231,7 +288,7 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.incoming.size_hint())
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.source.size_hint())
     }
 }
 

@@ -174,6 +174,7 @@ fn the_smallest_file_gives_every_documented_default() {
             token: Some("main".to_owned()),
             scopes: vec!["read".to_owned()],
             limits: vec![Limit::by_address(RateLimit { events: 5, period: seconds(1), burst: 10 })],
+            graphql: None,
         }],
         http: Http {
             strict_transport_security: Some("max-age=31536000".to_owned()),

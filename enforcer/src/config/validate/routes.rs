@@ -7,11 +7,13 @@ use http::{HeaderName, Method};
 use super::{LimitRules, Rules, entries, names, quote};
 use crate::config::{
     HeaderRule, RateLimit, Route,
-    file::{File, RouteSection},
+    file::{File, List, RouteSection},
     load::nearest,
+    value::Text,
 };
 
 mod coverage;
+mod graphql;
 mod limits;
 
 /// Routes for the same requests, but for their methods.
@@ -25,6 +27,7 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
         let mut rules = rules.within(format!("route[{i}]"), route.span());
         let section = route.get_ref();
         let path = path(section, &mut rules);
+        let limits = limits::limits(section, certified, &mut rules);
         let route = Route {
             name: name(section, &path, &mut rules),
             hosts: hosts(section, &mut rules),
@@ -33,7 +36,8 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             upstream: upstream(section, file, &mut rules),
             token: token(section, file, &mut rules),
             scopes: scopes(section, &mut rules),
-            limits: limits::limits(section, certified, &mut rules),
+            graphql: graphql::graphql(section, certified, &limits, &mut rules),
+            limits,
             path,
         };
         if section.path.is_some() {
@@ -224,10 +228,15 @@ fn token(section: &RouteSection, file: &File, rules: &mut Rules<'_, '_>) -> Opti
 }
 
 fn scopes(section: &RouteSection, rules: &mut Rules<'_, '_>) -> Vec<String> {
-    if let Some(scopes) = &section.scopes
-        && section.token.is_none()
+    let has_token = section.token.is_some() || rules.errors.knows(&rules.path("token"));
+    scope_list(&section.scopes, has_token, rules)
+}
+
+/// `scopes` of a route, or of an operation of it.
+fn scope_list(list: &List<Text<String>>, has_token: bool, rules: &mut Rules<'_, '_>) -> Vec<String> {
+    if let Some(scopes) = list
+        && !has_token
         && !scopes.get_ref().is_empty()
-        && !rules.errors.knows(&rules.path("token"))
     {
         rules.refuse(
             scopes.span(),
@@ -236,7 +245,7 @@ fn scopes(section: &RouteSection, rules: &mut Rules<'_, '_>) -> Vec<String> {
             "add `token` or remove `scopes`",
         );
     }
-    for scope in entries(&section.scopes) {
+    for scope in entries(list) {
         // RFC 6749 section 3.3: scope-token.
         let good = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
         if !scope.get_ref().0.bytes().all(good) {
@@ -249,7 +258,7 @@ fn scopes(section: &RouteSection, rules: &mut Rules<'_, '_>) -> Vec<String> {
             );
         }
     }
-    rules.texts("scopes", &section.scopes)
+    rules.texts("scopes", list)
 }
 
 /// The name that is probably meant, and all that exist.

@@ -2,7 +2,7 @@
 //!
 //! `checks::limit` charges them. Their state outlives a reload that leaves them as they are.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt::Write as _, ops::Range, sync::Arc};
 
 use http::HeaderValue;
 
@@ -17,6 +17,8 @@ pub struct Limits {
     all: Box<[Limit]>,
     /// How many of them are asked before the token.
     early: usize,
+    /// How many are the route's; the others are those of its operations.
+    of_route: usize,
     /// The `RateLimit-Policy` of its answers, if they shall have one.
     pub policy: Option<HeaderValue>,
 }
@@ -30,21 +32,26 @@ pub struct Limit {
     pub key: LimitKey,
     /// Whether requests beyond it pass nevertheless.
     pub dry_run: bool,
+    /// Whether answers tell of it: it holds for every request of the route.
+    pub is_shown: bool,
     /// Nanoseconds of debt up to which a request need not wait.
     pub free: u64,
     /// Who has used how much.
     pub limiter: Arc<RequestLimiter>,
 }
 
-/// Limits of a route at most: each one is asked for every request.
+/// Limits that are asked together at most: each one is asked for every request.
 pub const MOST: usize = 8;
+/// Limits of a route and of its operations at most: each one has a bit.
+pub const MOST_OF_ALL: usize = 64;
 /// Slots for the one key of a limit by route.
 const ONE: u32 = 1;
 
 impl Limits {
-    /// Limits with the state that `old` has of them. `public`: nobody is asked for a token, and all of them are one group.
-    pub fn new(configured: &[config::Limit], http: &config::Http, public: bool, old: Option<&Self>) -> Self {
-        let build = |limit: &config::Limit| {
+    /// The limits of a route with the state that `old` has of them. Without a token all of them are one group.
+    pub fn new(route: &config::Route, http: &config::Http, old: Option<&Self>) -> Self {
+        let public = route.token.is_none();
+        let build = |limit: &config::Limit, is_shown: bool| {
             let max_keys = if limit.key == LimitKey::Route { ONE } else { http.max_sources };
             let kept = old.and_then(|old| {
                 let same = |kept: &&Limit| *kept.name == *limit.name && kept.key == limit.key;
@@ -53,23 +60,27 @@ impl Limits {
             });
             let limiter = kept.unwrap_or_else(|| Arc::new(RequestLimiter::new(limit.rate, max_keys)));
             // The first request is none of the burst.
-            let free = limit
-                .delay
-                .map_or(u64::MAX, |delay| limiter.rate().increment.saturating_mul(delay.saturating_add(1)));
+            let free = limit.delay.map_or(u64::MAX, |delay| {
+                limiter.rate().increment.saturating_mul(delay.saturating_add(1))
+            });
             Limit {
                 name: limit.name.as_str().into(),
                 key: limit.key.clone(),
                 dry_run: limit.dry_run,
+                is_shown: is_shown && !limit.dry_run,
                 free,
                 limiter,
             }
         };
-        let mut all: Vec<Limit> = configured.iter().map(build).collect();
+        let mut all: Vec<Limit> = route.limits.iter().map(|limit| build(limit, true)).collect();
         // Stable: the order of the file within each group.
         all.sort_by_key(|limit| !public && !limit.is_early());
         let early = all.iter().take_while(|limit| public || limit.is_early()).count();
+        let of_route = all.len();
+        let operations = route.graphql.iter().flat_map(|graphql| &graphql.operations);
+        all.extend(operations.flat_map(|operation| &operation.limits).map(|limit| build(limit, false)));
         let policy = http.ratelimit_headers.then(|| policy(&all)).flatten();
-        Self { all: all.into(), early, policy }
+        Self { all: all.into(), early, of_route, policy }
     }
 
     /// Those that are asked before the token, and the number of the first.
@@ -79,7 +90,12 @@ impl Limits {
 
     /// Those that are asked after it, and the number of the first.
     pub fn late(&self) -> (&[Limit], usize) {
-        (&self.all[self.early..], self.early)
+        (&self.all[self.early..self.of_route], self.early)
+    }
+
+    /// Those of an operation, by their numbers.
+    pub fn some(&self, numbers: &Range<usize>) -> (&[Limit], usize) {
+        (self.all.get(numbers.clone()).unwrap_or_default(), numbers.start)
     }
 
     /// All of them, by their numbers.
@@ -100,7 +116,7 @@ impl Limit {
 /// section 3).
 fn policy(limits: &[Limit]) -> Option<HeaderValue> {
     let mut text = String::new();
-    for limit in limits.iter().filter(|limit| !limit.dry_run) {
+    for limit in limits.iter().filter(|limit| limit.is_shown) {
         let rate = limit.limiter.rate();
         let quota = rate.tolerance.checked_div(rate.increment).unwrap_or(0);
         let window = rate.tolerance.div_ceil(1_000_000_000);

@@ -24,12 +24,15 @@ pub(super) fn limits(section: &RouteSection, certified: bool, rules: &mut Rules<
     if section.limit.is_some() {
         limits.extend(rules.limit("limit", &section.limit, RULES).map(Limit::by_address));
     }
-    stacked(&section.limits, section.token.is_some(), certified, &mut limits, rules);
+    stacked(&section.limits, "", section.token.is_some(), certified, &mut limits, rules);
     limits
 }
 
-fn stacked(
+/// Limits of a list, besides those that are there already. Without names of their own they are called as their keys, behind
+/// `whose`.
+pub(super) fn stacked(
     list: &List<RouteLimitSection>,
+    whose: &str,
     has_token: bool,
     certified: bool,
     limits: &mut Vec<Limit>,
@@ -78,7 +81,7 @@ fn stacked(
         }
         let name = match &section.name {
             Some(_) => rules.text(&at("name"), &section.name, "write a name, or remove the key"),
-            None => key.to_string(),
+            None => format!("{whose}{key}"),
         };
         let name_span = section.name.as_ref().map_or(key_span, Spanned::span);
         if !name.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') || name.len() > 64 {
