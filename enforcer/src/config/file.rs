@@ -188,8 +188,7 @@ pub(super) struct TokenSection {
     pub(super) audience: List<Text<String>>,
     pub(super) jwks: Key<Text<String>>,
     pub(super) algorithms: List<TokenAlgorithm>,
-    #[serde(rename = "type")]
-    pub(super) kind: Key<TokenType>,
+    pub(super) typ: Key<TokenType>,
     pub(super) leeway: Key<Text<Duration>>,
     pub(super) max_lifetime: Key<Text<Duration>>,
 }

@@ -15,7 +15,7 @@ pub struct Token {
     pub jwks: PathBuf,
     /// `algorithms`: default `["RS256", "ES256"]`.
     pub algorithms: Vec<TokenAlgorithm>,
-    /// `type`: what the header's `typ` must say. Default `"any"`.
+    /// `typ`: what the header's `typ` must say. Default `"any"`.
     pub kind: TokenType,
     /// `leeway` for `exp`, `nbf` and `iat`, default 60 s, at most 300 s.
     pub leeway: Duration,

@@ -39,7 +39,7 @@ pub(super) fn tokens(file: &File, rules: &mut Rules<'_, '_>) -> BTreeMap<String,
             audience: rules.texts("audience", &section.audience),
             jwks: rules.file("jwks", &section.jwks, "name the file with the JWK set"),
             algorithms,
-            kind: section.kind.as_ref().map_or(TokenType::Any, |kind| *kind.get_ref()),
+            kind: section.typ.as_ref().map_or(TokenType::Any, |kind| *kind.get_ref()),
             leeway: rules.duration("leeway", &section.leeway, Duration::from_secs(60), 0..=300_000),
             max_lifetime: rules.duration("max_lifetime", &section.max_lifetime, day, 1_000..=31_536_000_000),
         };
