@@ -3,10 +3,10 @@
 //! Ingress calls [`admit`] once per request; its [`Grant`] is what upstream asks for. Checks are synchronous, take the
 //! time as an argument, and neither log nor count: who calls them does.
 
+mod demands;
 pub mod facts;
 pub mod graphql;
 pub mod limit;
-mod scope;
 pub mod target;
 pub mod token;
 
@@ -25,6 +25,7 @@ use crate::{
 };
 use facts::{ClientAddr, RequestFacts};
 use limit::{Payer, Standing};
+use token::{Checked, Claims, KnownTokens};
 
 /// The two clocks that checks need.
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +41,8 @@ pub struct Now {
 pub struct Grant {
     route: Arc<Route>,
     source: ClientAddr,
-    subject: Option<Box<str>>,
-    /// Of its token; only where a document may need more of them than the route.
-    scopes: Vec<Box<str>>,
+    claims: Option<Arc<Claims>>,
+    token_age: Option<i64>,
     v6_mask: u64,
     /// Whether all that there is to judge was judged.
     is_judged: bool,
@@ -68,7 +68,12 @@ impl Grant {
 
     /// `sub` of the token, if there is a token and it names one.
     pub fn subject(&self) -> Option<&str> {
-        self.subject.as_deref()
+        self.claims.as_ref()?.subject.as_deref()
+    }
+
+    /// Seconds between the issue of the token and now, when it is seen for the first time; negative if it is yet to come.
+    pub fn token_age(&self) -> Option<i64> {
+        self.token_age
     }
 }
 
@@ -87,12 +92,25 @@ pub struct Refusal {
     pub allow: Option<HeaderValue>,
     /// What its limits made of it, if it got that far.
     pub standing: Option<Box<Standing>>,
+    /// The time by which the token was judged, seconds since 1970, where its times are the reason.
+    pub server_time: Option<u64>,
+    /// As [`Grant::token_age`].
+    pub token_age: Option<i64>,
 }
 
 impl Refusal {
     /// A refusal that says no more than its reason.
     pub const fn plain(denial: Denial) -> Self {
-        Self { denial, route: None, retry_after: None, challenge: None, allow: None, standing: None }
+        Self {
+            denial,
+            route: None,
+            retry_after: None,
+            challenge: None,
+            allow: None,
+            server_time: None,
+            token_age: None,
+            standing: None,
+        }
     }
 
     /// The same for a request that got as far as this.
@@ -101,24 +119,32 @@ impl Refusal {
     }
 }
 
-/// Checks a request: route, limits by address, token, scopes, other limits.
+/// Checks a request: route, limits by address, token, what the route demands of it, other limits.
 ///
 /// Limits by address come before the token because verifying a signature costs more than everything else here together: a
 /// source beyond its limit must not be able to buy CPU time with bad tokens. What such a request was charged stays
 /// charged, whatever comes later.
-pub fn admit(policy: &Policy, facts: &RequestFacts<'_>, now: Now) -> Result<Grant, Refusal> {
+pub fn admit(
+    policy: &Policy,
+    facts: &RequestFacts<'_>,
+    now: Now,
+    known: &mut KnownTokens,
+) -> Result<Grant, Refusal> {
     let route = route(policy, facts)?;
     let mut standing = Standing::default();
-    match pass(policy, route, facts, now, &mut standing) {
-        Ok((subject, scopes)) => Ok(Grant {
-            route: Arc::clone(route),
-            source: facts.client.address,
-            subject,
-            scopes,
-            v6_mask: policy.v6_mask,
-            is_judged: route.graphql.is_none(),
-            standing,
-        }),
+    match pass(policy, route, facts, now, known, &mut standing) {
+        Ok(token) => {
+            let (claims, token_age) = token.map_or((None, None), |token| (Some(token.claims), token.age));
+            Ok(Grant {
+                route: Arc::clone(route),
+                source: facts.client.address,
+                claims,
+                token_age,
+                v6_mask: policy.v6_mask,
+                is_judged: route.graphql.is_none(),
+                standing,
+            })
+        }
         Err(refusal) => Err(refusal.at(route, standing)),
     }
 }
@@ -135,26 +161,26 @@ fn route<'p>(policy: &'p Policy, facts: &RequestFacts<'_>) -> Result<&'p Arc<Rou
     })
 }
 
-/// What comes after the route; the subject of the token, if there is one, and the scopes that are still needed.
+/// What comes after the route; the token, if it needs one.
 fn pass(
     policy: &Policy,
     route: &Route,
     facts: &RequestFacts<'_>,
     now: Now,
+    known: &mut KnownTokens,
     standing: &mut Standing,
-) -> Result<(Option<Box<str>>, Vec<Box<str>>), Refusal> {
+) -> Result<Option<Checked>, Refusal> {
     let mut payer = Payer { v6_mask: policy.v6_mask, facts, subject: None };
     limit::check(route.limits.early(), route, &payer, now.monotonic, standing)?;
-    let (mut subject, mut scopes) = (None, Vec::new());
-    if let Some(issuer) = &route.issuer {
-        let claims = token::check(issuer, facts.headers, now.unix)?;
-        scope::check(route, &claims)?;
-        subject = claims.subject;
-        if route.graphql.is_some() {
-            scopes = claims.scopes;
-        }
+    let mut token = None;
+    if let Some(tokens) = &route.tokens {
+        let good = token::check(tokens, facts.headers, now.unix, known)?;
+        demands::check(&tokens.demands, facts.method, &good, now.unix)
+            .map_err(|refusal| Refusal { token_age: good.age, ..refusal })?;
+        token = Some(good);
     }
-    payer.subject = subject.as_deref();
-    limit::check(route.limits.late(), route, &payer, now.monotonic, standing)?;
-    Ok((subject, scopes))
+    payer.subject = token.as_ref().and_then(|token| token.claims.subject.as_deref());
+    limit::check(route.limits.late(), route, &payer, now.monotonic, standing)
+        .map_err(|refusal| Refusal { token_age: token.as_ref().and_then(|token| token.age), ..refusal })?;
+    Ok(token)
 }

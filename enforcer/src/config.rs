@@ -21,6 +21,7 @@ mod load;
 mod named;
 mod route;
 mod tls;
+mod token;
 mod upstream;
 mod validate;
 mod value;
@@ -36,6 +37,7 @@ pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use load::{load, parse, pin_directory};
 pub use route::{HeaderRule, Limit, LimitKey, Route, Unrouted};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
+pub use token::{Demands, Token, TokenAlgorithm, TokenType};
 pub use upstream::{Ejection, HealthCheck, Upstream, UpstreamProtocol, UpstreamTls};
 
 /// Everything that a configuration file says.
@@ -253,33 +255,6 @@ pub struct Unparsed {
     pub passed: Vec<DropReason>,
 }
 
-/// An issuer of tokens.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Token {
-    /// `issuer`: `iss` must be exactly this.
-    pub issuer: String,
-    /// `audience`: one of these must be in `aud`. At least one.
-    pub audience: Vec<String>,
-    /// `jwks`: file with a JWK set (RFC 7517).
-    pub jwks: PathBuf,
-    /// `algorithms`: subset of `["RS256", "ES256"]`, which is the default.
-    pub algorithms: Vec<TokenAlgorithm>,
-    /// `leeway` for `exp`, `nbf` and `iat`, default 60 s, at most 300 s.
-    pub leeway: Duration,
-    /// `max_lifetime`: largest `exp - iat`, default 24 h.
-    pub max_lifetime: Duration,
-}
-
-/// Signature algorithms of RFC 7518 that are accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum TokenAlgorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    Rs256,
-    /// ECDSA on P-256 with SHA-256.
-    Es256,
-}
-
 /// Limits and headers of all HTTP connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
@@ -312,6 +287,8 @@ pub struct Http {
     pub ratelimit_headers: bool,
     /// `default`: what a request meets that no route is for, default `"not-found"`.
     pub unrouted: Unrouted,
+    /// `token_cache`: verified tokens that each worker remembers, default 65,536; 0: none.
+    pub token_cache: u32,
     /// `workers`: threads; 0 (default) means one per CPU.
     pub workers: usize,
 }

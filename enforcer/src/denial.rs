@@ -121,6 +121,10 @@ denials! {
     TokenWrongAudience = "token_wrong_audience", 401, Client, 5, UNAUTHORIZED;
     /// The token is good, but lacks a scope that the route requires.
     ScopeMissing = "scope_missing", 403, Client, 2, "The access token does not permit this request.";
+    /// The token is good, but a claim that the route requires is missing or has another value.
+    ClaimMissing = "claim_missing", 403, Client, 2, "The access token does not permit this request.";
+    /// The token is good, but its subject was not authenticated as well, or as recently, as the route requires.
+    AuthenticationInsufficient = "insufficient_authentication", 401, Client, 1, UNAUTHORIZED;
     /// The GraphQL request, or its document, cannot be read, or could be read in two ways; or it names no document.
     GraphqlMalformed = "graphql_malformed", 400, Client, 5, "The GraphQL request cannot be understood.";
     /// The GraphQL request comes in a media type or a coding that is not read.

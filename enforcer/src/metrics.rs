@@ -7,7 +7,13 @@ pub mod kernel;
 pub mod process;
 
 use anyhow::Result;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// Seconds since a token's issue: below 0 the issuer's clock is ahead of ours, or the client's where it signs for itself.
+const TOKEN_AGES: [f64; 12] =
+    [-60.0, -30.0, -10.0, -5.0, -1.0, 1.0, 5.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0];
 
 /// Every metric of the daemon. Fields are cheap handles: clone them into workers.
 #[derive(Clone, Debug)]
@@ -35,6 +41,8 @@ pub struct Metrics {
     pub limits: IntCounterVec,
     /// `enforcer_access_log_lines_total{result}`: `written`, or lost: `queue_full`, `failed`.
     pub access_log_lines: IntCounterVec,
+    /// `enforcer_token_age_seconds{route}`: from the issue (`iat`) of a token to its first request.
+    pub token_ages: HistogramVec,
     /// `enforcer_offences_lost_total`
     pub offences_lost: IntCounter,
     /// `enforcer_bans_active{origin}`: `offence`, `operator`.
@@ -119,6 +127,12 @@ impl Metrics {
         )?;
         let access_log_lines =
             counter_vec("enforcer_access_log_lines_total", "Lines of the access log", &["result"])?;
+        let options = HistogramOpts::new(
+            "enforcer_token_age_seconds",
+            "From the issue of a token to its first request; negative: a clock is ahead",
+        );
+        let token_ages = HistogramVec::new(options.buckets(TOKEN_AGES.to_vec()), &["route"])?;
+        registry.register(Box::new(token_ages.clone()))?;
         let offences_lost =
             counter("enforcer_offences_lost_total", "Offences that found the ban task's queue full")?;
         let bans_active = IntGaugeVec::new(Opts::new("enforcer_bans_active", "Bans in force"), &["origin"])?;
@@ -189,6 +203,7 @@ impl Metrics {
             denials,
             limits,
             access_log_lines,
+            token_ages,
             offences_lost,
             bans_active,
             bans,

@@ -13,6 +13,8 @@ mod rootless {
     mod configs;
     mod control;
     mod edge;
+    mod graphql;
+    mod known_tokens;
     mod ledger;
     mod ledger_room;
     mod packets;
@@ -22,6 +24,7 @@ mod rootless {
     mod routes;
     mod tickets;
     mod tls;
+    mod token_command;
     mod token_forms;
     mod upstreams;
     mod wire;

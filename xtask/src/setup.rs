@@ -37,7 +37,7 @@ pub(crate) const TEST_PROGRAMS: &[(&str, &str)] = &[
 ];
 /// What `bench edge` compares with and measures by.
 pub(crate) const BENCH_PROGRAMS: &[(&str, &str)] =
-    &[("haproxy", "haproxy"), ("nginx", "nginx"), ("h2load", "nghttp2-client")];
+    &[("haproxy", "haproxy"), ("nginx", "nginx"), ("h2load", "nghttp2-client"), ("wrk", "wrk")];
 
 /// What `bench packet` compares with.
 pub(crate) const PACKET_PROGRAMS: &[(&str, &str)] = &[("xdp-filter", "xdp-tools")];

@@ -111,10 +111,10 @@ pub enum SubjectName {
 pub struct RequestFacts<'a> {
     /// Who sent it.
     pub client: &'a Client,
+    /// Its method.
+    pub method: &'a Method,
     /// The decoded path, known to have one reading only.
     pub path: Cow<'a, str>,
-    /// What it wants done.
-    pub method: &'a Method,
     /// The host that it names, as it is written there.
     pub named: Option<&'a str>,
     /// Its header fields.
@@ -129,7 +129,8 @@ impl<'a> RequestFacts<'a> {
         if !target::is_for(head, client.server_name.as_deref()) {
             return Err(Denial::Misdirected);
         }
-        Ok(Self { client, path, method: &head.method, named: target::named(head), headers: &head.headers })
+        let named = target::named(head);
+        Ok(Self { client, method: &head.method, path, named, headers: &head.headers })
     }
 
     /// The host that it names, in lower case.

@@ -8,13 +8,8 @@ mod request;
 
 use http::{HeaderValue, Method};
 
-use super::{Grant, Refusal, facts::RequestFacts, limit, limit::Payer};
-use crate::{
-    clock::KernelTime,
-    config::OperationKind,
-    denial::Denial,
-    policy::route::{Route, graphql::GraphQl},
-};
+use super::{Grant, Refusal, demands, facts::RequestFacts, limit, limit::Payer};
+use crate::{clock::KernelTime, config::OperationKind, denial::Denial, policy::route::graphql::GraphQl};
 use document::Operation;
 
 /// Judges the body of a request that the checks of its route let through; `query` is that of its target.
@@ -48,9 +43,8 @@ fn pass(
     let most = graphql.config.max_batch as usize;
     let asked = if by_url {
         // Servers may read a body that nobody expects.
-        let asked = request::of_url(query).and_then(|asked| {
-            if body.is_empty() { Ok(vec![asked]) } else { Err(Denial::GraphqlMalformed) }
-        });
+        let asked = request::of_url(query)
+            .and_then(|asked| if body.is_empty() { Ok(vec![asked]) } else { Err(Denial::GraphqlMalformed) });
         asked.map_err(Refusal::plain)?
     } else if *facts.method == Method::POST {
         request::of_body(facts.headers, query, body, most).map_err(Refusal::plain)?
@@ -104,17 +98,17 @@ fn needs(
     now: KernelTime,
 ) -> Result<(), Refusal> {
     let meant = || graphql.needs(operation.kind, operation.name.as_deref(), &operation.roots);
-    let granted = |scope: &str| grant.scopes.iter().any(|held| **held == *scope);
     for needs in meant() {
-        if !needs.scopes.iter().all(|scope| granted(scope)) {
-            let challenge = needs.challenge.clone();
-            return Err(Refusal { challenge, ..Refusal::plain(Denial::ScopeMissing) });
+        if let (Some(demands), Some(claims)) = (&needs.demands, &grant.claims) {
+            demands::scopes(demands, facts.method, claims)?;
         }
     }
-    let route: &Route = &grant.route;
-    let payer = Payer { v6_mask: grant.v6_mask, facts, subject: grant.subject.as_deref() };
+    let claims = grant.claims.clone();
+    let subject = claims.as_deref().and_then(|claims| claims.subject.as_deref());
+    let payer = Payer { v6_mask: grant.v6_mask, facts, subject };
+    let route = std::sync::Arc::clone(&grant.route);
     for needs in meant() {
-        limit::check(route.limits.some(&needs.limits), route, &payer, now, &mut grant.standing)?;
+        limit::check(route.limits.some(&needs.limits), &route, &payer, now, &mut grant.standing)?;
     }
     Ok(())
 }

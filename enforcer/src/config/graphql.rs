@@ -78,9 +78,7 @@ impl Meant {
             Some((before, field)) => {
                 kind(before).filter(|_| is_name(field)).map(|kind| Self::Field(kind, field.to_owned()))
             }
-            None => kind(text)
-                .map(Self::Kind)
-                .or_else(|| is_name(text).then(|| Self::Name(text.to_owned()))),
+            None => kind(text).map(Self::Kind).or_else(|| is_name(text).then(|| Self::Name(text.to_owned()))),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, Method};
 
-use super::{GraphQl, RateLimit};
+use super::{Demands, GraphQl, RateLimit};
 
 /// What happens to some of the requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,10 +19,10 @@ pub struct Route {
     pub headers: Vec<HeaderRule>,
     /// `upstream`: a name below `[upstream]`.
     pub upstream: String,
-    /// `token`: a name below `[token]`; absent only where `public = true`.
-    pub token: Option<String>,
-    /// `scopes`: all of them must be in the token (RFC 8693 `scope`, or `scp`).
-    pub scopes: Vec<String>,
+    /// `token`: names below `[token]`, one of which must have issued the token; none only where `public = true`.
+    pub tokens: Vec<String>,
+    /// What the token must say.
+    pub demands: Demands,
     /// `limits`, and before them `limit`, which is one by address. Names are distinct.
     pub limits: Vec<Limit>,
     /// `graphql`: what its documents may ask for; `None` for all other routes.

@@ -136,7 +136,7 @@ impl Entry {
         let client = &self.connection.client;
         let device = client.identity.as_deref().map(|identity| &*identity.thumbprint);
         let by_token =
-            self.denial.is_none() && self.route.as_ref().is_some_and(|route| route.issuer.is_some());
+            self.denial.is_none() && self.route.as_ref().is_some_and(|route| route.tokens.is_some());
         let host = self.host.as_ref().map(HeaderValue::as_bytes);
         let host = host.or_else(|| self.uri.authority().map(|authority| authority.as_str().as_bytes()));
         let limit = |(number, result): (usize, &str)| {

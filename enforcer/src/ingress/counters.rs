@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Weak};
 
-use prometheus::IntCounter;
+use prometheus::{Histogram, IntCounter};
 use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
 
 use crate::{checks::limit::Marks, denial::Denial, metrics::Metrics, policy::route::Route};
@@ -53,6 +53,7 @@ pub(super) const fn version(version: Option<ProtocolVersion>) -> &'static str {
 struct ByRoute {
     route: Weak<Route>,
     answers: Answers,
+    token_ages: Histogram,
     /// What befell its limits so far: number, label, counter.
     limits: Vec<(usize, &'static str, IntCounter)>,
 }
@@ -149,13 +150,22 @@ impl Counters {
         }
     }
 
+    /// A token was seen for the first time, so many seconds after its issue.
+    pub(super) fn token_seen(&mut self, route: &Arc<Route>, age: i64) {
+        self.route(route).token_ages.observe(age as f64);
+    }
+
     fn route(&mut self, route: &Arc<Route>) -> &mut ByRoute {
         let known = self.by_route.iter().position(|known| Weak::as_ptr(&known.route) == Arc::as_ptr(route));
         let index = known.unwrap_or_else(|| {
             // A new route means a new policy.
             self.by_route.retain(|known| known.route.strong_count() > 0);
-            let answers = answers(&self.metrics, &route.name);
-            self.by_route.push(ByRoute { route: Arc::downgrade(route), answers, limits: Vec::new() });
+            self.by_route.push(ByRoute {
+                route: Arc::downgrade(route),
+                answers: answers(&self.metrics, &route.name),
+                token_ages: self.metrics.token_ages.with_label_values(&[&route.name]),
+                limits: Vec::new(),
+            });
             self.by_route.len() - 1
         });
         &mut self.by_route[index]

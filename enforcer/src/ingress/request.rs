@@ -56,7 +56,7 @@ pub(super) async fn serve(
         // Held for the checks alone: a request under way must not keep an old policy alive.
         let policy = worker.shared.policy.load();
         let http = &policy.http;
-        let admitted = admit(&policy, &connection, &head);
+        let admitted = admit(&worker, &policy, &connection, &head);
         (admitted, http.max_body_bytes, http.max_delayed, Arc::clone(&policy.answers))
     };
     let (mut marks, mut left) = (Marks::default(), None);
@@ -159,7 +159,11 @@ async fn document(
     judged.map_err(|refusal| {
         let route = Arc::clone(grant.route());
         // What was judged says itself what limits made of it.
-        if refusal.route.is_some() { refusal } else { refusal.at(&route, std::mem::take(&mut grant.standing)) }
+        if refusal.route.is_some() {
+            refusal
+        } else {
+            refusal.at(&route, std::mem::take(&mut grant.standing))
+        }
     })
 }
 
@@ -192,9 +196,23 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn admit(policy: &Policy, connection: &Connection, head: &http::request::Parts) -> Result<Grant, Refusal> {
+fn admit(
+    worker: &Worker,
+    policy: &Policy,
+    connection: &Connection,
+    head: &http::request::Parts,
+) -> Result<Grant, Refusal> {
     let facts = RequestFacts::read(&connection.client, head).map_err(Refusal::plain)?;
-    checks::admit(policy, &facts, Now { monotonic: clock::kernel_now(), unix: clock::unix_now() })
+    let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
+    let outcome = checks::admit(policy, &facts, now, &mut worker.tokens.borrow_mut());
+    let (route, age) = match &outcome {
+        Ok(grant) => (Some(grant.route()), grant.token_age()),
+        Err(refusal) => (refusal.route.as_ref(), refusal.token_age),
+    };
+    if let (Some(route), Some(age)) = (route, age) {
+        worker.counters.borrow_mut().token_seen(route, age);
+    }
+    outcome
 }
 
 /// Counts, reports and logs a refusal, and makes its answer.

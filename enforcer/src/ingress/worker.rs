@@ -27,8 +27,15 @@ use super::{
     sources::{Place, Sources},
 };
 use crate::{
-    access_log::AccessLog, bans::Reporter, checks::facts::ClientAddr, clock, denial::Denial, log::Seldom,
-    metrics::Metrics, policy::SharedPolicy, upstream::Clients,
+    access_log::AccessLog,
+    bans::Reporter,
+    checks::{facts::ClientAddr, token::KnownTokens},
+    clock,
+    denial::Denial,
+    log::Seldom,
+    metrics::Metrics,
+    policy::SharedPolicy,
+    upstream::Clients,
 };
 
 /// Pause after a failed accept: the usual cause is that the process has no file descriptor left, and only time helps.
@@ -45,6 +52,8 @@ pub(super) struct Shared {
     pub access_log: Option<AccessLog>,
     pub open: Arc<AtomicU32>,
     pub max_connections: u32,
+    /// Verified tokens that a worker remembers.
+    pub token_cache: u32,
     pub workers: usize,
     pub sources: Arc<Sources>,
     /// Requests that wait for a limit, of all workers.
@@ -77,6 +86,7 @@ pub(super) struct Worker {
     pub counters: RefCell<Counters>,
     /// Requests so far, for the sample of the access log.
     pub requests: Cell<u32>,
+    pub tokens: RefCell<KnownTokens>,
 }
 
 /// Starts a thread that serves until it is told to drain, and then reports.
@@ -100,8 +110,9 @@ pub(super) fn spawn(
 async fn run(shared: Shared, sockets: Vec<Listening>) -> DrainReport {
     let workers = shared.workers;
     let counters = RefCell::new(Counters::new(&shared.metrics));
+    let tokens = RefCell::new(KnownTokens::new(shared.token_cache as usize));
     let clients = Clients::new(workers);
-    let worker = Rc::new(Worker { shared, clients, counters, requests: Cell::new(0) });
+    let worker = Rc::new(Worker { shared, clients, counters, requests: Cell::new(0), tokens });
     let mut acceptors = JoinSet::new();
     for listening in sockets {
         acceptors.spawn_local(accept(Rc::clone(&worker), listening));

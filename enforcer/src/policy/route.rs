@@ -9,9 +9,9 @@ pub mod table;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use http::{HeaderValue, Method};
+use http::Method;
 
-use super::{Upstream, issuer::Issuer};
+use super::{Upstream, demands::Demands, issuer::Issuer};
 use crate::config;
 use graphql::GraphQl;
 use limits::Limits;
@@ -29,24 +29,53 @@ pub struct Route {
     pub headers: Box<[config::HeaderRule]>,
     /// Where its requests go.
     pub upstream: Arc<Upstream>,
-    /// Whose token they need; `None` for public routes.
-    pub issuer: Option<Arc<Issuer>>,
-    /// Scopes that the token must have, all of them.
-    pub scopes: Box<[Box<str>]>,
+    /// Whose token they need, and what it must say; `None` for public routes.
+    pub tokens: Option<Tokens>,
     /// How many requests there may be.
     pub limits: Limits,
-    /// `WWW-Authenticate` for requests whose token lacks a scope.
-    pub scope_challenge: Option<HeaderValue>,
     /// What its documents may ask for; `None` where there are none.
     pub graphql: Option<GraphQl>,
 }
 
+/// Whose tokens open a route.
+#[derive(Debug)]
+pub struct Tokens {
+    /// At least one; told apart by `iss`.
+    issuers: Box<[Arc<Issuer>]>,
+    /// What they must say.
+    pub demands: Demands,
+}
+
+impl Tokens {
+    /// `None` for no issuers.
+    pub fn new(issuers: Vec<Arc<Issuer>>, demands: &config::Demands) -> Result<Option<Self>> {
+        let Some(first) = issuers.first() else {
+            if !demands.is_empty() {
+                bail!("`scopes` or something like it without `token`: nothing could carry them");
+            }
+            return Ok(None);
+        };
+        let demands = Demands::new(demands, first)?;
+        Ok(Some(Self { issuers: issuers.into(), demands }))
+    }
+
+    /// Every issuer.
+    pub fn issuers(&self) -> &[Arc<Issuer>] {
+        &self.issuers
+    }
+
+    /// The issuer in whose name a request is challenged: the first one.
+    pub fn first(&self) -> Option<&Issuer> {
+        self.issuers.first().map(Arc::as_ref)
+    }
+}
+
 impl Route {
-    /// Checks the syntax of path and scopes and prepares the challenge.
+    /// Checks the path.
     pub fn new(
         config: &config::Route,
         upstream: Arc<Upstream>,
-        issuer: Option<Arc<Issuer>>,
+        tokens: Option<Tokens>,
         limits: Limits,
     ) -> Result<Self> {
         let path = config.path.as_str();
@@ -64,41 +93,19 @@ impl Route {
         if groups.sum::<usize>() + config.limits.len() > limits::MOST_OF_ALL {
             bail!("more than {} limits with those of its operations", limits::MOST_OF_ALL);
         }
-        for scope in config.scopes.iter().chain(operations.flat_map(|operation| &operation.scopes)) {
-            if !is_scope_token(scope) {
-                bail!(
-                    "`{scope}` is no scope: RFC 6749 section 3.3 allows visible ASCII without quote and backslash"
-                );
-            }
-        }
-        let scope_challenge = match &issuer {
-            Some(issuer) => Some(challenge(issuer, &config.scopes)?),
-            None => None,
-        };
-        let graphql = config.graphql.as_ref();
+        let issuer = tokens.as_ref().and_then(Tokens::first);
         let first = config.limits.len();
-        let graphql = graphql.map(|graphql| GraphQl::new(graphql, issuer.as_deref(), first)).transpose()?;
+        let graphql =
+            config.graphql.as_ref().map(|graphql| GraphQl::new(graphql, issuer, first)).transpose()?;
         Ok(Self {
             name: config.name.as_str().into(),
             path: path.into(),
             methods: config.methods.clone().into(),
             headers: config.headers.clone().into(),
             upstream,
-            issuer,
-            scopes: config.scopes.iter().map(|scope| scope.as_str().into()).collect(),
+            tokens,
             limits,
-            scope_challenge,
             graphql,
         })
     }
-}
-
-/// What is said to somebody whose token lacks one of these scopes (RFC 6750 section 3.1).
-fn challenge(issuer: &Issuer, scopes: &[String]) -> Result<HeaderValue> {
-    issuer.challenge(&format!(", error=\"insufficient_scope\", scope=\"{}\"", scopes.join(" ")))
-}
-
-/// `scope-token` of RFC 6749 section 3.3.
-fn is_scope_token(scope: &str) -> bool {
-    !scope.is_empty() && scope.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
 }

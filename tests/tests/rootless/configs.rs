@@ -11,11 +11,11 @@ use std::{
 };
 
 use enforcer::config::{
-    self, AccessFormat, AccessLog, Answers, Bans, Certificate, Clients, Config, Control, Destination,
-    Ejection, HeaderRule, HealthCheck, Http, Kernel, KernelLimits, KeyExchange, Limit, LimitKey, Listener,
-    Log, LogFormat, Metrics, Mode, Query, RateLimit, Refusal, Refusals, Route, SubjectAs, Suite, Tls,
-    TlsVersion, Token, TokenAlgorithm, Treatment, UnknownName, Unparsed, Unrouted, Upstream,
-    UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenFull,
+    self, AccessFormat, AccessLog, Answers, Bans, Certificate, Clients, Config, Control, Demands,
+    Destination, Ejection, HeaderRule, HealthCheck, Http, Kernel, KernelLimits, KeyExchange, Limit, LimitKey,
+    Listener, Log, LogFormat, Meant, Metrics, Mode, OperationKind, Query, RateLimit, Refusal, Refusals,
+    Route, SubjectAs, Suite, Tls, TlsVersion, Token, TokenAlgorithm, TokenType, Treatment, UnknownName,
+    Unparsed, Unrouted, Upstream, UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenFull,
 };
 use http::{HeaderName, Method};
 use proptest::prelude::*;
@@ -160,6 +160,7 @@ fn the_smallest_file_gives_every_documented_default() {
                 audience: vec!["api".to_owned()],
                 jwks: "/etc/enforcer/jwks.json".into(),
                 algorithms: vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256],
+                kind: TokenType::Any,
                 leeway: seconds(60),
                 max_lifetime: seconds(24 * 3600),
             },
@@ -171,8 +172,8 @@ fn the_smallest_file_gives_every_documented_default() {
             methods: vec![],
             headers: vec![],
             upstream: "api".to_owned(),
-            token: Some("main".to_owned()),
-            scopes: vec!["read".to_owned()],
+            tokens: vec!["main".to_owned()],
+            demands: Demands { scopes: vec!["read".to_owned()], ..Demands::default() },
             limits: vec![Limit::by_address(RateLimit { events: 5, period: seconds(1), burst: 10 })],
             graphql: None,
         }],
@@ -197,6 +198,7 @@ fn the_smallest_file_gives_every_documented_default() {
             max_delayed: 1_000,
             ratelimit_headers: true,
             unrouted: Unrouted::NotFound,
+            token_cache: 65_536,
             workers: 0,
         },
         bans: Bans {
@@ -280,7 +282,17 @@ fn what_is_written_is_what_holds() {
     let rules = [rule("x-api-version", Some("2".to_owned())), rule("x-client", None)];
     assert_eq!(config.routes[0].headers, rules);
     assert_eq!(config.routes[1].limits, [Limit::by_address(rate(5, 1, 0))]);
-    assert_eq!((config.routes[1].token.as_deref(), config.routes[1].name.as_str()), (None, "/health"));
+    assert_eq!(config.routes[1].name, "/health");
+    let graphql = config.routes[2].graphql.as_ref().unwrap();
+    assert_eq!((graphql.max_body_bytes, graphql.max_document_bytes), (64 << 10, 8 << 10));
+    assert_eq!((graphql.max_depth, graphql.max_aliases, graphql.max_batch), (7, 5, 3));
+    assert_eq!(graphql.kinds, [OperationKind::Query, OperationKind::Subscription]);
+    assert!(graphql.introspection && !graphql.others);
+    let meant: Vec<&Meant> = graphql.operations.iter().map(|operation| &operation.meant).collect();
+    let field = Meant::Field(OperationKind::Query, "search".to_owned());
+    assert_eq!(meant, [&Meant::Name("GetOrders".to_owned()), &Meant::Kind(OperationKind::Query), &field]);
+    assert_eq!(graphql.operations[0].scopes, ["orders:read"]);
+    assert_eq!(graphql.operations[2].limits[0].name, "query.search:subject");
     assert_eq!((config.http.unrouted, config.http.max_delayed), (Unrouted::Deny, 100));
     assert!(!config.http.ratelimit_headers);
     let access = AccessLog {
@@ -293,6 +305,14 @@ fn what_is_written_is_what_holds() {
         queue: 1_000,
     };
     assert_eq!(config.access_log, access);
+    assert_eq!((config.tokens["main"].kind, config.http.token_cache), (TokenType::AccessToken, 0));
+    assert_eq!(config.routes[0].tokens, ["main", "partner"]);
+    let demands = &config.routes[0].demands;
+    assert_eq!(demands.method_scopes["POST"], ["write"]);
+    assert_eq!((demands.any_scope.len(), demands.acr.len()), (2, 1));
+    assert_eq!(demands.claims["tier"], [serde_json::json!("gold"), serde_json::json!(1)]);
+    assert_eq!(demands.max_auth_age, Some(seconds(600)));
+    assert!(config.routes[1].tokens.is_empty());
     assert_eq!(config.http.max_header_bytes, 16 * 1024);
     assert_eq!(config.http.max_body_bytes, 0);
     let api = &config.upstreams["api"];

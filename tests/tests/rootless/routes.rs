@@ -6,6 +6,7 @@ use enforcer::{
     checks::{
         Grant, Now, Refusal, admit,
         facts::{Client, ClientAddr, RequestFacts},
+        token::KnownTokens,
     },
     clock::KernelTime,
     config::{self, HeaderRule, Unrouted},
@@ -60,7 +61,8 @@ impl<'a> Ask<'a> {
             named: Some(self.host),
             headers: &self.headers,
         };
-        admit(policy, &facts, Now { monotonic: KernelTime(self.at), unix: super::admit::NOW })
+        let now = Now { monotonic: KernelTime(self.at), unix: super::admit::NOW };
+        admit(policy, &facts, now, &mut KnownTokens::new(0))
     }
 
     fn name(&self, policy: &Policy) -> Result<String, Denial> {

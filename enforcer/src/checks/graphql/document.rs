@@ -237,7 +237,10 @@ mod tests {
             ("mutation { safe: pay(sum: {a: [1, [2]]}) { id } }", (mutation, 2, 1, false, "pay")),
             ("subscription S { s }", (OperationKind::Subscription, 1, 0, false, "s")),
             ("{ ...F ...F } fragment F on Q { x: a { y: b } }", (query, 2, 4, false, "a")),
-            ("{ ... on Q { ...F } } fragment F on Q { a ...G } fragment G on Q { b }", (query, 1, 0, false, "a,b")),
+            (
+                "{ ... on Q { ...F } } fragment F on Q { a ...G } fragment G on Q { b }",
+                (query, 1, 0, false, "a,b"),
+            ),
             ("{ __typename }", (query, 1, 0, false, "__typename")),
             ("{ a { ...F } } fragment F on T { z: __type(name: \"x\") { name } }", (query, 3, 1, true, "a")),
             ("{ __schema { types { name } } }", (query, 3, 0, true, "__schema")),

@@ -56,18 +56,21 @@ pub(super) fn of_body(
         let document = std::str::from_utf8(body).map_err(|_| Denial::GraphqlMalformed)?;
         return Ok(vec![Asked { document: document.to_owned(), operation: None }]);
     }
-    match strict_json::value(body).map_err(|_| Denial::GraphqlMalformed)? {
-        Value::Object(one) => Ok(vec![asked(one)?]),
-        Value::Array(many) if many.len() > most => Err(Denial::GraphqlBatch),
-        Value::Array(many) if !many.is_empty() => many
-            .into_iter()
-            .map(|one| match one {
-                Value::Object(one) => asked(one),
-                _ => Err(Denial::GraphqlMalformed),
-            })
-            .collect(),
-        _ => Err(Denial::GraphqlMalformed),
+    let many = match strict_json::value(body).map_err(|_| Denial::GraphqlMalformed)? {
+        Value::Object(one) => return Ok(vec![asked(one)?]),
+        Value::Array(many) => many,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            return Err(Denial::GraphqlMalformed);
+        }
+    };
+    if many.len() > most {
+        return Err(Denial::GraphqlBatch);
     }
+    if many.is_empty() {
+        return Err(Denial::GraphqlMalformed);
+    }
+    let one = |one| if let Value::Object(one) = one { asked(one) } else { Err(Denial::GraphqlMalformed) };
+    many.into_iter().map(one).collect()
 }
 
 /// Whether the body is a document itself, or JSON around one.
@@ -150,16 +153,25 @@ mod tests {
     fn other_media_types_are_refused() {
         let of = |kind: Option<&str>, coding: Option<&str>| {
             let mut headers = HeaderMap::new();
-            kind.into_iter().for_each(|kind| drop(headers.append(header::CONTENT_TYPE, kind.parse().unwrap())));
-            coding.into_iter().for_each(|c| drop(headers.append(header::CONTENT_ENCODING, c.parse().unwrap())));
+            kind.into_iter()
+                .for_each(|kind| drop(headers.append(header::CONTENT_TYPE, kind.parse().unwrap())));
+            coding
+                .into_iter()
+                .for_each(|c| drop(headers.append(header::CONTENT_ENCODING, c.parse().unwrap())));
             of_body(&headers, None, b"{\"query\":\"{a}\"}", 1).map(|asked| asked[0].document.clone())
         };
-        for kind in ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\""] {
+        for kind in
+            ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\""]
+        {
             assert_eq!(of(Some(kind), None).unwrap(), "{a}", "{kind}");
         }
         assert_eq!(of(Some("application/graphql"), None).unwrap(), "{\"query\":\"{a}\"}");
-        for kind in ["text/plain", "multipart/form-data; boundary=x", "application/json; charset=utf-16", "application/x-www-form-urlencoded"]
-        {
+        for kind in [
+            "text/plain",
+            "multipart/form-data; boundary=x",
+            "application/json; charset=utf-16",
+            "application/x-www-form-urlencoded",
+        ] {
             assert_eq!(of(Some(kind), None), Err(Denial::GraphqlMediaType), "{kind}");
         }
         assert_eq!(of(None, None), Err(Denial::GraphqlMediaType));
@@ -170,9 +182,20 @@ mod tests {
     fn urls_are_read_one_way_or_not_at_all() {
         let of = |query: &str| of_url(Some(query)).map(|asked| (asked.document, asked.operation));
         assert_eq!(of("query=%7Ba%7D"), Ok(("{a}".to_owned(), None)));
-        assert_eq!(of("operationName=A&query=query+A%7Ba%7D&variables=%7B%7D").unwrap().1, Some("A".to_owned()));
-        for query in ["", "query", "x=1", "query=a&query=b", "query=a&Query=b", "query=a;query=b", "query[]=a&query=b", "query=%ff"]
-        {
+        assert_eq!(
+            of("operationName=A&query=query+A%7Ba%7D&variables=%7B%7D").unwrap().1,
+            Some("A".to_owned())
+        );
+        for query in [
+            "",
+            "query",
+            "x=1",
+            "query=a&query=b",
+            "query=a&Query=b",
+            "query=a;query=b",
+            "query[]=a&query=b",
+            "query=%ff",
+        ] {
             let refused = of(query) == Err(Denial::GraphqlMalformed) || query == "query" && of(query).is_ok();
             assert!(refused, "{query}: {:?}", of(query));
         }

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use http::{HeaderName, Method};
 
-use super::{LimitRules, Rules, entries, names, quote};
+use super::{LimitRules, Rules, entries, names, quote, tokens};
 use crate::config::{
     HeaderRule, RateLimit, Route,
-    file::{File, List, RouteSection},
+    file::{File, RouteSection},
     load::nearest,
-    value::Text,
 };
 
 mod coverage;
@@ -34,8 +33,8 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             methods: methods(section, &mut rules),
             headers: headers(section, &mut rules),
             upstream: upstream(section, file, &mut rules),
-            token: token(section, file, &mut rules),
-            scopes: scopes(section, &mut rules),
+            tokens: tokens::of_route(section, file, &mut rules),
+            demands: tokens::demands(section, &mut rules),
             graphql: graphql::graphql(section, certified, &limits, &mut rules),
             limits,
             path,
@@ -201,68 +200,8 @@ fn upstream(section: &RouteSection, file: &File, rules: &mut Rules<'_, '_>) -> S
     name
 }
 
-fn token(section: &RouteSection, file: &File, rules: &mut Rules<'_, '_>) -> Option<String> {
-    let public = section.public.as_ref().is_some_and(|public| *public.get_ref());
-    let Some(value) = &section.token else {
-        if !public && !rules.errors.knows(&rules.path("public")) {
-            rules.missing(
-                "token",
-                "name the token that requests need, or write `public = true` to let everyone in",
-            );
-        }
-        return None;
-    };
-    let name = rules.text("token", &section.token, "name the token that requests need");
-    if public {
-        let remedy = "remove `token` or `public`";
-        rules.refuse(value.span(), "token", "a public route asks for a token", remedy);
-    }
-    if !name.is_empty()
-        && !file.token.contains_key(&name)
-        && !rules.errors.knows_section("token", &quote(&name))
-    {
-        let problem = format!("there is no [token.{}]", quote(&name));
-        rules.refuse(value.span(), "token", problem, meant(&name, &file.token));
-    }
-    Some(name)
-}
-
-fn scopes(section: &RouteSection, rules: &mut Rules<'_, '_>) -> Vec<String> {
-    let has_token = section.token.is_some() || rules.errors.knows(&rules.path("token"));
-    scope_list(&section.scopes, has_token, rules)
-}
-
-/// `scopes` of a route, or of an operation of it.
-fn scope_list(list: &List<Text<String>>, has_token: bool, rules: &mut Rules<'_, '_>) -> Vec<String> {
-    if let Some(scopes) = list
-        && !has_token
-        && !scopes.get_ref().is_empty()
-    {
-        rules.refuse(
-            scopes.span(),
-            "scopes",
-            "scopes are read from a token, and this route asks for none",
-            "add `token` or remove `scopes`",
-        );
-    }
-    for scope in entries(list) {
-        // RFC 6749 section 3.3: scope-token.
-        let good = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
-        if !scope.get_ref().0.bytes().all(good) {
-            let problem = format!("`{}` cannot be a scope", scope.get_ref().0.escape_debug());
-            rules.refuse_entry(
-                scope.span(),
-                "scopes",
-                problem,
-                "write one scope per entry, without spaces, quotes and backslashes",
-            );
-        }
-    }
-    rules.texts("scopes", list)
-}
-
 /// The name that is probably meant, and all that exist.
-fn meant<T>(name: &str, table: &BTreeMap<String, T>) -> String {
+pub(super) fn meant<T>(name: &str, table: &BTreeMap<String, T>) -> String {
     let known: Vec<&str> = table.keys().map(String::as_str).collect();
     match nearest(name, &known) {
         Some(near) => format!("did you mean `{near}`?"),

@@ -29,6 +29,7 @@ pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Ru
     // hyper keeps at least 8 KiB for a head.
     let header = rules.size("max_header_bytes", &section.max_header_bytes, 32 << 10, 8 << 10..=1 << 20);
     let workers = rules.number("workers", &section.workers, 0, 0..=1_024);
+    let tokens = rules.number("token_cache", &section.token_cache, 65_536, 0..=16_777_216);
     let seconds = Duration::from_secs;
     Http {
         strict_transport_security: strict_transport_security(section, &mut rules),
@@ -45,6 +46,7 @@ pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Ru
         max_delayed: u32_of(rules.number("max_delayed", &section.max_delayed, 1_000, 0..=1_000_000)),
         ratelimit_headers: section.ratelimit_headers.as_ref().is_none_or(|told| *told.get_ref()),
         unrouted: section.default.as_ref().map_or(Unrouted::NotFound, |default| *default.get_ref()),
+        token_cache: u32_of(tokens),
         workers: usize::try_from(workers).unwrap_or(0),
     }
 }

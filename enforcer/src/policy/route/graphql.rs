@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeSet, ops::Range};
 
-use anyhow::Result;
-use http::HeaderValue;
+use anyhow::{Result, bail};
 
 use crate::{
     config::{self, Meant, OperationKind},
-    policy::issuer::Issuer,
+    policy::{demands::Demands, issuer::Issuer},
 };
 
 /// A GraphQL endpoint.
@@ -22,10 +21,8 @@ pub struct GraphQl {
 #[derive(Debug)]
 pub struct Needs {
     meant: Meant,
-    /// Scopes that the token must have, all of them.
-    pub scopes: Box<[Box<str>]>,
-    /// `WWW-Authenticate` for requests whose token lacks one of them.
-    pub challenge: Option<HeaderValue>,
+    /// What the token must say; only where the route needs one.
+    pub demands: Option<Demands>,
     /// The numbers of its limits among those of the route.
     pub limits: Range<usize>,
 }
@@ -35,14 +32,15 @@ impl GraphQl {
     pub fn new(config: &config::GraphQl, issuer: Option<&Issuer>, mut first: usize) -> Result<Self> {
         let mut needs = Vec::with_capacity(config.operations.len());
         for operation in &config.operations {
-            let challenge = match issuer {
-                Some(issuer) => Some(super::challenge(issuer, &operation.scopes)?),
-                None => None,
+            let demands = config::Demands { scopes: operation.scopes.clone(), ..Default::default() };
+            let demands = match issuer {
+                Some(issuer) => Some(Demands::new(&demands, issuer)?),
+                None if demands.is_empty() => None,
+                None => bail!("`scopes` of an operation without `token`: nothing could carry them"),
             };
             let limits = first..first + operation.limits.len();
             first = limits.end;
-            let scopes = operation.scopes.iter().map(|scope| scope.as_str().into()).collect();
-            needs.push(Needs { meant: operation.meant.clone(), scopes, challenge, limits });
+            needs.push(Needs { meant: operation.meant.clone(), demands, limits });
         }
         Ok(Self { config: config.clone(), needs: needs.into() })
     }

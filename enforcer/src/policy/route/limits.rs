@@ -50,7 +50,7 @@ const ONE: u32 = 1;
 impl Limits {
     /// The limits of a route with the state that `old` has of them. Without a token all of them are one group.
     pub fn new(route: &config::Route, http: &config::Http, old: Option<&Self>) -> Self {
-        let public = route.token.is_none();
+        let public = route.tokens.is_empty();
         let build = |limit: &config::Limit, is_shown: bool| {
             let max_keys = if limit.key == LimitKey::Route { ONE } else { http.max_sources };
             let kept = old.and_then(|old| {
@@ -60,9 +60,9 @@ impl Limits {
             });
             let limiter = kept.unwrap_or_else(|| Arc::new(RequestLimiter::new(limit.rate, max_keys)));
             // The first request is none of the burst.
-            let free = limit.delay.map_or(u64::MAX, |delay| {
-                limiter.rate().increment.saturating_mul(delay.saturating_add(1))
-            });
+            let free = limit
+                .delay
+                .map_or(u64::MAX, |delay| limiter.rate().increment.saturating_mul(delay.saturating_add(1)));
             Limit {
                 name: limit.name.as_str().into(),
                 key: limit.key.clone(),

@@ -21,7 +21,9 @@ pub(super) fn warn(file: &File, routes: &[Route], rules: &mut Rules<'_, '_>) {
         whole.entry(&route.path).or_default().push(route);
     }
     for (i, (route, section)) in routes.iter().zip(&file.route).enumerate() {
-        let Some(value) = section.get_ref().path.as_ref().filter(|_| route.token.is_some()) else { continue };
+        let Some(value) = section.get_ref().path.as_ref().filter(|_| !route.tokens.is_empty()) else {
+            continue;
+        };
         let path = route.path.as_str();
         let key = format!("route[{i}].path");
         if !route.headers.is_empty()
@@ -69,5 +71,5 @@ fn winner<'r>(routes: &Routes<'r>, of: &Route, path: &str) -> Option<&'r Route> 
 
 /// A preflight carries no token, so a route for `OPTIONS` alone gives nothing away.
 fn is_public(route: &Route) -> bool {
-    route.token.is_none() && route.methods != [Method::OPTIONS]
+    route.tokens.is_empty() && route.methods != [Method::OPTIONS]
 }

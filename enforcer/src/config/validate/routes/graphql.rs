@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Rules, entries, limits, quote, scope_list};
+use super::{Rules, entries, limits, quote, tokens};
 use crate::config::{
     GraphQl, Limit, Meant, Operation, OperationKind,
     file::{GraphQlSection, RouteSection},
@@ -77,7 +77,11 @@ fn operations(
             continue;
         };
         let operation = value.get_ref();
-        let scopes = scope_list(&operation.scopes, has_token, &mut rules);
+        let scopes = tokens::scopes_of("scopes", &operation.scopes, &mut rules);
+        if let Some(list) = operation.scopes.as_ref().filter(|_| !has_token && !scopes.is_empty()) {
+            let problem = "scopes are read from a token, and this route asks for none";
+            rules.refuse(list.span(), "scopes", problem, "add `token` or remove `scopes`");
+        }
         let mut limits = Vec::new();
         limits::stacked(&operation.limits, &format!("{key}:"), has_token, certified, &mut limits, &mut rules);
         read.push(Operation { meant, scopes, limits });
