@@ -329,7 +329,7 @@ pub struct Bans {
     pub duration: Duration,
     /// `max_duration`, default 24 h.
     pub max_duration: Duration,
-    /// `max_entries`: bans that are kept at most, default 100,000. Reached: further ones are refused, loudly.
+    /// `max_entries`: bans that are kept at most, default 1,100,000, a million sources and all the prefixes that the tables hold. Reached: further ones are refused, loudly.
     pub max_entries: u32,
     /// `dry_run`: report what would be banned, ban nothing. Default false.
     pub dry_run: bool,

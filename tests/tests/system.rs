@@ -7,6 +7,8 @@ mod system {
     mod cookies;
     mod data_plane;
     mod events;
+    mod floods;
+    mod frames;
     mod harness;
     mod hellos;
     mod life;

@@ -26,6 +26,12 @@ pub(crate) enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Seconds for a million bans: into the kernel's tables, and through the daemon, beside nftables.
+    Bans {
+        /// Passed on to the driver.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// CPU microseconds per request, beside HAProxy with the same job.
     Edge {
         /// Passed on to the driver.
@@ -45,6 +51,10 @@ pub(crate) fn command(bench: &Bench) -> Result<()> {
         Bench::Flood { arguments } => {
             setup::programs(setup::FLOOD_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
             ("bench-flood", arguments)
+        }
+        Bench::Bans { arguments } => {
+            setup::programs(setup::BANS_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
+            ("bench-bans", arguments)
         }
         Bench::Edge { arguments } => {
             setup::programs(setup::BENCH_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;

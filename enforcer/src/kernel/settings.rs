@@ -162,7 +162,7 @@ pub(super) mod tests {
 
     #[test]
     fn every_key_arrives() {
-        let made = settings(&config(), Sizes { bans: 1, sources: 1000 }, 7, Means::of(&config()));
+        let made = settings(&config(), Sizes::new(1, 1000), 7, Means::of(&config()));
         assert_eq!(
             made.limits[0],
             [Rate::UNLIMITED, Rate::per_second(1, 3), Rate::UNLIMITED, Rate::UNLIMITED]
@@ -184,7 +184,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_the_devices_do_not_allow_is_not_asked_for() {
-        let sizes = Sizes { bans: 1, sources: 1000 };
+        let sizes = Sizes::new(1, 1000);
         for refusal in [Refusal::Alert, Refusal::Reset, Refusal::Poison, Refusal::Drop] {
             let config = Kernel { refusal, ..config() };
             let silent = settings(&config, sizes, 7, Means { answers: false, checksums: true });
@@ -197,7 +197,7 @@ pub(super) mod tests {
 
     #[test]
     fn limits_without_a_tick_of_jitter_get_the_fine_clock() {
-        let sizes = Sizes { bans: 1, sources: 1000 };
+        let sizes = Sizes::new(1, 1000);
         let flags = |events, burst| {
             let mut config = config();
             config.limits.hellos = Some(RateLimit { events, period: Duration::from_secs(1), burst });

@@ -180,7 +180,7 @@ fn the_smallest_file_gives_every_documented_default() {
             window: seconds(60),
             duration: seconds(600),
             max_duration: seconds(24 * 3600),
-            max_entries: 100_000,
+            max_entries: 1_100_000,
             dry_run: false,
             store: Some("/var/lib/enforcer/bans.redb".into()),
         },
