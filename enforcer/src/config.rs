@@ -109,6 +109,8 @@ pub struct Kernel {
     pub pin_directory: PathBuf,
     /// `lease`: how long the program judges without word from a healthy daemon; none (`"off"`, default): for ever.
     pub lease: Option<Duration>,
+    /// `lease_expired`: what it does then, `"pass"` (default) or `"bans"`.
+    pub lease_expired: WhenExpired,
 }
 
 /// `kernel.pin_directory` unless told otherwise: systemd mounts a bpffs at `/sys/fs/bpf`.
@@ -214,6 +216,16 @@ pub enum WhenFull {
     Drop,
     /// Its packets pass without a limit.
     Pass,
+}
+
+/// What the program does once its lease is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenExpired {
+    /// Everything passes.
+    Pass,
+    /// Bans go on, and everything else passes.
+    Bans,
 }
 
 /// What happens to a packet that cannot be judged.

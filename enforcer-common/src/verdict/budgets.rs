@@ -20,8 +20,14 @@ use crate::{
 #[inline(always)]
 pub(super) fn charge_packet<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
     standing::refuse_banned_prefix(context, &work.source)?;
-    let rate = context.settings.limit(Limit::Packets, work.source.listing.tier);
+    // The lookup that charges is the one that finds bans. Where nothing but bans goes on without a daemon, this is the end.
+    let over = context.lease_is_over();
+    let rate =
+        if over { Rate::UNLIMITED } else { context.settings.limit(Limit::Packets, work.source.listing.tier) };
     settle(context, &work.source, Limit::Packets, rate, DropReason::PacketLimit)?;
+    if over {
+        return pass(PassReason::LeaseExpired);
+    }
     if let Some(reason) = DropReason::from_number(work.broken) {
         return context.unparsed(reason);
     }

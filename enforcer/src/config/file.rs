@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text};
 use super::{
     Answers, Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, Treatment,
-    UnknownName, UpstreamProtocol, VerifyChecksums, WhenFull, tls::ClientCertificates,
+    UnknownName, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 
@@ -61,6 +61,7 @@ pub(super) struct KernelSection {
     pub(super) persist: Key<bool>,
     pub(super) pin_directory: Key<Text<String>>,
     pub(super) lease: Key<Text<DurationOrOff>>,
+    pub(super) lease_expired: Key<WhenExpired>,
 }
 
 /// `[kernel.limits]`
