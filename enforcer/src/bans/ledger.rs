@@ -304,6 +304,11 @@ impl Ledger {
         self.active[origin as usize]
     }
 
+    /// Whether bans have ended that are still there.
+    pub fn has_ended(&self, now: KernelTime) -> bool {
+        self.ends.first().is_some_and(|(until, _)| *until <= now)
+    }
+
     /// The configuration in force.
     pub const fn settings(&self) -> &Settings {
         &self.settings
