@@ -57,8 +57,8 @@ check "the package installs" inside dpkg --install /run-enforcer.deb
 inside mkdir -p /etc/enforcer/tls
 inside openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=api.test \
     -addext subjectAltName=DNS:api.test -keyout /etc/enforcer/tls/api.key -out /etc/enforcer/tls/api.pem 2>/dev/null
-inside openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out /root/token.key 2>/dev/null
-point=$(inside openssl ec -in /root/token.key -pubout -outform DER 2>/dev/null | tail -c 64 | base64 -w 0 | tr '+/' '-_')
+inside openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out /etc/enforcer/token.key 2>/dev/null
+point=$(inside openssl ec -in /etc/enforcer/token.key -pubout -outform DER 2>/dev/null | tail -c 64 | base64 -w 0 | tr '+/' '-_')
 half() { printf %s "$point" | tr '_-' '/+' | base64 -d 2>/dev/null | "$1" -c 32 | base64 -w 0 | tr '+/' '-_' | tr -d =; }
 printf '{"keys":[{"kty":"EC","crv":"P-256","alg":"ES256","use":"sig","kid":"a","x":"%s","y":"%s"}]}\n' \
     "$(half head)" "$(half tail)" >"$work/root/etc/enforcer/jwks.json"
