@@ -176,7 +176,11 @@ impl<T: Fn(&Row)> Bench<T> {
         let sources = file("sources", scale.sources, |n| source(n).to_string())?;
         let prefixes = file("prefixes", scale.prefixes, prefix)?;
         let before = daemon.resident()? / 1024;
-        let idle = served(scene, &token, || Ok(thread::sleep(Duration::from_secs(2))))?.0;
+        let idle = served(scene, &token, || {
+            thread::sleep(Duration::from_secs(2));
+            Ok(())
+        })?;
+        let idle = idle.0;
         self.add(Row {
             name: "daemon: nothing to do",
             entries: 0,
