@@ -23,8 +23,8 @@ fn main() -> Result<()> {
         return Ok(());
     }
     println!(
-        "{:<36} {:>9} {:>8} {:>6} {:>8} {:>9}  {}",
-        "what", "entries", "seconds", "bar", "", "nftables", "client: requests, failed, median, worst"
+        "{:<36} {:>9} {:>8} {:>6} {:>8} {:>9}  client: requests, failed, median, worst",
+        "what", "entries", "seconds", "bar", "", "nftables"
     );
     for row in &report.rows {
         println!("{}", line(row).trim_end());
