@@ -88,8 +88,8 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// `WWW-Authenticate` (RFC 6750 section 3).
     pub challenge: Option<HeaderValue>,
-    /// `Allow` (RFC 9110 section 10.2.1).
-    pub allow: Option<HeaderValue>,
+    /// `Allow` (RFC 9110 section 10.2.1); rare, and so elsewhere.
+    pub allow: Option<Box<HeaderValue>>,
     /// What its limits made of it, if it got that far.
     pub standing: Option<Box<Standing>>,
     /// The time by which the token was judged, seconds since 1970, where its times are the reason.
@@ -154,7 +154,7 @@ fn route<'p>(policy: &'p Policy, facts: &RequestFacts<'_>) -> Result<&'p Arc<Rou
     let found = policy.routes.find(host.as_deref(), &facts.path, facts.method, facts.headers);
     found.map_err(|miss| match (miss, policy.http.unrouted) {
         (Miss::Method(allow), _) => {
-            Refusal { allow: Some(allow), ..Refusal::plain(Denial::MethodNotAllowed) }
+            Refusal { allow: Some(Box::new(allow)), ..Refusal::plain(Denial::MethodNotAllowed) }
         }
         (Miss::Nothing, Unrouted::NotFound) => Refusal::plain(Denial::RouteNotFound),
         (Miss::Nothing, Unrouted::Deny) => Refusal::plain(Denial::RouteDenied),

@@ -10,7 +10,7 @@ use super::value::{AddressOrOff, Alternatives, DurationOrOff, Names, Number, Rat
 use super::{
     AccessFormat, Answers, Feature, KeyExchange, LimitKey, LogFormat, Mode, OperationKind, Query, Refusal,
     Refusals, SubjectAs, Suite, TlsVersion, TokenAlgorithm, TokenType, Treatment, UnknownName, Unrouted,
-    UpstreamProtocol, VerifyChecksums, WhenFull, tls::ClientCertificates,
+    UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 
@@ -66,6 +66,7 @@ pub(super) struct KernelSection {
     pub(super) persist: Key<bool>,
     pub(super) pin_directory: Key<Text<String>>,
     pub(super) lease: Key<Text<DurationOrOff>>,
+    pub(super) lease_expired: Key<WhenExpired>,
 }
 
 /// `[kernel.limits]`

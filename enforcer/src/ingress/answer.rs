@@ -75,7 +75,7 @@ pub(super) fn problem(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if let Some(methods) = &refusal.allow {
-        headers.insert(ALLOW, methods.clone());
+        headers.insert(ALLOW, HeaderValue::clone(methods));
     }
     if let Some(challenge) = &refusal.challenge {
         headers.insert(WWW_AUTHENTICATE, challenge.clone());

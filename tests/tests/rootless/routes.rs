@@ -130,7 +130,7 @@ fn another_method_finds_no_way_around() -> Result<()> {
     for method in [Method::DELETE, Method::OPTIONS, Method::from_bytes(b"post").unwrap()] {
         let refusal = ask(method.clone()).of(&policy).unwrap_err();
         assert_eq!(refusal.denial, Denial::MethodNotAllowed, "{method}");
-        assert_eq!(refusal.allow.unwrap(), "GET, HEAD, POST");
+        assert_eq!(*refusal.allow.unwrap(), "GET, HEAD, POST");
     }
     let elsewhere = Ask::new(NAME, "/other").method(Method::DELETE);
     assert_eq!(elsewhere.name(&policy), Ok("all".to_owned()));
