@@ -273,6 +273,8 @@ pub struct Route {
     pub token: Option<String>,
     /// `scopes`: all of them must be in the token (RFC 8693 `scope`, or `scp`).
     pub scopes: Vec<String>,
+    /// `upgrade`: protocols that a request may change to, by their names in lower case. Default: none.
+    pub upgrade: Vec<String>,
     /// `limit` per source address, nginx `limit_req` with `nodelay`.
     pub limit: Option<RateLimit>,
 }

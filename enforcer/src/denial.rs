@@ -117,6 +117,8 @@ denials! {
     TokenWrongAudience = "token_wrong_audience", 401, Client, 5, UNAUTHORIZED;
     /// The token is good, but lacks a scope that the route requires.
     ScopeMissing = "scope_missing", 403, Client, 2, "The access token does not permit this request.";
+    /// The request asks for another protocol (extended CONNECT) where the route allows none of that name.
+    UpgradeRefused = "upgrade_refused", 501, Client, 1, "This protocol is not spoken here.";
     /// No server of the upstream could be reached.
     UpstreamUnreachable = "upstream_unreachable", 502, Upstream, 0, "The service is not available.";
     /// The upstream broke the connection or the protocol before it answered.

@@ -188,5 +188,7 @@ fn build_route(
             _ => Arc::new(RequestLimiter::new(limit, config.http.max_sources)),
         }
     });
-    Route::new(&route.path, Arc::clone(upstream), issuer.cloned(), &route.scopes, limiter)
+    let built = Route::new(&route.path, Arc::clone(upstream), issuer.cloned(), &route.scopes, limiter)?;
+    let upgrades = route.upgrade.iter().map(|protocol| protocol.as_str().into()).collect();
+    Ok(Route { upgrades, ..built })
 }

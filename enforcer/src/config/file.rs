@@ -198,6 +198,7 @@ pub(super) struct RouteSection {
     pub(super) token: Key<Text<String>>,
     pub(super) public: Key<bool>,
     pub(super) scopes: List<Text<String>>,
+    pub(super) upgrade: List<Text<String>>,
     pub(super) limit: Key<LimitSection>,
 }
 

@@ -27,8 +27,14 @@ use super::{
     sources::{Place, Sources},
 };
 use crate::{
-    bans::Reporter, checks::facts::ClientAddr, clock, denial::Denial, log::Seldom, metrics::Metrics,
-    policy::SharedPolicy, upstream::Clients,
+    bans::Reporter,
+    checks::facts::ClientAddr,
+    clock,
+    denial::Denial,
+    log::Seldom,
+    metrics::Metrics,
+    policy::SharedPolicy,
+    upstream::{self, Clients},
 };
 
 /// Pause after a failed accept: the usual cause is that the process has no file descriptor left, and only time helps.
@@ -45,6 +51,8 @@ pub(super) struct Shared {
     pub open: Arc<AtomicU32>,
     pub max_connections: u32,
     pub workers: usize,
+    /// Which of them this is.
+    pub number: usize,
     pub sources: Arc<Sources>,
     /// Where plain HTTP is sent to: the port of the first TLS listener.
     pub https_port: u16,
@@ -96,6 +104,10 @@ async fn run(shared: Shared, sockets: Vec<Listening>) -> DrainReport {
     let workers = shared.workers;
     let counters = RefCell::new(Counters::new(&shared.metrics));
     let worker = Rc::new(Worker { shared, clients: Clients::new(workers), counters });
+    if worker.shared.number == 0 {
+        // Ends with this thread's tasks.
+        tokio::task::spawn_local(upstream::watch(Arc::clone(&worker.shared.policy)));
+    }
     let mut acceptors = JoinSet::new();
     for listening in sockets {
         acceptors.spawn_local(accept(Rc::clone(&worker), listening));

@@ -20,6 +20,8 @@ pub struct Route {
     pub issuer: Option<Arc<Issuer>>,
     /// Scopes that the token must have, all of them.
     pub scopes: Box<[Box<str>]>,
+    /// Protocols that a request may change to, in lower case.
+    pub upgrades: Box<[Box<str>]>,
     /// How many each source may send.
     pub limiter: Option<Arc<RequestLimiter>>,
     /// `WWW-Authenticate` for requests whose token lacks a scope.
@@ -56,7 +58,15 @@ impl Route {
             None => None,
         };
         let scopes = scopes.iter().map(|scope| scope.as_str().into()).collect();
-        Ok(Self { path: path.into(), upstream, issuer, scopes, limiter, scope_challenge })
+        Ok(Self {
+            path: path.into(),
+            upstream,
+            issuer,
+            scopes,
+            upgrades: Box::default(),
+            limiter,
+            scope_challenge,
+        })
     }
 }
 

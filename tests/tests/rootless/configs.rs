@@ -167,6 +167,7 @@ fn the_smallest_file_gives_every_documented_default() {
             upstream: "api".to_owned(),
             token: Some("main".to_owned()),
             scopes: vec!["read".to_owned()],
+            upgrade: vec![],
             limit: rate(5, 10),
         }],
         http: Http {
