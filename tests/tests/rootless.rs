@@ -13,6 +13,7 @@ mod rootless {
     mod control;
     mod edge;
     mod grpc;
+    mod known_tokens;
     mod ledger;
     mod ledger_room;
     mod packets;
@@ -21,6 +22,7 @@ mod rootless {
     mod streams;
     mod tickets;
     mod tls;
+    mod token_command;
     mod token_forms;
     mod upgrades;
     mod upstreams;

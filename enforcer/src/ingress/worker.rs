@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     bans::Reporter,
-    checks::facts::ClientAddr,
+    checks::{facts::ClientAddr, token::KnownTokens},
     clock,
     denial::Denial,
     log::Seldom,
@@ -50,6 +50,8 @@ pub(super) struct Shared {
     pub metrics: Metrics,
     pub open: Arc<AtomicU32>,
     pub max_connections: u32,
+    /// Verified tokens that a worker remembers.
+    pub token_cache: u32,
     pub workers: usize,
     /// Which of them this is.
     pub number: usize,
@@ -80,6 +82,7 @@ pub(super) struct Worker {
     pub shared: Shared,
     pub clients: Clients,
     pub counters: RefCell<Counters>,
+    pub tokens: RefCell<KnownTokens>,
 }
 
 /// Starts a thread that serves until it is told to drain, and then reports.
@@ -103,7 +106,8 @@ pub(super) fn spawn(
 async fn run(shared: Shared, sockets: Vec<Listening>) -> DrainReport {
     let workers = shared.workers;
     let counters = RefCell::new(Counters::new(&shared.metrics));
-    let worker = Rc::new(Worker { shared, clients: Clients::new(workers), counters });
+    let tokens = RefCell::new(KnownTokens::new(shared.token_cache as usize));
+    let worker = Rc::new(Worker { shared, clients: Clients::new(workers), counters, tokens });
     if worker.shared.number == 0 {
         // Ends with this thread's tasks.
         tokio::task::spawn_local(upstream::watch(Arc::clone(&worker.shared.policy)));
