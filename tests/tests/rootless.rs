@@ -13,6 +13,7 @@ mod rootless {
     mod configs;
     mod control;
     mod edge;
+    mod grpc;
     mod known_tokens;
     mod ledger;
     mod ledger_room;
@@ -21,10 +22,12 @@ mod rootless {
     mod refusals;
     mod route_limits;
     mod routes;
+    mod streams;
     mod tickets;
     mod tls;
     mod token_command;
     mod token_forms;
+    mod upgrades;
     mod upstreams;
     mod wire;
 }

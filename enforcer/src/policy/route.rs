@@ -29,6 +29,8 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// Whose token they need, and what it must say; `None` for public routes.
     pub tokens: Option<Tokens>,
+    /// Protocols that a request may change to, in lower case.
+    pub upgrades: Box<[Box<str>]>,
     /// How many requests there may be.
     pub limits: Limits,
 }
@@ -91,6 +93,7 @@ impl Route {
             headers: config.headers.clone().into(),
             upstream,
             tokens,
+            upgrades: config.upgrade.iter().map(|protocol| protocol.as_str().into()).collect(),
             limits,
         })
     }
