@@ -141,6 +141,8 @@ denials! {
     GraphqlIntrospection = "graphql_introspection", 403, Client, 2, "The schema is not shown.";
     /// The operation is of a kind that is not allowed, or not one of those that are.
     GraphqlOperation = "graphql_operation", 403, Client, 2, "This operation is not permitted.";
+    /// The request asks for another protocol (extended CONNECT) where the route allows none of that name.
+    UpgradeRefused = "upgrade_refused", 501, Client, 1, "This protocol is not spoken here.";
     /// No server of the upstream could be reached.
     UpstreamUnreachable = "upstream_unreachable", 502, Upstream, 0, "The service is not available.";
     /// The upstream broke the connection or the protocol before it answered.

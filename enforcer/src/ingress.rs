@@ -17,6 +17,7 @@ mod request;
 mod socket;
 mod sources;
 mod stream;
+mod upgrade;
 mod worker;
 
 use std::{
@@ -110,6 +111,7 @@ impl Ingress {
                 delayed: Arc::clone(&delayed),
                 https_port,
                 workers,
+                number,
                 max_connections: config.http.max_connections,
                 token_cache: config.http.token_cache,
                 phase: watched.clone(),

@@ -14,6 +14,7 @@ mod rootless {
     mod control;
     mod edge;
     mod graphql;
+    mod grpc;
     mod known_tokens;
     mod ledger;
     mod ledger_room;
@@ -22,10 +23,12 @@ mod rootless {
     mod refusals;
     mod route_limits;
     mod routes;
+    mod streams;
     mod tickets;
     mod tls;
     mod token_command;
     mod token_forms;
+    mod upgrades;
     mod upstreams;
     mod wire;
 }

@@ -23,6 +23,8 @@ pub struct Route {
     pub tokens: Vec<String>,
     /// What the token must say.
     pub demands: Demands,
+    /// `upgrade`: protocols that a request may change to, by their names in lower case. Default: none.
+    pub upgrade: Vec<String>,
     /// `limits`, and before them `limit`, which is one by address. Names are distinct.
     pub limits: Vec<Limit>,
     /// `graphql`: what its documents may ask for; `None` for all other routes.

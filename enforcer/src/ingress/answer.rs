@@ -19,7 +19,7 @@ use super::{access::Entry, connection::UnderWay};
 use crate::{
     checks::Refusal,
     policy::{Answers, route::limits::Limits},
-    upstream::AnswerBody,
+    upstream::{AnswerBody, grpc},
 };
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -83,6 +83,21 @@ pub(super) fn problem(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
     response
 }
 
+/// The answer to a refused gRPC call: trailers and nothing else, with status 200 as they must have.
+pub(super) fn call_failed(refusal: &Refusal) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    headers.extend(grpc::trailers(refusal.denial));
+    headers.insert(CONTENT_TYPE, grpc::content_type());
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(challenge) = &refusal.challenge {
+        headers.insert(WWW_AUTHENTICATE, challenge.clone());
+    }
+    response
+}
+
 /// Adds what every answer carries. Whether clients must come by TLS is decided here, the rest by an upstream that knows its
 /// pages better.
 pub(super) fn secure<B>(response: &mut Response<B>, answers: &Answers) {
@@ -126,7 +141,8 @@ impl Answer {
     }
 
     pub(super) fn own(body: Bytes, under_way: UnderWay) -> Self {
-        Self { content: Content::Own(Some(body)), under_way, entry: None }
+        let content = Content::Own(Some(body).filter(|body| !body.is_empty()));
+        Self { content, under_way, entry: None }
     }
 
     /// What to write down when it is over.

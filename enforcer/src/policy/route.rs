@@ -31,6 +31,8 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// Whose token they need, and what it must say; `None` for public routes.
     pub tokens: Option<Tokens>,
+    /// Protocols that a request may change to, in lower case.
+    pub upgrades: Box<[Box<str>]>,
     /// How many requests there may be.
     pub limits: Limits,
     /// What its documents may ask for; `None` where there are none.
@@ -93,6 +95,9 @@ impl Route {
         if groups.sum::<usize>() + config.limits.len() > limits::MOST_OF_ALL {
             bail!("more than {} limits with those of its operations", limits::MOST_OF_ALL);
         }
+        if config.graphql.is_some() && !config.upgrade.is_empty() {
+            bail!("`upgrade` beside `graphql`: nothing that follows could be judged");
+        }
         let issuer = tokens.as_ref().and_then(Tokens::first);
         let first = config.limits.len();
         let graphql =
@@ -104,6 +109,7 @@ impl Route {
             headers: config.headers.clone().into(),
             upstream,
             tokens,
+            upgrades: config.upgrade.iter().map(|protocol| protocol.as_str().into()).collect(),
             limits,
             graphql,
         })

@@ -14,6 +14,7 @@ use crate::config::{
 mod coverage;
 mod graphql;
 mod limits;
+mod upgrade;
 
 /// Routes for the same requests, but for their methods.
 type Twins = HashMap<(String, String, String), Vec<(usize, Vec<Method>)>>;
@@ -35,6 +36,7 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             upstream: upstream(section, file, &mut rules),
             tokens: tokens::of_route(section, file, &mut rules),
             demands: tokens::demands(section, &mut rules),
+            upgrade: upgrade::read(section, file, &mut rules),
             graphql: graphql::graphql(section, certified, &limits, &mut rules),
             limits,
             path,

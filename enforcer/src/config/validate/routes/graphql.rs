@@ -22,6 +22,10 @@ pub(super) fn graphql(
 ) -> Option<GraphQl> {
     let value = section.graphql.as_ref()?;
     let has_token = section.token.is_some();
+    if let Some(upgrade) = section.upgrade.as_ref().filter(|upgrade| !upgrade.get_ref().is_empty()) {
+        let problem = "what is sent after an upgrade cannot be judged";
+        rules.refuse(upgrade.span(), "upgrade", problem, "remove `upgrade` or `graphql`");
+    }
     let section = value.get_ref();
     let prefix = rules.path("graphql");
     let mut rules = rules.within(prefix, value.span());
