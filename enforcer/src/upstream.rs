@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response, uri::Authority};
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 
 use crate::{checks::Grant, clock, denial::Denial, policy::Upstream};
@@ -67,6 +67,8 @@ pub struct Forwarded {
     pub response: Response<AnswerBody>,
     /// What it changed to, if the server agreed (status 101).
     pub tunnel: Option<Tunnel>,
+    /// The server that answered, for the access log.
+    pub server: Option<Authority>,
 }
 
 impl Clients {
@@ -263,6 +265,7 @@ impl Attempts<'_> {
             }
             _ => lease.server().succeeded(),
         }
+        let server = lease.server().address().authority().cloned();
         let config = self.group.config();
         let limits = Limits { patience: config.stream_timeout, deadline: self.deadline };
         let (tunnel, lease) = match (head.status, head.extensions.remove::<OnUpgrade>()) {
@@ -275,7 +278,7 @@ impl Attempts<'_> {
         };
         headers::to_client(&mut head);
         let body = AnswerBody::new(body, lease, progress, limits, self.is_grpc);
-        Ok(Forwarded { response: Response::from_parts(renewed(head), body), tunnel })
+        Ok(Forwarded { response: Response::from_parts(renewed(head), body), tunnel, server })
     }
 }
 

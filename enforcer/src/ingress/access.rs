@@ -10,6 +10,7 @@ use http::{
     HeaderValue, Method, Uri, Version,
     header::{HOST, REFERER, USER_AGENT},
     request,
+    uri::Authority,
 };
 
 use super::{answer::RequestId, connection::Connection, worker::Worker};
@@ -50,6 +51,7 @@ pub(super) struct Entry {
     subject: Option<Box<str>>,
     marks: Marks,
     upstream: Option<Duration>,
+    server: Option<Authority>,
     sent: u64,
     is_complete: bool,
 }
@@ -91,6 +93,7 @@ impl Entry {
             subject: None,
             marks: Marks::default(),
             upstream: None,
+            server: None,
             sent: 0,
             is_complete: false,
         }))
@@ -101,8 +104,9 @@ impl Entry {
         self.subject = subject.map(Into::into);
     }
 
-    /// How long the upstream took to the head of its answer.
-    pub(super) fn forwarded(&mut self, began: Instant) {
+    /// How long the upstream took to the head of its answer, and which server gave one.
+    pub(super) fn forwarded(&mut self, began: Instant, server: Option<Authority>) {
+        self.server = server;
         self.upstream = Some(clock::instant_now().saturating_duration_since(began));
     }
 
@@ -167,7 +171,7 @@ impl Entry {
             tls: self.connection.tls_version,
             duration_ms: record::milliseconds(clock::instant_now().saturating_duration_since(self.began)),
             upstream_ms: self.upstream.map(record::milliseconds),
-            upstream: None,
+            upstream: self.server.as_ref().map(Authority::as_str),
             bytes: self.sent,
             complete: self.is_complete,
             user_agent: self.agent.as_ref().map(|agent| record::text(agent.as_bytes())),

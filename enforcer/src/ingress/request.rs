@@ -13,6 +13,7 @@ use std::{
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, EXPECT, TRANSFER_ENCODING},
+    uri::Authority,
 };
 use hyper::body::Incoming;
 
@@ -93,10 +94,11 @@ pub(super) async fn serve(
                                 Box::pin(forward(&worker.clients, &connection, grant, request, terms, asked))
                                     .await;
                             if let Some(entry) = &mut entry {
-                                entry.forwarded(began);
+                                let server = forwarded.as_ref().ok().and_then(|(_, server)| server.clone());
+                                entry.forwarded(began, server);
                             }
                             match forwarded {
-                                Ok(response) => Ok((route, response)),
+                                Ok((response, _)) => Ok((route, response)),
                                 Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
                             }
                         }
@@ -205,7 +207,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Has a request forwarded, and what it was upgraded to run.
+/// Has a request forwarded, and what it was upgraded to run. Tells which server answered.
 async fn forward(
     clients: &Clients,
     connection: &Rc<Connection>,
@@ -213,14 +215,17 @@ async fn forward(
     request: Request<ClientBody>,
     mut terms: Terms,
     asked: Option<Asked>,
-) -> Result<Response<AnswerBody>, Denial> {
-    let Some(asked) = asked else { return Ok(clients.forward(grant, request, terms).await?.response) };
+) -> Result<(Response<AnswerBody>, Option<Authority>), Denial> {
+    let Some(asked) = asked else {
+        let Forwarded { response, server, .. } = clients.forward(grant, request, terms).await?;
+        return Ok((response, server));
+    };
     if asked.is_among(&grant.route().upgrades) {
         terms.upgrade = Some(asked.protocol.clone());
     } else if !asked.is_optional() {
         return Err(Denial::UpgradeRefused);
     }
-    let Forwarded { mut response, tunnel } = clients.forward(grant, request, terms).await?;
+    let Forwarded { mut response, tunnel, server } = clients.forward(grant, request, terms).await?;
     match tunnel {
         Some(tunnel) => {
             asked.agree(&mut response).ok_or(Denial::UpstreamProtocol)?;
@@ -232,7 +237,7 @@ async fn forward(
         }
         None => {}
     }
-    Ok(response)
+    Ok((response, server))
 }
 
 fn admit(

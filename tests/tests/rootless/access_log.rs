@@ -50,7 +50,8 @@ fn parse(line: &str) -> Value {
 
 #[tokio::test]
 async fn a_line_tells_who_asked_for_what_and_what_came_of_it() -> Result<()> {
-    let (edge, _origin) = edge(|_| ()).await?;
+    let (edge, origin) = edge(|_| ()).await?;
+    let server = origin.address.to_string();
     let authorization = format!("Bearer {}", edge.site.token()?);
     let fields = [
         ("authorization", authorization.as_str()),
@@ -77,6 +78,7 @@ async fn a_line_tells_who_asked_for_what_and_what_came_of_it() -> Result<()> {
         ("route", "/api/"),
         ("identity", "token"),
         ("tls", "1.3"),
+        ("upstream", server.as_str()),
         ("user_agent", "phone/1.0 \"x\""),
         ("referer", "https://shop.example/cart"),
     ] {
