@@ -304,6 +304,11 @@ pub struct Http {
     pub max_connections_per_source: u32,
     /// `max_header_bytes`, default 32 KiB.
     pub max_header_bytes: u32,
+    /// `control_frames`: frames of HTTP/2 that carry neither a request nor a body, per connection; default 100/s with a burst
+    /// of 1,000.
+    pub control_frames: Option<RateLimit>,
+    /// `max_header_fields`, default 100.
+    pub max_header_fields: u16,
     /// `max_body_bytes`, default 10 MiB; 0 means no bound.
     pub max_body_bytes: u64,
     /// `header_timeout`: from the first byte (or the last response) to the end of the head, default 15 s.

@@ -80,8 +80,14 @@ denials! {
     RequestTimeout = "request_timeout", 408, Client, 1, "The request took too long to arrive.";
     /// The request cannot be read or contradicts itself.
     RequestMalformed = "request_malformed", 400, Client, 5, "The request cannot be understood.";
+    /// The request says in more than one way how long it is, or in one that servers understand differently: what hides a
+    /// request in another one.
+    RequestAmbiguous = "request_ambiguous", 400, Client, 10, "The request's length can be read in more than one way.";
     /// The request's header fields exceed the size or count allowed.
     HeadersTooLarge = "headers_too_large", 431, Client, 5, "The request's header fields are too large.";
+    /// The client sent more frames of HTTP/2 that carry neither a request nor a body than it may, or hid too much work in few bytes;
+    /// the connection was ended with `ENHANCE_YOUR_CALM`.
+    Http2Flood = "http2_flood", 0, Client, 25, "";
     /// The request's body exceeds the size allowed.
     BodyTooLarge = "body_too_large", 413, Client, 1, "The request's body is too large.";
     /// The request is for another host than the one that its TLS connection asked for.

@@ -5,6 +5,7 @@
 //! and counters. Decisions about requests are not made here but in `checks`.
 
 mod answer;
+mod calm;
 mod connection;
 mod counters;
 mod handshake;

@@ -158,6 +158,12 @@ fn bare_config() -> Config {
             max_connections: 1000,
             max_connections_per_source: 0,
             max_header_bytes: 32 << 10,
+            max_header_fields: 100,
+            control_frames: Some(config::RateLimit {
+                events: 100,
+                period: Duration::from_secs(1),
+                burst: 1000,
+            }),
             max_body_bytes: 1 << 20,
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(75),

@@ -11,11 +11,13 @@ mod rootless {
     mod configs;
     mod control;
     mod edge;
+    mod floods;
     mod ledger;
     mod ledger_room;
     mod packets;
     mod policy_files;
     mod refusals;
+    mod smuggling;
     mod tickets;
     mod tls;
     mod token_forms;

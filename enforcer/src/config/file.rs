@@ -173,6 +173,8 @@ pub(super) struct HttpSection {
     pub(super) max_connections: Key<Number>,
     pub(super) max_connections_per_source: Key<Number>,
     pub(super) max_header_bytes: Key<Size>,
+    pub(super) max_header_fields: Key<Number>,
+    pub(super) control_frames: Key<LimitSection>,
     pub(super) max_body_bytes: Key<Size>,
     pub(super) header_timeout: Key<Text<Duration>>,
     pub(super) idle_timeout: Key<Text<Duration>>,

@@ -5,7 +5,6 @@ use std::{
     net::SocketAddr,
     pin::pin,
     rc::Rc,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,10 +22,11 @@ use tokio_rustls::server::TlsStream;
 
 use super::{
     Phase,
+    calm::Calm,
     handshake::{self, Failed},
     recorded::Recorded,
     request,
-    stream::TimedHeads,
+    stream::Readable,
     worker::Worker,
 };
 use crate::{
@@ -36,8 +36,6 @@ use crate::{
     policy::tls::ALPN_H2,
 };
 
-/// Header fields of one request, at most; browsers and apps send 10 to 40.
-const MAX_HEADERS: usize = 100;
 /// Requests at once on an HTTP/2 connection; RFC 9113 section 6.5.2 recommends at least 100.
 const MAX_STREAMS: u32 = 128;
 /// Bytes that a client may send ahead on one stream and on one connection; they bound what a slow upstream costs us.
@@ -60,40 +58,32 @@ pub(super) struct Connection {
     /// Answers of which a piece waits for the client to take it.
     offered: Cell<u32>,
     last: Cell<Instant>,
-    reading_head: Cell<bool>,
-    late: Cell<bool>,
-    /// Held by every body that is still read.
-    open_bodies: Arc<()>,
+    /// Why a head was refused for which a request stands that hyper will ask about.
+    unreadable: Cell<Option<Denial>>,
+    /// Why the connection was ended from here.
+    ended_for: Cell<Option<Denial>>,
 }
 
 impl Connection {
     /// Counts a request as under way until the guard is dropped with its answer.
     pub(super) fn begin(self: &Rc<Self>) -> UnderWay {
         self.under_way.set(self.under_way.get() + 1);
-        self.reading_head.set(false);
         UnderWay { connection: Rc::clone(self), offered: false }
     }
 
-    /// For a body, to hold as long as there is something to read.
-    pub(super) fn open_body(&self) -> Arc<()> {
-        Arc::clone(&self.open_bodies)
+    /// A head was refused: the request that stands for it comes next.
+    pub(super) fn cannot_read(&self, denial: Denial) {
+        self.unreadable.set(Some(denial));
     }
 
-    /// Whether bytes that arrive belong to a new request.
-    pub(super) fn is_between_requests(&self) -> bool {
-        self.under_way.get() == 0 && Arc::strong_count(&self.open_bodies) == 1
+    /// Why the head was refused that a request stands for.
+    pub(super) fn why_unreadable(&self) -> Denial {
+        self.unreadable.get().unwrap_or(Denial::RequestMalformed)
     }
 
-    pub(super) fn is_reading_head(&self) -> bool {
-        self.reading_head.get()
-    }
-
-    pub(super) fn head_begins(&self) {
-        self.reading_head.set(true);
-    }
-
-    pub(super) fn head_is_late(&self) {
-        self.late.set(true);
+    /// The connection ends, and this is why.
+    pub(super) fn ended_for(&self, denial: Denial) {
+        self.ended_for.set(Some(denial));
     }
 
     /// Since when nothing is under way, or nobody takes what is offered.
@@ -161,16 +151,14 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpS
         under_way: Cell::new(0),
         offered: Cell::new(0),
         last: Cell::new(clock::instant_now()),
-        reading_head: Cell::new(false),
-        late: Cell::new(false),
-        open_bodies: Arc::default(),
+        unreadable: Cell::new(None),
+        ended_for: Cell::new(None),
     });
     let outcome = speak(&worker, &connection, &http, stream).await;
     if let Err(error) = outcome
-        && let Some(denial) = blame(&error, &connection)
+        && let Some(denial) = connection.ended_for.get().or_else(|| blame(&error))
     {
-        worker.counters.borrow().denied(denial);
-        worker.shared.reporter.report(source.get(), denial);
+        worker.refused(source, denial);
         tracing::debug!(source = %source.get(), code = denial.code(), %error, "request refused");
     }
 }
@@ -184,6 +172,7 @@ async fn speak(
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
     let service = service_fn(|request| request::serve(Rc::clone(worker), Rc::clone(connection), request));
     if is_http2 {
+        let stream = Calm::new(stream, Rc::clone(worker), Rc::clone(connection), http);
         let serving = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
@@ -194,9 +183,9 @@ async fn speak(
             .serve_connection(TokioIo::new(stream), service);
         watch(worker, connection, http.idle_timeout, serving).await
     } else {
-        let stream = TimedHeads::new(stream, Rc::clone(connection), http.header_timeout);
+        let stream = Readable::new(stream, Rc::clone(connection), http);
         let serving = http1::Builder::new()
-            .max_headers(MAX_HEADERS)
+            .max_headers(usize::from(http.max_header_fields))
             .max_header_size(http.max_header_bytes as usize)
             .max_buf_size(BUFFER.max(http.max_header_bytes as usize))
             .serve_connection(TokioIo::new(stream), service);
@@ -245,32 +234,30 @@ where
     }
 }
 
-/// What a client did wrong when hyper gave up on its connection; hyper has answered where an answer was possible.
-fn blame(error: &hyper::Error, connection: &Connection) -> Option<Denial> {
+/// What a client did wrong when hyper gave up on its connection. What hyper finds in a head of HTTP/1.1 was found before.
+fn blame(error: &hyper::Error) -> Option<Denial> {
     if error.is_parse_too_large() {
         Some(Denial::HeadersTooLarge)
     } else if error.is_parse() {
         Some(Denial::RequestMalformed)
-    } else if connection.late.get() {
-        Some(Denial::RequestTimeout)
-    } else if is_breach(error) {
-        Some(Denial::RequestMalformed)
     } else {
-        None
+        breach(error)
     }
 }
 
-/// Whether HTTP/2 was ended from here: for a breach of the protocol, or for too many resets (RFC 9113 sections 5.4.1 and
-/// 10.5). A network that broke and a client that said goodbye are none.
-fn is_breach(error: &hyper::Error) -> bool {
+/// Why HTTP/2 was ended by h2: for a breach of the protocol, or for too much that costs more here than there (RFC 9113
+/// sections 5.4.1 and 10.5). A network that broke and a client that said goodbye are none.
+fn breach(error: &hyper::Error) -> Option<Denial> {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return error.is_go_away() && error.is_library();
+            let calm = error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+            let denial = if calm { Denial::Http2Flood } else { Denial::RequestMalformed };
+            return (error.is_go_away() && error.is_library()).then_some(denial);
         }
         source = error.source();
     }
-    false
+    None
 }
 
 fn refuse_handshake(worker: &Worker, source: ClientAddr, failed: &Failed) {
@@ -293,7 +280,7 @@ fn refuse_handshake(worker: &Worker, source: ClientAddr, failed: &Failed) {
 
 fn refuse(worker: &Worker, source: ClientAddr, denial: Denial) {
     worker.counters.borrow_mut().connection_refused(denial);
-    worker.shared.reporter.report(source.get(), denial);
+    worker.report(source, denial);
     tracing::debug!(source = %source.get(), code = denial.code(), "connection refused");
 }
 

@@ -4,13 +4,14 @@ use std::{convert::Infallible, rc::Rc, sync::Arc};
 
 use http::{
     HeaderValue, Method, Request, Response, Version,
-    header::{CONNECTION, EXPECT, TRANSFER_ENCODING},
+    header::{CONNECTION, EXPECT},
 };
 use hyper::body::Incoming;
 
 use super::{
     answer::{self, Answer, RequestId},
     connection::Connection,
+    stream,
     worker::Worker,
 };
 use crate::{
@@ -32,10 +33,8 @@ pub(super) async fn serve(
     let (head, body) = request.into_parts();
     let method = head.method.clone();
     let is_http2 = head.version == Version::HTTP_2;
-    // hyper hides a Content-Length beside it, and RFC 9112 section 6.1 wants such a connection closed.
-    let mut close = head.headers.contains_key(TRANSFER_ENCODING);
     let expects = !is_http2 && head.headers.contains_key(EXPECT);
-    let body = ClientBody::new(body, expects, connection.open_body());
+    let body = ClientBody::new(body, expects);
     let (admitted, max_body, secured) = {
         // Held for the checks alone: a request under way must not keep an old policy alive.
         let policy = worker.shared.policy.load();
@@ -56,13 +55,14 @@ pub(super) async fn serve(
             }
         }
     };
+    let mut close = false;
     let (route, mut response) = match outcome {
         Ok((route, response)) => {
             let patience = route.upstream.config.response_timeout;
             (Some(route), response.map(|body| Answer::forwarded(body, patience, under_way)))
         }
         Err(refusal) => {
-            close |= refusal.denial == Denial::RequestMalformed;
+            close = ends_connection(refusal.denial);
             let response = refuse(&worker, &connection, &method, &refusal, id);
             (refusal.route, response.map(|body| Answer::own(body, under_way)))
         }
@@ -83,7 +83,21 @@ pub(super) async fn serve(
     Ok(response)
 }
 
+/// Whether nothing that follows a refused request can be trusted to be what it seems.
+#[allow(clippy::wildcard_enum_match_arm, reason = "all others leave a connection that can be read")]
+const fn ends_connection(denial: Denial) -> bool {
+    use Denial::{HeadersTooLarge, RequestAmbiguous, RequestMalformed, RequestTimeout};
+    matches!(denial, HeadersTooLarge | RequestAmbiguous | RequestMalformed | RequestTimeout)
+}
+
 fn admit(policy: &Policy, connection: &Connection, head: &http::request::Parts) -> Result<Grant, Refusal> {
+    if stream::is_stand_in(&head.method) {
+        return Err(Refusal::plain(connection.why_unreadable()));
+    }
+    // HTTP/2 alone: the heads of HTTP/1.1 were counted before.
+    if head.headers.len() > usize::from(policy.http.max_header_fields) {
+        return Err(Refusal::plain(Denial::HeadersTooLarge));
+    }
     let facts = RequestFacts::read(&connection.client, head).map_err(Refusal::plain)?;
     checks::admit(policy, &facts, Now { monotonic: clock::kernel_now(), unix: clock::unix_now() })
 }
@@ -97,8 +111,7 @@ fn refuse(
     id: RequestId,
 ) -> Response<bytes::Bytes> {
     let Refusal { denial, route, .. } = refusal;
-    worker.counters.borrow().denied(*denial);
-    worker.shared.reporter.report(connection.client.address.get(), *denial);
+    worker.refused(connection.client.address, *denial);
     tracing::debug!(
         source = %connection.client.address.get(),
         %method,

@@ -73,6 +73,19 @@ pub(super) struct Worker {
     pub counters: RefCell<Counters>,
 }
 
+impl Worker {
+    /// Counts and reports a refusal.
+    pub(super) fn refused(&self, source: ClientAddr, denial: Denial) {
+        self.counters.borrow().denied(denial);
+        self.report(source, denial);
+    }
+
+    /// Reports a refusal that was counted.
+    pub(super) fn report(&self, source: ClientAddr, denial: Denial) {
+        self.shared.reporter.report(source.get(), denial);
+    }
+}
+
 /// Starts a thread that serves until it is told to drain, and then reports.
 pub(super) fn spawn(
     number: usize,

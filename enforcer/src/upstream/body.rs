@@ -31,14 +31,12 @@ pub struct ClientBody {
     incoming: Incoming,
     /// The client waits for a 100 before it sends anything.
     expects: bool,
-    /// Tells the connection that a body is open.
-    _open: Arc<()>,
 }
 
 impl ClientBody {
-    /// `expects`: the head has `Expect: 100-continue`; `open` is held as long as there is something to read.
-    pub fn new(incoming: Incoming, expects: bool, open: Arc<()>) -> Self {
-        Self { incoming, expects, _open: open }
+    /// `expects`: the head has `Expect: 100-continue`.
+    pub fn new(incoming: Incoming, expects: bool) -> Self {
+        Self { incoming, expects }
     }
 
     /// Reads on for a bounded while, so that an answer that came early is not lost; see [`DISCARD_BYTES`].

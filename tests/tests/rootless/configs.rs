@@ -168,6 +168,8 @@ fn the_smallest_file_gives_every_documented_default() {
             max_connections: 20_000,
             max_connections_per_source: 1000,
             max_header_bytes: 32 * 1024,
+            max_header_fields: 100,
+            control_frames: rate(100, 1000),
             max_body_bytes: 10 * 1024 * 1024,
             header_timeout: seconds(15),
             idle_timeout: seconds(75),
@@ -237,6 +239,7 @@ fn what_is_written_is_what_holds() {
     assert_eq!(config.routes[1].limit, Some(RateLimit { events: 5, period: seconds(1), burst: 0 }));
     assert_eq!(config.routes[1].token, None);
     assert_eq!(config.http.max_header_bytes, 16 * 1024);
+    assert_eq!(config.http.max_header_fields, 50);
     assert_eq!(config.http.max_body_bytes, 0);
     assert_eq!(config.upstreams["api"].connect_timeout, Duration::from_millis(500));
     assert_eq!(valid("inline_tables.toml").http.strict_transport_security, None);
