@@ -21,5 +21,6 @@ mod rootless {
     mod tickets;
     mod tls;
     mod token_forms;
+    mod upstreams;
     mod wire;
 }
