@@ -4,6 +4,7 @@
 //! time as an argument, and neither log nor count: who calls them does.
 
 pub mod facts;
+pub mod forwarded;
 mod limit;
 mod scope;
 pub mod target;
@@ -89,12 +90,12 @@ impl Refusal {
 /// source beyond its limit must not be able to buy CPU time with bad tokens.
 pub fn admit(policy: &Policy, facts: &RequestFacts<'_>, now: Now) -> Result<Grant, Refusal> {
     let route = policy.routes.find(&facts.path).ok_or(Refusal::plain(Denial::RouteNotFound))?;
-    limit::check(policy, route, facts.client.address, now.monotonic).map_err(|refusal| refusal.at(route))?;
+    limit::check(policy, route, facts.address, now.monotonic).map_err(|refusal| refusal.at(route))?;
     let mut subject = None;
     if let Some(issuer) = &route.issuer {
         let claims = token::check(issuer, facts.headers, now.unix).map_err(|refusal| refusal.at(route))?;
         scope::check(route, &claims).map_err(|refusal| refusal.at(route))?;
         subject = claims.subject;
     }
-    Ok(Grant { route: Arc::clone(route), source: facts.client.address, subject })
+    Ok(Grant { route: Arc::clone(route), source: facts.address, subject })
 }

@@ -277,6 +277,16 @@ pub struct Route {
     pub limit: Option<RateLimit>,
 }
 
+/// The field in which proxies say for whom they speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedBy {
+    /// `X-Forwarded-For`, a list of addresses.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
 /// Limits and headers of all HTTP connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
@@ -296,6 +306,10 @@ pub struct Http {
     /// `control_frames`: frames of HTTP/2 that carry neither a request nor a body, per connection; default 100/s with a burst
     /// of 1,000.
     pub control_frames: Option<RateLimit>,
+    /// `trusted_proxies`: whose word counts on whose request it is. Default: nobody's.
+    pub trusted_proxies: Vec<Prefix>,
+    /// `forwarded_by`: the field in which they say it, default `x-forwarded-for`.
+    pub forwarded_by: ForwardedBy,
     /// `max_header_fields`, default 100.
     pub max_header_fields: u16,
     /// `max_body_bytes`, default 10 MiB; 0 means no bound.

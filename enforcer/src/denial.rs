@@ -74,6 +74,8 @@ denials! {
     TlsUnknownName = "tls_unknown_name", 0, Client, 1, "";
     /// The client showed no certificate where one is required, or one that is not accepted.
     TlsClientCertificate = "tls_client_certificate", 0, Client, 1, "";
+    /// A load balancer that has to say whose connection it is, by the PROXY protocol, did not say it, or not in time.
+    ProxyHeader = "proxy_header", 0, Us, 0, "";
     /// The source has as many connections open as it may.
     ConnectionLimit = "connection_limit", 0, Client, 0, "";
     /// The request did not arrive in time, or its sender gave up in the middle of it.

@@ -11,6 +11,7 @@ mod counters;
 mod handshake;
 mod hello;
 mod identity;
+mod proxy;
 mod recorded;
 mod redirect;
 mod request;

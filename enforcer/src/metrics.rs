@@ -26,6 +26,8 @@ pub struct Metrics {
     pub denials: IntCounterVec,
     /// `enforcer_offences_lost_total`
     pub offences_lost: IntCounter,
+    /// `enforcer_offences_of_proxies_total`: offences of proxies that speak for many; they ban nobody.
+    pub offences_of_proxies: IntCounter,
     /// `enforcer_bans_active{origin}`: `offence`, `operator`.
     pub bans_active: IntGaugeVec,
     /// `enforcer_bans_total{cause}`: denial code that tipped the score, or `operator`.
@@ -94,6 +96,10 @@ impl Metrics {
         let denials = counter_vec("enforcer_denials_total", "Refused connections and requests", &["code"])?;
         let offences_lost =
             counter("enforcer_offences_lost_total", "Offences that found the ban task's queue full")?;
+        let offences_of_proxies = counter(
+            "enforcer_offences_of_proxies_total",
+            "Offences of proxies that speak for many: they ban nobody",
+        )?;
         let bans_active = IntGaugeVec::new(Opts::new("enforcer_bans_active", "Bans in force"), &["origin"])?;
         registry.register(Box::new(bans_active.clone()))?;
         let bans = counter_vec("enforcer_bans_total", "Bans by what caused them", &["cause"])?;
@@ -158,6 +164,7 @@ impl Metrics {
             requests,
             denials,
             offences_lost,
+            offences_of_proxies,
             bans_active,
             bans,
             bans_withheld,

@@ -12,14 +12,22 @@ pub mod strict_json;
 pub mod tls;
 pub mod upstream;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use arc_swap::ArcSwap;
 use enforcer_common::source::v6_mask;
 use http::{HeaderName, HeaderValue};
 
-use crate::config::{self, Config};
+use crate::{
+    config::{self, Config},
+    prefix::Prefix,
+};
 use issuer::Issuer;
 use limiter::RequestLimiter;
 use route::{Route, RouteTable};
@@ -73,6 +81,15 @@ pub struct Listener {
     pub needs_identity: bool,
     /// Time for a handshake, from accept to the end.
     pub handshake_timeout: Duration,
+    /// Load balancers that say by the PROXY protocol whose connection it is.
+    pub proxies: Vec<Prefix>,
+}
+
+impl Listener {
+    /// Whether connections of `peer` begin with a header of the PROXY protocol.
+    pub fn is_behind(&self, peer: IpAddr) -> bool {
+        self.proxies.iter().any(|prefix| prefix.contains(peer))
+    }
 }
 
 impl Policy {
@@ -104,6 +121,12 @@ impl Policy {
         self.upstreams.values()
     }
 
+    /// Whether `source` is one of the operator's own proxies, which speak for others.
+    pub fn is_proxy(&self, source: IpAddr) -> bool {
+        let trusted = || self.http.trusted_proxies.iter().any(|prefix| prefix.contains(source));
+        trusted() || self.listeners.values().any(|listener| listener.is_behind(source))
+    }
+
     /// A policy in the form that ingress watches.
     pub fn share(self) -> SharedPolicy {
         Arc::new(ArcSwap::from_pointee(self))
@@ -126,6 +149,7 @@ impl Policy {
                 unknown_name: listener.unknown_name,
                 needs_identity: listener.clients.as_ref().is_some_and(|clients| clients.required),
                 handshake_timeout: listener.handshake_timeout,
+                proxies: listener.proxy_protocol_from.clone(),
             };
             listeners.insert(listener.address, listening);
         }

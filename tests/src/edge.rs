@@ -88,6 +88,7 @@ pub fn config_of(dir: &Path, origin: SocketAddr) -> Result<Config> {
         unknown_name: config::UnknownName::Default,
         clients: None,
         handshake_timeout: Duration::from_secs(10),
+        proxy_protocol_from: Vec::new(),
     });
     config.upstreams.insert("api".to_owned(), upstream(origin)?);
     config.tokens.insert(
@@ -155,6 +156,8 @@ fn bare_config() -> Config {
             max_connections_per_source: 0,
             max_header_bytes: 32 << 10,
             max_header_fields: 100,
+            trusted_proxies: Vec::new(),
+            forwarded_by: config::ForwardedBy::XForwardedFor,
             control_frames: Some(config::RateLimit {
                 events: 100,
                 period: Duration::from_secs(1),
@@ -238,6 +241,16 @@ impl Client {
 impl Edge {
     /// A TLS connection for `name`, offering the protocols of `alpn`.
     pub async fn tls(&self, name: &str, alpn: &[&str]) -> Result<TlsStream<TcpStream>> {
+        self.tls_over(TcpStream::connect(self.address).await?, name, alpn).await
+    }
+
+    /// The same over a connection that stands.
+    pub async fn tls_over(
+        &self,
+        stream: TcpStream,
+        name: &str,
+        alpn: &[&str],
+    ) -> Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.site.authority.certificate())?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -246,7 +259,6 @@ impl Edge {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from(name.to_owned())?;
         Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
     }

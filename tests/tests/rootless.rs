@@ -16,6 +16,7 @@ mod rootless {
     mod ledger_room;
     mod packets;
     mod policy_files;
+    mod proxies;
     mod refusals;
     mod smuggling;
     mod tickets;

@@ -8,8 +8,8 @@ use toml::Spanned;
 
 use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text};
 use super::{
-    Answers, Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, Treatment,
-    UnknownName, UpstreamProtocol, VerifyChecksums, WhenFull, tls::ClientCertificates,
+    Answers, Feature, ForwardedBy, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm,
+    Treatment, UnknownName, UpstreamProtocol, VerifyChecksums, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 
@@ -108,6 +108,7 @@ pub(super) struct ListenerSection {
     pub(super) client_authorities: Key<Text<String>>,
     pub(super) client_crls: List<Text<String>>,
     pub(super) handshake_timeout: Key<Text<Duration>>,
+    pub(super) proxy_protocol_from: List<Text<Prefix>>,
 }
 
 /// `{ chain = "...", key = "..." }`
@@ -212,6 +213,8 @@ pub(super) struct HttpSection {
     pub(super) max_connections_per_source: Key<Number>,
     pub(super) max_header_bytes: Key<Size>,
     pub(super) max_header_fields: Key<Number>,
+    pub(super) trusted_proxies: List<Text<Prefix>>,
+    pub(super) forwarded_by: Key<ForwardedBy>,
     pub(super) control_frames: Key<LimitSection>,
     pub(super) max_body_bytes: Key<Size>,
     pub(super) header_timeout: Key<Text<Duration>>,

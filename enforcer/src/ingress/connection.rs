@@ -23,6 +23,7 @@ use super::{
     Phase,
     calm::Calm,
     handshake::{self, Failed},
+    proxy,
     recorded::Recorded,
     request,
     stream::Readable,
@@ -48,7 +49,8 @@ const SEND_BUFFER: usize = 64 << 10;
 /// Bytes that hyper reads ahead, and holds for a slow client, on an HTTP/1.1 connection. A larger head is allowed where the
 /// configuration says so.
 const BUFFER: usize = 64 << 10;
-/// Time to leave for a client that was told to go: a round trip for HTTP/2's two GOAWAYs (RFC 9113 section 6.8).
+/// Time to leave for a client that was told to go: a round trip for HTTP/2's two GOAWAYs (RFC 9113 section 6.8), or one for
+/// a request of HTTP/1.1 that was on its way.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A connection as its requests see it.
@@ -62,6 +64,9 @@ pub(super) struct Connection {
     unreadable: Cell<Option<Denial>>,
     /// Why the connection was ended from here.
     ended_for: Cell<Option<Denial>>,
+    switched: Cell<bool>,
+    /// Whether the next answer is the last one.
+    last_answer: Cell<bool>,
 }
 
 impl Connection {
@@ -81,9 +86,23 @@ impl Connection {
         self.unreadable.get().unwrap_or(Denial::RequestMalformed)
     }
 
+    /// What is spoken from now on is not HTTP.
+    pub(super) fn switch(&self) {
+        self.switched.set(true);
+    }
+
+    pub(super) fn has_switched(&self) -> bool {
+        self.switched.get()
+    }
+
     /// The connection ends, and this is why.
     pub(super) fn ended_for(&self, denial: Denial) {
         self.ended_for.set(Some(denial));
+    }
+
+    /// Whether a client of HTTP/1.1 has to be told that this answer is the last one.
+    pub(super) fn is_last_answer(&self) -> bool {
+        self.last_answer.get()
     }
 
     /// Since when nothing is under way, or nobody takes what is offered.
@@ -120,7 +139,7 @@ impl Drop for UnderWay {
 }
 
 /// Serves a connection from its first byte to its end.
-pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpStream, source: ClientAddr) {
+pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: TcpStream, peer: ClientAddr) {
     let (settings, http) = {
         let policy = worker.shared.policy.load();
         (policy.listeners.get(&listener).cloned(), policy.http.clone())
@@ -129,8 +148,23 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpS
     let Some(settings) = settings else { return };
     // Answers are written whole; waiting for more to send would only delay them.
     drop(stream.set_nodelay(true));
+    let (source, first, _place) = if settings.is_behind(peer.get()) {
+        let reading = tokio::time::timeout(settings.handshake_timeout, proxy::read(&mut stream));
+        let Ok(Ok((client, first))) = reading.await else {
+            return refuse(&worker, peer, Denial::ProxyHeader);
+        };
+        let source = client.map_or(peer, ClientAddr::new);
+        // Only now it is known whose connection it is.
+        let place = client.map(|client| worker.shared.sources.take(client));
+        if place.as_ref().is_some_and(Option::is_none) {
+            return refuse(&worker, source, Denial::ConnectionLimit);
+        }
+        (source, first, place)
+    } else {
+        (peer, Vec::new(), None)
+    };
     // On the heap, so that its room is given back once it is done: the connection may idle for long.
-    let handshake = handshake::shake(&settings, stream, source);
+    let handshake = handshake::shake(&settings, Recorded::new(stream, first), source);
     let (stream, client) = match tokio::time::timeout(settings.handshake_timeout, handshake).await {
         Ok(Ok(established)) => established,
         Ok(Err(failed)) => return refuse_handshake(&worker, source, &failed),
@@ -153,6 +187,8 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpS
         last: Cell::new(clock::instant_now()),
         unreadable: Cell::new(None),
         ended_for: Cell::new(None),
+        switched: Cell::new(false),
+        last_answer: Cell::new(false),
     });
     let outcome = speak(&worker, &connection, &http, stream).await;
     if let Err(error) = outcome
@@ -181,7 +217,7 @@ async fn speak(
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .serve_connection(TokioIo::new(stream), service);
-        watch(worker, connection, http.idle_timeout, serving).await
+        watch(worker, connection, http.idle_timeout, true, serving).await
     } else {
         let stream = Readable::new(stream, Rc::clone(connection), http);
         let serving = http1::Builder::new()
@@ -189,7 +225,7 @@ async fn speak(
             .max_header_size(http.max_header_bytes as usize)
             .max_buf_size(BUFFER.max(http.max_header_bytes as usize))
             .serve_connection(TokioIo::new(stream), service);
-        watch(worker, connection, http.idle_timeout, serving).await
+        watch(worker, connection, http.idle_timeout, false, serving).await
     }
 }
 
@@ -199,6 +235,7 @@ async fn watch<C>(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
     idle_timeout: Duration,
+    is_http2: bool,
     serving: C,
 ) -> Result<(), hyper::Error>
 where
@@ -213,6 +250,10 @@ where
             outcome = serving.as_mut() => return outcome,
             () = wake.as_mut() => {
                 let now = clock::instant_now();
+                if draining && !closing && !is_http2 {
+                    closing = true;
+                    serving.as_mut().graceful_shutdown();
+                }
                 let end = connection.idle_since().unwrap_or(now) + idle_timeout;
                 if end > now {
                     wake.as_mut().reset(end.into());
@@ -228,7 +269,14 @@ where
             // An error means that the `Ingress` is gone: the same.
             _ = phase.wait_for(|phase| matches!(phase, Phase::Draining(_))), if !draining => {
                 draining = true;
-                serving.as_mut().graceful_shutdown();
+                connection.last_answer.set(true);
+                if is_http2 {
+                    serving.as_mut().graceful_shutdown();
+                } else {
+                    // A request may be on its way, and a close that crosses it would lose it (RFC 9112 section 9.6); its
+                    // answer says that it is the last one.
+                    wake.as_mut().reset((clock::instant_now() + FAREWELL).into());
+                }
             }
         }
     }

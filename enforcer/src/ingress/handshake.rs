@@ -6,7 +6,7 @@
 use std::{io, sync::Arc};
 
 use rustls::server::Acceptor;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 
 use super::{hello, identity, recorded::Recorded};
@@ -36,7 +36,7 @@ pub(super) struct Failed {
 /// Shakes hands.
 pub(super) async fn shake(
     settings: &Listener,
-    stream: TcpStream,
+    stream: Recorded,
     address: ClientAddr,
 ) -> Result<(TlsStream<Recorded>, Client), Box<Failed>> {
     let mut started = greet(stream).await?;
@@ -66,8 +66,8 @@ pub(super) async fn shake(
 }
 
 /// Waits for a whole ClientHello. A future of its own, so that its room is free for the rest of the handshake.
-async fn greet(stream: TcpStream) -> Result<StartHandshake<Recorded>, Box<Failed>> {
-    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), Recorded::new(stream));
+async fn greet(stream: Recorded) -> Result<StartHandshake<Recorded>, Box<Failed>> {
+    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), stream);
     match (&mut acceptor).await {
         Ok(started) => Ok(started),
         Err(error) => {

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, rc::Rc, sync::Arc};
 
 use http::{
-    HeaderValue, Method, Request, Response, Version,
+    HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, EXPECT},
 };
 use hyper::body::Incoming;
@@ -15,7 +15,11 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    checks::{self, Grant, Now, Refusal, facts::RequestFacts},
+    checks::{
+        self, Grant, Now, Refusal,
+        facts::{ClientAddr, RequestFacts},
+        forwarded,
+    },
     clock,
     denial::Denial,
     policy::{Policy, route::Route},
@@ -35,10 +39,13 @@ pub(super) async fn serve(
     let is_http2 = head.version == Version::HTTP_2;
     let expects = !is_http2 && head.headers.contains_key(EXPECT);
     let body = ClientBody::new(body, expects);
-    let (admitted, max_body, secured) = {
+    let (admitted, source, max_body, secured) = {
         // Held for the checks alone: a request under way must not keep an old policy alive.
         let policy = worker.shared.policy.load();
-        (admit(&policy, &connection, &head), policy.http.max_body_bytes, Arc::clone(&policy.answers))
+        let http = &policy.http;
+        let peer = connection.client.address;
+        let source = forwarded::client(peer, &head.headers, &http.trusted_proxies, http.forwarded_by);
+        (admit(&policy, &connection, source, &head), source, http.max_body_bytes, Arc::clone(&policy.answers))
     };
     let outcome = match admitted {
         Err(refusal) => {
@@ -61,17 +68,19 @@ pub(super) async fn serve(
         Ok((route, response)) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
         Err(refusal) => {
             close = ends_connection(refusal.denial);
-            let response = refuse(&worker, &connection, &method, &refusal, id);
+            let response = refuse(&worker, source, &method, &refusal, id);
             (refusal.route, response.map(|body| Answer::own(body, under_way)))
         }
     };
     answer::secure(&mut response, &secured);
-    if close && !is_http2 {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        connection.switch();
+    } else if (close || connection.is_last_answer()) && !is_http2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     worker.counters.borrow_mut().answered(route.as_ref(), response.status());
     tracing::debug!(
-        source = %connection.client.address.get(),
+        source = %source.get(),
         %method,
         route = route.as_deref().map_or("none", |route: &Route| &route.path),
         status = response.status().as_u16(),
@@ -88,7 +97,12 @@ const fn ends_connection(denial: Denial) -> bool {
     matches!(denial, HeadersTooLarge | RequestAmbiguous | RequestMalformed | RequestTimeout)
 }
 
-fn admit(policy: &Policy, connection: &Connection, head: &http::request::Parts) -> Result<Grant, Refusal> {
+fn admit(
+    policy: &Policy,
+    connection: &Connection,
+    source: ClientAddr,
+    head: &http::request::Parts,
+) -> Result<Grant, Refusal> {
     if stream::is_stand_in(&head.method) {
         return Err(Refusal::plain(connection.why_unreadable()));
     }
@@ -96,22 +110,22 @@ fn admit(policy: &Policy, connection: &Connection, head: &http::request::Parts) 
     if head.headers.len() > usize::from(policy.http.max_header_fields) {
         return Err(Refusal::plain(Denial::HeadersTooLarge));
     }
-    let facts = RequestFacts::read(&connection.client, head).map_err(Refusal::plain)?;
+    let facts = RequestFacts::read(&connection.client, source, head).map_err(Refusal::plain)?;
     checks::admit(policy, &facts, Now { monotonic: clock::kernel_now(), unix: clock::unix_now() })
 }
 
 /// Counts, reports and logs a refusal, and makes its answer.
 fn refuse(
     worker: &Worker,
-    connection: &Connection,
+    source: ClientAddr,
     method: &Method,
     refusal: &Refusal,
     id: RequestId,
 ) -> Response<bytes::Bytes> {
     let Refusal { denial, route, .. } = refusal;
-    worker.refused(connection.client.address, *denial);
+    worker.refused(source, *denial);
     tracing::debug!(
-        source = %connection.client.address.get(),
+        source = %source.get(),
         %method,
         route = route.as_deref().map_or("none", |route: &Route| &route.path),
         code = denial.code(),

@@ -148,6 +148,9 @@ impl AsyncRead for Readable {
                 self.discard(context);
                 return Poll::Pending;
             }
+            if self.connection.has_switched() {
+                self.messages.switch();
+            }
             let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
             if buffer.filled().len() > before {
                 self.inspect(buffer, before);

@@ -79,7 +79,8 @@ impl Desk {
             headers.append("authorization", value.parse().unwrap());
         }
         let client = Client::at(ClientAddr::new(from.parse::<IpAddr>().unwrap()));
-        let facts = RequestFacts { client: &client, path: path.into(), headers: &headers };
+        let facts =
+            RequestFacts { client: &client, address: client.address, path: path.into(), headers: &headers };
         admit(&self.policy, &facts, Now { monotonic: KernelTime(at), unix: NOW })
     }
 

@@ -122,6 +122,7 @@ fn the_smallest_file_gives_every_documented_default() {
             unknown_name: UnknownName::Default,
             clients: None,
             handshake_timeout: seconds(10),
+            proxy_protocol_from: vec![],
         }],
         tls: Tls {
             suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
@@ -183,6 +184,8 @@ fn the_smallest_file_gives_every_documented_default() {
             max_connections_per_source: 1000,
             max_header_bytes: 32 * 1024,
             max_header_fields: 100,
+            trusted_proxies: vec![],
+            forwarded_by: ForwardedBy::XForwardedFor,
             control_frames: rate(100, 1000),
             max_body_bytes: 10 * 1024 * 1024,
             header_timeout: seconds(15),

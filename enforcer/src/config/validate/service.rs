@@ -2,9 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{LimitRules, Rules, answers, tls::both_take};
+use super::{
+    LimitRules, Rules, answers,
+    tls::{MOST_PROXIES, both_take},
+};
 use crate::config::{
-    Bans, Control, Http, Listener, Log, LogFormat, Metrics, RateLimit,
+    Bans, Control, ForwardedBy, Http, Listener, Log, LogFormat, Metrics, RateLimit,
     file::{BansSection, ControlSection, HttpSection, LogSection, MetricsSection},
     log_filter,
     named::Named,
@@ -45,6 +48,8 @@ pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Ru
         max_connections_per_source: u32_of(per_source),
         max_header_bytes: u32_of(header),
         control_frames: rules.limit("control_frames", &section.control_frames, CONTROL_FRAMES),
+        trusted_proxies: rules.prefixes("trusted_proxies", &section.trusted_proxies, MOST_PROXIES),
+        forwarded_by: section.forwarded_by.as_ref().map_or(ForwardedBy::XForwardedFor, |by| *by.get_ref()),
         max_header_fields: u16::try_from(fields).unwrap_or(u16::MAX),
         max_body_bytes: rules.size("max_body_bytes", &section.max_body_bytes, 10 << 20, 0..=1 << 50),
         header_timeout: rules.duration("header_timeout", &section.header_timeout, seconds(15), 100..=300_000),

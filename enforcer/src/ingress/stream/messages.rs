@@ -47,6 +47,8 @@ enum Part {
     Chunk(u64),
     ChunkEnd,
     Trailers(Lines),
+    /// Not HTTP any more: whatever comes is good.
+    Other,
 }
 
 /// How far the lines of a head, or of trailers, have been read.
@@ -86,6 +88,12 @@ impl Messages {
     /// Whether a head has begun and not ended.
     pub(super) const fn is_in_head(&self) -> bool {
         self.begun
+    }
+
+    /// The connection goes on in another protocol (RFC 9110 section 7.8).
+    pub(super) fn switch(&mut self) {
+        self.part = Part::Other;
+        self.begun = false;
     }
 
     /// Reads on. `bytes` begins where the last call's `good` ended.
@@ -148,6 +156,7 @@ impl Messages {
                 [b'\r'] => Ok(0),
                 _ => Err(Fault::Body),
             },
+            Part::Other => Ok(bytes.len()),
             Part::Trailers(lines) => loop {
                 match lines.next(bytes, self.bounds.bytes).map_err(|_| Fault::Body)? {
                     None => return Ok(0),
