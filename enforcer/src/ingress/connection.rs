@@ -167,7 +167,12 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: 
     let handshake = handshake::shake(&settings, Recorded::new(stream, first), source);
     let (stream, client) = match tokio::time::timeout(settings.handshake_timeout, handshake).await {
         Ok(Ok(established)) => established,
-        Ok(Err(failed)) => return refuse_handshake(&worker, source, &failed),
+        Ok(Err(failed)) => {
+            if settings.hellos_judged {
+                compare(&worker, source, &failed);
+            }
+            return refuse_handshake(&worker, source, &failed);
+        }
         Err(_) => return refuse(&worker, source, Denial::TlsTimeout),
     };
     drop(settings);
@@ -306,6 +311,15 @@ fn breach(error: &hyper::Error) -> Option<Denial> {
         source = error.source();
     }
     None
+}
+
+/// Counts a hello that the program should have refused. What comes by the loopback is not meant for it.
+fn compare(worker: &Worker, source: ClientAddr, failed: &Failed) {
+    let policy = worker.shared.policy.load();
+    let address = source.get();
+    if failed.is_too_old(policy.minimum_tls()) && !address.is_loopback() && !policy.allows(address) {
+        worker.shared.metrics.missed_hellos.inc();
+    }
 }
 
 fn refuse_handshake(worker: &Worker, source: ClientAddr, failed: &Failed) {

@@ -13,7 +13,7 @@ use enforcer_common::{
 use super::program::{FLOW_BUCKETS, Sizes};
 use crate::{
     clock,
-    config::{self, Answers, RateLimit, Refusal, TlsVersion, Treatment, VerifyChecksums, WhenFull},
+    config::{self, Answers, RateLimit, Refusal, Treatment, VerifyChecksums, WhenFull},
 };
 
 /// What the devices allow.
@@ -69,10 +69,7 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: 
         source_mask: sizes.source_buckets() - 1,
         bucket_mask: sizes.buckets() - 1,
         // As on the wire (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2).
-        minimum_tls: match config.minimum_tls {
-            TlsVersion::Tls12 => 0x0303,
-            TlsVersion::Tls13 => 0x0304,
-        },
+        minimum_tls: config.minimum_tls.number(),
         refusal: match config.refusal {
             Refusal::Alert | Refusal::Reset | Refusal::Poison if !means.answers => refusal::DROP,
             Refusal::Alert => refusal::ALERT,
@@ -123,7 +120,7 @@ pub(super) fn lease_until(lease: Option<Duration>) -> u64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::config::{Feature, Kernel, KernelLimits, Mode, Unparsed};
+    use crate::config::{Feature, Kernel, KernelLimits, Mode, TlsVersion, Unparsed};
     use enforcer_common::reason::DropReason;
 
     pub(in crate::kernel) fn config() -> Kernel {
