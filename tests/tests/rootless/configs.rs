@@ -11,10 +11,10 @@ use std::{
 };
 
 use enforcer::config::{
-    self, Answers, Bans, Certificate, Clients, Config, Control, Ejection, HealthCheck, Http, Kernel,
-    KernelLimits, KeyExchange, Listener, Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite,
-    Tls, TlsVersion, Token, TokenAlgorithm, Treatment, UnknownName, Unparsed, Upstream, UpstreamProtocol,
-    UpstreamTls, VerifyChecksums, WhenFull,
+    self, Answers, Bans, Certificate, Clients, Config, Control, Ejection, ForwardedBy, HealthCheck, Http,
+    Kernel, KernelLimits, KeyExchange, Listener, Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route,
+    Suite, Tls, TlsVersion, Token, TokenAlgorithm, Treatment, UnknownName, Unparsed, Upstream,
+    UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenFull,
 };
 use proptest::prelude::*;
 
