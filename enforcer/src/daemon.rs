@@ -11,11 +11,12 @@ mod reload;
 mod running;
 mod sockets;
 mod start;
+mod token;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::{
-    cli::{exit, local::Stopped},
+    cli::{args::TokenVerify, exit, local::Stopped, token::Report},
     config::Config,
     fault,
     log::{self, Log},
@@ -75,6 +76,11 @@ pub fn run(config: Config, path: PathBuf) -> Result<(), Stopped> {
 pub fn verify(config: &Config) -> anyhow::Result<()> {
     log::filter(&config.log)?;
     Policy::load(config).map(drop)
+}
+
+/// What a request with a token would meet.
+pub fn token(config: &Config, verb: &TokenVerify, token: &[u8]) -> anyhow::Result<Report> {
+    token::judge(config, verb, token)
 }
 
 fn live(config: Config, path: PathBuf) -> Result<(), Error> {

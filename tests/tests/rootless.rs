@@ -13,6 +13,7 @@ mod rootless {
     mod control;
     mod edge;
     mod floods;
+    mod known_tokens;
     mod ledger;
     mod ledger_room;
     mod packets;
@@ -22,6 +23,7 @@ mod rootless {
     mod smuggling;
     mod tickets;
     mod tls;
+    mod token_command;
     mod token_forms;
     mod upstreams;
     mod wire;

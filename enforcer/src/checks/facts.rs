@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 
-use http::{HeaderMap, request};
+use http::{HeaderMap, Method, request};
 
 use super::target;
 use crate::denial::Denial;
@@ -113,6 +113,8 @@ pub struct RequestFacts<'a> {
     pub client: &'a Client,
     /// Whose request it is: the client's, or that of whom a trusted proxy speaks for.
     pub address: ClientAddr,
+    /// Its method.
+    pub method: &'a Method,
     /// The decoded path, known to have one reading only.
     pub path: Cow<'a, str>,
     /// Its header fields.
@@ -127,6 +129,6 @@ impl<'a> RequestFacts<'a> {
         if !target::is_for(head, client.server_name.as_deref()) {
             return Err(Denial::Misdirected);
         }
-        Ok(Self { client, address, path, headers: &head.headers })
+        Ok(Self { client, address, method: &head.method, path, headers: &head.headers })
     }
 }

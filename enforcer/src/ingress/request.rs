@@ -45,7 +45,12 @@ pub(super) async fn serve(
         let http = &policy.http;
         let peer = connection.client.address;
         let source = forwarded::client(peer, &head.headers, &http.trusted_proxies, http.forwarded_by);
-        (admit(&policy, &connection, source, &head), source, http.max_body_bytes, Arc::clone(&policy.answers))
+        (
+            admit(&worker, &policy, &connection, source, &head),
+            source,
+            http.max_body_bytes,
+            Arc::clone(&policy.answers),
+        )
     };
     let outcome = match admitted {
         Err(refusal) => {
@@ -98,6 +103,7 @@ const fn ends_connection(denial: Denial) -> bool {
 }
 
 fn admit(
+    worker: &Worker,
     policy: &Policy,
     connection: &Connection,
     source: ClientAddr,
@@ -111,7 +117,16 @@ fn admit(
         return Err(Refusal::plain(Denial::HeadersTooLarge));
     }
     let facts = RequestFacts::read(&connection.client, source, head).map_err(Refusal::plain)?;
-    checks::admit(policy, &facts, Now { monotonic: clock::kernel_now(), unix: clock::unix_now() })
+    let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
+    let outcome = checks::admit(policy, &facts, now, &mut worker.tokens.borrow_mut());
+    let (route, age) = match &outcome {
+        Ok(grant) => (Some(grant.route()), grant.token_age()),
+        Err(refusal) => (refusal.route.as_ref(), refusal.token_age),
+    };
+    if let (Some(route), Some(age)) = (route, age) {
+        worker.counters.borrow_mut().token_seen(route, age);
+    }
+    outcome
 }
 
 /// Counts, reports and logs a refusal, and makes its answer.
