@@ -291,6 +291,12 @@ pub struct Http {
     /// `control_frames`: frames of HTTP/2 that carry neither a request nor a body, per connection; default 100/s with a burst
     /// of 1,000.
     pub control_frames: Option<RateLimit>,
+    /// `body_timeout`: between two pieces of a request's body, default 30 s.
+    pub body_timeout: Duration,
+    /// `min_body_rate`: bytes a second of a request's body, on the whole and after `body_timeout`; default 64, 0 means any.
+    pub min_body_rate: u64,
+    /// `write_timeout`: until a client takes something of an answer, default 60 s.
+    pub write_timeout: Duration,
     /// `trusted_proxies`: whose word counts on whose request it is. Default: nobody's.
     pub trusted_proxies: Vec<Prefix>,
     /// `forwarded_by`: the field in which they say it, default `x-forwarded-for`.

@@ -80,6 +80,10 @@ denials! {
     ConnectionLimit = "connection_limit", 0, Client, 0, "";
     /// The request did not arrive in time, or its sender gave up in the middle of it.
     RequestTimeout = "request_timeout", 408, Client, 1, "The request took too long to arrive.";
+    /// The request's body came too slowly, or stopped.
+    BodyTimeout = "body_timeout", 408, Client, 1, "The request's body took too long to arrive.";
+    /// The client did not take its answer in time; its connection was ended.
+    AnswerUnread = "answer_unread", 0, Client, 1, "";
     /// The request cannot be read or contradicts itself.
     RequestMalformed = "request_malformed", 400, Client, 5, "The request cannot be understood.";
     /// The request says in more than one way how long it is, or in one that servers understand differently: what hides a

@@ -169,6 +169,9 @@ fn bare_config() -> Config {
             max_header_bytes: 32 << 10,
             max_header_fields: 100,
             trusted_proxies: Vec::new(),
+            body_timeout: Duration::from_secs(30),
+            min_body_rate: 64,
+            write_timeout: Duration::from_secs(60),
             forwarded_by: config::ForwardedBy::XForwardedFor,
             control_frames: Some(config::RateLimit {
                 events: 100,

@@ -12,6 +12,7 @@ mod rootless {
     mod configs;
     mod control;
     mod edge;
+    mod flights;
     mod floods;
     mod known_tokens;
     mod ledger;

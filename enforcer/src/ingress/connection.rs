@@ -105,9 +105,14 @@ impl Connection {
         self.last_answer.get()
     }
 
-    /// Since when nothing is under way, or nobody takes what is offered.
+    /// Since when nothing is under way.
     fn idle_since(&self) -> Option<Instant> {
-        (self.under_way.get() == 0 || self.offered.get() > 0).then(|| self.last.get())
+        (self.under_way.get() == 0).then(|| self.last.get())
+    }
+
+    /// Since when nobody takes what is offered.
+    fn unread_since(&self) -> Option<Instant> {
+        (self.offered.get() > 0).then(|| self.last.get())
     }
 }
 
@@ -222,7 +227,7 @@ async fn speak(
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .serve_connection(TokioIo::new(stream), service);
-        watch(worker, connection, http.idle_timeout, true, serving).await
+        watch(worker, connection, Limits::of(http), true, serving).await
     } else {
         let stream = Readable::new(stream, Rc::clone(connection), http);
         let serving = http1::Builder::new()
@@ -230,7 +235,20 @@ async fn speak(
             .max_header_size(http.max_header_bytes as usize)
             .max_buf_size(BUFFER.max(http.max_header_bytes as usize))
             .serve_connection(TokioIo::new(stream), service);
-        watch(worker, connection, http.idle_timeout, false, serving).await
+        watch(worker, connection, Limits::of(http), false, serving).await
+    }
+}
+
+/// How long a client is waited for.
+#[derive(Clone, Copy)]
+struct Limits {
+    idle: Duration,
+    write: Duration,
+}
+
+impl Limits {
+    const fn of(http: &config::Http) -> Self {
+        Self { idle: http.idle_timeout, write: http.write_timeout }
     }
 }
 
@@ -239,7 +257,7 @@ async fn speak(
 async fn watch<C>(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
-    idle_timeout: Duration,
+    limits: Limits,
     is_http2: bool,
     serving: C,
 ) -> Result<(), hyper::Error>
@@ -248,7 +266,7 @@ where
 {
     let mut phase = worker.shared.phase.clone();
     let mut serving = pin!(serving);
-    let mut wake = pin!(tokio::time::sleep(idle_timeout));
+    let mut wake = pin!(tokio::time::sleep(limits.idle.min(limits.write)));
     let (mut draining, mut closing) = (false, false);
     loop {
         tokio::select! {
@@ -259,16 +277,21 @@ where
                     closing = true;
                     serving.as_mut().graceful_shutdown();
                 }
-                let end = connection.idle_since().unwrap_or(now) + idle_timeout;
-                if end > now {
-                    wake.as_mut().reset(end.into());
-                } else if closing || connection.under_way.get() > 0 {
-                    // Asked once, and the client neither left nor sent anything; or it does not even read.
+                let idle = connection.idle_since().unwrap_or(now) + limits.idle;
+                let unread = connection.unread_since().unwrap_or(now) + limits.write;
+                if unread <= now {
+                    worker.refused(connection.client.address, Denial::AnswerUnread);
+                    return Ok(());
+                }
+                if idle > now {
+                    wake.as_mut().reset(idle.min(unread).into());
+                } else if closing {
+                    // Asked once, and the client neither left nor sent anything.
                     return Ok(());
                 } else {
                     closing = true;
                     serving.as_mut().graceful_shutdown();
-                    wake.as_mut().reset((now + FAREWELL.min(idle_timeout)).into());
+                    wake.as_mut().reset((now + FAREWELL.min(limits.idle)).into());
                 }
             }
             // An error means that the `Ingress` is gone: the same.

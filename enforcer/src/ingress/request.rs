@@ -4,7 +4,7 @@ use std::{convert::Infallible, rc::Rc, sync::Arc};
 
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, EXPECT},
+    header::{CONNECTION, CONTENT_TYPE, EXPECT},
 };
 use hyper::body::Incoming;
 
@@ -23,7 +23,7 @@ use crate::{
     clock,
     denial::Denial,
     policy::{Policy, route::Route},
-    upstream::{ClientBody, Terms},
+    upstream::{ClientBody, Patience, Terms},
 };
 
 /// Answers a request; never fails, because every failure is an answer.
@@ -38,8 +38,7 @@ pub(super) async fn serve(
     let method = head.method.clone();
     let is_http2 = head.version == Version::HTTP_2;
     let expects = !is_http2 && head.headers.contains_key(EXPECT);
-    let body = ClientBody::new(body, expects);
-    let (admitted, source, max_body, secured) = {
+    let (admitted, source, patience, max_body, secured) = {
         // Held for the checks alone: a request under way must not keep an old policy alive.
         let policy = worker.shared.policy.load();
         let http = &policy.http;
@@ -48,10 +47,15 @@ pub(super) async fn serve(
         (
             admit(&worker, &policy, &connection, source, &head),
             source,
+            Patience { between: http.body_timeout, rate: http.min_body_rate },
             http.max_body_bytes,
             Arc::clone(&policy.answers),
         )
     };
+    // Calls of gRPC may be silent as long as they like; they have deadlines of their own.
+    let content = head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let patience = Some(patience).filter(|_| !content.starts_with(b"application/grpc"));
+    let body = ClientBody::new(body, expects, patience);
     let outcome = match admitted {
         Err(refusal) => {
             body.discard();

@@ -51,6 +51,7 @@ async fn a_load_balancer_says_whose_connection_it_is() -> Result<()> {
     for header in [V1, &v2(7)] {
         assert!(ask(&edge, header, "").await?.starts_with("HTTP/1.1 200"));
         assert_eq!(from(&witness), ["203.0.113.7"]);
+        eventually(|| edge.metrics.connections_open.get() == 0).await?;
     }
     // Itself, to see whether somebody is here.
     assert!(ask(&edge, b"PROXY UNKNOWN\r\n", "").await?.starts_with("HTTP/1.1 200"));

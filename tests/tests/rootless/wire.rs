@@ -301,15 +301,50 @@ async fn a_client_that_reads_nothing_is_cut() -> Result<()> {
     })
     .await?;
     let mut site = Site::new(address)?;
-    site.config.http.idle_timeout = Duration::from_millis(300);
-    let edge = site.start()?;
+    site.config.http.write_timeout = Duration::from_millis(300);
+    let mut edge = site.start()?;
     let mut http1 = edge.tls(NAME, &["http/1.1"]).await?;
     http1.write_all(format!("GET /public/x HTTP/1.1\r\nhost: {NAME}\r\n\r\n").as_bytes()).await?;
     let mut http2 = edge.tls(NAME, &["h2"]).await?;
     let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &request("GET", "/public/x"));
     http2.write_all(&[preface(), request].concat()).await?;
     eventually(|| edge.metrics.connections.with_label_values(&["accepted"]).get() == 2).await?;
-    eventually(|| edge.metrics.connections_open.get() == 0).await
+    eventually(|| edge.metrics.connections_open.get() == 0).await?;
+    for _ in 0..2 {
+        assert_eq!(within(edge.offences.recv()).await?.unwrap().denial, Denial::AnswerUnread);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn bodies_that_stop_or_trickle_are_cut() -> Result<()> {
+    let origin = Origin::start().await?;
+    let mut site = Site::new(origin.address)?;
+    site.config.http.body_timeout = Duration::from_millis(300);
+    site.config.http.min_body_rate = 1 << 20;
+    let mut edge = site.start()?;
+    let head = format!("POST /public/sink HTTP/1.1\r\nhost: {NAME}\r\ncontent-length: 1000000\r\n\r\n");
+    for pieces in [1, usize::MAX] {
+        let mut stream = edge.tls(NAME, &["http/1.1"]).await?;
+        stream.write_all(head.as_bytes()).await?;
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let trickle = tokio::spawn(async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(50));
+            let mut sent = 0;
+            while sent < pieces && writer.write_all(b"x").await.is_ok() {
+                let _ = writer.flush().await;
+                sent += 1;
+                pace.tick().await;
+            }
+            std::future::pending::<()>().await;
+        });
+        let mut answer = [0; 12];
+        within(reader.read_exact(&mut answer)).await??;
+        assert_eq!(&answer, b"HTTP/1.1 408");
+        assert_eq!(within(edge.offences.recv()).await?.unwrap().denial, Denial::BodyTimeout);
+        trickle.abort();
+    }
+    Ok(())
 }
 
 #[tokio::test]
