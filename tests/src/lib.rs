@@ -14,6 +14,7 @@ pub mod flood;
 pub mod frames;
 pub mod hellos;
 pub mod judges;
+pub mod keepalive;
 pub mod kernel;
 pub mod memory;
 pub mod netns;

@@ -8,8 +8,9 @@ use toml::Spanned;
 
 use super::value::{AddressOrOff, Alternatives, DurationOrOff, Names, Number, Rate, Size, Text};
 use super::{
-    Answers, Feature, ForwardedBy, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm,
-    TokenType, Treatment, UnknownName, UpstreamProtocol, VerifyChecksums, WhenFull, tls::ClientCertificates,
+    Answers, Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, TokenType,
+    Treatment, UnknownName, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull,
+    tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 
@@ -64,6 +65,7 @@ pub(super) struct KernelSection {
     pub(super) persist: Key<bool>,
     pub(super) pin_directory: Key<Text<String>>,
     pub(super) lease: Key<Text<DurationOrOff>>,
+    pub(super) lease_expired: Key<WhenExpired>,
 }
 
 /// `[kernel.limits]`
@@ -223,7 +225,7 @@ pub(super) struct HttpSection {
     pub(super) max_header_bytes: Key<Size>,
     pub(super) max_header_fields: Key<Number>,
     pub(super) trusted_proxies: List<Text<Prefix>>,
-    pub(super) forwarded_by: Key<ForwardedBy>,
+    pub(super) forwarded_by: Key<super::ForwardedBy>,
     pub(super) control_frames: Key<LimitSection>,
     pub(super) body_timeout: Key<Text<Duration>>,
     pub(super) min_body_rate: Key<Size>,

@@ -151,7 +151,7 @@ mod tests {
             ];
             assert_eq!(seen, expected, "{size}");
             assert!(frames.is_between() && frames.head().is_none());
-            assert!(size > 1 || heads == 12, "{heads}");
+            assert!(size > 1 || heads == 13, "{heads}");
         }
     }
 

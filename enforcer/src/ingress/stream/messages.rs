@@ -349,7 +349,7 @@ mod tests {
             b"POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
             b"POST / HTTP/1.1\r\ntransfer-encoding:chunked\r\n\r\n00a;x=\"y\"\r\n0123456789\r\n000\r\nx: y\r\n\r\n",
             b"GET http://a/b HTTP/1.1\r\nhost: a\r\n\r\n",
-            b"GET /{x}?\"|\xc3\xa9 HTTP/1.1\r\n\r\n",
+            b"GET /{x}?|y HTTP/1.1\r\n\r\n",
         ] {
             let all = Followed { good: bytes.len(), fault: None };
             assert_eq!((whole(bytes), dripped(bytes)), (all, all), "{}", bytes.escape_ascii());
