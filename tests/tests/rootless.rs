@@ -14,6 +14,7 @@ mod rootless {
     mod edge;
     mod flights;
     mod floods;
+    mod grpc;
     mod known_tokens;
     mod ledger;
     mod ledger_room;
@@ -22,10 +23,12 @@ mod rootless {
     mod proxies;
     mod refusals;
     mod smuggling;
+    mod streams;
     mod tickets;
     mod tls;
     mod token_command;
     mod token_forms;
+    mod upgrades;
     mod upstreams;
     mod wire;
 }

@@ -1,9 +1,9 @@
 //! One client connection: TLS, then HTTP/1.1 or HTTP/2 as ALPN says, until it ends, idles too long, or is drained.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -12,11 +12,8 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulConnection,
-};
-use tokio::net::TcpStream;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpStream, task::JoinSet};
 use tokio_rustls::server::TlsStream;
 
 use super::{
@@ -67,6 +64,8 @@ pub(super) struct Connection {
     switched: Cell<bool>,
     /// Whether the next answer is the last one.
     last_answer: Cell<bool>,
+    /// What requests were upgraded to.
+    tunnels: RefCell<Option<JoinSet<()>>>,
 }
 
 impl Connection {
@@ -74,6 +73,16 @@ impl Connection {
     pub(super) fn begin(self: &Rc<Self>) -> UnderWay {
         self.under_way.set(self.under_way.get() + 1);
         UnderWay { connection: Rc::clone(self), offered: false }
+    }
+
+    /// Runs what a request was upgraded to; as long as it lasts, the request is under way.
+    pub(super) fn run_tunnel(self: &Rc<Self>, tunnel: impl Future<Output = ()> + 'static) {
+        let under_way = self.begin();
+        let run = async move {
+            tunnel.await;
+            drop(under_way);
+        };
+        self.tunnels.borrow_mut().get_or_insert_default().spawn_local(run);
     }
 
     /// A head was refused: the request that stands for it comes next.
@@ -199,6 +208,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: 
         ended_for: Cell::new(None),
         switched: Cell::new(false),
         last_answer: Cell::new(false),
+        tunnels: RefCell::default(),
     });
     let outcome = speak(&worker, &connection, &http, stream).await;
     if let Err(error) = outcome
@@ -206,6 +216,11 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: 
     {
         worker.refused(source, denial);
         tracing::debug!(source = %source.get(), code = denial.code(), %error, "request refused");
+    }
+    // Taken out of the connection, which they hold: they end with this task at the latest.
+    let tunnels = connection.tunnels.take();
+    if let Some(mut tunnels) = tunnels {
+        while tunnels.join_next().await.is_some() {}
     }
 }
 
@@ -226,16 +241,20 @@ async fn speak(
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
+            .enable_connect_protocol()
             .serve_connection(TokioIo::new(stream), service);
-        watch(worker, connection, Limits::of(http), true, serving).await
+        let wind_down = http2::Connection::graceful_shutdown;
+        watch(worker, connection, Limits::of(http), true, serving, wind_down).await
     } else {
         let stream = Readable::new(stream, Rc::clone(connection), http);
         let serving = http1::Builder::new()
             .max_headers(usize::from(http.max_header_fields))
             .max_header_size(http.max_header_bytes as usize)
             .max_buf_size(BUFFER.max(http.max_header_bytes as usize))
-            .serve_connection(TokioIo::new(stream), service);
-        watch(worker, connection, Limits::of(http), false, serving).await
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let wind_down = http1::UpgradeableConnection::graceful_shutdown;
+        watch(worker, connection, Limits::of(http), false, serving, wind_down).await
     }
 }
 
@@ -260,9 +279,10 @@ async fn watch<C>(
     limits: Limits,
     is_http2: bool,
     serving: C,
+    wind_down: impl Fn(Pin<&mut C>),
 ) -> Result<(), hyper::Error>
 where
-    C: GracefulConnection<Error = hyper::Error>,
+    C: Future<Output = Result<(), hyper::Error>>,
 {
     let mut phase = worker.shared.phase.clone();
     let mut serving = pin!(serving);
@@ -275,7 +295,7 @@ where
                 let now = clock::instant_now();
                 if draining && !closing && !is_http2 {
                     closing = true;
-                    serving.as_mut().graceful_shutdown();
+                    wind_down(serving.as_mut());
                 }
                 let idle = connection.idle_since().unwrap_or(now) + limits.idle;
                 let unread = connection.unread_since().unwrap_or(now) + limits.write;
@@ -290,7 +310,7 @@ where
                     return Ok(());
                 } else {
                     closing = true;
-                    serving.as_mut().graceful_shutdown();
+                    wind_down(serving.as_mut());
                     wake.as_mut().reset((now + FAREWELL.min(limits.idle)).into());
                 }
             }
@@ -299,7 +319,7 @@ where
                 draining = true;
                 connection.last_answer.set(true);
                 if is_http2 {
-                    serving.as_mut().graceful_shutdown();
+                    wind_down(serving.as_mut());
                 } else {
                     // A request may be on its way, and a close that crosses it would lose it (RFC 9112 section 9.6); its
                     // answer says that it is the last one.

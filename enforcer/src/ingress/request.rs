@@ -4,7 +4,7 @@ use std::{convert::Infallible, rc::Rc, sync::Arc};
 
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_TYPE, EXPECT},
+    header::{CONNECTION, EXPECT},
 };
 use hyper::body::Incoming;
 
@@ -12,6 +12,7 @@ use super::{
     answer::{self, Answer, RequestId},
     connection::Connection,
     stream,
+    upgrade::Asked,
     worker::Worker,
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     clock,
     denial::Denial,
     policy::{Policy, route::Route},
-    upstream::{ClientBody, Patience, Terms},
+    upstream::{AnswerBody, ClientBody, Clients, Forwarded, Patience, Terms, grpc},
 };
 
 /// Answers a request; never fails, because every failure is an answer.
@@ -34,7 +35,9 @@ pub(super) async fn serve(
 ) -> Result<Response<Answer>, Infallible> {
     let under_way = connection.begin();
     let id = RequestId::new();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let asked = Asked::take(&mut head);
+    let is_grpc = grpc::is_call(&head);
     let method = head.method.clone();
     let is_http2 = head.version == Version::HTTP_2;
     let expects = !is_http2 && head.headers.contains_key(EXPECT);
@@ -53,8 +56,7 @@ pub(super) async fn serve(
         )
     };
     // Calls of gRPC may be silent as long as they like; they have deadlines of their own.
-    let content = head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let patience = Some(patience).filter(|_| !content.starts_with(b"application/grpc"));
+    let patience = Some(patience).filter(|_| !is_grpc);
     let body = ClientBody::new(body, expects, patience);
     let outcome = match admitted {
         Err(refusal) => {
@@ -64,20 +66,22 @@ pub(super) async fn serve(
         Ok(grant) => {
             let route = Arc::clone(grant.route());
             let request = Request::from_parts(head, body);
+            let terms = Terms { max_body, id: id.header(), upgrade: None };
             // On the heap, because every move of this future would otherwise copy room for a second request.
-            let terms = Terms { max_body, id: id.header() };
-            match Box::pin(worker.clients.forward(grant, request, terms)).await {
+            let forwarded = Box::pin(forward(&worker.clients, &connection, grant, request, terms, asked));
+            match forwarded.await {
                 Ok(response) => Ok((route, response)),
                 Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
             }
         }
     };
-    let mut close = false;
+    let (mut close, mut refused) = (false, None);
     let (route, mut response) = match outcome {
         Ok((route, response)) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
         Err(refusal) => {
             close = ends_connection(refusal.denial);
-            let response = refuse(&worker, source, &method, &refusal, id);
+            let response = refuse(&worker, source, &method, &refusal, (id, is_grpc));
+            refused = StatusCode::from_u16(refusal.denial.status()).ok();
             (refusal.route, response.map(|body| Answer::own(body, under_way)))
         }
     };
@@ -87,12 +91,14 @@ pub(super) async fn serve(
     } else if (close || connection.is_last_answer()) && !is_http2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    worker.counters.borrow_mut().answered(route.as_ref(), response.status());
+    // What gRPC is told in trailers has no status of its own.
+    let status = refused.unwrap_or(response.status());
+    worker.counters.borrow_mut().answered(route.as_ref(), status);
     tracing::debug!(
         source = %source.get(),
         %method,
         route = route.as_deref().map_or("none", |route: &Route| &route.path),
-        status = response.status().as_u16(),
+        status = status.as_u16(),
         request_id = %id,
         "request"
     );
@@ -104,6 +110,36 @@ pub(super) async fn serve(
 const fn ends_connection(denial: Denial) -> bool {
     use Denial::{HeadersTooLarge, RequestAmbiguous, RequestMalformed, RequestTimeout};
     matches!(denial, HeadersTooLarge | RequestAmbiguous | RequestMalformed | RequestTimeout)
+}
+
+/// Has a request forwarded, and what it was upgraded to run.
+async fn forward(
+    clients: &Clients,
+    connection: &Rc<Connection>,
+    grant: Grant,
+    request: Request<ClientBody>,
+    mut terms: Terms,
+    asked: Option<Asked>,
+) -> Result<Response<AnswerBody>, Denial> {
+    let Some(asked) = asked else { return Ok(clients.forward(grant, request, terms).await?.response) };
+    if asked.is_among(&grant.route().upgrades) {
+        terms.upgrade = Some(asked.protocol.clone());
+    } else if !asked.is_optional() {
+        return Err(Denial::UpgradeRefused);
+    }
+    let Forwarded { mut response, tunnel } = clients.forward(grant, request, terms).await?;
+    match tunnel {
+        Some(tunnel) => {
+            asked.agree(&mut response).ok_or(Denial::UpstreamProtocol)?;
+            connection.run_tunnel(tunnel.run(asked.client));
+        }
+        // A server that answers instead of agreeing would be taken to have agreed.
+        None if !asked.is_optional() && response.status().is_success() => {
+            return Err(Denial::UpstreamProtocol);
+        }
+        None => {}
+    }
+    Ok(response)
 }
 
 fn admit(
@@ -139,7 +175,7 @@ fn refuse(
     source: ClientAddr,
     method: &Method,
     refusal: &Refusal,
-    id: RequestId,
+    (id, is_grpc): (RequestId, bool),
 ) -> Response<bytes::Bytes> {
     let Refusal { denial, route, .. } = refusal;
     worker.refused(source, *denial);
@@ -151,5 +187,5 @@ fn refuse(
         request_id = %id,
         "request refused"
     );
-    answer::problem(refusal, id)
+    if is_grpc { answer::call_failed(refusal) } else { answer::problem(refusal, id) }
 }

@@ -16,6 +16,7 @@ use std::{
 };
 
 use http::Method;
+use send_wrapper::SendWrapper;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Sleep,
@@ -42,7 +43,8 @@ pub(super) fn is_stand_in(method: &Method) -> bool {
 /// A stream that hands on what can be read.
 pub(super) struct Readable {
     stream: TlsStream<Recorded>,
-    connection: Rc<Connection>,
+    /// hyper wants streams `Send` that may be upgraded; this one never leaves its thread.
+    connection: SendWrapper<Rc<Connection>>,
     messages: Messages,
     /// Bytes that hyper did not get yet.
     held: Vec<u8>,
@@ -65,6 +67,7 @@ impl Readable {
             Bounds { bytes: http.max_header_bytes as usize, fields: usize::from(http.max_header_fields) };
         let limit = http.header_timeout;
         let messages = Messages::new(bounds);
+        let connection = SendWrapper::new(connection);
         Self { stream, connection, messages, held: Vec::new(), good: 0, discarded: None, limit, end: None }
     }
 
