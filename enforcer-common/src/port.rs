@@ -5,6 +5,22 @@
 /// How many ports there are, and entries in the map.
 pub const PORTS: usize = 1 << 16;
 
+/// Where the doors begin in a port's word.
+const DOORS: u32 = 16;
+
+/// Bits of [`Port::doors`] and of [`crate::ban::Listing::doors`].
+pub mod door {
+    /// TCP: to manage the machine by, where not everybody may.
+    pub const MANAGEMENT: u16 = 1 << 0;
+    /// How many others there are: ports that are allowed to some sources.
+    pub const OTHERS: usize = 15;
+
+    /// One of the others.
+    pub const fn other(number: usize) -> u16 {
+        1 << (1 + number % OTHERS)
+    }
+}
+
 /// What is known of a port. 0: nothing.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +35,18 @@ impl Port {
     pub const MANAGEMENT: Self = Self(1 << 1);
     /// UDP: QUIC is served here.
     pub const QUIC: Self = Self(1 << 2);
+
+    /// The port behind these doors, each of which is a bit: whoever is listed for one of them gets through, whatever else is known
+    /// of him. See [`door`].
+    pub const fn behind(doors: u16) -> Self {
+        Self((doors as u32) << DOORS)
+    }
+
+    /// The doors that lead to it.
+    #[inline(always)]
+    pub const fn doors(self) -> u16 {
+        (self.0 >> DOORS) as u16
+    }
 
     /// The word as it lies in the map.
     #[inline(always)]
@@ -55,5 +83,8 @@ mod tests {
         assert!(both.is(Port::PROTECTED) && both.is(Port::QUIC) && !both.is(Port::MANAGEMENT));
         assert_eq!(Port::from_word(both.word()), both);
         assert!(!Port::UNKNOWN.is(Port::PROTECTED));
+        let last = door::other(door::OTHERS - 1);
+        assert_eq!(both.with(Port::behind(last | door::MANAGEMENT)).doors(), 1 << 15 | 1);
+        assert!(!Port::behind(u16::MAX).is(Port::PROTECTED) && both.doors() == 0);
     }
 }

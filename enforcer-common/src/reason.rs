@@ -60,7 +60,7 @@ reasons! {
         NotIp = 2, "not_ip";
         /// IPv6 neighbour discovery from this link (hop limit 255).
         NeighbourDiscovery = 3, "neighbour_discovery";
-        /// The source is on the allow list.
+        /// The source is on the allow list, perhaps for this port alone.
         Allowed = 4, "allowed";
         /// Would have been dropped, but goes to a management port.
         Management = 5, "management";

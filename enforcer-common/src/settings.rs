@@ -69,7 +69,7 @@ pub const LIMITS: usize = 4;
 /// QUIC versions that can be served at once.
 pub const QUIC_VERSIONS: usize = 4;
 /// Tiers of budgets, a power of two: 0 is everybody's, the others are given to prefixes by [`crate::ban::Listing::tier`].
-pub const TIERS: usize = 4;
+pub const TIERS: usize = 8;
 /// Slots in which interfaces are counted; the last one is shared by all further ones.
 pub const INTERFACES: usize = 8;
 /// The slot that is shared.

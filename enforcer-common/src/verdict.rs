@@ -18,7 +18,7 @@ use crate::{
     headers::{Headers, Link, Transport},
     limiter::Charge,
     packet::Packet,
-    port::Port,
+    port::{Port, door},
     reason::{DropReason, PassReason},
     settings::{ABI, Limit, Settings, flag},
     source::SourceKey,
@@ -215,8 +215,12 @@ fn judge<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<PassReason, Dro
         port = tables.port(headers.port);
     }
     // Who bans himself must still get in.
-    if headers.transport == Transport::Tcp && port.is(Port::MANAGEMENT) {
+    let doors = port.doors() & source.listing.doors;
+    if headers.transport == Transport::Tcp && (port.is(Port::MANAGEMENT) || doors & door::MANAGEMENT != 0) {
         return Ok(PassReason::Management);
+    }
+    if doors & !door::MANAGEMENT != 0 {
+        return Ok(PassReason::Allowed);
     }
     standing::refuse_banned_prefix(&context, &source)?;
     budgets::charge_packet(&context, &source)?;

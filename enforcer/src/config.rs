@@ -16,6 +16,7 @@ mod file;
 mod filter;
 mod inspect;
 mod load;
+mod marks;
 mod named;
 mod tls;
 mod validate;
@@ -28,6 +29,7 @@ pub use error::{Error, Errors};
 pub use filter::log_filter;
 pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use load::{load, parse, pin_directory};
+pub use marks::{DEFAULT_TIER, Mark};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
 
 /// Everything that a configuration file says.
@@ -57,7 +59,8 @@ pub struct Config {
     pub log: Log,
 }
 
-/// Entries of `kernel.allow` at most: the kernel's tables have room for them beside the bans.
+/// Prefixes that `[kernel]` names at most, in `allow`, `management_from` and tiers together: the kernel's tables have room for them
+/// beside the bans.
 pub const MAX_ALLOW: usize = 4_096;
 
 /// Where and how packets are judged.
@@ -69,8 +72,14 @@ pub struct Kernel {
     pub interfaces: Vec<String>,
     /// `allow`: sources that no ban and no limit stops. Default: none.
     pub allow: Vec<Prefix>,
+    /// Entries of `allow` with a `port`: the source is let through to that port alone.
+    pub allow_ports: Vec<AllowedPort>,
     /// `management_ports`: TCP ports that stay reachable for banned and limited sources. Default `[22]`.
     pub management_ports: Vec<u16>,
+    /// `management_from`: whom they stay reachable for; none (default): everybody.
+    pub management_from: Vec<Prefix>,
+    /// `[kernel.tier.NAME]`
+    pub tiers: BTreeMap<String, Tier>,
     /// `protected_ports`: TCP ports whose ClientHellos are judged. Default: the listeners' ports.
     pub protected_ports: Vec<u16>,
     /// `ipv6_prefix`: bits of an IPv6 address that make a source, 32 to 64. Default 64.
@@ -107,6 +116,30 @@ pub struct Kernel {
     pub pin_directory: PathBuf,
     /// `lease`: how long the program judges without word from a healthy daemon; none (`"off"`, default): for ever.
     pub lease: Option<Duration>,
+}
+
+/// A source and a port of this machine, over TCP and UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllowedPort {
+    /// `source`
+    pub source: Prefix,
+    /// `port`
+    pub port: u16,
+}
+
+/// Sources with budgets of their own. What a tier does not name is as in [`Kernel::limits`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tier {
+    /// `prefixes`: who is in it; operators can add others. Default: nobody.
+    pub prefixes: Vec<Prefix>,
+    /// `packets`
+    pub packets: Option<RateLimit>,
+    /// `connections`
+    pub connections: Option<RateLimit>,
+    /// `hellos`
+    pub hellos: Option<RateLimit>,
+    /// `quic`
+    pub quic: Option<RateLimit>,
 }
 
 /// `kernel.pin_directory` unless told otherwise: systemd mounts a bpffs at `/sys/fs/bpf`.

@@ -386,6 +386,9 @@ pub struct Explanation {
     pub would_drop: Vec<String>,
     /// What the source is charged as.
     pub source: String,
+    /// The tier of its budgets.
+    #[serde(default)]
+    pub tier: String,
     /// State of each limit.
     pub limits: Vec<LimitState>,
 }

@@ -1,5 +1,7 @@
 //! The `[kernel]` section that tests and benchmarks begin with; they change the keys that they are about.
 
+use std::collections::BTreeMap;
+
 use enforcer::config::{
     Answers, Kernel, KernelLimits, Mode, Refusal, TlsVersion, Treatment, Unparsed, VerifyChecksums, WhenFull,
 };
@@ -11,7 +13,10 @@ pub fn plain() -> Kernel {
         mode: Mode::Native,
         interfaces: Vec::new(),
         allow: Vec::new(),
+        allow_ports: Vec::new(),
         management_ports: vec![22],
+        management_from: Vec::new(),
+        tiers: BTreeMap::new(),
         protected_ports: vec![443],
         ipv6_prefix: 64,
         minimum_tls: TlsVersion::Tls12,

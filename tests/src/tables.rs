@@ -73,6 +73,16 @@ impl Default for State {
 }
 
 impl State {
+    /// With more known of a port.
+    pub fn port(mut self, number: u16, port: Port) -> Self {
+        let known = self.ports.iter_mut().find(|(known, _)| *known == number);
+        match known {
+            Some((_, known)) => *known = known.with(port),
+            None => self.ports.push((number, port)),
+        }
+        self
+    }
+
     /// With the settings changed.
     pub fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(self.settings.get_or_insert(Settings::PERMISSIVE));

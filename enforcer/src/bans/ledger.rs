@@ -8,11 +8,12 @@
 //!   never an allowed one, and never a source that holds an address of this machine or of an upstream server. An operator's ban replaces the one on the same prefix.
 
 mod bulk;
+mod marks;
 mod operator;
 mod restore;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     time::Duration,
 };
@@ -23,11 +24,15 @@ use super::{
     Offence,
     memory::Save,
     prefixes::PrefixMap,
-    projection::{Projection, Write},
+    projection::{Projection, Truth, Write},
     record::{Allowance, Ban, Cause, FOREVER, Origin},
     score::{Charge, Score, Scores, TRACKED_SOURCES},
 };
-use crate::{clock::KernelTime, config, prefix::Prefix};
+use crate::{
+    clock::KernelTime,
+    config::{self, Mark},
+    prefix::Prefix,
+};
 
 pub use bulk::{Refused, Tally};
 pub use restore::{Restore, Restored};
@@ -87,6 +92,8 @@ pub struct Settings {
     pub bans: config::Bans,
     /// `kernel.allow`
     pub allow: Vec<Prefix>,
+    /// Tiers and doors that the configuration gives to prefixes.
+    pub marks: BTreeMap<Prefix, Mark>,
     /// `kernel.ipv6_prefix`
     pub ipv6_prefix: u8,
     /// Upstream servers that are given by address: a ban would drop their answers.
@@ -99,6 +106,7 @@ impl Settings {
         Self {
             bans: config.bans.clone(),
             allow: config.kernel.allow.clone(),
+            marks: config.kernel.marks(),
             ipv6_prefix: config.kernel.ipv6_prefix,
             upstreams: config
                 .upstreams
@@ -215,6 +223,7 @@ pub struct Ledger {
     machine: Vec<IpAddr>,
     bans: PrefixMap<Ban>,
     allowances: PrefixMap<Allowance>,
+    marks: PrefixMap<Mark>,
     ends: BTreeSet<(KernelTime, Prefix)>,
     scores: Scores,
     projection: Projection,
@@ -227,10 +236,17 @@ impl Ledger {
     /// An empty ledger; the configured allowances come with the first [`Input::Reconfigure`].
     pub fn new(bans: config::Bans) -> Self {
         Self {
-            settings: Settings { bans, allow: Vec::new(), ipv6_prefix: 64, upstreams: Vec::new() },
+            settings: Settings {
+                bans,
+                allow: Vec::new(),
+                marks: BTreeMap::new(),
+                ipv6_prefix: 64,
+                upstreams: Vec::new(),
+            },
             machine: Vec::new(),
             bans: PrefixMap::default(),
             allowances: PrefixMap::default(),
+            marks: PrefixMap::default(),
             ends: BTreeSet::new(),
             scores: Scores::new(TRACKED_SOURCES),
             projection: Projection::default(),
@@ -376,6 +392,7 @@ impl Ledger {
         }
         let units_changed = settings.ipv6_prefix != self.settings.ipv6_prefix;
         self.settings = settings;
+        changed.extend(self.mark());
         if units_changed {
             // Which bans are exact depends on it, and so does whom a score belongs to.
             self.scores.clear();
@@ -383,6 +400,7 @@ impl Ledger {
             self.wide = self.bans.iter().filter(|(prefix, _)| self.is_wide(prefix)).count();
             changed = self.allowances.iter().map(|(prefix, _)| *prefix).collect();
             changed.extend(self.bans.iter().map(|(prefix, _)| *prefix));
+            changed.extend(self.marks.iter().map(|(prefix, _)| *prefix));
         }
         for prefix in changed {
             self.refresh(&prefix, actions);
@@ -443,8 +461,8 @@ impl Ledger {
     }
 
     fn refresh(&mut self, prefix: &Prefix, actions: &mut Actions) {
-        let length = self.settings.ipv6_prefix;
-        self.projection.refresh(prefix, &self.bans, &self.allowances, length, &mut actions.writes);
+        let (projection, truth) = self.projection();
+        projection.refresh(prefix, truth, &mut actions.writes);
     }
 
     fn has_room(&self) -> bool {

@@ -1,12 +1,15 @@
 //! The file as it stands: which keys there are and of which type, every one of them optional. Read by
 //! [`super::load`], judged by [`super::validate`]; holds no default and no rule.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use toml::Spanned;
 
-use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text};
+use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text, Written as _};
 use super::{
     Answers, Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, Treatment,
     UnknownName, VerifyChecksums, WhenFull, tls::ClientCertificates,
@@ -41,8 +44,10 @@ pub(super) struct File {
 pub(super) struct KernelSection {
     pub(super) mode: Key<Mode>,
     pub(super) interfaces: List<Text<String>>,
-    pub(super) allow: List<Text<Prefix>>,
+    pub(super) allow: List<AllowEntry>,
     pub(super) management_ports: List<Number>,
+    pub(super) management_from: List<Text<Prefix>>,
+    pub(super) tier: BTreeMap<String, Spanned<TierSection>>,
     pub(super) protected_ports: List<Number>,
     pub(super) ipv6_prefix: Key<Number>,
     pub(super) minimum_tls: Key<TlsVersion>,
@@ -61,6 +66,51 @@ pub(super) struct KernelSection {
     pub(super) persist: Key<bool>,
     pub(super) pin_directory: Key<Text<String>>,
     pub(super) lease: Key<Text<DurationOrOff>>,
+}
+
+/// `"192.0.2.0/24"`, or `{ source = "192.0.2.0/24", port = 443 }`
+#[derive(Debug)]
+pub(super) enum AllowEntry {
+    Source(Prefix),
+    Port(AllowedPortSection),
+}
+
+impl<'de> Deserialize<'de> for AllowEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntryVisitor;
+        impl<'de> Visitor<'de> for EntryVisitor {
+            type Value = AllowEntry;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}, or a table with `source` and `port`", Prefix::EXPECTED)
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<AllowEntry, E> {
+                Prefix::read(text).map(AllowEntry::Source).map_err(E::custom)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<AllowEntry, A::Error> {
+                AllowedPortSection::deserialize(MapAccessDeserializer::new(map)).map(AllowEntry::Port)
+            }
+        }
+        deserializer.deserialize_any(EntryVisitor)
+    }
+}
+
+/// `{ source = "192.0.2.0/24", port = 443 }`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct AllowedPortSection {
+    pub(super) source: Key<Text<Prefix>>,
+    pub(super) port: Key<Number>,
+}
+
+/// `[kernel.tier.NAME]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct TierSection {
+    pub(super) prefixes: List<Text<Prefix>>,
+    pub(super) packets: Key<LimitSection>,
+    pub(super) connections: Key<LimitSection>,
+    pub(super) hellos: Key<LimitSection>,
+    pub(super) quic: Key<LimitSection>,
 }
 
 /// `[kernel.limits]`

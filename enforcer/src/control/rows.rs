@@ -135,6 +135,7 @@ mod tests {
             rule: String::new(),
             would_drop: Vec::new(),
             source: String::new(),
+            tier: String::new(),
             limits: Vec::new(),
         }
     }

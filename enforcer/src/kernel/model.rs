@@ -11,7 +11,7 @@ use std::{
 
 use enforcer_common::{
     answer::Answer,
-    ban::{Ban, Listing},
+    ban::{Ban, Listing, class},
     flow::{self, Entry, Followed, Opening, SLOTS, Segment, slot::Phase},
     gcra::Rate,
     headers::{Headers, tcp},
@@ -25,7 +25,10 @@ use enforcer_common::{
 };
 
 use super::{program::Sizes, settings};
-use crate::{config, prefix::Prefix};
+use crate::{
+    config::{self, Mark},
+    prefix::Prefix,
+};
 
 /// One state of every table.
 #[derive(Clone, Debug, Default)]
@@ -63,10 +66,35 @@ impl Model {
                 model.mark(number, port);
             }
         }
+        let marks = config.marks();
+        for prefix in marks.keys() {
+            let around =
+                (0..=prefix.net().prefix_len()).filter_map(|length| marks.get(&prefix.widened(length)));
+            let mark = around.fold(Mark::default(), |wider, mark| mark.within(wider));
+            model.list(
+                *prefix,
+                Listing { tier: mark.tier.unwrap_or_default(), doors: mark.doors, ..Listing::NONE },
+            );
+        }
         for prefix in &config.allow {
+            // What is allowed is allowed whatever else is said of a part of it.
+            model.listed.retain(|inner, _| !prefix.covers(inner));
             model.list(*prefix, Listing::ALLOWED);
         }
         model
+    }
+
+    /// Bans a prefix as the ledger would that knows of nothing else but what the configuration lists.
+    pub fn ban_prefix(&mut self, prefix: Prefix, until: u64) {
+        let mut around = (0..=prefix.net().prefix_len()).rev();
+        let mark = around.find_map(|length| self.listed.get(&prefix.widened(length)));
+        let mark = mark.copied().unwrap_or(Listing::NONE);
+        self.list(prefix, Listing { tier: mark.tier, doors: mark.doors, ..Listing::banned(until) });
+        for (inner, listing) in &mut self.listed {
+            if prefix.covers(inner) && listing.class == class::NONE {
+                (listing.class, listing.until) = (class::BAN, until);
+            }
+        }
     }
 
     /// Adds what is known of a port.

@@ -24,6 +24,17 @@ pub struct Practice {
     pub checksums: bool,
     /// What is not as configured or may fail, and why.
     pub remarks: Vec<String>,
+    /// The tiers by name, in the order of their numbers.
+    #[serde(default)]
+    pub tiers: Vec<String>,
+}
+
+impl Practice {
+    /// The name of a tier.
+    pub fn tier(&self, number: u8) -> &str {
+        let named = usize::from(number).checked_sub(1).and_then(|at| self.tiers.get(at));
+        named.map_or(config::DEFAULT_TIER, String::as_str)
+    }
 }
 
 /// Looks at the devices of the configuration. `attachments` is empty before anything is attached.
@@ -82,6 +93,7 @@ fn decide(config: &config::Kernel, devices: &[(&str, &str, Device)]) -> (Means, 
         tcp_syncookies: String::new(),
         checksums,
         remarks,
+        tiers: config.tiers.keys().cloned().collect(),
     };
     (Means { answers, checksums }, practice)
 }

@@ -17,6 +17,8 @@ pub struct Grounds<'a> {
     pub port: Option<u16>,
     /// The entry of the lists that holds for its source.
     pub entry: Option<Prefix>,
+    /// The tier of its source, by number and name.
+    pub tier: (u8, &'a str),
 }
 
 const MINIMUM_TLS: &str = "kernel.minimum_tls";
@@ -35,8 +37,15 @@ pub fn rule(reason: Reason, grounds: Grounds<'_>) -> String {
         Reason::Pass(reason) => reason.key(),
         Reason::Drop(reason) | Reason::WouldDrop(reason) => reason.key(),
     };
-    let Grounds { settings, port, entry } = grounds;
-    let limit = |limit| format!("{key} is {}", spell(settings.limit(limit, 0)));
+    let Grounds { settings, port, entry, tier } = grounds;
+    let limit = |limit: Limit| {
+        let rate = spell(settings.limit(limit, tier.0));
+        if tier.0 == 0 {
+            format!("{key} is {rate}")
+        } else {
+            format!("kernel.tier.{}.{} is {rate}", tier.1, limit.label())
+        }
+    };
     match key {
         MINIMUM_TLS => minimum_tls(settings),
         // A hello was refused before, for its version unless it was none.
@@ -86,7 +95,14 @@ mod tests {
     fn a_rule_names_its_key_and_value() {
         let mut settings = Settings::PERMISSIVE;
         settings.limits[0][Limit::Packets as usize] = Rate::per_second(20, 30);
-        let grounds = Grounds { settings: &settings, port: Some(443), entry: "198.18.0.0/15".parse().ok() };
+        settings.limits[1][Limit::Hellos as usize] = Rate::per_second(3, 3);
+        let entry = "198.18.0.0/15".parse().ok();
+        let grounds = Grounds { settings: &settings, port: Some(443), entry, tier: (0, "default") };
+        let small = Grounds { tier: (1, "small"), ..grounds };
+        assert_eq!(
+            rule(Reason::Drop(DropReason::HelloLimit), small),
+            "kernel.tier.small.hellos is 3/s, burst 3"
+        );
         let said = |reason| rule(reason, grounds);
         assert_eq!(said(Reason::Drop(DropReason::TlsVersion)), "kernel.minimum_tls is \"1.2\"");
         let refused = "kernel.minimum_tls is \"1.2\", kernel.refusal is \"alert\"";

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use enforcer_common::{
     gcra::Rate,
-    port::{PORTS, Port},
-    settings::{ABI, QUIC_VERSIONS, Settings, TIERS, flag, refusal},
+    port::{PORTS, Port, door},
+    settings::{ABI, LIMITS, QUIC_VERSIONS, Settings, TIERS, flag, refusal},
     source::v6_mask,
 };
 
@@ -38,19 +38,17 @@ impl Means {
 /// The settings that `config` asks for. `seed` comes from the system's generator and stays the same until the daemon
 /// ends; the flags of the prefix tries are left clear.
 pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: Means) -> Settings {
-    let limits = [
-        rate(config.limits.packets.as_ref()),
-        rate(config.limits.connections.as_ref()),
-        rate(config.limits.hellos.as_ref()),
-        rate(config.limits.quic.as_ref()),
-    ];
+    let limits = limits(config);
     let syn_budget = rate(config.syn_cookies.as_ref().filter(|_| means.answers));
     let when_full = match config.limits.when_full {
         WhenFull::Drop => flag::DROP_WHEN_FULL,
         WhenFull::Pass => 0,
     };
-    let clock =
-        if limits.iter().chain([&syn_budget]).any(Rate::needs_fine_clock) { flag::FINE_CLOCK } else { 0 };
+    let clock = if limits.as_flattened().iter().chain([&syn_budget]).any(Rate::needs_fine_clock) {
+        flag::FINE_CLOCK
+    } else {
+        0
+    };
     let not_ip = match config.unparsed.not_ip {
         Treatment::Drop => flag::DROP_NOT_IP,
         Treatment::Pass => 0,
@@ -81,7 +79,7 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: 
             Refusal::Drop => refusal::DROP,
         },
         flow_mask: FLOW_BUCKETS - 1,
-        limits: [limits; TIERS],
+        limits,
         dry_run: config.dry_run.iter().fold(0, |mask, feature| mask | feature.reasons()),
         tolerated: config.unparsed.passed.iter().fold(0, |mask, reason| mask | reason.bit()),
         events: rate(config.events.as_ref()),
@@ -89,6 +87,18 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: 
         quic_versions,
         ..Settings::PERMISSIVE
     }
+}
+
+/// The limits of each tier; numbers that no tier has are as the first, which is everybody's.
+fn limits(config: &config::Kernel) -> [[Rate; LIMITS]; TIERS] {
+    let general = &config.limits;
+    let row = |limits: [&Option<RateLimit>; LIMITS]| limits.map(|limit| rate(limit.as_ref()));
+    let everybody = row([&general.packets, &general.connections, &general.hellos, &general.quic]);
+    let mut rows = [everybody; TIERS];
+    for (tier, named) in rows.iter_mut().skip(1).zip(config.tiers.values()) {
+        *tier = row([&named.packets, &named.connections, &named.hellos, &named.quic]);
+    }
+    rows
 }
 
 /// What the configuration says of each port, by number.
@@ -100,8 +110,13 @@ pub(super) fn ports(config: &config::Kernel) -> Vec<Port> {
         }
     };
     mark(&config.protected_ports, Port::PROTECTED);
-    mark(&config.management_ports, Port::MANAGEMENT);
+    let everybody = config.management_from.is_empty();
+    let management = if everybody { Port::MANAGEMENT } else { Port::behind(door::MANAGEMENT) };
+    mark(&config.management_ports, management);
     mark(&config.quic_ports, Port::QUIC);
+    for (number, door) in config.doors() {
+        mark(&[number], Port::behind(door));
+    }
     ports
 }
 
@@ -123,15 +138,20 @@ pub(super) fn lease_until(lease: Option<Duration>) -> u64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::config::{Feature, Kernel, KernelLimits, Mode, Unparsed};
-    use enforcer_common::reason::DropReason;
+    use crate::config::{AllowedPort, Feature, Kernel, KernelLimits, Mode, Tier, Unparsed};
+    use crate::prefix::Prefix;
+    use enforcer_common::{reason::DropReason, settings::Limit};
+    use std::collections::BTreeMap;
 
     pub(in crate::kernel) fn config() -> Kernel {
         Kernel {
             mode: Mode::Native,
             interfaces: vec!["eth0".into()],
             allow: vec![],
+            allow_ports: vec![],
             management_ports: vec![22],
+            management_from: vec![],
+            tiers: BTreeMap::new(),
             protected_ports: vec![443, 8443],
             ipv6_prefix: 56,
             minimum_tls: TlsVersion::Tls13,
@@ -180,6 +200,46 @@ pub(super) mod tests {
             (Port::PROTECTED.with(Port::QUIC), Port::PROTECTED, Port::MANAGEMENT)
         );
         assert_eq!(ports.iter().filter(|port| **port != Port::UNKNOWN).count(), 3);
+    }
+
+    #[test]
+    fn doors_and_tiers_have_the_numbers_by_which_prefixes_are_marked() {
+        let prefix = |text: &str| text.parse::<Prefix>().unwrap();
+        let pair = |source, port| AllowedPort { source: prefix(source), port };
+        let tier = |prefixes: &[&str], events| Tier {
+            prefixes: prefixes.iter().copied().map(prefix).collect(),
+            packets: Some(RateLimit { events, period: Duration::from_secs(1), burst: 1 }),
+            connections: None,
+            hellos: None,
+            quic: None,
+        };
+        let config = Kernel {
+            allow_ports: vec![pair("198.18.1.0/24", 8443), pair("198.18.1.0/24", 53)],
+            management_from: vec![prefix("198.18.1.0/24"), prefix("198.18.2.0/24")],
+            tiers: [("large".into(), tier(&["198.18.2.0/24"], 70)), ("small".into(), tier(&["::/0"], 5))]
+                .into(),
+            ..config()
+        };
+        let ports = ports(&config);
+        assert!(!ports[22].is(Port::MANAGEMENT) && ports[8443].is(Port::PROTECTED));
+        let (ssh, dns, tls) = (ports[22].doors(), ports[53].doors(), ports[8443].doors());
+        assert!([ssh, dns, tls].iter().all(|doors| doors.is_power_of_two()) && ssh | dns | tls == 7);
+        let marks = config.marks();
+        assert_eq!(marks[&prefix("198.18.1.0/24")].doors, ssh | dns | tls);
+        let both = marks[&prefix("198.18.2.0/24")];
+        assert_eq!((both.doors, both.tier, config.tier("large")), (ssh, Some(1), Some(1)));
+        assert_eq!(
+            (config.tier_name(2), config.tier_name(0), config.tier("default")),
+            ("small", "default", Some(0))
+        );
+        let sizes = Sizes { bans: 1, sources: 1000 };
+        let made = settings(&config, sizes, 7, Means::of(&config));
+        let packets = |tier| made.limit(Limit::Packets, tier);
+        assert_eq!(
+            [packets(0), packets(1), packets(2)],
+            [Rate::UNLIMITED, Rate::per_second(70, 1), Rate::per_second(5, 1)]
+        );
+        assert_eq!(packets(7), packets(0));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::{
     cell::RefCell,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -168,6 +169,14 @@ pub(super) struct Snapshot<'a> {
 impl<'a> Snapshot<'a> {
     pub(super) fn new(maps: &'a LiveMaps, settings: Settings, now: KernelTime) -> Self {
         Self { maps, settings, now, rehearsed: RefCell::default(), failure: RefCell::new(None) }
+    }
+
+    /// What the longest listed prefix around an address says.
+    pub(super) fn listing(&self, address: IpAddr) -> Listing {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => self.listing_v4(v4.octets()),
+            IpAddr::V6(v6) => self.listing_v6([(v6.to_bits() >> 64) as u64, v6.to_bits() as u64]),
+        }
     }
 
     /// What would have dropped the packet but for a dry run.

@@ -9,7 +9,7 @@ use enforcer_common::{
     limiter::{self, Charge},
     maps::Counter,
     reason,
-    settings::{Limit, SHARED_SLOT, Settings},
+    settings::{Limit, SHARED_SLOT, Settings, TIERS},
     source::SourceKey,
     verdict::{Verdict, decide},
 };
@@ -91,17 +91,21 @@ impl View for MapView {
         let snapshot = Snapshot::new(&self.maps, settings, now);
         let verdict = decide(&&*probe::packet(address, port, protocol), &snapshot);
         let would_drop = snapshot.rehearsed();
+        let tier = snapshot.listing(address).tier & (TIERS as u8 - 1);
         if let Some(error) = snapshot.failure() {
             return Err(error).context("reading the maps");
         }
         let source = SourceKey::of(address, settings.v6_mask);
         let limits = Limit::ALL
             .iter()
-            .map(|limit| self.limit(*limit, source, &settings, now))
+            .map(|limit| self.limit(*limit, tier, source, &settings, now))
             .collect::<Result<_>>()?;
         let mut explanation = explanation(verdict, address, settings.v6_mask, limits);
         // The ledger knows the entries by name and tells them beside this.
-        let grounds = Grounds { settings: &settings, port: Some(port), entry: None };
+        let practice = self.practice.load();
+        let name = practice.tier(tier);
+        let grounds = Grounds { settings: &settings, port: Some(port), entry: None, tier: (tier, name) };
+        explanation.tier = name.to_owned();
         explanation.rule = rule(Reason::from(verdict), grounds);
         explanation.would_drop = would_drop.iter().map(|reason| reason.label().to_owned()).collect();
         Ok(explanation)
@@ -120,11 +124,12 @@ impl MapView {
     fn limit(
         &self,
         limit: Limit,
+        tier: u8,
         source: SourceKey,
         settings: &Settings,
         now: KernelTime,
     ) -> Result<LimitState> {
-        let rate = settings.limit(limit, 0);
+        let rate = settings.limit(limit, tier);
         if !rate.is_limited() {
             return Ok(LimitState {
                 limit: limit.label().to_owned(),
@@ -176,6 +181,7 @@ pub(super) fn explanation(
         rule: String::new(),
         would_drop: Vec::new(),
         source: Prefix::of_source(address, v6_mask.leading_ones() as u8).to_string(),
+        tier: String::new(),
         limits,
     }
 }

@@ -11,9 +11,9 @@ use std::{
 };
 
 use enforcer::config::{
-    self, Answers, Bans, Certificate, Clients, Config, Control, Http, Kernel, KernelLimits, KeyExchange,
-    Listener, Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite, Tls, TlsVersion, Token,
-    TokenAlgorithm, Treatment, UnknownName, Unparsed, Upstream, VerifyChecksums, WhenFull,
+    self, AllowedPort, Answers, Bans, Certificate, Clients, Config, Control, Http, Kernel, KernelLimits,
+    KeyExchange, Listener, Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite, Tls, TlsVersion,
+    Token, TokenAlgorithm, Treatment, UnknownName, Unparsed, Upstream, VerifyChecksums, WhenFull,
 };
 use proptest::prelude::*;
 
@@ -84,7 +84,10 @@ fn the_smallest_file_gives_every_documented_default() {
             mode: Mode::Native,
             interfaces: vec!["eth0".to_owned()],
             allow: vec![],
+            allow_ports: vec![],
             management_ports: vec![22],
+            management_from: vec![],
+            tiers: BTreeMap::new(),
             protected_ports: vec![443],
             ipv6_prefix: 64,
             minimum_tls: TlsVersion::Tls12,
@@ -218,8 +221,16 @@ fn what_is_written_is_what_holds() {
     assert_eq!(config.bans.store, Some("state/bans.redb".into()));
     assert_eq!(config.kernel.limits.max_sources, 131_072, "rounded up");
     assert_eq!(config.kernel.protected_ports, [443, 8443]);
-    assert_eq!((config.kernel.quic_versions, config.kernel.syn_cookies), (vec![1], None));
+    assert_eq!((&config.kernel.quic_versions[..], config.kernel.syn_cookies), (&[1][..], None));
     assert_eq!((config.kernel.unparsed.not_ip, config.kernel.unparsed.passed.len()), (Treatment::Drop, 7));
+    let kernel = &config.kernel;
+    let pair = AllowedPort { source: "198.51.101.0/24".parse().unwrap(), port: 8443 };
+    assert_eq!((kernel.allow.len(), &kernel.allow_ports[..]), (3, &[pair][..]));
+    assert_eq!(kernel.management_from.len(), 2);
+    let partners = &kernel.tiers["partners"];
+    assert_eq!((partners.prefixes.len(), partners.connections), (2, None));
+    assert_eq!(partners.packets, Some(RateLimit { events: 200_000, period: seconds(1), burst: 400_000 }));
+    assert_eq!(kernel.tiers["suspects"].packets, kernel.limits.packets, "as everybody's");
     let listener = &config.listeners[0];
     assert_eq!(listener.unknown_name, UnknownName::Refuse);
     assert_eq!(listener.certificates[0].ocsp.as_deref(), Some(Path::new("tls/api.ocsp")));

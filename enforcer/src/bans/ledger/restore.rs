@@ -104,7 +104,9 @@ impl Ledger {
         }
         let length = self.settings.ipv6_prefix;
         let found = if live { places(&held, length) } else { HashMap::new() };
-        self.projection.rebuild(found, &self.bans, &self.allowances, length, &mut actions.writes);
+        self.mark();
+        let (projection, truth) = self.projection();
+        projection.rebuild(found, truth, &mut actions.writes);
         restored
     }
 }

@@ -157,11 +157,15 @@ fn counters(heading: &str, rows: &[CounterRow]) -> String {
 
 pub(super) fn why(why: &Why) -> String {
     let explanation = &why.explanation;
+    let source = match explanation.tier.as_str() {
+        "" | "default" => explanation.source.clone(),
+        tier => format!("{}, in the tier {tier}", explanation.source),
+    };
     let mut lines = vec![
         ("verdict", format!("{}: {}", explanation.verdict, explanation.reason)),
         ("meaning", explanation.description.clone()),
         ("rule", or_none(explanation.rule.clone())),
-        ("source", explanation.source.clone()),
+        ("source", source),
     ];
     if !explanation.would_drop.is_empty() {
         let reasons = explanation.would_drop.join(", ");
@@ -400,6 +404,7 @@ mod tests {
                 rule: "198.18.0.2 is banned by offence".into(),
                 would_drop: Vec::new(),
                 source: "198.18.0.2".into(),
+                tier: String::new(),
                 limits: vec![
                     limit("packets", false, 0, 0),
                     limit("connections", true, 993, 0),
