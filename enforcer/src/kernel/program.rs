@@ -39,7 +39,7 @@ pub const PREFIX_BANS: u32 = 100_000;
 /// Allowances of operators that the tries have room for.
 pub const OPERATOR_ALLOWANCES: u32 = 4_096;
 
-/// Entries per family. Configured allowances count twice: a reload lists the new ones before it takes the old ones off.
+/// Entries per family. Configured prefixes count twice: a reload lists the new ones before it takes the old ones off.
 const MAX_PREFIXES: u32 = PREFIX_BANS + OPERATOR_ALLOWANCES + 2 * MAX_ALLOW as u32;
 
 /// Buckets of the flow table, a power of two: 65,536 flows that await a hello at the same time. Their words take 512 KiB,
