@@ -12,6 +12,7 @@ use crate::{
     config::{
         AllowedPort, DEFAULT_TIER, KernelLimits, MAX_ALLOW, RateLimit, Tier,
         file::{AllowEntry, AllowedPortSection, KernelSection, Key, LimitSection, TierSection},
+        load::find_in_table,
     },
     prefix::Prefix,
 };
@@ -74,8 +75,11 @@ fn allowed_port(
     span: Range<usize>,
     rules: &mut Rules<'_, '_>,
 ) -> Option<AllowedPort> {
+    let place = find_in_table(rules.table, &span).unwrap_or_else(|| rules.path("allow"));
     let mut missing = |key: &str, remedy: &str| {
-        rules.refuse_entry(span.clone(), "allow", format!("`{key}` is missing"), remedy);
+        if !rules.errors.knows(&format!("{place}.{key}")) {
+            rules.refuse_entry(span.clone(), "allow", format!("`{key}` is missing"), remedy);
+        }
     };
     if pair.source.is_none() {
         missing("source", "write the prefix that is let through, like source = \"192.0.2.0/24\"");
