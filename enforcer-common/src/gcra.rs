@@ -17,6 +17,13 @@ const LATE: u64 = NANOS_PER_SECOND;
 /// The coarsest step of a coarse clock, in nanoseconds: a tick at HZ=100, the slowest that Linux is built with.
 pub const TICK: u64 = 10_000_000;
 
+/// Bytes that are one event of a rate of bytes: at 100 Gbit/s one byte costs less than a nanosecond.
+pub const UNIT: u64 = 1 << 10;
+
+/// What an event weighs at most, in bytes, a power of two. The product with any increment of a rate of bytes, which is at least 1 KiB
+/// per second, fits into 64 bits.
+const MOST_BYTES: u64 = 1 << 20;
+
 /// A rate in the form that `step` needs. All-zero means "no limit".
 ///
 /// In any window of length `w` at most `burst + w / increment` events are admitted. By a clock that moves in steps of
@@ -51,6 +58,33 @@ impl Rate {
     /// `events` per second with at most `burst` at once.
     pub const fn per_second(events: u64, burst: u64) -> Self {
         Self::new(events, NANOS_PER_SECOND, burst)
+    }
+
+    /// `bytes` per second with at most `burst` at once: an event of such a rate is [`UNIT`] bytes, see [`Rate::costing`].
+    pub const fn bytes_per_second(bytes: u64, burst: u64) -> Self {
+        let rate = Self::new(bytes, NANOS_PER_SECOND.saturating_mul(UNIT), 1);
+        let tolerance = rate.increment as u128 * burst as u128 / UNIT as u128;
+        let tolerance = if tolerance > LONGEST as u128 { LONGEST } else { tolerance as u64 };
+        Self { tolerance, ..rate }
+    }
+
+    /// The rate of an event that weighs so many bytes, where [`UNIT`] of them are one. Frames are shorter than 2^20 bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn costing(self, bytes: u64) -> Self {
+        let increment = self.increment.wrapping_mul(bytes & (MOST_BYTES - 1)) / UNIT;
+        let free = self.increment == 0 || increment != 0;
+        Self { increment: if free { increment } else { 1 }, tolerance: self.tolerance }
+    }
+
+    /// What each of `shares` holders of the rate gets of it; at least `least` bytes, or events, at once.
+    #[must_use]
+    pub const fn shared_by(self, shares: u64, least: u64) -> Self {
+        let increment = self.increment.saturating_mul(shares);
+        let increment = if increment > LONGEST { LONGEST } else { increment };
+        let least = increment.saturating_mul(least);
+        let tolerance = if least > self.tolerance { least } else { self.tolerance };
+        Self { increment, tolerance: if tolerance > LONGEST { LONGEST } else { tolerance } }
     }
 
     /// Whether events are counted at all.

@@ -2,8 +2,13 @@
 //!
 //! One lookup answers every question about a port, however many ports are named in the configuration.
 
+use crate::settings::GROUPS;
+
 /// How many ports there are, and entries in the map.
 pub const PORTS: usize = 1 << 16;
+
+/// Where the number of a group begins in a port's word.
+const GROUP: u32 = 8;
 
 /// Where the doors begin in a port's word.
 const DOORS: u32 = 16;
@@ -48,6 +53,17 @@ impl Port {
         (self.0 >> DOORS) as u16
     }
 
+    /// In a group of ports, by its number: the row of [`crate::settings::Settings::groups`]. 0: in none.
+    pub const fn in_group(group: u8) -> Self {
+        Self((group as u32 & (GROUPS as u32 - 1)) << GROUP)
+    }
+
+    /// The number of its group.
+    #[inline(always)]
+    pub const fn group(self) -> u32 {
+        self.0 >> GROUP & (GROUPS as u32 - 1)
+    }
+
     /// The word as it lies in the map.
     #[inline(always)]
     pub const fn from_word(word: u32) -> Self {
@@ -85,6 +101,9 @@ mod tests {
         assert!(!Port::UNKNOWN.is(Port::PROTECTED));
         let last = door::other(door::OTHERS - 1);
         assert_eq!(both.with(Port::behind(last | door::MANAGEMENT)).doors(), 1 << 15 | 1);
+        let grouped = both.with(Port::in_group(7)).with(Port::behind(last));
+        assert_eq!((grouped.group(), grouped.doors(), both.group()), (7, last, 0));
+        assert!(grouped.is(both) && !grouped.is(Port::MANAGEMENT));
         assert!(!Port::behind(u16::MAX).is(Port::PROTECTED) && both.doors() == 0);
     }
 }

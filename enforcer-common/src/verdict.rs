@@ -52,6 +52,10 @@ pub trait Tables {
     /// Charges one event to a source that has the budgets of a tier; `rate` is what [`Settings::limit`] says of both. With
     /// [`Limit::Packets`] it also says whether exactly this source is banned, limited or not.
     fn charge(&self, limit: Limit, tier: u8, source: SourceKey, now: u64, rate: Rate) -> Charge;
+    /// Charges one event to the budget with this key, see [`crate::budget`].
+    fn charge_budget(&self, key: u64, now: u64, rate: Rate) -> Charge;
+    /// Charges one event to the budget at this place, which many sources share, see [`crate::budget::shared`].
+    fn charge_shared(&self, place: u32, now: u64, rate: Rate) -> Charge;
     /// Nanoseconds of `CLOCK_MONOTONIC`, the same for the whole packet. Asked only when something depends on it.
     fn now(&self) -> u64;
     /// Counts a packet of `bytes` bytes that would have been dropped if its reason were not under a dry run.

@@ -22,6 +22,7 @@ mod pins;
 mod plane;
 mod practice;
 mod probe;
+mod rates;
 mod raw;
 mod reaper;
 mod rule;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use enforcer::config::{
-    Answers, Kernel, KernelLimits, Mode, Refusal, TlsVersion, Treatment, Unparsed, VerifyChecksums, WhenFull,
+    Answers, Everybody, Kernel, KernelLimits, LimitSet, Mode, Refusal, TlsVersion, Treatment, Unparsed, VerifyChecksums, WhenFull,
 };
 use enforcer_common::quic;
 
@@ -17,6 +17,8 @@ pub fn plain() -> Kernel {
         management_ports: vec![22],
         management_from: Vec::new(),
         tiers: BTreeMap::new(),
+        groups: BTreeMap::new(),
+        everybody: Everybody { limits: LimitSet::OFF, shares: 100 },
         protected_ports: vec![443],
         ipv6_prefix: 64,
         minimum_tls: TlsVersion::Tls12,
@@ -33,6 +35,9 @@ pub fn plain() -> Kernel {
             connections: None,
             hellos: None,
             quic: None,
+            bytes: None,
+            ipv6_56: 0,
+            ipv6_48: 0,
             when_full: WhenFull::Drop,
             max_sources: 1024,
         },

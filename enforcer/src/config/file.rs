@@ -9,7 +9,7 @@ use serde::{
 };
 use toml::Spanned;
 
-use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text, Written as _};
+use super::value::{AddressOrOff, ByteRate, DurationOrOff, Number, Rate, Size, Text, Written as _};
 use super::{
     Answers, Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, Treatment,
     UnknownName, VerifyChecksums, WhenFull, tls::ClientCertificates,
@@ -48,6 +48,8 @@ pub(super) struct KernelSection {
     pub(super) management_ports: List<Number>,
     pub(super) management_from: List<Text<Prefix>>,
     pub(super) tier: BTreeMap<String, Spanned<TierSection>>,
+    pub(super) group: BTreeMap<String, Spanned<GroupSection>>,
+    pub(super) global: GlobalSection,
     pub(super) protected_ports: List<Number>,
     pub(super) ipv6_prefix: Key<Number>,
     pub(super) minimum_tls: Key<TlsVersion>,
@@ -111,7 +113,55 @@ pub(super) struct TierSection {
     pub(super) connections: Key<LimitSection>,
     pub(super) hellos: Key<LimitSection>,
     pub(super) quic: Key<LimitSection>,
+    pub(super) bytes: Key<BytesSection>,
 }
+
+/// `[kernel.group.NAME]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct GroupSection {
+    pub(super) ports: List<Number>,
+    pub(super) packets: Key<LimitSection>,
+    pub(super) connections: Key<LimitSection>,
+    pub(super) hellos: Key<LimitSection>,
+    pub(super) quic: Key<LimitSection>,
+    pub(super) bytes: Key<BytesSection>,
+}
+
+/// `[kernel.global]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct GlobalSection {
+    pub(super) packets: Key<LimitSection>,
+    pub(super) connections: Key<LimitSection>,
+    pub(super) hellos: Key<LimitSection>,
+    pub(super) quic: Key<LimitSection>,
+    pub(super) bytes: Key<BytesSection>,
+    pub(super) shares: Key<Number>,
+}
+
+/// The limits of a section that has one of each kind.
+#[derive(Clone, Copy)]
+pub(super) struct SetKeys<'a> {
+    pub(super) packets: &'a Key<LimitSection>,
+    pub(super) connections: &'a Key<LimitSection>,
+    pub(super) hellos: &'a Key<LimitSection>,
+    pub(super) quic: &'a Key<LimitSection>,
+    pub(super) bytes: &'a Key<BytesSection>,
+}
+
+/// serde cannot both flatten a section and refuse unknown keys of it.
+macro_rules! set_keys {
+    ($($section:ident),*) => {$(
+        impl $section {
+            pub(super) const fn keys(&self) -> SetKeys<'_> {
+                let Self { packets, connections, hellos, quic, bytes, .. } = self;
+                SetKeys { packets, connections, hellos, quic, bytes }
+            }
+        }
+    )*};
+}
+set_keys!(TierSection, GroupSection, GlobalSection);
 
 /// `[kernel.limits]`
 #[derive(Debug, Default, Deserialize)]
@@ -121,6 +171,9 @@ pub(super) struct LimitsSection {
     pub(super) connections: Key<LimitSection>,
     pub(super) hellos: Key<LimitSection>,
     pub(super) quic: Key<LimitSection>,
+    pub(super) bytes: Key<BytesSection>,
+    pub(super) ipv6_56: Key<Number>,
+    pub(super) ipv6_48: Key<Number>,
     pub(super) when_full: Key<WhenFull>,
     pub(super) max_sources: Key<Number>,
 }
@@ -137,6 +190,14 @@ pub(super) struct UnparsedSection {
     pub(super) extension_depth: Key<Treatment>,
     pub(super) malformed_tcp: Key<Treatment>,
     pub(super) malformed_udp: Key<Treatment>,
+}
+
+/// `{ rate = "10MiB/s", burst = "20MiB" }`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct BytesSection {
+    pub(super) rate: Key<Text<ByteRate>>,
+    pub(super) burst: Key<Size>,
 }
 
 /// `{ rate = "5/s", burst = 10 }`

@@ -23,6 +23,7 @@ use super::{
 
 mod answers;
 mod kernel;
+mod limits;
 mod lists;
 mod requests;
 mod service;

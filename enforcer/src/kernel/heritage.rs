@@ -85,8 +85,8 @@ impl Tables {
     /// From wherever `map` finds them by name: `None` where it is not.
     pub(super) fn open(map: &dyn Fn(&str) -> Result<Option<Map>>) -> Result<Self> {
         let table = |name| map(name)?.map(|map| Words::of(&map, name)).transpose();
-        let [sources, connections, hellos, quic] = maps::LIMITERS;
-        Ok(Self([table(sources)?, table(connections)?, table(hellos)?, table(quic)?]))
+        let [sources, connections, hellos, quic, bytes] = maps::LIMITERS;
+        Ok(Self([table(sources)?, table(connections)?, table(hellos)?, table(quic)?, table(bytes)?]))
     }
 
     /// Every debt of a limit, and every ban.

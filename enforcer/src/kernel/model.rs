@@ -40,6 +40,9 @@ pub struct Model {
     listed: HashMap<Prefix, Listing>,
     /// Buckets that were touched, by limit and index; all others are empty.
     buckets: RefCell<HashMap<(Limit, u32), RawBucket>>,
+    /// The same of the further budgets, by index, and of the shared ones, by place.
+    budgets: RefCell<HashMap<u32, RawBucket>>,
+    shared: RefCell<HashMap<u32, RawBucket>>,
     rehearsed: RefCell<Vec<DropReason>>,
     answer: Cell<Answer>,
     /// Buckets of the flow table that were touched, by index; all others are empty.
@@ -128,6 +131,16 @@ impl Model {
         self.buckets.get_mut().insert((limit, index), bucket);
     }
 
+    /// Fills one bucket of the further budgets.
+    pub fn fill_budgets(&mut self, index: u32, bucket: RawBucket) {
+        self.budgets.get_mut().insert(index, bucket);
+    }
+
+    /// Fills one of the shared budgets.
+    pub fn fill_shared(&mut self, place: u32, bucket: RawBucket) {
+        self.shared.get_mut().insert(place, bucket);
+    }
+
     /// Fills the words of one bucket of the flow table.
     pub fn fill_flows(&mut self, index: u32, words: flow::RawBucket) {
         self.flows.get_mut().insert(index, Flows { words: Cell::new(words), ..Flows::default() });
@@ -203,6 +216,19 @@ impl Tables for Model {
 
     fn charge_syn(&self, now: u64, rate: Rate) -> Charge {
         limiter::charge(&Slots(RefCell::new(&mut self.syns.borrow_mut())), limiter::SHARED, now, rate)
+    }
+
+    fn charge_budget(&self, key: u64, now: u64, rate: Rate) -> Charge {
+        let settings = self.settings.unwrap_or(Settings::PERMISSIVE);
+        let index = limiter::bucket_index(key, settings.seed, settings.budget_mask());
+        let mut buckets = self.budgets.borrow_mut();
+        limiter::charge(&Slots(RefCell::new(buckets.entry(index).or_default())), key, now, rate)
+    }
+
+    fn charge_shared(&self, place: u32, now: u64, rate: Rate) -> Charge {
+        let mut buckets = self.shared.borrow_mut();
+        let bucket = buckets.entry(place).or_default();
+        limiter::charge(&Slots(RefCell::new(bucket)), limiter::SHARED, now, rate)
     }
 
     fn cookie(&self, headers: &Headers) -> Cookie {

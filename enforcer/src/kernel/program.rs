@@ -76,6 +76,12 @@ impl Sizes {
         buckets(u64::from(self.sources))
     }
 
+    /// Buckets of the table of further budgets, of which a source may have several: see
+    /// [`enforcer_common::settings::Settings::budget_mask`].
+    pub fn budget_buckets(&self) -> u32 {
+        2 * self.buckets()
+    }
+
     /// Buckets of the table of sources, which holds the bans as well: a power of two. Twice the slots that both need, so that buckets
     /// that overflow stay rare: with a million bans in four million slots one ban in forty spills over.
     pub fn source_buckets(&self) -> u32 {
@@ -83,8 +89,8 @@ impl Sizes {
     }
 
     /// Entries of every map whose size is not fixed.
-    fn maps(&self) -> [(&'static str, u32); 10] {
-        let [sources, connections, hellos, quic] = maps::LIMITERS;
+    fn maps(&self) -> [(&'static str, u32); 12] {
+        let [sources, connections, hellos, quic, bytes] = maps::LIMITERS;
         [
             (sources, self.source_buckets()),
             (maps::SPILLED, self.source_buckets().div_ceil(u64::BITS)),
@@ -92,6 +98,8 @@ impl Sizes {
             (connections, self.buckets()),
             (hellos, self.buckets()),
             (quic, self.buckets()),
+            (bytes, self.buckets()),
+            (maps::BUDGETS, self.budget_buckets()),
             (maps::LISTED_V4, MAX_PREFIXES),
             (maps::LISTED_V6, MAX_PREFIXES),
             (maps::FLOW_WORDS, FLOW_BUCKETS),

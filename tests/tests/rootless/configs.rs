@@ -11,8 +11,8 @@ use std::{
 };
 
 use enforcer::config::{
-    self, AllowedPort, Answers, Bans, Certificate, Clients, Config, Control, Http, Kernel, KernelLimits,
-    KeyExchange, Listener, Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite, Tls, TlsVersion,
+    self, AllowedPort, Answers, Bans, ByteLimit, Certificate, Clients, Config, Control, Everybody, Http, Kernel, KernelLimits,
+    KeyExchange, LimitSet, Listener, Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite, Tls, TlsVersion,
     Token, TokenAlgorithm, Treatment, UnknownName, Unparsed, Upstream, VerifyChecksums, WhenFull,
 };
 use proptest::prelude::*;
@@ -88,6 +88,8 @@ fn the_smallest_file_gives_every_documented_default() {
             management_ports: vec![22],
             management_from: vec![],
             tiers: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            everybody: Everybody { limits: LimitSet::OFF, shares: 100 },
             protected_ports: vec![443],
             ipv6_prefix: 64,
             minimum_tls: TlsVersion::Tls12,
@@ -104,7 +106,10 @@ fn the_smallest_file_gives_every_documented_default() {
                 connections: rate(200, 1_000),
                 hellos: rate(200, 1_000),
                 quic: rate(200, 1_000),
-                when_full: WhenFull::Drop,
+                bytes: None,
+                ipv6_56: 0,
+                ipv6_48: 0,
+                when_full: WhenFull::Share,
                 max_sources: 262_144,
             },
             dry_run: vec![],
@@ -228,9 +233,19 @@ fn what_is_written_is_what_holds() {
     assert_eq!((kernel.allow.len(), &kernel.allow_ports[..]), (3, &[pair][..]));
     assert_eq!(kernel.management_from.len(), 2);
     let partners = &kernel.tiers["partners"];
-    assert_eq!((partners.prefixes.len(), partners.connections), (2, None));
-    assert_eq!(partners.packets, Some(RateLimit { events: 200_000, period: seconds(1), burst: 400_000 }));
-    assert_eq!(kernel.tiers["suspects"].packets, kernel.limits.packets, "as everybody's");
+    assert_eq!((partners.prefixes.len(), partners.limits.connections), (2, None));
+    assert_eq!(
+        partners.limits.packets,
+        Some(RateLimit { events: 200_000, period: seconds(1), burst: 400_000 })
+    );
+    assert_eq!(kernel.tiers["suspects"].limits, kernel.limits.set(), "as everybody's");
+    assert_eq!(kernel.limits.bytes, Some(ByteLimit { rate: 20 << 20, burst: 64 << 20 }));
+    assert_eq!((kernel.limits.ipv6_56, kernel.limits.ipv6_48), (0, 64));
+    let group = &kernel.groups["dns"];
+    assert_eq!(group.ports, [53, 853]);
+    let own = LimitSet { packets: Some(RateLimit { events: 100, period: seconds(1), burst: 100 }), ..LimitSet::OFF };
+    assert_eq!(group.limits, own);
+    assert_eq!((kernel.everybody.shares, kernel.everybody.limits.hellos.unwrap().burst), (50, 9_000));
     let listener = &config.listeners[0];
     assert_eq!(listener.unknown_name, UnknownName::Refuse);
     assert_eq!(listener.certificates[0].ocsp.as_deref(), Some(Path::new("tls/api.ocsp")));

@@ -47,6 +47,8 @@ struct Loaded {
     limiters: Vec<Array<MapData, RawBucket>>,
     flow_words: Array<MapData, RawBucket>,
     syns: Array<MapData, RawBucket>,
+    budgets: Array<MapData, RawBucket>,
+    shared: Array<MapData, RawBucket>,
     counters: PerCpuArray<MapData, Counter>,
 }
 
@@ -66,6 +68,8 @@ impl Loaded {
             limiters: maps::LIMITERS.iter().map(|name| map(name).try_into().unwrap()).collect(),
             flow_words: map(maps::FLOW_WORDS).try_into().unwrap(),
             syns: map(maps::SYN_BUDGET).try_into().unwrap(),
+            budgets: map(maps::BUDGETS).try_into().unwrap(),
+            shared: map(maps::SHARED).try_into().unwrap(),
             counters: map(maps::COUNTERS).try_into().unwrap(),
             program,
         }
@@ -110,6 +114,12 @@ impl Loaded {
                     self.listed_v6.insert(&Key::new(length, net.addr().octets()), listing, 0).unwrap()
                 }
             }
+        }
+        for index in 0..self.budgets.len() {
+            self.budgets.set(index, state.budgets, 0).unwrap();
+        }
+        for place in 0..self.shared.len() {
+            self.shared.set(place, state.shared(place), 0).unwrap();
         }
         // Entries mean nothing without their words. Cases have the first bucket alone.
         self.flow_words.set(0, state.flows(kernel_now().0), 0).unwrap();

@@ -7,11 +7,11 @@ use std::{
 
 use enforcer_common::{quic, reason::DropReason, settings::QUIC_VERSIONS};
 
-use super::{LimitRules, Rules, entries, lists};
+use super::{LimitRules, Rules, entries, limits, lists};
 use crate::config::{
-    Answers, Kernel, KernelLimits, Mode, PIN_DIRECTORY, RateLimit, Refusal, TlsVersion, Treatment, Unparsed,
+    Answers, Kernel, Mode, PIN_DIRECTORY, RateLimit, Refusal, TlsVersion, Treatment, Unparsed,
     VerifyChecksums, WhenFull,
-    file::{KernelSection, Key, LimitsSection, List, UnparsedSection},
+    file::{KernelSection, Key, List, UnparsedSection},
     named::Named,
     value::{Number, spell_duration},
 };
@@ -46,7 +46,7 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
     let lists = lists::lists(section, &mut rules);
     let bits = rules.number("ipv6_prefix", &section.ipv6_prefix, 64, 32..=64);
     let ipv6_prefix = u8::try_from(bits).unwrap_or(64);
-    let limits = limits(&section.limits, &mut rules);
+    let limits = limits::limits(&section.limits, ipv6_prefix, &mut rules);
     rules.distinct(
         "dry_run",
         entries(&section.dry_run).map(|entry| (entry.span(), entry.get_ref().0.label())),
@@ -72,7 +72,9 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
         allow_ports: lists.allow_ports,
         management_ports,
         management_from: lists.management_from,
-        tiers: lists::tiers(section, &limits, ipv6_prefix, &mut rules),
+        tiers: lists::tiers(section, limits.set(), ipv6_prefix, &mut rules),
+        groups: limits::groups(&section.group, &mut rules),
+        everybody: limits::everybody(&section.global, &mut rules),
         protected_ports,
         ipv6_prefix,
         minimum_tls: section.minimum_tls.as_ref().map_or(TlsVersion::Tls12, |tls| *tls.get_ref()),
@@ -150,7 +152,7 @@ fn interfaces(section: &KernelSection, mode: Mode, rules: &mut Rules<'_, '_>) ->
     entries(&section.interfaces).map(|entry| entry.get_ref().0.clone()).collect()
 }
 
-fn ports(key: &str, list: &List<Number>, rules: &mut Rules<'_, '_>) -> Vec<u16> {
+pub(super) fn ports(key: &str, list: &List<Number>, rules: &mut Rules<'_, '_>) -> Vec<u16> {
     let mut ports = Vec::new();
     for entry in entries(list) {
         match u16::try_from(entry.get_ref().0) {
@@ -211,25 +213,4 @@ fn listening(listeners: &[u16]) -> Vec<u16> {
     ports.sort_unstable();
     ports.dedup();
     ports
-}
-
-/// What a source may send unless the file says otherwise.
-pub(super) const PACKETS: RateLimit = RateLimit::per_second(50_000, 100_000);
-pub(super) const HANDSHAKES: RateLimit = RateLimit::per_second(200, 1_000);
-
-/// The rules of a source's limit with this default.
-pub(super) const fn of_source(default: RateLimit) -> LimitRules {
-    LimitRules { default, may_be_off: true, least_burst: 1 }
-}
-
-fn limits(section: &LimitsSection, rules: &mut Rules<'_, '_>) -> KernelLimits {
-    let mut rules = rules.section("limits");
-    KernelLimits {
-        packets: rules.limit("packets", &section.packets, of_source(PACKETS)),
-        connections: rules.limit("connections", &section.connections, of_source(HANDSHAKES)),
-        hellos: rules.limit("hellos", &section.hellos, of_source(HANDSHAKES)),
-        quic: rules.limit("quic", &section.quic, of_source(HANDSHAKES)),
-        when_full: section.when_full.as_ref().map_or(WhenFull::Drop, |choice| *choice.get_ref()),
-        max_sources: rules.slots(&section.max_sources, 262_144),
-    }
 }

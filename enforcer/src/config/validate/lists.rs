@@ -4,14 +4,11 @@ use std::{collections::BTreeMap, ops::Range};
 
 use enforcer_common::{port::door, settings::TIERS};
 
-use super::{
-    Rules, entries,
-    kernel::{HANDSHAKES, PACKETS, of_source},
-};
+use super::{Rules, entries, limits};
 use crate::{
     config::{
-        AllowedPort, DEFAULT_TIER, KernelLimits, MAX_ALLOW, RateLimit, Tier,
-        file::{AllowEntry, AllowedPortSection, KernelSection, Key, LimitSection, TierSection},
+        AllowedPort, DEFAULT_TIER, LimitSet, MAX_ALLOW, Tier,
+        file::{AllowEntry, AllowedPortSection, KernelSection},
         load::find_in_table,
     },
     prefix::Prefix,
@@ -101,10 +98,10 @@ fn allowed_port(
     }
 }
 
-/// Budgets of their own; what a tier does not say is as in `limits`.
+/// Budgets of their own; what a tier does not say is as in `general`.
 pub(super) fn tiers(
     section: &KernelSection,
-    limits: &KernelLimits,
+    general: LimitSet,
     ipv6_prefix: u8,
     rules: &mut Rules<'_, '_>,
 ) -> BTreeMap<String, Tier> {
@@ -132,23 +129,11 @@ pub(super) fn tiers(
                 rules.refuse_entry(entry.span(), "prefixes", problem, "name it once");
             }
         }
-        tiers.insert(name.clone(), of_tier(tier.get_ref(), limits, &mut rules));
+        let prefixes = entries(&tier.get_ref().prefixes).map(|prefix| prefix.get_ref().0).collect();
+        let limits = limits::set(tier.get_ref().keys(), general, &mut rules);
+        tiers.insert(name.clone(), Tier { prefixes, limits });
     }
     tiers
-}
-
-fn of_tier(section: &TierSection, limits: &KernelLimits, rules: &mut Rules<'_, '_>) -> Tier {
-    let mut limit = |key: &str, value: &Key<LimitSection>, general: Option<RateLimit>, default| match value {
-        Some(_) => rules.limit(key, value, of_source(general.unwrap_or(default))),
-        None => general,
-    };
-    Tier {
-        prefixes: entries(&section.prefixes).map(|prefix| prefix.get_ref().0).collect(),
-        packets: limit("packets", &section.packets, limits.packets, PACKETS),
-        connections: limit("connections", &section.connections, limits.connections, HANDSHAKES),
-        hellos: limit("hellos", &section.hellos, limits.hellos, HANDSHAKES),
-        quic: limit("quic", &section.quic, limits.quic, HANDSHAKES),
-    }
 }
 
 /// The source that `prefix` is only a part of.
