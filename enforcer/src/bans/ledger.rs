@@ -8,7 +8,7 @@
 //!   never an allowed one, and never a source that holds an address of this machine or of an upstream server. An operator's ban replaces the one on the same prefix.
 
 mod bulk;
-mod marks;
+mod configure;
 mod operator;
 mod restore;
 
@@ -367,46 +367,6 @@ impl Ledger {
         }
     }
 
-    fn reconfigure(&mut self, now: KernelTime, settings: Settings, actions: &mut Actions) {
-        let mut changed = Vec::new();
-        for (prefix, allowance) in self.allowances.iter() {
-            if allowance.configured && !settings.allow.contains(prefix) {
-                changed.push(*prefix);
-            }
-        }
-        for prefix in &changed {
-            if let Some(allowance) = self.allowances.get_mut(prefix) {
-                allowance.configured = false;
-                if allowance.operator.is_none() {
-                    self.allowances.remove(prefix);
-                }
-            }
-        }
-        for prefix in &settings.allow {
-            if let Some(allowance) = self.allowances.get_mut(prefix) {
-                allowance.configured = true;
-            } else {
-                self.allowances.insert(*prefix, Allowance { configured: true, operator: None, since: now });
-                changed.push(*prefix);
-            }
-        }
-        let units_changed = settings.ipv6_prefix != self.settings.ipv6_prefix;
-        self.settings = settings;
-        changed.extend(self.mark());
-        if units_changed {
-            // Which bans are exact depends on it, and so does whom a score belongs to.
-            self.scores.clear();
-            self.projection.clear(&mut actions.writes);
-            self.wide = self.bans.iter().filter(|(prefix, _)| self.is_wide(prefix)).count();
-            changed = self.allowances.iter().map(|(prefix, _)| *prefix).collect();
-            changed.extend(self.bans.iter().map(|(prefix, _)| *prefix));
-            changed.extend(self.marks.iter().map(|(prefix, _)| *prefix));
-        }
-        for prefix in changed {
-            self.refresh(&prefix, actions);
-        }
-    }
-
     fn put_ban(&mut self, ban: Ban, actions: &mut Actions) -> Option<Ban> {
         let prefix = ban.prefix;
         actions.events.push(Event::Banned(ban.clone()));
@@ -458,11 +418,6 @@ impl Ledger {
         self.active[ban.cause.origin() as usize] -= 1;
         self.ends.remove(&(ban.until, *prefix));
         Some(ban)
-    }
-
-    fn refresh(&mut self, prefix: &Prefix, actions: &mut Actions) {
-        let (projection, truth) = self.projection();
-        projection.refresh(prefix, truth, &mut actions.writes);
     }
 
     fn has_room(&self) -> bool {

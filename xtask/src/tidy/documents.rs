@@ -23,6 +23,7 @@ pub(super) fn configuration(files: &[File]) -> Vec<Finding> {
         let shown = if section {
             reference.text.contains(&format!("{key}]"))
                 || reference.text.contains(&format!("[{key}."))
+                || reference.text.contains(&format!(".{key}."))
                 || reference.text.contains(&format!("{key} = [{{"))
         } else {
             reference.text.contains(&format!("{key} = "))
