@@ -9,6 +9,7 @@ pub mod program;
 
 mod attach;
 mod bpffs;
+mod budgets;
 mod detach;
 mod exact;
 mod heritage;

@@ -127,12 +127,19 @@ struct Judge {
     v6_length: u8,
     /// Names by number.
     tiers: Vec<String>,
+    groups: Vec<String>,
 }
 
 impl Judge {
     fn new(kernel: &Kernel, verb: &Explain) -> Result<Self> {
         let tiers = (0..TIERS as u8).map(|number| kernel.tier_name(number).to_owned()).collect();
-        let mut judge = Self { model: Model::of(kernel), now: 0, v6_length: kernel.ipv6_prefix, tiers };
+        let mut judge = Self {
+            model: Model::of(kernel),
+            now: 0,
+            v6_length: kernel.ipv6_prefix,
+            tiers,
+            groups: kernel.groups.keys().cloned().collect(),
+        };
         if let Some(path) = &verb.bans {
             let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
             for prefix in bans(&text).with_context(|| format!("{}", path.display()))? {
@@ -176,7 +183,9 @@ impl Judge {
         let listing = sight.source.and_then(|address| self.model.listing(address));
         let tier = listing.map_or(0, |(_, listing)| listing.tier);
         let tier = (tier, self.tiers.get(usize::from(tier)).map_or("", String::as_str));
-        rule(reason, Grounds { settings, port: sight.port, entry, tier })
+        let group = sight.port.map_or(0, |port| self.model.port(port).group()) as usize;
+        let group = group.checked_sub(1).and_then(|at| self.groups.get(at)).map_or("", String::as_str);
+        rule(reason, Grounds { settings, port: sight.port, entry, tier, group })
     }
 
     /// The entry of the lists that holds for an address.

@@ -27,6 +27,9 @@ pub struct Practice {
     /// The tiers by name, in the order of their numbers.
     #[serde(default)]
     pub tiers: Vec<String>,
+    /// The same of groups of ports.
+    #[serde(default)]
+    pub groups: Vec<String>,
 }
 
 impl Practice {
@@ -34,6 +37,12 @@ impl Practice {
     pub fn tier(&self, number: u8) -> &str {
         let named = usize::from(number).checked_sub(1).and_then(|at| self.tiers.get(at));
         named.map_or(config::DEFAULT_TIER, String::as_str)
+    }
+
+    /// The name of a group of ports; empty for none.
+    pub fn group(&self, number: u32) -> &str {
+        let named = (number as usize).checked_sub(1).and_then(|at| self.groups.get(at));
+        named.map_or("", String::as_str)
     }
 }
 
@@ -94,6 +103,7 @@ fn decide(config: &config::Kernel, devices: &[(&str, &str, Device)]) -> (Means, 
         checksums,
         remarks,
         tiers: config.tiers.keys().cloned().collect(),
+        groups: config.groups.keys().cloned().collect(),
     };
     (Means { answers, checksums }, practice)
 }
