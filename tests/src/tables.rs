@@ -115,6 +115,12 @@ impl State {
         self.limited(limit)
     }
 
+    /// With a source in the first slot that has used nothing of its limit.
+    pub fn holding(mut self, limit: Limit, source: SourceKey) -> Self {
+        self.buckets[limit as usize][..2].copy_from_slice(&[source.get(), 0]);
+        self
+    }
+
     /// With a budget besides that of a source, of which nothing is left.
     pub fn owing(mut self, scope: Scope, limit: Limit, group: u32, source: SourceKey) -> Self {
         self.budgets[..2].copy_from_slice(&[scope.key(limit, group, source, 0), USED_UP]);
