@@ -19,5 +19,6 @@ mod rootless {
     mod tickets;
     mod tls;
     mod token_forms;
+    mod upstreams;
     mod wire;
 }
