@@ -28,8 +28,6 @@ pub const SYN_BUDGET: &str = "SYN_BUDGET";
 pub const FLOW_WORDS: &str = "FLOW_WORDS";
 /// Entries of the flow table, by bucket and slot. Written by the program.
 pub const FLOWS: &str = "FLOWS";
-/// The segment that is being followed on a CPU. Written by the program, for itself.
-pub const SEGMENT: &str = "SEGMENT";
 /// Per CPU, interface and reason: packets and bytes. Written by the program.
 pub const COUNTERS: &str = "COUNTERS";
 /// Packets that were not passed on as they came, as samples, see [`crate::event`]. Written by the program, read by the daemon.

@@ -13,7 +13,6 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
     helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
-    programs::XdpContext,
 };
 use enforcer_common::{
     answer::Answer,
@@ -27,13 +26,13 @@ use enforcer_common::{
     maps::Counter,
     packet::Packet,
     port::{PORTS as PORT_COUNT, Port},
-    reason::{self, DropReason, PassReason},
+    reason::{self, DropReason},
     settings::{INTERFACES, Limit, SHARED_SLOT, Settings, flag},
     source::SourceKey,
-    verdict::{self, Cookie, Source, Tables, Verdict},
+    verdict::{Cookie, Tables},
 };
 
-use crate::{cookie, events, flows, frame::Frame};
+use crate::{cookie, events, flows, steps};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -95,22 +94,21 @@ pub(crate) struct Maps {
     settings: Option<&'static Settings>,
     /// 0 until somebody asks: the clock costs as much as a lookup.
     now: Cell<u64>,
-    /// Whether the verdict asked for something to be written: see [`asked`].
+    /// Whether the verdict asked for something to be written: see [`steps::asked`].
     answered: Cell<bool>,
-    /// Whether the last step is still to come.
-    pending: Cell<bool>,
 }
 
 impl Maps {
+    /// `now` is what another step has read, or 0.
     #[inline(always)]
-    pub(crate) fn new(context: *mut xdp_md) -> Self {
-        Self {
-            context,
-            settings: SETTINGS.get(0),
-            now: Cell::new(0),
-            answered: Cell::new(false),
-            pending: Cell::new(false),
-        }
+    pub(crate) fn new(context: *mut xdp_md, now: u64) -> Self {
+        Self { context, settings: SETTINGS.get(0), now: Cell::new(now), answered: Cell::new(false) }
+    }
+
+    /// The instant, if somebody has asked for it; else 0.
+    #[inline(always)]
+    pub(crate) fn read_now(&self) -> u64 {
+        self.now.get()
     }
 
     /// Counts the verdict; answers how many this CPU has counted for this reason.
@@ -125,18 +123,11 @@ impl Maps {
         self.settings.is_some_and(|settings| settings.events.is_limited())
     }
 
-    /// [`ANSWERED`], if it holds.
+    /// Whether the verdict asked for something to be written.
     #[inline(always)]
-    fn answered(&self) -> u32 {
-        if self.answered.get() { ANSWERED } else { 0 }
+    pub(crate) fn answered(&self) -> bool {
+        self.answered.get()
     }
-}
-
-/// What the verdict asked to be written. It does not travel by the stack, which is small.
-#[inline(always)]
-pub(crate) fn asked() -> Option<Answer> {
-    // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
-    STEP.get_ptr(0).map(|step| unsafe { (*step).answer })
 }
 
 impl Tables for Maps {
@@ -168,11 +159,8 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn answer(&self, answer: Answer) {
-        if let Some(step) = STEP.get_ptr_mut(0) {
-            // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
-            unsafe { (*step).answer = answer };
-            self.answered.set(true);
-        }
+        steps::ask(answer);
+        self.answered.set(true);
     }
 
     #[inline(always)]
@@ -216,38 +204,18 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn inspect<P: Packet>(&self, _: &P, source: &Source, headers: &Headers, clean: PassReason) -> Verdict {
-        let Some(step) = STEP.get_ptr_mut(0) else { return Verdict::Drop(DropReason::MalformedTcp) };
-        // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
-        unsafe {
-            (*step).headers = headers.of_segment();
-            (*step).source = source.charged();
-            (*step).now = self.now.get();
-            (*step).clean = clean.number();
-        };
-        self.pending.set(true);
-        // Nobody looks at it: the program goes on to the step.
-        Verdict::Drop(DropReason::MalformedTcp)
-    }
-
-    #[inline(always)]
     fn flow(&self, hash: u64) -> Phase {
         flows::phase(hash)
     }
 
     #[inline(always)]
-    fn hold(&self, segment: &Segment) {
-        flows::hold(segment);
-    }
-
-    #[inline(always)]
-    fn open_flow(&self, opening: &Opening) -> bool {
+    fn open_flow(&self, _: &Segment, opening: &Opening) -> bool {
         flows::open(opening)
     }
 
     #[inline(always)]
-    fn follow_flow<P: Packet>(&self, _: &P) -> Followed {
-        flows::follow(self.context)
+    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment) -> Followed {
+        flows::follow(self.context, packet, segment)
     }
 
     #[inline(always)]
@@ -302,65 +270,6 @@ pub(crate) fn charge_event(now: u64) -> Option<&'static mut Budget> {
 fn is_set<const N: usize>(bits: &Array<u64, N, MMAPABLE>, bit: u32) -> bool {
     let (word, mask) = listed::place(bit);
     bits.get(word).is_some_and(|word| word & mask != 0)
-}
-
-/// What the last step of a verdict works with, and the answer that it leaves behind.
-#[repr(C)]
-struct Step {
-    headers: Headers,
-    source: Source,
-    now: u64,
-    /// A [`PassReason`] by number.
-    clean: u32,
-    answer: Answer,
-}
-
-#[btf_map]
-static STEP: PerCpuArray<Step, 1> = PerCpuArray::new();
-
-/// Beside the number of a verdict: an answer has been left behind.
-const ANSWERED: u32 = 1 << 8;
-/// Beside the number of a verdict: it is that of [`enforcer_inspect`], which is still to come.
-const PENDING: u32 = 1 << 9;
-
-/// A verdict, and whether an answer goes with it. Both halves are global functions one after the other: each has a stack of its
-/// own, of which there is little, and the verifier walks each once (Linux 5.6).
-#[inline(always)]
-pub(crate) fn judge(context: *mut xdp_md) -> (Verdict, bool) {
-    let mut judged = enforcer_decide(context);
-    if judged & PENDING != 0 {
-        judged = enforcer_inspect(context);
-    }
-    (Verdict::from_number(judged & !ANSWERED), judged & ANSWERED != 0)
-}
-
-/// [`verdict::decide`] as far as the last step.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn enforcer_decide(context: *mut xdp_md) -> u32 {
-    let maps = Maps::new(context);
-    let xdp = XdpContext::new(context);
-    let verdict = verdict::decide(&Frame::new(&xdp), &maps);
-    if maps.pending.get() {
-        return PENDING;
-    }
-    verdict.number() | maps.answered()
-}
-
-/// [`verdict::inspect`], the last step.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn enforcer_inspect(context: *mut xdp_md) -> u32 {
-    let Some(step) = STEP.get_ptr_mut(0) else { return DropReason::MalformedTcp.number() };
-    // SAFETY: the value belongs to this CPU, and nothing else writes these fields while this function runs.
-    let (headers, source, now) = unsafe { (&(*step).headers, &(*step).source, (*step).now) };
-    // SAFETY: as above.
-    let clean = PassReason::from_number(unsafe { (*step).clean }).unwrap_or(PassReason::Clean);
-    let maps = Maps::new(context);
-    maps.now.set(now);
-    let xdp = XdpContext::new(context);
-    let verdict = verdict::inspect(&Frame::new(&xdp), &maps, source, headers, clean);
-    verdict.number() | maps.answered()
 }
 
 const WITHIN: u32 = 0;

@@ -1,24 +1,46 @@
-//! What an event costs its source, and, because that is the same lookup, whether the source is banned. Called by
-//! [`super::judge`] and its steps alone.
+//! What an event costs its source, and, because that is the same lookup, whether the source is banned. [`charge_packet`] is a step of
+//! [`super::take`], the rest serves other steps.
 
-use super::{Context, Source, Tables};
+use super::{
+    Context, Source, Tables, Taken, go, pass, standing,
+    work::{Step, Work},
+};
 use crate::{
     gcra::Rate,
+    headers::Transport,
     limiter::Charge,
     packet::Packet,
-    reason::DropReason,
+    port::Port,
+    reason::{DropReason, PassReason},
     settings::{Limit, flag},
 };
 
-/// Charges a packet, of whatever kind, to its source, and drops it if that is banned. A source that is banned under a dry run is not
-/// charged: its slot holds the ban.
+/// Drops what comes from a banned prefix or source, and charges every other packet, of whatever kind. A source that is banned under a dry
+/// run is not charged: its slot holds the ban.
 #[inline(always)]
-pub(super) fn charge_packet<P: Packet, T: Tables>(
-    context: &Context<'_, P, T>,
-    source: &Source,
-) -> Result<(), DropReason> {
-    let rate = context.settings.limit(Limit::Packets, source.listing.tier);
-    settle(context, source, Limit::Packets, rate, DropReason::PacketLimit)
+pub(super) fn charge_packet<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
+    standing::refuse_banned_prefix(context, &work.source)?;
+    let rate = context.settings.limit(Limit::Packets, work.source.listing.tier);
+    settle(context, &work.source, Limit::Packets, rate, DropReason::PacketLimit)?;
+    if let Some(reason) = DropReason::from_number(work.broken) {
+        return context.unparsed(reason);
+    }
+    let headers = &work.headers;
+    let protected = work.port.is(Port::PROTECTED);
+    match headers.transport {
+        Transport::LaterFragment => pass(PassReason::Fragment),
+        Transport::Udp if work.port.is(Port::QUIC) => go(Step::Quic),
+        Transport::Udp | Transport::Other => pass(PassReason::Clean),
+        Transport::Tcp => {
+            if headers.fragment && protected {
+                context.refuse(DropReason::TcpFragment)?;
+            }
+            if headers.opens() {
+                return go(Step::Open);
+            }
+            if protected { go(Step::Segment) } else { pass(PassReason::Clean) }
+        }
+    }
 }
 
 /// Charges one event; what is over the limit is dropped for `exceeded`.

@@ -1,8 +1,7 @@
-//! What becomes of a datagram to a port where QUIC is served. Called by [`super::judge`] alone.
+//! What becomes of a datagram to a port where QUIC is served. A step of [`super::take`].
 
-use super::{Context, Source, Tables, budgets};
+use super::{Context, Tables, Taken, budgets, pass, work::Work};
 use crate::{
-    headers::Headers,
     packet::Packet,
     quic::{self, Quic},
     reason::{DropReason, PassReason},
@@ -10,11 +9,8 @@ use crate::{
 };
 
 #[inline(always)]
-pub(super) fn inspect<P: Packet, T: Tables>(
-    context: &Context<'_, P, T>,
-    source: &Source,
-    headers: &Headers,
-) -> Result<PassReason, DropReason> {
+pub(super) fn inspect<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
+    let Work { headers, source, .. } = work;
     let quic = if headers.fragment {
         // No part of a datagram tells how long the whole is, and QUIC forbids fragments (RFC 9000 section 14).
         Quic::Not
@@ -35,8 +31,8 @@ pub(super) fn inspect<P: Packet, T: Tables>(
                 context.refuse(DropReason::QuicShort)?;
             }
             budgets::charge(context, source, Limit::Quic, DropReason::QuicLimit)?;
-            return Ok(PassReason::QuicInitial);
+            return pass(PassReason::QuicInitial);
         }
     }
-    Ok(PassReason::Clean)
+    pass(PassReason::Clean)
 }

@@ -44,7 +44,6 @@ pub struct Model {
     answer: Cell<Answer>,
     /// Buckets of the flow table that were touched, by index; all others are empty.
     flows: RefCell<HashMap<u32, Flows>>,
-    segment: Cell<Segment>,
     syns: RefCell<RawBucket>,
     listening: HashMap<u16, Cookie>,
     now: Cell<u64>,
@@ -243,18 +242,12 @@ impl Tables for Model {
         self.with_flows(hash, |flows| flow::phase(flows, hash))
     }
 
-    fn hold(&self, segment: &Segment) {
-        self.segment.set(*segment);
+    fn open_flow(&self, segment: &Segment, opening: &Opening) -> bool {
+        self.with_flows(segment.hash, |flows| flow::open(flows, segment, opening))
     }
 
-    fn open_flow(&self, opening: &Opening) -> bool {
-        let segment = self.segment.get();
-        self.with_flows(segment.hash, |flows| flow::open(flows, &segment, opening))
-    }
-
-    fn follow_flow<P: Packet>(&self, packet: &P) -> Followed {
-        let segment = self.segment.get();
-        self.with_flows(segment.hash, |flows| flow::follow(flows, &segment, packet))
+    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment) -> Followed {
+        self.with_flows(segment.hash, |flows| flow::follow(flows, segment, packet))
     }
 
     fn close_flow(&self, hash: u64) {

@@ -264,13 +264,11 @@ impl Tables for Snapshot<'_> {
         Phase::Free
     }
 
-    fn hold(&self, _: &Segment) {}
-
-    fn open_flow(&self, _: &Opening) -> bool {
+    fn open_flow(&self, _: &Segment, _: &Opening) -> bool {
         true
     }
 
-    fn follow_flow<P: Packet>(&self, _: &P) -> Followed {
+    fn follow_flow<P: Packet>(&self, _: &P, _: &Segment) -> Followed {
         Followed::default()
     }
 
