@@ -96,6 +96,8 @@ impl Toolchain {
             // BTF is made from debug information; the btf_maps need it.
             "-Cdebuginfo=2".to_owned(),
             "-Clink-arg=--btf".to_owned(),
+            // Headers are not aligned. Every machine whose kernel has a JIT for BPF loads such numbers at once; LLVM would go byte by byte.
+            "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
             format!("-Clinker={}", self.linker.display()),
         ];
         let mut cargo = Command::new(&self.cargo);

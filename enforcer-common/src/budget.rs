@@ -51,8 +51,12 @@ pub mod shared {
 
     /// Cells for those who find no slot. Buckets that are full share one where they are more than that.
     pub const CELLS: u32 = 1 << 10;
+    /// The budget of SYNs to protected ports, above which cookies are sent.
+    pub const SYNS: u32 = LIMITS as u32;
+    /// Where the cells begin.
+    const FIRST: u32 = SYNS + 1;
     /// All places.
-    pub const PLACES: usize = LIMITS + CELLS as usize;
+    pub const PLACES: usize = (FIRST + CELLS) as usize;
 
     /// The budget of everybody together.
     #[inline(always)]
@@ -67,7 +71,7 @@ pub mod shared {
             Some(scope) => LIMITS as u32 + scope as u32,
             None => limit as u32,
         };
-        LIMITS as u32 + (index.wrapping_add(table * 0x61) & (CELLS - 1))
+        FIRST + (index.wrapping_add(table * 0x61) & (CELLS - 1))
     }
 }
 
@@ -94,7 +98,9 @@ mod tests {
             for scope in [Scope::Site, Scope::Network, Scope::Group, Scope::Share] {
                 for limit in Limit::ALL {
                     let groups = if scope == Scope::Group { 0..8 } else { 0..1 };
-                    assert!(groups.into_iter().all(|group| keys.insert(scope.key(limit, group, source, seed))));
+                    assert!(
+                        groups.into_iter().all(|group| keys.insert(scope.key(limit, group, source, seed)))
+                    );
                 }
             }
         }
@@ -107,7 +113,7 @@ mod tests {
             for index in [0, 1, shared::CELLS - 1, u32::MAX] {
                 for scope in [None, Some(Scope::Site), Some(Scope::Share)] {
                     let place = shared::crowd(limit, scope, index) as usize;
-                    assert!((LIMITS..shared::PLACES).contains(&place));
+                    assert!((LIMITS + 1..shared::PLACES).contains(&place));
                 }
             }
         }

@@ -97,6 +97,20 @@ pub struct Segment {
     pub reserved: u16,
 }
 
+impl Segment {
+    /// None yet.
+    pub const NONE: Self = Self {
+        ends: Ends { source: [0; 2], destination: [0; 2], ports: 0, family: 0 },
+        hash: 0,
+        now: 0,
+        sequence: 0,
+        offset: 0,
+        end: 0,
+        minimum: 0,
+        reserved: 0,
+    };
+}
+
 /// How a flow is taken up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {
@@ -200,26 +214,6 @@ pub enum Kind {
     Elsewhere = 11,
 }
 
-impl Kind {
-    #[inline(always)]
-    const fn from_number(number: u8) -> Self {
-        match number {
-            1 => Self::Behind,
-            2 => Self::Ahead,
-            3 => Self::Part,
-            4 => Self::Accepted,
-            5 => Self::Refused,
-            6 => Self::Malformed,
-            7 => Self::NotHello,
-            8 => Self::Refusal,
-            9 => Self::Ended,
-            10 => Self::Unfollowed,
-            11 => Self::Elsewhere,
-            _ => Self::Unknown,
-        }
-    }
-}
-
 /// What came of following a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Followed {
@@ -243,30 +237,6 @@ impl Followed {
 
     const fn only(kind: Kind) -> Self {
         Self { kind, first: false, begins: false, listed: false, version: 0, value: 0 }
-    }
-
-    /// As one number, for a function that the verifier checks by itself.
-    #[inline(always)]
-    pub const fn pack(self) -> u64 {
-        self.kind as u64
-            | (self.first as u64) << 8
-            | (self.listed as u64) << 9
-            | (self.begins as u64) << 10
-            | (self.version as u64) << 16
-            | (self.value as u64) << 32
-    }
-
-    /// The opposite of [`Followed::pack`].
-    #[inline(always)]
-    pub const fn unpack(number: u64) -> Self {
-        Self {
-            kind: Kind::from_number(number as u8),
-            first: number & 0x100 != 0,
-            listed: number & 0x200 != 0,
-            begins: number & 0x400 != 0,
-            version: (number >> 16) as u16,
-            value: (number >> 32) as u32,
-        }
     }
 }
 

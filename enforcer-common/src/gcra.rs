@@ -189,6 +189,48 @@ mod tests {
             }
         }
 
+        /// Frames of any length: what is admitted in any window weighs no more than the burst and what the rate is worth in it; and
+        /// who waits until what he sent before is paid is never refused.
+        #[test]
+        fn frames_are_admitted_by_their_weight(
+            bytes in 1u64 << 10..20 << 30, burst in 64u64 << 10..1 << 30,
+            frames in proptest::collection::vec((60u64..65_536, 0u64..2_000_000), 1..200),
+        ) {
+            let rate = Rate::bytes_per_second(bytes, burst);
+            let (mut now, mut tat, mut patient, mut due) = (1_000_000_000u64, 0, 0, 1_000_000_000u64);
+            let mut admitted = Vec::new();
+            for (length, gap) in frames {
+                let cost = rate.costing(length);
+                prop_assert!(cost.increment > 0 && cost.tolerance == rate.tolerance);
+                now += gap;
+                if let Ok(next) = step(tat, now, cost) { tat = next; admitted.push((now, cost.increment)); }
+                let kept = step(patient, due, cost);
+                prop_assert!(kept.is_ok(), "{length} bytes: {kept:?}");
+                patient = kept.unwrap();
+                due += cost.increment;
+            }
+            for (i, (start, _)) in admitted.iter().enumerate() {
+                let mut weight = 0;
+                for (end, cost) in &admitted[i..] {
+                    weight += cost;
+                    prop_assert!(weight <= rate.tolerance + (end - start));
+                }
+            }
+        }
+
+        /// A share is a part of the rate, and lets a frame of any length, or one event, through at once.
+        #[test]
+        fn a_share_is_a_part_that_lets_one_event_through(
+            events in 1u64..10_000_000, burst in 1u64..10_000_000, shares in 1u64..10_000, length in 60u64..65_536,
+        ) {
+            let whole = Rate::per_second(events, burst);
+            let share = whole.shared_by(shares, 1);
+            prop_assert_eq!(share.increment, whole.increment * shares);
+            prop_assert!(step(0, 1, share).is_ok());
+            let bytes = Rate::bytes_per_second(events + 1_024, burst + 65_536).shared_by(shares, 64);
+            prop_assert!(step(0, 1, bytes.costing(length)).is_ok());
+        }
+
         /// What is early by more than the tolerance is refused, so that the test above says something.
         #[test]
         fn refuses_what_comes_a_nanosecond_too_early(events in 1u64..100_000, burst in 1u64..100) {

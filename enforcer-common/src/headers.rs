@@ -236,9 +236,15 @@ impl Headers {
     /// Reads what follows the IP header, behind any extension headers.
     #[inline(always)]
     pub fn read_transport<P: Packet>(&mut self, packet: &P) -> Result<(), DropReason> {
-        if let Link::Ipv6 = self.link {
+        if self.is_at_extension() {
             self.read_extensions(packet)?;
         }
+        self.read_payload(packet)
+    }
+
+    /// Reads what follows the IP header where that is no extension header.
+    #[inline(always)]
+    pub fn read_payload<P: Packet>(&mut self, packet: &P) -> Result<(), DropReason> {
         if self.fragment_offset != 0 {
             // What could overwrite the header of the first fragment, or hold the ports that the first one lacks (RFC
             // 1858 section 3, RFC 3128), has no honest sender: no link has an MTU that small.
@@ -260,7 +266,7 @@ impl Headers {
 
     /// Follows a chain of extension headers to its end, or to a fragment header behind which there is no more of it.
     #[inline(always)]
-    fn read_extensions<P: Packet>(&mut self, packet: &P) -> Result<(), DropReason> {
+    pub fn read_extensions<P: Packet>(&mut self, packet: &P) -> Result<(), DropReason> {
         // In this form LLVM ends the loop with a jump. Laid out so that control falls through into its head, a loop is
         // refused by Linux 6.1 as a back edge.
         let mut headers = 0;
@@ -280,7 +286,7 @@ impl Headers {
 
     /// Whether an extension header follows: behind the header of a later fragment there is only payload.
     #[inline(always)]
-    const fn is_at_extension(&self) -> bool {
+    pub const fn is_at_extension(&self) -> bool {
         self.fragment_offset == 0 && self.is_extension()
     }
 
@@ -374,27 +380,6 @@ impl Headers {
         self.port = ports as u16;
         self.offset = packet.forget(self.offset + UDP_LENGTH);
         Ok(())
-    }
-
-    /// The same with only what the step behind all others looks at: what need not be kept takes no stack.
-    #[inline(always)]
-    #[must_use]
-    pub const fn of_segment(&self) -> Self {
-        Self {
-            link: self.link,
-            source: self.source,
-            transport: Transport::Tcp,
-            source_port: self.source_port,
-            port: self.port,
-            sequence: self.sequence,
-            acknowledgement: self.acknowledgement,
-            flags: self.flags,
-            network: self.network,
-            segment: self.segment,
-            offset: self.offset,
-            end: self.end,
-            ..Self::UNREAD
-        }
     }
 
     /// Whether the segment asks for a new connection: SYN without ACK (RFC 9293 section 3.5).

@@ -29,14 +29,10 @@ pub const BUDGETS: &str = "BUDGETS";
 /// Limiter buckets with one budget each, which many sources share, by their places, see [`crate::budget::shared`]. Written by the
 /// program.
 pub const SHARED: &str = "SHARED_BUDGETS";
-/// One limiter bucket: the budget of SYNs that all sources share. Written by the program.
-pub const SYN_BUDGET: &str = "SYN_BUDGET";
 /// Words of the flow table, by bucket, see [`crate::flow`]. Written by the program; the daemon reads them for refused flows.
 pub const FLOW_WORDS: &str = "FLOW_WORDS";
 /// Entries of the flow table, by bucket and slot. Written by the program.
 pub const FLOWS: &str = "FLOWS";
-/// The segment that is being followed on a CPU. Written by the program, for itself.
-pub const SEGMENT: &str = "SEGMENT";
 /// Per CPU, interface and reason: packets and bytes. Written by the program.
 pub const COUNTERS: &str = "COUNTERS";
 /// Packets that were not passed on as they came, as samples, see [`crate::event`]. Written by the program, read by the daemon.

@@ -35,7 +35,7 @@ macro_rules! reasons {
 }
 
 /// The first drop reason's number.
-const FIRST_DROP: u32 = 64;
+pub const FIRST_DROP: u32 = 64;
 /// Numbers that reasons can have.
 const NUMBERS: u32 = 128;
 /// Counters of one interface: one per number, then one per drop reason for packets that passed although they would have been

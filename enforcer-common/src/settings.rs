@@ -57,8 +57,7 @@ pub enum Limit {
 
 impl Limit {
     /// Every limit, by number.
-    pub const ALL: [Self; LIMITS] = 
-        [Self::Packets, Self::Connections, Self::Hellos, Self::Quic, Self::Bytes];
+    pub const ALL: [Self; LIMITS] = [Self::Packets, Self::Connections, Self::Hellos, Self::Quic, Self::Bytes];
 
     /// The stable name in configuration, metrics and command output.
     pub const fn label(self) -> &'static str {
@@ -257,11 +256,5 @@ impl Settings {
 const _: () = assert!(TIERS.is_power_of_two() && GROUPS.is_power_of_two());
 const _: () = assert!(
     size_of::<Settings>()
-        == 48
-            + 16
-            + (3 * TIERS + GROUPS + 2) * LIMITS * 16
-            + INTERFACES * 4
-            + 16
-            + 16
-            + QUIC_VERSIONS * 4
+        == 48 + 16 + (3 * TIERS + GROUPS + 2) * LIMITS * 16 + INTERFACES * 4 + 16 + 16 + QUIC_VERSIONS * 4
 );

@@ -2,25 +2,32 @@
 //!
 //! Called by the XDP program for every frame, by the daemon to explain itself, and by the tests. What a verdict may look
 //! up is [`Tables`]; what it decides is written here and below, and nowhere else.
+//!
+//! A verdict is reached in steps, see [`work`]: what one leaves for the next lies in [`Work`], so the program can run each as a function
+//! of its own.
 
 mod budgets;
 mod cookies;
+mod further;
+mod headers;
 mod quic;
 mod refusal;
 mod standing;
 mod tls;
+pub mod work;
 
+use self::work::{Next, Step, Work};
 use crate::{
     answer::Answer,
     ban::Listing,
     flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
-    headers::{Headers, Link, Transport},
+    headers::Headers,
     limiter::Charge,
     packet::Packet,
-    port::{Port, door},
+    port::Port,
     reason::{DropReason, PassReason},
-    settings::{ABI, Limit, Settings, flag},
+    settings::{Limit, Settings},
     source::SourceKey,
 };
 
@@ -60,39 +67,52 @@ pub trait Tables {
     fn now(&self) -> u64;
     /// Counts a packet of `bytes` bytes that would have been dropped if its reason were not under a dry run.
     fn would_drop(&self, reason: DropReason, bytes: usize);
-    /// Charges one SYN to the budget that all sources share; `rate` is [`Settings::syn_budget`].
-    fn charge_syn(&self, now: u64, rate: Rate) -> Charge;
     /// The cookie with which the kernel would answer the SYN that has these headers.
     fn cookie(&self, headers: &Headers) -> Cookie;
     /// Leaves word of a frame that the program shall write in answer to this packet. Asked once at most, right before the
     /// verdict.
     fn answer(&self, answer: Answer);
-    /// [`inspect`], which the program puts behind a function that the verifier checks by itself.
-    #[inline(always)]
-    fn inspect<P: Packet>(&self, packet: &P, source: &Source, headers: &Headers, clean: PassReason) -> Verdict
-    where
-        Self: Sized,
-    {
-        inspect(packet, self, source, headers, clean)
-    }
     /// How far the flow with this hash is, see [`flow::phase`].
     fn flow(&self, hash: u64) -> Phase;
-    /// Lays the segment down for the calls below: the program hands numbers to functions that the verifier checks by themselves.
-    fn hold(&self, segment: &Segment);
-    /// [`flow::open`] for the segment that was laid down.
-    fn open_flow(&self, opening: &Opening) -> bool;
-    /// [`flow::follow`] for the segment that was laid down.
-    fn follow_flow<P: Packet>(&self, packet: &P) -> Followed;
+    /// [`flow::open`] for a segment, which is that of [`Work`].
+    fn open_flow(&self, segment: &Segment, opening: &Opening) -> bool;
+    /// [`flow::follow`] for a segment.
+    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment) -> Followed;
     /// [`flow::close`] in the hash's bucket.
     fn close_flow(&self, hash: u64);
 }
 
 /// Decides about one frame.
-#[inline(always)]
 pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Verdict {
-    match judge(packet, tables) {
-        Ok(reason) => Verdict::Pass(reason),
-        Err(reason) => Verdict::Drop(reason),
+    let mut work = Work::NONE;
+    let mut next = Next::to(Step::Begin);
+    while let Some(step) = next.step() {
+        next = take(step, packet, tables, &mut work);
+    }
+    next.verdict()
+}
+
+/// Takes one step. Which one is known where the program is compiled: of the others nothing is left there.
+#[inline(always)]
+pub fn take<P: Packet, T: Tables>(step: Step, packet: &P, tables: &T, work: &mut Work) -> Next {
+    let Some(settings) = tables.settings() else { return Next::end(Verdict::Pass(PassReason::NoSettings)) };
+    let context = Context { packet, tables, settings };
+    let taken = match step {
+        Step::Begin => headers::begin(&context, work),
+        Step::Extensions => headers::extensions(&context, work),
+        Step::Transport => headers::transport(&context, work),
+        Step::Charge => budgets::charge_packet(&context, work),
+        Step::Weigh => further::weigh(&context, work),
+        Step::Quic => quic::inspect(&context, work),
+        Step::Open => cookies::open(&context, work),
+        Step::Segment => tls::begin(&context, work),
+        Step::Follow => tls::follow(&context, work),
+        Step::Stranger => tls::unknown(&context, work),
+        Step::Conclude => tls::conclude(&context, work),
+    };
+    match taken {
+        Ok(next) => next,
+        Err(reason) => Next::end(Verdict::Drop(reason)),
     }
 }
 
@@ -110,18 +130,6 @@ impl Verdict {
         match self {
             Self::Pass(reason) => reason.number(),
             Self::Drop(reason) => reason.number(),
-        }
-    }
-
-    /// The opposite of [`Verdict::number`]; what has no number is dropped as malformed.
-    #[inline(always)]
-    pub const fn from_number(number: u32) -> Self {
-        if let Some(reason) = PassReason::from_number(number) {
-            return Self::Pass(reason);
-        }
-        match DropReason::from_number(number) {
-            Some(reason) => Self::Drop(reason),
-            None => Self::Drop(DropReason::MalformedTcp),
         }
     }
 }
@@ -149,12 +157,27 @@ impl<P: Packet, T: Tables> Context<'_, P, T> {
 
     /// What becomes of a packet that cannot be parsed: no further step could say anything about it.
     #[inline(always)]
-    fn unparsed(&self, reason: DropReason) -> Result<PassReason, DropReason> {
+    fn unparsed(&self, reason: DropReason) -> Taken {
         if !self.settings.tolerates(reason) {
             self.refuse(reason)?;
         }
-        Ok(PassReason::Unparsed)
+        pass(PassReason::Unparsed)
     }
+}
+
+/// What a step comes to: what is next, or a drop.
+type Taken = Result<Next, DropReason>;
+
+/// The end of a step that is the end of all.
+#[inline(always)]
+const fn pass(reason: PassReason) -> Taken {
+    Ok(Next::end(Verdict::Pass(reason)))
+}
+
+/// The end of a step that leaves the rest to another.
+#[inline(always)]
+const fn go(step: Step) -> Taken {
+    Ok(Next::to(step))
 }
 
 /// What a packet is charged to, and by which rules.
@@ -165,111 +188,6 @@ pub struct Source {
 }
 
 impl Source {
-    /// The same with only what a charge depends on.
-    #[inline(always)]
-    #[must_use]
-    pub const fn charged(&self) -> Self {
-        Self { key: self.key, listing: Listing { tier: self.listing.tier, ..Listing::NONE } }
-    }
-}
-
-#[inline(always)]
-fn judge<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<PassReason, DropReason> {
-    let settings = match tables.settings() {
-        Some(settings) if settings.abi == ABI => settings,
-        Some(_) | None => return Ok(PassReason::NoSettings),
-    };
-    if settings.lease_until != 0 && tables.now() >= settings.lease_until {
-        return Ok(PassReason::LeaseExpired);
-    }
-    let context = Context { packet, tables, settings };
-    let mut headers = Headers::UNREAD;
-    if let Err(reason) = headers.read_link(packet) {
-        return context.unparsed(reason);
-    }
-    match headers.link {
-        Link::Control => return Ok(PassReason::LinkControl),
-        Link::Other => {
-            if settings.flags & flag::DROP_NOT_IP != 0 {
-                context.refuse(DropReason::NotIpRefused)?;
-            }
-            return Ok(PassReason::NotIp);
-        }
-        Link::Ipv4 => {
-            if let Err(reason) = headers.read_ipv4(packet) {
-                return context.unparsed(reason);
-            }
-        }
-        Link::Ipv6 => {
-            if let Err(reason) = headers.read_ipv6(packet) {
-                return context.unparsed(reason);
-            }
-            if headers.is_neighbour_discovery(packet) {
-                return Ok(PassReason::NeighbourDiscovery);
-            }
-        }
-    }
-    let source = standing::find(&context, &headers);
-    if source.is_allowed() {
-        return Ok(PassReason::Allowed);
-    }
-    let form = headers.read_transport(packet);
-    let mut port = Port::UNKNOWN;
-    if matches!(headers.transport, Transport::Tcp | Transport::Udp) {
-        port = tables.port(headers.port);
-    }
-    // Who bans himself must still get in.
-    let doors = port.doors() & source.listing.doors;
-    if headers.transport == Transport::Tcp && (port.is(Port::MANAGEMENT) || doors & door::MANAGEMENT != 0) {
-        return Ok(PassReason::Management);
-    }
-    if doors & !door::MANAGEMENT != 0 {
-        return Ok(PassReason::Allowed);
-    }
-    standing::refuse_banned_prefix(&context, &source)?;
-    budgets::charge_packet(&context, &source)?;
-    if let Err(reason) = form {
-        return context.unparsed(reason);
-    }
-    if headers.transport == Transport::Tcp && headers.fragment && port.is(Port::PROTECTED) {
-        context.refuse(DropReason::TcpFragment)?;
-    }
-    match headers.transport {
-        Transport::Tcp => {}
-        Transport::LaterFragment => return Ok(PassReason::Fragment),
-        Transport::Udp if port.is(Port::QUIC) => return quic::inspect(&context, &source, &headers),
-        Transport::Udp | Transport::Other => return Ok(PassReason::Clean),
-    }
-    let mut clean = PassReason::Clean;
-    if headers.opens() {
-        budgets::charge(&context, &source, Limit::Connections, DropReason::ConnectionLimit)?;
-        if port.is(Port::PROTECTED) {
-            clean = cookies::spend(&context, &headers)?;
-        }
-    }
-    if !port.is(Port::PROTECTED) {
-        return Ok(clean);
-    }
-    match tables.inspect(packet, &source, &headers, clean) {
-        Verdict::Pass(reason) => Ok(reason),
-        Verdict::Drop(reason) => Err(reason),
-    }
-}
-
-/// The last step of [`decide`]: what a TCP segment to a protected port means to its connection. `clean` is why a SYN passes that is as it
-/// should be.
-#[inline(always)]
-pub fn inspect<P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    source: &Source,
-    headers: &Headers,
-    clean: PassReason,
-) -> Verdict {
-    let Some(settings) = tables.settings() else { return Verdict::Pass(PassReason::NoSettings) };
-    match tls::inspect(&Context { packet, tables, settings }, source, headers) {
-        Ok(PassReason::Clean) => Verdict::Pass(clean),
-        Ok(reason) => Verdict::Pass(reason),
-        Err(reason) => Verdict::Drop(reason),
-    }
+    /// Nobody yet.
+    pub(crate) const NOBODY: Self = Self { key: SourceKey::v4([0; 4]), listing: Listing::NONE };
 }

@@ -9,7 +9,7 @@ use enforcer_common::{answer, packet::PacketMut};
 
 use crate::{
     frame::{Frame, REACH, opaque},
-    tables::asked,
+    steps::asked,
 };
 
 /// Carries out what was asked for, as a global function, which the verifier checks once (Linux 5.6); answers what becomes of the

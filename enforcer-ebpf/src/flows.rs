@@ -1,7 +1,7 @@
-//! The flow table's maps, and the global functions that the verifier checks once each: looking a flow up, taking it up, following it.
+//! The flow table's maps, and the global functions that the verifier checks once each: taking a flow up, following its hello, forgetting it.
 //!
-//! Whatever is decided is decided in `enforcer_common::flow`. A segment is laid down in a map of one value per CPU, since
-//! such functions take numbers only.
+//! Whatever is decided is decided in `enforcer_common::flow`. The segment is that of [`crate::steps`], since such functions take
+//! numbers only.
 
 use core::{
     intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg},
@@ -10,7 +10,7 @@ use core::{
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, xdp_md},
-    btf_maps::{Array, PerCpuArray},
+    btf_maps::Array,
     cty::c_void,
     helpers::bpf_loop,
     macros::btf_map,
@@ -24,6 +24,7 @@ use enforcer_common::{
 
 use crate::{
     frame::{Frame, opaque},
+    steps::segment,
     tables::settings,
 };
 
@@ -33,13 +34,14 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 static FLOW_WORDS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
 static FLOWS: Array<Entry, 2048> = Array::new();
-#[btf_map]
-static SEGMENT: PerCpuArray<Segment, 1> = PerCpuArray::new();
 
 /// How far a flow is.
 #[inline(always)]
 pub(crate) fn phase(hash: u64) -> Phase {
-    Phase::from_number(enforcer_flow(hash) as u8)
+    match Slots::of(hash, null_mut()) {
+        Some(bucket) => flow::phase(&bucket, hash),
+        None => Phase::Free,
+    }
 }
 
 /// Takes a flow up.
@@ -51,8 +53,11 @@ pub(crate) fn open(opening: &Opening) -> bool {
 
 /// Follows a flow.
 #[inline(always)]
-pub(crate) fn follow(context: *mut xdp_md) -> Followed {
-    Followed::unpack(enforcer_flow_follow(context))
+pub(crate) fn follow<P: Packet>(context: *mut xdp_md, packet: &P, segment: &Segment) -> Followed {
+    match Slots::of(segment.hash, context) {
+        Some(mut bucket) => flow::follow(&mut bucket, segment, packet),
+        None => Followed::UNKNOWN,
+    }
 }
 
 /// Forgets a flow.
@@ -61,52 +66,15 @@ pub(crate) fn close(hash: u64) {
     enforcer_flow_close(hash);
 }
 
-/// Lays a segment down.
-#[inline(always)]
-pub(crate) fn hold(segment: &Segment) {
-    if let Some(place) = SEGMENT.get_ptr_mut(0) {
-        // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
-        unsafe { *place = *segment };
-    }
-}
-
-/// The segment that was laid down.
-#[inline(always)]
-fn held() -> Option<&'static Segment> {
-    // SAFETY: as above; nothing writes it while a global function runs.
-    SEGMENT.get_ptr(0).map(|segment| unsafe { &*segment })
-}
-
-/// [`flow::phase`] as a global function.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn enforcer_flow(hash: u64) -> u32 {
-    match Slots::of(hash, null_mut()) {
-        Some(bucket) => flow::phase(&bucket, hash) as u32,
-        None => Phase::Free as u32,
-    }
-}
-
 /// [`flow::open`] as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn enforcer_flow_open(phase: u32, numbers: u64) -> u32 {
-    let Some(segment) = held() else { return 0 };
+    let Some(segment) = segment() else { return 0 };
     match Slots::of(segment.hash, null_mut()) {
         Some(mut bucket) => flow::open(&mut bucket, segment, &Opening::unpack(phase, numbers)) as u32,
         None => 0,
     }
-}
-
-/// [`flow::follow`] as a global function.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn enforcer_flow_follow(context: *mut xdp_md) -> u64 {
-    let Some(segment) = held() else { return 0 };
-    let Some(mut bucket) = Slots::of(segment.hash, context) else { return 0 };
-    let context = XdpContext::new(context);
-    let frame = Frame::new(&context);
-    flow::follow(&mut bucket, segment, &frame).pack()
 }
 
 /// [`flow::close`] as a global function.

@@ -5,12 +5,13 @@
 use aya_ebpf::{
     bindings::xdp_md,
     btf_maps::PerCpuArray,
-    helpers::{bpf_csum_diff, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    cty::c_void,
+    helpers::{bpf_csum_diff, bpf_loop, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     macros::btf_map,
     programs::XdpContext,
 };
 use enforcer_common::{
-    answer,
+    answer::{self, Options},
     hello::{self, Seen},
     packet::Packet,
 };
@@ -137,54 +138,103 @@ const STRETCH: usize = 512;
 /// Stretches of the longest packet.
 const STRETCHES: usize = (1 << 16) / STRETCH;
 
-#[btf_map]
-static BYTES: PerCpuArray<[u8; STRETCH], 1> = PerCpuArray::new();
+/// A sum that is being made. It lies in a map for the verifier, which knows nothing of what is in maps: what it knew of a number on the
+/// stack, it would take for true in every step of a loop.
+#[repr(C)]
+struct Sum {
+    bytes: [u8; STRETCH],
+    offset: u32,
+    end: u32,
+    sum: u32,
+}
 
-/// The sum of 16-bit words as a global function. Bytes are copied first: they need not lie in linear memory, and a length
-/// that varies is easier to believe there.
+#[btf_map]
+static SUM: PerCpuArray<Sum, 1> = PerCpuArray::new();
+
+/// The sum of 16-bit words as a global function, with `bpf_loop` (Linux 5.17) for its stretches.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn enforcer_sum(context: *mut xdp_md, start: u32, end: u32) -> u32 {
-    let Some(bytes) = BYTES.get_ptr_mut(0) else { return 0 };
-    let bytes = bytes.cast::<u8>();
-    let mut offset = start;
-    let mut sum = 0u32;
-    let mut stretch = 0;
-    while stretch < STRETCHES {
-        if offset >= end {
-            break;
-        }
-        let mut length = end - offset;
-        if length > STRETCH as u32 {
-            length = STRETCH as u32;
-        }
-        // 1 to 512, in a form that Linux 6.1 follows.
-        let length = (opaque((length as usize - 1) & (STRETCH - 1))) + 1;
-        if length < STRETCH {
-            // What pads the last word: the three bytes behind, or fewer.
-            let last = opaque((length - 1) & (STRETCH - 4));
-            // SAFETY: at most 4 bytes from 508 on; the value belongs to this CPU.
-            unsafe { bytes.add(last).cast::<u32>().write_unaligned(0) };
-        }
-        // SAFETY: the buffer has at least the length that the helper is told.
-        if unsafe { bpf_xdp_load_bytes(context, offset, bytes.cast(), length as u32) } != 0 {
-            return 0;
-        }
-        let words = (opaque((length - 1) & (STRETCH - 4))) + 4;
-        // SAFETY: at most 512 bytes of the buffer, a multiple of 4.
-        sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes.cast(), words as u32, sum) } as u32;
-        offset += length as u32;
-        stretch += 1;
+    let Some(sum) = SUM.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one; the callback is given the context,
+    // which outlives the call.
+    unsafe {
+        (*sum).offset = start;
+        (*sum).end = end;
+        (*sum).sum = 0;
+        let mut context = context;
+        bpf_loop(STRETCHES as u32, enforcer_sum_step as *mut c_void, (&raw mut context).cast(), 0);
+        (*sum).sum
     }
-    sum
 }
+
+/// Adds one stretch. Bytes are copied first: they need not lie in linear memory, and a length that varies is easier to believe there.
+unsafe extern "C" fn enforcer_sum_step(_: u64, context: *mut c_void) -> i64 {
+    let Some(state) = SUM.get_ptr_mut(0) else { return 1 };
+    // SAFETY: the pointer that `enforcer_sum` has given.
+    let context = unsafe { *context.cast::<*mut xdp_md>() };
+    // SAFETY: as there.
+    let (offset, end, sum) = unsafe { ((*state).offset, (*state).end, (*state).sum) };
+    if offset >= end {
+        return 1;
+    }
+    let bytes = state.cast::<u8>();
+    let mut length = end - offset;
+    if length > STRETCH as u32 {
+        length = STRETCH as u32;
+    }
+    // 1 to 512, in a form that Linux 6.1 follows.
+    let length = (opaque((length as usize - 1) & (STRETCH - 1))) + 1;
+    if length < STRETCH {
+        // What pads the last word: the three bytes behind, or fewer.
+        let last = opaque((length - 1) & (STRETCH - 4));
+        // SAFETY: at most 4 bytes from 508 on.
+        unsafe { bytes.add(last).cast::<u32>().write_unaligned(0) };
+    }
+    // SAFETY: the buffer has at least the length that the helper is told.
+    if unsafe { bpf_xdp_load_bytes(context, offset, bytes.cast(), length as u32) } != 0 {
+        // SAFETY: as above.
+        unsafe { (*state).sum = 0 };
+        return 1;
+    }
+    let words = (opaque((length - 1) & (STRETCH - 4))) + 4;
+    // SAFETY: at most 512 bytes of the buffer, a multiple of 4.
+    unsafe {
+        (*state).sum = bpf_csum_diff(core::ptr::null_mut(), 0, bytes.cast(), words as u32, sum) as u32;
+        (*state).offset = offset + length as u32;
+    }
+    0
+}
+
+#[btf_map]
+static OPTIONS: PerCpuArray<Options, 1> = PerCpuArray::new();
 
 /// The walk through TCP options, likewise.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn enforcer_timestamps(context: *mut xdp_md, segment: u32) -> u32 {
-    let context = XdpContext::new(context);
-    answer::timestamps(&Frame::new(&context), segment as usize) as u32
+    let Some(options) = OPTIONS.get_ptr_mut(0) else { return 0 };
+    let xdp = XdpContext::new(context);
+    // SAFETY: as in `enforcer_sum`.
+    unsafe {
+        (*options).begin(&Frame::new(&xdp), segment as usize);
+        let mut context = context;
+        bpf_loop(
+            answer::OPTIONS as u32,
+            enforcer_timestamps_step as *mut c_void,
+            (&raw mut context).cast(),
+            0,
+        );
+        (*options).found
+    }
+}
+
+unsafe extern "C" fn enforcer_timestamps_step(_: u64, context: *mut c_void) -> i64 {
+    let Some(options) = OPTIONS.get_ptr_mut(0) else { return 1 };
+    // SAFETY: the pointer that `enforcer_timestamps` has given.
+    let context = XdpContext::new(unsafe { *context.cast::<*mut xdp_md>() });
+    // SAFETY: as in `enforcer_sum`. Nobody asks for the frame's length.
+    unsafe { (*options).step(&Frame::ending(&context, 0)) as i64 }
 }
 
 /// Hides a value's origin from LLVM, so that the very register that is compared is the one that is used: Linux 6.1 does not

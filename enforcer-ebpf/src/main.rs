@@ -11,16 +11,14 @@
 
 use aya_ebpf::{Global, bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::info;
-use enforcer_common::{
-    packet::Packet as _,
-    verdict::{Tables as _, Verdict},
-};
+use enforcer_common::{packet::Packet as _, reason, verdict::Tables as _};
 
 mod answer;
 mod cookie;
 mod events;
 mod flows;
 mod frame;
+mod steps;
 mod tables;
 
 /// Whether diagnostics are written. Read-only to the program and 0 unless the loader says otherwise, so the verifier
@@ -31,12 +29,9 @@ static DIAGNOSTICS: Global<u32> = Global::new(0);
 #[xdp(frags)]
 pub fn enforcer(context: XdpContext) -> u32 {
     let frame = frame::Frame::new(&context);
-    let maps = tables::Maps::new(context.ctx);
-    let (verdict, answered) = tables::judge(context.ctx);
-    let (mut action, reason) = match verdict {
-        Verdict::Pass(reason) => (xdp_action::XDP_PASS, reason.number()),
-        Verdict::Drop(reason) => (xdp_action::XDP_DROP, reason.number()),
-    };
+    let maps = tables::Maps::new(context.ctx, 0);
+    let steps::Judged { reason, answered } = steps::judge(context.ctx, frame.length());
+    let mut action = if reason < reason::FIRST_DROP { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP };
     let packets = maps.count(reason, frame.length());
     if (action != xdp_action::XDP_PASS || answered) && maps.shows_events() {
         events::show(context.ctx, reason, 0, maps.now());

@@ -13,11 +13,11 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
     helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
-    programs::XdpContext,
 };
 use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
+    budget::shared,
     event::{self, Budget},
     flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
@@ -27,13 +27,13 @@ use enforcer_common::{
     maps::Counter,
     packet::Packet,
     port::{PORTS as PORT_COUNT, Port},
-    reason::{self, DropReason, PassReason},
+    reason::{self, DropReason},
     settings::{INTERFACES, Limit, SHARED_SLOT, Settings, flag},
     source::SourceKey,
-    verdict::{self, Cookie, Source, Tables, Verdict},
+    verdict::{Cookie, Tables},
 };
 
-use crate::{cookie, events, flows, frame::Frame};
+use crate::{cookie, events, flows, steps};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -63,7 +63,11 @@ static LIMIT_HELLOS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
 static LIMIT_QUIC: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
-static SYN_BUDGET: Array<RawBucket, 1, MMAPABLE> = Array::new();
+static LIMIT_BYTES: Array<RawBucket, 256, MMAPABLE> = Array::new();
+#[btf_map]
+static BUDGETS: Array<RawBucket, 512, MMAPABLE> = Array::new();
+#[btf_map]
+static SHARED_BUDGETS: Array<RawBucket, { shared::PLACES }, MMAPABLE> = Array::new();
 #[btf_map]
 static EVENT_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 #[btf_map]
@@ -95,22 +99,21 @@ pub(crate) struct Maps {
     settings: Option<&'static Settings>,
     /// 0 until somebody asks: the clock costs as much as a lookup.
     now: Cell<u64>,
-    /// Whether the verdict asked for something to be written: see [`asked`].
+    /// Whether the verdict asked for something to be written: see [`steps::asked`].
     answered: Cell<bool>,
-    /// Whether the last step is still to come.
-    pending: Cell<bool>,
 }
 
 impl Maps {
+    /// `now` is what another step has read, or 0.
     #[inline(always)]
-    pub(crate) fn new(context: *mut xdp_md) -> Self {
-        Self {
-            context,
-            settings: SETTINGS.get(0),
-            now: Cell::new(0),
-            answered: Cell::new(false),
-            pending: Cell::new(false),
-        }
+    pub(crate) fn new(context: *mut xdp_md, now: u64) -> Self {
+        Self { context, settings: SETTINGS.get(0), now: Cell::new(now), answered: Cell::new(false) }
+    }
+
+    /// The instant, if somebody has asked for it; else 0.
+    #[inline(always)]
+    pub(crate) fn read_now(&self) -> u64 {
+        self.now.get()
     }
 
     /// Counts the verdict; answers how many this CPU has counted for this reason.
@@ -125,18 +128,11 @@ impl Maps {
         self.settings.is_some_and(|settings| settings.events.is_limited())
     }
 
-    /// [`ANSWERED`], if it holds.
+    /// Whether the verdict asked for something to be written.
     #[inline(always)]
-    fn answered(&self) -> u32 {
-        if self.answered.get() { ANSWERED } else { 0 }
+    pub(crate) fn answered(&self) -> bool {
+        self.answered.get()
     }
-}
-
-/// What the verdict asked to be written. It does not travel by the stack, which is small.
-#[inline(always)]
-pub(crate) fn asked() -> Option<Answer> {
-    // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
-    STEP.get_ptr(0).map(|step| unsafe { (*step).answer })
 }
 
 impl Tables for Maps {
@@ -156,23 +152,14 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn charge_syn(&self, now: u64, rate: Rate) -> Charge {
-        let _ = rate;
-        if enforcer_charge_syn(now) == WITHIN { Charge::Within } else { Charge::Exceeded(0) }
-    }
-
-    #[inline(always)]
     fn cookie(&self, headers: &Headers) -> Cookie {
         cookie::make(self.context, headers)
     }
 
     #[inline(always)]
     fn answer(&self, answer: Answer) {
-        if let Some(step) = STEP.get_ptr_mut(0) {
-            // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
-            unsafe { (*step).answer = answer };
-            self.answered.set(true);
-        }
+        steps::ask(answer);
+        self.answered.set(true);
     }
 
     #[inline(always)]
@@ -199,35 +186,23 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn charge(&self, limit: Limit, tier: u8, source: SourceKey, now: u64, rate: Rate) -> Charge {
-        // The rate is read again where it is used: a function that the verifier checks by itself takes numbers only.
-        let _ = rate;
-        let charged = match limit {
+        // A function that the verifier checks by itself takes numbers only, and five of them.
+        charged(match limit {
             Limit::Packets => enforcer_source(source.get(), now, tier as u32),
-            Limit::Connections | Limit::Hellos | Limit::Quic => {
-                enforcer_charge(limit as u32, tier as u32, source.get(), now)
+            Limit::Connections | Limit::Hellos | Limit::Quic | Limit::Bytes => {
+                enforcer_charge(limit as u32, source.get(), now, rate.increment, rate.tolerance)
             }
-        };
-        match charged {
-            WITHIN => Charge::Within,
-            EXCEEDED => Charge::Exceeded(0),
-            BANNED => Charge::Banned(0),
-            _ => Charge::Full,
-        }
+        })
     }
 
     #[inline(always)]
-    fn inspect<P: Packet>(&self, _: &P, source: &Source, headers: &Headers, clean: PassReason) -> Verdict {
-        let Some(step) = STEP.get_ptr_mut(0) else { return Verdict::Drop(DropReason::MalformedTcp) };
-        // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
-        unsafe {
-            (*step).headers = headers.of_segment();
-            (*step).source = source.charged();
-            (*step).now = self.now.get();
-            (*step).clean = clean.number();
-        };
-        self.pending.set(true);
-        // Nobody looks at it: the program goes on to the step.
-        Verdict::Drop(DropReason::MalformedTcp)
+    fn charge_budget(&self, key: u64, now: u64, rate: Rate) -> Charge {
+        charged(enforcer_charge_budget(key, now, rate.increment, rate.tolerance))
+    }
+
+    #[inline(always)]
+    fn charge_shared(&self, place: u32, now: u64, rate: Rate) -> Charge {
+        charged(enforcer_charge_shared(place, now, rate.increment, rate.tolerance))
     }
 
     #[inline(always)]
@@ -236,18 +211,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn hold(&self, segment: &Segment) {
-        flows::hold(segment);
-    }
-
-    #[inline(always)]
-    fn open_flow(&self, opening: &Opening) -> bool {
+    fn open_flow(&self, _: &Segment, opening: &Opening) -> bool {
         flows::open(opening)
     }
 
     #[inline(always)]
-    fn follow_flow<P: Packet>(&self, _: &P) -> Followed {
-        flows::follow(self.context)
+    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment) -> Followed {
+        flows::follow(self.context, packet, segment)
     }
 
     #[inline(always)]
@@ -304,65 +274,6 @@ fn is_set<const N: usize>(bits: &Array<u64, N, MMAPABLE>, bit: u32) -> bool {
     bits.get(word).is_some_and(|word| word & mask != 0)
 }
 
-/// What the last step of a verdict works with, and the answer that it leaves behind.
-#[repr(C)]
-struct Step {
-    headers: Headers,
-    source: Source,
-    now: u64,
-    /// A [`PassReason`] by number.
-    clean: u32,
-    answer: Answer,
-}
-
-#[btf_map]
-static STEP: PerCpuArray<Step, 1> = PerCpuArray::new();
-
-/// Beside the number of a verdict: an answer has been left behind.
-const ANSWERED: u32 = 1 << 8;
-/// Beside the number of a verdict: it is that of [`enforcer_inspect`], which is still to come.
-const PENDING: u32 = 1 << 9;
-
-/// A verdict, and whether an answer goes with it. Both halves are global functions one after the other: each has a stack of its
-/// own, of which there is little, and the verifier walks each once (Linux 5.6).
-#[inline(always)]
-pub(crate) fn judge(context: *mut xdp_md) -> (Verdict, bool) {
-    let mut judged = enforcer_decide(context);
-    if judged & PENDING != 0 {
-        judged = enforcer_inspect(context);
-    }
-    (Verdict::from_number(judged & !ANSWERED), judged & ANSWERED != 0)
-}
-
-/// [`verdict::decide`] as far as the last step.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn enforcer_decide(context: *mut xdp_md) -> u32 {
-    let maps = Maps::new(context);
-    let xdp = XdpContext::new(context);
-    let verdict = verdict::decide(&Frame::new(&xdp), &maps);
-    if maps.pending.get() {
-        return PENDING;
-    }
-    verdict.number() | maps.answered()
-}
-
-/// [`verdict::inspect`], the last step.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn enforcer_inspect(context: *mut xdp_md) -> u32 {
-    let Some(step) = STEP.get_ptr_mut(0) else { return DropReason::MalformedTcp.number() };
-    // SAFETY: the value belongs to this CPU, and nothing else writes these fields while this function runs.
-    let (headers, source, now) = unsafe { (&(*step).headers, &(*step).source, (*step).now) };
-    // SAFETY: as above.
-    let clean = PassReason::from_number(unsafe { (*step).clean }).unwrap_or(PassReason::Clean);
-    let maps = Maps::new(context);
-    maps.now.set(now);
-    let xdp = XdpContext::new(context);
-    let verdict = verdict::inspect(&Frame::new(&xdp), &maps, source, headers, clean);
-    verdict.number() | maps.answered()
-}
-
 const WITHIN: u32 = 0;
 const EXCEEDED: u32 = 1;
 const FULL: u32 = 2;
@@ -376,6 +287,17 @@ const fn number(charge: Charge) -> u32 {
         Charge::Exceeded(_) => EXCEEDED,
         Charge::Full => FULL,
         Charge::Banned(_) => BANNED,
+    }
+}
+
+/// The opposite of [`number`].
+#[inline(always)]
+const fn charged(number: u32) -> Charge {
+    match number {
+        WITHIN => Charge::Within,
+        EXCEEDED => Charge::Exceeded(0),
+        BANNED => Charge::Banned(0),
+        _ => Charge::Full,
     }
 }
 
@@ -403,26 +325,41 @@ fn is_spilled(source: u64, now: u64) -> bool {
 /// [`limiter::charge`] for the limits besides packets, as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_charge(limit: u32, tier: u32, source: u64, now: u64) -> u32 {
+extern "C" fn enforcer_charge(limit: u32, source: u64, now: u64, increment: u64, tolerance: u64) -> u32 {
     let Some(settings) = SETTINGS.get(0) else { return FULL };
     let index = limiter::bucket_index(source, settings.seed, settings.bucket_mask);
-    let (bucket, rate) = if limit == Limit::Connections as u32 {
-        (LIMIT_CONNS.get_ptr_mut(index), settings.limit(Limit::Connections, tier as u8))
+    let bucket = if limit == Limit::Connections as u32 {
+        LIMIT_CONNS.get_ptr_mut(index)
     } else if limit == Limit::Hellos as u32 {
-        (LIMIT_HELLOS.get_ptr_mut(index), settings.limit(Limit::Hellos, tier as u8))
+        LIMIT_HELLOS.get_ptr_mut(index)
+    } else if limit == Limit::Quic as u32 {
+        LIMIT_QUIC.get_ptr_mut(index)
     } else {
-        (LIMIT_QUIC.get_ptr_mut(index), settings.limit(Limit::Quic, tier as u8))
+        LIMIT_BYTES.get_ptr_mut(index)
     };
-    let Some(bucket) = bucket else { return FULL };
-    number(limiter::charge(&Slots(bucket.cast()), source, now, rate))
+    charge(bucket, source, now, Rate { increment, tolerance })
 }
 
-/// The same for the SYNs of all sources.
+/// The same for budgets besides those.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_charge_syn(now: u64) -> u32 {
-    let (Some(settings), Some(bucket)) = (SETTINGS.get(0), SYN_BUDGET.get_ptr_mut(0)) else { return FULL };
-    number(limiter::charge(&Slots(bucket.cast()), limiter::SHARED, now, settings.syn_budget))
+extern "C" fn enforcer_charge_budget(key: u64, now: u64, increment: u64, tolerance: u64) -> u32 {
+    let Some(settings) = SETTINGS.get(0) else { return FULL };
+    let index = limiter::bucket_index(key, settings.seed, settings.budget_mask());
+    charge(BUDGETS.get_ptr_mut(index), key, now, Rate { increment, tolerance })
+}
+
+/// The same for budgets that many sources share.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_charge_shared(place: u32, now: u64, increment: u64, tolerance: u64) -> u32 {
+    charge(SHARED_BUDGETS.get_ptr_mut(place), limiter::SHARED, now, Rate { increment, tolerance })
+}
+
+#[inline(always)]
+fn charge(bucket: Option<*mut RawBucket>, key: u64, now: u64, rate: Rate) -> u32 {
+    let Some(bucket) = bucket else { return FULL };
+    number(limiter::charge(&Slots(bucket.cast()), key, now, rate))
 }
 
 /// One bucket in map memory.

@@ -19,6 +19,7 @@ mod load;
 mod marks;
 mod named;
 mod tls;
+mod upstream;
 mod validate;
 mod value;
 
@@ -31,6 +32,7 @@ pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use load::{load, parse, pin_directory};
 pub use marks::{DEFAULT_TIER, Mark};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
+pub use upstream::{Ejection, HealthCheck, Upstream, UpstreamProtocol, UpstreamTls};
 
 /// Everything that a configuration file says.
 #[derive(Clone, Debug, PartialEq)]
@@ -325,19 +327,6 @@ pub struct Unparsed {
     pub not_ip: Treatment,
     /// The reasons of all other keys, which have their names, for which packets pass. Default: none.
     pub passed: Vec<DropReason>,
-}
-
-/// A group of servers that do the same.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Upstream {
-    /// `servers`: `http://HOST:PORT`, at least one; used in turn.
-    pub servers: Vec<http::Uri>,
-    /// `connect_timeout`, default 2 s.
-    pub connect_timeout: Duration,
-    /// `response_timeout`: until the response's head, default 30 s.
-    pub response_timeout: Duration,
-    /// `idle_timeout` of pooled connections, default 4 s: shorter than the 5 s after which common servers close theirs.
-    pub idle_timeout: Duration,
 }
 
 /// An issuer of tokens.

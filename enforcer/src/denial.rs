@@ -123,6 +123,10 @@ denials! {
     UpstreamProtocol = "upstream_protocol", 502, Upstream, 0, "The service gave no valid answer.";
     /// The upstream did not answer in time.
     UpstreamTimeout = "upstream_timeout", 504, Upstream, 0, "The service did not answer in time.";
+    /// The time that the client, or the configuration, gave the whole request has passed.
+    DeadlineExceeded = "deadline_exceeded", 504, Upstream, 0, "The request was not answered within its time.";
+    /// Every server of the upstream has as many connections as it is given, and as many requests wait for one.
+    UpstreamBusy = "upstream_busy", 503, Upstream, 0, "The service is overloaded; try again later.";
     /// The daemon serves as many connections or requests as it is allowed to.
     Overloaded = "overloaded", 503, Us, 0, "The service is overloaded; try again later.";
 }

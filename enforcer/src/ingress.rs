@@ -97,6 +97,7 @@ impl Ingress {
                 open: Arc::clone(&open),
                 sources: Arc::clone(&sources),
                 https_port,
+                workers,
                 max_connections: config.http.max_connections,
                 phase: watched.clone(),
             };

@@ -10,6 +10,7 @@ pub mod limiter;
 pub mod route;
 pub mod strict_json;
 pub mod tls;
+pub mod upstream;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,7 +20,6 @@ use enforcer_common::source::v6_mask;
 use http::{HeaderName, HeaderValue};
 
 use crate::config::{self, Config};
-use health::Health;
 use issuer::Issuer;
 use limiter::RequestLimiter;
 use route::{Route, RouteTable};
@@ -27,6 +27,7 @@ use tls::{
     certificates::{Certificates, Expiry},
     tickets::TicketKeys,
 };
+pub use upstream::Upstream;
 
 /// The policy in force. Swap a new one in with `store`; whoever works on a request keeps the one it began with.
 pub type SharedPolicy = Arc<ArcSwap<Policy>>;
@@ -74,17 +75,6 @@ pub struct Listener {
     pub handshake_timeout: Duration,
 }
 
-/// A group of servers, with the name that logs use.
-#[derive(Debug)]
-pub struct Upstream {
-    /// As below `[upstream]`.
-    pub name: String,
-    /// Servers and time limits.
-    pub config: config::Upstream,
-    /// Which of the servers could be reached lately.
-    pub health: Health,
-}
-
 impl Policy {
     /// Reads certificates, keys and JWK sets and compiles everything.
     pub fn load(config: &Config) -> Result<Self> {
@@ -107,6 +97,11 @@ impl Policy {
     /// When revocation lists run out, and with them every client certificate, by the listener's configured address.
     pub fn list_ends(&self) -> impl Iterator<Item = (SocketAddr, i64)> {
         self.listeners.iter().filter_map(|(address, listener)| Some((*address, listener.lists_end?)))
+    }
+
+    /// Every group of servers, by name.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.values()
     }
 
     /// A policy in the form that ingress watches.
@@ -134,16 +129,7 @@ impl Policy {
             };
             listeners.insert(listener.address, listening);
         }
-        let mut upstreams = BTreeMap::new();
-        for (name, upstream) in &config.upstreams {
-            let new = || Upstream {
-                name: name.clone(),
-                config: upstream.clone(),
-                health: Health::new(upstream.servers.len()),
-            };
-            let kept = old.and_then(|old| old.upstreams.get(name)).filter(|kept| kept.config == *upstream);
-            upstreams.insert(name.clone(), kept.map_or_else(|| Arc::new(new()), Arc::clone));
-        }
+        let upstreams = upstream::build(&config.upstreams, old.map(|old| &old.upstreams))?;
         let mut issuers = BTreeMap::new();
         for (name, token) in &config.tokens {
             let issuer = Issuer::load(name, token).with_context(|| format!("token.{name}"))?;

@@ -4,190 +4,257 @@
 //! `Clients`, so pooled connections are never shared between threads. `Authorization` is forwarded as it came: the
 //! servers behind often need the token themselves, and they are trusted with it.
 
+mod answer;
+mod balance;
 mod body;
+mod connect;
+pub mod grpc;
 mod headers;
+mod lease;
+mod outgoing;
+mod pool;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     io,
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, response, uri::PathAndQuery};
-use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{Client, Error, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response};
+use hyper::{body::Incoming, client::conn::TrySendError};
 
 use crate::{checks::Grant, clock, denial::Denial, policy::Upstream};
+pub use answer::AnswerBody;
 pub use body::ClientBody;
-use body::{Progress, RequestBody};
+pub use connect::LocalExecutor;
 
-/// Bytes of an answer that hyper holds for a client that reads slowly; also the largest head of an answer.
-const BUFFER: usize = 64 << 10;
+use answer::Limits;
+use balance::Group;
+use body::{Progress, RequestBody};
+use lease::{Flight, Lease};
+use outgoing::Outgoing;
+use pool::{Server, Unavailable, Want};
+
+/// How often a request is begun anew that no server has seen.
+const MOST_UNSEEN: u32 = 3;
 
 /// One worker's connections to all upstreams.
-#[derive(Debug, Default)]
 pub struct Clients {
-    pools: RefCell<Vec<Rc<Pool>>>,
+    groups: RefCell<Vec<Rc<Group>>>,
+    workers: usize,
 }
 
-/// The connections to one upstream.
-#[derive(Debug)]
-struct Pool {
-    upstream: Arc<Upstream>,
-    client: Client<HttpConnector, RequestBody>,
-    /// Keeps no connection: for a second attempt, which must not meet another dead one.
-    fresh: Client<HttpConnector, RequestBody>,
-    turn: Cell<usize>,
+/// What goes with a request besides its grant.
+pub struct Terms {
+    /// Bytes of its body that are forwarded at most; 0 means no bound.
+    pub max_body: u64,
+    /// Ties it to log lines.
+    pub id: HeaderValue,
 }
 
 impl Clients {
-    /// Sends a request to the next server of its upstream and returns the head of the answer; bodies flow while both
-    /// sides read. At most `max_body` bytes are forwarded; 0 means no bound.
+    /// None yet; those of one of so many workers.
+    pub const fn new(workers: usize) -> Self {
+        Self { groups: RefCell::new(Vec::new()), workers }
+    }
+
+    /// Sends a request to a server of its upstream and returns the head of the answer; bodies flow while both sides read.
     ///
-    /// A server that cannot be reached has seen nothing, so the next one is asked. A connection that dies before it answers
-    /// may have been closed as idle while the request was on its way: it is sent once more if its method is idempotent
-    /// (RFC 9110 section 9.2.2) and it has no body. Anything else is never sent twice.
+    /// A server that cannot be reached has seen nothing, so another one is asked, and so it is with a connection that turns
+    /// out to be closed before the request was begun. A connection that dies before it answers may have been closed as idle
+    /// while the request was on its way: it is sent once more if its method is idempotent (RFC 9110 section 9.2.2) and
+    /// nothing of its body was read. Anything else is never sent twice.
     pub async fn forward(
         &self,
         grant: Grant,
         request: Request<ClientBody>,
-        max_body: u64,
-        id: HeaderValue,
-    ) -> Result<Response<Incoming>, Denial> {
-        let pool = self.pool(grant.upstream());
-        let (mut head, body) = request.into_parts();
-        if max_body > 0 && body.announced() > max_body {
+        terms: Terms,
+    ) -> Result<Response<AnswerBody>, Denial> {
+        let group = self.group(grant.upstream());
+        let (head, body) = request.into_parts();
+        if terms.max_body > 0 && body.announced() > terms.max_body {
             body.discard();
             return Err(Denial::BodyTooLarge);
         }
-        headers::to_upstream(&mut head, grant.source(), id.clone());
-        head.version = Version::HTTP_11;
-        head.extensions = http::Extensions::new();
-        let target = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let mut body = (!body.is_empty()).then_some(body);
-        let mut again = body.is_none() && head.method.is_idempotent();
-        let mut client = &pool.client;
-        let mut tried = Vec::new();
-        let mut server = pool.choose(&tried).ok_or(Denial::UpstreamUnreachable)?;
+        let is_grpc = grpc::is_call(&head);
+        let asked = if is_grpc { grpc::timeout(&head.headers) } else { None };
+        let limit = group.config().total_timeout.into_iter().chain(asked).min();
+        let deadline = limit.map(|limit| clock::instant_now() + limit);
+        let (outgoing, headers) = Outgoing::new(head, grant.source(), terms.id.clone(), None);
+        drop(grant);
+        let attempts = Attempts { group: &group, outgoing, terms, deadline, is_grpc };
+        let work = std::pin::pin!(attempts.run(headers, (!body.is_empty()).then_some(body)));
+        match deadline {
+            None => work.await,
+            Some(deadline) => {
+                tokio::time::timeout_at(deadline.into(), work).await.unwrap_or(Err(Denial::DeadlineExceeded))
+            }
+        }
+    }
+
+    fn group(&self, upstream: &Arc<Upstream>) -> Rc<Group> {
+        let mut groups = self.groups.borrow_mut();
+        if let Some(group) = groups.iter().find(|group| group.is_of(upstream)) {
+            return Rc::clone(group);
+        }
+        // A new upstream means a new policy.
+        groups.retain(|group| !group.is_over());
+        let group = Rc::new(Group::new(upstream, self.workers));
+        groups.push(Rc::clone(&group));
+        group
+    }
+}
+
+/// One request and everything that is tried for it.
+struct Attempts<'a> {
+    group: &'a Group,
+    outgoing: Outgoing,
+    terms: Terms,
+    deadline: Option<Instant>,
+    is_grpc: bool,
+}
+
+/// What may be tried after a failure.
+enum Next {
+    /// No server has seen the request: as if nothing had been.
+    Anew(HeaderMap, Option<ClientBody>),
+    /// A server may have: once more, elsewhere if possible.
+    Repeat(HeaderMap, Option<ClientBody>),
+    Stop(Denial),
+}
+
+impl Attempts<'_> {
+    async fn run(
+        self,
+        mut headers: HeaderMap,
+        mut body: Option<ClientBody>,
+    ) -> Result<Response<AnswerBody>, Denial> {
+        self.group.save();
+        let (mut unreachable, mut failing) = (Vec::new(), None);
+        let mut unseen = 0;
+        let mut want = Want::default();
         loop {
-            let mut head = head.clone();
-            head.uri = pool.address(server, &target)?;
-            let has_body = body.is_some();
-            let (outgoing, progress) = RequestBody::new(body.take(), max_body);
-            let answer = client.request(Request::from_parts(head, outgoing));
-            let timeout = pool.upstream.config.response_timeout;
-            let error = match within(timeout, progress.as_deref(), answer).await? {
-                Ok(response) => {
-                    pool.reached(server);
-                    return finish(response);
+            let server = self.choose(&unreachable, failing).ok_or(Denial::UpstreamUnreachable)?;
+            let lease = match Flight::begin(server).board(want).await {
+                Ok(lease) => lease,
+                Err(Unavailable::Busy) => return Err(Denial::UpstreamBusy),
+                Err(Unavailable::Unreachable(why)) => {
+                    if let Some(why) = &why {
+                        server.unreachable(why);
+                    }
+                    unreachable.push(server.index);
+                    continue;
                 }
-                Err(error) => error,
             };
-            tracing::debug!(
-                upstream = pool.upstream.name,
-                error = %chain(&error),
-                request_id = ?id,
-                "no answer from upstream"
-            );
-            if let Some(own) = progress.as_ref().and_then(|progress| progress.failure()) {
-                return Err(own);
-            }
-            body = progress.and_then(|progress| progress.take_unread());
-            if error.is_connect() {
-                pool.failed(server, &error, &id);
-                tried.push(server);
-                match pool.choose(&tried) {
-                    Some(next) if has_body == body.is_some() => server = next,
-                    _ => break Err(Denial::UpstreamUnreachable),
+            // A connection that was used before may be closed by its server at this very moment.
+            let spare = (failing.is_none() && self.outgoing.method.is_idempotent()).then(|| headers.clone());
+            match self.attempt(lease, headers, body, spare).await {
+                Ok(response) => return Ok(response),
+                Err(Next::Stop(denial)) => return Err(denial),
+                Err(Next::Anew(..)) if unseen == MOST_UNSEEN => return Err(Denial::UpstreamProtocol),
+                Err(Next::Anew(again, rest)) => {
+                    unseen += 1;
+                    (headers, body) = (again, rest);
                 }
-            } else if again && died(&error) {
-                again = false;
-                client = &pool.fresh;
-            } else {
-                break Err(Denial::UpstreamProtocol);
+                Err(Next::Repeat(again, rest)) => {
+                    if !self.group.spend() {
+                        return Err(Denial::UpstreamProtocol);
+                    }
+                    server.repeated();
+                    (headers, body) = (again, rest);
+                    failing = Some(server.index);
+                    want.fresh = true;
+                }
             }
         }
     }
 
-    fn pool(&self, upstream: &Arc<Upstream>) -> Rc<Pool> {
-        let mut pools = self.pools.borrow_mut();
-        if let Some(pool) = pools.iter().find(|pool| Arc::ptr_eq(&pool.upstream, upstream)) {
-            return Rc::clone(pool);
-        }
-        // A new upstream means a new policy: upstreams that only we still know are gone.
-        pools.retain(|pool| Arc::strong_count(&pool.upstream) > 1);
-        let pool = Rc::new(Pool::new(Arc::clone(upstream)));
-        pools.push(Rc::clone(&pool));
-        pool
-    }
-}
-
-impl Pool {
-    fn new(upstream: Arc<Upstream>) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(upstream.config.connect_timeout));
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(upstream.config.idle_timeout)
-            .http1_max_buf_size(BUFFER);
-        let client = builder.build(connector.clone());
-        let fresh = builder.pool_max_idle_per_host(0).build(connector);
-        Self { upstream, client, fresh, turn: Cell::new(0) }
-    }
-
-    /// The next server in turn that was not tried; those that rest come last.
-    fn choose(&self, tried: &[usize]) -> Option<usize> {
-        let count = self.upstream.config.servers.len();
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        let left =
-            || (0..count).map(|step| turn.wrapping_add(step) % count).filter(|one| !tried.contains(one));
+    /// The server for the next attempt; the one that failed only if there is no other.
+    fn choose(&self, unreachable: &[usize], failing: Option<usize>) -> Option<&Rc<Server>> {
         let now = clock::kernel_now();
-        left().find(|server| !self.upstream.health.rests(*server, now)).or_else(|| left().next())
+        let Some(failing) = failing else { return self.group.choose(unreachable, now) };
+        let tried: Vec<usize> = unreachable.iter().copied().chain([failing]).collect();
+        self.group.choose(&tried, now).or_else(|| self.group.choose(unreachable, now))
     }
 
-    fn address(&self, server: usize, target: &PathAndQuery) -> Result<Uri, Denial> {
-        let server = self.upstream.config.servers.get(server).ok_or(Denial::UpstreamUnreachable)?;
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = server.scheme().cloned();
-        parts.authority = server.authority().cloned();
-        parts.path_and_query = Some(target.clone());
-        Uri::from_parts(parts).map_err(|_| Denial::UpstreamUnreachable)
-    }
-
-    fn failed(&self, server: usize, error: &Error, id: &HeaderValue) {
-        let Upstream { name, config, health } = &*self.upstream;
-        if health.failed(server, clock::kernel_now()) {
-            let server = config.servers.get(server).map(tracing::field::display);
-            let error = chain(error);
-            tracing::warn!(upstream = name, server, error, request_id = ?id, "upstream server cannot be reached");
+    /// One attempt. `spare`: the fields for another one, should this end without an answer.
+    async fn attempt(
+        &self,
+        mut lease: Lease,
+        headers: HeaderMap,
+        body: Option<ClientBody>,
+        spare: Option<HeaderMap>,
+    ) -> Result<Response<AnswerBody>, Next> {
+        let server = Rc::clone(lease.server());
+        let had_body = body.is_some();
+        let (body, progress) = RequestBody::new(body, self.terms.max_body);
+        let dressed = self.outgoing.dress(headers, body, server.address(), lease.is_http2());
+        let request = dressed.map_err(Next::Stop)?;
+        let config = self.group.config();
+        let answer = within(config.response_timeout, progress.as_deref(), lease.send(request)).await;
+        let mut error = match answer {
+            Ok(Ok(response)) => return self.finish(response, lease, progress).map_err(Next::Stop),
+            Ok(Err(error)) => error,
+            Err(denial) => {
+                if denial == Denial::UpstreamTimeout {
+                    server.failed(denial.code());
+                }
+                return Err(Next::Stop(denial));
+            }
+        };
+        if let Some(request) = error.take_message() {
+            let (head, body) = request.into_parts();
+            return Err(Next::Anew(head.headers, body.into_unread()));
+        }
+        let error = error.into_error();
+        tracing::debug!(
+            upstream = self.group.name(),
+            error = %chain(&error),
+            request_id = ?self.terms.id,
+            "no answer from upstream"
+        );
+        if let Some(own) = progress.as_ref().and_then(|progress| progress.failure()) {
+            return Err(Next::Stop(own));
+        }
+        let unread = progress.and_then(|progress| progress.take_unread());
+        match spare {
+            Some(spare) if died(&error) && had_body == unread.is_some() => {
+                if !lease.reused {
+                    server.failed(Denial::UpstreamProtocol.code());
+                }
+                Err(Next::Repeat(spare, unread))
+            }
+            _ => {
+                server.failed(Denial::UpstreamProtocol.code());
+                Err(Next::Stop(Denial::UpstreamProtocol))
+            }
         }
     }
 
-    fn reached(&self, server: usize) {
-        let Upstream { name, config, health } = &*self.upstream;
-        if health.reached(server) {
-            let server = config.servers.get(server).map(tracing::field::display);
-            tracing::warn!(upstream = name, server, "upstream server is reached again");
+    fn finish(
+        &self,
+        response: Response<Incoming>,
+        lease: Lease,
+        progress: Option<Rc<Progress>>,
+    ) -> Result<Response<AnswerBody>, Denial> {
+        let (mut head, body) = response.into_parts();
+        match head.status {
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                lease.server().failed(head.status.as_str());
+            }
+            _ => lease.server().succeeded(),
         }
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // Nothing asked for it.
+            return Err(Denial::UpstreamProtocol);
+        }
+        headers::to_client(&mut head);
+        let limits = Limits { patience: self.group.config().stream_timeout, deadline: self.deadline };
+        let body = AnswerBody::new(body, lease, progress, limits, self.is_grpc);
+        Ok(Response::from_parts(renewed(head), body))
     }
-}
-
-fn finish(response: Response<Incoming>) -> Result<Response<Incoming>, Denial> {
-    let (mut head, body) = response.into_parts();
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        // Nothing asked for it: `Upgrade` is never forwarded.
-        return Err(Denial::UpstreamProtocol);
-    }
-    headers::to_client(&mut head);
-    Ok(Response::from_parts(renewed(head), body))
 }
 
 /// The version and extensions of the connection behind mean nothing to the one in front.
@@ -198,13 +265,15 @@ fn renewed(head: response::Parts) -> response::Parts {
     fresh
 }
 
+type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+
 /// Waits for an answer's head. The time limit counts from the last byte of the request that the server took, so that a
 /// slow upload is not mistaken for a slow server.
 async fn within(
     timeout: Duration,
     progress: Option<&Progress>,
-    answer: impl Future<Output = Result<Response<Incoming>, Error>>,
-) -> Result<Result<Response<Incoming>, Error>, Denial> {
+    answer: impl Future<Output = Answered>,
+) -> Result<Answered, Denial> {
     let mut answer = std::pin::pin!(answer);
     let mut last = progress.map_or_else(clock::instant_now, Progress::last);
     loop {
@@ -217,14 +286,15 @@ async fn within(
     }
 }
 
-/// Whether the connection ended before an answer began, as opposed to an answer that cannot be read.
-fn died(error: &Error) -> bool {
+/// Whether the connection, or the stream, ended before an answer began, as opposed to an answer that cannot be read.
+fn died(error: &hyper::Error) -> bool {
+    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        return true;
+    }
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<hyper::Error>()
-            && (error.is_incomplete_message() || error.is_canceled() || error.is_closed())
-        {
-            return true;
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.is_io() || error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM);
         }
         if let Some(error) = error.downcast_ref::<io::Error>() {
             use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};

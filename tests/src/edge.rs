@@ -124,12 +124,8 @@ pub fn tls() -> config::Tls {
 
 /// An upstream of one server.
 pub fn upstream(server: SocketAddr) -> Result<config::Upstream> {
-    Ok(config::Upstream {
-        servers: vec![format!("http://{server}").parse()?],
-        connect_timeout: Duration::from_secs(2),
-        response_timeout: Duration::from_secs(30),
-        idle_timeout: Duration::from_secs(60),
-    })
+    let servers = vec![format!("http://{server}").parse()?];
+    Ok(config::Upstream { idle_timeout: Duration::from_secs(60), ..config::Upstream::of(servers) })
 }
 
 /// A route to the upstream `api`.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use enforcer::config::{
-    Answers, Everybody, Kernel, KernelLimits, LimitSet, Mode, Refusal, TlsVersion, Treatment, Unparsed, VerifyChecksums, WhenFull,
+    Answers, Everybody, Kernel, KernelLimits, LimitSet, Mode, Refusal, TlsVersion, Treatment, Unparsed,
+    VerifyChecksums, WhenFull,
 };
 use enforcer_common::quic;
 

@@ -1,21 +1,46 @@
-//! A server behind the edge, in this process: it says what it was asked, echoes bodies, and misbehaves on request.
+//! A server behind the edge, in this process: it says what it was asked, echoes bodies, and misbehaves on request. It speaks
+//! HTTP/1.1 and HTTP/2, with TLS or without.
 
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use anyhow::Result;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::{
+    body::{Body, Frame, Incoming},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use rustls::ServerConfig;
 use serde_json::json;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    task::JoinHandle,
+};
+use tokio_rustls::TlsAcceptor;
 
 /// A running origin; ends when dropped.
 #[derive(Debug)]
 pub struct Origin {
     /// Where it listens.
     pub address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -28,22 +53,63 @@ impl Drop for Origin {
 impl Origin {
     /// Starts on a free loopback port of the running runtime.
     pub async fn start() -> Result<Self> {
+        Self::begin(None).await
+    }
+
+    /// The same, with TLS.
+    pub async fn encrypted(config: ServerConfig) -> Result<Self> {
+        Self::begin(Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn begin(acceptor: Option<TlsAcceptor>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
+        let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (accepted, asked) = (Arc::clone(&connections), Arc::clone(&requests));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(
-                    http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)),
-                );
+                accepted.fetch_add(1, SeqCst);
+                let (acceptor, asked) = (acceptor.clone(), Arc::clone(&asked));
+                tokio::spawn(async move {
+                    match acceptor {
+                        None => serve(stream, asked).await,
+                        Some(acceptor) => {
+                            // A client that refuses our certificate is the test's business.
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                serve(stream, asked).await;
+                            }
+                        }
+                    }
+                });
             }
         });
-        Ok(Self { address, task })
+        Ok(Self { address, connections, requests, task })
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(SeqCst)
+    }
+
+    /// Requests so far.
+    pub fn requests(&self) -> usize {
+        self.requests.load(SeqCst)
     }
 }
 
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, asked: Arc<AtomicUsize>) {
+    let service = service_fn(move |request| {
+        asked.fetch_add(1, SeqCst);
+        answer(request)
+    });
+    let server = auto::Builder::new(TokioExecutor::new());
+    // A connection that the edge breaks off is the edge's business.
+    drop(server.serve_connection_with_upgrades(TokioIo::new(stream), service).await);
+}
+
 /// What a request ends with: `/echo` gives its body back as it comes, `/sink` its length when
-/// it is complete, `/stall` never answers, `/slow` takes a second, `/break` closes the
-/// connection, everything else gets a description of itself.
+/// it is complete, `/swallow` the same, but its answer has begun before, `/stall` never answers, `/slow` takes a second, `/break` closes the
+/// connection, `/status/N` answers with that status, everything else gets a description of itself.
 async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hyper::Error>>, hyper::Error> {
     let path = request.uri().path();
     if path.ends_with("/echo") {
@@ -53,6 +119,9 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
         let length = request.into_body().collect().await?.to_bytes().len();
         let length = Full::new(Bytes::from(length.to_string())).map_err(|never| match never {});
         return Ok(Response::new(length.boxed()));
+    }
+    if path.ends_with("/swallow") {
+        return Ok(Response::new(Swallowed { body: request.into_body(), length: 0 }.boxed()));
     }
     if path.ends_with("/stall") {
         std::future::pending::<Infallible>().await;
@@ -71,6 +140,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
         *response.status_mut() = http::StatusCode::NO_CONTENT;
         return Ok(response);
     }
+    let status = path.rsplit_once("/status/").and_then(|(_, status)| status.parse().ok());
     let headers: Vec<_> = request
         .headers()
         .iter()
@@ -84,6 +154,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
     });
     let body = Full::new(Bytes::from(seen.to_string())).map_err(|never| match never {}).boxed();
     let mut response = Response::new(body);
+    *response.status_mut() = status.unwrap_or_default();
     let headers = response.headers_mut();
     headers.insert("server", HeaderValue::from_static("origin/1.0"));
     headers.insert("x-powered-by", HeaderValue::from_static("Origin"));
@@ -92,4 +163,28 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
     headers.insert("x-internal", HeaderValue::from_static("for the proxy only"));
     headers.insert("x-kept", HeaderValue::from_static("yes"));
     Ok(response)
+}
+
+/// Reads a body to its end, and then says how long it was.
+struct Swallowed {
+    body: Incoming,
+    length: usize,
+}
+
+impl Body for Swallowed {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        while let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            self.length += frame?.data_ref().map_or(0, Bytes::len);
+        }
+        match std::mem::take(&mut self.length) {
+            0 => Poll::Ready(None),
+            length => Poll::Ready(Some(Ok(Frame::data(Bytes::from(length.to_string()))))),
+        }
+    }
 }

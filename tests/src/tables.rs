@@ -3,7 +3,7 @@
 use enforcer::{kernel::model::Model, prefix::Prefix};
 use enforcer_common::{
     ban::{Ban, Listing},
-    budget::Scope,
+    budget::{Scope, shared},
     flow::{
         self,
         slot::{self, Phase},
@@ -51,8 +51,6 @@ pub struct State {
     pub budgets: RawBucket,
     /// Shared budgets of which nothing is left, by place.
     pub spent: Vec<u32>,
-    /// The budget of SYNs that all sources share.
-    pub syns: RawBucket,
 }
 
 impl Default for State {
@@ -74,7 +72,6 @@ impl Default for State {
             buckets: [[0; 8]; LIMITS],
             budgets: [0; 8],
             spent: vec![],
-            syns: [0; 8],
         }
     }
 }
@@ -185,9 +182,8 @@ impl State {
     pub const HOURLY: Rate = Rate::new(1, 3_600_000_000_000, 1);
 
     /// With a budget of SYNs of which nothing is left.
-    pub fn syns_spent(mut self) -> Self {
-        self.syns[..2].copy_from_slice(&[limiter::SHARED, USED_UP]);
-        self.set(|settings| settings.syn_budget = Self::HOURLY)
+    pub fn syns_spent(self) -> Self {
+        self.spent(shared::SYNS).set(|settings| settings.syn_budget = Self::HOURLY)
     }
 
     /// With a banned source.
@@ -242,7 +238,6 @@ impl State {
             model.fill_budgets(index, self.budgets);
         }
         model.fill_flows(0, flows);
-        model.spend_syns(self.syns);
         model.listen(PROTECTED, COOKIE);
         model.set_now(now);
         model

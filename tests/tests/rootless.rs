@@ -6,6 +6,7 @@ mod rootless {
     mod attacks;
     mod bodies;
     mod borders;
+    mod budgets;
     mod captures;
     mod clients;
     mod configs;
@@ -19,5 +20,6 @@ mod rootless {
     mod tickets;
     mod tls;
     mod token_forms;
+    mod upstreams;
     mod wire;
 }

@@ -33,7 +33,7 @@ const SEGMENT_SIZE: usize = 4;
 /// An alert in its record, in bytes (RFC 8446 sections 5.1 and 6).
 const ALERT: usize = 7;
 /// TCP options take 40 bytes at most, and the shortest is one byte.
-const OPTIONS: usize = 40;
+pub const OPTIONS: usize = 40;
 /// A version that no server knows: OpenSSL answers it with `protocol_version`, but 0x0300 with `handshake_failure`.
 const POISON: u16 = 0x0200;
 
@@ -200,35 +200,61 @@ fn half<P: PacketMut>(packet: &P, offset: usize) -> Option<u64> {
 }
 
 /// Where the option "timestamps" (kind 8, 10 bytes) of a TCP header stands in the frame; 0 if there is none.
-#[inline(always)]
 pub fn timestamps<P: Packet + ?Sized>(packet: &P, segment: usize) -> usize {
-    let Some(words) = packet.u8(segment + 12) else { return 0 };
-    let end = packet.forget(segment + (words >> 4) as usize * 4);
-    let mut at = packet.forget(segment + TCP);
+    let mut options = Options::default();
+    options.begin(packet, segment);
     let mut step = 0;
-    while step < OPTIONS {
-        if at >= end {
-            return 0;
-        }
-        let Some(kind) = packet.u8(at) else { return 0 };
-        let mut length = 1;
-        if kind == 0 {
-            return 0;
-        }
-        if kind != 1 {
-            let Some(told) = packet.u8(at + 1) else { return 0 };
-            length = told as usize;
-            if kind == 8 && length == 10 && at + 10 <= end {
-                return at;
-            }
-            if length < 2 {
-                return 0;
-            }
-        }
-        at = packet.forget(at + length);
+    while step < OPTIONS && !options.step(packet) {
         step += 1;
     }
-    0
+    options.found as usize
+}
+
+/// A walk through TCP options. The program repeats the steps by `bpf_loop`, everybody else in a loop.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Where in the frame the next one begins.
+    at: u32,
+    /// Where they end.
+    end: u32,
+    /// Where the timestamps stand; else 0.
+    pub found: u32,
+}
+
+impl Options {
+    /// Begins with the first option.
+    #[inline(always)]
+    pub fn begin<P: Packet + ?Sized>(&mut self, packet: &P, segment: usize) {
+        let words = packet.u8(segment + 12).unwrap_or(0);
+        self.at = (segment + TCP) as u32;
+        self.end = segment as u32 + (words >> 4) as u32 * 4;
+        self.found = 0;
+    }
+
+    /// Looks at one option; `true`: there is no further one to look at.
+    #[inline(always)]
+    pub fn step<P: Packet + ?Sized>(&mut self, packet: &P) -> bool {
+        let at = self.at as usize;
+        if self.at >= self.end {
+            return true;
+        }
+        let Some(kind) = packet.u8(at) else { return true };
+        if kind == 0 {
+            return true;
+        }
+        if kind == 1 {
+            self.at += 1;
+            return false;
+        }
+        let Some(length) = packet.u8(at + 1) else { return true };
+        if kind == 8 && length == 10 && self.at + 10 <= self.end {
+            self.found = self.at;
+            return true;
+        }
+        self.at += length as u32;
+        length < 2
+    }
 }
 
 /// Back to where the frame came from.

@@ -1,16 +1,22 @@
-//! Whether a SYN to a protected port gets through to the network stack, or a SYN cookie for an answer. Called by
-//! [`super::judge`] alone.
+//! Whether a SYN to a protected port gets through to the network stack, or a SYN cookie for an answer. [`open`] is a
+//! step of [`super::take`].
 //!
 //! A flood of SYNs from ever new sources stays below every limit of a source. Above a budget that all of them share, the answer
 //! is written here: it costs no memory, and who completes the handshake has an address of his own.
 
-use super::{Context, Tables};
+use super::{
+    Context, Tables, Taken, budgets, go, pass,
+    work::{Step, Work},
+};
 use crate::{
     answer::{Answer, Kind},
+    budget::shared,
     headers::Headers,
     limiter::Charge,
     packet::Packet,
+    port::Port,
     reason::{DropReason, PassReason},
+    settings::Limit,
 };
 
 /// The largest segment that a client may send on a connection that began with a cookie, in bytes. What the route to it can carry
@@ -31,14 +37,27 @@ impl Cookie {
     pub const NONE: Self = Self { made: false, sequence: 0 };
 }
 
+/// A SYN: one connection at its source's expense, and one of everybody's where TLS is served.
+#[inline(always)]
+pub(super) fn open<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
+    budgets::charge(context, work, Limit::Connections, DropReason::ConnectionLimit)?;
+    if !work.port.is(Port::PROTECTED) {
+        return pass(PassReason::Clean);
+    }
+    work.clean = spend(context, &work.headers)?;
+    go(Step::Segment)
+}
+
 /// `Ok`: the SYN goes on, for that reason if nothing else is found.
 #[inline(always)]
-pub(super) fn spend<P: Packet, T: Tables>(
+fn spend<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
     headers: &Headers,
 ) -> Result<PassReason, DropReason> {
     let rate = context.settings.syn_budget;
-    if !rate.is_limited() || context.tables.charge_syn(context.tables.now(), rate) == Charge::Within {
+    if !rate.is_limited()
+        || context.tables.charge_shared(shared::SYNS, context.tables.now(), rate) == Charge::Within
+    {
         return Ok(PassReason::Clean);
     }
     let cookie = context.tables.cookie(headers);

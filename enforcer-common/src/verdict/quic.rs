@@ -1,8 +1,7 @@
-//! What becomes of a datagram to a port where QUIC is served. Called by [`super::judge`] alone.
+//! What becomes of a datagram to a port where QUIC is served. A step of [`super::take`].
 
-use super::{Context, Source, Tables, budgets};
+use super::{Context, Tables, Taken, budgets, pass, work::Work};
 use crate::{
-    headers::Headers,
     packet::Packet,
     quic::{self, Quic},
     reason::{DropReason, PassReason},
@@ -10,11 +9,8 @@ use crate::{
 };
 
 #[inline(always)]
-pub(super) fn inspect<P: Packet, T: Tables>(
-    context: &Context<'_, P, T>,
-    source: &Source,
-    headers: &Headers,
-) -> Result<PassReason, DropReason> {
+pub(super) fn inspect<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
+    let Work { headers, .. } = &*work;
     let quic = if headers.fragment {
         // No part of a datagram tells how long the whole is, and QUIC forbids fragments (RFC 9000 section 14).
         Quic::Not
@@ -27,16 +23,16 @@ pub(super) fn inspect<P: Packet, T: Tables>(
     match quic {
         // Nothing can follow a short header in a datagram (RFC 9000 section 12.2).
         Quic::Short => {}
-        Quic::Long => budgets::charge(context, source, Limit::Quic, DropReason::QuicLimit)?,
+        Quic::Long => budgets::charge(context, work, Limit::Quic, DropReason::QuicLimit)?,
         Quic::Not => context.refuse(DropReason::NotQuic)?,
         Quic::Version => context.refuse(DropReason::QuicVersion)?,
         Quic::TooShort | Quic::Initial => {
             if quic == Quic::TooShort {
                 context.refuse(DropReason::QuicShort)?;
             }
-            budgets::charge(context, source, Limit::Quic, DropReason::QuicLimit)?;
-            return Ok(PassReason::QuicInitial);
+            budgets::charge(context, work, Limit::Quic, DropReason::QuicLimit)?;
+            return pass(PassReason::QuicInitial);
         }
     }
-    Ok(PassReason::Clean)
+    pass(PassReason::Clean)
 }

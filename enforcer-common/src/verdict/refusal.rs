@@ -3,7 +3,7 @@
 //! The server has a socket that waits for a hello, and the client a connection that it believes in: both are ended. One frame
 //! can be sent on or sent back, not both, so the second end waits for the client's next packet.
 
-use super::{Context, Tables};
+use super::{Context, Tables, Taken, pass, work::Work};
 use crate::{
     answer::{self, Answer, alert},
     flow::{Followed, Kind, Opening, slot::Phase},
@@ -20,10 +20,10 @@ const LEGACY_VERSION: usize = 5 + 4;
 #[inline(always)]
 pub(super) fn refuse<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
-    headers: &Headers,
-    followed: &Followed,
+    work: &Work,
     reason: DropReason,
 ) -> DropReason {
+    let Work { headers, followed, segment, .. } = work;
     if headers.opens() || !followed.begins {
         // There is no connection yet that could be ended; a client repeats its SYN without data (RFC 7413 section 4.2.1).
         // Or its SYN was not seen: whoever forges one segment must not end another's connection.
@@ -42,8 +42,7 @@ pub(super) fn refuse<P: Packet, T: Tables>(
     } else if mode != refusal::DROP {
         opening.phase = Phase::Ended;
     }
-    // The segment was laid down when it was inspected.
-    let room = context.tables.open_flow(&opening);
+    let room = context.tables.open_flow(segment, &opening);
     if mode == refusal::ALERT && room {
         let fin = (headers.flags & tcp::FIN != 0) as u32;
         let mut description = alert::PROTOCOL_VERSION;
@@ -110,8 +109,8 @@ pub(super) fn answer_later<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
     headers: &Headers,
     sent: u32,
-) -> Result<PassReason, DropReason> {
-    let Err(reason) = context.refuse(DropReason::RefusedConnection) else { return Ok(PassReason::Clean) };
+) -> Taken {
+    let Err(reason) = context.refuse(DropReason::RefusedConnection) else { return pass(PassReason::Clean) };
     let length = headers.end.wrapping_sub(headers.offset) as u32;
     if headers.flags & tcp::RST == 0 {
         if context.settings.refusal == refusal::ALERT && headers.flags & tcp::FIN != 0 {

@@ -1,4 +1,5 @@
-//! What the lists say of a packet's source. Called by [`super::judge`] alone.
+//! What the lists say of a packet's source. Called by the steps of
+//! [`super::take`].
 
 use super::{Context, Source, Tables};
 use crate::{

@@ -1,9 +1,12 @@
-//! What a TCP segment to a protected port is worth as part of a ClientHello. Called by [`super::judge`] alone.
+//! What a TCP segment to a protected port is worth as part of a ClientHello: four steps of [`super::take`].
 //!
 //! A flow that is known from its SYN is followed through its hello, however that is cut. Of a flow that is not known
 //! (established, or the table had no room), what looks like a hello is inspected, and followed if it goes on.
 
-use super::{Context, Source, Tables, budgets, refusal};
+use super::{
+    Context, Tables, Taken, budgets, go, pass, refusal,
+    work::{Step, Work},
+};
 use crate::{
     flow::{Ends, Followed, Kind, Opening, Segment, slot::Phase},
     headers::{Headers, Link, tcp},
@@ -13,64 +16,86 @@ use crate::{
     settings::{Limit, flag},
 };
 
+/// What is known of the segment's flow, which is taken up with its SYN.
 #[inline(always)]
-pub(super) fn inspect<P: Packet, T: Tables>(
-    context: &Context<'_, P, T>,
-    source: &Source,
-    headers: &Headers,
-) -> Result<PassReason, DropReason> {
+pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
     if context.settings.minimum_tls == 0 {
-        return limit(context, source, headers);
+        return limit(context, work);
     }
-    let hash = ends(context, headers).hash(context.settings.seed);
-    let has_data = headers.offset != headers.end;
-    if headers.opens() {
-        hold(context, headers, hash);
-        let opening = Opening { begins: true, ..beginning(headers) };
-        if !context.tables.open_flow(&opening) {
+    work.guessed = false;
+    work.followed = Followed::UNKNOWN;
+    fill(context, &work.headers, &mut work.segment);
+    if work.headers.opens() {
+        let opening = Opening { begins: true, ..beginning(&work.segment) };
+        if !context.tables.open_flow(&work.segment, &opening) {
             return unfollowed(context);
         }
     }
-    let known = context.tables.flow(hash);
-    if !has_data && known != Phase::Refused && known != Phase::Ended {
-        return Ok(PassReason::Clean);
+    let known = context.tables.flow(work.segment.hash);
+    if !has_data(&work.headers) && known != Phase::Refused && known != Phase::Ended {
+        return clean(work);
     }
-    let mut followed = Followed::UNKNOWN;
-    if known != Phase::Free {
-        if known.awaits() {
-            verify(context, headers)?;
+    if known == Phase::Free {
+        return go(Step::Stranger);
+    }
+    if known.awaits() {
+        verify(context, work)?;
+    }
+    go(Step::Follow)
+}
+
+/// Follows the flow through the segment.
+#[inline(always)]
+pub(super) fn follow<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
+    let followed = context.tables.follow_flow(context.packet, &work.segment);
+    if work.guessed {
+        // Else what has been guessed stands.
+        if followed.kind != Kind::Unknown {
+            work.followed = followed;
         }
-        hold(context, headers, hash);
-        followed = context.tables.follow_flow(context.packet);
+        return go(Step::Conclude);
     }
-    if matches!(followed.kind, Kind::Unknown | Kind::Elsewhere) {
-        if !has_data {
-            return Ok(PassReason::Clean);
-        }
-        followed = unknown(context, headers, hash, followed.kind)?;
+    work.followed = followed;
+    if !matches!(followed.kind, Kind::Unknown | Kind::Elsewhere) {
+        return go(Step::Conclude);
     }
-    conclude(context, source, headers, hash, &followed)
+    if has_data(&work.headers) { go(Step::Stranger) } else { clean(work) }
+}
+
+/// The segment is as it should be.
+#[inline(always)]
+fn clean(work: &Work) -> Taken {
+    pass(if work.headers.opens() { work.clean } else { PassReason::Clean })
+}
+
+#[inline(always)]
+const fn has_data(headers: &Headers) -> bool {
+    headers.offset != headers.end
 }
 
 /// Hellos are not judged, but limited.
 #[inline(always)]
-fn limit<P: Packet, T: Tables>(
-    context: &Context<'_, P, T>,
-    source: &Source,
-    headers: &Headers,
-) -> Result<PassReason, DropReason> {
-    if headers.offset == headers.end
+fn limit<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Taken {
+    let headers = &work.headers;
+    if !has_data(headers)
         || context.packet.inspect_hello(headers.offset, headers.end, 0).hello == Hello::Absent
     {
-        return Ok(PassReason::Clean);
+        return clean(work);
     }
-    budgets::charge(context, source, Limit::Hellos, DropReason::HelloLimit)?;
-    Ok(PassReason::HelloAccepted)
+    budgets::charge(context, work, Limit::Hellos, DropReason::HelloLimit)?;
+    pass(PassReason::HelloAccepted)
 }
 
-/// The two ends of the packet's connection. Read anew wherever they are needed: the program's stack is small.
+/// A flow that seems to begin with this segment.
 #[inline(always)]
-fn ends<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers) -> Ends {
+const fn beginning(segment: &Segment) -> Opening {
+    Opening { phase: Phase::Opened, begins: false, next: segment.sequence, value: 0 }
+}
+
+/// The segment as the flow table sees it.
+#[inline(always)]
+fn fill<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers, segment: &mut Segment) {
+    let packet = context.packet;
     let mut ends = Ends {
         source: headers.source,
         destination: [0; 2],
@@ -79,160 +104,132 @@ fn ends<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers) ->
     };
     // The header was read before, so its addresses are there.
     if headers.link == Link::Ipv4 {
-        ends.destination[0] = context.packet.u32(headers.network + 16).unwrap_or(0) as u64;
+        ends.destination[0] = packet.u32(headers.network + 16).unwrap_or(0) as u64;
     } else {
         ends.family = 6;
-        ends.destination[0] = context.packet.bytes(headers.network + 24).map_or(0, u64::from_be_bytes);
-        ends.destination[1] = context.packet.bytes(headers.network + 32).map_or(0, u64::from_be_bytes);
+        ends.destination[0] = packet.bytes(headers.network + 24).map_or(0, u64::from_be_bytes);
+        ends.destination[1] = packet.bytes(headers.network + 32).map_or(0, u64::from_be_bytes);
     }
-    ends
-}
-
-/// Sequence number of the segment's first byte of data: a SYN takes one number (RFC 9293 section 3.4), data that comes with it
-/// follows (RFC 7413 section 2).
-#[inline(always)]
-const fn sequence(headers: &Headers) -> u32 {
-    headers.sequence.wrapping_add((headers.flags & tcp::SYN != 0) as u32)
-}
-
-/// A flow that seems to begin with this segment.
-#[inline(always)]
-const fn beginning(headers: &Headers) -> Opening {
-    Opening { phase: Phase::Opened, begins: false, next: sequence(headers), value: 0 }
-}
-
-/// Lays the segment down as the flow table sees it.
-#[inline(always)]
-fn hold<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers, hash: u64) {
-    context.tables.hold(&Segment {
-        ends: ends(context, headers),
-        hash,
+    *segment = Segment {
+        hash: ends.hash(context.settings.seed),
+        ends,
         now: context.tables.now(),
-        sequence: sequence(headers),
+        // A SYN takes one number (RFC 9293 section 3.4), data that comes with it follows (RFC 7413 section 2).
+        sequence: headers.sequence.wrapping_add((headers.flags & tcp::SYN != 0) as u32),
         offset: headers.offset as u32,
         end: headers.end as u32,
         minimum: context.settings.minimum_tls,
         reserved: 0,
-    });
+    };
 }
 
 /// What data of a flow means that is not in the table, or there with other numbers.
 #[inline(always)]
-fn unknown<P: Packet, T: Tables>(
-    context: &Context<'_, P, T>,
-    headers: &Headers,
-    hash: u64,
-    known: Kind,
-) -> Result<Followed, DropReason> {
+pub(super) fn unknown<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
+    let headers = &work.headers;
+    let known = work.followed.kind;
     let seen = context.packet.inspect_hello(headers.offset, headers.end, context.settings.minimum_tls);
-    let mut followed = Followed {
-        kind: Kind::Behind,
+    if seen.hello == Hello::Absent {
+        return clean(work);
+    }
+    verify(context, work)?;
+    work.followed = Followed {
+        kind: match seen.hello {
+            Hello::Accepted => Kind::Accepted,
+            Hello::Refused => Kind::Refused,
+            Hello::Malformed => Kind::Malformed,
+            Hello::Incomplete | Hello::Absent => Kind::Unfollowed,
+        },
         first: true,
         begins: false,
         listed: seen.listed,
         version: seen.version,
-        value: sequence(headers),
+        value: work.segment.sequence,
     };
-    if seen.hello == Hello::Absent {
-        return Ok(followed);
-    }
-    verify(context, headers)?;
-    hold(context, headers, hash);
-    followed.kind = match seen.hello {
-        Hello::Accepted => Kind::Accepted,
-        Hello::Refused => Kind::Refused,
-        Hello::Malformed => Kind::Malformed,
-        Hello::Incomplete | Hello::Absent => Kind::Unfollowed,
-    };
-    if known == Kind::Elsewhere && seen.hello == Hello::Incomplete {
-        // One flow of a connection is followed, and which of the two the server takes is not known.
-        followed.kind = Kind::Ahead;
-        return Ok(followed);
-    }
-    if known != Kind::Elsewhere
-        && matches!(seen.hello, Hello::Incomplete | Hello::Malformed)
-        && context.tables.open_flow(&beginning(headers))
+    let incomplete = seen.hello == Hello::Incomplete;
+    if known == Kind::Elsewhere {
+        if incomplete {
+            // One flow of a connection is followed, and which of the two the server takes is not known.
+            work.followed.kind = Kind::Ahead;
+        }
+    } else if (incomplete || seen.hello == Hello::Malformed)
+        && context.tables.open_flow(&work.segment, &beginning(&work.segment))
     {
-        let next = context.tables.follow_flow(context.packet);
-        if next.kind != Kind::Unknown {
-            return Ok(next);
+        if incomplete {
+            work.followed.kind = Kind::Behind;
         }
-        if seen.hello == Hello::Incomplete {
-            followed.kind = Kind::Behind;
-        }
+        work.guessed = true;
+        return go(Step::Follow);
     }
-    Ok(followed)
+    go(Step::Conclude)
 }
 
 /// The verdict, once it is known what the segment means.
 #[inline(always)]
-fn conclude<P: Packet, T: Tables>(
-    context: &Context<'_, P, T>,
-    source: &Source,
-    headers: &Headers,
-    hash: u64,
-    followed: &Followed,
-) -> Result<PassReason, DropReason> {
+pub(super) fn conclude<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
+    let Work { headers, segment, followed, .. } = &*work;
     let reason = match followed.kind {
-        Kind::Unknown | Kind::Elsewhere | Kind::Behind => return Ok(PassReason::Clean),
+        Kind::Unknown | Kind::Elsewhere | Kind::Behind => return clean(work),
         Kind::Ahead => {
             context.refuse(DropReason::HelloAhead)?;
             // Nothing that follows would fit what has been inspected.
-            context.tables.close_flow(hash);
-            return Ok(PassReason::HelloUnfollowed);
+            context.tables.close_flow(segment.hash);
+            return pass(PassReason::HelloUnfollowed);
         }
-        Kind::Refusal => return Ok(refusal::reset_server(context, headers, followed.value)),
+        Kind::Refusal => return pass(refusal::reset_server(context, headers, followed.value)),
         Kind::Ended => return refusal::answer_later(context, headers, followed.value),
         Kind::Malformed => DropReason::MalformedHello,
         Kind::NotHello => DropReason::NotHello,
         Kind::Part | Kind::Accepted | Kind::Refused | Kind::Unfollowed => {
             if followed.first
-                && let Err(over) = budgets::charge(context, source, Limit::Hellos, DropReason::HelloLimit)
+                && let Err(over) = budgets::charge(context, work, Limit::Hellos, DropReason::HelloLimit)
             {
                 // The sender will repeat it. Until then nothing behind it passes, or it would pass without having been seen.
-                context.tables.close_flow(hash);
+                context.tables.close_flow(segment.hash);
                 if followed.begins {
                     let next = followed.value;
-                    context.tables.open_flow(&Opening { phase: Phase::Opened, begins: true, next, value: 0 });
+                    context
+                        .tables
+                        .open_flow(segment, &Opening { phase: Phase::Opened, begins: true, next, value: 0 });
                 }
                 return Err(over);
             }
             if followed.kind == Kind::Part {
-                return Ok(PassReason::HelloIncomplete);
+                return pass(PassReason::HelloIncomplete);
             }
             if followed.kind == Kind::Unfollowed {
                 return unfollowed(context);
             }
             if followed.kind == Kind::Accepted {
-                return Ok(PassReason::HelloAccepted);
+                return pass(PassReason::HelloAccepted);
             }
             DropReason::TlsVersion
         }
     };
-    let Err(reason) = context.refuse(reason) else { return Ok(PassReason::HelloAccepted) };
+    let Err(reason) = context.refuse(reason) else { return pass(PassReason::HelloAccepted) };
     if refusal::poison(context, headers, followed) {
-        return Ok(PassReason::HelloPoisoned);
+        return pass(PassReason::HelloPoisoned);
     }
-    Err(refusal::refuse(context, headers, followed, reason))
+    Err(refusal::refuse(context, work, reason))
 }
 
 /// A hello that cannot be followed to its end.
 #[inline(always)]
-fn unfollowed<P: Packet, T: Tables>(context: &Context<'_, P, T>) -> Result<PassReason, DropReason> {
+fn unfollowed<P: Packet, T: Tables>(context: &Context<'_, P, T>) -> Taken {
     if context.settings.flags & flag::STRICT_CONNECTIONS != 0 {
         context.refuse(DropReason::UnknownConnection)?;
     }
-    Ok(PassReason::HelloUnfollowed)
+    pass(PassReason::HelloUnfollowed)
 }
 
 /// Drops a segment that the server would ignore for its checksum, so that it cannot be mistaken for part of the hello.
 #[inline(always)]
-fn verify<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers) -> Result<(), DropReason> {
+fn verify<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Result<(), DropReason> {
     if context.settings.flags & flag::VERIFY_CHECKSUMS == 0 {
         return Ok(());
     }
     // The pseudo-header: addresses, protocol, length (RFC 9293 section 3.1, RFC 8200 section 8.1).
-    let ends = ends(context, headers);
+    let Work { headers, segment: Segment { ends, .. }, .. } = work;
     let length = headers.end.wrapping_sub(headers.segment) as u64;
     let words = spread(ends.source[0])
         + spread(ends.source[1])

@@ -84,6 +84,9 @@ const fn tls_remedy(kind: TlsFile) -> &'static str {
     match kind {
         TlsFile::OcspResponse => "fetch it anew, for example with `openssl ocsp -respout`",
         TlsFile::ClientAuthorities => "name a PEM file with the roots that clients' certificates come from",
+        TlsFile::ServerAuthorities => {
+            "name a PEM file with the roots that the servers' certificates come from"
+        }
         TlsFile::RevocationList => "name a certificate revocation list, PEM or DER",
         TlsFile::TicketKeys => "write one key per line, made by `openssl rand -base64 48`",
     }

@@ -12,7 +12,7 @@ use toml::Spanned;
 use super::value::{AddressOrOff, ByteRate, DurationOrOff, Number, Rate, Size, Text, Written as _};
 use super::{
     Answers, Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, Treatment,
-    UnknownName, VerifyChecksums, WhenFull, tls::ClientCertificates,
+    UnknownName, UpstreamProtocol, VerifyChecksums, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 
@@ -245,9 +245,47 @@ pub(super) struct TlsSection {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct UpstreamSection {
     pub(super) servers: List<Text<http::Uri>>,
+    pub(super) tls: Key<UpstreamTlsSection>,
     pub(super) connect_timeout: Key<Text<Duration>>,
     pub(super) response_timeout: Key<Text<Duration>>,
+    pub(super) stream_timeout: Key<Text<Duration>>,
+    pub(super) total_timeout: Key<Text<DurationOrOff>>,
+    pub(super) upgrade_timeout: Key<Text<Duration>>,
     pub(super) idle_timeout: Key<Text<Duration>>,
+    pub(super) max_connections: Key<Number>,
+    pub(super) max_pending: Key<Number>,
+    pub(super) ejection: Key<EjectionSection>,
+    pub(super) health: Key<HealthSection>,
+}
+
+/// `tls = { authorities = "...", server_name = "..." }` of an upstream.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct UpstreamTlsSection {
+    pub(super) authorities: Key<Text<String>>,
+    pub(super) server_name: Key<Text<String>>,
+    pub(super) chain: Key<Text<String>>,
+    pub(super) key: Key<Text<String>>,
+    pub(super) alpn: List<UpstreamProtocol>,
+}
+
+/// `ejection = { failures = 5, rest = "5s" }` of an upstream.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct EjectionSection {
+    pub(super) failures: Key<Number>,
+    pub(super) rest: Key<Text<Duration>>,
+}
+
+/// `health = { path = "/healthz" }` of an upstream.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct HealthSection {
+    pub(super) path: Key<Text<String>>,
+    pub(super) interval: Key<Text<Duration>>,
+    pub(super) timeout: Key<Text<Duration>>,
+    pub(super) healthy: Key<Number>,
+    pub(super) unhealthy: Key<Number>,
 }
 
 /// `[token.NAME]`

@@ -121,6 +121,8 @@ pub enum TlsFile {
     RevocationList,
     /// `ticket_keys`
     TicketKeys,
+    /// `authorities` of an upstream.
+    ServerAuthorities,
 }
 
 impl Config {
@@ -135,6 +137,12 @@ impl Config {
             if let Some(clients) = &listener.clients {
                 files.push(&clients.authorities);
                 files.extend(clients.crls.iter().map(PathBuf::as_path));
+            }
+        }
+        for tls in self.upstreams.values().map(|upstream| &upstream.tls) {
+            files.extend(tls.authorities.as_deref());
+            if let Some(certificate) = &tls.certificate {
+                files.extend([certificate.chain.as_path(), certificate.key.as_path()]);
             }
         }
         files.extend(self.tls.ticket_keys.as_deref());

@@ -4,8 +4,7 @@ use std::{
     error::Error,
     fmt,
     pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -13,12 +12,11 @@ use http::{
     HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE},
 };
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use serde_json::json;
-use tokio::time::Sleep;
 
 use super::connection::UnderWay;
-use crate::{checks::Refusal, policy::Answers};
+use crate::{checks::Refusal, policy::Answers, upstream::AnswerBody};
 
 /// Ties an answer to its log line and to the upstream's; random, so that nobody learns how many requests there are.
 #[derive(Clone, Copy, Debug)]
@@ -92,16 +90,16 @@ pub(super) struct Answer {
 }
 
 enum Content {
-    Forwarded { body: Incoming, patience: Duration, end: Option<Pin<Box<Sleep>>> },
+    Forwarded(AnswerBody),
     Own(Option<Bytes>),
 }
 
 type Failure = Box<dyn Error + Send + Sync>;
 
 impl Answer {
-    /// An upstream's body, which ends when nothing more comes for `patience`.
-    pub(super) fn forwarded(body: Incoming, patience: Duration, under_way: UnderWay) -> Self {
-        Self { content: Content::Forwarded { body, patience, end: None }, under_way }
+    /// An upstream's body.
+    pub(super) fn forwarded(body: AnswerBody, under_way: UnderWay) -> Self {
+        Self { content: Content::Forwarded(body), under_way }
     }
 
     pub(super) fn own(body: Bytes, under_way: UnderWay) -> Self {
@@ -111,17 +109,10 @@ impl Answer {
 
 impl Content {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let (body, patience, end) = match self {
-            Self::Forwarded { body, patience, end } => (body, *patience, end),
-            Self::Own(body) => return Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
-        };
-        if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
-            *end = None;
-            return Poll::Ready(frame.map(|frame| frame.map_err(Failure::from)));
+        match self {
+            Self::Forwarded(body) => Pin::new(body).poll_frame(context),
+            Self::Own(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
         }
-        let end = end.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        ready!(end.as_mut().poll(context));
-        Poll::Ready(Some(Err("the upstream stopped in the middle of its answer".into())))
     }
 }
 
@@ -141,14 +132,14 @@ impl Body for Answer {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Forwarded { body, .. } => body.is_end_stream(),
+            Content::Forwarded(body) => body.is_end_stream(),
             Content::Own(body) => body.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Forwarded { body, .. } => body.size_hint(),
+            Content::Forwarded(body) => body.size_hint(),
             Content::Own(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
         }
     }

@@ -10,7 +10,6 @@ use std::{
 };
 
 use hyper::{
-    rt::Executor,
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -34,6 +33,7 @@ use crate::{
     clock, config,
     denial::Denial,
     policy::tls::ALPN_H2,
+    upstream::LocalExecutor,
 };
 
 /// Header fields of one request, at most; browsers and apps send 10 to 40.
@@ -295,14 +295,4 @@ fn refuse(worker: &Worker, source: ClientAddr, denial: Denial) {
     worker.counters.borrow_mut().connection_refused(denial);
     worker.shared.reporter.report(source.get(), denial);
     tracing::debug!(source = %source.get(), code = denial.code(), "connection refused");
-}
-
-/// Puts HTTP/2 streams on the worker's own thread.
-#[derive(Clone, Copy, Debug)]
-struct LocalExecutor;
-
-impl<F: Future<Output: 'static> + 'static> Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
 }

@@ -18,7 +18,7 @@ use crate::{
     clock,
     denial::Denial,
     policy::{Policy, route::Route},
-    upstream::ClientBody,
+    upstream::{ClientBody, Terms},
 };
 
 /// Answers a request; never fails, because every failure is an answer.
@@ -50,17 +50,15 @@ pub(super) async fn serve(
             let route = Arc::clone(grant.route());
             let request = Request::from_parts(head, body);
             // On the heap, because every move of this future would otherwise copy room for a second request.
-            match Box::pin(worker.clients.forward(grant, request, max_body, id.header())).await {
+            let terms = Terms { max_body, id: id.header() };
+            match Box::pin(worker.clients.forward(grant, request, terms)).await {
                 Ok(response) => Ok((route, response)),
                 Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
             }
         }
     };
     let (route, mut response) = match outcome {
-        Ok((route, response)) => {
-            let patience = route.upstream.config.response_timeout;
-            (Some(route), response.map(|body| Answer::forwarded(body, patience, under_way)))
-        }
+        Ok((route, response)) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
         Err(refusal) => {
             close |= refusal.denial == Denial::RequestMalformed;
             let response = refuse(&worker, &connection, &method, &refusal, id);

@@ -44,6 +44,7 @@ pub(super) struct Shared {
     pub metrics: Metrics,
     pub open: Arc<AtomicU32>,
     pub max_connections: u32,
+    pub workers: usize,
     pub sources: Arc<Sources>,
     /// Where plain HTTP is sent to: the port of the first TLS listener.
     pub https_port: u16,
@@ -92,8 +93,9 @@ pub(super) fn spawn(
 }
 
 async fn run(shared: Shared, sockets: Vec<Listening>) -> DrainReport {
+    let workers = shared.workers;
     let counters = RefCell::new(Counters::new(&shared.metrics));
-    let worker = Rc::new(Worker { shared, clients: Clients::default(), counters });
+    let worker = Rc::new(Worker { shared, clients: Clients::new(workers), counters });
     let mut acceptors = JoinSet::new();
     for listening in sockets {
         acceptors.spawn_local(accept(Rc::clone(&worker), listening));

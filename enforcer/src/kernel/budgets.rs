@@ -84,7 +84,14 @@ impl Asked<'_> {
 }
 
 /// What is left of a burst of which `tat` has been used, in what the limit counts: an event of the rate is `unit` of these.
-fn limit_state(limit: String, unit: u64, rate: Rate, charge: Charge, tat: u64, now: KernelTime) -> LimitState {
+fn limit_state(
+    limit: String,
+    unit: u64,
+    rate: Rate,
+    charge: Charge,
+    tat: u64,
+    now: KernelTime,
+) -> LimitState {
     let debt = tat.saturating_sub(now.0);
     let counted = |nanos: u64| (u128::from(nanos) * u128::from(unit) / u128::from(rate.increment)) as u64;
     let (remaining, wait_ns) = match charge {

@@ -47,8 +47,6 @@ pub struct Model {
     answer: Cell<Answer>,
     /// Buckets of the flow table that were touched, by index; all others are empty.
     flows: RefCell<HashMap<u32, Flows>>,
-    segment: Cell<Segment>,
-    syns: RefCell<RawBucket>,
     listening: HashMap<u16, Cookie>,
     now: Cell<u64>,
 }
@@ -156,11 +154,6 @@ impl Model {
         limiter::bucket_index(source.get(), settings.seed, settings.mask(limit))
     }
 
-    /// Fills the budget of SYNs.
-    pub fn spend_syns(&mut self, bucket: RawBucket) {
-        *self.syns.get_mut() = bucket;
-    }
-
     /// Has a listener at a port, which answers SYNs with this cookie.
     pub fn listen(&mut self, port: u16, cookie: Cookie) {
         self.listening.insert(port, cookie);
@@ -214,10 +207,6 @@ impl Tables for Model {
         self.rehearsed.borrow_mut().push(reason);
     }
 
-    fn charge_syn(&self, now: u64, rate: Rate) -> Charge {
-        limiter::charge(&Slots(RefCell::new(&mut self.syns.borrow_mut())), limiter::SHARED, now, rate)
-    }
-
     fn charge_budget(&self, key: u64, now: u64, rate: Rate) -> Charge {
         let settings = self.settings.unwrap_or(Settings::PERMISSIVE);
         let index = limiter::bucket_index(key, settings.seed, settings.budget_mask());
@@ -269,18 +258,12 @@ impl Tables for Model {
         self.with_flows(hash, |flows| flow::phase(flows, hash))
     }
 
-    fn hold(&self, segment: &Segment) {
-        self.segment.set(*segment);
+    fn open_flow(&self, segment: &Segment, opening: &Opening) -> bool {
+        self.with_flows(segment.hash, |flows| flow::open(flows, segment, opening))
     }
 
-    fn open_flow(&self, opening: &Opening) -> bool {
-        let segment = self.segment.get();
-        self.with_flows(segment.hash, |flows| flow::open(flows, &segment, opening))
-    }
-
-    fn follow_flow<P: Packet>(&self, packet: &P) -> Followed {
-        let segment = self.segment.get();
-        self.with_flows(segment.hash, |flows| flow::follow(flows, &segment, packet))
+    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment) -> Followed {
+        self.with_flows(segment.hash, |flows| flow::follow(flows, segment, packet))
     }
 
     fn close_flow(&self, hash: u64) {

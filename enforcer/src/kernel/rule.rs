@@ -110,7 +110,8 @@ mod tests {
         settings.limits[0][Limit::Packets as usize] = Rate::per_second(20, 30);
         settings.limits[1][Limit::Hellos as usize] = Rate::per_second(3, 3);
         let entry = "198.18.0.0/15".parse().ok();
-        let grounds = Grounds { settings: &settings, port: Some(443), entry, tier: (0, "default"), group: "web" };
+        let grounds =
+            Grounds { settings: &settings, port: Some(443), entry, tier: (0, "default"), group: "web" };
         let small = Grounds { tier: (1, "small"), ..grounds };
         assert_eq!(
             rule(Reason::Drop(DropReason::HelloLimit), small),

@@ -121,7 +121,10 @@ pub(super) fn lease_until(lease: Option<Duration>) -> u64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::config::{AllowedPort, ByteLimit, Everybody, Feature, Group, Kernel, KernelLimits, LimitSet, Mode, RateLimit, Tier, Unparsed};
+    use crate::config::{
+        AllowedPort, ByteLimit, Everybody, Feature, Group, Kernel, KernelLimits, LimitSet, Mode, RateLimit,
+        Tier, Unparsed,
+    };
     use crate::prefix::Prefix;
     use enforcer_common::{
         gcra::Rate,

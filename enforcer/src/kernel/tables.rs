@@ -103,7 +103,6 @@ pub(super) struct LiveMaps {
     pub(super) limiters: [Array<MapData, RawBucket>; LIMITS],
     budgets: Array<MapData, RawBucket>,
     shared: Array<MapData, RawBucket>,
-    pub(super) syn_budget: Array<MapData, RawBucket>,
     pub(super) counters: PerCpuArray<MapData, Counter>,
     pub(super) event_budget: PerCpuArray<MapData, Budget>,
 }
@@ -127,7 +126,6 @@ impl LiveMaps {
             ],
             budgets: limiter(maps::BUDGETS)?,
             shared: limiter(maps::SHARED)?,
-            syn_budget: limiter(maps::SYN_BUDGET)?,
             counters: PerCpuArray::try_from(map(maps::COUNTERS)?)?,
             event_budget: PerCpuArray::try_from(map(maps::EVENT_BUDGET)?)?,
         })
@@ -238,15 +236,6 @@ impl Tables for Snapshot<'_> {
         self.rehearsed.borrow_mut().push(reason);
     }
 
-    fn charge_syn(&self, now: u64, rate: Rate) -> Charge {
-        let charge = self
-            .maps
-            .syn_budget
-            .get(&0, 0)
-            .map(|bucket| limiter::peek(&BucketCopy(bucket), limiter::SHARED, now, rate));
-        self.found(charge, Charge::Within)
-    }
-
     fn charge_budget(&self, key: u64, now: u64, rate: Rate) -> Charge {
         let charge = self.maps.budget(key, &self.settings);
         self.found(charge.map(|bucket| limiter::peek(&bucket, key, now, rate)), Charge::Within)
@@ -297,13 +286,11 @@ impl Tables for Snapshot<'_> {
         Phase::Free
     }
 
-    fn hold(&self, _: &Segment) {}
-
-    fn open_flow(&self, _: &Opening) -> bool {
+    fn open_flow(&self, _: &Segment, _: &Opening) -> bool {
         true
     }
 
-    fn follow_flow<P: Packet>(&self, _: &P) -> Followed {
+    fn follow_flow<P: Packet>(&self, _: &P, _: &Segment) -> Followed {
         Followed::default()
     }
 

@@ -104,7 +104,8 @@ impl View for MapView {
         // The ledger knows the entries by name and tells them beside this.
         let name = practice.tier(tier);
         let group = practice.group(group);
-        let grounds = Grounds { settings: &settings, port: Some(port), entry: None, tier: (tier, name), group };
+        let grounds =
+            Grounds { settings: &settings, port: Some(port), entry: None, tier: (tier, name), group };
         explanation.tier = name.to_owned();
         explanation.rule = rule(Reason::from(verdict), grounds);
         explanation.would_drop = would_drop.iter().map(|reason| reason.label().to_owned()).collect();

@@ -5,6 +5,7 @@
 pub mod certificates;
 mod clients;
 mod read;
+pub mod servers;
 mod staple;
 pub mod tickets;
 
@@ -116,7 +117,7 @@ fn crypto_provider(tls: &config::Tls) -> CryptoProvider {
 pub fn problem(kind: TlsFile, path: &Path) -> Option<String> {
     let looked = match kind {
         TlsFile::OcspResponse => staple::read(path).map(drop),
-        TlsFile::ClientAuthorities => clients::authorities(path).map(drop),
+        TlsFile::ClientAuthorities | TlsFile::ServerAuthorities => clients::authorities(path).map(drop),
         TlsFile::RevocationList => clients::revocations(path).map(drop),
         TlsFile::TicketKeys => TicketKeys::from_file(path).map(drop),
     };

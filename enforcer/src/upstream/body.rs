@@ -1,13 +1,12 @@
 //! A request's body on its way to a server: counted, bounded, never collected, and read off where nobody wants it.
 
 use std::{
+    cell::{Cell, RefCell},
     error::Error,
     io,
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
-    },
+    rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -75,62 +74,61 @@ async fn next(incoming: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Err
     std::future::poll_fn(|context| Pin::new(&mut *incoming).poll_frame(context)).await
 }
 
-/// What the body did so far, for whoever waits for the answer. Written and read by one thread; `Sync` because the
-/// client's connection task asks for `Send`.
+/// What the body did so far, for whoever waits for the answer.
 #[derive(Debug)]
 pub(super) struct Progress {
-    start: Instant,
-    /// Milliseconds from `start` to the last piece that the server took.
-    last: AtomicU64,
-    state: AtomicU8,
-    unread: Mutex<Option<ClientBody>>,
+    /// When the server took something last; the beginning, if it took nothing.
+    last: Cell<Instant>,
+    state: Cell<State>,
+    unread: RefCell<Option<ClientBody>>,
 }
 
-const FLOWING: u8 = 0;
-const WAITING: u8 = 1;
-const TOO_LARGE: u8 = 2;
-const MALFORMED: u8 = 3;
-const ABORTED: u8 = 4;
-const DONE: u8 = 5;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Flowing,
+    Waiting,
+    TooLarge,
+    Malformed,
+    Aborted,
+    Done,
+}
 
 impl Progress {
     fn new() -> Self {
         Self {
-            start: clock::instant_now(),
-            last: AtomicU64::new(0),
-            state: AtomicU8::new(FLOWING),
-            unread: Mutex::new(None),
+            last: Cell::new(clock::instant_now()),
+            state: Cell::new(State::Flowing),
+            unread: RefCell::default(),
         }
     }
 
     fn moved(&self) {
-        let passed = clock::instant_now().duration_since(self.start);
-        self.last.store(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX), Relaxed);
+        self.last.set(clock::instant_now());
     }
 
     /// When the server took something last; the beginning, if it took nothing.
     pub(super) fn last(&self) -> Instant {
-        self.start + Duration::from_millis(self.last.load(Relaxed))
+        self.last.get()
     }
 
     /// Whether the server took everything that there is, and the client owes more.
     pub(super) fn waits_for_client(&self) -> bool {
-        self.state.load(Relaxed) == WAITING
+        self.state.get() == State::Waiting
     }
 
     /// Why the body ended early.
     pub(super) fn failure(&self) -> Option<Denial> {
-        match self.state.load(Relaxed) {
-            TOO_LARGE => Some(Denial::BodyTooLarge),
-            MALFORMED => Some(Denial::RequestMalformed),
-            ABORTED => Some(Denial::RequestTimeout),
-            _ => None,
+        match self.state.get() {
+            State::TooLarge => Some(Denial::BodyTooLarge),
+            State::Malformed => Some(Denial::RequestMalformed),
+            State::Aborted => Some(Denial::RequestTimeout),
+            State::Flowing | State::Waiting | State::Done => None,
         }
     }
 
     /// The body back, if nothing asked for any of it: then it can go to another server.
     pub(super) fn take_unread(&self) -> Option<ClientBody> {
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.unread.take()
     }
 }
 
@@ -148,20 +146,25 @@ pub(super) struct RequestBody {
     body: Option<ClientBody>,
     left: u64,
     touched: bool,
-    progress: Option<Arc<Progress>>,
+    progress: Option<Rc<Progress>>,
 }
 
 impl RequestBody {
     /// Wraps a body; `max_body` 0 means no bound.
-    pub(super) fn new(body: Option<ClientBody>, max_body: u64) -> (Self, Option<Arc<Progress>>) {
-        let progress = body.is_some().then(|| Arc::new(Progress::new()));
+    pub(super) fn new(body: Option<ClientBody>, max_body: u64) -> (Self, Option<Rc<Progress>>) {
+        let progress = body.is_some().then(|| Rc::new(Progress::new()));
         let left = if max_body == 0 { u64::MAX } else { max_body };
         (Self { body, left, touched: false, progress: progress.clone() }, progress)
     }
 
-    fn now(&self, state: u8) {
+    /// The body, of which nothing was read.
+    pub(super) fn into_unread(mut self) -> Option<ClientBody> {
+        self.body.take()
+    }
+
+    fn now(&self, state: State) {
         if let Some(progress) = &self.progress {
-            progress.state.store(state, Relaxed);
+            progress.state.set(state);
         }
     }
 
@@ -177,7 +180,7 @@ impl Drop for RequestBody {
         let Some(body) = self.body.take() else { return };
         match &self.progress {
             Some(progress) if !self.touched => {
-                *progress.unread.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+                *progress.unread.borrow_mut() = Some(body);
             }
             _ => body.discard(),
         }
@@ -192,14 +195,14 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.now(WAITING);
+        self.now(State::Waiting);
         self.touched = true;
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         // Whoever reads has sent the 100.
         body.expects = false;
         let Some(frame) = ready!(Pin::new(&mut body.incoming).poll_frame(context)) else {
             self.body = None;
-            self.now(DONE);
+            self.now(State::Done);
             self.moved();
             return Poll::Ready(None);
         };
@@ -207,14 +210,14 @@ impl Body for RequestBody {
             Ok(frame) => frame,
             Err(error) => {
                 self.body = None;
-                self.now(if is_malformed(&error) { MALFORMED } else { ABORTED });
+                self.now(if is_malformed(&error) { State::Malformed } else { State::Aborted });
                 return Poll::Ready(Some(Err(error.into())));
             }
         };
-        self.now(FLOWING);
+        self.now(State::Flowing);
         if let Some(data) = frame.data_ref() {
             let Some(left) = self.left.checked_sub(data.len() as u64) else {
-                self.now(TOO_LARGE);
+                self.now(State::TooLarge);
                 return Poll::Ready(Some(Err("the body exceeds its bound".into())));
             };
             self.left = left;

@@ -63,8 +63,12 @@ fn bytes() -> Vec<Case> {
         case("within the limit of bytes", data(SOURCE_V4), Pass(Clean)).with(kilobyte()),
         case("over the limit of bytes", data(SOURCE_V4), Drop(ByteLimit)).with(over()),
         case("another source is over the limit of bytes", data([198, 18, 0, 8]), Pass(Clean)).with(over()),
-        case("over the limit of bytes at the management port", tcp_frame(SOURCE_V4.into(), MANAGEMENT, SYN, &[]), Pass(Management))
-            .with(over()),
+        case(
+            "over the limit of bytes at the management port",
+            tcp_frame(SOURCE_V4.into(), MANAGEMENT, SYN, &[]),
+            Pass(Management),
+        )
+        .with(over()),
         case("over the limit of bytes, banned", data(SOURCE_V4), Drop(Banned))
             .with(over().banned(source, u64::MAX)),
         case("a frame heavier than the limit of bytes", of_length(1_200), Drop(ByteLimit)).with(kilobyte()),
@@ -92,12 +96,18 @@ fn networks() -> Vec<Case> {
     let fresh = |scope, limit| State::default().more(scope, limit, 0);
     let mut cases = vec![
         case("a /56 over its packets", data(SOURCE_V6), Drop(SiteLimit)).with(owing(site, Limit::Packets)),
-        case("a /48 over its packets", data(SOURCE_V6), Drop(NetworkLimit)).with(owing(network, Limit::Packets)),
-        case("a source beside a /56 over its packets", data(COUSIN), Pass(Clean)).with(owing(site, Limit::Packets)),
+        case("a /48 over its packets", data(SOURCE_V6), Drop(NetworkLimit))
+            .with(owing(network, Limit::Packets)),
+        case("a source beside a /56 over its packets", data(COUSIN), Pass(Clean))
+            .with(owing(site, Limit::Packets)),
         case("a source beside a /48 over its packets", data(STRANGER), Pass(Clean))
             .with(owing(network, Limit::Packets)),
-        case("IPv4 knows no networks", data(SOURCE_V4), Pass(Clean))
-            .with(State::default().owing(network, Limit::Packets, 0, key(SOURCE_V4))),
+        case("IPv4 knows no networks", data(SOURCE_V4), Pass(Clean)).with(State::default().owing(
+            network,
+            Limit::Packets,
+            0,
+            key(SOURCE_V4),
+        )),
         case("a /48 over its connections", syn(SOURCE_V6), Drop(NetworkLimit))
             .with(owing(network, Limit::Connections)),
         case("a /48 over its connections, in an open one", data(SOURCE_V6), Pass(Clean))
@@ -105,19 +115,23 @@ fn networks() -> Vec<Case> {
         case("a /56 over its hellos", hello(SOURCE_V6), Drop(SiteLimit)).with(owing(site, Limit::Hellos)),
         case("a /56 over its bytes", data(SOURCE_V6), Drop(SiteLimit)).with(owing(site, Limit::Bytes)),
         case("allowed in a /48 over its packets", data(SOURCE_V6), Pass(Allowed)).with(
-            owing(network, Limit::Packets).listing("2001:db8:1:2::/64".parse().unwrap_or_else(never), Listing::ALLOWED),
-        ),
-        case("allowed at a port, in a /48 over its packets", tcp_frame(SOURCE_V6.into(), UNHEARD, SYN, &[]), Pass(Allowed)).with(
             owing(network, Limit::Packets)
-                .port(UNHEARD, Port::behind(door::other(0)))
-                .listing(
-                    "2001:db8:1:2::/64".parse().unwrap_or_else(never),
-                    Listing { doors: door::other(0), ..Listing::NONE },
-                ),
+                .listing("2001:db8:1:2::/64".parse().unwrap_or_else(never), Listing::ALLOWED),
         ),
+        case(
+            "allowed at a port, in a /48 over its packets",
+            tcp_frame(SOURCE_V6.into(), UNHEARD, SYN, &[]),
+            Pass(Allowed),
+        )
+        .with(owing(network, Limit::Packets).port(UNHEARD, Port::behind(door::other(0))).listing(
+            "2001:db8:1:2::/64".parse().unwrap_or_else(never),
+            Listing { doors: door::other(0), ..Listing::NONE },
+        )),
         case("a tier without a limit in a /48 over its packets", data(SOURCE_V6), Pass(Clean)).with(
-            owing(network, Limit::Packets)
-                .listing("2001:db8:1:2::/64".parse().unwrap_or_else(never), Listing { tier: 2, ..Listing::NONE }),
+            owing(network, Limit::Packets).listing(
+                "2001:db8:1:2::/64".parse().unwrap_or_else(never),
+                Listing { tier: 2, ..Listing::NONE },
+            ),
         ),
     ];
     for (name, scope, others) in [
@@ -131,7 +145,10 @@ fn networks() -> Vec<Case> {
             (data(COUSIN), cousin),
             (data(STRANGER), stranger),
         ];
-        cases.push(sequence(&format!("the sources of a {name} share its packets"), frames).with(fresh(scope, Limit::Packets)));
+        cases.push(
+            sequence(&format!("the sources of a {name} share its packets"), frames)
+                .with(fresh(scope, Limit::Packets)),
+        );
     }
     cases
 }
@@ -147,18 +164,24 @@ fn groups() -> Vec<Case> {
     let to = |port, flags| tcp_frame(SOURCE_V4.into(), port, flags, &[]);
     vec![
         case("over the packets to a group", to(UNHEARD, ACK), Drop(GroupLimit)).with(owing(Limit::Packets)),
-        case("over the packets to another port's group", to(80, ACK), Pass(Clean)).with(owing(Limit::Packets)),
+        case("over the packets to another port's group", to(80, ACK), Pass(Clean))
+            .with(owing(Limit::Packets)),
         case(
             "over the packets to a group, by UDP",
             ethernet(IPV4, &ipv4(UDP, &udp(UNHEARD, b"q"))),
             Drop(GroupLimit),
         )
         .with(owing(Limit::Packets)),
-        case("over the connections to a group", to(UNHEARD, SYN), Drop(GroupLimit)).with(owing(Limit::Connections)),
+        case("over the connections to a group", to(UNHEARD, SYN), Drop(GroupLimit))
+            .with(owing(Limit::Connections)),
         case("over the connections to a group, in an open one", to(UNHEARD, ACK), Pass(Clean))
             .with(owing(Limit::Connections)),
-        case("another source is over the packets to a group", tcp_frame(IpAddr::from([198, 18, 0, 8]), UNHEARD, ACK, &[]), Pass(Clean))
-            .with(owing(Limit::Packets)),
+        case(
+            "another source is over the packets to a group",
+            tcp_frame(IpAddr::from([198, 18, 0, 8]), UNHEARD, ACK, &[]),
+            Pass(Clean),
+        )
+        .with(owing(Limit::Packets)),
         sequence(
             "the ports of a group share its budget",
             vec![
@@ -168,7 +191,10 @@ fn groups() -> Vec<Case> {
                 (to(UNHEARD, ACK), Drop(GroupLimit)),
             ],
         )
-        .with(grouped(State::default().more(Scope::Group, Limit::Packets, 3)).port(PROTECTED, Port::in_group(3))),
+        .with(
+            grouped(State::default().more(Scope::Group, Limit::Packets, 3))
+                .port(PROTECTED, Port::in_group(3)),
+        ),
     ]
 }
 
@@ -186,17 +212,24 @@ fn everybody() -> Vec<Case> {
             .with(exceeded(Limit::Packets)),
         case("more than the packets of all, from one above its share", data(SOURCE_V4), Drop(GlobalLimit))
             .with(without_share(Limit::Packets)),
-        case("IPv6: more than the packets of all", data(SOURCE_V6), Pass(Clean)).with(without_share(Limit::Packets)),
-        case("more than the packets of all, at the management port", tcp_frame(SOURCE_V4.into(), MANAGEMENT, SYN, &[]), Pass(Management))
+        case("IPv6: more than the packets of all", data(SOURCE_V6), Pass(Clean))
             .with(without_share(Limit::Packets)),
+        case(
+            "more than the packets of all, at the management port",
+            tcp_frame(SOURCE_V4.into(), MANAGEMENT, SYN, &[]),
+            Pass(Management),
+        )
+        .with(without_share(Limit::Packets)),
         case("more than the connections of all", syn(SOURCE_V4), Drop(GlobalLimit))
             .with(without_share(Limit::Connections)),
         case("more than the connections of all, in an open one", data(SOURCE_V4), Pass(Clean))
             .with(without_share(Limit::Connections)),
-        case("more than the hellos of all", hello(SOURCE_V4), Drop(GlobalLimit)).with(without_share(Limit::Hellos)),
+        case("more than the hellos of all", hello(SOURCE_V4), Drop(GlobalLimit))
+            .with(without_share(Limit::Hellos)),
         case("more than the hellos of all, within the share", hello(SOURCE_V4), Pass(HelloAccepted))
             .with(exceeded(Limit::Hellos)),
-        case("more than the bytes of all", data(SOURCE_V4), Drop(GlobalLimit)).with(without_share(Limit::Bytes)),
+        case("more than the bytes of all", data(SOURCE_V4), Drop(GlobalLimit))
+            .with(without_share(Limit::Bytes)),
         case("more than the QUIC of all", initial(), Drop(GlobalLimit)).with(without_share(Limit::Quic)),
     ];
     // Of one packet for all and one as a share.
@@ -227,7 +260,9 @@ fn crowds() -> Vec<Case> {
     let group = || State::default().more(Scope::Group, Limit::Packets, 0).full_budgets();
     // Whichever of the two buckets it is.
     let crowded = |scope| {
-        [0, 1].into_iter().fold(sharing(group()), |state, index| state.spent(shared::crowd(Limit::Packets, Some(scope), index)))
+        [0, 1].into_iter().fold(sharing(group()), |state, index| {
+            state.spent(shared::crowd(Limit::Packets, Some(scope), index))
+        })
     };
     let all_full = || Limit::ALL.into_iter().fold(sharing(State::default()), State::full).full_budgets();
     let everything = || {
@@ -237,28 +272,55 @@ fn crowds() -> Vec<Case> {
     };
     let first = |source: u8| data([198, 18, 1, source]);
     vec![
-        case("no slot, and the shared budget has room", data(SOURCE_V4), Pass(Clean)).with(full(Limit::Packets)),
-        case("no slot, and the shared budget is used up", data(SOURCE_V4), Drop(LimiterFull)).with(spent(Limit::Packets)),
+        case("no slot, and the shared budget has room", data(SOURCE_V4), Pass(Clean))
+            .with(full(Limit::Packets)),
+        case("no slot, and the shared budget is used up", data(SOURCE_V4), Drop(LimiterFull))
+            .with(spent(Limit::Packets)),
         case("no slot, and that of another limit is used up", data(SOURCE_V4), Pass(Clean))
             .with(full(Limit::Packets).spent(shared::crowd(Limit::Hellos, None, 0))),
         case("a source with a slot beside those without", data(SOURCE_V4), Pass(Clean))
             .with(spent(Limit::Packets).holding(Limit::Packets, key(SOURCE_V4))),
-        case("no slot in the connection table, and the shared budget is used up", syn(SOURCE_V4), Drop(LimiterFull))
-            .with(spent(Limit::Connections)),
-        case("no slot in the hello table, and the shared budget has room", hello(SOURCE_V4), Pass(HelloAccepted))
-            .with(full(Limit::Hellos)),
-        case("no slot in the hello table, and the shared budget is used up", hello(SOURCE_V4), Drop(LimiterFull))
-            .with(spent(Limit::Hellos)),
-        case("no slot in the table of bytes, and the shared budget is used up", data(SOURCE_V4), Drop(LimiterFull))
-            .with(more(spent(Limit::Bytes))),
-        case("no slot for a further budget, dropping", data(SOURCE_V4), Drop(LimiterFull)).with(dropping(group())),
+        case(
+            "no slot in the connection table, and the shared budget is used up",
+            syn(SOURCE_V4),
+            Drop(LimiterFull),
+        )
+        .with(spent(Limit::Connections)),
+        case(
+            "no slot in the hello table, and the shared budget has room",
+            hello(SOURCE_V4),
+            Pass(HelloAccepted),
+        )
+        .with(full(Limit::Hellos)),
+        case(
+            "no slot in the hello table, and the shared budget is used up",
+            hello(SOURCE_V4),
+            Drop(LimiterFull),
+        )
+        .with(spent(Limit::Hellos)),
+        case(
+            "no slot in the table of bytes, and the shared budget is used up",
+            data(SOURCE_V4),
+            Drop(LimiterFull),
+        )
+        .with(more(spent(Limit::Bytes))),
+        case("no slot for a further budget, dropping", data(SOURCE_V4), Drop(LimiterFull))
+            .with(dropping(group())),
         case("no slot for a further budget, passing", data(SOURCE_V4), Pass(Clean)).with(group()),
         case("no slot for a further budget, and the shared one has room", data(SOURCE_V4), Pass(Clean))
             .with(sharing(group())),
-        case("no slot for a further budget, and the shared one is used up", data(SOURCE_V4), Drop(LimiterFull))
-            .with(crowded(Scope::Group)),
-        case("no slot for a further budget, and that of another kind is used up", data(SOURCE_V4), Pass(Clean))
-            .with(crowded(Scope::Share)),
+        case(
+            "no slot for a further budget, and the shared one is used up",
+            data(SOURCE_V4),
+            Drop(LimiterFull),
+        )
+        .with(crowded(Scope::Group)),
+        case(
+            "no slot for a further budget, and that of another kind is used up",
+            data(SOURCE_V4),
+            Pass(Clean),
+        )
+        .with(crowded(Scope::Share)),
         sequence(
             "invented sources without a slot share one budget",
             vec![
@@ -278,8 +340,12 @@ fn crowds() -> Vec<Case> {
             ],
         )
         .with(everything()),
-        case("every table is full, management", tcp_frame(SOURCE_V4.into(), MANAGEMENT, SYN, &[]), Pass(Management))
-            .with(everything()),
+        case(
+            "every table is full, management",
+            tcp_frame(SOURCE_V4.into(), MANAGEMENT, SYN, &[]),
+            Pass(Management),
+        )
+        .with(everything()),
         case("every table is full, dropping", data(SOURCE_V4), Drop(LimiterFull))
             .with(dropping(Limit::ALL.into_iter().fold(State::default(), State::full))),
     ]

@@ -11,9 +11,10 @@ use std::{
 };
 
 use enforcer::config::{
-    self, AllowedPort, Answers, Bans, ByteLimit, Certificate, Clients, Config, Control, Everybody, Http, Kernel, KernelLimits,
-    KeyExchange, LimitSet, Listener, Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite, Tls, TlsVersion,
-    Token, TokenAlgorithm, Treatment, UnknownName, Unparsed, Upstream, VerifyChecksums, WhenFull,
+    self, AllowedPort, Answers, Bans, ByteLimit, Certificate, Clients, Config, Control, Ejection, Everybody,
+    HealthCheck, Http, Kernel, KernelLimits, KeyExchange, LimitSet, Listener, Log, LogFormat, Metrics, Mode,
+    RateLimit, Refusal, Route, Suite, Tls, TlsVersion, Token, TokenAlgorithm, Treatment, UnknownName,
+    Unparsed, Upstream, UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenFull,
 };
 use proptest::prelude::*;
 
@@ -143,6 +144,19 @@ fn the_smallest_file_gives_every_documented_default() {
                 connect_timeout: seconds(2),
                 response_timeout: seconds(30),
                 idle_timeout: seconds(4),
+                tls: UpstreamTls {
+                    authorities: None,
+                    server_name: None,
+                    certificate: None,
+                    alpn: vec![UpstreamProtocol::Http2, UpstreamProtocol::Http1],
+                },
+                stream_timeout: seconds(30),
+                total_timeout: None,
+                upgrade_timeout: seconds(300),
+                max_connections: 1_000,
+                max_pending: 1_000,
+                ejection: Ejection { failures: 5, rest: seconds(5) },
+                health: None,
             },
         )]),
         tokens: BTreeMap::from([(
@@ -243,7 +257,10 @@ fn what_is_written_is_what_holds() {
     assert_eq!((kernel.limits.ipv6_56, kernel.limits.ipv6_48), (0, 64));
     let group = &kernel.groups["dns"];
     assert_eq!(group.ports, [53, 853]);
-    let own = LimitSet { packets: Some(RateLimit { events: 100, period: seconds(1), burst: 100 }), ..LimitSet::OFF };
+    let own = LimitSet {
+        packets: Some(RateLimit { events: 100, period: seconds(1), burst: 100 }),
+        ..LimitSet::OFF
+    };
     assert_eq!(group.limits, own);
     assert_eq!((kernel.everybody.shares, kernel.everybody.limits.hellos.unwrap().burst), (50, 9_000));
     let listener = &config.listeners[0];
@@ -264,7 +281,21 @@ fn what_is_written_is_what_holds() {
     assert_eq!(config.routes[1].token, None);
     assert_eq!(config.http.max_header_bytes, 16 * 1024);
     assert_eq!(config.http.max_body_bytes, 0);
-    assert_eq!(config.upstreams["api"].connect_timeout, Duration::from_millis(500));
+    let api = &config.upstreams["api"];
+    assert_eq!((api.connect_timeout, api.total_timeout), (Duration::from_millis(500), Some(seconds(60))));
+    assert_eq!((api.stream_timeout, api.upgrade_timeout), (seconds(20), seconds(3600)));
+    assert_eq!((api.max_connections, api.max_pending), (64, 0));
+    assert_eq!(api.ejection, Ejection { failures: 3, rest: seconds(30) });
+    let health = api.health.as_ref().unwrap();
+    assert_eq!(
+        (health.path.as_str(), health.interval, health.timeout),
+        ("/healthz", seconds(1), Duration::from_millis(500))
+    );
+    assert_eq!((health.healthy, health.unhealthy), (3, 1));
+    assert_eq!(api.tls.alpn, [UpstreamProtocol::Http2]);
+    assert_eq!(api.tls.server_name.as_deref(), Some("api.internal"));
+    assert_eq!(valid("every_key.toml").files().iter().filter(|path| path.starts_with("behind")).count(), 3);
+    assert_eq!(config.upstreams["site"].health, Some(HealthCheck::of("/".to_owned())));
     assert_eq!(valid("inline_tables.toml").http.strict_transport_security, None);
     assert_eq!(valid("development.toml").metrics.address, None);
     assert_eq!(valid("sixteen_listener_ports.toml").kernel.protected_ports.len(), 16);

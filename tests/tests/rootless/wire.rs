@@ -316,7 +316,7 @@ async fn an_answer_that_stops_in_the_middle_ends() -> Result<()> {
     })
     .await?;
     let mut site = Site::new(address)?;
-    site.config.upstreams.get_mut("api").unwrap().response_timeout = Duration::from_millis(200);
+    site.config.upstreams.get_mut("api").unwrap().stream_timeout = Duration::from_millis(200);
     let edge = site.start()?;
     for mut client in edge.clients().await? {
         let response = client.send(Request::get("/public/x").body(nothing())?).await?;

@@ -26,6 +26,7 @@ pub(super) fn configuration(files: &[File]) -> Vec<Finding> {
                 || reference.text.contains(&format!("[{key}."))
                 || reference.text.contains(&format!(".{key}."))
                 || reference.text.contains(&format!("{key} = [{{"))
+                || reference.text.contains(&format!("{key} = {{ "))
         } else {
             reference.text.contains(&format!("{key} = "))
         };

@@ -29,7 +29,8 @@ pub(super) fn limits(section: &LimitsSection, ipv6_prefix: u8, rules: &mut Rules
     let multiple = |rules: &mut Rules<'_, '_>, key: &str, value, length: u8| {
         let factor = rules.number(key, value, 0, 0..=1 << (64 - length));
         if let Some(value) = value.as_ref().filter(|_| factor > 0 && ipv6_prefix <= length) {
-            let problem = format!("kernel.ipv6_prefix is {ipv6_prefix}: a /{length} is no more than a source");
+            let problem =
+                format!("kernel.ipv6_prefix is {ipv6_prefix}: a /{length} is no more than a source");
             rules.refuse(value.span(), key, problem, "remove it");
         }
         factor
@@ -74,7 +75,11 @@ fn rate_of(written: &Spanned<LimitSection>) -> Option<RateLimit> {
     written.get_ref().rate.as_ref().map(|_| RateLimit { events: 1, period: Duration::from_secs(1), burst: 1 })
 }
 
-fn bytes(value: &Key<BytesSection>, general: Option<ByteLimit>, rules: &mut Rules<'_, '_>) -> Option<ByteLimit> {
+fn bytes(
+    value: &Key<BytesSection>,
+    general: Option<ByteLimit>,
+    rules: &mut Rules<'_, '_>,
+) -> Option<ByteLimit> {
     let Some(value) = value else { return general };
     let section = value.get_ref();
     let mut limit = match &section.rate {
@@ -96,8 +101,7 @@ fn bytes(value: &Key<BytesSection>, general: Option<ByteLimit>, rules: &mut Rule
             }
         },
     };
-    limit.burst =
-        rules.size("bytes.burst", &section.burst, limit.burst, LARGEST_FRAME..=MOST_BURST_BYTES);
+    limit.burst = rules.size("bytes.burst", &section.burst, limit.burst, LARGEST_FRAME..=MOST_BURST_BYTES);
     Some(limit)
 }
 
@@ -116,7 +120,11 @@ pub(super) fn groups(
             let remedy = format!("at most {} groups can be told apart; remove one", GROUPS - 1);
             rules.refuse(group.span(), "", "one group too many", remedy);
         }
-        rules.not_empty("ports", &section.ports, "list the ports of this machine that share a budget, like [53]");
+        rules.not_empty(
+            "ports",
+            &section.ports,
+            "list the ports of this machine that share a budget, like [53]",
+        );
         let named = ports("ports", &section.ports, &mut rules);
         for port in &named {
             if let Some(other) = taken.insert(*port, name).filter(|other| other != name) {

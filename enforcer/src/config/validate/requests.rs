@@ -1,4 +1,4 @@
-//! Rules for what serves requests: `[upstream.NAME]`, `[token.NAME]`, `[[route]]`.
+//! Rules for what requests meet: `[token.NAME]`, `[[route]]`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,48 +9,13 @@ use toml::Spanned;
 
 use super::{LimitRules, Rules, entries, names, quote};
 use crate::config::{
-    RateLimit, Route, Token, TokenAlgorithm, Upstream,
+    RateLimit, Route, Token, TokenAlgorithm,
     file::{File, RouteSection},
     load::nearest,
     named::Named,
 };
 
 mod coverage;
-
-const SERVERS: &str = "write servers = [\"http://127.0.0.1:9000\"]";
-
-pub(super) fn upstreams(file: &File, rules: &mut Rules<'_, '_>) -> BTreeMap<String, Upstream> {
-    let read = |(name, upstream): (&String, &Spanned<_>)| {
-        let section: &crate::config::file::UpstreamSection = upstream.get_ref();
-        let mut rules = rules.within(format!("upstream.{}", quote(name)), upstream.span());
-        rules.name(name);
-        rules.not_empty("servers", &section.servers, SERVERS);
-        rules.distinct("servers", entries(&section.servers).map(|uri| (uri.span(), &uri.get_ref().0)));
-        let connect = Duration::from_secs(2);
-        let response = Duration::from_secs(30);
-        // A request that meets a connection as its server closes it may be lost. Node.js, Apache httpd and Uvicorn close
-        // idle ones after 5 s; whoever knows that the servers keep theirs longer can say so.
-        let idle = Duration::from_secs(4);
-        let upstream = Upstream {
-            servers: entries(&section.servers).map(|uri| uri.get_ref().0.clone()).collect(),
-            connect_timeout: rules.duration(
-                "connect_timeout",
-                &section.connect_timeout,
-                connect,
-                10..=300_000,
-            ),
-            response_timeout: rules.duration(
-                "response_timeout",
-                &section.response_timeout,
-                response,
-                10..=3_600_000,
-            ),
-            idle_timeout: rules.duration("idle_timeout", &section.idle_timeout, idle, 100..=3_600_000),
-        };
-        (name.clone(), upstream)
-    };
-    file.upstream.iter().map(read).collect()
-}
 
 pub(super) fn tokens(file: &File, rules: &mut Rules<'_, '_>) -> BTreeMap<String, Token> {
     let read = |(name, token): (&String, &Spanned<_>)| {

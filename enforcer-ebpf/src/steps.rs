@@ -1,0 +1,154 @@
+//! The steps of a verdict, each a global function, which the verifier checks by itself and once (Linux 5.6).
+//!
+//! What one leaves for the next lies in a map of one value per CPU. They are called one after the other, not one by the other: so
+//! the stack of each ends with it, and what each may meet is not multiplied by the ways that lead there.
+
+use aya_ebpf::{bindings::xdp_md, btf_maps::PerCpuArray, macros::btf_map, programs::XdpContext};
+use enforcer_common::{
+    answer::Answer,
+    flow::Segment,
+    reason::DropReason,
+    verdict::{
+        self,
+        work::{Next, Step, Work},
+    },
+};
+
+use crate::{frame::Frame, tables::Maps};
+
+/// What steps leave for each other, and for whoever carries the verdict out.
+#[repr(C)]
+struct Desk {
+    work: Work,
+    answer: Answer,
+    /// Length of the frame in bytes.
+    length: usize,
+    /// 0 until somebody asks for the time.
+    now: u64,
+}
+
+#[btf_map]
+static DESK: PerCpuArray<Desk, 1> = PerCpuArray::new();
+
+/// Beside the number of what comes next: an answer has been asked for.
+const ANSWERED: u32 = 1 << 16;
+
+/// A verdict.
+pub(crate) struct Judged {
+    /// The number of its reason.
+    pub(crate) reason: u32,
+    /// Whether an answer goes with it.
+    pub(crate) answered: bool,
+}
+
+/// Takes one step after the other.
+#[inline(always)]
+pub(crate) fn judge(context: *mut xdp_md, length: usize) -> Judged {
+    if let Some(desk) = DESK.get_ptr_mut(0) {
+        // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
+        unsafe {
+            (*desk).length = length;
+            (*desk).now = 0;
+        }
+    }
+    let mut next = enforcer_begin(context);
+    if next == Step::Extensions as u32 {
+        next = enforcer_extensions(context);
+    }
+    if next == Step::Transport as u32 {
+        next = enforcer_transport(context);
+    }
+    if next == Step::Charge as u32 {
+        next = enforcer_charge_packet(context);
+    }
+    if next == Step::Weigh as u32 {
+        next = enforcer_weigh(context);
+    }
+    if next == Step::Quic as u32 {
+        next = enforcer_quic(context);
+    }
+    if next == Step::Open as u32 {
+        next = enforcer_open(context);
+    }
+    if next == Step::Segment as u32 {
+        next = enforcer_segment(context);
+    }
+    if next == Step::Follow as u32 {
+        next = enforcer_follow(context);
+    }
+    if next == Step::Stranger as u32 {
+        next = enforcer_stranger(context);
+        if next == Step::Follow as u32 {
+            next = enforcer_follow(context);
+        }
+    }
+    if next == Step::Conclude as u32 {
+        next = enforcer_conclude(context);
+    }
+    Judged { reason: next & !ANSWERED, answered: next & ANSWERED != 0 }
+}
+
+/// Takes a step; answers what comes next. Without a desk nothing is known of the packet, which cannot happen.
+#[inline(always)]
+fn take(step: Step, context: *mut xdp_md) -> u32 {
+    let Some(desk) = DESK.get_ptr_mut(0) else { return DropReason::MalformedTcp.number() };
+    // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one. Whoever else is called meanwhile
+    // reads the segment, or writes the answer.
+    let (work, length, now) = unsafe { (&mut (*desk).work, (*desk).length, (*desk).now) };
+    let maps = Maps::new(context, now);
+    let xdp = XdpContext::new(context);
+    let next: Next = verdict::take(step, &Frame::ending(&xdp, length), &maps, work);
+    // SAFETY: as above.
+    unsafe { (*desk).now = maps.read_now() };
+    if maps.answered() { next.number() | ANSWERED } else { next.number() }
+}
+
+macro_rules! steps {
+    ($($name:ident = $step:ident,)+) => {
+        $(
+            #[doc = concat!("[`Step::", stringify!($step), "`]")]
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            extern "C" fn $name(context: *mut xdp_md) -> u32 {
+                take(Step::$step, context)
+            }
+        )+
+    };
+}
+
+steps! {
+    enforcer_begin = Begin,
+    enforcer_extensions = Extensions,
+    enforcer_transport = Transport,
+    enforcer_charge_packet = Charge,
+    enforcer_weigh = Weigh,
+    enforcer_quic = Quic,
+    enforcer_open = Open,
+    enforcer_segment = Segment,
+    enforcer_follow = Follow,
+    enforcer_stranger = Stranger,
+    enforcer_conclude = Conclude,
+}
+
+/// The segment that steps are about.
+#[inline(always)]
+pub(crate) fn segment() -> Option<&'static Segment> {
+    // SAFETY: the value belongs to this CPU; no step writes the segment while it has something called that reads it.
+    DESK.get_ptr(0).map(|desk| unsafe { &(*desk).work.segment })
+}
+
+/// Leaves word of what is to be written.
+#[inline(always)]
+pub(crate) fn ask(answer: Answer) {
+    if let Some(desk) = DESK.get_ptr_mut(0) {
+        // SAFETY: as above; nobody else holds the answer.
+        unsafe { (*desk).answer = answer };
+    }
+}
+
+/// What the verdict asked to be written. It does not travel by the stack, which is small.
+#[inline(always)]
+pub(crate) fn asked() -> Option<Answer> {
+    // SAFETY: as above.
+    DESK.get_ptr(0).map(|desk| unsafe { (*desk).answer })
+}

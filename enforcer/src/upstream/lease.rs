@@ -1,0 +1,79 @@
+//! A connection on loan to one request, from the moment it is chosen until its answer has been read or given up.
+
+use std::rc::Rc;
+
+use http::{Request, Response};
+use hyper::{body::Incoming, client::conn::TrySendError};
+
+use super::{
+    body::RequestBody,
+    pool::{Channel, Server, Unavailable, Want},
+};
+
+/// A request that is in the hands of a server; counts as that until it is dropped.
+pub(super) struct Flight(Rc<Server>);
+
+impl Flight {
+    pub(super) fn begin(server: &Rc<Server>) -> Self {
+        server.upstream.health.count_request(server.index, true);
+        Self(Rc::clone(server))
+    }
+
+    /// Waits for a connection.
+    pub(super) async fn board(self, want: Want) -> Result<Lease, Unavailable> {
+        let (channel, reused) = self.0.acquire(want).await?;
+        Ok(Lease { channel: Some(channel), reused, flight: self })
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.upstream.health.count_request(self.0.index, false);
+    }
+}
+
+/// See the module. Dropped early, it ends an HTTP/1.1 connection, which has the rest of an answer in it.
+pub(super) struct Lease {
+    /// There until the end.
+    channel: Option<Channel>,
+    /// The connection carried other requests before.
+    pub(super) reused: bool,
+    flight: Flight,
+}
+
+impl Lease {
+    pub(super) fn is_http2(&self) -> bool {
+        self.channel.as_ref().is_some_and(Channel::is_http2)
+    }
+
+    pub(super) fn server(&self) -> &Rc<Server> {
+        &self.flight.0
+    }
+
+    /// Sends a request. One that was not begun comes back with the error.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match &mut self.channel {
+            Some(Channel::Http1 { sender, .. }) => sender.try_send_request(request).await,
+            Some(Channel::Http2 { sender, .. }) => sender.try_send_request(request).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The answer was read to its end: the connection can carry another request.
+    pub(super) fn finish(mut self) {
+        if let Some(channel) = self.channel.take() {
+            self.flight.0.release(channel, true);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(channel) = self.channel.take() {
+            self.flight.0.release(channel, false);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! A request as a server gets it, in whichever protocol its connection speaks.
+
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Uri, Version,
+    header::{CONNECTION, HOST, TE, UPGRADE},
+    request,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+
+use super::{body::RequestBody, headers};
+use crate::{checks::facts::ClientAddr, denial::Denial};
+
+/// What does not depend on the connection.
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    target: PathAndQuery,
+    /// As the client said it; HTTP/2 says it in `:authority` (RFC 9113 section 8.3.1).
+    host: Option<HeaderValue>,
+    /// Whether the client reads trailers.
+    trailers: bool,
+    /// What the client wants to speak from then on.
+    pub(super) upgrade: Option<HeaderValue>,
+}
+
+impl Outgoing {
+    /// Prepares a request, and its fields.
+    pub(super) fn new(
+        mut head: request::Parts,
+        source: ClientAddr,
+        id: HeaderValue,
+        upgrade: Option<HeaderValue>,
+    ) -> (Self, HeaderMap) {
+        let reads = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains("trailers"));
+        let trailers = head.headers.get_all(TE).iter().any(reads);
+        headers::to_upstream(&mut head, source, id);
+        let target = head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let host = head.headers.remove(HOST);
+        (Self { method: head.method, target, host, trailers, upgrade }, head.headers)
+    }
+
+    /// The request for a connection to `server`.
+    pub(super) fn dress(
+        &self,
+        mut headers: HeaderMap,
+        body: RequestBody,
+        server: &Uri,
+        is_http2: bool,
+    ) -> Result<Request<RequestBody>, Denial> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        headers.remove(TE);
+        if is_http2 {
+            headers.remove(HOST);
+            if self.trailers {
+                // The one value that it may have there (RFC 9113 section 8.2.2).
+                headers.insert(TE, HeaderValue::from_static("trailers"));
+            }
+            *request.version_mut() = Version::HTTP_2;
+            *request.uri_mut() = self.absolute(server)?;
+        } else {
+            let host = match &self.host {
+                Some(host) => host.clone(),
+                // Only HTTP/1.0 goes without.
+                None => own_host(server)?,
+            };
+            headers.insert(HOST, host);
+            if let Some(protocol) = &self.upgrade {
+                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(UPGRADE, protocol.clone());
+            }
+            *request.uri_mut() = Uri::from(self.target.clone());
+        }
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    fn absolute(&self, server: &Uri) -> Result<Uri, Denial> {
+        let own = || server.authority().cloned();
+        let authority = match &self.host {
+            Some(host) => Authority::try_from(host.as_bytes()).ok(),
+            None => own(),
+        };
+        let encrypted = server.scheme() == Some(&Scheme::HTTPS);
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(if encrypted { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.authority = authority;
+        parts.path_and_query = Some(self.target.clone());
+        // `checks` has found the host to be one.
+        Uri::from_parts(parts).map_err(|_| Denial::RequestMalformed)
+    }
+}
+
+fn own_host(server: &Uri) -> Result<HeaderValue, Denial> {
+    let authority = server.authority().map(Authority::as_str).unwrap_or_default();
+    HeaderValue::from_str(authority).map_err(|_| Denial::UpstreamUnreachable)
+}
