@@ -11,6 +11,7 @@ mod bulk;
 mod configure;
 mod operator;
 mod restore;
+mod tiers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -25,7 +26,7 @@ use super::{
     memory::Save,
     prefixes::PrefixMap,
     projection::{Projection, Truth, Write},
-    record::{Allowance, Ban, Cause, FOREVER, Origin},
+    record::{Allowance, Ban, Cause, FOREVER, Origin, Text, Tiered},
     score::{Charge, Score, Scores, TRACKED_SOURCES},
 };
 use crate::{
@@ -36,6 +37,7 @@ use crate::{
 
 pub use bulk::{Refused, Tally};
 pub use restore::{Restore, Restored};
+pub use tiers::TierEntry;
 
 pub use operator::{BanRequest, End, MAX_ALLOWANCES, Refusal, Terms, allow_suggestion};
 
@@ -75,6 +77,17 @@ pub enum Input {
     },
     /// An operator takes back an allowance.
     AllowDel(Prefix),
+    /// An operator puts a prefix into a tier, for a reason.
+    TierSet {
+        /// Whom.
+        prefix: Prefix,
+        /// Which, by name.
+        tier: String,
+        /// Why.
+        reason: String,
+    },
+    /// An operator takes back his word on the tier of a prefix.
+    TierDel(Prefix),
     /// Time has passed.
     Tick,
     /// The addresses of this machine, when they have changed.
@@ -94,6 +107,8 @@ pub struct Settings {
     pub allow: Vec<Prefix>,
     /// Tiers and doors that the configuration gives to prefixes.
     pub marks: BTreeMap<Prefix, Mark>,
+    /// The tiers by name, in the order of their numbers.
+    pub tiers: Vec<String>,
     /// `kernel.ipv6_prefix`
     pub ipv6_prefix: u8,
     /// Upstream servers that are given by address: a ban would drop their answers.
@@ -107,6 +122,7 @@ impl Settings {
             bans: config.bans.clone(),
             allow: config.kernel.allow.clone(),
             marks: config.kernel.marks(),
+            tiers: config.kernel.tiers.keys().cloned().collect(),
             ipv6_prefix: config.kernel.ipv6_prefix,
             upstreams: config
                 .upstreams
@@ -199,6 +215,20 @@ pub enum Outcome {
         /// A wider allowance that holds on, or the configuration's own.
         still_allowed_by: Option<Prefix>,
     },
+    /// The prefix is in the tier.
+    TierSet {
+        /// By name.
+        tier: String,
+        /// The one that an operator had named before.
+        replaced: Option<Text>,
+        /// The allowed prefix that makes it ineffective.
+        allowed_by: Option<Prefix>,
+    },
+    /// The operator's word is gone.
+    TierDeleted {
+        /// The tier that the prefix is in now.
+        now: String,
+    },
     /// The ledger is as it was.
     Restored(Restored),
     /// Not done, and why.
@@ -224,6 +254,8 @@ pub struct Ledger {
     bans: PrefixMap<Ban>,
     allowances: PrefixMap<Allowance>,
     marks: PrefixMap<Mark>,
+    /// Operators' words on tiers.
+    tiers: BTreeMap<Prefix, Tiered>,
     ends: BTreeSet<(KernelTime, Prefix)>,
     scores: Scores,
     projection: Projection,
@@ -240,6 +272,7 @@ impl Ledger {
                 bans,
                 allow: Vec::new(),
                 marks: BTreeMap::new(),
+                tiers: Vec::new(),
                 ipv6_prefix: 64,
                 upstreams: Vec::new(),
             },
@@ -247,6 +280,7 @@ impl Ledger {
             bans: PrefixMap::default(),
             allowances: PrefixMap::default(),
             marks: PrefixMap::default(),
+            tiers: BTreeMap::new(),
             ends: BTreeSet::new(),
             scores: Scores::new(TRACKED_SOURCES),
             projection: Projection::default(),
@@ -276,6 +310,10 @@ impl Ledger {
                 actions.outcome = self.allow_add(now, prefix, &reason, force, &mut actions).into();
             }
             Input::AllowDel(prefix) => actions.outcome = self.allow_del(prefix, &mut actions).into(),
+            Input::TierSet { prefix, tier, reason } => {
+                actions.outcome = self.tier_set(now, prefix, &tier, &reason, &mut actions).into();
+            }
+            Input::TierDel(prefix) => actions.outcome = self.tier_del(prefix, &mut actions).into(),
             Input::Restore(restore) => {
                 actions.outcome = Outcome::Restored(self.restore(now, *restore, &mut actions));
             }

@@ -2,10 +2,11 @@
 
 use super::{
     span,
-    wire::{AllowanceRow, BanRow, ScoreRow},
+    wire::{AllowanceRow, BanRow, ScoreRow, TierRow},
 };
 use crate::{
     bans::{
+        ledger::TierEntry,
         record::{Allowance, Ban, FOREVER},
         score::Score,
     },
@@ -115,6 +116,20 @@ pub fn sentence(
         (Hook::Attached, true, _) => format!("{state}: its packets are dropped ({reason})"),
         (Hook::Attached, false, true) => format!("{state}, but its packets to port {port} pass ({reason})"),
         (Hook::Attached, false, false) => format!("{state}: its packets pass ({reason})"),
+    }
+}
+
+/// A prefix in a tier.
+pub fn tier(entry: &TierEntry, now: KernelTime) -> TierRow {
+    let TierEntry { prefix, tier, operator, holds } = entry;
+    let origin = if operator.is_some() { "operator" } else { "configuration" };
+    TierRow {
+        prefix: *prefix,
+        tier: tier.clone(),
+        origin: origin.to_owned(),
+        reason: operator.as_ref().map(|tiered| tiered.reason.as_str().to_owned()).unwrap_or_default(),
+        age_seconds: operator.as_ref().map(|tiered| elapsed(tiered.since, now)),
+        holds: *holds,
     }
 }
 

@@ -39,8 +39,11 @@ pub const PREFIX_BANS: u32 = 100_000;
 /// Allowances of operators that the tries have room for.
 pub const OPERATOR_ALLOWANCES: u32 = 4_096;
 
+/// Prefixes that operators have put into tiers, that the tries have room for.
+pub const OPERATOR_TIERS: u32 = 4_096;
+
 /// Entries per family. Configured prefixes count twice: a reload lists the new ones before it takes the old ones off.
-const MAX_PREFIXES: u32 = PREFIX_BANS + OPERATOR_ALLOWANCES + 2 * MAX_ALLOW as u32;
+const MAX_PREFIXES: u32 = PREFIX_BANS + OPERATOR_ALLOWANCES + OPERATOR_TIERS + 2 * MAX_ALLOW as u32;
 
 /// Buckets of the flow table, a power of two: 65,536 flows that await a hello at the same time. Their words take 512 KiB,
 /// which stay in the cache of a processor; their entries take 8 MiB.

@@ -154,7 +154,7 @@ impl Daemon {
         let (handle, _) = task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone(), None);
         let allow = vec!["198.18.9.0/24".parse().unwrap()];
         let (marks, upstreams) = (BTreeMap::new(), Vec::new());
-        let settings = Settings { bans, allow, marks, ipv6_prefix: 64, upstreams };
+        let settings = Settings { bans, allow, marks, tiers: Vec::new(), ipv6_prefix: 64, upstreams };
         runtime.block_on(handle.change(Input::Reconfigure(settings))).unwrap();
         let facts = Facts {
             kernel_mode: "native",

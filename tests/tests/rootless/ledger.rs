@@ -3,6 +3,7 @@
 
 mod history;
 mod spared;
+mod tiers;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -50,9 +51,15 @@ fn settings(allow: &[&str]) -> Settings {
         bans: config(),
         allow: allow.iter().map(|text| prefix(text)).collect(),
         marks: BTreeMap::new(),
+        tiers: tiers(),
         ipv6_prefix: 64,
         upstreams: vec![address("198.18.3.3")],
     }
+}
+
+/// The name of a tier tells its number.
+fn tiers() -> Vec<String> {
+    (1..8).map(|number| format!("t{number}")).collect()
 }
 
 fn prefix(text: &str) -> Prefix {

@@ -45,17 +45,29 @@ impl Ledger {
         }
     }
 
-    /// Makes the marks what the settings say, and answers which of them have changed.
+    /// Brings the marks up to what operators say of tiers now.
+    pub(super) fn remark(&mut self, actions: &mut Actions) {
+        for prefix in self.mark() {
+            self.refresh(&prefix, actions);
+        }
+    }
+
+    /// Makes the marks what settings and operators say, and answers which of them have changed.
     pub(super) fn mark(&mut self) -> Vec<Prefix> {
-        let wanted = &self.settings.marks;
+        let mut wanted = self.settings.marks.clone();
+        for (prefix, tiered) in &self.tiers {
+            if let Some(number) = self.tier_number(tiered.tier.as_str()) {
+                wanted.entry(*prefix).or_default().tier = Some(number);
+            }
+        }
         let gone = self.marks.iter().map(|(prefix, _)| *prefix).filter(|prefix| !wanted.contains_key(prefix));
         let mut changed: Vec<Prefix> = gone.collect();
         for prefix in &changed {
             self.marks.remove(prefix);
         }
         for (prefix, mark) in wanted {
-            if self.marks.insert(*prefix, *mark) != Some(*mark) {
-                changed.push(*prefix);
+            if self.marks.insert(prefix, mark) != Some(mark) {
+                changed.push(prefix);
             }
         }
         changed

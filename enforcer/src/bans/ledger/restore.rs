@@ -65,6 +65,12 @@ impl Ledger {
             self.allowances.insert(prefix, Allowance { configured, operator, since: allowed.since });
             restored.allowances += 1;
         }
+        for (prefix, tiered) in memory.tiers {
+            if stale {
+                actions.saves.push(Save::Tier(prefix, Some(tiered.clone())));
+            }
+            self.tiers.insert(prefix, tiered);
+        }
         for (source, history) in memory.histories {
             self.scores.recall(now, source, history);
             if stale && let Some(history) = self.scores.history(&source) {

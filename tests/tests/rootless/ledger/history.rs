@@ -1,6 +1,6 @@
 //! After any history of bans, allowances, offences and configurations the tables answer what the rules say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use enforcer::config::Mark;
 use proptest::prelude::*;
@@ -16,6 +16,8 @@ enum Step {
     Disallow(Prefix),
     Offend(IpAddr),
     Wait(u64),
+    Tier(Prefix, u8),
+    Untier(Prefix),
     Configure(Vec<Prefix>, u8, BTreeMap<Prefix, Mark>),
 }
 
@@ -65,6 +67,8 @@ fn some_step() -> impl Strategy<Value = Step> {
         3 => (proptest::collection::vec(some_prefix(), 0..12), 0u64..100).prop_map(|(all, n)| Step::Many(all, n)),
         2 => some_prefix().prop_map(Step::Allow),
         1 => some_prefix().prop_map(Step::Disallow),
+        2 => (some_prefix(), 0u8..8).prop_map(|(prefix, number)| Step::Tier(prefix, number)),
+        1 => some_prefix().prop_map(Step::Untier),
         4 => some_address().prop_map(Step::Offend),
         3 => (0u64..200).prop_map(Step::Wait),
         2 => (proptest::collection::vec(some_prefix(), 0..3), prop_oneof![Just(48u8), Just(56), Just(64)], some_marks())
@@ -81,7 +85,10 @@ proptest! {
         steps in proptest::collection::vec(some_step(), 1..50), asked in proptest::collection::vec(some_address(), 1..20),
     ) {
         let mut world = World::new(&[]);
+        // What operators have said of tiers.
+        let mut said = BTreeMap::new();
         for step in steps {
+            let mut named = None;
             let input = match step {
                 Step::Ban(prefix, u64::MAX) => forced(prefix, End::Never),
                 Step::Ban(prefix, seconds) => forced(prefix, End::After(Duration::from_secs(seconds))),
@@ -93,9 +100,18 @@ proptest! {
                 }
                 Step::Allow(prefix) => Input::AllowAdd { prefix, reason: String::new(), force: true },
                 Step::Disallow(prefix) => Input::AllowDel(prefix),
+                Step::Tier(prefix, number) => {
+                    let tier = if number == 0 { "default".to_owned() } else { format!("t{number}") };
+                    named = Some((prefix, Some(number)));
+                    Input::TierSet { prefix, tier, reason: String::new() }
+                }
+                Step::Untier(prefix) => {
+                    named = Some((prefix, None));
+                    Input::TierDel(prefix)
+                }
                 Step::Offend(source) => Input::Offence(Offence { source, denial: Denial::TokenBadSignature }),
                 Step::Configure(allow, ipv6_prefix, marks) => {
-                    Input::Reconfigure(Settings { bans: config(), allow, marks, ipv6_prefix, upstreams: Vec::new() })
+                    Input::Reconfigure(Settings { bans: config(), allow, marks, tiers: tiers(), ipv6_prefix, upstreams: Vec::new() })
                 }
                 Step::Wait(seconds) => {
                     world.now = world.now.plus_seconds(seconds);
@@ -104,7 +120,16 @@ proptest! {
                     Input::Tick
                 }
             };
-            world.give(input);
+            let (outcome, _) = world.give(input);
+            match (outcome, named) {
+                (Outcome::TierSet { .. }, Some((prefix, Some(number)))) => drop(said.insert(prefix, number)),
+                (Outcome::TierDeleted { .. }, Some((prefix, None))) => drop(said.remove(&prefix)),
+                _ => {}
+            }
+            let mut marks = world.ledger.settings().marks.clone();
+            for (prefix, number) in &said {
+                marks.entry(*prefix).or_default().tier = Some(*number);
+            }
             for moment in [0, 1, 50, 300] {
                 let later = KernelTime(world.now.0 + moment * SECOND);
                 let today = std::mem::replace(&mut world.now, later);
@@ -120,8 +145,7 @@ proptest! {
             for address in &asked {
                 let listing = world.tables.listing(*address).unwrap_or(Listing::NONE);
                 if listing.class != class::ALLOW {
-                    let marks = &world.ledger.settings().marks;
-                    prop_assert_eq!((listing.tier, listing.doors), mark_of(marks, *address), "{}", address);
+                    prop_assert_eq!((listing.tier, listing.doors), mark_of(&marks, *address), "{}", address);
                 }
             }
             let now = world.now;
@@ -138,7 +162,8 @@ proptest! {
         let length = world.ledger.settings().ipv6_prefix;
         let banned: Vec<Prefix> = world.ledger.bans(world.now).map(|(ban, _)| ban.prefix).collect();
         let shares = |prefix: &Prefix| banned.contains(prefix) && prefix.source_key(length).is_none();
-        let marks = world.ledger.settings().marks.keys().filter(|prefix| !allowed(prefix) && !shares(prefix)).count();
+        let marks = world.ledger.settings().marks.keys().chain(said.keys()).collect::<BTreeSet<_>>();
+        let marks = marks.into_iter().filter(|prefix| !allowed(prefix) && !shares(prefix)).count();
         prop_assert_eq!(world.ledger.projected(), held + world.ledger.allowances().count() + marks);
     }
 }
