@@ -38,7 +38,7 @@ fn an_operator_s_word_is_stronger_than_the_configuration_s_until_it_is_taken_bac
     world.give(ban("198.18.0.16/28", 10));
     assert!(world.banned("198.18.0.17") && !world.banned("198.18.0.7"));
     assert_eq!(tier(&world, "198.18.0.17"), 2);
-    world.give(ban("198.18.0.0/16", 10));
+    world.give(ban("198.18.0.0/23", 10));
     assert!(world.banned("198.18.0.7") && world.banned("198.18.0.8"));
     let rows: Vec<_> = world.ledger.tiers().into_iter().map(|entry| (entry.tier, entry.holds)).collect();
     assert_eq!(rows, [("t1".into(), false), ("t2".into(), true), ("default".into(), true)]);
