@@ -179,7 +179,10 @@ impl fmt::Display for Refusal {
                 write!(f, "{prefix} is allowed by the configuration: remove it from kernel.allow and reload")
             }
             Self::NoTier(name, known) if known.is_empty() => {
-                write!(f, "there is no tier `{name}`: the configuration has none; add [kernel.tier.{name}] and reload")
+                write!(
+                    f,
+                    "there is no tier `{name}`: the configuration has none; add [kernel.tier.{name}] and reload"
+                )
             }
             Self::NoTier(name, known) => {
                 write!(f, "there is no tier `{name}`; there are: default, {}", known.join(", "))

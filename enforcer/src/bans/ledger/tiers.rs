@@ -67,7 +67,8 @@ impl Ledger {
     pub fn tiers(&self) -> Vec<TierEntry> {
         let configured = self.settings.marks.iter().filter_map(|(prefix, mark)| {
             let tier = self.tier_name(mark.tier?).to_owned();
-            let stronger = self.tiers.get(prefix).is_some_and(|other| self.tier_number(other.tier.as_str()).is_some());
+            let stronger =
+                self.tiers.get(prefix).is_some_and(|other| self.tier_number(other.tier.as_str()).is_some());
             Some(TierEntry { prefix: *prefix, tier, operator: None, holds: !stronger })
         });
         let operators = self.tiers.iter().map(|(prefix, tiered)| TierEntry {

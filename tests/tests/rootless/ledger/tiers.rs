@@ -33,7 +33,10 @@ fn an_operator_s_word_is_stronger_than_the_configuration_s_until_it_is_taken_bac
     let (outcome, _) = world.give(set("198.18.0.0/24", "t2"));
     assert_eq!(outcome, Outcome::TierSet { tier: "t2".into(), replaced: None, allowed_by: None });
     world.give(set("198.18.0.7", "default"));
-    assert_eq!([tier(&world, "198.18.0.7"), tier(&world, "198.18.0.8"), tier(&world, "198.18.1.7")], [0, 2, 0]);
+    assert_eq!(
+        [tier(&world, "198.18.0.7"), tier(&world, "198.18.0.8"), tier(&world, "198.18.1.7")],
+        [0, 2, 0]
+    );
     // A ban inside keeps the tier, and one around it holds inside.
     world.give(ban("198.18.0.16/28", 10));
     assert!(world.banned("198.18.0.17") && !world.banned("198.18.0.7"));
@@ -90,7 +93,8 @@ fn an_operator_s_word_is_remembered() {
     let [Save::Tier(at, Some(tiered))] = &actions.saves[..] else { panic!("{:?}", actions.saves) };
     assert_eq!((at, tiered.reason.as_str()), (&prefix("198.18.0.7"), "a partner"));
     let memory = Memory { tiers: vec![(*at, tiered.clone())], ..Memory::default() };
-    let restore = Restore { settings: settings(&[]), memory, stale: false, held: Held::default(), live: false };
+    let restore =
+        Restore { settings: settings(&[]), memory, stale: false, held: Held::default(), live: false };
     let mut tables = Tables::default();
     let mut ledger = Ledger::new(config());
     tables.apply(&ledger.handle(KernelTime(SECOND), Input::Restore(Box::new(restore))).writes);
