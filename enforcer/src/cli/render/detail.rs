@@ -35,6 +35,15 @@ fn refusals(practice: &Practice) -> String {
     format!("{}; {cookies}; checksums {checksums}", practice.refusal)
 }
 
+/// What is limited.
+fn budgets(practice: &Practice) -> String {
+    if practice.budgets.is_empty() {
+        "each source".to_owned()
+    } else {
+        format!("each source; {}", practice.budgets.join("; "))
+    }
+}
+
 pub(super) fn status(status: &Status) -> String {
     let head = format!(
         "enforcer {} is {}: pid {}, up {}, {} resident\n\n",
@@ -76,6 +85,7 @@ pub(super) fn status(status: &Status) -> String {
     text.push_str(&pairs(&[
         ("kernel", kernel),
         ("refusals", refusals(practice)),
+        ("budgets", budgets(practice)),
         ("without", persistence(&status.persistence)),
         ("rehearsed", rehearsed),
         ("lists", lists),
@@ -315,6 +325,9 @@ mod tests {
                 tcp_syncookies: "1".into(),
                 checksums: true,
                 remarks: vec!["eth0 is odd".into()],
+                budgets: vec!["tiers: partners".into(), "each IPv6 /48: 64 times a source".into()],
+                tiers: vec!["partners".into()],
+                groups: vec![],
             },
             list_entries: 1_204,
             pending_writes: 0,
@@ -353,6 +366,7 @@ mod tests {
              \n\
              kernel     mode native: eth0 (native)\n\
              refusals   alert; SYN cookies above the budget, once a listener's queue is full (net.ipv4.tcp_syncookies is 1); checksums verified\n\
+             budgets    each source; tiers: partners; each IPv6 /48: 64 times a source\n\
              without    the daemon the program judges on, for 1m (lease); pinned in /sys/fs/bpf/enforcer, taken over from an earlier daemon\n\
              rehearsed  limits (kernel.dry_run: counted, NOT DROPPED)\n\
              lists      1,204 entries, all in the kernel\n\

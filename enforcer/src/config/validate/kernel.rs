@@ -10,7 +10,7 @@ use enforcer_common::{quic, reason::DropReason, settings::QUIC_VERSIONS};
 use super::{LimitRules, Rules, entries, limits, lists};
 use crate::config::{
     Answers, Kernel, Mode, PIN_DIRECTORY, RateLimit, Refusal, TlsVersion, Treatment, Unparsed,
-    VerifyChecksums, WhenFull,
+    VerifyChecksums,
     file::{KernelSection, Key, List, UnparsedSection},
     named::Named,
     value::{Number, spell_duration},
