@@ -6,7 +6,7 @@
 
 mod write;
 
-pub use write::{OPTIONS, Options, timestamps, write};
+pub use write::{OPTIONS, Options, POISON, timestamps, write};
 
 use crate::headers::Headers;
 

@@ -5,7 +5,7 @@
 
 use crate::{
     gcra::{self, Rate},
-    reason::DropReason,
+    reason::{DropReason, PassReason},
 };
 
 /// Bytes of a frame that a sample holds: all headers, and the beginning of what they carry.
@@ -75,6 +75,7 @@ pub const fn shows_hello(reason: u32) -> bool {
         || reason == DropReason::BadChecksum as u32
         || reason == DropReason::HelloLimit as u32
         || reason == DropReason::HelloAhead as u32
+        || reason == PassReason::HelloPoisoned as u32
 }
 
 /// What one CPU may still sample, and what became of the packets that it could have sampled.

@@ -33,6 +33,11 @@ const EXTENSIONS: usize = 48;
 const VERSIONS: usize = 32;
 /// The number of the extension `supported_versions` (RFC 8446 section 4.2.1).
 const SUPPORTED_VERSIONS: u16 = 43;
+/// The newest version that counts in a list. Servers ignore what they do not know (RFC 8446 section 4.2.1), GREASE among it (RFC 8701:
+/// 0x0a0a and above): who offers nothing else offers nothing.
+const NEWEST: u16 = 0x0304;
+/// The newest version that `legacy_version` can offer: TLS 1.3 is offered by the list alone (RFC 8446 section 4.2.1).
+const NEWEST_LEGACY: u16 = 0x0303;
 
 /// What a segment's data is.
 #[repr(u32)]
@@ -167,7 +172,7 @@ impl Walk {
             return Err(End::Malformed);
         }
         self.legacy = u16::from_be_bytes([major, minor]);
-        self.offered = self.legacy;
+        self.offered = offered_by_legacy(self.legacy);
         self.offset = legacy + 2;
         self.hello_end = legacy + u16::from_be_bytes([upper, lower]) as usize;
         self.visible = min(min(body + length, end), self.hello_end);
@@ -238,8 +243,7 @@ impl Walk {
                 return Ok(());
             }
             self.read_u16(packet)?;
-            // GREASE values have the form 0x?A?A with equal digits (RFC 8701 section 2).
-            if self.value & 0x0f0f != 0x0a0a && self.value > self.offered {
+            if self.value <= NEWEST && self.value > self.offered {
                 self.offered = self.value;
             }
             // No later entry can take back what has been offered.
@@ -311,6 +315,12 @@ fn after_empty_record<P: Packet + ?Sized>(packet: &P, body: usize, end: usize) -
         Some([0x16, 3, 0..=4]) => Err(End::Malformed),
         Some(_) | None => Err(End::Absent),
     }
+}
+
+/// What a hello without a list offers.
+#[inline(always)]
+const fn offered_by_legacy(version: u16) -> u16 {
+    if version > NEWEST_LEGACY { NEWEST_LEGACY } else { version }
 }
 
 #[inline(always)]

@@ -24,6 +24,7 @@ pub mod kernel;
 pub mod metrics;
 pub mod store;
 
+pub mod agreement;
 pub mod capture;
 
 pub mod cli;

@@ -18,6 +18,12 @@ pub struct Metrics {
     pub connections: IntCounterVec,
     /// `enforcer_tls_handshakes_total{version, key_exchange, resumed}`: what handshakes came to.
     pub handshakes: IntCounterVec,
+    /// `enforcer_hello_disagreements_total{kind="false_drop"}`: hellos that the program refused and rustls would have taken.
+    pub false_drops: IntCounter,
+    /// `enforcer_hello_disagreements_total{kind="missed"}`: hellos that the program should have refused, and that rustls did.
+    pub missed_hellos: IntCounter,
+    /// `enforcer_hellos_compared_total`: refused hellos that were shown to rustls.
+    pub hellos_compared: IntCounter,
     /// `enforcer_connections_open`
     pub connections_open: IntGauge,
     /// `enforcer_requests_total{route, status}`: answers by route and status class (`2xx`...).
@@ -82,6 +88,15 @@ impl Metrics {
             "enforcer_tls_handshakes_total",
             "Handshakes that succeeded",
             &["version", "key_exchange", "resumed"],
+        )?;
+        let disagreements = counter_vec(
+            "enforcer_hello_disagreements_total",
+            "ClientHellos of which the program and the TLS stack thought differently",
+            &["kind"],
+        )?;
+        let hellos_compared = counter(
+            "enforcer_hellos_compared_total",
+            "Refused ClientHellos that were shown to the TLS stack",
         )?;
         let connections_open =
             IntGauge::new("enforcer_connections_open", "Client connections that are open")?;
@@ -154,6 +169,9 @@ impl Metrics {
         Ok(Self {
             connections,
             handshakes,
+            false_drops: disagreements.with_label_values(&["false_drop"]),
+            missed_hellos: disagreements.with_label_values(&["missed"]),
+            hellos_compared,
             connections_open,
             requests,
             denials,

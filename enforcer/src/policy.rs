@@ -12,14 +12,22 @@ pub mod strict_json;
 pub mod tls;
 pub mod upstream;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use arc_swap::ArcSwap;
 use enforcer_common::source::v6_mask;
 use http::{HeaderName, HeaderValue};
 
-use crate::config::{self, Config};
+use crate::{
+    config::{self, Config, Feature, Mode, TlsVersion},
+    prefix::Prefix,
+};
 use issuer::Issuer;
 use limiter::RequestLimiter;
 use route::{Route, RouteTable};
@@ -45,6 +53,10 @@ pub struct Policy {
     pub(crate) http: config::Http,
     /// What every answer carries.
     pub(crate) answers: Arc<Answers>,
+    /// What every connection has to offer.
+    minimum_tls: TlsVersion,
+    /// Sources of which the program judges nothing.
+    allowed: Vec<Prefix>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
     tickets: Arc<TicketKeys>,
 }
@@ -73,6 +85,8 @@ pub struct Listener {
     pub needs_identity: bool,
     /// Time for a handshake, from accept to the end.
     pub handshake_timeout: Duration,
+    /// Whether the program refuses old hellos before they come here.
+    pub hellos_judged: bool,
 }
 
 impl Policy {
@@ -97,6 +111,16 @@ impl Policy {
     /// When revocation lists run out, and with them every client certificate, by the listener's configured address.
     pub fn list_ends(&self) -> impl Iterator<Item = (SocketAddr, i64)> {
         self.listeners.iter().filter_map(|(address, listener)| Some((*address, listener.lists_end?)))
+    }
+
+    /// What every connection has to offer.
+    pub const fn minimum_tls(&self) -> TlsVersion {
+        self.minimum_tls
+    }
+
+    /// Whether the configuration allows a source whatever it sends.
+    pub fn allows(&self, source: IpAddr) -> bool {
+        self.allowed.iter().any(|prefix| prefix.contains(source))
     }
 
     /// Every group of servers, by name.
@@ -126,6 +150,7 @@ impl Policy {
                 unknown_name: listener.unknown_name,
                 needs_identity: listener.clients.as_ref().is_some_and(|clients| clients.required),
                 handshake_timeout: listener.handshake_timeout,
+                hellos_judged: hellos_judged(&config.kernel, listener.address.port()),
             };
             listeners.insert(listener.address, listening);
         }
@@ -146,10 +171,19 @@ impl Policy {
             v6_mask: v6_mask(config.kernel.ipv6_prefix),
             http: config.http.clone(),
             answers: Arc::new(answers(&config.http)?),
+            minimum_tls: config.kernel.minimum_tls,
+            allowed: config.kernel.allow.clone(),
             upstreams,
             tickets,
         })
     }
+}
+
+/// Whether the program refuses old hellos to a port.
+fn hellos_judged(kernel: &config::Kernel, port: u16) -> bool {
+    kernel.mode != Mode::Off
+        && kernel.protected_ports.contains(&port)
+        && !kernel.dry_run.contains(&Feature::Tls)
 }
 
 fn answers(http: &config::Http) -> Result<Answers> {

@@ -2,6 +2,7 @@
 
 mod rootless {
     mod admit;
+    mod agreement;
     mod answers;
     mod attacks;
     mod bodies;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail on the spot")]
 
 mod system {
+    mod answers;
     mod attach;
     mod bans;
     mod cookies;

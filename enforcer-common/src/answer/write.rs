@@ -35,7 +35,7 @@ const ALERT: usize = 7;
 /// TCP options take 40 bytes at most, and the shortest is one byte.
 pub const OPTIONS: usize = 40;
 /// A version that no server knows: OpenSSL answers it with `protocol_version`, but 0x0300 with `handshake_failure`.
-const POISON: u16 = 0x0200;
+pub const POISON: u16 = 0x0200;
 
 /// Overwrites the packet with its answer. `None`: that could not be done, and what is left of the packet must go nowhere.
 #[inline(always)]

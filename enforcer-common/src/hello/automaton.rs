@@ -8,7 +8,7 @@
 //! connection's first bytes are known to be that: what is no hello is said to be none, and nothing depends on how likely
 //! bytes look like one.
 
-use super::SUPPORTED_VERSIONS;
+use super::{NEWEST, SUPPORTED_VERSIONS, offered_by_legacy};
 use crate::packet::Packet;
 
 /// Steps per hello. The longest hellos of browsers, with post-quantum key shares, take about 150; what takes more than this (a
@@ -273,7 +273,7 @@ fn read(parser: &mut Parser) -> bool {
         }
         field::VERSION => {
             parser.legacy = value as u16;
-            parser.offered = value as u16;
+            parser.offered = offered_by_legacy(value as u16);
             parser.expect(field::SESSION, RANDOM)
         }
         field::SESSION => {
@@ -335,8 +335,7 @@ fn read(parser: &mut Parser) -> bool {
             parser.expect(field::LISTED, 0)
         }
         _ => {
-            // GREASE values have the form 0x?A?A with equal digits (RFC 8701 section 2).
-            if value & 0x0f0f != 0x0a0a && value as u16 > parser.offered {
+            if value <= NEWEST as u32 && value as u16 > parser.offered {
                 parser.offered = value as u16;
             }
             parser.list_left -= 2;

@@ -14,8 +14,8 @@ use super::{
     server::Respond,
     span,
     wire::{
-        Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, FilesRow, PersistenceRow,
-        ReloadRow, Reloaded, Status, TierCommand, TokenRow, TrafficRow, Watching, Why,
+        Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, FilesRow, HelloRow,
+        PersistenceRow, ReloadRow, Reloaded, Status, TierCommand, TokenRow, TrafficRow, Watching, Why,
     },
 };
 use crate::{
@@ -288,6 +288,11 @@ impl Context {
             drops: counter_rows(&counters, |reason| matches!(reason, Reason::Drop(_))),
             would_drops: counter_rows(&counters, |reason| matches!(reason, Reason::WouldDrop(_))),
             denials: self.denials(),
+            hellos: HelloRow {
+                compared: self.metrics.hellos_compared.get(),
+                false_drops: self.metrics.false_drops.get(),
+                missed: self.metrics.missed_hellos.get(),
+            },
             files: facts.files.as_ref().map(|(at, result)| FilesRow {
                 age_seconds: now.saturating_duration_since(*at).as_secs(),
                 error: result.as_ref().err().cloned(),

@@ -2,6 +2,7 @@
 //!
 //! Server and client share these types. Fields are only ever added; whatever changes a meaning moves [`VERSION`].
 
+mod changes;
 mod failure;
 mod many;
 mod tier;
@@ -16,6 +17,7 @@ use crate::{
     prefix::Prefix,
 };
 
+pub use changes::{FilesRow, ReloadRow, Reloaded};
 pub use failure::{Failure, FailureKind};
 pub use many::{Many, RefusedRow};
 pub use tier::{TierCommand, TierRow};
@@ -403,6 +405,9 @@ pub struct Status {
     pub would_drops: Vec<CounterRow>,
     /// Refused connections and requests, by code; zeros are left out.
     pub denials: Vec<CountRow>,
+    /// How far the program and the TLS stack agree.
+    #[serde(default)]
+    pub hellos: HelloRow,
     /// The last reload.
     pub last_reload: Option<ReloadRow>,
     /// The last change of a certificate, key or list since then.
@@ -424,6 +429,17 @@ pub struct PersistenceRow {
     pub beginning: String,
 }
 
+/// Refused hellos that were compared with what the TLS stack says of them, and disagreements.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloRow {
+    /// Refused ones that were compared.
+    pub compared: u64,
+    /// Those of them that TLS would have taken.
+    pub false_drops: u64,
+    /// Old ones that got as far as TLS.
+    pub missed: u64,
+}
+
 /// An issuer of tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRow {
@@ -442,31 +458,4 @@ pub struct CountRow {
     pub name: String,
     /// How many.
     pub count: u64,
-}
-
-/// A reload in the past.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReloadRow {
-    /// Seconds ago.
-    pub age_seconds: u64,
-    /// Why it was refused; the state from before was kept.
-    pub error: Option<String>,
-    /// What takes effect only with a restart.
-    pub needs_restart: Vec<String>,
-}
-
-/// A change of files.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FilesRow {
-    /// Seconds ago.
-    pub age_seconds: u64,
-    /// Why they were refused; what was read before stays in force.
-    pub error: Option<String>,
-}
-
-/// A reload that was applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reloaded {
-    /// What takes effect only with a restart.
-    pub needs_restart: Vec<String>,
 }

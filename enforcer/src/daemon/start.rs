@@ -22,6 +22,7 @@ use super::{
     running::Running,
 };
 use crate::{
+    agreement,
     bans::{
         Reporter,
         keeping::{Keeping, Kept},
@@ -144,6 +145,12 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         Some(events) => {
             let (samples, _) = broadcast::channel(QUEUE);
             let sender = samples.clone();
+            let comparison = agreement::compare(samples.subscribe(), Arc::clone(&policy), metrics.clone());
+            optional.push(Tied::spawn(async move {
+                if let Err(error) = comparison.await {
+                    tracing::warn!(error = format!("{error:#}"), "refused hellos are not compared");
+                }
+            }));
             // They show what happens, they do not make it happen: without them the daemon goes on.
             optional.push(Tied::spawn(async move {
                 if let Err(error) = events.run(sender).await {

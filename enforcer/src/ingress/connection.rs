@@ -143,7 +143,12 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpS
     let handshake = handshake::shake(&settings, stream, source);
     let (stream, client) = match tokio::time::timeout(settings.handshake_timeout, handshake).await {
         Ok(Ok(established)) => established,
-        Ok(Err(failed)) => return refuse_handshake(&worker, source, &failed),
+        Ok(Err(failed)) => {
+            if settings.hellos_judged {
+                compare(&worker, source, &failed);
+            }
+            return refuse_handshake(&worker, source, &failed);
+        }
         Err(_) => return refuse(&worker, source, Denial::TlsTimeout),
     };
     drop(settings);
@@ -271,6 +276,15 @@ fn is_breach(error: &hyper::Error) -> bool {
         source = error.source();
     }
     false
+}
+
+/// Counts a hello that the program should have refused. What comes by the loopback is not meant for it.
+fn compare(worker: &Worker, source: ClientAddr, failed: &Failed) {
+    let policy = worker.shared.policy.load();
+    let address = source.get();
+    if failed.is_too_old(policy.minimum_tls()) && !address.is_loopback() && !policy.allows(address) {
+        worker.shared.metrics.missed_hellos.inc();
+    }
 }
 
 fn refuse_handshake(worker: &Worker, source: ClientAddr, failed: &Failed) {

@@ -5,15 +5,17 @@
 
 use std::{io, sync::Arc};
 
+use enforcer_common::answer::POISON;
 use rustls::server::Acceptor;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 
 use super::{hello, identity, recorded::Recorded};
 use crate::{
+    agreement,
     checks::facts::{Client, ClientAddr, Hello},
     clock,
-    config::UnknownName,
+    config::{TlsVersion, UnknownName},
     denial::Denial,
     policy::Listener,
 };
@@ -31,6 +33,19 @@ pub(super) struct Failed {
     pub hello: Option<Hello>,
     /// The server that it asked for.
     pub server_name: Option<Box<str>>,
+}
+
+impl Failed {
+    /// Whether it was a hello that offers nothing as good as `minimum`. rustls may have found something else wrong with it first:
+    /// clients of old versions name no signature algorithms.
+    pub(super) fn is_too_old(&self, minimum: TlsVersion) -> bool {
+        let reason = self.error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let offered = self.hello.as_ref().map(|hello| hello.version);
+        // What the program has poisoned it has refused.
+        offered != Some(POISON)
+            && (reason.is_some_and(agreement::is_too_old)
+                || offered.is_some_and(|version| version < minimum.number()))
+    }
 }
 
 /// Shakes hands.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::{self, Answers, Refusal, TlsVersion, Treatment, VerifyChecksums, WhenFull},
+    config::{self, Answers, Refusal, Treatment, VerifyChecksums, WhenFull},
 };
 
 /// What the devices allow.
@@ -65,10 +65,7 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: 
         source_mask: sizes.source_buckets() - 1,
         bucket_mask: sizes.buckets() - 1,
         // As on the wire (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2).
-        minimum_tls: match config.minimum_tls {
-            TlsVersion::Tls12 => 0x0303,
-            TlsVersion::Tls13 => 0x0304,
-        },
+        minimum_tls: config.minimum_tls.number(),
         refusal: match config.refusal {
             Refusal::Alert | Refusal::Reset | Refusal::Poison if !means.answers => refusal::DROP,
             Refusal::Alert => refusal::ALERT,
@@ -123,7 +120,7 @@ pub(super) mod tests {
     use super::*;
     use crate::config::{
         AllowedPort, ByteLimit, Everybody, Feature, Group, Kernel, KernelLimits, LimitSet, Mode, RateLimit,
-        Tier, Unparsed,
+        Tier, TlsVersion, Unparsed,
     };
     use crate::prefix::Prefix;
     use enforcer_common::{

@@ -21,6 +21,8 @@ const TLS10: u16 = 0x0301;
 const TLS11: u16 = 0x0302;
 const TLS12: u16 = 0x0303;
 const TLS13: u16 = 0x0304;
+/// What may come to be TLS 1.4.
+const UNKNOWN: u16 = 0x0305;
 /// A version that nobody means (RFC 8701).
 const GREASE: u16 = 0x7a7a;
 
@@ -77,6 +79,21 @@ fn versions() -> Vec<Case> {
         hello("GREASE listed first", &Hello::offering(&[GREASE, TLS13, TLS12]), Pass(HelloAccepted)),
         hello("GREASE and old versions", &Hello::offering(&[GREASE, TLS11, TLS10]), Drop(TlsVersion)),
         hello("GREASE alone", &Hello::offering(&[GREASE]), Drop(TlsVersion)),
+        hello("a version that is not known alone", &Hello::offering(&[UNKNOWN]), Drop(TlsVersion)),
+        hello(
+            "a version that is not known beside 1.2",
+            &Hello::offering(&[UNKNOWN, TLS12]),
+            Pass(HelloAccepted),
+        ),
+        hello(
+            "a version that is not known beside old ones",
+            &Hello::offering(&[TLS11, UNKNOWN]),
+            Drop(TlsVersion),
+        ),
+        hello("a draft of TLS 1.3 alone", &Hello::offering(&[0x7f1c]), Drop(TlsVersion)),
+        hello("legacy version 1.3 without a list", &Hello::legacy(TLS13), Pass(HelloAccepted)),
+        hello("legacy version 1.3 where it is required", &Hello::legacy(TLS13), Drop(TlsVersion))
+            .with(only.clone()),
         hello("oldest version listed first", &Hello::offering(&[TLS10, TLS11, TLS12]), Pass(HelloAccepted)),
         hello(
             "thirty-two versions, the last one acceptable",

@@ -171,7 +171,7 @@ proptest! {
         prop_assert!(part == verdict || passes.contains(&part), "{part:?} of {verdict:?}");
         prop_assert_eq!(
             verdict == Verdict::Pass(PassReason::HelloAccepted),
-            versions.iter().any(|version| *version >= 0x0303)
+            versions.iter().any(|version| (0x0303..=0x0304).contains(version))
         );
     }
 }

@@ -31,7 +31,7 @@ const SEGMENT: u32 = 300;
 const IDLE: [&str; 2] = ["06", "0A"];
 
 /// Sockets of the server at its protected port that somebody has to end.
-fn sockets(server: &Netns) -> Result<usize> {
+pub(super) fn sockets(server: &Netns) -> Result<usize> {
     let tables = server.enter(|| {
         let read = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
         Ok(read("tcp")? + &read("tcp6")?)

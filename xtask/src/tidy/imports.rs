@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 4] = ["clock", "fault", "prefix", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 19] = [
+const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("clock", &[]),
     ("fault", &[]),
     ("prefix", &[]),
@@ -30,7 +30,9 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     // Keeps bytes and does not know whose.
     ("store", &[]),
     ("bans", &["config", "denial", "kernel", "metrics", "store"]),
-    ("ingress", &["bans", "checks", "config", "denial", "log", "metrics", "policy", "upstream"]),
+    ("ingress", &["agreement", "bans", "checks", "config", "denial", "log", "metrics", "policy", "upstream"]),
+    // Holds the program's judgement against that of the TLS stack.
+    ("agreement", &["config", "kernel", "log", "metrics", "policy"]),
     // Frames as people see them: the command line writes and reads captures.
     ("capture", &[]),
     ("control", &["bans", "capture", "config", "denial", "kernel", "metrics", "policy"]),

@@ -4,7 +4,7 @@ use crate::{
     cli::table::{Align, bytes, grouped, pairs, table},
     control::{
         span::{human, remaining},
-        wire::{BanRow, CounterRow, FilesRow, PersistenceRow, ReloadRow, Status, TrafficRow, Why},
+        wire::{BanRow, CounterRow, FilesRow, HelloRow, PersistenceRow, ReloadRow, Status, TrafficRow, Why},
     },
     kernel::{LimitState, Practice},
 };
@@ -87,6 +87,7 @@ pub(super) fn status(status: &Status) -> String {
         ("refusals", refusals(practice)),
         ("budgets", budgets(practice)),
         ("without", persistence(&status.persistence)),
+        ("hellos", hellos(&status.hellos)),
         ("rehearsed", rehearsed),
         ("lists", lists),
         ("listeners", or_none(status.listeners.join(", "))),
@@ -231,6 +232,20 @@ pub(super) fn why(why: &Why) -> String {
     text
 }
 
+/// Whether the program and the TLS stack agree.
+fn hellos(row: &HelloRow) -> String {
+    let compared = format!("{} refused and compared with what TLS says", grouped(row.compared));
+    let false_drops = match row.false_drops {
+        0 => "none wrongly".to_owned(),
+        number => format!("{} WRONGLY", grouped(number)),
+    };
+    let missed = match row.missed {
+        0 => String::new(),
+        number => format!("; {} of an old version got as far as TLS", grouped(number)),
+    };
+    format!("{compared}, {false_drops}{missed}")
+}
+
 /// Goes on from the label "without".
 fn persistence(row: &PersistenceRow) -> String {
     let Some(pinned) = &row.pinned else { return "the daemon no packet is judged".to_owned() };
@@ -353,6 +368,7 @@ mod tests {
             drops: vec![row("banned", "eth0", 1_234_567, 74_074_020), row("tls_version", "eth0", 12, 2_400)],
             would_drops: vec![row("packet_limit", "eth0", 4, 240), row("packet_limit", "eth1", 3, 180)],
             denials: vec![CountRow { name: "token_missing".into(), count: 20 }],
+            hellos: HelloRow { compared: 1_200, false_drops: 0, missed: 3 },
             files: Some(crate::control::wire::FilesRow { age_seconds: 60, error: None }),
             last_reload: Some(ReloadRow {
                 age_seconds: 300,
@@ -368,6 +384,7 @@ mod tests {
              refusals   alert; SYN cookies above the budget, once a listener's queue is full (net.ipv4.tcp_syncookies is 1); checksums verified\n\
              budgets    each source; tiers: partners; each IPv6 /48: 64 times a source\n\
              without    the daemon the program judges on, for 1m (lease); pinned in /sys/fs/bpf/enforcer, taken over from an earlier daemon\n\
+             hellos     1,200 refused and compared with what TLS says, none wrongly; 3 of an old version got as far as TLS\n\
              rehearsed  limits (kernel.dry_run: counted, NOT DROPPED)\n\
              lists      1,204 entries, all in the kernel\n\
              listeners  [::]:443\n\
