@@ -14,10 +14,9 @@ fn set(text: &str, tier: &str) -> Input {
 }
 
 fn refused(world: &mut World, input: Input) -> String {
-    match world.give(input).0 {
-        Outcome::Refused(refusal) => refusal.to_string(),
-        other => panic!("{other:?}"),
-    }
+    let (outcome, _) = world.give(input);
+    let Outcome::Refused(refusal) = &outcome else { panic!("{outcome:?}") };
+    refusal.to_string()
 }
 
 fn tier(world: &World, text: &str) -> u8 {
