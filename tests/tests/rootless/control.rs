@@ -1,6 +1,8 @@
 //! The control socket and the ban task behind it, over a kernel that is a table in memory.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod tiers;
+
 use std::{
     collections::{BTreeMap, HashMap},
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -154,7 +156,8 @@ impl Daemon {
         let (handle, _) = task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone(), None);
         let allow = vec!["198.18.9.0/24".parse().unwrap()];
         let (marks, upstreams) = (BTreeMap::new(), Vec::new());
-        let settings = Settings { bans, allow, marks, tiers: Vec::new(), ipv6_prefix: 64, upstreams };
+        let settings =
+            Settings { bans, allow, marks, tiers: vec!["large".into()], ipv6_prefix: 64, upstreams };
         runtime.block_on(handle.change(Input::Reconfigure(settings))).unwrap();
         let facts = Facts {
             kernel_mode: "native",
