@@ -5,7 +5,6 @@ mod system {
     mod answers;
     mod attach;
     mod bans;
-    mod budgets;
     mod cookies;
     mod data_plane;
     mod events;
