@@ -97,10 +97,10 @@ pub mod flag {
     /// A source for which the limiter has no slot is dropped (fails closed); clear: it passes unlimited (fails open).
     pub const DROP_WHEN_FULL: u32 = 1 << 0;
     /// A source for which the limiter has no slot shares a budget with others of its kind, and is dropped above that.
-    pub const SHARE_WHEN_FULL: u32 = 1 << 8;
+    pub const SHARE_WHEN_FULL: u32 = 1 << 9;
     /// There are budgets besides those of a source's packets, connections, hellos and QUIC, see [`crate::budget`]; clear: nobody asks
     /// for them.
-    pub const MORE_BUDGETS: u32 = 1 << 9;
+    pub const MORE_BUDGETS: u32 = 1 << 10;
     /// A limit needs a finer clock than the coarse one, see [`crate::gcra::Rate::needs_fine_clock`]; clear: the coarse one is
     /// cheaper and does.
     pub const FINE_CLOCK: u32 = 1 << 3;
@@ -108,8 +108,29 @@ pub mod flag {
     pub const VERIFY_CHECKSUMS: u32 = 1 << 5;
     /// Hellos that cannot be followed to their end are dropped (fails closed); clear: they pass, and the server judges them.
     pub const STRICT_CONNECTIONS: u32 = 1 << 6;
+    /// When the lease is over, bans go on; clear: nothing is judged then.
+    pub const BANS_WITHOUT_LEASE: u32 = 1 << 8;
     /// Frames that are neither IP nor link control are dropped; clear: they pass.
     pub const DROP_NOT_IP: u32 = 1 << 4;
+
+    const ALL: [u32; 8] = [
+        DROP_WHEN_FULL,
+        SHARE_WHEN_FULL,
+        MORE_BUDGETS,
+        FINE_CLOCK,
+        VERIFY_CHECKSUMS,
+        STRICT_CONNECTIONS,
+        BANS_WITHOUT_LEASE,
+        DROP_NOT_IP,
+    ];
+    const _: () = {
+        let (mut flag, mut seen) = (0, 0);
+        while flag < ALL.len() {
+            assert!(ALL[flag].is_power_of_two() && seen & ALL[flag] == 0, "two flags are one");
+            seen |= ALL[flag];
+            flag += 1;
+        }
+    };
 }
 
 /// How a hello is refused: values of [`Settings::refusal`].
@@ -136,8 +157,8 @@ pub struct Settings {
     pub v6_mask: u64,
     /// Random, so that nobody can aim at a bucket from outside.
     pub seed: u64,
-    /// Instant of `CLOCK_MONOTONIC`, in nanoseconds, after which the program judges nothing and counts `lease_expired`; 0: it
-    /// judges whether the daemon is there or not.
+    /// Instant of `CLOCK_MONOTONIC`, in nanoseconds, after which the program judges nothing, or nothing but bans, and counts `lease_expired`;
+    /// 0: it judges whether the daemon is there or not.
     pub lease_until: u64,
     /// Reasons, by [`DropReason::bit`], for which packets pass and are only counted as `would_drop`.
     pub dry_run: u64,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use enforcer::config::{
     Answers, Everybody, Kernel, KernelLimits, LimitSet, Mode, Refusal, TlsVersion, Treatment, Unparsed,
-    VerifyChecksums, WhenFull,
+    VerifyChecksums, WhenExpired, WhenFull,
 };
 use enforcer_common::quic;
 
@@ -49,5 +49,6 @@ pub fn plain() -> Kernel {
         // Not even what a daemon of this machine has pinned is looked at.
         pin_directory: "/nowhere".into(),
         lease: None,
+        lease_expired: WhenExpired::Pass,
     }
 }

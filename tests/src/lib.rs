@@ -13,6 +13,7 @@ pub mod edge;
 pub mod flood;
 pub mod hellos;
 pub mod judges;
+pub mod keepalive;
 pub mod kernel;
 pub mod memory;
 pub mod netns;

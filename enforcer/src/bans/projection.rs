@@ -14,6 +14,7 @@
 use std::collections::{HashMap, HashSet};
 
 use enforcer_common::{ban::Listing, source::SourceKey};
+use foldhash::fast::RandomState;
 
 use super::{
     prefixes::PrefixMap,
@@ -51,11 +52,13 @@ pub struct Truth<'a> {
     /// Bits of an IPv6 source.
     pub v6_length: u8,
 }
+/// Places that are taken, and by what.
+pub type Places = HashMap<Place, Listing, RandomState>;
 
 /// What the tables hold once every [`Write`] is done.
 #[derive(Debug, Default)]
 pub struct Projection {
-    held: HashMap<Place, Listing>,
+    held: Places,
 }
 
 impl Projection {
@@ -86,7 +89,7 @@ impl Projection {
     }
 
     /// Notes the writes that make tables right that hold `found`, whatever made them so.
-    pub fn rebuild(&mut self, found: HashMap<Place, Listing>, truth: Truth<'_>, writes: &mut Vec<Write>) {
+    pub fn rebuild(&mut self, found: Places, truth: Truth<'_>, writes: &mut Vec<Write>) {
         let mut stale: HashSet<Place> = found.keys().copied().collect();
         self.held = found;
         let banned = truth.bans.iter().map(|(prefix, _)| prefix);
@@ -141,11 +144,13 @@ impl Projection {
 impl Truth<'_> {
     /// What the ban of exactly `prefix` must be listed as; `None` where there is none or where it is shadowed.
     fn ban(&self, prefix: &Prefix) -> Option<Listing> {
-        self.bans.get(prefix)?;
+        let mut covering = self.bans.covering(prefix);
+        // The longest comes first: itself, if there is one.
+        let (_, own) = covering.next().filter(|(longest, _)| longest == prefix)?;
         if self.is_shadowed(prefix) {
             return None;
         }
-        self.bans.covering(prefix).map(|(_, ban)| ban.until.0).max().map(Listing::banned)
+        Some(Listing::banned(covering.map(|(_, ban)| ban.until.0).fold(own.until.0, u64::max)))
     }
 
     /// What `prefix` must be listed as in the trie. Where it is exactly a source (`exact`), its own ban is not there.

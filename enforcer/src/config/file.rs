@@ -14,7 +14,8 @@ use super::value::{
 };
 use super::{
     Answers, Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, TokenType,
-    Treatment, UnknownName, UpstreamProtocol, VerifyChecksums, WhenFull, tls::ClientCertificates,
+    Treatment, UnknownName, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull,
+    tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 
@@ -73,6 +74,7 @@ pub(super) struct KernelSection {
     pub(super) persist: Key<bool>,
     pub(super) pin_directory: Key<Text<String>>,
     pub(super) lease: Key<Text<DurationOrOff>>,
+    pub(super) lease_expired: Key<WhenExpired>,
 }
 
 /// `"192.0.2.0/24"`, or `{ source = "192.0.2.0/24", port = 443 }`

@@ -1,8 +1,10 @@
 //! What follows from a configuration: allowances of its own, marks, and which bans are exact; and how a change reaches the
 //! projection. Called by the ledger's other parts.
 
+use std::collections::BTreeSet;
+
 use super::{Actions, Ledger, Projection, Settings, Truth};
-use crate::{bans::record::Allowance, clock::KernelTime, prefix::Prefix};
+use crate::{bans::record::Allowance, clock::KernelTime, config::Mark, prefix::Prefix};
 
 impl Ledger {
     pub(super) fn reconfigure(&mut self, now: KernelTime, settings: Settings, actions: &mut Actions) {
@@ -30,7 +32,7 @@ impl Ledger {
         }
         let units_changed = settings.ipv6_prefix != self.settings.ipv6_prefix;
         self.settings = settings;
-        changed.extend(self.mark());
+        changed.extend(self.mark_all());
         if units_changed {
             // Which bans are exact depends on it, and so does whom a score belongs to.
             self.scores.clear();
@@ -45,32 +47,34 @@ impl Ledger {
         }
     }
 
-    /// Brings the marks up to what operators say of tiers now.
-    pub(super) fn remark(&mut self, actions: &mut Actions) {
-        for prefix in self.mark() {
+    /// Brings the mark of a prefix up to what is said of it now.
+    pub(super) fn remark(&mut self, prefix: Prefix, actions: &mut Actions) {
+        if self.mark(prefix) {
             self.refresh(&prefix, actions);
         }
     }
 
-    /// Makes the marks what settings and operators say, and answers which of them have changed.
-    pub(super) fn mark(&mut self) -> Vec<Prefix> {
-        let mut wanted = self.settings.marks.clone();
-        for (prefix, tiered) in &self.tiers {
-            if let Some(number) = self.tier_number(tiered.tier.as_str()) {
-                wanted.entry(*prefix).or_default().tier = Some(number);
-            }
-        }
-        let gone = self.marks.iter().map(|(prefix, _)| *prefix).filter(|prefix| !wanted.contains_key(prefix));
-        let mut changed: Vec<Prefix> = gone.collect();
-        for prefix in &changed {
-            self.marks.remove(prefix);
-        }
-        for (prefix, mark) in wanted {
-            if self.marks.insert(prefix, mark) != Some(mark) {
-                changed.push(prefix);
-            }
-        }
-        changed
+    /// Brings every mark up to what settings and operators say, and answers which of them have changed.
+    pub(super) fn mark_all(&mut self) -> Vec<Prefix> {
+        let known = self.marks.iter().map(|(prefix, _)| *prefix);
+        let said = self.settings.marks.keys().chain(self.tiers.keys()).copied();
+        let all: BTreeSet<Prefix> = known.chain(said).collect();
+        all.into_iter().filter(|prefix| self.mark(*prefix)).collect()
+    }
+
+    /// Makes a mark what settings and operators say; whether it has changed.
+    fn mark(&mut self, prefix: Prefix) -> bool {
+        let configured = self.settings.marks.get(&prefix).copied();
+        let tier = self.tiers.get(&prefix).and_then(|tiered| self.tier_number(tiered.tier.as_str()));
+        let mark = match tier {
+            Some(_) => Some(Mark { tier, ..configured.unwrap_or_default() }),
+            None => configured,
+        };
+        let before = match mark {
+            Some(mark) => self.marks.insert(prefix, mark),
+            None => self.marks.remove(&prefix),
+        };
+        before != mark
     }
 
     /// The projection, and what it is made from.

@@ -50,7 +50,7 @@ impl Ledger {
         let tiered = Tiered { tier: Text::new(tier), reason: Text::new(reason), since: now };
         actions.saves.push(Save::Tier(prefix, Some(tiered.clone())));
         let replaced = self.tiers.insert(prefix, tiered).map(|old| old.tier);
-        self.remark(actions);
+        self.remark(prefix, actions);
         Ok(Outcome::TierSet { tier: tier.to_owned(), replaced, allowed_by: self.shadow(&prefix) })
     }
 
@@ -59,7 +59,7 @@ impl Ledger {
             return Err(Refusal::NotTiered(prefix));
         }
         actions.saves.push(Save::Tier(prefix, None));
-        self.remark(actions);
+        self.remark(prefix, actions);
         Ok(Outcome::TierDeleted { now: self.tier_name(self.tier_of(prefix)).to_owned() })
     }
 
