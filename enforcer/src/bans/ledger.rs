@@ -11,6 +11,7 @@ mod bulk;
 mod configure;
 mod operator;
 mod restore;
+mod room;
 mod tiers;
 
 use std::{
@@ -464,16 +465,6 @@ impl Ledger {
         Some(ban)
     }
 
-    fn has_room(&self) -> bool {
-        self.bans.len() < self.settings.bans.max_entries as usize
-    }
-
-    /// Offences must not take the room that operators need to act against them.
-    fn has_room_for_offence(&self) -> bool {
-        let most = self.settings.bans.max_entries as usize;
-        self.has_room() && self.active(Origin::Offence) < most - reserve(most)
-    }
-
     /// Whether the ban of `prefix` lies in a trie of the kernel, not in the table of exact sources.
     fn is_wide(&self, prefix: &Prefix) -> bool {
         prefix.source_key(self.settings.ipv6_prefix).is_none()
@@ -482,11 +473,6 @@ impl Ledger {
     fn shadow(&self, prefix: &Prefix) -> Option<Prefix> {
         self.allowances.covering(prefix).next().map(|(allowed, _)| allowed)
     }
-}
-
-/// Of `most` entries, those that offences leave to operators: a tenth and at least 1,000, but never more than half.
-fn reserve(most: usize) -> usize {
-    (most / 10).max(1_000).min(most / 2)
 }
 
 /// Keeps the last write of each place, allowances first: no allowed address is banned between two writes.
