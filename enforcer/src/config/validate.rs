@@ -24,6 +24,8 @@ use crate::prefix::Prefix;
 
 mod answers;
 mod kernel;
+mod limits;
+mod lists;
 mod requests;
 mod service;
 mod tls;
