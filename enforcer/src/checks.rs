@@ -5,6 +5,7 @@
 
 mod demands;
 pub mod facts;
+pub mod forwarded;
 pub mod limit;
 pub mod target;
 pub mod token;
@@ -130,7 +131,7 @@ pub fn admit(
     match pass(policy, route, facts, now, known, &mut standing) {
         Ok(token) => {
             let (claims, token_age) = token.map_or((None, None), |token| (Some(token.claims), token.age));
-            Ok(Grant { route: Arc::clone(route), source: facts.client.address, claims, token_age, standing })
+            Ok(Grant { route: Arc::clone(route), source: facts.address, claims, token_age, standing })
         }
         Err(refusal) => Err(refusal.at(route, standing)),
     }

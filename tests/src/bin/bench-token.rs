@@ -126,6 +126,7 @@ impl Bench {
         let client = Client::at(ClientAddr::new(IpAddr::from([192, 0, 2, 7])));
         let facts = RequestFacts {
             client: &client,
+            address: client.address,
             method: &Method::GET,
             path: path.into(),
             named: Some(edge::NAME),
