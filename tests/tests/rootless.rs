@@ -11,6 +11,7 @@ mod rootless {
     mod budgets;
     mod captures;
     mod clients;
+    mod config_routes;
     mod configs;
     mod control;
     mod edge;

@@ -12,13 +12,11 @@ use std::{
 
 use enforcer::config::{
     self, AccessFormat, AccessLog, AllowedPort, Answers, Bans, ByteLimit, Certificate, Clients, Config,
-    Control, Demands, Destination, Ejection, Everybody, HeaderRule, HealthCheck, Http, Kernel, KernelLimits,
-    KeyExchange, Limit, LimitKey, LimitSet, Listener, Log, LogFormat, Metrics, Mode, Query, RateLimit,
-    Refusal, Refusals, Route, SubjectAs, Suite, Tls, TlsVersion, Token, TokenAlgorithm, TokenType, Treatment,
-    UnknownName, Unparsed, Unrouted, Upstream, UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenExpired,
-    WhenFull,
+    Control, Demands, Destination, Ejection, Everybody, HealthCheck, Http, Kernel, KernelLimits, KeyExchange,
+    Limit, LimitSet, Listener, Log, LogFormat, Metrics, Mode, Query, RateLimit, Refusal, Refusals, Route,
+    SubjectAs, Suite, Tls, TlsVersion, Token, TokenAlgorithm, TokenType, Treatment, UnknownName, Unparsed,
+    Unrouted, Upstream, UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenExpired, WhenFull,
 };
-use http::{HeaderName, Method};
 use proptest::prelude::*;
 
 fn folder(name: &str) -> PathBuf {
@@ -308,33 +306,6 @@ fn what_is_written_is_what_holds() {
     assert_eq!(headers, ["content-security-policy", "referrer-policy"], "an empty value removes a default");
     assert_eq!(config.http.redirect.len(), 2);
     assert_eq!(config.tokens["main"].algorithms, [TokenAlgorithm::Es256]);
-    let rate = |events, period, burst| RateLimit { events, period: seconds(period), burst };
-    let limits = &config.routes[0].limits;
-    assert_eq!(limits[0], Limit::by_address(rate(300, 60, 10)));
-    let by_header = LimitKey::Header(HeaderName::from_static("x-api-key"));
-    let (name, delay) = ("by-key".to_owned(), Some(5));
-    assert_eq!(limits[2], Limit { name, key: by_header, rate: rate(50, 1, 20), delay, dry_run: true });
-    assert_eq!(limits.len(), 5);
-    assert_eq!(config.routes[0].name, "orders");
-    assert_eq!(config.routes[0].hosts, ["api.example.com", "*.eu.example.com"]);
-    assert_eq!(config.routes[0].methods, [Method::GET, Method::POST, Method::HEAD]);
-    let rule = |name, value| HeaderRule { name: HeaderName::from_static(name), value };
-    let rules = [rule("x-api-version", Some("2".to_owned())), rule("x-client", None)];
-    assert_eq!(config.routes[0].headers, rules);
-    assert_eq!(config.routes[1].limits, [Limit::by_address(rate(5, 1, 0))]);
-    assert_eq!(config.routes[1].name, "/health");
-    assert_eq!((config.http.unrouted, config.http.max_delayed), (Unrouted::Deny, 100));
-    assert!(!config.http.ratelimit_headers);
-    let access = AccessLog {
-        destination: Destination::File("log/access.log".into()),
-        format: AccessFormat::Combined,
-        sample: 10,
-        refusals: Refusals::Sampled,
-        query: Query::Redact,
-        subject: SubjectAs::Plain,
-        queue: 1_000,
-    };
-    assert_eq!(config.access_log, access);
     assert_eq!((config.tokens["main"].kind, config.http.token_cache), (TokenType::AccessToken, 0));
     assert_eq!(config.routes[0].tokens, ["main", "partner"]);
     let demands = &config.routes[0].demands;
