@@ -11,6 +11,7 @@ mod rootless {
     mod clients;
     mod configs;
     mod control;
+    mod corpus;
     mod edge;
     mod ledger;
     mod ledger_room;

@@ -12,6 +12,7 @@ mod bench;
 mod compile;
 mod demo;
 mod dist;
+mod fuzz;
 mod process;
 mod setup;
 mod suite;
@@ -68,6 +69,15 @@ enum Task {
     },
     /// Run the system tests under other kernels, in virtual machines: the floor, the one below it, and newer ones.
     Vm(vm::Arguments),
+    /// Fuzz the decisions about packets, on a nightly toolchain with cargo-fuzz, and keep what is found of new paths.
+    Fuzz {
+        /// Which one; both if absent.
+        #[arg(value_parser = fuzz::TARGETS)]
+        target: Option<String>,
+        /// For how long each, in seconds.
+        #[arg(long, default_value_t = 120)]
+        seconds: u32,
+    },
     /// Make the Debian package in `target/dist`.
     Dist,
 }
@@ -94,6 +104,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Demo { keep } => demo::command(keep),
         Task::Bench { ref bench } => bench::command(bench),
         Task::Vm(ref arguments) => vm::command(arguments),
+        Task::Fuzz { ref target, seconds } => fuzz::command(target.as_deref(), seconds),
         Task::Dist => dist::command(),
     }
 }
