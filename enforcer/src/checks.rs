@@ -3,9 +3,9 @@
 //! Ingress calls [`admit`] once per request; its [`Grant`] is what upstream asks for. Checks are synchronous, take the
 //! time as an argument, and neither log nor count: who calls them does.
 
+mod demands;
 pub mod facts;
 mod limit;
-mod scope;
 pub mod target;
 pub mod token;
 
@@ -19,6 +19,7 @@ use crate::{
     policy::{Policy, Upstream, route::Route},
 };
 use facts::{ClientAddr, RequestFacts};
+use token::{Claims, KnownTokens};
 
 /// The two clocks that checks need.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,8 @@ pub struct Now {
 pub struct Grant {
     route: Arc<Route>,
     source: ClientAddr,
-    subject: Option<Box<str>>,
+    claims: Option<Arc<Claims>>,
+    token_age: Option<i64>,
 }
 
 impl Grant {
@@ -55,7 +57,12 @@ impl Grant {
 
     /// `sub` of the token, if there is a token and it names one.
     pub fn subject(&self) -> Option<&str> {
-        self.subject.as_deref()
+        self.claims.as_ref()?.subject.as_deref()
+    }
+
+    /// Seconds between the issue of the token and now, when it is seen for the first time; negative if it is yet to come.
+    pub fn token_age(&self) -> Option<i64> {
+        self.token_age
     }
 }
 
@@ -70,12 +77,16 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// `WWW-Authenticate` (RFC 6750 section 3).
     pub challenge: Option<HeaderValue>,
+    /// The time by which the token was judged, seconds since 1970, where its times are the reason.
+    pub server_time: Option<u64>,
+    /// As [`Grant::token_age`].
+    pub token_age: Option<i64>,
 }
 
 impl Refusal {
     /// A refusal that says no more than its reason.
     pub const fn plain(denial: Denial) -> Self {
-        Self { denial, route: None, retry_after: None, challenge: None }
+        Self { denial, route: None, retry_after: None, challenge: None, server_time: None, token_age: None }
     }
 
     fn at(self, route: &Arc<Route>) -> Self {
@@ -83,18 +94,27 @@ impl Refusal {
     }
 }
 
-/// Checks a request: route, limit, token, scopes.
+/// Checks a request: route, limit, token, and what the route demands of it.
 ///
 /// The limit comes before the token because verifying a signature costs more than everything else here together: a
 /// source beyond its limit must not be able to buy CPU time with bad tokens.
-pub fn admit(policy: &Policy, facts: &RequestFacts<'_>, now: Now) -> Result<Grant, Refusal> {
+pub fn admit(
+    policy: &Policy,
+    facts: &RequestFacts<'_>,
+    now: Now,
+    known: &mut KnownTokens,
+) -> Result<Grant, Refusal> {
     let route = policy.routes.find(&facts.path).ok_or(Refusal::plain(Denial::RouteNotFound))?;
     limit::check(policy, route, facts.client.address, now.monotonic).map_err(|refusal| refusal.at(route))?;
-    let mut subject = None;
-    if let Some(issuer) = &route.issuer {
-        let claims = token::check(issuer, facts.headers, now.unix).map_err(|refusal| refusal.at(route))?;
-        scope::check(route, &claims).map_err(|refusal| refusal.at(route))?;
-        subject = claims.subject;
+    let mut grant =
+        Grant { route: Arc::clone(route), source: facts.client.address, claims: None, token_age: None };
+    if let Some(tokens) = &route.tokens {
+        let token =
+            token::check(tokens, facts.headers, now.unix, known).map_err(|refusal| refusal.at(route))?;
+        demands::check(&tokens.demands, facts.method, &token, now.unix)
+            .map_err(|refusal| Refusal { token_age: token.age, ..refusal.at(route) })?;
+        grant.token_age = token.age;
+        grant.claims = Some(token.claims);
     }
-    Ok(Grant { route: Arc::clone(route), source: facts.client.address, subject })
+    Ok(grant)
 }

@@ -14,12 +14,13 @@ pub mod remote;
 pub mod render;
 pub mod session;
 pub mod table;
+pub mod token;
 
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
 
-use args::{Args, Remote, Verb};
+use args::{Args, Remote, TokenVerb, Verb};
 use local::Program;
 
 /// Runs the command line `args`, the program's name first, over `program`.
@@ -36,6 +37,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, program: &Program) -> Exit
         Verb::Run { config } => local::run(program, &config),
         Verb::Check { config } => local::check(program, &config, args.json),
         Verb::Explain(verb) => explain::explain(&verb, args.json),
+        Verb::Token(TokenVerb::Verify(verb)) => token::verify(program, &verb, args.json),
         Verb::Remote(Remote::Events(verb)) => events::events(&args.socket, &verb, args.json),
         Verb::Detach { pin_directory, config, force } => {
             let directory = pin_directory.unwrap_or_else(|| local::pin_directory(&config));

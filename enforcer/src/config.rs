@@ -18,6 +18,7 @@ mod inspect;
 mod load;
 mod named;
 mod tls;
+mod token;
 mod upstream;
 mod validate;
 mod value;
@@ -30,6 +31,7 @@ pub use filter::log_filter;
 pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use load::{load, parse, pin_directory};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
+pub use token::{Demands, Token, TokenAlgorithm, TokenType};
 pub use upstream::{Ejection, HealthCheck, Upstream, UpstreamProtocol, UpstreamTls};
 
 /// Everything that a configuration file says.
@@ -245,33 +247,6 @@ pub struct Unparsed {
     pub passed: Vec<DropReason>,
 }
 
-/// An issuer of tokens.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Token {
-    /// `issuer`: `iss` must be exactly this.
-    pub issuer: String,
-    /// `audience`: one of these must be in `aud`. At least one.
-    pub audience: Vec<String>,
-    /// `jwks`: file with a JWK set (RFC 7517).
-    pub jwks: PathBuf,
-    /// `algorithms`: subset of `["RS256", "ES256"]`, which is the default.
-    pub algorithms: Vec<TokenAlgorithm>,
-    /// `leeway` for `exp`, `nbf` and `iat`, default 60 s, at most 300 s.
-    pub leeway: Duration,
-    /// `max_lifetime`: largest `exp - iat`, default 24 h.
-    pub max_lifetime: Duration,
-}
-
-/// Signature algorithms of RFC 7518 that are accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum TokenAlgorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    Rs256,
-    /// ECDSA on P-256 with SHA-256.
-    Es256,
-}
-
 /// What happens to requests below a path.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
@@ -279,10 +254,10 @@ pub struct Route {
     pub path: String,
     /// `upstream`: a name below `[upstream]`.
     pub upstream: String,
-    /// `token`: a name below `[token]`; absent only where `public = true`.
-    pub token: Option<String>,
-    /// `scopes`: all of them must be in the token (RFC 8693 `scope`, or `scp`).
-    pub scopes: Vec<String>,
+    /// `token`: names below `[token]`, one of which must have issued the token; none only where `public = true`.
+    pub tokens: Vec<String>,
+    /// What the token must say.
+    pub demands: Demands,
     /// `limit` per source address, nginx `limit_req` with `nodelay`.
     pub limit: Option<RateLimit>,
 }
@@ -313,6 +288,8 @@ pub struct Http {
     pub drain_timeout: Duration,
     /// `max_sources`: sources whose request limits are kept per route, power of two. Default 65,536.
     pub max_sources: u32,
+    /// `token_cache`: verified tokens that each worker remembers, default 65,536; 0: none.
+    pub token_cache: u32,
     /// `workers`: threads; 0 (default) means one per CPU.
     pub workers: usize,
 }

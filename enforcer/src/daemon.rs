@@ -10,11 +10,12 @@ mod notify;
 mod reload;
 mod running;
 mod start;
+mod token;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::{
-    cli::{exit, local::Stopped},
+    cli::{args::TokenVerify, exit, local::Stopped, token::Report},
     config::Config,
     fault,
     log::{self, Log},
@@ -74,6 +75,11 @@ pub fn run(config: Config, path: PathBuf) -> Result<(), Stopped> {
 pub fn verify(config: &Config) -> anyhow::Result<()> {
     log::filter(&config.log)?;
     Policy::load(config).map(drop)
+}
+
+/// What a request with a token would meet.
+pub fn token(config: &Config, verb: &TokenVerify, token: &[u8]) -> anyhow::Result<Report> {
+    token::judge(config, verb, token)
 }
 
 fn live(config: Config, path: PathBuf) -> Result<(), Error> {

@@ -117,6 +117,10 @@ denials! {
     TokenWrongAudience = "token_wrong_audience", 401, Client, 5, UNAUTHORIZED;
     /// The token is good, but lacks a scope that the route requires.
     ScopeMissing = "scope_missing", 403, Client, 2, "The access token does not permit this request.";
+    /// The token is good, but a claim that the route requires is missing or has another value.
+    ClaimMissing = "claim_missing", 403, Client, 2, "The access token does not permit this request.";
+    /// The token is good, but its subject was not authenticated as well, or as recently, as the route requires.
+    AuthenticationInsufficient = "insufficient_authentication", 401, Client, 1, UNAUTHORIZED;
     /// No server of the upstream could be reached.
     UpstreamUnreachable = "upstream_unreachable", 502, Upstream, 0, "The service is not available.";
     /// The upstream broke the connection or the protocol before it answered.

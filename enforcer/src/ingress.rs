@@ -99,6 +99,7 @@ impl Ingress {
                 https_port,
                 workers,
                 max_connections: config.http.max_connections,
+                token_cache: config.http.token_cache,
                 phase: watched.clone(),
             };
             worker::spawn(number, shared, sockets, report).context("cannot start a worker thread")?;

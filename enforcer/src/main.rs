@@ -9,7 +9,12 @@ use enforcer::{
 };
 
 fn main() -> ExitCode {
-    let program =
-        Program { run: daemon::run, verify: daemon::verify, key_set: jwks::problems, tls_file: tls::problem };
+    let program = Program {
+        run: daemon::run,
+        verify: daemon::verify,
+        key_set: jwks::problems,
+        tls_file: tls::problem,
+        token: daemon::token,
+    };
     cli::main(std::env::args_os(), &program)
 }

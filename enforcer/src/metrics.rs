@@ -7,7 +7,13 @@ pub mod kernel;
 pub mod process;
 
 use anyhow::Result;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// Seconds since a token's issue: below 0 the issuer's clock is ahead of ours, or the client's where it signs for itself.
+const TOKEN_AGES: [f64; 12] =
+    [-60.0, -30.0, -10.0, -5.0, -1.0, 1.0, 5.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0];
 
 /// Every metric of the daemon. Fields are cheap handles: clone them into workers.
 #[derive(Clone, Debug)]
@@ -30,6 +36,8 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// `enforcer_denials_total{code}`
     pub denials: IntCounterVec,
+    /// `enforcer_token_age_seconds{route}`: from the issue (`iat`) of a token to its first request.
+    pub token_ages: HistogramVec,
     /// `enforcer_offences_lost_total`
     pub offences_lost: IntCounter,
     /// `enforcer_bans_active{origin}`: `offence`, `operator`.
@@ -107,6 +115,12 @@ impl Metrics {
             &["route", "status"],
         )?;
         let denials = counter_vec("enforcer_denials_total", "Refused connections and requests", &["code"])?;
+        let options = HistogramOpts::new(
+            "enforcer_token_age_seconds",
+            "From the issue of a token to its first request; negative: a clock is ahead",
+        );
+        let token_ages = HistogramVec::new(options.buckets(TOKEN_AGES.to_vec()), &["route"])?;
+        registry.register(Box::new(token_ages.clone()))?;
         let offences_lost =
             counter("enforcer_offences_lost_total", "Offences that found the ban task's queue full")?;
         let bans_active = IntGaugeVec::new(Opts::new("enforcer_bans_active", "Bans in force"), &["origin"])?;
@@ -175,6 +189,7 @@ impl Metrics {
             connections_open,
             requests,
             denials,
+            token_ages,
             offences_lost,
             bans_active,
             bans,

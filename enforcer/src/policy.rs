@@ -3,6 +3,7 @@
 //! The daemon loads it at the start and on every reload; ingress reads it through [`SharedPolicy`]. A load either gives a
 //! whole policy or an error, so a bad file never replaces a good policy. Nothing here looks at a request.
 
+pub mod demands;
 pub mod health;
 pub mod issuer;
 pub mod jwks;
@@ -13,13 +14,13 @@ pub mod tls;
 pub mod upstream;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
 use enforcer_common::source::v6_mask;
 use http::{HeaderName, HeaderValue};
@@ -30,7 +31,7 @@ use crate::{
 };
 use issuer::Issuer;
 use limiter::RequestLimiter;
-use route::{Route, RouteTable};
+use route::{Route, RouteTable, Tokens};
 use tls::{
     certificates::{Certificates, Expiry},
     tickets::TicketKeys,
@@ -58,6 +59,7 @@ pub struct Policy {
     /// Sources of which the program judges nothing.
     allowed: Vec<Prefix>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
+    issuers: BTreeMap<String, Arc<Issuer>>,
     tickets: Arc<TicketKeys>,
 }
 
@@ -113,6 +115,11 @@ impl Policy {
         self.listeners.iter().filter_map(|(address, listener)| Some((*address, listener.lists_end?)))
     }
 
+    /// Every issuer of tokens, by name.
+    pub fn issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
+        self.issuers.values()
+    }
+
     /// What every connection has to offer.
     pub const fn minimum_tls(&self) -> TlsVersion {
         self.minimum_tls
@@ -157,8 +164,10 @@ impl Policy {
         let upstreams = upstream::build(&config.upstreams, old.map(|old| &old.upstreams))?;
         let mut issuers = BTreeMap::new();
         for (name, token) in &config.tokens {
-            let issuer = Issuer::load(name, token).with_context(|| format!("token.{name}"))?;
-            issuers.insert(name.clone(), Arc::new(issuer));
+            let old = old.and_then(|old| old.issuers.get(name));
+            let issuer = Issuer::load(name, token, asked(config, name), old)
+                .with_context(|| format!("token.{name}"))?;
+            issuers.insert(name.clone(), issuer);
         }
         let mut routes = Vec::with_capacity(config.routes.len());
         for route in &config.routes {
@@ -174,6 +183,7 @@ impl Policy {
             minimum_tls: config.kernel.minimum_tls,
             allowed: config.kernel.allow.clone(),
             upstreams,
+            issuers,
             tickets,
         })
     }
@@ -208,13 +218,8 @@ fn build_route(
 ) -> Result<Route> {
     let upstream =
         upstreams.get(&route.upstream).ok_or_else(|| anyhow!("no [upstream.{}]", route.upstream))?;
-    let issuer = match &route.token {
-        Some(name) => Some(issuers.get(name).ok_or_else(|| anyhow!("no [token.{name}]"))?),
-        None => None,
-    };
-    if issuer.is_none() && !route.scopes.is_empty() {
-        bail!("`scopes` without `token`: nothing could carry them");
-    }
+    let issuer = |name: &String| issuers.get(name).cloned().ok_or_else(|| anyhow!("no [token.{name}]"));
+    let tokens = Tokens::new(route.tokens.iter().map(issuer).collect::<Result<Vec<_>>>()?, &route.demands)?;
     let limiter = route.limit.map(|limit| {
         let old = old.and_then(|old| old.routes.exactly(&route.path)).and_then(|old| old.limiter.as_ref());
         match old {
@@ -222,5 +227,11 @@ fn build_route(
             _ => Arc::new(RequestLimiter::new(limit, config.http.max_sources)),
         }
     });
-    Route::new(&route.path, Arc::clone(upstream), issuer.cloned(), &route.scopes, limiter)
+    Route::new(&route.path, Arc::clone(upstream), tokens, limiter)
+}
+
+/// The claims that routes ask for in tokens of an issuer.
+fn asked(config: &Config, issuer: &String) -> BTreeSet<String> {
+    let routes = config.routes.iter().filter(|route| route.tokens.contains(issuer));
+    routes.flat_map(|route| route.demands.named_claims()).map(str::to_owned).collect()
 }

@@ -1,7 +1,9 @@
-//! What the packet benchmarks share: measuring, comparing with a bar, and printing.
+//! What the benchmarks share: measuring, comparing with a bar, and printing.
 //!
 //! Called by the benchmark binaries. Figures compare programs on one machine in one run; they never stand alone.
 
+pub mod connections;
+pub mod edge;
 pub mod flood;
 pub mod measure;
 pub mod packet;

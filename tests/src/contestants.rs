@@ -4,7 +4,6 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
@@ -14,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::edge::Site;
+use crate::edge::{AUDIENCE, ISSUER, Site};
 
 /// A proxy or server that listens.
 #[derive(Debug)]
@@ -37,17 +36,21 @@ impl Drop for Contestant {
 }
 
 impl Contestant {
-    /// Microseconds of user and system time so far, from `/proc/PID/stat` (proc(5), fields 14 and 15).
-    pub fn cpu_micros(&self) -> Result<u64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The command's name is in parentheses and may hold anything but the last one.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |field: usize| -> Result<u64> {
-            Ok(fields.get(field - 3).context("a short /proc/PID/stat")?.parse()?)
-        };
-        let per_second =
-            nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("no clock ticks")? as u64;
-        Ok((ticks(14)? + ticks(15)?) * 1_000_000 / per_second)
+    /// Microseconds of CPU time so far, of all threads, from `/proc/PID/task/TID/schedstat`: in nanoseconds, where `stat` counts
+    /// ticks.
+    pub fn cpu_micros(&self) -> Result<f64> {
+        let mut nanoseconds = 0_u64;
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = fs::read_to_string(task?.path().join("schedstat"))?;
+            let spent = text.split_whitespace().next().context("an empty schedstat")?;
+            nanoseconds += spent.parse::<u64>()?;
+        }
+        Ok(nanoseconds as f64 / 1_000.0)
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Resident memory in KiB.
@@ -66,7 +69,7 @@ impl Contestant {
             &config,
             format!(
                 "daemon off;\nmaster_process off;\nworker_processes 1;\npid {place}/nginx.pid;\n\
-                 error_log {place}/nginx.err;\nevents {{ worker_connections 4096; }}\nhttp {{\n\
+                 error_log {place}/nginx.err;\nevents {{ worker_connections 16384; }}\nhttp {{\n\
                  access_log off;\nkeepalive_requests 1000000000;\nkeepalive_timeout 600s;\n\
                  client_body_temp_path {place}/nginx-body;\nproxy_temp_path {place}/nginx-proxy;\n\
                  fastcgi_temp_path {place}/nginx-fastcgi;\nuwsgi_temp_path {place}/nginx-uwsgi;\n\
@@ -95,7 +98,7 @@ impl Contestant {
         fs::write(
             &config,
             format!(
-                "global\n  nbthread 1\n  maxconn 4000\n\
+                "global\n  nbthread 1\n  maxconn 10000\n\
                  defaults\n  mode http\n  timeout client 60s\n  timeout server 60s\n  timeout connect 2s\n\
                  \x20 timeout http-keep-alive 60s\n  option http-keep-alive\n  http-reuse always\n\
                  frontend open\n  bind {open} ssl crt {bundle} alpn h2,http/1.1 ssl-min-ver TLSv1.2\n\
@@ -114,17 +117,59 @@ impl Contestant {
         Self::spawn("HAProxy", command, open, checked)
     }
 
-    /// Ours: the edge alone, in a child of the benchmark's own program, which is told by its arguments.
+    /// nginx as a proxy: TLS in front, kept connections behind. It has no token check.
+    pub fn nginx(site: &Site, origin: SocketAddr) -> Result<Self> {
+        let open = free_port()?;
+        let dir = site.dir.path();
+        let place = dir.display();
+        let config = dir.join("nginx-proxy.conf");
+        fs::write(
+            &config,
+            format!(
+                "daemon off;\nmaster_process off;\nworker_processes 1;\npid {place}/nginx-proxy.pid;\n\
+                 error_log {place}/nginx-proxy.err;\nevents {{ worker_connections 16384; }}\nhttp {{\n\
+                 access_log off;\nkeepalive_requests 1000000000;\nkeepalive_timeout 600s;\n\
+                 client_body_temp_path {place}/p-body;\nproxy_temp_path {place}/p-proxy;\n\
+                 fastcgi_temp_path {place}/p-fastcgi;\nuwsgi_temp_path {place}/p-uwsgi;\n\
+                 scgi_temp_path {place}/p-scgi;\n\
+                 upstream origin {{ server {origin}; keepalive 256; keepalive_requests 1000000000; }}\n\
+                 server {{ listen {open} ssl http2 backlog=4096; ssl_certificate {place}/api.pem;\n\
+                 ssl_certificate_key {place}/api.key; ssl_protocols TLSv1.2 TLSv1.3;\n\
+                 ssl_session_cache shared:tickets:4m;\n\
+                 location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
+                 add_header Strict-Transport-Security max-age=31536000 always; }} }}\n}}\n"
+            ),
+        )?;
+        let mut command = bound_to_us("nginx");
+        command.arg("-c").arg(&config).arg("-e").arg(dir.join("nginx-proxy.err"));
+        Self::spawn("nginx", command, open, open)
+    }
+
+    /// Ours: the whole daemon but for its program. Every route has a limit, which is charged and never reached.
     pub fn ours(site: &Site, origin: SocketAddr) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("--serve").arg(site.dir.path()).arg("--upstream").arg(origin.to_string());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().context("cannot start the edge")?;
-        let output = child.stdout.take().context("no output")?;
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        let address = line.trim().parse().with_context(|| format!("the edge said {line:?}"))?;
-        Ok(Self { name: "enforcer", open: address, checked: address, child })
+        let program = std::env::var_os("ENFORCER_BIN").context("ENFORCER_BIN does not name the daemon")?;
+        let (open, dir) = (free_port()?, site.dir.path());
+        let place = dir.display();
+        let config = dir.join("enforcer.toml");
+        let limit = "limit = { rate = \"10000000/s\", burst = 10000000 }";
+        fs::write(
+            &config,
+            format!(
+                "[kernel]\nmode = \"off\"\n\n[[listener]]\naddress = \"{open}\"\n\
+                 certificates = [{{ chain = \"{place}/api.pem\", key = \"{place}/api.key\" }}]\n\n\
+                 [upstream.api]\nservers = [\"http://{origin}\"]\nidle_timeout = \"60s\"\n\n\
+                 [token.main]\nissuer = \"{ISSUER}\"\naudience = [\"{AUDIENCE}\"]\njwks = \"{place}/jwks.json\"\n\n\
+                 [[route]]\npath = \"/public/\"\nupstream = \"api\"\npublic = true\n{limit}\n\n\
+                 [[route]]\npath = \"/api/\"\nupstream = \"api\"\ntoken = \"main\"\nscopes = [\"read\"]\n{limit}\n\n\
+                 [http]\nworkers = 1\nidle_timeout = \"10m\"\nmax_connections_per_source = 0\nresponse_headers = {{ \
+                 Content-Security-Policy = \"\", X-Content-Type-Options = \"\" }}\n\n\
+                 [bans]\nstore = \"off\"\n\n[metrics]\naddress = \"off\"\n\n\
+                 [control]\nsocket = \"{place}/control.sock\"\n\n[log]\nlevel = \"warn\"\n"
+            ),
+        )?;
+        let mut command = bound_to_us(&program.to_string_lossy());
+        command.arg("run").arg("-c").arg(&config);
+        Self::spawn("enforcer", command, open, open)
     }
 
     fn spawn(

@@ -1,13 +1,19 @@
 //! The edge alone, in this process: a policy from a configuration made in code, the front door on a free loopback port,
 //! and clients that speak to it through real TLS. No kernel part, no daemon.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use enforcer::{
     bans::{Offence, Reporter},
-    config::{self, Config, KeyExchange, Suite, TokenAlgorithm},
+    config::{self, Config, Demands, KeyExchange, Suite, TokenAlgorithm, TokenType},
     ingress::Ingress,
     metrics::Metrics,
     policy::{Policy, SharedPolicy},
@@ -90,20 +96,23 @@ pub fn config_of(dir: &Path, origin: SocketAddr) -> Result<Config> {
         handshake_timeout: Duration::from_secs(10),
     });
     config.upstreams.insert("api".to_owned(), upstream(origin)?);
-    config.tokens.insert(
-        "main".to_owned(),
-        config::Token {
-            issuer: ISSUER.to_owned(),
-            audience: vec![AUDIENCE.to_owned()],
-            jwks: dir.join("jwks.json"),
-            algorithms: vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256],
-            leeway: Duration::from_secs(60),
-            max_lifetime: Duration::from_secs(24 * 3600),
-        },
-    );
+    config.tokens.insert("main".to_owned(), token(ISSUER, dir.join("jwks.json")));
     config.routes.push(route("/public/", None, &[]));
     config.routes.push(route("/api/", Some("main"), &["read"]));
     Ok(config)
+}
+
+/// An issuer as it is by default.
+pub fn token(issuer: &str, jwks: PathBuf) -> config::Token {
+    config::Token {
+        issuer: issuer.to_owned(),
+        audience: vec![AUDIENCE.to_owned()],
+        jwks,
+        algorithms: vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256],
+        kind: TokenType::Any,
+        leeway: Duration::from_secs(60),
+        max_lifetime: Duration::from_secs(24 * 3600),
+    }
 }
 
 /// `STEM.pem` and `STEM.key` in `dir`.
@@ -133,8 +142,11 @@ pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route 
     config::Route {
         path: path.to_owned(),
         upstream: "api".to_owned(),
-        token: token.map(str::to_owned),
-        scopes: scopes.iter().map(|scope| scope.to_string()).collect(),
+        tokens: token.into_iter().map(str::to_owned).collect(),
+        demands: Demands {
+            scopes: scopes.iter().map(|scope| scope.to_string()).collect(),
+            ..Demands::default()
+        },
         limit: None,
     }
 }
@@ -159,6 +171,7 @@ fn bare_config() -> Config {
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(20),
             max_sources: 1024,
+            token_cache: 1024,
             workers: 2,
         },
         bans: config::Bans {

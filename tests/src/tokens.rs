@@ -9,8 +9,8 @@ use aws_lc_rs::{
     rand::SystemRandom,
     rsa::KeySize,
     signature::{
-        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
-        RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
+        ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
+        KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
     },
 };
 use base64::{
@@ -27,6 +27,8 @@ pub struct SigningKey {
 
 enum Pair {
     Rsa(Box<RsaKeyPair>),
+    Pss(Box<RsaKeyPair>),
+    Ed25519(Ed25519KeyPair),
     P256 { pkcs8: Vec<u8>, pair: EcdsaKeyPair },
 }
 
@@ -35,6 +37,18 @@ impl SigningKey {
     pub fn rsa(kid: &str) -> Result<Self> {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(|_| anyhow!("no RSA key"))?;
         Ok(Self { kid: kid.to_owned(), pair: Pair::Rsa(Box::new(pair)) })
+    }
+
+    /// RSA with 2048 bits, for PS256.
+    pub fn pss(kid: &str) -> Result<Self> {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(|_| anyhow!("no RSA key"))?;
+        Ok(Self { kid: kid.to_owned(), pair: Pair::Pss(Box::new(pair)) })
+    }
+
+    /// Ed25519.
+    pub fn ed25519(kid: &str) -> Result<Self> {
+        let pair = Ed25519KeyPair::generate().map_err(|_| anyhow!("no Ed25519 key"))?;
+        Ok(Self { kid: kid.to_owned(), pair: Pair::Ed25519(pair) })
     }
 
     /// ECDSA on P-256.
@@ -53,10 +67,12 @@ impl SigningKey {
         &self.kid
     }
 
-    /// `RS256` or `ES256`.
+    /// As a header has it.
     pub fn alg(&self) -> &'static str {
         match self.pair {
             Pair::Rsa(_) => "RS256",
+            Pair::Pss(_) => "PS256",
+            Pair::Ed25519(_) => "EdDSA",
             Pair::P256 { .. } => "ES256",
         }
     }
@@ -64,10 +80,14 @@ impl SigningKey {
     /// The public key as a JWK with `kid`, `alg` and `use`.
     pub fn jwk(&self) -> Value {
         match &self.pair {
-            Pair::Rsa(pair) => {
+            Pair::Ed25519(pair) => {
+                let x = encode(pair.public_key().as_ref());
+                json!({"kty": "OKP", "crv": "Ed25519", "kid": self.kid, "alg": "EdDSA", "use": "sig", "x": x})
+            }
+            Pair::Rsa(pair) | Pair::Pss(pair) => {
                 let n = encode(pair.public_key().modulus().big_endian_without_leading_zero());
                 let e = encode(pair.public_key().exponent().big_endian_without_leading_zero());
-                json!({"kty": "RSA", "kid": self.kid, "alg": "RS256", "use": "sig", "n": n, "e": e})
+                json!({"kty": "RSA", "kid": self.kid, "alg": self.alg(), "use": "sig", "n": n, "e": e})
             }
             Pair::P256 { pair, .. } => {
                 let point = pair.public_key().as_ref();
@@ -81,7 +101,8 @@ impl SigningKey {
     /// attacker would take as an HMAC secret.
     pub fn public_bytes(&self) -> Vec<u8> {
         match &self.pair {
-            Pair::Rsa(pair) => pair.public_key().as_ref().to_vec(),
+            Pair::Rsa(pair) | Pair::Pss(pair) => pair.public_key().as_ref().to_vec(),
+            Pair::Ed25519(pair) => pair.public_key().as_ref().to_vec(),
             Pair::P256 { pair, .. } => pair.public_key().as_ref().to_vec(),
         }
     }
@@ -108,6 +129,8 @@ impl SigningKey {
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
         match &self.pair {
             Pair::Rsa(pair) => rsa_sign(pair, &RSA_PKCS1_SHA256, message),
+            Pair::Pss(pair) => rsa_sign(pair, &RSA_PSS_SHA256, message),
+            Pair::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
             Pair::P256 { pair, .. } => {
                 let signature =
                     pair.sign(&SystemRandom::new(), message).map_err(|_| anyhow!("no signature"))?;
@@ -116,10 +139,12 @@ impl SigningKey {
         }
     }
 
-    /// A valid signature in the form that JWS forbids: PSS padding for RSA (that is PS256), DER for ECDSA.
+    /// A valid signature in the form that JWS forbids: the other padding for RSA, DER for ECDSA.
     pub fn sign_otherwise(&self, message: &[u8]) -> Result<Vec<u8>> {
         match &self.pair {
             Pair::Rsa(pair) => rsa_sign(pair, &RSA_PSS_SHA256, message),
+            Pair::Pss(pair) => rsa_sign(pair, &RSA_PKCS1_SHA256, message),
+            Pair::Ed25519(_) => Err(anyhow!("Ed25519 has one form of signature")),
             Pair::P256 { pkcs8, .. } => {
                 let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8)?;
                 let signature =

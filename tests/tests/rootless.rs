@@ -13,6 +13,7 @@ mod rootless {
     mod control;
     mod corpus;
     mod edge;
+    mod known_tokens;
     mod ledger;
     mod ledger_room;
     mod packets;
@@ -20,6 +21,7 @@ mod rootless {
     mod refusals;
     mod tickets;
     mod tls;
+    mod token_command;
     mod token_forms;
     mod upstreams;
     mod wire;

@@ -26,6 +26,12 @@ pub(crate) enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Nanoseconds per request with a token: the first time and once it is known; memory of known ones.
+    Token {
+        /// Passed on to the driver.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// CPU microseconds per request, beside HAProxy with the same job.
     Edge {
         /// Passed on to the driver.
@@ -46,6 +52,7 @@ pub(crate) fn command(bench: &Bench) -> Result<()> {
             setup::programs(setup::FLOOD_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
             ("bench-flood", arguments)
         }
+        Bench::Token { arguments } => ("bench-token", arguments),
         Bench::Edge { arguments } => {
             setup::programs(setup::BENCH_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
             ("bench-edge", arguments)

@@ -32,7 +32,7 @@ pub(crate) const TEST_PROGRAMS: &[(&str, &str)] =
     &[("ip", "iproute2"), ("curl", "curl"), ("openssl", "openssl"), ("h2load", "nghttp2-client")];
 /// What `bench edge` compares with and measures by.
 pub(crate) const BENCH_PROGRAMS: &[(&str, &str)] =
-    &[("haproxy", "haproxy"), ("nginx", "nginx"), ("h2load", "nghttp2-client")];
+    &[("haproxy", "haproxy"), ("nginx", "nginx"), ("h2load", "nghttp2-client"), ("wrk", "wrk")];
 
 /// What `bench packet` compares with.
 pub(crate) const PACKET_PROGRAMS: &[(&str, &str)] = &[("xdp-filter", "xdp-tools")];

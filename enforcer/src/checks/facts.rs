@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 
-use http::{HeaderMap, request};
+use http::{HeaderMap, Method, request};
 
 use super::target;
 use crate::denial::Denial;
@@ -111,6 +111,8 @@ pub enum SubjectName {
 pub struct RequestFacts<'a> {
     /// Who sent it.
     pub client: &'a Client,
+    /// Its method.
+    pub method: &'a Method,
     /// The decoded path, known to have one reading only.
     pub path: Cow<'a, str>,
     /// Its header fields.
@@ -125,6 +127,6 @@ impl<'a> RequestFacts<'a> {
         if !target::is_for(head, client.server_name.as_deref()) {
             return Err(Denial::Misdirected);
         }
-        Ok(Self { client, path, headers: &head.headers })
+        Ok(Self { client, method: &head.method, path, headers: &head.headers })
     }
 }

@@ -1,33 +1,111 @@
-//! Whether a request carries a good access token of one issuer.
+//! Whether a request carries a good access token of one of its route's issuers.
 //!
 //! A strict reader in front of jsonwebtoken, which alone accepts unknown `crit`, `b64: false`, missing or mistyped `iss`
-//! and `aud`, `iat` in the future and any lifetime. Order: form, header, key, signature, claims; no claim is believed before
-//! its signature was verified. RFC 8725 is the frame.
+//! and `aud`, `iat` in the future and any lifetime. Order: form, issuer, header, key, signature, claims; no claim is believed
+//! before its signature was verified: of several issuers `iss` only chooses whose keys and rules hold. RFC 8725 is the frame.
+//!
+//! A token that was verified is known by its digest as long as nothing has changed that it was judged by; its times are held
+//! against the clock for every request.
 
 mod claims;
 mod compact;
 mod header;
+mod known;
 
-use http::{HeaderMap, header::AUTHORIZATION};
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, header::AUTHORIZATION};
 use jsonwebtoken::Algorithm;
+use serde_json::Value;
 
 use super::Refusal;
 use crate::{
     config::TokenAlgorithm,
     denial::Denial,
-    policy::{issuer::Issuer, jwks::VerificationKey},
+    policy::{demands::Demands, issuer::Issuer, jwks::VerificationKey, route::Tokens, strict_json},
 };
-pub use claims::Claims;
-use compact::Compact;
+pub use claims::{Claims, Times};
+use compact::{Compact, MAX_TOKEN};
+pub use known::KnownTokens;
+use known::{Digest, Known};
 
-/// The claims of the request's token.
-pub(super) fn check(issuer: &Issuer, headers: &HeaderMap, now: u64) -> Result<Claims, Refusal> {
-    let outcome = bearer(headers).and_then(|token| verify(issuer, token, now));
+/// A good token.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub claims: Arc<Claims>,
+    /// By how much clocks may differ for its issuer.
+    pub leeway: u64,
+    /// Seconds since it was issued, if it says so and was not known before; negative if that is still to come.
+    pub age: Option<i64>,
+}
+
+/// What is found on the way, for whoever wants to follow it.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// Three parts of base64url.
+    Form {
+        /// The token's length.
+        bytes: usize,
+    },
+    /// Whose rules hold.
+    Issuer(&'a Issuer),
+    /// An acceptable header.
+    Header {
+        /// The algorithm that the token asks for.
+        algorithm: TokenAlgorithm,
+        /// The key that it asks for.
+        kid: Option<&'a str>,
+    },
+    /// A key that fits.
+    Key(&'a VerificationKey),
+    /// The signature is that key's.
+    Signature,
+    /// `iss` and `aud` are right, and these are well-formed.
+    Times(&'a Times),
+}
+
+/// The token of a request.
+pub(super) fn check(
+    tokens: &Tokens,
+    headers: &HeaderMap,
+    now: u64,
+    known: &mut KnownTokens,
+) -> Result<Checked, Refusal> {
+    let mut age = None;
+    let outcome = bearer(headers).and_then(|token| {
+        let digest = Digest::of(token).filter(|_| known.remembers());
+        if let Some(digest) = &digest
+            && let Some((issuer, claims)) = known.find(digest, tokens.issuers())
+        {
+            if let Err(denial) = claims.times.judge(issuer, now) {
+                known.forget(digest);
+                return Err(denial);
+            }
+            return Ok(Checked { claims, leeway: issuer.leeway, age: None });
+        }
+        let mut follow = |step: Step<'_>| {
+            if let Step::Times(Times { issued: Some(issued), .. }) = step {
+                age = Some(now.cast_signed().saturating_sub(issued.cast_signed()));
+            }
+        };
+        let (issuer, claims) = verify(tokens.issuers(), token, now, &mut follow)?;
+        let claims = Arc::new(claims);
+        if let Some(digest) = digest {
+            known.learn(digest, Known { epoch: issuer.epoch(), claims: Arc::clone(&claims) });
+        }
+        Ok(Checked { claims, leeway: issuer.leeway, age })
+    });
     outcome.map_err(|denial| {
         // RFC 6750 section 3.1: whoever sent nothing gets no error code.
         let missing = denial == Denial::TokenMissing;
-        let challenge = if missing { &issuer.missing_challenge } else { &issuer.invalid_challenge };
-        Refusal { challenge: Some(challenge.clone()), ..Refusal::plain(denial) }
+        let challenge = tokens.first().map(|issuer| match missing {
+            true => issuer.missing_challenge.clone(),
+            false => issuer.invalid_challenge.clone(),
+        });
+        // A client whose clock is wrong can see by how much.
+        let by_clock = matches!(denial, Denial::TokenExpired | Denial::TokenNotYetValid);
+        let server_time = by_clock.then_some(now);
+        Refusal { challenge, server_time, token_age: age, ..Refusal::plain(denial) }
     })
 }
 
@@ -45,15 +123,54 @@ fn bearer(headers: &HeaderMap) -> Result<&[u8], Denial> {
     }
 }
 
-/// Verifies a token at `now` (seconds since 1970).
-pub fn verify(issuer: &Issuer, token: &[u8], now: u64) -> Result<Claims, Denial> {
+/// Verifies a token at `now` (seconds since 1970), and says whose it is.
+pub fn verify<'i>(
+    issuers: &'i [Arc<Issuer>],
+    token: &[u8],
+    now: u64,
+    follow: &mut dyn FnMut(Step<'_>),
+) -> Result<(&'i Issuer, Claims), Denial> {
     let compact = Compact::split(token)?;
-    let header = header::read(&compact.header, &issuer.algorithms)?;
+    follow(Step::Form { bytes: token.len() });
+    let issuer = match issuers {
+        // Who else: what it says of itself is judged with its other claims.
+        [only] => only,
+        several => named(several, &compact.claims)?,
+    };
+    follow(Step::Issuer(issuer));
+    let header = header::read(&compact.header, issuer)?;
+    follow(Step::Header { algorithm: header.algorithm, kid: header.kid.as_deref() });
     let key = issuer.key(header.kid.as_deref(), header.algorithm).ok_or(Denial::TokenUnknownKey)?;
+    follow(Step::Key(key));
     if !is_signed(&compact, key) {
         return Err(Denial::TokenBadSignature);
     }
-    claims::read(&compact.claims, issuer, now)
+    follow(Step::Signature);
+    let claims = claims::read(&compact.claims, issuer, |times| follow(Step::Times(times)))?;
+    claims.times.judge(issuer, now)?;
+    Ok((issuer, claims))
+}
+
+/// Whether a token that was verified says what a route demands.
+pub fn meets(
+    demands: &Demands,
+    method: &Method,
+    issuer: &Issuer,
+    claims: Claims,
+    now: u64,
+) -> Result<(), Denial> {
+    let token = Checked { claims: Arc::new(claims), leeway: issuer.leeway, age: None };
+    super::demands::check(demands, method, &token, now).map_err(|refusal| refusal.denial)
+}
+
+/// The one of several issuers that a token names; nothing of it is verified yet.
+fn named<'i>(issuers: &'i [Arc<Issuer>], claims: &[u8]) -> Result<&'i Arc<Issuer>, Denial> {
+    match strict_json::object(claims).ok_or(Denial::TokenMalformed)?.get("iss") {
+        Some(Value::String(iss)) => {
+            issuers.iter().find(|issuer| issuer.issuer == *iss).ok_or(Denial::TokenWrongIssuer)
+        }
+        _ => Err(Denial::TokenClaims),
+    }
 }
 
 /// The algorithm is the key's, never the token's.
@@ -61,6 +178,8 @@ fn is_signed(compact: &Compact<'_>, key: &VerificationKey) -> bool {
     let algorithm = match key.algorithm {
         TokenAlgorithm::Rs256 => Algorithm::RS256,
         TokenAlgorithm::Es256 => Algorithm::ES256,
+        TokenAlgorithm::Ps256 => Algorithm::PS256,
+        TokenAlgorithm::EdDsa => Algorithm::EdDSA,
     };
     // An error here is a signature that cannot even be read.
     jsonwebtoken::crypto::verify(compact.signature, compact.signed, &key.key, algorithm).unwrap_or(false)

@@ -45,6 +45,9 @@ pub enum Verb {
     },
     /// Judge every packet of a capture as the program would, without a daemon and without privilege
     Explain(Explain),
+    /// Judge access tokens as the daemon would, without a daemon and without a network
+    #[command(subcommand)]
+    Token(TokenVerb),
     /// Take away what a daemon left in the kernel: program, bans, limits, pins
     Detach {
         /// As kernel.pin_directory [default: what the configuration file says]
@@ -136,6 +139,33 @@ pub struct Explain {
     /// Print the summary alone
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// `token ...`
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum TokenVerb {
+    /// Go the way of a request's token, and show each step
+    Verify(TokenVerify),
+}
+
+/// `token verify ...`
+#[derive(Clone, Debug, PartialEq, Eq, ClapArgs)]
+pub struct TokenVerify {
+    /// The token, with or without "Bearer "; `-` is standard input, where it stays out of the history and the process list
+    #[arg(value_name = "TOKEN")]
+    pub token: String,
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
+    pub config: PathBuf,
+    /// When, in seconds since 1970-01-01T00:00:00Z, as `date +%s` prints them [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<u64>,
+    /// Judge it for requests of this path, with what its route demands [default: by every issuer, without demands]
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+    /// The method of such a request
+    #[arg(long, value_name = "METHOD", default_value = "GET", requires = "path")]
+    pub method: http::Method,
 }
 
 /// `ban ...`

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{
+    args::TokenVerify,
     exit::{self, Exit},
-    output,
+    output, token,
 };
 use crate::{
     config::{self, Config, Error, Inspection, Probes, TlsFile, TokenAlgorithm},
@@ -27,6 +28,8 @@ pub struct Program {
     pub key_set: fn(&Path, &[TokenAlgorithm]) -> Vec<String>,
     /// What is wrong with a file for TLS.
     pub tls_file: fn(TlsFile, &Path) -> Option<String>,
+    /// What a request with this token would meet.
+    pub token: fn(&Config, &TokenVerify, &[u8]) -> anyhow::Result<token::Report>,
 }
 
 /// Why the daemon ended.

@@ -6,10 +6,10 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::value::{AddressOrOff, DurationOrOff, Number, Rate, Size, Text};
+use super::value::{AddressOrOff, Alternatives, DurationOrOff, Names, Number, Rate, Size, Text};
 use super::{
-    Answers, Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, Treatment,
-    UnknownName, UpstreamProtocol, VerifyChecksums, WhenFull, tls::ClientCertificates,
+    Answers, Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, TokenType,
+    Treatment, UnknownName, UpstreamProtocol, VerifyChecksums, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 
@@ -17,6 +17,9 @@ use crate::prefix::Prefix;
 pub(super) type Key<T> = Option<Spanned<T>>;
 /// A list whose entries are reported one by one.
 pub(super) type List<T> = Key<Vec<Spanned<T>>>;
+
+/// Strings that are reported one by one.
+pub(super) type Texts = Vec<Spanned<Text<String>>>;
 
 /// A whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -185,6 +188,7 @@ pub(super) struct TokenSection {
     pub(super) audience: List<Text<String>>,
     pub(super) jwks: Key<Text<String>>,
     pub(super) algorithms: List<TokenAlgorithm>,
+    pub(super) typ: Key<TokenType>,
     pub(super) leeway: Key<Text<Duration>>,
     pub(super) max_lifetime: Key<Text<Duration>>,
 }
@@ -195,9 +199,14 @@ pub(super) struct TokenSection {
 pub(super) struct RouteSection {
     pub(super) path: Key<Text<String>>,
     pub(super) upstream: Key<Text<String>>,
-    pub(super) token: Key<Text<String>>,
+    pub(super) token: Key<Names>,
     pub(super) public: Key<bool>,
     pub(super) scopes: List<Text<String>>,
+    pub(super) any_scope: List<Text<String>>,
+    pub(super) method_scopes: Key<BTreeMap<String, Spanned<Texts>>>,
+    pub(super) claims: Key<BTreeMap<String, Spanned<Alternatives>>>,
+    pub(super) acr: List<Text<String>>,
+    pub(super) max_auth_age: Key<Text<Duration>>,
     pub(super) limit: Key<LimitSection>,
 }
 
@@ -216,6 +225,7 @@ pub(super) struct HttpSection {
     pub(super) idle_timeout: Key<Text<Duration>>,
     pub(super) drain_timeout: Key<Text<Duration>>,
     pub(super) max_sources: Key<Number>,
+    pub(super) token_cache: Key<Number>,
     pub(super) workers: Key<Number>,
 }
 

@@ -26,6 +26,7 @@ mod kernel;
 mod requests;
 mod service;
 mod tls;
+mod tokens;
 mod upstreams;
 
 /// Judges a whole file. `table` is the file as parsed, to tell places; `folder` is what relative paths count from.
@@ -41,7 +42,7 @@ pub(super) fn validate<'t>(
     let kernel = kernel::kernel(&file.kernel, &ports, &mut rules);
     tls::ports(file, kernel.mode, &mut rules);
     let upstreams = upstreams::upstreams(file, &mut rules);
-    let tokens = requests::tokens(file, &mut rules);
+    let tokens = tokens::tokens(file, &mut rules);
     let routes = requests::routes(file, &mut rules);
     let http = service::http(&file.http, &listeners, &mut rules);
     Config {

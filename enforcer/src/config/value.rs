@@ -5,7 +5,7 @@ use std::{fmt, marker::PhantomData, net::SocketAddr, time::Duration};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, Unexpected, Visitor},
+    de::{Error, SeqAccess, Unexpected, Visitor},
 };
 
 use super::{Feature, RateLimit};
@@ -39,6 +39,66 @@ impl<'de, T: Written> Deserialize<'de> for Text<T> {
             }
         }
         deserializer.deserialize_str(TextVisitor(PhantomData))
+    }
+}
+
+/// One name, or a list of names.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Names(pub(super) Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NamesVisitor;
+        impl<'de> Visitor<'de> for NamesVisitor {
+            type Value = Names;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name in quotes, or a list of names")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Names, E> {
+                Ok(Names(vec![text.to_owned()]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Names, A::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = access.next_element()? {
+                    names.push(name);
+                }
+                Ok(Names(names))
+            }
+        }
+        deserializer.deserialize_any(NamesVisitor)
+    }
+}
+
+/// One value, or a list of values any of which will do: strings, whole numbers, `true` and `false`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Alternatives(pub(super) Vec<serde_json::Value>);
+
+impl<'de> Deserialize<'de> for Alternatives {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AlternativesVisitor;
+        impl<'de> Visitor<'de> for AlternativesVisitor {
+            type Value = Alternatives;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, a whole number, true or false, or a list of such")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Alternatives, E> {
+                Ok(Alternatives(vec![text.into()]))
+            }
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Alternatives, E> {
+                Ok(Alternatives(vec![value.into()]))
+            }
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Alternatives, E> {
+                Ok(Alternatives(vec![value.into()]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Alternatives, A::Error> {
+                let mut values = Vec::new();
+                while let Some(Alternatives(value)) = access.next_element()? {
+                    values.extend(value);
+                }
+                Ok(Alternatives(values))
+            }
+        }
+        deserializer.deserialize_any(AlternativesVisitor)
     }
 }
 

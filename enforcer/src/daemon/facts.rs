@@ -1,6 +1,6 @@
 //! What `status` and metrics tell of the daemon's own make-up: listeners, issuers, the ends of certificates.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use tracing::warn;
 
@@ -21,6 +21,7 @@ const HTTPS: u16 = 443;
 /// The facts of a daemon with the limits of `config` that listens on `addresses`, and on `metrics` for Prometheus.
 pub(super) fn facts(
     config: &Config,
+    policy: &Policy,
     beginning: Beginning,
     addresses: &[SocketAddr],
     metrics: Option<SocketAddr>,
@@ -32,7 +33,7 @@ pub(super) fn facts(
         metrics: metrics.map(|address| address.to_string()),
         max_connections: config.http.max_connections,
         port: addresses.first().map_or(HTTPS, SocketAddr::port),
-        tokens: tokens(config),
+        tokens: tokens(policy),
         rehearsed: rehearsed(config),
         samples: samples(config),
         draining: false,
@@ -94,13 +95,14 @@ pub(super) fn show_persistence(row: &PersistenceRow, metrics: &Metrics) {
     }
 }
 
-/// Issuers with their number of keys, from the files that the policy has just read.
-pub(super) fn tokens(config: &Config) -> Vec<TokenRow> {
-    let row = |(name, token): (&String, _)| {
-        let issuer = Issuer::load(name, token).ok()?;
-        Some(TokenRow { name: name.clone(), issuer: issuer.issuer, keys: issuer.keys.len() })
+/// Issuers with their number of keys.
+pub(super) fn tokens(policy: &Policy) -> Vec<TokenRow> {
+    let row = |issuer: &Arc<Issuer>| TokenRow {
+        name: issuer.name.clone(),
+        issuer: issuer.issuer.clone(),
+        keys: issuer.keys.len(),
     };
-    config.tokens.iter().filter_map(row).collect()
+    policy.issuers().map(row).collect()
 }
 
 /// What is only rehearsed, by name.

@@ -108,11 +108,10 @@ impl Running {
         };
         self.metrics.renewals.with_label_values(&[label]).inc();
         self.metrics.files_refused.set(result.is_err().into());
-        let tokens = facts::tokens(&self.config);
+        let tokens = facts::tokens(&self.policy.load());
         let at = clock::instant_now();
         self.facts.rcu(|facts| Facts {
-            // A key set that is refused is not what is served.
-            tokens: if result.is_ok() { tokens.clone() } else { facts.tokens.clone() },
+            tokens: tokens.clone(),
             files: Some((at, result.clone())),
             ..(**facts).clone()
         });

@@ -30,7 +30,7 @@ impl Running {
             Ok(done) => warn!(by, needs_restart = done.needs_restart.join(" "), "reloaded, in part"),
             Err(error) => error!(by, error, "reload refused, everything stays as it was"),
         }
-        let (tokens, rehearsed) = (facts::tokens(&self.config), facts::rehearsed(&self.config));
+        let (tokens, rehearsed) = (facts::tokens(&self.policy.load()), facts::rehearsed(&self.config));
         let samples = facts::samples(&self.config);
         let persistence = facts::persistence(&self.config, self.kernel.beginning());
         facts::show_persistence(&persistence, &self.metrics);

@@ -134,6 +134,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     addresses.extend(ingress.redirects());
     let facts = Arc::new(ArcSwap::from_pointee(facts::facts(
         &affordable,
+        &policy.load(),
         kernel.beginning(),
         &addresses,
         scrape_address,

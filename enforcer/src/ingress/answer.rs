@@ -42,11 +42,12 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// The answer to a refused request: RFC 9457, with `code` and `request_id` as extension members.
+/// The answer to a refused request: RFC 9457, with `code` and `request_id` as extension members, and `server_time` for a
+/// client whose token was refused for its times.
 pub(super) fn problem(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
     let denial = refusal.denial;
     let status = StatusCode::from_u16(denial.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let document = json!({
+    let mut document = json!({
         "type": "about:blank",
         // RFC 9457 section 4.2.1: with `about:blank` the title is that of the status.
         "title": status.canonical_reason().unwrap_or("Refused"),
@@ -55,6 +56,9 @@ pub(super) fn problem(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
         "code": denial.code(),
         "request_id": id.to_string(),
     });
+    if let Some(seconds) = refusal.server_time {
+        document["server_time"] = seconds.into();
+    }
     let mut response = Response::new(Bytes::from(document.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Weak};
 
-use prometheus::IntCounter;
+use prometheus::{Histogram, IntCounter};
 use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
 
 use crate::{denial::Denial, metrics::Metrics, policy::route::Route};
@@ -53,7 +53,13 @@ pub(super) struct Counters {
     redirected: Answers,
     /// A dozen at most: what can be agreed upon is ours to say.
     handshakes: Vec<(Shaken, IntCounter)>,
-    by_route: Vec<(Weak<Route>, Answers)>,
+    by_route: Vec<(Weak<Route>, OfRoute)>,
+}
+
+/// What is counted for a route.
+struct OfRoute {
+    answers: Answers,
+    token_ages: Histogram,
 }
 
 impl Counters {
@@ -104,7 +110,7 @@ impl Counters {
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
         let answers = match route {
             None => &self.unrouted,
-            Some(route) => self.route(route),
+            Some(route) => &self.route(route).answers,
         };
         if let Some(counter) = answers.get(class) {
             counter.inc();
@@ -118,12 +124,21 @@ impl Counters {
         }
     }
 
-    fn route(&mut self, route: &Arc<Route>) -> &Answers {
+    /// A token was seen for the first time, so many seconds after its issue.
+    pub(super) fn token_seen(&mut self, route: &Arc<Route>, age: i64) {
+        self.route(route).token_ages.observe(age as f64);
+    }
+
+    fn route(&mut self, route: &Arc<Route>) -> &OfRoute {
         let known = self.by_route.iter().position(|(known, _)| Weak::as_ptr(known) == Arc::as_ptr(route));
         let index = known.unwrap_or_else(|| {
             // A new route means a new policy.
             self.by_route.retain(|(known, _)| known.strong_count() > 0);
-            self.by_route.push((Arc::downgrade(route), answers(&self.metrics, &route.path)));
+            let of_route = OfRoute {
+                answers: answers(&self.metrics, &route.path),
+                token_ages: self.metrics.token_ages.with_label_values(&[&route.path]),
+            };
+            self.by_route.push((Arc::downgrade(route), of_route));
             self.by_route.len() - 1
         });
         &self.by_route[index].1

@@ -39,7 +39,7 @@ pub(super) async fn serve(
     let (admitted, max_body, secured) = {
         // Held for the checks alone: a request under way must not keep an old policy alive.
         let policy = worker.shared.policy.load();
-        (admit(&policy, &connection, &head), policy.http.max_body_bytes, Arc::clone(&policy.answers))
+        (admit(&worker, &policy, &connection, &head), policy.http.max_body_bytes, Arc::clone(&policy.answers))
     };
     let outcome = match admitted {
         Err(refusal) => {
@@ -81,9 +81,23 @@ pub(super) async fn serve(
     Ok(response)
 }
 
-fn admit(policy: &Policy, connection: &Connection, head: &http::request::Parts) -> Result<Grant, Refusal> {
+fn admit(
+    worker: &Worker,
+    policy: &Policy,
+    connection: &Connection,
+    head: &http::request::Parts,
+) -> Result<Grant, Refusal> {
     let facts = RequestFacts::read(&connection.client, head).map_err(Refusal::plain)?;
-    checks::admit(policy, &facts, Now { monotonic: clock::kernel_now(), unix: clock::unix_now() })
+    let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
+    let outcome = checks::admit(policy, &facts, now, &mut worker.tokens.borrow_mut());
+    let (route, age) = match &outcome {
+        Ok(grant) => (Some(grant.route()), grant.token_age()),
+        Err(refusal) => (refusal.route.as_ref(), refusal.token_age),
+    };
+    if let (Some(route), Some(age)) = (route, age) {
+        worker.counters.borrow_mut().token_seen(route, age);
+    }
+    outcome
 }
 
 /// Counts, reports and logs a refusal, and makes its answer.

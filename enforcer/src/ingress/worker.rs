@@ -27,8 +27,14 @@ use super::{
     sources::{Place, Sources},
 };
 use crate::{
-    bans::Reporter, checks::facts::ClientAddr, clock, denial::Denial, log::Seldom, metrics::Metrics,
-    policy::SharedPolicy, upstream::Clients,
+    bans::Reporter,
+    checks::{facts::ClientAddr, token::KnownTokens},
+    clock,
+    denial::Denial,
+    log::Seldom,
+    metrics::Metrics,
+    policy::SharedPolicy,
+    upstream::Clients,
 };
 
 /// Pause after a failed accept: the usual cause is that the process has no file descriptor left, and only time helps.
@@ -44,6 +50,8 @@ pub(super) struct Shared {
     pub metrics: Metrics,
     pub open: Arc<AtomicU32>,
     pub max_connections: u32,
+    /// Verified tokens that a worker remembers.
+    pub token_cache: u32,
     pub workers: usize,
     pub sources: Arc<Sources>,
     /// Where plain HTTP is sent to: the port of the first TLS listener.
@@ -72,6 +80,7 @@ pub(super) struct Worker {
     pub shared: Shared,
     pub clients: Clients,
     pub counters: RefCell<Counters>,
+    pub tokens: RefCell<KnownTokens>,
 }
 
 /// Starts a thread that serves until it is told to drain, and then reports.
@@ -95,7 +104,8 @@ pub(super) fn spawn(
 async fn run(shared: Shared, sockets: Vec<Listening>) -> DrainReport {
     let workers = shared.workers;
     let counters = RefCell::new(Counters::new(&shared.metrics));
-    let worker = Rc::new(Worker { shared, clients: Clients::new(workers), counters });
+    let tokens = RefCell::new(KnownTokens::new(shared.token_cache as usize));
+    let worker = Rc::new(Worker { shared, clients: Clients::new(workers), counters, tokens });
     let mut acceptors = JoinSet::new();
     for listening in sockets {
         acceptors.spawn_local(accept(Rc::clone(&worker), listening));

@@ -9,7 +9,7 @@ use std::{collections::HashSet, io::Read, path::Path};
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use aws_lc_rs::{
     rsa::PublicKeyComponents,
-    signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256},
+    signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::DecodingKey;
@@ -38,12 +38,7 @@ pub struct VerificationKey {
     pub key: DecodingKey,
 }
 
-/// Reads the keys of `path` that serve one of `algorithms`.
-pub fn load(path: &Path, algorithms: &[TokenAlgorithm]) -> Result<Vec<VerificationKey>> {
-    parse(&read(path)?, algorithms).with_context(|| format!("JWK set {}", path.display()))
-}
-
-/// Everything that [`load`] would refuse the set for.
+/// Everything that a set would be refused for.
 pub fn problems(path: &Path, algorithms: &[TokenAlgorithm]) -> Vec<String> {
     let (_, errors) = match read(path) {
         Ok(bytes) => keys(&bytes, algorithms),
@@ -52,7 +47,8 @@ pub fn problems(path: &Path, algorithms: &[TokenAlgorithm]) -> Vec<String> {
     errors.iter().map(|error| format!("{}: {error:#}", path.display())).collect()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+/// The bytes of a file with a set; hardly more than are allowed.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
     let file =
         std::fs::File::open(path).with_context(|| format!("cannot read the JWK set {}", path.display()))?;
     let mut bytes = Vec::new();
@@ -78,8 +74,8 @@ fn keys(bytes: &[u8], algorithms: &[TokenAlgorithm]) -> (Vec<VerificationKey>, V
     let mut keys = Vec::new();
     let mut errors = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
-        match usable(entry, &mut kids) {
-            Ok(key) => keys.extend(key.filter(|key| algorithms.contains(&key.algorithm))),
+        match usable(entry, algorithms, &mut kids) {
+            Ok(key) => keys.extend(key),
             Err(error) => errors.push(error.context(format!("key {index}"))),
         }
     }
@@ -102,17 +98,27 @@ fn entries(bytes: &[u8]) -> Result<Vec<Value>> {
 }
 
 /// `None` for a key that is of no use here.
-fn usable<'v>(entry: &'v Value, kids: &mut HashSet<&'v str>) -> Result<Option<VerificationKey>> {
+fn usable<'v>(
+    entry: &'v Value,
+    algorithms: &[TokenAlgorithm],
+    kids: &mut HashSet<&'v str>,
+) -> Result<Option<VerificationKey>> {
     let Value::Object(entry) = entry else { bail!("not an object") };
     let kid = text(entry, "kid")?;
     if let Some(kid) = kid {
         ensure!(kids.insert(kid), "a second key with the kid `{}`", kid.escape_debug());
     }
-    key(entry, kid)
+    let key = key(entry, algorithms, kid)?;
+    Ok(key.filter(|key| algorithms.contains(&key.algorithm)))
 }
 
-/// `None` for a key that is of no use here.
-fn key(entry: &Map<String, Value>, kid: Option<&str>) -> Result<Option<VerificationKey>> {
+/// `None` for a key that is of no use here. An RSA key that names no algorithm is for RS256, unless only PS256 is allowed: one key
+/// verifies by one padding (RFC 8725 section 3.1).
+fn key(
+    entry: &Map<String, Value>,
+    algorithms: &[TokenAlgorithm],
+    kid: Option<&str>,
+) -> Result<Option<VerificationKey>> {
     for secret in SECRET_MEMBERS {
         ensure!(!entry.contains_key(secret), "has the secret member `{secret}`: publish public keys only");
     }
@@ -122,10 +128,14 @@ fn key(entry: &Map<String, Value>, kid: Option<&str>) -> Result<Option<Verificat
     let for_signatures = text(entry, "use")?.is_none_or(|usage| usage == "sig") && may_verify(entry)?;
     let curve = text(entry, "crv")?;
     let algorithm = match (kty, curve, alg) {
+        ("RSA", None, None) if !algorithms.contains(&TokenAlgorithm::Rs256) => TokenAlgorithm::Ps256,
         ("RSA", None, None | Some("RS256")) => TokenAlgorithm::Rs256,
+        ("RSA", None, Some("PS256")) => TokenAlgorithm::Ps256,
         ("EC", Some("P-256"), None | Some("ES256")) => TokenAlgorithm::Es256,
+        // RFC 9864 gives Ed25519 the name that says which curve is meant.
+        ("OKP", Some("Ed25519"), None | Some("EdDSA" | "Ed25519")) => TokenAlgorithm::EdDsa,
         (_, curve, Some("ES256")) => bail!("`alg` is ES256, but the key is {kty} on {curve:?}"),
-        (_, _, Some("RS256")) => bail!("`alg` is RS256, but the key is {kty}"),
+        (_, _, Some(alg @ ("RS256" | "PS256"))) => bail!("`alg` is {alg}, but the key is {kty}"),
         (_, _, Some(alg)) if alg.starts_with("HS") => bail!("`alg` is symmetric ({alg})"),
         _ => return Ok(None),
     };
@@ -133,8 +143,9 @@ fn key(entry: &Map<String, Value>, kid: Option<&str>) -> Result<Option<Verificat
         return Ok(None);
     }
     let key = match algorithm {
-        TokenAlgorithm::Rs256 => rsa(entry)?,
+        TokenAlgorithm::Rs256 | TokenAlgorithm::Ps256 => rsa(entry)?,
         TokenAlgorithm::Es256 => p256(entry)?,
+        TokenAlgorithm::EdDsa => ed25519(entry)?,
     };
     Ok(Some(VerificationKey { kid: kid.map(str::to_owned), algorithm, key }))
 }
@@ -166,6 +177,13 @@ fn p256(entry: &Map<String, Value>) -> Result<DecodingKey> {
     let point = [&[4], &x[..], &y[..]].concat();
     ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point[..]).ok().context("the point is not on P-256")?;
     Ok(DecodingKey::from_ec_der(&point))
+}
+
+fn ed25519(entry: &Map<String, Value>) -> Result<DecodingKey> {
+    let x = bytes(entry, "x")?;
+    ensure!(x.len() == 32, "keys of Ed25519 have 32 bytes (RFC 8037 section 2)");
+    ParsedPublicKey::new(&ED25519, &x[..]).ok().context("unfit Ed25519 key")?;
+    Ok(DecodingKey::from_ed_der(&x))
 }
 
 /// Base64urlUInt (RFC 7518 section 2); one leading zero byte, which some issuers write, is dropped.

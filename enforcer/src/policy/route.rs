@@ -5,9 +5,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Result, bail};
-use http::HeaderValue;
 
-use super::{Upstream, issuer::Issuer, limiter::RequestLimiter};
+use super::{Upstream, demands::Demands, issuer::Issuer, limiter::RequestLimiter};
+use crate::config;
 
 /// What happens to the requests of one path.
 #[derive(Debug)]
@@ -16,23 +16,51 @@ pub struct Route {
     pub path: Box<str>,
     /// Where its requests go.
     pub upstream: Arc<Upstream>,
-    /// Whose token they need; `None` for public routes.
-    pub issuer: Option<Arc<Issuer>>,
-    /// Scopes that the token must have, all of them.
-    pub scopes: Box<[Box<str>]>,
+    /// Whose token they need, and what it must say; `None` for public routes.
+    pub tokens: Option<Tokens>,
     /// How many each source may send.
     pub limiter: Option<Arc<RequestLimiter>>,
-    /// `WWW-Authenticate` for requests whose token lacks a scope.
-    pub scope_challenge: Option<HeaderValue>,
+}
+
+/// Whose tokens open a route.
+#[derive(Debug)]
+pub struct Tokens {
+    /// At least one; told apart by `iss`.
+    issuers: Box<[Arc<Issuer>]>,
+    /// What they must say.
+    pub demands: Demands,
+}
+
+impl Tokens {
+    /// `None` for no issuers.
+    pub fn new(issuers: Vec<Arc<Issuer>>, demands: &config::Demands) -> Result<Option<Self>> {
+        let Some(first) = issuers.first() else {
+            if !demands.is_empty() {
+                bail!("`scopes` or something like it without `token`: nothing could carry them");
+            }
+            return Ok(None);
+        };
+        let demands = Demands::new(demands, first)?;
+        Ok(Some(Self { issuers: issuers.into(), demands }))
+    }
+
+    /// Every issuer.
+    pub fn issuers(&self) -> &[Arc<Issuer>] {
+        &self.issuers
+    }
+
+    /// The issuer in whose name a request is challenged: the first one.
+    pub fn first(&self) -> Option<&Issuer> {
+        self.issuers.first().map(Arc::as_ref)
+    }
 }
 
 impl Route {
-    /// Checks the scopes' syntax and prepares the challenge.
+    /// Checks the path.
     pub fn new(
         path: &str,
         upstream: Arc<Upstream>,
-        issuer: Option<Arc<Issuer>>,
-        scopes: &[String],
+        tokens: Option<Tokens>,
         limiter: Option<Arc<RequestLimiter>>,
     ) -> Result<Self> {
         if !path.starts_with('/') {
@@ -41,28 +69,8 @@ impl Route {
         if path.contains(['%', '\\', ';', '?', '#']) || path.contains("//") {
             bail!("`path` is compared with decoded request paths: write it without %, \\, ;, ?, # and //");
         }
-        for scope in scopes {
-            if !is_scope_token(scope) {
-                bail!(
-                    "`{scope}` is no scope: RFC 6749 section 3.3 allows visible ASCII without quote and backslash"
-                );
-            }
-        }
-        let scope_challenge = match &issuer {
-            Some(issuer) => Some(
-                issuer
-                    .challenge(&format!(", error=\"insufficient_scope\", scope=\"{}\"", scopes.join(" ")))?,
-            ),
-            None => None,
-        };
-        let scopes = scopes.iter().map(|scope| scope.as_str().into()).collect();
-        Ok(Self { path: path.into(), upstream, issuer, scopes, limiter, scope_challenge })
+        Ok(Self { path: path.into(), upstream, tokens, limiter })
     }
-}
-
-/// `scope-token` of RFC 6749 section 3.3.
-fn is_scope_token(scope: &str) -> bool {
-    !scope.is_empty() && scope.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
 }
 
 /// All routes, by path.

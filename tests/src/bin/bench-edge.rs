@@ -1,200 +1,237 @@
-//! CPU time per request of the edge and of HAProxy, doing the same job on the same machine in the same run.
+//! The edge beside HAProxy and nginx, doing the same job on the same machine in the same run.
 //!
-//! h2load drives each in turn over loopback TLS, HTTP/1.1 and HTTP/2, without and with an ES256 token check. What counts
-//! is the proxy's own user and system time; requests per second also measure the client and whatever else runs here.
+//! Every proxy has one worker thread, the same certificate and the same nginx behind it. What counts is the proxy's own CPU
+//! time; requests per second also measure the client and whatever else runs here.
 
 use std::{
-    io::{Read, Write},
-    net::SocketAddr,
-    path::PathBuf,
-    process::Command,
+    io::Write as _,
+    process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use enforcer::{bans::Reporter, clock, ingress::Ingress, metrics::Metrics, policy::Policy};
+use enforcer::clock;
 use enforcer_tests::{
+    bench::edge::{self, Effort, Handshakes, Job, Memory, Reading},
     contestants::Contestant,
-    edge::{AUDIENCE, ISSUER, Site, config_of},
+    edge::{AUDIENCE, ISSUER, Site},
     tokens,
 };
-use serde_json::json;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::{Value, json};
 
-/// Compares the edge with HAProxy on loopback.
+/// Compares the edge with HAProxy and nginx on loopback.
 #[derive(Parser)]
 struct Arguments {
     /// Requests per measurement.
     #[arg(long, default_value_t = 40_000)]
     requests: u64,
+    /// New connections per measurement.
+    #[arg(long, default_value_t = 1_000)]
+    connections: u64,
+    /// Connections that idle while memory is looked at.
+    #[arg(long, default_value_t = 4_000)]
+    idle: usize,
     /// Measurements per line; the median counts.
     #[arg(long, default_value_t = 3)]
     runs: usize,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
-    /// Serve from this directory until standard input ends (used by the benchmark itself).
-    #[arg(long, hide = true, requires = "upstream")]
-    serve: Option<PathBuf>,
-    /// With `--serve`: where requests go.
-    #[arg(long, hide = true)]
-    upstream: Option<SocketAddr>,
+    /// Show where the edge spends its time under requests with a token, by perf(1), instead of comparing.
+    #[arg(long)]
+    profile: bool,
 }
 
-/// Connections of the client, and requests at once on each with HTTP/2.
-const CLIENTS: u64 = 20;
-const STREAMS: u64 = 10;
+const H2: Job = Job { protocol: "h2", checked: false };
+const H1: Job = Job { protocol: "http/1.1", checked: false };
+const H2_CHECKED: Job = Job { checked: true, ..H2 };
+const H1_CHECKED: Job = Job { checked: true, ..H1 };
 
-#[derive(Clone, Copy, Debug)]
-struct Job {
-    protocol: &'static str,
-    checked: bool,
+/// What one proxy came to; a job that it cannot do is absent.
+struct Figures {
+    name: &'static str,
+    requests: Vec<(Job, Reading)>,
+    fresh: Reading,
+    handshakes: Handshakes,
+    memory: Memory,
 }
 
-const JOBS: [Job; 4] = [
-    Job { protocol: "h2", checked: false },
-    Job { protocol: "http/1.1", checked: false },
-    Job { protocol: "h2", checked: true },
-    Job { protocol: "http/1.1", checked: true },
-];
-
-#[derive(Clone, Copy, Debug)]
-struct Reading {
-    micros_per_request: f64,
-    requests_per_second: f64,
+/// A ratio and what it may be.
+struct Bar {
+    name: String,
+    ratio: f64,
+    bar: f64,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if let (Some(dir), Some(upstream)) = (arguments.serve, arguments.upstream) {
-        return serve(&dir, upstream);
-    }
+    // Idle connections need a descriptor at either end; the proxies inherit the limit.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     let dir = tempfile::tempdir()?;
     let origin = Contestant::nginx_origin(dir.path())?;
     let site = Site::new(origin.open)?;
-    let token = token(&site)?;
-    let ours = Contestant::ours(&site, origin.open)?;
-    let haproxy = Contestant::haproxy(&site, origin.open)?;
-    let mut rows = Vec::new();
-    for job in JOBS {
-        let mut readings = Vec::new();
-        for contestant in [&ours, &haproxy] {
-            readings.push(measure(contestant, job, &token, arguments.requests, arguments.runs)?);
-        }
-        rows.push((job, readings[0], readings[1]));
+    let mut claims = tokens::claims(ISSUER, AUDIENCE, "read", clock::unix_now());
+    claims["exp"] = json!(clock::unix_now() + 3600 * 12);
+    let token = site.key.mint(&claims)?;
+    if arguments.profile {
+        return profile(&Contestant::ours(&site, origin.open)?, &token, arguments.requests);
     }
-    let memory = (ours.resident_kib()?, haproxy.resident_kib()?);
-    let text = if arguments.json { as_json(&rows, memory)? } else { as_table(&rows, memory) };
+    let effort = Effort {
+        requests: arguments.requests,
+        connections: arguments.connections,
+        idle: arguments.idle,
+        runs: arguments.runs,
+    };
+    let all = [H2, H1, H2_CHECKED, H1_CHECKED];
+    let figures = [
+        measure(Contestant::ours(&site, origin.open)?, &site, &token, &all, effort)?,
+        measure(Contestant::haproxy(&site, origin.open)?, &site, &token, &all, effort)?,
+        measure(Contestant::nginx(&site, origin.open)?, &site, &token, &all[..2], effort)?,
+    ];
+    let bars = bars(&figures, arguments.idle)?;
+    let text = if arguments.json { as_json(&figures, &bars)? } else { as_table(&figures, &bars, effort) };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-fn token(site: &Site) -> Result<String> {
-    let mut claims = tokens::claims(ISSUER, AUDIENCE, "read", clock::unix_now());
-    claims["exp"] = json!(clock::unix_now() + 3600 * 12);
-    site.key.mint(&claims)
-}
-
-/// One worker of the edge, until the benchmark closes our standard input.
-fn serve(dir: &std::path::Path, upstream: SocketAddr) -> Result<()> {
-    let mut config = config_of(dir, upstream)?;
-    config.http.workers = 1;
-    config.http.max_sources = 65_536;
-    // A limit that is charged and never reached.
-    for route in &mut config.routes {
-        let second = std::time::Duration::from_secs(1);
-        route.limit =
-            Some(enforcer::config::RateLimit { events: 10_000_000, period: second, burst: 10_000_000 });
+fn measure(proxy: Contestant, site: &Site, token: &str, jobs: &[Job], effort: Effort) -> Result<Figures> {
+    let mut requests = Vec::new();
+    for job in jobs {
+        requests.push((*job, edge::requests(&proxy, *job, token, effort)?));
     }
-    let policy = Policy::load(&config)?.share();
-    let metrics = Metrics::new()?;
-    let (reporter, _offences) = Reporter::new(1024, metrics.offences_lost.clone());
-    let ingress = Ingress::bind(&config, policy, reporter, metrics)?;
-    ingress.serve();
-    let address = ingress.addresses().first().copied().context("no listener")?;
-    writeln!(std::io::stdout(), "{address}")?;
-    std::io::stdin().read_to_end(&mut Vec::new())?;
-    Ok(())
+    let fresh = edge::fresh(&proxy, effort)?;
+    let handshakes = edge::handshakes(&proxy, site, effort)?;
+    let memory = edge::memory(&proxy, site, effort.idle)?;
+    Ok(Figures { name: proxy.name, requests, fresh, handshakes, memory })
 }
 
-/// The median of `runs` measurements after a short warm-up.
-fn measure(contestant: &Contestant, job: Job, token: &str, requests: u64, runs: usize) -> Result<Reading> {
-    load(contestant, job, token, requests / 10)?;
-    let mut readings = Vec::with_capacity(runs);
-    for _ in 0..runs.max(1) {
-        let before = contestant.cpu_micros()?;
-        let requests_per_second = load(contestant, job, token, requests)?;
-        let spent = contestant.cpu_micros()? - before;
-        readings.push(Reading { micros_per_request: spent as f64 / requests as f64, requests_per_second });
+impl Figures {
+    fn cpu(&self, job: Job) -> Option<f64> {
+        self.requests.iter().find(|(known, _)| *known == job).map(|(_, reading)| reading.cpu_us)
     }
-    readings.sort_by(|a, b| a.micros_per_request.total_cmp(&b.micros_per_request));
-    Ok(readings[readings.len() / 2])
 }
 
-/// Sends requests; every single one must be answered by 200. Returns requests per second.
-fn load(contestant: &Contestant, job: Job, token: &str, requests: u64) -> Result<f64> {
-    let (address, path) =
-        if job.checked { (contestant.checked, "api/x") } else { (contestant.open, "public/x") };
-    let mut command = Command::new("h2load");
-    command.args(["-t", "1", "-c", &CLIENTS.to_string(), "-n", &requests.max(CLIENTS).to_string()]);
-    match job.protocol {
-        "h2" => command.args(["-m", &STREAMS.to_string()]),
-        _ => command.arg("--h1"),
-    };
-    if job.checked {
-        command.args(["-H", &format!("authorization: Bearer {token}")]);
+fn bars([ours, haproxy, nginx]: &[Figures; 3], idle: usize) -> Result<Vec<Bar>> {
+    let mut bars = Vec::new();
+    for (job, plain) in [(H2_CHECKED, H2), (H1_CHECKED, H1)] {
+        let (ours, theirs) = (ours.cpu(job).context("no job")?, haproxy.cpu(plain).context("no job")?);
+        let name = format!("{}: ours with token / HAProxy without, CPU per request", job.protocol);
+        bars.push(Bar { name, ratio: ours / theirs, bar: 1.0 });
     }
-    let output = command
-        .arg(format!("https://{address}/{path}"))
-        .output()
-        .context("cannot run h2load: apt-get install nghttp2-client")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let field = |line: &str, after: &str| -> Option<String> {
-        let line = text.lines().find(|candidate| candidate.starts_with(line))?;
-        line.split(after).nth(1)?.split_whitespace().next().map(str::to_owned)
-    };
-    let succeeded = field("status codes:", ":").context("h2load said nothing of status codes")?;
-    ensure!(
-        succeeded.parse() == Ok(requests.max(CLIENTS)),
-        "{} answered {succeeded} of {requests} requests by 200 ({job:?}):\n{text}",
-        contestant.name
-    );
-    let Some(rate) = field("finished in", ", ") else { bail!("h2load said nothing of requests per second") };
-    Ok(rate.parse()?)
+    bars.push(Bar {
+        name: "new connection with its first request: ours / nginx, CPU".to_owned(),
+        ratio: ours.fresh.cpu_us / nginx.fresh.cpu_us,
+        bar: 0.55,
+    });
+    type Pick = fn(&Memory) -> u64;
+    let kinds: [(&str, Pick); 2] =
+        [("http/1.1", |memory| memory.http1_kib), ("h2", |memory| memory.http2_kib)];
+    for (protocol, pick) in kinds {
+        let name = format!("memory with {idle} idle {protocol} connections: ours / HAProxy");
+        let ratio = pick(&ours.memory) as f64 / pick(&haproxy.memory) as f64;
+        bars.push(Bar { name, ratio, bar: 0.6 });
+    }
+    Ok(bars)
 }
 
-fn as_table(rows: &[(Job, Reading, Reading)], memory: (u64, u64)) -> String {
+fn name_of(job: Job) -> String {
+    format!("{} {}", job.protocol, if job.checked { "with ES256 token" } else { "without token" })
+}
+
+fn as_table(figures: &[Figures; 3], bars: &[Bar], effort: Effort) -> String {
     let mut text = format!(
-        "{:<28} {:>12} {:>12} {:>7} {:>12} {:>12}\n",
-        "job", "enforcer µs", "HAProxy µs", "ratio", "enforcer /s", "HAProxy /s"
+        "{:<44} {:>9} {:>10} {:>10} {:>8} {:>8}\n",
+        "per request", "proxy", "CPU us", "per s", "p50 us", "p99 us"
     );
-    for (job, ours, theirs) in rows {
-        let name =
-            format!("{} {}", job.protocol, if job.checked { "with ES256 token" } else { "without token" });
-        text += &format!(
-            "{name:<28} {:>12.1} {:>12.1} {:>7.2} {:>12.0} {:>12.0}\n",
-            ours.micros_per_request,
-            theirs.micros_per_request,
-            ours.micros_per_request / theirs.micros_per_request,
-            ours.requests_per_second,
-            theirs.requests_per_second,
-        );
+    let mut line = |name: &str, proxy: &str, reading: &Reading| {
+        let Reading { cpu_us, per_second, p50_us, p99_us } = reading;
+        text += &format!("{name:<44} {proxy:>9} {cpu_us:>10.1} {per_second:>10.0} {p50_us:>8} {p99_us:>8}\n");
+    };
+    for job in [H2, H1, H2_CHECKED, H1_CHECKED] {
+        for one in figures {
+            if let Some((_, reading)) = one.requests.iter().find(|(known, _)| *known == job) {
+                line(&name_of(job), one.name, reading);
+            }
+        }
     }
-    text + &format!("resident memory afterwards   {:>9} KiB {:>8} KiB\n", memory.0, memory.1)
+    for one in figures {
+        line("new connection each", one.name, &one.fresh);
+    }
+    text += &format!("\n{:<44} {:>9} {:>9} {:>9}\n", "", figures[0].name, figures[1].name, figures[2].name);
+    type Row<'r> = (String, Box<dyn Fn(&Figures) -> f64 + 'r>);
+    let idle = effort.idle;
+    let rows: [Row<'_>; 6] = [
+        ("TLS 1.3 handshake, CPU us".to_owned(), Box::new(|one| one.handshakes.full)),
+        ("handshake and request, CPU us".to_owned(), Box::new(|one| one.handshakes.full_and_request)),
+        ("the same, resumed, CPU us".to_owned(), Box::new(|one| one.handshakes.resumed_and_request)),
+        ("resident before, KiB".to_owned(), Box::new(|one| one.memory.before_kib as f64)),
+        (format!("resident with {idle} idle h2, KiB"), Box::new(|one| one.memory.http2_kib as f64)),
+        (format!("resident with {idle} idle http/1.1, KiB"), Box::new(|one| one.memory.http1_kib as f64)),
+    ];
+    for (name, of) in rows {
+        let [ours, haproxy, nginx] = figures;
+        text += &format!("{name:<44} {:>9.0} {:>9.0} {:>9.0}\n", of(ours), of(haproxy), of(nginx));
+    }
+    text += &format!("\n{:<64} {:>6} {:>5}\n", "bars", "ratio", "bar");
+    for Bar { name, ratio, bar } in bars {
+        let met = if ratio <= bar { "met" } else { "NOT MET" };
+        text += &format!("{name:<64} {ratio:>6.2} {bar:>5.2} {met}\n");
+    }
+    text
 }
 
-fn as_json(rows: &[(Job, Reading, Reading)], memory: (u64, u64)) -> Result<String> {
-    let reading = |reading: &Reading| json!({"cpu_us_per_request": reading.micros_per_request, "requests_per_second": reading.requests_per_second});
-    let jobs: Vec<_> = rows
-        .iter()
-        .map(|(job, ours, theirs)| {
+fn as_json(figures: &[Figures; 3], bars: &[Bar]) -> Result<String> {
+    let proxy = |one: &Figures| -> Value {
+        let request = |(job, reading): &(Job, Reading)| {
             json!({
-                "protocol": job.protocol,
-                "token": job.checked.then_some("ES256"),
-                "enforcer": reading(ours),
-                "haproxy": reading(theirs),
-                "ratio": ours.micros_per_request / theirs.micros_per_request,
+                "protocol": job.protocol, "token": job.checked.then_some("ES256"), "per_request": reading,
             })
+        };
+        json!({
+            "name": one.name,
+            "requests": one.requests.iter().map(request).collect::<Vec<_>>(),
+            "new_connection_each": one.fresh,
+            "handshakes_cpu_us": one.handshakes,
+            "memory": one.memory,
         })
-        .collect();
-    let document = json!({"jobs": jobs, "resident_kib": {"enforcer": memory.0, "haproxy": memory.1}});
+    };
+    let bar = |Bar { name, ratio, bar }: &Bar| json!({"name": name, "ratio": ratio, "bar": bar, "met": ratio <= bar});
+    let document = json!({
+        "proxies": figures.iter().map(proxy).collect::<Vec<_>>(),
+        "bars": bars.iter().map(bar).collect::<Vec<_>>(),
+    });
     Ok(serde_json::to_string_pretty(&document)? + "\n")
+}
+
+/// Samples the edge under load, and shows what it was found doing.
+fn profile(ours: &Contestant, token: &str, requests: u64) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let data = dir.path().join("perf.data");
+    for job in [H2_CHECKED, H1_CHECKED] {
+        edge::load(ours, job, token, requests / 10)?;
+        let mut perf = Command::new("perf")
+            .args(["record", "--quiet", "-F", "1999", "-g", "-p", &ours.id().to_string(), "-o"])
+            .arg(&data)
+            .stdin(Stdio::null())
+            .spawn()
+            .context("cannot run perf, without which there is no profile: apt-get install linux-perf")?;
+        let reading = edge::load(ours, job, token, requests);
+        // perf writes its file when it is told to end.
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(i32::try_from(perf.id())?),
+            nix::sys::signal::Signal::SIGINT,
+        )?;
+        perf.wait()?;
+        reading?;
+        let report = Command::new("perf")
+            .args(["report", "--stdio", "--no-children", "-g", "none", "--percent-limit", "0.5", "-i"])
+            .arg(&data)
+            .output()?;
+        ensure!(report.status.success(), "perf: {}", String::from_utf8_lossy(&report.stderr));
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}\n", name_of(job))?;
+        out.write_all(&report.stdout)?;
+    }
+    Ok(())
 }

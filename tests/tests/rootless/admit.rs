@@ -8,6 +8,7 @@ use enforcer::{
     checks::{
         Grant, Now, Refusal, admit,
         facts::{Client, ClientAddr, RequestFacts},
+        token::KnownTokens,
     },
     clock::KernelTime,
     config::RateLimit,
@@ -18,7 +19,7 @@ use enforcer_tests::{
     edge::{AUDIENCE, ISSUER, Site, route},
     tokens::{self, SigningKey, assemble, claims, encode, mint_hmac, signing_input},
 };
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
 use super::attacks;
@@ -78,14 +79,30 @@ impl Desk {
         for value in authorization {
             headers.append("authorization", value.parse().unwrap());
         }
-        let client = Client::at(ClientAddr::new(from.parse::<IpAddr>().unwrap()));
-        let facts = RequestFacts { client: &client, path: path.into(), headers: &headers };
-        admit(&self.policy, &facts, Now { monotonic: KernelTime(at), unix: NOW })
+        let from = ClientAddr::new(from.parse::<IpAddr>().unwrap());
+        let now = Now { monotonic: KernelTime(at), unix: NOW };
+        // Nothing is known: every token goes the whole way.
+        admit_from(&self.policy, from, &Method::GET, path, &headers, now, &mut KnownTokens::new(0))
     }
 
     pub(super) fn judge(&self, token: &str) -> Option<Denial> {
         self.ask("/api/x", &[&format!("Bearer {token}")]).err().map(|refusal| refusal.denial)
     }
+}
+
+/// What a request of these parts gets.
+pub(super) fn admit_from(
+    policy: &Policy,
+    from: ClientAddr,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+    now: Now,
+    known: &mut KnownTokens,
+) -> Result<Grant, Refusal> {
+    let client = Client::at(from);
+    let facts = RequestFacts { client: &client, method, path: path.into(), headers };
+    admit(policy, &facts, now, known)
 }
 
 /// A case: its name, the token, and the denial; `None` where the request must pass.

@@ -11,10 +11,10 @@ use std::{
 };
 
 use enforcer::config::{
-    self, Answers, Bans, Certificate, Clients, Config, Control, Ejection, HealthCheck, Http, Kernel,
+    self, Answers, Bans, Certificate, Clients, Config, Control, Demands, Ejection, HealthCheck, Http, Kernel,
     KernelLimits, KeyExchange, Listener, Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite,
-    Tls, TlsVersion, Token, TokenAlgorithm, Treatment, UnknownName, Unparsed, Upstream, UpstreamProtocol,
-    UpstreamTls, VerifyChecksums, WhenFull,
+    Tls, TlsVersion, Token, TokenAlgorithm, TokenType, Treatment, UnknownName, Unparsed, Upstream,
+    UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenFull,
 };
 use proptest::prelude::*;
 
@@ -158,6 +158,7 @@ fn the_smallest_file_gives_every_documented_default() {
                 audience: vec!["api".to_owned()],
                 jwks: "/etc/enforcer/jwks.json".into(),
                 algorithms: vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256],
+                kind: TokenType::Any,
                 leeway: seconds(60),
                 max_lifetime: seconds(24 * 3600),
             },
@@ -165,8 +166,8 @@ fn the_smallest_file_gives_every_documented_default() {
         routes: vec![Route {
             path: "/api/v1/".to_owned(),
             upstream: "api".to_owned(),
-            token: Some("main".to_owned()),
-            scopes: vec!["read".to_owned()],
+            tokens: vec!["main".to_owned()],
+            demands: Demands { scopes: vec!["read".to_owned()], ..Demands::default() },
             limit: rate(5, 10),
         }],
         http: Http {
@@ -187,6 +188,7 @@ fn the_smallest_file_gives_every_documented_default() {
             idle_timeout: seconds(75),
             drain_timeout: seconds(20),
             max_sources: 65_536,
+            token_cache: 65_536,
             workers: 0,
         },
         bans: Bans {
@@ -249,7 +251,14 @@ fn what_is_written_is_what_holds() {
     assert_eq!(config.tokens["main"].algorithms, [TokenAlgorithm::Es256]);
     assert_eq!(config.routes[0].limit, Some(RateLimit { events: 300, period: seconds(60), burst: 10 }));
     assert_eq!(config.routes[1].limit, Some(RateLimit { events: 5, period: seconds(1), burst: 0 }));
-    assert_eq!(config.routes[1].token, None);
+    assert_eq!((config.tokens["main"].kind, config.http.token_cache), (TokenType::AccessToken, 0));
+    assert_eq!(config.routes[0].tokens, ["main", "partner"]);
+    let demands = &config.routes[0].demands;
+    assert_eq!(demands.method_scopes["POST"], ["write"]);
+    assert_eq!((demands.any_scope.len(), demands.acr.len()), (2, 1));
+    assert_eq!(demands.claims["tier"], [serde_json::json!("gold"), serde_json::json!(1)]);
+    assert_eq!(demands.max_auth_age, Some(seconds(600)));
+    assert!(config.routes[1].tokens.is_empty());
     assert_eq!(config.http.max_header_bytes, 16 * 1024);
     assert_eq!(config.http.max_body_bytes, 0);
     let api = &config.upstreams["api"];

@@ -61,6 +61,7 @@ fn dangerous_key_sets_are_refused_whole() -> Result<()> {
         ("ES256 on P-384", json!([but(ec.clone(), "crv", json!("P-384"))]), "ES256"),
         ("ES256 on RSA", json!([but(rsa.clone(), "alg", json!("ES256"))]), "ES256"),
         ("RS256 on EC", json!([but(ec.clone(), "alg", json!("RS256"))]), "RS256"),
+        ("PS256 on EC", json!([but(ec.clone(), "alg", json!("PS256"))]), "PS256"),
         ("kid a number", json!([but(ec.clone(), "kid", json!(1))]), "`kid` is not a string"),
         ("key_ops a string", json!([but(ec.clone(), "key_ops", json!("verify"))]), "key_ops"),
         ("a key that is a string", json!(["x"]), "not an object"),
@@ -91,7 +92,9 @@ fn keys_of_no_use_are_left_out() -> Result<()> {
     let others = json!([
         rsa,
         ec,
-        {"kty": "OKP", "crv": "Ed25519", "kid": "o", "x": "AAAA"},
+        {"kty": "OKP", "crv": "X25519", "kid": "o", "x": "AAAA"},
+        SigningKey::ed25519("d")?.jwk(),
+        SigningKey::pss("s")?.jwk(),
         {"kty": "EC", "crv": "P-521", "kid": "p", "x": "AAAA", "y": "AAAA"},
         but(but(rsa.clone(), "kid", json!("oaep")), "alg", json!("RSA-OAEP")),
         but(but(ec.clone(), "kid", json!("enc")), "use", json!("enc")),
@@ -102,6 +105,13 @@ fn keys_of_no_use_are_left_out() -> Result<()> {
     };
     assert_eq!(kids(&BOTH)?, ["r", "e"]);
     assert_eq!(kids(&[TokenAlgorithm::Es256])?, ["e"]);
+    assert_eq!(kids(&[TokenAlgorithm::EdDsa])?, ["d"]);
+    assert_eq!(kids(&[TokenAlgorithm::Ps256, TokenAlgorithm::Es256])?, ["e", "s"]);
+    let nameless = json!({"keys": [but(rsa, "alg", Value::Null)]}).to_string();
+    for algorithm in [TokenAlgorithm::Rs256, TokenAlgorithm::Ps256] {
+        let keys = jwks::parse(nameless.as_bytes(), &[algorithm])?;
+        assert_eq!(keys[0].algorithm, algorithm, "an RSA key without `alg` serves what is allowed");
+    }
     Ok(())
 }
 
@@ -149,7 +159,7 @@ fn every_bad_file_is_named_with_its_reason() -> Result<()> {
     expect(&add(route("/api/", None, &[])), &["two routes for /api/"])?;
     expect(&add(route("/x/", Some("nobody"), &[])), &["route /x/", "[token.nobody]"])?;
     expect(&add(route("/x/", Some("main"), &["a\"b"])), &["route /x/", "is no scope"])?;
-    expect(&add(route("/x/", None, &["read"])), &["route /x/", "`scopes` without `token`"])?;
+    expect(&add(route("/x/", None, &["read"])), &["route /x/", "without `token`"])?;
     Ok(())
 }
 

@@ -7,33 +7,83 @@ use serde_json::{Map, Value};
 
 use crate::{denial::Denial, policy::issuer::Issuer, policy::strict_json};
 
-/// What is used of a token after it was verified.
+/// What is used of a token after it was verified. Kept as long as the token is known, so it is small.
 #[derive(Debug)]
 pub struct Claims {
     /// `sub`.
     pub subject: Option<Box<str>>,
     /// From `scope` (RFC 8693 section 4.2), or else from `scp`.
-    pub scopes: Vec<Box<str>>,
-    /// `exp`, seconds since 1970.
-    pub expires: u64,
+    pub scopes: Box<[Box<str>]>,
+    /// From when until when it is good.
+    pub times: Times,
+    /// `acr`: how its subject was authenticated. One of another type is as good as none.
+    pub acr: Option<Box<str>>,
+    /// `auth_time`: when that was, seconds since 1970; likewise.
+    pub authenticated: Option<u64>,
+    /// Others, of those that routes ask for.
+    pub others: Box<[(Box<str>, Value)]>,
 }
 
-/// Reads and judges decoded claims at `now`.
-pub(super) fn read(bytes: &[u8], issuer: &Issuer, now: u64) -> Result<Claims, Denial> {
-    let claims = strict_json::object(bytes).ok_or(Denial::TokenMalformed)?;
+/// `exp`, `nbf` and `iat`, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// `exp`.
+    pub expires: u64,
+    /// `nbf`.
+    pub begins: Option<u64>,
+    /// `iat`.
+    pub issued: Option<u64>,
+}
+
+/// Reads decoded claims, and shows their times, which are not judged here: that is done for every request.
+pub(super) fn read(bytes: &[u8], issuer: &Issuer, show: impl FnOnce(&Times)) -> Result<Claims, Denial> {
+    let mut claims = strict_json::object(bytes).ok_or(Denial::TokenMalformed)?;
     match claims.get("iss") {
         Some(Value::String(iss)) if *iss == issuer.issuer => {}
         Some(Value::String(_)) => return Err(Denial::TokenWrongIssuer),
         _ => return Err(Denial::TokenClaims),
     }
     audience(&claims, issuer)?;
-    let expires = times(&claims, issuer, now)?;
+    let times = Times {
+        expires: seconds(&claims, "exp")?.ok_or(Denial::TokenClaims)?,
+        begins: seconds(&claims, "nbf")?,
+        issued: seconds(&claims, "iat")?,
+    };
+    show(&times);
     let subject = match claims.get("sub") {
         None => None,
         Some(Value::String(subject)) => Some(subject.as_str().into()),
         Some(_) => return Err(Denial::TokenClaims),
     };
-    Ok(Claims { subject, scopes: scopes(&claims)?, expires })
+    let scopes = scopes(&claims)?;
+    let acr = claims.get("acr").and_then(Value::as_str).map(Box::from);
+    let authenticated = claims.get("auth_time").and_then(Value::as_u64);
+    let mut others = Vec::new();
+    for name in &issuer.asked {
+        others.extend(claims.remove(name).map(|value| (name.as_str().into(), value)));
+    }
+    Ok(Claims { subject, scopes, times, acr, authenticated, others: others.into() })
+}
+
+impl Times {
+    /// Whether a token of `issuer` is good at `now`.
+    pub fn judge(&self, issuer: &Issuer, now: u64) -> Result<(), Denial> {
+        let begins = || self.begins.into_iter().chain(self.issued);
+        // A token that ends before it begins says that its issuer, or whoever changed it, is confused.
+        if begins().any(|begin| self.expires <= begin) {
+            return Err(Denial::TokenClaims);
+        }
+        if now >= self.expires.saturating_add(issuer.leeway) {
+            return Err(Denial::TokenExpired);
+        }
+        let latest = now.saturating_add(issuer.leeway);
+        if begins().any(|begin| begin > latest) {
+            return Err(Denial::TokenNotYetValid);
+        }
+        // Without `iat` the token may have been issued just now, by a clock that differs.
+        let lifetime = self.expires.saturating_sub(self.issued.unwrap_or(latest));
+        if lifetime > issuer.max_lifetime { Err(Denial::TokenClaims) } else { Ok(()) }
+    }
 }
 
 /// A string or an array of strings (RFC 7519 section 4.1.3), compared whole.
@@ -43,38 +93,18 @@ fn audience(claims: &Map<String, Value>, issuer: &Issuer) -> Result<(), Denial> 
     if audience.iter().any(ours) { Ok(()) } else { Err(Denial::TokenWrongAudience) }
 }
 
-fn times(claims: &Map<String, Value>, issuer: &Issuer, now: u64) -> Result<u64, Denial> {
-    let exp = seconds(claims, "exp")?.ok_or(Denial::TokenClaims)?;
-    let nbf = seconds(claims, "nbf")?;
-    let iat = seconds(claims, "iat")?;
-    // A token that ends before it begins says that its issuer, or whoever changed it, is confused.
-    if nbf.into_iter().chain(iat).any(|begin| exp <= begin) {
-        return Err(Denial::TokenClaims);
-    }
-    if now >= exp.saturating_add(issuer.leeway) {
-        return Err(Denial::TokenExpired);
-    }
-    let latest = now.saturating_add(issuer.leeway);
-    if nbf.into_iter().chain(iat).any(|begin| begin > latest) {
-        return Err(Denial::TokenNotYetValid);
-    }
-    // Without `iat` the token may have been issued just now, by a clock that differs.
-    let lifetime = exp.saturating_sub(iat.unwrap_or(latest));
-    if lifetime > issuer.max_lifetime { Err(Denial::TokenClaims) } else { Ok(exp) }
-}
-
 fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Denial> {
     claims.get(name).map(|value| value.as_u64().ok_or(Denial::TokenClaims)).transpose()
 }
 
-fn scopes(claims: &Map<String, Value>) -> Result<Vec<Box<str>>, Denial> {
+fn scopes(claims: &Map<String, Value>) -> Result<Box<[Box<str>]>, Denial> {
     let split = |text: &str| text.split(' ').filter(|scope| !scope.is_empty()).map(Box::from).collect();
     match (claims.get("scope"), claims.get("scp")) {
         (Some(Value::String(scope)), _) => Ok(split(scope)),
         (Some(_), _) => Err(Denial::TokenClaims),
         (None, Some(Value::String(scp))) => Ok(split(scp)),
         (None, Some(scp)) => Ok(strings(scp)?.into_iter().map(Box::from).collect()),
-        (None, None) => Ok(Vec::new()),
+        (None, None) => Ok(Box::default()),
     }
 }
 

@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use crate::denial::Denial;
 
 /// Bytes of a token, at most: what common servers take as one header line.
-const MAX_TOKEN: usize = 8 * 1024;
+pub(super) const MAX_TOKEN: usize = 8 * 1024;
 /// Bytes of a decoded header, at most: `alg`, `kid`, `typ` and an `x5t` fit many times over.
 const MAX_HEADER: usize = 1024;
 

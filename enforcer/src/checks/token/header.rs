@@ -2,7 +2,11 @@
 
 use serde_json::Value;
 
-use crate::{config::TokenAlgorithm, denial::Denial, policy::strict_json};
+use crate::{
+    config::{TokenAlgorithm, TokenType},
+    denial::Denial,
+    policy::{issuer::Issuer, strict_json},
+};
 
 /// Bytes of a key id, at most; thumbprints have 43.
 const MAX_KID: usize = 256;
@@ -18,7 +22,7 @@ const REFUSED: [&str; 9] = ["jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "e
 
 /// Types of access tokens: RFC 7519 section 5.1 and RFC 9068 section 2.1. A token that says that it is something else, like a
 /// proof of possession or a logout token, may be good for that, but opens nothing (RFC 8725 section 3.11).
-const TYPES: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
+const TYPES: [&str; 3] = ["at+jwt", "application/at+jwt", "JWT"];
 
 /// What is used of a header.
 #[derive(Debug)]
@@ -27,25 +31,25 @@ pub(super) struct Header {
     pub kid: Option<String>,
 }
 
-/// Reads a decoded header.
-pub(super) fn read(bytes: &[u8], allowed: &[TokenAlgorithm]) -> Result<Header, Denial> {
+/// Reads a decoded header of a token of `issuer`.
+pub(super) fn read(bytes: &[u8], issuer: &Issuer) -> Result<Header, Denial> {
     let mut members = strict_json::object(bytes).ok_or(Denial::TokenMalformed)?;
     let Some(Value::String(name)) = members.get("alg") else { return Err(Denial::TokenMalformed) };
-    // Exact: RFC 7515 section 4.1.1 makes the name case-sensitive.
-    let algorithm = match name.as_str() {
-        "RS256" => TokenAlgorithm::Rs256,
-        "ES256" => TokenAlgorithm::Es256,
-        _ => return Err(Denial::TokenAlgorithm),
-    };
-    if !allowed.contains(&algorithm) {
+    let algorithm = TokenAlgorithm::of_name(name).ok_or(Denial::TokenAlgorithm)?;
+    if !issuer.algorithms.contains(&algorithm) {
         return Err(Denial::TokenAlgorithm);
     }
     if REFUSED.iter().any(|name| members.contains_key(*name)) {
         return Err(Denial::TokenHeader);
     }
+    let types = match issuer.kind {
+        TokenType::Any => &TYPES[..],
+        TokenType::AccessToken => &TYPES[..2],
+    };
     match members.get("typ") {
-        None => {}
-        Some(Value::String(typ)) if TYPES.iter().any(|known| typ.eq_ignore_ascii_case(known)) => {}
+        None if issuer.kind == TokenType::Any => {}
+        None => return Err(Denial::TokenHeader),
+        Some(Value::String(typ)) if types.iter().any(|known| typ.eq_ignore_ascii_case(known)) => {}
         Some(Value::String(_)) => return Err(Denial::TokenHeader),
         Some(_) => return Err(Denial::TokenMalformed),
     }

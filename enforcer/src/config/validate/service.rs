@@ -29,6 +29,7 @@ pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Ru
     // hyper keeps at least 8 KiB for a head.
     let header = rules.size("max_header_bytes", &section.max_header_bytes, 32 << 10, 8 << 10..=1 << 20);
     let workers = rules.number("workers", &section.workers, 0, 0..=1_024);
+    let tokens = rules.number("token_cache", &section.token_cache, 65_536, 0..=16_777_216);
     let seconds = Duration::from_secs;
     Http {
         strict_transport_security: strict_transport_security(section, &mut rules),
@@ -42,6 +43,7 @@ pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Ru
         idle_timeout: rules.duration("idle_timeout", &section.idle_timeout, seconds(75), 100..=24 * HOUR_MS),
         drain_timeout: rules.duration("drain_timeout", &section.drain_timeout, seconds(20), 0..=HOUR_MS),
         max_sources: rules.slots(&section.max_sources, 65_536),
+        token_cache: u32_of(tokens),
         workers: usize::try_from(workers).unwrap_or(0),
     }
 }

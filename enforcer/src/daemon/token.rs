@@ -1,0 +1,72 @@
+//! The way of one token through the checks, for `enforcer token verify`: policy and checks are those that requests meet, and
+//! nothing is started.
+
+use anyhow::{Result, bail};
+
+use crate::{
+    checks::token::{self, Step},
+    cli::{
+        args::TokenVerify,
+        token::{Refused, Report, Step as Shown},
+    },
+    clock,
+    config::Config,
+    policy::Policy,
+};
+
+/// Judges `token` by the issuers of a path's route, or by all that there are.
+pub(super) fn judge(config: &Config, verb: &TokenVerify, token: &[u8]) -> Result<Report> {
+    let policy = Policy::load(config)?;
+    let now = verb.at.unwrap_or_else(clock::unix_now);
+    let mut steps = Vec::new();
+    let mut show = |name, found| steps.push(Shown { name, found });
+    let all = policy.issuers().cloned().collect::<Vec<_>>();
+    let (issuers, demands) = match &verb.path {
+        None => (&all[..], None),
+        Some(path) => {
+            let Some(route) = policy.routes.find(path) else { bail!("no route takes `{path}`") };
+            show("route", route.path.to_string());
+            let Some(tokens) = &route.tokens else { bail!("the route `{}` is public", route.path) };
+            (tokens.issuers(), Some(&tokens.demands))
+        }
+    };
+    let outcome = token::verify(issuers, token, now, &mut |step| match step {
+        Step::Form { bytes } => show("form", format!("three parts, {bytes} bytes")),
+        Step::Issuer(issuer) => show("issuer", format!("the rules of token.{} hold", issuer.name)),
+        Step::Header { algorithm, kid } => {
+            show("header", format!("{}, kid {}", algorithm.name(), kid.unwrap_or("absent")));
+        }
+        Step::Key(key) => show(
+            "key",
+            format!("{} for {}", key.kid.as_deref().unwrap_or("without id"), key.algorithm.name()),
+        ),
+        Step::Signature => show("signature", "right".to_owned()),
+        Step::Times(times) => {
+            let until = times.expires.cast_signed().saturating_sub(now.cast_signed());
+            let begins = times.begins.map_or_else(|| "none".to_owned(), |at| at.to_string());
+            let issued = times.issued.map_or_else(|| "none".to_owned(), |at| at.to_string());
+            show(
+                "claims",
+                format!(
+                    "iss and aud are right; exp {} (in {until} s), nbf {begins}, iat {issued}",
+                    times.expires
+                ),
+            );
+        }
+    });
+    let outcome = outcome.and_then(|(issuer, claims)| {
+        show("times", format!("good at {now}, with a leeway of {} s", issuer.leeway));
+        show("subject", claims.subject.as_deref().unwrap_or("absent").to_owned());
+        show("scopes", claims.scopes.join(" "));
+        let Some(demands) = demands else { return Ok(()) };
+        token::meets(demands, &verb.method, issuer, claims, now)?;
+        show("demands", format!("met for {}", verb.method));
+        Ok(())
+    });
+    let refused = outcome.err().map(|denial| Refused {
+        code: denial.code(),
+        status: denial.status(),
+        meaning: denial.description(),
+    });
+    Ok(Report { steps, refused })
+}

@@ -1,0 +1,163 @@
+//! What a token costs: the first time, when its signature is verified, and each further time, when it is known; and what
+//! remembering it costs.
+//!
+//! Requests go through `checks::admit` as the edge calls it: route, limit, token, scope. A public route with the same limit
+//! shows what all of that costs without a token.
+
+use std::{io::Write as _, net::IpAddr, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use enforcer::{
+    checks::{
+        Now, admit,
+        facts::{Client, ClientAddr, RequestFacts},
+        token::KnownTokens,
+    },
+    clock,
+    config::RateLimit,
+    policy::Policy,
+};
+use enforcer_tests::{
+    edge::{AUDIENCE, ISSUER, Site},
+    tokens::{self, SigningKey},
+};
+use http::{HeaderMap, Method};
+use serde_json::json;
+
+/// Measures the checks of a request with a token.
+#[derive(Parser)]
+struct Arguments {
+    /// Requests per measurement.
+    #[arg(long, default_value_t = 20_000)]
+    requests: u32,
+    /// Measurements per line; the median counts.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Tokens whose memory is measured.
+    #[arg(long, default_value_t = 100_000)]
+    tokens: u32,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Nanoseconds that a request with a known token may cost, everything included.
+const BAR: f64 = 1_000.0;
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let mut site = Site::new("127.0.0.1:9".parse()?)?;
+    let rsa = SigningKey::rsa("rsa-1")?;
+    write_keys(&site.config.tokens["main"].jwks, &[&rsa, &site.key])?;
+    // A limit that is charged and never reached.
+    let limit =
+        RateLimit { events: 10_000_000, period: std::time::Duration::from_secs(1), burst: 10_000_000 };
+    for route in &mut site.config.routes {
+        route.limit = Some(limit);
+    }
+    let bench = Bench { policy: Policy::load(&site.config)?, unix: clock::unix_now(), arguments };
+    let public = bench.measure("/public/x", None, 0)?;
+    let mut lines = vec![("no token", public)];
+    for (key, first, again) in
+        [(&site.key, "ES256, first time", "ES256, known"), (&rsa, "RS256, first time", "RS256, known")]
+    {
+        let token = key.mint(&tokens::claims(ISSUER, AUDIENCE, "read", bench.unix))?;
+        lines.push((first, bench.measure("/api/x", Some(&token), 0)?));
+        lines.push((again, bench.measure("/api/x", Some(&token), 1_024)?));
+    }
+    let bytes = bench.memory(&site.key)?;
+    let tokens = bench.arguments.tokens;
+    let met = |name: &str, ns: f64| name.ends_with("known").then_some(ns <= BAR);
+    let text = if bench.arguments.json {
+        let line =
+            |(name, ns): &(&str, f64)| json!({"request": name, "nanoseconds": ns, "met": met(name, *ns)});
+        let document = json!({
+            "requests": lines.iter().map(line).collect::<Vec<_>>(), "bar_nanoseconds": BAR,
+            "memory": {"tokens": tokens, "bytes": bytes},
+        });
+        serde_json::to_string_pretty(&document)? + "\n"
+    } else {
+        let mut text = format!("{:<20} {:>10} {:>10} {:>8}\n", "request", "ns", "bar ns", "");
+        for (name, ns) in &lines {
+            text += &match met(name, *ns) {
+                Some(met) => {
+                    format!("{name:<20} {ns:>10.0} {BAR:>10} {:>8}\n", if met { "met" } else { "NOT MET" })
+                }
+                None => format!("{name:<20} {ns:>10.0}\n"),
+            };
+        }
+        text + &format!("{tokens} known tokens take {:.1} MiB\n", bytes as f64 / f64::from(1 << 20))
+    };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+fn write_keys(path: &Path, keys: &[&SigningKey]) -> Result<()> {
+    std::fs::write(path, tokens::jwks(keys)).with_context(|| format!("writing {}", path.display()))
+}
+
+struct Bench {
+    policy: Policy,
+    unix: u64,
+    arguments: Arguments,
+}
+
+impl Bench {
+    /// Nanoseconds per request, the median of the runs after one more.
+    fn measure(&self, path: &str, token: Option<&str>, remembered: usize) -> Result<f64> {
+        let mut known = KnownTokens::new(remembered);
+        let headers = headers(token)?;
+        let mut runs = Vec::new();
+        for run in 0..=self.arguments.runs {
+            let begin = clock::instant_now();
+            for _ in 0..self.arguments.requests {
+                self.request(path, &headers, &mut known)?;
+            }
+            let spent = clock::instant_now().duration_since(begin);
+            if run > 0 {
+                runs.push(spent.as_nanos() as f64 / f64::from(self.arguments.requests));
+            }
+        }
+        runs.sort_by(f64::total_cmp);
+        runs.get(runs.len() / 2).copied().context("--runs must be at least 1")
+    }
+
+    fn request(&self, path: &str, headers: &HeaderMap, known: &mut KnownTokens) -> Result<()> {
+        let client = Client::at(ClientAddr::new(IpAddr::from([192, 0, 2, 7])));
+        let facts = RequestFacts { client: &client, method: &Method::GET, path: path.into(), headers };
+        let now = Now { monotonic: clock::kernel_now(), unix: self.unix };
+        let outcome = admit(&self.policy, &facts, now, known);
+        ensure!(outcome.is_ok(), "refused: {:?}", outcome.err());
+        Ok(())
+    }
+
+    /// Bytes by which this process grows when so many tokens are known.
+    fn memory(&self, key: &SigningKey) -> Result<u64> {
+        let count = self.arguments.tokens;
+        let mut known = KnownTokens::new(count as usize);
+        let before = resident_bytes()?;
+        for n in 0..count {
+            let mut claims = tokens::claims(ISSUER, AUDIENCE, "read write", self.unix);
+            claims["sub"] = json!(format!("subject-{n:020}"));
+            self.request("/api/x", &headers(Some(&key.mint(&claims)?))?, &mut known)?;
+        }
+        ensure!(known.len() as u64 * 100 >= u64::from(count) * 95, "only {} are known", known.len());
+        Ok(resident_bytes()?.saturating_sub(before))
+    }
+}
+
+fn headers(token: Option<&str>) -> Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    if let Some(token) = token {
+        headers.insert("authorization", format!("Bearer {token}").parse()?);
+    }
+    Ok(headers)
+}
+
+/// From `/proc/self/statm` (proc(5)): the second number, in pages.
+fn resident_bytes() -> Result<u64> {
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.context("no page size")?;
+    let text = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = text.split_whitespace().nth(1).context("a short /proc/self/statm")?.parse()?;
+    Ok(pages * page.cast_unsigned())
+}
