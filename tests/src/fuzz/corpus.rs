@@ -48,7 +48,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             let frames: Vec<_> = before.chain([case.frame]).collect();
             SETTINGS.map(|bits| input_of_frames(bits, &frames))
         });
-        return shortest(inputs, |input| decide(input));
+        return shortest(inputs, decide);
     }
     let streams = hellos::made_up();
     let cut = |places: &[u16]| {
