@@ -14,6 +14,7 @@ pub mod flood;
 pub mod fuzz;
 pub mod hellos;
 pub mod judges;
+pub mod keepalive;
 pub mod kernel;
 pub mod memory;
 pub mod netns;

@@ -9,6 +9,8 @@ mod system {
     mod corpus;
     mod data_plane;
     mod events;
+    mod floods;
+    mod frames;
     mod harness;
     mod hellos;
     mod life;

@@ -14,6 +14,7 @@ mod demo;
 mod dist;
 mod fuzz;
 mod process;
+mod service;
 mod setup;
 mod suite;
 mod tally;
@@ -78,6 +79,8 @@ enum Task {
         #[arg(long, default_value_t = 120)]
         seconds: u32,
     },
+    /// Run the packaged unit under a real systemd, in a container of this machine, as root.
+    Service,
     /// Make the Debian package in `target/dist`.
     Dist,
 }
@@ -105,6 +108,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Bench { ref bench } => bench::command(bench),
         Task::Vm(ref arguments) => vm::command(arguments),
         Task::Fuzz { ref target, seconds } => fuzz::command(target.as_deref(), seconds),
+        Task::Service => service::command(),
         Task::Dist => dist::command(),
     }
 }
