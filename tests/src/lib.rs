@@ -12,6 +12,7 @@ pub mod demo;
 pub mod edge;
 pub mod flood;
 pub mod fuzz;
+pub mod grpc;
 pub mod hellos;
 pub mod judges;
 pub mod keepalive;

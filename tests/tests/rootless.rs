@@ -7,22 +7,26 @@ mod rootless {
     mod attacks;
     mod bodies;
     mod borders;
+    mod budgets;
     mod captures;
     mod clients;
     mod configs;
     mod control;
     mod corpus;
     mod edge;
+    mod grpc;
     mod known_tokens;
     mod ledger;
     mod ledger_room;
     mod packets;
     mod policy_files;
     mod refusals;
+    mod streams;
     mod tickets;
     mod tls;
     mod token_command;
     mod token_forms;
+    mod upgrades;
     mod upstreams;
     mod wire;
 }
