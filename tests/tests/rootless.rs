@@ -12,6 +12,7 @@ mod rootless {
     mod clients;
     mod configs;
     mod control;
+    mod corpus;
     mod edge;
     mod grpc;
     mod known_tokens;
