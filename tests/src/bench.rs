@@ -3,6 +3,7 @@
 //! Called by the benchmark binaries. Figures compare programs on one machine in one run; they never stand alone.
 
 pub mod connections;
+mod designs;
 pub mod edge;
 pub mod flood;
 pub mod measure;
