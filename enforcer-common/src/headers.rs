@@ -190,7 +190,7 @@ impl Headers {
             return Err(DropReason::Truncated);
         };
         let length = (header[0] & 0x0f) as usize * 4;
-        let total = u16::from_be_bytes([header[2], header[3]]) as usize;
+        let total = self.extent(packet, [header[2], header[3]]);
         self.end = self.offset + total;
         if header[0] >> 4 != 4 || length < IPV4_LENGTH || total < length || self.end > packet.length() {
             return Err(DropReason::MalformedIpv4);
@@ -207,6 +207,17 @@ impl Headers {
         Ok(())
     }
 
+    /// How many bytes from `offset` on a length field speaks of. It is 0 where there are more than it can say, as in packets that this
+    /// machine's network stack has put together (BIG TCP: IPv6 since Linux 5.19, IPv4 since 6.3). No wire brings such a one.
+    #[inline(always)]
+    fn extent<P: Packet>(&self, packet: &P, field: [u8; 2]) -> usize {
+        let told = u16::from_be_bytes(field) as usize;
+        if told == 0 && packet.length() > self.offset + u16::MAX as usize {
+            return packet.length() - self.offset;
+        }
+        told
+    }
+
     /// Reads the fixed IPv6 header.
     #[inline(always)]
     pub fn read_ipv6<P: Packet>(&mut self, packet: &P) -> Result<(), DropReason> {
@@ -219,7 +230,7 @@ impl Headers {
         let Some(to_upper) = packet.bytes::<8>(self.offset + 24) else { return Err(DropReason::Truncated) };
         let Some(to_lower) = packet.bytes::<8>(self.offset + 32) else { return Err(DropReason::Truncated) };
         self.offset += IPV6_LENGTH;
-        self.end = self.offset + u16::from_be_bytes([header[4], header[5]]) as usize;
+        self.end = self.offset + self.extent(packet, [header[4], header[5]]);
         if header[0] >> 4 != 6 || self.end > packet.length() {
             return Err(DropReason::MalformedIpv6);
         }

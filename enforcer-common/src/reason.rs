@@ -72,7 +72,7 @@ reasons! {
         HelloAccepted = 8, "hello_accepted";
         /// Part of a ClientHello whose rest is awaited.
         HelloIncomplete = 9, "hello_incomplete";
-        /// The daemon has stayed away for longer than its lease: nothing is judged (fails open, as configured).
+        /// The daemon has stayed away for longer than its lease: nothing is judged, or nothing but bans (fails open, as configured).
         LeaseExpired = 10, "lease_expired";
         /// Cannot be parsed, and the configuration says that such packets pass.
         Unparsed = 11, "unparsed";

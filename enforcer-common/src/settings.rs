@@ -86,6 +86,8 @@ pub mod flag {
     pub const VERIFY_CHECKSUMS: u32 = 1 << 5;
     /// Hellos that cannot be followed to their end are dropped (fails closed); clear: they pass, and the server judges them.
     pub const STRICT_CONNECTIONS: u32 = 1 << 6;
+    /// When the lease is over, bans go on; clear: nothing is judged then.
+    pub const BANS_WITHOUT_LEASE: u32 = 1 << 8;
     /// Frames that are neither IP nor link control are dropped; clear: they pass.
     pub const DROP_NOT_IP: u32 = 1 << 4;
 }
@@ -114,8 +116,8 @@ pub struct Settings {
     pub v6_mask: u64,
     /// Random, so that nobody can aim at a bucket from outside.
     pub seed: u64,
-    /// Instant of `CLOCK_MONOTONIC`, in nanoseconds, after which the program judges nothing and counts `lease_expired`; 0: it
-    /// judges whether the daemon is there or not.
+    /// Instant of `CLOCK_MONOTONIC`, in nanoseconds, after which the program judges nothing, or nothing but bans, and counts `lease_expired`;
+    /// 0: it judges whether the daemon is there or not.
     pub lease_until: u64,
     /// Reasons, by [`DropReason::bit`], for which packets pass and are only counted as `would_drop`.
     pub dry_run: u64,

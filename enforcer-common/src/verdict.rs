@@ -176,6 +176,12 @@ impl<P: Packet, T: Tables> Context<'_, P, T> {
         Err(reason)
     }
 
+    /// Whether the daemon has stayed away for too long.
+    #[inline(always)]
+    fn lease_is_over(&self) -> bool {
+        self.settings.lease_until != 0 && self.tables.now() >= self.settings.lease_until
+    }
+
     /// [`Context::refuse`], with an answer.
     #[inline(always)]
     fn refuse_with(&self, reason: DropReason, answer: Answer) -> Result<(), DropReason> {

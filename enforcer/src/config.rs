@@ -111,6 +111,8 @@ pub struct Kernel {
     pub pin_directory: PathBuf,
     /// `lease`: how long the program judges without word from a healthy daemon; none (`"off"`, default): for ever.
     pub lease: Option<Duration>,
+    /// `lease_expired`: what it does then, `"pass"` (default) or `"bans"`.
+    pub lease_expired: WhenExpired,
 }
 
 /// `kernel.pin_directory` unless told otherwise: systemd mounts a bpffs at `/sys/fs/bpf`.
@@ -228,6 +230,16 @@ pub enum WhenFull {
     Pass,
 }
 
+/// What the program does once its lease is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenExpired {
+    /// Everything passes.
+    Pass,
+    /// Bans go on, and everything else passes.
+    Bans,
+}
+
 /// What happens to a packet that cannot be judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -258,6 +270,8 @@ pub struct Route {
     pub tokens: Vec<String>,
     /// What the token must say.
     pub demands: Demands,
+    /// `upgrade`: protocols that a request may change to, by their names in lower case. Default: none.
+    pub upgrade: Vec<String>,
     /// `limit` per source address, nginx `limit_req` with `nodelay`.
     pub limit: Option<RateLimit>,
 }
@@ -305,7 +319,7 @@ pub struct Bans {
     pub duration: Duration,
     /// `max_duration`, default 24 h.
     pub max_duration: Duration,
-    /// `max_entries`: bans that are kept at most, default 100,000. Reached: further ones are refused, loudly.
+    /// `max_entries`: bans that are kept at most, default 1,100,000, a million sources and all the prefixes that the tables hold. Reached: further ones are refused, loudly.
     pub max_entries: u32,
     /// `dry_run`: report what would be banned, ban nothing. Default false.
     pub dry_run: bool,

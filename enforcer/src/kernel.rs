@@ -26,6 +26,7 @@ mod raw;
 mod reaper;
 mod rule;
 mod settings;
+mod slots;
 mod tables;
 mod task;
 mod view;
@@ -58,6 +59,7 @@ use self::{
     off::{NoLists, NoView},
     pins::Pins,
     plane::Xdp,
+    program::Sizes,
     reaper::Reaper,
     tables::{LiveMaps, SettingsMap},
     view::MapView,
@@ -88,10 +90,19 @@ impl Kernel {
     /// The lists are empty afterwards; the ban task fills them, allowances of the configuration included, so that the
     /// first packet after [`Kernel::attach`] meets all of them.
     pub fn load(config: &config::Kernel, max_bans: u32) -> Result<Self> {
+        Self::load_with(config, Sizes::new(max_bans, config.limits.max_sources))
+    }
+
+    /// As [`Kernel::load`], with tables for as many bans as there may soon be, if `known` are remembered.
+    pub fn load_growing(config: &config::Kernel, max_bans: u32, known: usize) -> Result<Self> {
+        Self::load_with(config, Sizes::growing(max_bans, known, config.limits.max_sources))
+    }
+
+    fn load_with(config: &config::Kernel, sizes: Sizes) -> Result<Self> {
         let plane = match config.mode {
             Mode::Off => Plane::Off,
             Mode::Native | Mode::NativeOrGeneric | Mode::Generic => {
-                Plane::Xdp(Box::new(Xdp::load(config, max_bans)?))
+                Plane::Xdp(Box::new(Xdp::load(config, sizes)?))
             }
         };
         Ok(Self { config: config.clone(), plane, reaper: None })
@@ -163,6 +174,7 @@ impl Kernel {
                 LiveMaps::open(&|name| xdp.program.map(name))?,
                 xdp.settings.clone(),
                 Arc::clone(&xdp.attachments),
+                Arc::clone(&xdp.slots),
                 Arc::clone(&xdp.practice),
             )),
             Plane::Off => Arc::new(NoView { v6_length: self.config.ipv6_prefix }),

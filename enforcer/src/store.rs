@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
+use foldhash::fast::RandomState;
 use prometheus::{IntCounter, IntGauge};
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
@@ -27,6 +28,12 @@ const CACHE: usize = 2 << 20;
 
 /// Between two commits: each of them waits for the disk, and a flood of offences must not keep it busy.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// More changes than this are many: they are still coming in, and written together once no more do.
+const MANY: usize = 10_000;
+
+/// How often is looked whether more have come, at most: what holds must be written down some time.
+const LOOKS: usize = 20;
 
 /// Between two attempts after one that failed.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -54,7 +61,7 @@ pub struct Gauges {
     pub errors: IntCounter,
 }
 
-type Pending = HashMap<(Table, String), Option<Vec<u8>>>;
+type Pending = HashMap<(Table, String), Option<Vec<u8>>, RandomState>;
 
 #[derive(Default)]
 struct Inbox {
@@ -165,6 +172,7 @@ fn run(shared: &Shared, database: Database) {
         while inbox.pending.is_empty() && !inbox.closed {
             inbox = shared.wake.wait(inbox).unwrap_or_else(PoisonError::into_inner);
         }
+        let mut inbox = gathered(shared, inbox);
         let changes = std::mem::take(&mut inbox.pending);
         let closed = inbox.closed;
         drop(inbox);
@@ -202,6 +210,22 @@ fn run(shared: &Shared, database: Database) {
             drop(shared.wake.wait_timeout_while(inbox, pause, until));
         }
     }
+}
+
+/// Waits while very many changes are coming in: one transaction costs less than several, and leaves the processor to whoever makes
+/// the changes.
+fn gathered<'a>(shared: &'a Shared, mut inbox: MutexGuard<'a, Inbox>) -> MutexGuard<'a, Inbox> {
+    let mut before = 0;
+    for _ in 0..LOOKS {
+        let pending = inbox.pending.len();
+        if pending < MANY || pending == before || inbox.closed {
+            break;
+        }
+        before = pending;
+        let waited = shared.wake.wait_timeout_while(inbox, PAUSE, |inbox| !inbox.closed);
+        inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
+    }
+    inbox
 }
 
 /// One transaction. After an error the file is opened anew: redb does not go on after a failure of the disk.

@@ -2,6 +2,7 @@
 //!
 //! Called by the benchmark binaries. Figures compare programs on one machine in one run; they never stand alone.
 
+pub mod bans;
 pub mod connections;
 mod designs;
 pub mod edge;

@@ -43,6 +43,8 @@ pub struct Flood {
     pub segment: Segment,
     /// The source address on the packets; need not be the sender's.
     pub from: IpAddr,
+    /// How many sources take turns, from `from` on: addresses for IPv4, /64s for IPv6.
+    pub sources: u32,
     /// Where they go.
     pub to: IpAddr,
     /// Destination port.
@@ -75,10 +77,11 @@ impl Flood {
 
     fn run(&self) -> Result<Sent> {
         assert_inside()?;
-        if self.count > MOST || !is_for_tests(self.to) || !is_for_tests(self.from) {
+        let last = source(self.from, self.sources.saturating_sub(1));
+        if self.count > MOST || [self.to, self.from, last].iter().any(|address| !is_for_tests(*address)) {
             bail!("{self:?} is larger than {MOST} or leaves the addresses for tests");
         }
-        let wire = Wire::open(self.from, self.to)?;
+        let wire = Wire::open(self.to)?;
         let begun = clock::instant_now();
         let mut packets = 0;
         while packets < self.count {
@@ -94,7 +97,8 @@ impl Flood {
                 }
             };
             for number in packets..due {
-                wire.send(&tcp_segment(self, number))?;
+                let from = source(self.from, number % self.sources.max(1));
+                wire.send(from, &tcp_segment(self, from, number))?;
             }
             packets = due;
         }
@@ -110,6 +114,14 @@ fn lost(netns: &Netns) -> Result<u32> {
     Ok(dropped.with_context(|| format!("no statistics: {statistics}"))? as u32)
 }
 
+/// Source number `n` from `first` on.
+fn source(first: IpAddr, n: u32) -> IpAddr {
+    match first {
+        IpAddr::V4(v4) => Ipv4Addr::from(v4.to_bits().wrapping_add(n)).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from(v6.to_bits().wrapping_add(u128::from(n) << 64)).into(),
+    }
+}
+
 fn is_for_tests(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.to_bits() >> 17 == Ipv4Addr::new(198, 18, 0, 0).to_bits() >> 17,
@@ -120,21 +132,20 @@ fn is_for_tests(address: IpAddr) -> bool {
 /// A raw socket that takes whole IP packets.
 struct Wire {
     socket: OwnedFd,
-    from: IpAddr,
     to: IpAddr,
 }
 
 impl Wire {
-    fn open(from: IpAddr, to: IpAddr) -> Result<Self> {
+    fn open(to: IpAddr) -> Result<Self> {
         let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(family, SockType::Raw, flags, SockProtocol::Raw).context("no raw socket")?;
-        Ok(Self { socket, from, to })
+        Ok(Self { socket, to })
     }
 
-    fn send(&self, segment: &[u8]) -> Result<()> {
+    fn send(&self, from: IpAddr, segment: &[u8]) -> Result<()> {
         let fd = self.socket.as_raw_fd();
-        let sent = match (self.from, self.to) {
+        let sent = match (from, self.to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 let to_socket = SockaddrIn::from(std::net::SocketAddrV4::new(to, 0));
                 sendto(fd, &ipv4(from, to, segment), &to_socket, MsgFlags::empty())
@@ -143,7 +154,7 @@ impl Wire {
                 let to_socket = SockaddrIn6::from(std::net::SocketAddrV6::new(to, 0, 0, 0));
                 sendto(fd, &ipv6(from, to, segment), &to_socket, MsgFlags::empty())
             }
-            _ => bail!("{} and {} are of different families", self.from, self.to),
+            _ => bail!("{from} and {} are of different families", self.to),
         };
         match sent {
             // A full queue of the device: the packet is lost, as on any wire.
@@ -177,7 +188,7 @@ fn ipv6(from: Ipv6Addr, to: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
 }
 
 /// RFC 9293 section 3.1, without options or payload. `number` varies source port and sequence number.
-fn tcp_segment(flood: &Flood, number: u32) -> Vec<u8> {
+fn tcp_segment(flood: &Flood, from: IpAddr, number: u32) -> Vec<u8> {
     let source_port = 1024 + (number % 60_000) as u16;
     let (flags, acknowledged) = match flood.segment {
         Segment::Syn => (SYN, 0u32),
@@ -189,7 +200,7 @@ fn tcp_segment(flood: &Flood, number: u32) -> Vec<u8> {
     segment.extend(number.wrapping_mul(64_000).to_be_bytes());
     segment.extend(acknowledged.to_be_bytes());
     segment.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
-    let checksum = checksum(flood.from, flood.to, &segment);
+    let checksum = checksum(from, flood.to, &segment);
     segment[16..18].copy_from_slice(&checksum.to_be_bytes());
     segment
 }
@@ -218,11 +229,14 @@ fn checksum(from: IpAddr, to: IpAddr, segment: &[u8]) -> u16 {
 mod tests {
     use super::*;
 
+    fn flood(from: IpAddr, to: IpAddr) -> Flood {
+        Flood { segment: Segment::Syn, from, sources: 1, to, port: 443, count: 1, per_second: None }
+    }
+
     #[test]
     fn refuses_the_process_s_own_namespace_and_foreign_addresses() {
         let test: IpAddr = "198.18.1.2".parse().unwrap();
-        let flood =
-            Flood { segment: Segment::Syn, from: test, to: test, port: 443, count: 1, per_second: None };
+        let flood = flood(test, test);
         assert!(flood.run().unwrap_err().to_string().contains("namespace"));
         assert!(!is_for_tests("192.0.2.1".parse().unwrap()));
         assert!(!is_for_tests("198.20.0.1".parse().unwrap()));
@@ -233,7 +247,6 @@ mod tests {
     #[test]
     fn a_segment_s_checksum_makes_the_sum_zero() {
         let (from, to) = ("198.18.1.2".parse().unwrap(), "198.18.0.1".parse().unwrap());
-        let flood = Flood { segment: Segment::Syn, from, to, port: 443, count: 1, per_second: None };
-        assert_eq!(checksum(from, to, &tcp_segment(&flood, 7)), 0);
+        assert_eq!(checksum(from, to, &tcp_segment(&flood(from, to), from, 7)), 0);
     }
 }

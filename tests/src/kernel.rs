@@ -1,7 +1,8 @@
 //! The `[kernel]` section that tests and benchmarks begin with; they change the keys that they are about.
 
 use enforcer::config::{
-    Answers, Kernel, KernelLimits, Mode, Refusal, TlsVersion, Treatment, Unparsed, VerifyChecksums, WhenFull,
+    Answers, Kernel, KernelLimits, Mode, Refusal, TlsVersion, Treatment, Unparsed, VerifyChecksums,
+    WhenExpired, WhenFull,
 };
 use enforcer_common::quic;
 
@@ -38,5 +39,6 @@ pub fn plain() -> Kernel {
         // Not even what a daemon of this machine has pinned is looked at.
         pin_directory: "/nowhere".into(),
         lease: None,
+        lease_expired: WhenExpired::Pass,
     }
 }

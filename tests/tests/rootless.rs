@@ -12,16 +12,19 @@ mod rootless {
     mod configs;
     mod control;
     mod edge;
+    mod grpc;
     mod known_tokens;
     mod ledger;
     mod ledger_room;
     mod packets;
     mod policy_files;
     mod refusals;
+    mod streams;
     mod tickets;
     mod tls;
     mod token_command;
     mod token_forms;
+    mod upgrades;
     mod upstreams;
     mod wire;
 }

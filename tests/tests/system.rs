@@ -8,6 +8,8 @@ mod system {
     mod cookies;
     mod data_plane;
     mod events;
+    mod floods;
+    mod frames;
     mod harness;
     mod hellos;
     mod life;

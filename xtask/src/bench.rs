@@ -26,6 +26,12 @@ pub(crate) enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Seconds for a million bans: into the kernel's tables, and through the daemon, beside nftables.
+    Bans {
+        /// Passed on to the driver.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Nanoseconds per request with a token: the first time and once it is known; memory of known ones.
     Token {
         /// Passed on to the driver.
@@ -51,6 +57,10 @@ pub(crate) fn command(bench: &Bench) -> Result<()> {
         Bench::Flood { arguments } => {
             setup::programs(setup::FLOOD_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
             ("bench-flood", arguments)
+        }
+        Bench::Bans { arguments } => {
+            setup::programs(setup::BANS_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
+            ("bench-bans", arguments)
         }
         Bench::Token { arguments } => ("bench-token", arguments),
         Bench::Edge { arguments } => {

@@ -23,6 +23,11 @@ ingress enforcement for APIs, in the kernel and at the edge
 
 /// `cargo xtask dist`
 pub(crate) fn command() -> Result<()> {
+    make().map(drop)
+}
+
+/// Makes the package, and says where it is.
+pub(crate) fn make() -> Result<PathBuf> {
     if find("dpkg-deb").is_none() {
         bail!("no dpkg-deb on this system; as root: `apt-get install dpkg`");
     }
@@ -45,7 +50,7 @@ pub(crate) fn command() -> Result<()> {
         .args([&tree, &package]))?;
     prove(&package, &dist.join("check"))?;
     println!("dist: {}", package.display());
-    Ok(())
+    Ok(package)
 }
 
 fn clear(folder: &Path) -> Result<()> {

@@ -13,6 +13,7 @@ mod compile;
 mod demo;
 mod dist;
 mod process;
+mod service;
 mod setup;
 mod suite;
 mod tally;
@@ -68,6 +69,8 @@ enum Task {
     },
     /// Run the system tests under other kernels, in virtual machines: the floor, the one below it, and newer ones.
     Vm(vm::Arguments),
+    /// Run the packaged unit under a real systemd, in a container of this machine, as root.
+    Service,
     /// Make the Debian package in `target/dist`.
     Dist,
 }
@@ -94,6 +97,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Demo { keep } => demo::command(keep),
         Task::Bench { ref bench } => bench::command(bench),
         Task::Vm(ref arguments) => vm::command(arguments),
+        Task::Service => service::command(),
         Task::Dist => dist::command(),
     }
 }

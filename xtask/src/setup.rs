@@ -38,6 +38,11 @@ pub(crate) const BENCH_PROGRAMS: &[(&str, &str)] =
 pub(crate) const PACKET_PROGRAMS: &[(&str, &str)] = &[("xdp-filter", "xdp-tools")];
 /// What `bench flood` compares with and steers by.
 pub(crate) const FLOOD_PROGRAMS: &[(&str, &str)] = &[("nft", "nftables"), ("chrt", "util-linux")];
+/// What `bench bans` compares with.
+pub(crate) const BANS_PROGRAMS: &[(&str, &str)] = &[("nft", "nftables")];
+/// What boots a container of this machine, and looks at what it has attached.
+pub(crate) const SERVICE_PROGRAMS: &[(&str, &str)] =
+    &[("systemd-nspawn", "systemd-container"), ("bpftool", "bpftool"), ("pgrep", "procps")];
 /// What boots other kernels and reads their packages.
 pub(crate) const VM_PROGRAMS: &[(&str, &str)] =
     &[("qemu-system-x86_64", "qemu-system-x86"), ("xz", "xz-utils"), ("ldd", "libc-bin"), ("tc", "iproute2")];

@@ -20,6 +20,9 @@ use crate::{
 #[inline(always)]
 pub(super) fn charge_packet<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
     standing::refuse_banned_prefix(context, &work.source)?;
+    if context.lease_is_over() {
+        return refuse_banned_alone(context, &work.source);
+    }
     let rate = context.settings.limit(Limit::Packets, work.source.listing.tier);
     settle(context, &work.source, Limit::Packets, rate, DropReason::PacketLimit)?;
     if let Some(reason) = DropReason::from_number(work.broken) {
@@ -41,6 +44,18 @@ pub(super) fn charge_packet<P: Packet, T: Tables>(context: &Context<'_, P, T>, w
             if protected { go(Step::Segment) } else { pass(PassReason::Clean) }
         }
     }
+}
+
+/// Where nothing but bans goes on without a daemon, this is the end: the lookup that charges is the one that finds them.
+#[inline(always)]
+fn refuse_banned_alone<P: Packet, T: Tables>(context: &Context<'_, P, T>, source: &Source) -> Taken {
+    let tier = source.listing.tier;
+    let rate = context.settings.limit(Limit::Packets, tier);
+    let charged = context.tables.charge(Limit::Packets, tier, source.key, context.tables.now(), rate);
+    if let Charge::Banned(_) = charged {
+        context.refuse(DropReason::Banned)?;
+    }
+    pass(PassReason::LeaseExpired)
 }
 
 /// Charges one event; what is over the limit is dropped for `exceeded`.

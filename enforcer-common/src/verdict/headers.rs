@@ -15,11 +15,11 @@ use crate::{
 /// Everything up to the IP header. A source that is allowed needs no further look.
 #[inline(always)]
 pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
-    let Context { packet, tables, settings } = context;
+    let Context { packet, settings, .. } = context;
     if settings.abi != ABI {
         return pass(PassReason::NoSettings);
     }
-    if settings.lease_until != 0 && tables.now() >= settings.lease_until {
+    if settings.flags & flag::BANS_WITHOUT_LEASE == 0 && context.lease_is_over() {
         return pass(PassReason::LeaseExpired);
     }
     let headers = &mut work.headers;

@@ -18,6 +18,7 @@ use std::{
 };
 
 use enforcer_common::ban::Listing;
+use foldhash::fast::RandomState;
 
 use super::{
     Offence,
@@ -303,6 +304,11 @@ impl Ledger {
         self.active[origin as usize]
     }
 
+    /// Whether bans have ended that are still there.
+    pub fn has_ended(&self, now: KernelTime) -> bool {
+        self.ends.first().is_some_and(|(until, _)| *until <= now)
+    }
+
     /// The configuration in force.
     pub const fn settings(&self) -> &Settings {
         &self.settings
@@ -474,7 +480,7 @@ fn reserve(most: usize) -> usize {
 
 /// Keeps the last write of each place, allowances first: no allowed address is banned between two writes.
 fn settle(writes: &mut Vec<Write>) {
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::with_capacity_and_hasher(writes.len(), RandomState::default());
     writes.reverse();
     writes.retain(|write| seen.insert(write.place));
     writes.reverse();

@@ -13,6 +13,7 @@
 use std::collections::{HashMap, HashSet};
 
 use enforcer_common::{ban::Listing, source::SourceKey};
+use foldhash::fast::RandomState;
 
 use super::{
     prefixes::PrefixMap,
@@ -38,10 +39,13 @@ pub struct Write {
     pub listing: Option<Listing>,
 }
 
+/// Places that are taken, and by what.
+pub type Places = HashMap<Place, Listing, RandomState>;
+
 /// What the tables hold once every [`Write`] is done.
 #[derive(Debug, Default)]
 pub struct Projection {
-    held: HashMap<Place, Listing>,
+    held: Places,
 }
 
 impl Projection {
@@ -86,7 +90,7 @@ impl Projection {
     /// Notes the writes that make tables right that hold `found`, whatever made them so.
     pub fn rebuild(
         &mut self,
-        found: HashMap<Place, Listing>,
+        found: Places,
         bans: &PrefixMap<Ban>,
         allowances: &PrefixMap<Allowance>,
         v6_length: u8,
@@ -157,9 +161,12 @@ impl Projection {
 
 /// What the ban of exactly `prefix` must be listed as; `None` where there is none or where it is shadowed.
 fn effective(prefix: &Prefix, bans: &PrefixMap<Ban>, allowances: &PrefixMap<Allowance>) -> Option<Listing> {
-    bans.get(prefix)?;
+    let mut covering = bans.covering(prefix);
+    // The longest comes first: itself, if there is one.
+    let (_, own) = covering.next().filter(|(longest, _)| longest == prefix)?;
     if allowances.covering(prefix).next().is_some() {
         return None;
     }
-    bans.covering(prefix).map(|(_, ban)| ban.until.0).max().map(Listing::banned)
+    let until = covering.map(|(_, ban)| ban.until.0).fold(own.until.0, u64::max);
+    Some(Listing::banned(until))
 }

@@ -31,6 +31,10 @@ use crate::{
 /// so this only bounds how long a finished one stays listed.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Until more bans are taken off that have ended, where so many did that some are left: a million take some seconds, in which offences
+/// and requests get their turn.
+const SOON: Duration = Duration::from_millis(20);
+
 /// Offences that are taken at once before requests get their turn.
 const BATCH: usize = 256;
 
@@ -160,6 +164,9 @@ impl Task {
                     }
                 }
                 _ = tick.tick() => self.tick(),
+                () = tokio::time::sleep(SOON), if self.ledger.has_ended(clock::kernel_now()) => {
+                    self.handle(clock::kernel_now(), Input::Tick);
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use foldhash::fast::RandomState;
 use serde::Serialize;
 
 use super::{
@@ -29,6 +30,9 @@ use crate::{
 
 /// The name of standard input.
 pub const STDIN: &str = "-";
+
+/// Parts that are sent before the first of them is answered: the daemon carries one out while the next is written.
+const AHEAD: usize = 2;
 
 /// What an import is made from.
 #[derive(Debug)]
@@ -107,13 +111,26 @@ pub fn import(socket: &Path, import: &Import, json: bool) -> Exit {
 
 fn ask(socket: &Path, prefixes: &[Prefix], order: &Order, sum: &mut Many) -> Result<(), ClientError> {
     let mut conversation = Conversation::begin(socket)?;
+    let mut unanswered = 0;
     for command in parts(prefixes, order) {
-        let Answer::Many(part) = conversation.ask(command)? else {
-            return Err(ClientError::Garbled("the daemon answered something else".to_owned()));
-        };
-        sum.add(part);
+        conversation.tell(command);
+        unanswered += 1;
+        if unanswered > AHEAD {
+            sum.add(hear(&mut conversation)?);
+            unanswered -= 1;
+        }
+    }
+    for _ in 0..unanswered {
+        sum.add(hear(&mut conversation)?);
     }
     Ok(())
+}
+
+fn hear(conversation: &mut Conversation<'_>) -> Result<Many, ClientError> {
+    let Answer::Many(part) = conversation.hear()? else {
+        return Err(ClientError::Garbled("the daemon answered something else".to_owned()));
+    };
+    Ok(part)
 }
 
 fn is_stdin(file: &Path) -> bool {
@@ -132,7 +149,7 @@ fn read(file: &Path) -> std::io::Result<Vec<u8>> {
 /// One address or prefix per line; what follows `#` is a comment, and lines without anything else do not count.
 fn parse(bytes: &[u8]) -> List {
     let mut list = List::default();
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::with_hasher(RandomState::default());
     for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = line.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii();
         if line.is_empty() {

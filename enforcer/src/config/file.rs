@@ -9,7 +9,8 @@ use toml::Spanned;
 use super::value::{AddressOrOff, Alternatives, DurationOrOff, Names, Number, Rate, Size, Text};
 use super::{
     Answers, Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, TokenType,
-    Treatment, UnknownName, UpstreamProtocol, VerifyChecksums, WhenFull, tls::ClientCertificates,
+    Treatment, UnknownName, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull,
+    tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 
@@ -64,6 +65,7 @@ pub(super) struct KernelSection {
     pub(super) persist: Key<bool>,
     pub(super) pin_directory: Key<Text<String>>,
     pub(super) lease: Key<Text<DurationOrOff>>,
+    pub(super) lease_expired: Key<WhenExpired>,
 }
 
 /// `[kernel.limits]`
@@ -202,6 +204,7 @@ pub(super) struct RouteSection {
     pub(super) token: Key<Names>,
     pub(super) public: Key<bool>,
     pub(super) scopes: List<Text<String>>,
+    pub(super) upgrade: List<Text<String>>,
     pub(super) any_scope: List<Text<String>>,
     pub(super) method_scopes: Key<BTreeMap<String, Spanned<Texts>>>,
     pub(super) claims: Key<BTreeMap<String, Spanned<Alternatives>>>,

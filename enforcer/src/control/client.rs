@@ -14,7 +14,7 @@ use super::wire::{Answer, Body, Command, Failure, Request, Response, VERSION};
 /// How long an answer may take: a reload reads files and talks to the kernel.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Longest answer that is read: a list of a hundred thousand bans has some 20 MB.
+/// Longest answer that is read: a list of a million bans has some 200 MB.
 const MAX_ANSWER: u64 = 256 * 1024 * 1024;
 
 /// Why there is no answer.
@@ -41,25 +41,43 @@ impl fmt::Display for ClientError {
 
 /// Sends `command` to the daemon at `socket`.
 pub fn ask(socket: &Path, command: Command) -> Result<Answer, ClientError> {
-    Conversation::begin(socket)?.ask(command)
+    let mut conversation = Conversation::begin(socket)?;
+    conversation.tell(command);
+    conversation.hear()
 }
 
-/// Several requests on one connection, each answered before the next.
+/// Several requests on one connection, answered in their order.
 pub struct Conversation<'a> {
     socket: &'a Path,
     reader: BufReader<UnixStream>,
+    /// The first request that could not be sent; those after it were not.
+    unsent: Option<io::Error>,
 }
 
 impl<'a> Conversation<'a> {
     /// Connects to the daemon at `socket`.
     pub fn begin(socket: &'a Path) -> Result<Self, ClientError> {
-        Ok(Self { socket, reader: BufReader::new(connect(socket)?) })
+        Ok(Self { socket, reader: BufReader::new(connect(socket)?), unsent: None })
     }
 
-    /// Sends `command` and waits for the answer.
-    pub fn ask(&mut self, command: Command) -> Result<Answer, ClientError> {
-        let response = talk(&mut self.reader, command).map_err(|error| silent(self.socket, &error))?;
-        read(self.socket, &response)
+    /// Sends `command`. What keeps it from being sent is told where its answer is asked for: a daemon that refuses the caller may have
+    /// closed already, and its answer can still be read.
+    pub fn tell(&mut self, command: Command) {
+        if self.unsent.is_none() {
+            self.unsent = send(self.reader.get_mut(), command).err();
+        }
+    }
+
+    /// Waits for the next answer.
+    pub fn hear(&mut self) -> Result<Answer, ClientError> {
+        let mut answer = String::new();
+        let heard = (&mut self.reader).take(MAX_ANSWER).read_line(&mut answer);
+        let heard = match heard {
+            Ok(0) => Err(self.unsent.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())),
+            heard => heard,
+        };
+        heard.map_err(|error| silent(self.socket, &error))?;
+        read(self.socket, &answer)
     }
 }
 
@@ -122,16 +140,4 @@ fn send(stream: &mut UnixStream, command: Command) -> io::Result<()> {
     let mut line = serde_json::to_vec(&Request { version: VERSION, command })?;
     line.push(b'\n');
     stream.write_all(&line)
-}
-
-fn talk(reader: &mut BufReader<UnixStream>, command: Command) -> io::Result<String> {
-    // A daemon that refuses the caller may have closed already; its answer can still be read.
-    let sent = send(reader.get_mut(), command);
-    let mut answer = String::new();
-    reader.take(MAX_ANSWER).read_line(&mut answer)?;
-    if answer.is_empty() {
-        sent?;
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(answer)
 }

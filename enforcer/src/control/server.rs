@@ -158,14 +158,18 @@ fn holder(uid: u32) -> Holder {
     Holder { uid, own: Uid::from_raw(uid).is_root() || Uid::from_raw(uid) == Uid::effective() }
 }
 
-/// The version is read first: another version's commands need not be readable.
+/// Where this is no request, the version is read alone: another version's commands need not be readable.
 fn read(line: &[u8]) -> Result<Command, Failure> {
     #[derive(serde::Deserialize)]
     struct Versioned {
         version: u32,
     }
     let malformed = |error| Failure::new(FailureKind::Malformed, format!("not a request: {error}"));
-    let Versioned { version } = serde_json::from_slice(line).map_err(malformed)?;
+    let request = serde_json::from_slice::<Request>(line);
+    let version = match &request {
+        Ok(request) => request.version,
+        Err(_) => serde_json::from_slice::<Versioned>(line).map_err(malformed)?.version,
+    };
     if version != VERSION {
         return Err(Failure::new(
             FailureKind::Version,
@@ -174,7 +178,7 @@ fn read(line: &[u8]) -> Result<Command, Failure> {
             ),
         ));
     }
-    serde_json::from_slice::<Request>(line).map(|request| request.command).map_err(malformed)
+    request.map(|request| request.command).map_err(malformed)
 }
 
 async fn send(writer: &mut OwnedWriteHalf, body: Body) -> Result<()> {

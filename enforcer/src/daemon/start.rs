@@ -92,12 +92,13 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let budget = Budget::claim(&config.http);
     affordable.http.max_connections = budget.connections;
     let ingress = Ingress::bind(&affordable, Arc::clone(&policy), reporter, metrics.clone())?;
-    let mut kernel = Kernel::load(&config.kernel, config.bans.max_entries)?;
+    let (keeping, kept) = keeping(&config, &metrics)?.unzip();
+    let known = kept.as_ref().map_or(0, |kept| kept.memory.bans.len());
+    let mut kernel = Kernel::load_growing(&config.kernel, config.bans.max_entries, known)?;
 
     let view = kernel.view()?;
     metrics::kernel::register(&metrics.registry, Arc::clone(&view))?;
     let ledger = Ledger::new(config.bans.clone());
-    let (keeping, kept) = keeping(&config, &metrics)?.unzip();
     let (bans, task) = task::spawn(ledger, kernel.lists()?, offences, metrics.clone(), keeping);
     let ban_task = Tied::of(task.abort_handle());
     let (memory, stale) = kept.map_or_else(Default::default, |kept: Kept| (kept.memory, kept.stale));

@@ -55,7 +55,7 @@ impl Model {
     /// What the program would find under this configuration when it has just been started: no bans, and limits of which
     /// nothing is used.
     pub fn of(config: &config::Kernel) -> Self {
-        let sizes = Sizes { bans: 0, sources: config.limits.max_sources };
+        let sizes = Sizes::new(0, config.limits.max_sources);
         let mut model = Self::new(Some(settings::settings(config, sizes, 0, settings::Means::of(config))));
         for (number, port) in (0..=u16::MAX).zip(settings::ports(config)) {
             if port != Port::UNKNOWN {

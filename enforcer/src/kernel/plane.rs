@@ -5,9 +5,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use arc_swap::ArcSwap;
-use enforcer_common::{maps, settings::INTERFACES};
+use aya::maps::{PerCpuArray, PerCpuValues};
+use enforcer_common::{
+    maps::{self, Counter},
+    reason,
+    settings::{INTERFACES, SHARED_SLOT},
+};
 use tracing::{info, warn};
 
 use super::{
@@ -19,6 +24,7 @@ use super::{
     practice,
     program::{Program, Sizes},
     settings,
+    slots::Slots,
     tables::{PortsMap, SettingsMap, SharedSettings},
     task::Diagnostics,
 };
@@ -40,6 +46,7 @@ pub(super) struct Xdp {
     pub(super) ports: PortsMap,
     pub(super) links: Vec<attach::Link>,
     pub(super) attachments: Arc<ArcSwap<Vec<Attachment>>>,
+    pub(super) slots: Arc<ArcSwap<Slots>>,
     pub(super) practice: Arc<ArcSwap<Practice>>,
     /// As it was last written.
     live: config::Kernel,
@@ -47,8 +54,7 @@ pub(super) struct Xdp {
 }
 
 impl Xdp {
-    pub(super) fn load(config: &config::Kernel, max_bans: u32) -> Result<Self> {
-        let sizes = Sizes { bans: max_bans, sources: config.limits.max_sources };
+    pub(super) fn load(config: &config::Kernel, sizes: Sizes) -> Result<Self> {
         // What an IPv6 key means depends on how sources are cut.
         let layout = Program::layout(sizes, config.ipv6_prefix.into())?;
         let pins = match config.persist {
@@ -83,6 +89,7 @@ impl Xdp {
             ports,
             links: Vec::new(),
             attachments: Arc::default(),
+            slots: Arc::default(),
             practice: Arc::default(),
             live: config.clone(),
             diagnostics,
@@ -104,15 +111,19 @@ impl Xdp {
             Some(pins) if config.persist => Some(pins.stage(&self.layout, &self.program, self.is_live())?),
             Some(_) | None => None,
         };
+        // An interface that is not there ends the start soon.
+        let index = |name: &String| nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0);
+        let interfaces: Vec<_> = config.interfaces.iter().map(|name| (name.clone(), index(name))).collect();
+        let slots = Slots::assign(&SettingsMap::current(&self.settings).interfaces, &interfaces);
         if !self.is_live() {
-            // Before the first packet comes; an interface that is not there ends the start soon.
-            let index = |name: &String| nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0);
-            self.number(config.interfaces.iter().map(index))?;
+            // Before the first packet comes.
+            self.number(slots.numbers(&interfaces))?;
         }
         self.carry()?;
         let (links, change) = attach::attach_all(self.site(config), &config.interfaces)?;
         self.links = links;
         self.write(config)?;
+        self.hand_over(slots)?;
         self.publish()?;
         let carried = self.carry()?;
         // Nothing can fail from here on.
@@ -203,19 +214,42 @@ impl Xdp {
     /// Shows the views how the interfaces are now, and the program which one is counted where.
     pub(super) fn publish(&self) -> Result<()> {
         let now = self.attached();
-        self.number(now.iter().map(|one| one.index))?;
+        let interfaces: Vec<_> = now.iter().map(|one| (one.interface.clone(), one.index)).collect();
+        self.number(self.slots.load().numbers(&interfaces))?;
         if **self.attachments.load() != now {
             self.attachments.store(Arc::new(now));
         }
         Ok(())
     }
 
-    /// Gives the interfaces with these indices the slots of their positions.
-    fn number(&self, indices: impl Iterator<Item = u32>) -> Result<()> {
-        let mut interfaces = [0; INTERFACES];
-        for (slot, index) in interfaces.iter_mut().zip(indices) {
-            *slot = index;
+    /// Has everything counted in these slots; what was counted there for other interfaces is forgotten.
+    fn hand_over(&self, slots: Slots) -> Result<()> {
+        let attached = self.attached();
+        let before = SettingsMap::current(&self.settings).interfaces;
+        let had =
+            |name: &str, number: u32| attached.iter().any(|one| one.interface == name && one.index == number);
+        let kept = slots.taken().filter(|(slot, name)| had(name, before[*slot as usize]));
+        let mut numbers = [0; INTERFACES];
+        for (slot, _) in kept {
+            numbers[slot as usize] = before[slot as usize];
         }
+        // First nobody counts there, then it is cleared.
+        self.number(numbers)?;
+        let mut counters: PerCpuArray<_, Counter> = PerCpuArray::try_from(self.program.map(maps::COUNTERS)?)?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("counting the CPUs")?;
+        for (slot, number) in (0..).zip(numbers).take(SHARED_SLOT as usize) {
+            if number == 0 {
+                for reason in 0..reason::COUNTERS {
+                    let none = PerCpuValues::try_from(vec![Counter::default(); cpus])?;
+                    counters.set(reason::counter(slot, reason), none, 0).context("clearing a counter")?;
+                }
+            }
+        }
+        self.slots.store(Arc::new(slots));
+        Ok(())
+    }
+
+    fn number(&self, interfaces: [u32; INTERFACES]) -> Result<()> {
         SettingsMap::change(&self.settings, |settings| settings.interfaces = interfaces)
     }
 }

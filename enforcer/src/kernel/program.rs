@@ -39,6 +39,10 @@ pub const PREFIX_BANS: u32 = 100_000;
 /// Allowances of operators that the tries have room for.
 pub const OPERATOR_ALLOWANCES: u32 = 4_096;
 
+/// Bans that the table of sources has room for, whether there are any or not: together with the sources of the default
+/// configuration 16 MiB.
+const EXPECTED_BANS: u32 = 100_000;
+
 /// Entries per family. Configured allowances count twice: a reload lists the new ones before it takes the old ones off.
 const MAX_PREFIXES: u32 = PREFIX_BANS + OPERATOR_ALLOWANCES + 2 * MAX_ALLOW as u32;
 
@@ -64,13 +68,26 @@ const GROWTH: usize = 128;
 /// How much the maps hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Exact bans.
-    pub bans: u32,
+    /// Exact bans, at most.
+    bans: u32,
+    /// Exact bans that the table of sources has room for. Its memory is taken at once; what is beyond lies in a map that grows.
+    expected: u32,
     /// Sources per limit; rounded up to a power of two of at least one bucket.
-    pub sources: u32,
+    sources: u32,
 }
 
 impl Sizes {
+    /// Room for so many exact bans in the table itself, and for sources.
+    pub const fn new(bans: u32, sources: u32) -> Self {
+        Self { bans, expected: bans, sources }
+    }
+
+    /// The same, with room in the table for as many bans as there may soon be, if there are `known` now.
+    pub fn growing(bans: u32, known: usize, sources: u32) -> Self {
+        let known = u32::try_from(known).unwrap_or(u32::MAX);
+        Self { bans, expected: known.saturating_mul(2).max(EXPECTED_BANS).min(bans), sources }
+    }
+
     /// Buckets per limiter table besides the table of sources: a power of two.
     pub fn buckets(&self) -> u32 {
         buckets(u64::from(self.sources))
@@ -79,7 +96,7 @@ impl Sizes {
     /// Buckets of the table of sources, which holds the bans as well: a power of two. Twice the slots that both need, so that buckets
     /// that overflow stay rare: with a million bans in four million slots one ban in forty spills over.
     pub fn source_buckets(&self) -> u32 {
-        buckets(2 * (u64::from(self.sources) + u64::from(self.bans)))
+        buckets(2 * (u64::from(self.sources) + u64::from(self.expected)))
     }
 
     /// Entries of every map whose size is not fixed.
@@ -316,6 +333,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn room_for_bans_in_the_table_follows_what_is_remembered() {
+        let slots =
+            |known| u64::from(Sizes::growing(1_100_000, known, 262_144).source_buckets()) * SLOTS as u64;
+        assert_eq!([slots(0), slots(100_000)], [1 << 20, 1 << 20]);
+        assert_eq!([slots(200_000), slots(1_000_000), slots(usize::MAX)], [1 << 21, 1 << 22, 1 << 22]);
+        let few = Sizes::growing(16, 0, 1);
+        assert_eq!(few, Sizes::new(16, 1), "no more than there may be");
+        assert!(Sizes::growing(1_100_000, 0, 1).maps().contains(&(maps::BANS, 1_100_000)));
+    }
+
+    #[test]
     fn an_old_kernel_is_refused_in_one_line() {
         let old = KernelVersion::new(5, 10, 262).code();
         let message = require_floor(old, "5.10.0-40-amd64").unwrap_err().to_string();
@@ -336,9 +364,9 @@ mod tests {
 
     #[test]
     fn tables_have_a_power_of_two_of_buckets() {
-        let buckets = |sources| Sizes { bans: 1, sources }.buckets();
+        let buckets = |sources| Sizes::new(1, sources).buckets();
         assert_eq!([buckets(0), buckets(1), buckets(5), buckets(1024)], [1, 1, 2, 256]);
-        let sources = |bans, sources| Sizes { bans, sources }.source_buckets();
+        let sources = |bans, sources| Sizes::new(bans, sources).source_buckets();
         assert_eq!([sources(0, 1), sources(1, 1), sources(1_000_000, 262_144)], [1, 1, 1 << 20]);
     }
 }

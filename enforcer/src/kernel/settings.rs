@@ -13,7 +13,7 @@ use enforcer_common::{
 use super::program::{FLOW_BUCKETS, Sizes};
 use crate::{
     clock,
-    config::{self, Answers, RateLimit, Refusal, Treatment, VerifyChecksums, WhenFull},
+    config::{self, Answers, RateLimit, Refusal, Treatment, VerifyChecksums, WhenExpired, WhenFull},
 };
 
 /// What the devices allow.
@@ -57,13 +57,17 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: 
     };
     let verify = if means.checksums { flag::VERIFY_CHECKSUMS } else { 0 };
     let strict = if config.strict_connections { flag::STRICT_CONNECTIONS } else { 0 };
+    let expired = match config.lease_expired {
+        WhenExpired::Bans => flag::BANS_WITHOUT_LEASE,
+        WhenExpired::Pass => 0,
+    };
     let mut quic_versions = [0; QUIC_VERSIONS];
     for (place, version) in quic_versions.iter_mut().zip(&config.quic_versions) {
         *place = *version;
     }
     Settings {
         abi: ABI,
-        flags: when_full | clock | not_ip | verify | strict,
+        flags: when_full | clock | not_ip | verify | strict | expired,
         v6_mask: v6_mask(config.ipv6_prefix),
         seed,
         source_mask: sizes.source_buckets() - 1,
@@ -154,18 +158,19 @@ pub(super) mod tests {
             persist: true,
             pin_directory: config::PIN_DIRECTORY.into(),
             lease: None,
+            lease_expired: WhenExpired::Bans,
         }
     }
 
     #[test]
     fn every_key_arrives() {
-        let made = settings(&config(), Sizes { bans: 1, sources: 1000 }, 7, Means::of(&config()));
+        let made = settings(&config(), Sizes::new(1, 1000), 7, Means::of(&config()));
         assert_eq!(
             made.limits[0],
             [Rate::UNLIMITED, Rate::per_second(1, 3), Rate::UNLIMITED, Rate::UNLIMITED]
         );
         assert_eq!((made.abi, made.seed, made.bucket_mask, made.minimum_tls), (ABI, 7, 255, 0x0304));
-        assert_eq!(made.flags, flag::DROP_WHEN_FULL | flag::DROP_NOT_IP);
+        assert_eq!(made.flags, flag::DROP_WHEN_FULL | flag::DROP_NOT_IP | flag::BANS_WITHOUT_LEASE);
         assert_eq!(made.tolerated, DropReason::VlanDepth.bit());
         assert_eq!((made.syn_budget, made.quic_versions), (Rate::per_second(5, 9), [7, 0, 0, 0]));
         assert_eq!(made.events, Rate::per_second(10, 2));
@@ -181,7 +186,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_the_devices_do_not_allow_is_not_asked_for() {
-        let sizes = Sizes { bans: 1, sources: 1000 };
+        let sizes = Sizes::new(1, 1000);
         for refusal in [Refusal::Alert, Refusal::Reset, Refusal::Poison, Refusal::Drop] {
             let config = Kernel { refusal, ..config() };
             let silent = settings(&config, sizes, 7, Means { answers: false, checksums: true });
@@ -194,13 +199,13 @@ pub(super) mod tests {
 
     #[test]
     fn limits_without_a_tick_of_jitter_get_the_fine_clock() {
-        let sizes = Sizes { bans: 1, sources: 1000 };
+        let sizes = Sizes::new(1, 1000);
         let flags = |events, burst| {
             let mut config = config();
             config.limits.hellos = Some(RateLimit { events, period: Duration::from_secs(1), burst });
             settings(&config, sizes, 7, Means::of(&config)).flags
         };
-        let others = flag::DROP_WHEN_FULL | flag::DROP_NOT_IP;
+        let others = flag::DROP_WHEN_FULL | flag::DROP_NOT_IP | flag::BANS_WITHOUT_LEASE;
         assert_eq!(flags(20_000, 4), others | flag::FINE_CLOCK);
         assert_eq!(flags(200, 1000), others);
     }

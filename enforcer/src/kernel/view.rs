@@ -18,6 +18,7 @@ use super::{
     Attachment, Count, Counters, EventCounts, Explanation, LimitState, OTHER_INTERFACES, Practice, Protocol,
     Reason, View, probe,
     rule::{Grounds, rule},
+    slots::Slots,
     tables::{LiveMaps, SettingsMap, SharedSettings, Snapshot},
 };
 use crate::{clock::KernelTime, prefix::Prefix};
@@ -28,6 +29,7 @@ pub(super) struct MapView {
     maps: Arc<LiveMaps>,
     settings: SharedSettings,
     attachments: Arc<ArcSwap<Vec<Attachment>>>,
+    slots: Arc<ArcSwap<Slots>>,
     practice: Arc<ArcSwap<Practice>>,
 }
 
@@ -36,9 +38,10 @@ impl MapView {
         maps: LiveMaps,
         settings: SharedSettings,
         attachments: Arc<ArcSwap<Vec<Attachment>>>,
+        slots: Arc<ArcSwap<Slots>>,
         practice: Arc<ArcSwap<Practice>>,
     ) -> Self {
-        Self { maps: Arc::new(maps), settings, attachments, practice }
+        Self { maps: Arc::new(maps), settings, attachments, slots, practice }
     }
 }
 
@@ -54,7 +57,8 @@ impl View for MapView {
 
     fn counters(&self) -> Result<Counters> {
         let mut counters = Vec::new();
-        for (slot, interface) in slots(&self.attachments.load()) {
+        let slots = self.slots.load();
+        for (slot, interface) in slots.taken().chain([(SHARED_SLOT, OTHER_INTERFACES)]) {
             for (reason, number) in Reason::all() {
                 let index = reason::counter(slot, number);
                 let per_cpu = self.maps.counters.get(&index, 0).context("reading the counter map")?;
@@ -64,7 +68,7 @@ impl View for MapView {
                 });
                 // Of what is counted together nobody expects a row before there is something.
                 if interface != OTHER_INTERFACES || counter.packets > 0 {
-                    counters.push(Count { interface: interface.clone(), reason, counter });
+                    counters.push(Count { interface: interface.to_owned(), reason, counter });
                 }
             }
         }
@@ -106,14 +110,6 @@ impl View for MapView {
         explanation.would_drop = would_drop.iter().map(|reason| reason.label().to_owned()).collect();
         Ok(explanation)
     }
-}
-
-/// The slots of the counters, and whose they are.
-fn slots(attachments: &[Attachment]) -> Vec<(u32, String)> {
-    let own = attachments.iter().take(SHARED_SLOT as usize).map(|one| one.interface.clone());
-    let mut slots: Vec<_> = (0..).zip(own).collect();
-    slots.push((SHARED_SLOT, OTHER_INTERFACES.to_owned()));
-    slots
 }
 
 impl MapView {

@@ -28,6 +28,8 @@ const LADDER: [u32; 14] = [
     20_000, 50_000, 100_000, 200_000, 350_000, 500_000, 700_000, 1_000_000, 1_400_000, 2_000_000, 2_800_000,
     4_000_000, 6_000_000, 9_000_000,
 ];
+/// Rates that are tried between the last one at which the client was served and the first at which it was not.
+const HALVINGS: usize = 3;
 /// No step sends more, whatever it is asked for.
 const MOST: u64 = 60_000_000;
 /// Runs of the sending program per call, most of which send nothing: about half a second, because each call begins and ends
@@ -82,6 +84,8 @@ pub struct Step {
     pub asked: u32,
     /// Packets per second that the sender managed.
     pub sent: f64,
+    /// Nanoseconds that the server's receiving thread has worked, by packets sent: what does not fit into a second is lost.
+    pub cost: f64,
     /// Requests that were answered in time.
     pub answered: u32,
     /// Requests.
@@ -99,6 +103,13 @@ pub struct Outcome {
     pub failed: Option<f64>,
     /// Everything that was tried.
     pub steps: Vec<Step>,
+}
+
+impl Outcome {
+    /// What a packet cost the server at the highest rate at which the client was served, in nanoseconds of its receiving thread.
+    pub fn cost(&self) -> f64 {
+        self.steps.iter().find(|step| (step.sent - self.held).abs() < 0.5).map_or(0.0, |step| step.cost)
+    }
 }
 
 /// Measures one guard after the other, calling `told` after each rate.
@@ -139,34 +150,62 @@ fn climb(scale: &Scale, guard: Guard, told: impl Fn(&Step)) -> Result<Outcome> {
         let mut nft = scene.lab.server.command("nft");
         process::run(nft.arg("-f").arg(&file), SETUP)?.success("nft")?;
     }
-    one_cpu(&scene.lab, daemon.id())?;
+    let receivers = one_cpu(&scene.lab, daemon.id())?;
     let token = scene.site.token("read")?;
     let first = scene.get(source_v4(1), "/api/v1/x").token(&token).send()?;
     ensure!(first.status == 200, "without any flood: {first:?}");
     let frame = frame(&scene.lab)?;
-    let (mut held, mut failed, mut steps) = (0.0f64, None, Vec::new());
-    for asked in LADDER {
-        let step = step(&scene, &token, &frame, asked, scale)?;
+    let mut outcome = Outcome { guard, held: 0.0, failed: None, steps: Vec::new() };
+    let mut attempt = |asked: u32| -> Result<(bool, bool)> {
+        let step = step(&scene, &token, &frame, asked, scale, &receivers)?;
         told(&step);
-        steps.push(step);
-        if step.answered * 100 < step.requests * scale.percent {
-            failed = Some(step.sent);
+        outcome.steps.push(step);
+        let served = step.answered * 100 >= step.requests * scale.percent;
+        if served {
+            outcome.held = outcome.held.max(step.sent);
+        } else {
+            outcome.failed = Some(outcome.failed.map_or(step.sent, |failed| failed.min(step.sent)));
+        }
+        // The sender is at its end: a higher rate would be the same one.
+        Ok((served, step.sent < 0.6 * f64::from(asked)))
+    };
+    let (mut low, mut high) = (0, None);
+    for asked in LADDER {
+        let (served, at_its_end) = attempt(asked)?;
+        if !served {
+            high = Some(asked);
             break;
         }
-        held = held.max(step.sent);
-        // The sender is at its end: a higher rate would be the same one.
-        if step.sent < 0.6 * f64::from(asked) {
+        low = asked;
+        if at_its_end {
             break;
         }
     }
+    if let Some(mut high) = high {
+        for _ in 0..HALVINGS {
+            let middle = low + (high - low) / 2;
+            match attempt(middle)? {
+                (true, _) => low = middle,
+                (false, _) => high = middle,
+            }
+        }
+    }
     drop(bare);
-    Ok(Outcome { guard, held, failed, steps })
+    Ok(outcome)
 }
 
 /// Floods at one rate for some seconds, and asks for pages meanwhile.
-fn step(scene: &Scene, token: &str, frame: &[u8], asked: u32, scale: &Scale) -> Result<Step> {
+fn step(
+    scene: &Scene,
+    token: &str,
+    frame: &[u8],
+    asked: u32,
+    scale: &Scale,
+    receivers: &[i32],
+) -> Result<Step> {
     let time = Duration::from_secs(scale.seconds.into());
     let lab = &scene.lab;
+    let worked = working(receivers)?;
     thread::scope(|scope| {
         let sender = scope.spawn(move || lab.client.enter(|| flood(frame, asked, time)));
         let (mut answered, mut requests) = (0, 0);
@@ -177,13 +216,14 @@ fn step(scene: &Scene, token: &str, frame: &[u8], asked: u32, scale: &Scale) -> 
             requests += 1;
             thread::sleep(PAUSE.saturating_sub(begun.elapsed()));
         }
-        let sent = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
-        Ok(Step { asked, sent, answered, requests })
+        let (packets, took) = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
+        let cost = (working(receivers)? - worked) as f64 / (packets as f64).max(1.0);
+        Ok(Step { asked, sent: packets as f64 / took.as_secs_f64(), cost, answered, requests })
     })
 }
 
-/// Sends from the client's namespace; answers packets per second.
-fn flood(frame: &[u8], asked: u32, time: Duration) -> Result<f64> {
+/// Sends from the client's namespace; answers how many packets in which time.
+fn flood(frame: &[u8], asked: u32, time: Duration) -> Result<(u64, Duration)> {
     assert_inside()?;
     if let Some(last) = cpus()?.last() {
         pin(*last)?;
@@ -199,7 +239,7 @@ fn flood(frame: &[u8], asked: u32, time: Duration) -> Result<f64> {
     while begun.elapsed() < time && pace.sent()? < MOST {
         program.send(frame, RUNS, BATCH)?;
     }
-    Ok(pace.sent()? as f64 / begun.elapsed().as_secs_f64())
+    Ok((pace.sent()?, begun.elapsed()))
 }
 
 /// A SYN to the service as [`Code::balance`] wants it: checksums over zeros where it writes.
@@ -237,25 +277,33 @@ fn checksum(bytes: &[u8]) -> u16 {
 /// Gives the server one CPU, for its packets and for its daemon: the receiving side of the wire gets a thread of its own
 /// (Linux 5.12), which goes before the daemon as interrupts do. The sender is on the last CPU, so a server that is slow does
 /// not slow it down, as on a real wire.
-fn one_cpu(lab: &Lab, daemon: u32) -> Result<()> {
+fn one_cpu(lab: &Lab, daemon: u32) -> Result<Vec<i32>> {
     let first = *cpus()?.first().context("no CPU")?;
     let before = receivers()?;
     let mut threaded = lab.server.command("sh");
     threaded.args(["-c", &format!("echo 1 > /sys/class/net/{WIRE}/threaded")]);
     process::run(&mut threaded, SETUP)?.success("a receiving thread")?;
-    let mut pinned = 0;
-    for receiver in receivers()?.into_iter().filter(|receiver| !before.contains(receiver)) {
-        place(receiver, first)?;
-        urgent(receiver, RECEIVER)?;
-        pinned += 1;
+    let own: Vec<i32> = receivers()?.into_iter().filter(|receiver| !before.contains(receiver)).collect();
+    for receiver in &own {
+        place(*receiver, first)?;
+        urgent(*receiver, RECEIVER)?;
     }
-    ensure!(pinned > 0, "the wire has no receiving thread");
+    ensure!(!own.is_empty(), "the wire has no receiving thread");
     for thread in fs::read_dir(format!("/proc/{daemon}/task"))?.flatten() {
         let thread = thread.file_name().to_string_lossy().parse()?;
         place(thread, first)?;
         urgent(thread, DAEMON)?;
     }
-    Ok(())
+    Ok(own)
+}
+
+/// Nanoseconds that threads have run so far (`/proc/PID/schedstat`).
+fn working(threads: &[i32]) -> Result<u64> {
+    let one = |thread: &i32| -> Result<u64> {
+        let told = fs::read_to_string(format!("/proc/{thread}/schedstat"))?;
+        Ok(told.split_whitespace().next().context("an empty schedstat")?.parse()?)
+    };
+    threads.iter().map(one).sum()
 }
 
 /// The receiving threads of all wires of this name.

@@ -21,22 +21,23 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let outcomes = flood::run(&arguments.scale, |guard, step| {
-        let flood::Step { asked, sent, answered, requests } = step;
+        let flood::Step { asked, sent, cost, answered, requests } = step;
         eprintln!(
-            "{guard:?}: {asked} packets/s asked, {sent:.0} sent: {answered} of {requests} requests answered"
+            "{guard:?}: {asked} packets/s asked, {sent:.0} sent, {cost:.0} ns each: {answered} of {requests} requests answered"
         );
     })?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&outcomes)?);
         return Ok(());
     }
-    println!("{:<10} {:>14} {:>14}", "guard", "served at", "failing at");
+    println!("{:<10} {:>14} {:>14} {:>10}", "guard", "served at", "failing at", "ns each");
     for outcome in &outcomes {
         let failed = outcome.failed.map_or("never".to_owned(), |rate| format!("{rate:.0}/s"));
         println!(
-            "{:<10} {:>12.0}/s {failed:>14}",
+            "{:<10} {:>12.0}/s {failed:>14} {:>10.0}",
             format!("{:?}", outcome.guard).to_lowercase(),
-            outcome.held
+            outcome.held,
+            outcome.cost()
         );
     }
     let held =

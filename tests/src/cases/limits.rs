@@ -32,7 +32,7 @@ fn prefix(text: &str) -> Prefix {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    [lists(), rates()].concat()
+    [lists(), rates(), lapsed()].concat()
 }
 
 fn lists() -> Vec<Case> {
@@ -255,5 +255,39 @@ fn rates() -> Vec<Case> {
         ),
         limited("no slot in the connection table", syn(443), Drop(LimiterFull), dropping(Limit::Connections)),
         limited("no slot in the hello table", hello(), Drop(LimiterFull), dropping(Limit::Hellos)),
+    ]
+}
+
+/// After the end of a lease that bans outlive.
+fn lapsed() -> Vec<Case> {
+    let lapsed = |state: State| {
+        state.set(|settings| {
+            settings.lease_until = 1;
+            settings.flags |= flag::BANS_WITHOUT_LEASE;
+        })
+    };
+    let v4 = |port, flags, bytes: &[u8]| tcp_frame(SOURCE_V4.into(), port, flags, bytes);
+    let listed = |text, listing| State::default().listing(prefix(text), listing);
+    vec![
+        case("a banned source after the lease", v4(80, ACK, b"x"), Drop(Banned))
+            .with(lapsed(State::default().banned(key(SOURCE_V4), FOREVER))),
+        case("a banned source without a slot after the lease", v4(80, ACK, b"x"), Drop(Banned))
+            .with(lapsed(State::default().spilled(key(SOURCE_V4), FOREVER))),
+        case("a ban that has ended, after the lease", v4(80, ACK, b"x"), Pass(LeaseExpired))
+            .with(lapsed(State::default().banned(key(SOURCE_V4), PAST))),
+        case("a banned prefix after the lease", v4(80, ACK, b"x"), Drop(BannedPrefix))
+            .with(lapsed(listed("198.18.0.0/24", Listing::banned(FOREVER)))),
+        case("an allowed source after the lease", v4(80, ACK, b"x"), Pass(Allowed))
+            .with(lapsed(listed("198.18.0.0/24", Listing::ALLOWED).banned(key(SOURCE_V4), FOREVER))),
+        case("a limit after the lease", v4(80, ACK, b"x"), Pass(LeaseExpired))
+            .with(lapsed(State::default().exhausted(Limit::Packets, key(SOURCE_V4)))),
+        case(
+            "an old hello after the lease",
+            v4(PROTECTED, DATA, &Hello::legacy(0x0301).bytes()),
+            Pass(LeaseExpired),
+        )
+        .with(lapsed(State::default())),
+        case("a SYN above its limit after the lease", v4(PROTECTED, SYN, &[]), Pass(LeaseExpired))
+            .with(lapsed(State::default().exhausted(Limit::Connections, key(SOURCE_V4)))),
     ]
 }

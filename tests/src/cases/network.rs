@@ -16,7 +16,7 @@ const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
 
 pub(super) fn cases() -> Vec<Case> {
-    [version4(), version6(), fragments(), discovery()].concat()
+    [version4(), version6(), huge(), fragments(), discovery()].concat()
 }
 
 /// A frame whose byte at `offset` has been replaced.
@@ -117,6 +117,35 @@ fn version6() -> Vec<Case> {
             ),
             Drop(TlsVersion),
         ),
+    ]
+}
+
+/// More than a length field can say: as the network stack puts segments together, with a field of 0.
+fn huge() -> Vec<Case> {
+    let data = |bytes: &[u8]| [bytes, &[0; 65_600]].concat();
+    let v4 = |segment: &[u8]| {
+        let frame = ethernet(IPV4, &ipv4(TCP, segment));
+        patched(patched(frame, 16, 0), 17, 0)
+    };
+    let v6 = |next, payload: &[u8]| patched(patched(ethernet(IPV6, &ipv6(next, payload)), 18, 0), 19, 0);
+    let hello = || data(&Hello::legacy(0x0301).bytes());
+    // With a jumbo payload option, as Linux did until it left that out.
+    let jumbo = |segment: &[u8]| v6(HOP_BY_HOP, &extension(TCP, 0, segment));
+    vec![
+        case("IPv4 of more than 64 KiB", v4(&tcp(80, ACK, &data(&[]))), Pass(Clean)),
+        case("IPv6 of more than 64 KiB", v6(TCP, &tcp(80, ACK, &data(&[]))), Pass(Clean)),
+        case("IPv6 of more than 64 KiB with an option", jumbo(&tcp(80, ACK, &data(&[]))), Pass(Clean)),
+        case(
+            "an old hello in IPv4 of more than 64 KiB",
+            v4(&tcp(PROTECTED, DATA, &hello())),
+            Drop(TlsVersion),
+        ),
+        case(
+            "an old hello in IPv6 of more than 64 KiB",
+            jumbo(&tcp(PROTECTED, DATA, &hello())),
+            Drop(TlsVersion),
+        ),
+        case("IPv6 whose length of 0 is wrong", v6(TCP, &tcp(80, ACK, b"data")), Drop(MalformedTcp)),
     ]
 }
 

@@ -91,6 +91,7 @@ fn flood(stage: &Stage<'_>) -> Result<Observed> {
     let flood = Flood {
         segment: Segment::Syn,
         from: source_v4(6).into(),
+        sources: 1,
         to: SERVER_V4.into(),
         port: 443,
         count: FLOOD,

@@ -14,7 +14,7 @@ use enforcer::config::{
     self, Answers, Bans, Certificate, Clients, Config, Control, Demands, Ejection, HealthCheck, Http, Kernel,
     KernelLimits, KeyExchange, Listener, Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite,
     Tls, TlsVersion, Token, TokenAlgorithm, TokenType, Treatment, UnknownName, Unparsed, Upstream,
-    UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenFull,
+    UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenExpired, WhenFull,
 };
 use proptest::prelude::*;
 
@@ -111,6 +111,7 @@ fn the_smallest_file_gives_every_documented_default() {
             persist: true,
             pin_directory: "/sys/fs/bpf/enforcer".into(),
             lease: None,
+            lease_expired: WhenExpired::Pass,
         },
         listeners: vec![Listener {
             address: "[::]:443".parse().unwrap(),
@@ -168,6 +169,7 @@ fn the_smallest_file_gives_every_documented_default() {
             upstream: "api".to_owned(),
             tokens: vec!["main".to_owned()],
             demands: Demands { scopes: vec!["read".to_owned()], ..Demands::default() },
+            upgrade: vec![],
             limit: rate(5, 10),
         }],
         http: Http {
@@ -196,7 +198,7 @@ fn the_smallest_file_gives_every_documented_default() {
             window: seconds(60),
             duration: seconds(600),
             max_duration: seconds(24 * 3600),
-            max_entries: 100_000,
+            max_entries: 1_100_000,
             dry_run: false,
             store: Some("/var/lib/enforcer/bans.redb".into()),
         },
@@ -230,6 +232,7 @@ fn what_is_written_is_what_holds() {
     assert_eq!(config.kernel.limits.connections.unwrap().burst, 100, "one period's worth without a burst");
     assert_eq!(config.kernel.limits.hellos, None);
     assert_eq!((config.kernel.persist, config.kernel.lease), (false, Some(seconds(90))));
+    assert_eq!(config.kernel.lease_expired, WhenExpired::Bans);
     assert_eq!(config.kernel.pin_directory, Path::new("/run/bpf/edge"));
     assert_eq!(config.bans.store, Some("state/bans.redb".into()));
     assert_eq!(config.kernel.limits.max_sources, 131_072, "rounded up");

@@ -40,6 +40,7 @@ fn a_handshake_gets_through_a_flood_by_a_cookie() -> Result<()> {
         let flood = |count| Flood {
             segment: Segment::Syn,
             from: spoofed,
+            sources: 1,
             to: Lab::server_address(client),
             port: 443,
             count,

@@ -62,7 +62,7 @@ fn a_flood_arrives_with_the_source_it_claims() -> Result<()> {
     {
         let listener = lab.server.enter(|| Ok(TcpListener::bind(SocketAddr::new(to, 0))?))?;
         let port = listener.local_addr()?.port();
-        let flood = Flood { segment: Segment::Syn, from, to, port, count: 50, per_second: None };
+        let flood = Flood { segment: Segment::Syn, from, sources: 1, to, port, count: 50, per_second: None };
         assert_eq!(flood.send(&lab.client)?.packets, 50);
         eventually!(10, format!("half-open connections from {from}"), {
             let mut sockets = lab.server.command("ss");

@@ -12,14 +12,12 @@ use anyhow::{Context as _, Result};
 use enforcer_tests::{
     clients::{self, HOST, Handshake},
     eventually,
+    keepalive::offer,
     netns::{Lab, Netns, WIRE, source_v4, source_v6},
     packets::Hello,
     scene::Scene,
 };
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
-};
+use rustls::ClientConnection;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Handshakes with a hello in many segments: a few seconds in a debug build. `ENFORCER_HANDSHAKES=10000` asks for more.
@@ -106,14 +104,7 @@ fn hellos_in_many_segments_never_fail() -> Result<()> {
             scene.lab.server.ip(&format!("{family} route change {route} dev {WIRE} advmss {SEGMENT}"))?;
         }
     }
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(scene.site.ca())?)?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let config = Arc::new(config);
+    let config = offer(&scene.site.ca(), Vec::new())?;
     for source in [IpAddr::from(source_v4(1)), source_v6(1).into()] {
         let server = SocketAddr::new(Lab::server_address(source), 443);
         scene.lab.client.enter(|| {

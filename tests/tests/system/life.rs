@@ -60,6 +60,7 @@ fn flood(from: &str, count: u32, per_second: u32) -> Result<Flood> {
     Ok(Flood {
         segment: Segment::Syn,
         from,
+        sources: 1,
         to: Lab::server_address(from),
         port: 443,
         count,

@@ -26,6 +26,7 @@ fn flood(limit: &str, segment: Segment, reason: &str, from: IpAddr, other: IpAdd
     let flood = Flood {
         segment,
         from,
+        sources: 1,
         to: Lab::server_address(from),
         port: 443,
         count: 10_000,
@@ -99,6 +100,7 @@ fn why_tells_the_state_of_a_limit() -> Result<()> {
     let flood = Flood {
         segment: Segment::Syn,
         from,
+        sources: 1,
         to: Lab::server_address(from),
         port: 443,
         count: 5,

@@ -52,7 +52,7 @@ struct Loaded {
 
 impl Loaded {
     fn new() -> Self {
-        let program = Program::load(Sizes { bans: 16, sources: 1 }, false).unwrap();
+        let program = Program::load(Sizes::new(16, 1), false).unwrap();
         let map = |name| program.map(name).unwrap();
         Self {
             settings: map(maps::SETTINGS).try_into().unwrap(),
@@ -247,6 +247,11 @@ fn run_every_case() {
         })
         .collect();
     assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+    for slot in (0..INTERFACES as u32).filter(|slot| *slot != SHARED_SLOT) {
+        for number in 0..reason::COUNTERS {
+            assert_eq!(loaded.counter_in(slot, number), Counter::default(), "slot {slot}, number {number}");
+        }
+    }
 }
 
 /// Where a frame's TCP sequence number stands.
@@ -260,7 +265,7 @@ fn sequence_of(frame: &[u8]) -> usize {
 #[test]
 fn the_verifier_is_far_from_giving_up() {
     for (diagnostics, name) in [(false, "enforcer"), (true, "enforcer, diagnostics")] {
-        let program = Program::load(Sizes { bans: 16, sources: 1 }, diagnostics).unwrap();
+        let program = Program::load(Sizes::new(16, 1), diagnostics).unwrap();
         let count = program.verified_instructions().unwrap().unwrap();
         // `cargo xtask vm` reads this line.
         println!("verified: {name} = {count}");

@@ -8,16 +8,17 @@ use std::{
     thread,
 };
 
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuValues};
 use enforcer::{
     config::{self, Mode},
-    kernel::{Beginning, Detached, Kernel, detach},
+    kernel::{Beginning, Detached, Kernel, Reason, detach},
     prefix::Prefix,
 };
 use enforcer_common::{
     ban::{Ban, FOREVER},
     limiter::SLOTS,
-    maps,
+    maps::{self, Counter},
+    reason::{self, PassReason},
     settings::ABI,
     source::SourceKey,
 };
@@ -150,6 +151,38 @@ fn interfaces_that_are_no_longer_named_and_those_that_vanished_are_cleared_away(
         assert_eq!(world.daemon(&world.config(&["right"])).unwrap(), Beginning::TakenOver);
         assert!(program("right").is_some());
         assert_eq!(links(), 1);
+    });
+}
+
+#[test]
+fn what_was_counted_stays_with_its_interface_wherever_that_is_named() {
+    World::run(|world| {
+        ip("link add third type veth peer name fourth");
+        // Packets that passed, by interface, for a daemon that begins with these.
+        let counted = |interfaces: &[&str]| -> Vec<(String, u64)> {
+            let mut kernel = Kernel::load(&world.config(interfaces), 16).unwrap();
+            kernel.attach().unwrap();
+            let rows = kernel.view().unwrap().counters().unwrap();
+            let clean = rows.into_iter().filter(|row| row.reason == Reason::Pass(PassReason::Clean));
+            clean.map(|row| (row.interface, row.counter.packets)).collect()
+        };
+        let told = |rows: &[(&str, u64)]| -> Vec<(String, u64)> {
+            rows.iter().map(|(name, packets)| ((*name).to_owned(), *packets)).collect()
+        };
+        assert_eq!(counted(&["left", "right"]), told(&[("left", 0), ("right", 0)]));
+        let pin = world.place.join(&world.layers()[0]).join(maps::COUNTERS);
+        let map = Map::PerCpuArray(MapData::from_pin(pin).unwrap());
+        let mut counters: PerCpuArray<_, Counter> = PerCpuArray::try_from(map).unwrap();
+        for (slot, packets) in [(0, 7), (1, 9)] {
+            let index = reason::counter(slot, PassReason::Clean.number());
+            let mut counter = vec![Counter::default(); aya::util::nr_cpus().unwrap()];
+            counter[0] = Counter { packets, bytes: 0 };
+            counters.set(index, PerCpuValues::try_from(counter).unwrap(), 0).unwrap();
+        }
+        assert_eq!(counted(&["right", "left"]), told(&[("left", 7), ("right", 9)]));
+        // Whoever gets the slot of another one does not get what was counted in it.
+        assert_eq!(counted(&["third", "right"]), told(&[("third", 0), ("right", 9)]));
+        assert_eq!(counted(&["left", "third", "right"]), told(&[("third", 0), ("right", 9), ("left", 0)]));
     });
 }
 

@@ -50,7 +50,7 @@ fn load() -> Result<Kernel> {
 
 #[test]
 fn bans_by_the_thousand_hold_and_are_lifted() -> Result<()> {
-    let slots = Sizes { bans: BANS, sources: 1024 }.source_buckets() * 4;
+    let slots = Sizes::new(BANS, 1024).source_buckets() * 4;
     assert!(BANS > slots / 4, "so few bans of {slots} slots would not overflow");
     let kernel = load()?;
     let mut lists = kernel.lists()?;

@@ -6,6 +6,8 @@
 
 use std::collections::HashSet;
 
+use foldhash::fast::RandomState;
+
 use super::{Actions, Event, Ledger, Outcome, Refusal, Terms};
 use crate::{
     bans::{
@@ -98,17 +100,18 @@ impl Ledger {
         let cause = Cause::Operator(Text::new(&terms.reason));
         let mut tally = Tally::default();
         let mut changed = Vec::with_capacity(prefixes.len());
-        let mut seen = HashSet::with_capacity(prefixes.len());
+        let mut seen = HashSet::with_capacity_and_hasher(prefixes.len(), RandomState::default());
         for &prefix in prefixes {
             if !seen.insert(prefix) {
                 tally.repeated += 1;
                 continue;
             }
-            if let Err(refusal) = self.admit(prefix, terms) {
+            let old = self.bans.get(&prefix).map(|old| old.offences);
+            if let Err(refusal) = self.admit(prefix, terms, old.is_some()) {
                 tally.refuse(prefix, refusal);
                 continue;
             }
-            let offences = self.bans.get(&prefix).map_or(0, |old| old.offences);
+            let offences = old.unwrap_or(0);
             let ban = Ban { prefix, cause: cause.clone(), since: now, until, offences };
             actions.saves.push(Save::Ban(prefix, Some(ban.clone())));
             match self.place_ban(ban) {

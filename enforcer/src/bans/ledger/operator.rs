@@ -212,8 +212,9 @@ impl Ledger {
     ) -> Result<Outcome, Refusal> {
         let BanRequest { prefix, terms } = request;
         let until = self.until(now, terms.end)?;
-        self.admit(prefix, &terms)?;
-        let offences = self.bans.get(&prefix).map_or(0, |old| old.offences);
+        let old = self.bans.get(&prefix).map(|old| old.offences);
+        self.admit(prefix, &terms, old.is_some())?;
+        let offences = old.unwrap_or(0);
         let ban =
             Ban { prefix, cause: Cause::Operator(Text::new(&terms.reason)), since: now, until, offences };
         let replaced = self.put_ban(ban.clone(), actions);
@@ -235,13 +236,13 @@ impl Ledger {
         if until <= now { Err(Refusal::NoDuration) } else { Ok(until) }
     }
 
-    /// Whether `prefix` may be banned, and there is room for that.
-    pub(super) fn admit(&self, prefix: Prefix, terms: &Terms) -> Result<(), Refusal> {
+    /// Whether `prefix` may be banned, and there is room for that unless it is `banned` already.
+    pub(super) fn admit(&self, prefix: Prefix, terms: &Terms, banned: bool) -> Result<(), Refusal> {
         if !terms.force {
             refuse_wide(prefix)?;
             self.refuse_lock_out(prefix, terms)?;
         }
-        if self.bans.get(&prefix).is_none() {
+        if !banned {
             if !self.has_room() {
                 return Err(Refusal::Full(self.settings.bans.max_entries));
             }

@@ -3,7 +3,7 @@
 //! What was remembered is the truth. A ban that only the kernel knows of is kept, for it was made when there was no time
 //! left to write it down, or the memory is lost; an allowance that only the kernel knows of is not.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use enforcer_common::ban::{Listing, class};
 
@@ -11,7 +11,7 @@ use super::{Actions, Ledger, Save, Settings};
 use crate::{
     bans::{
         memory::Memory,
-        projection::Place,
+        projection::{Place, Places},
         record::{Allowance, Ban, Cause},
     },
     clock::KernelTime,
@@ -103,7 +103,7 @@ impl Ledger {
             self.keep_ban(ban, &mut writes);
         }
         let length = self.settings.ipv6_prefix;
-        let found = if live { places(&held, length) } else { HashMap::new() };
+        let found = if live { places(&held, length) } else { Places::default() };
         self.projection.rebuild(found, &self.bans, &self.allowances, length, &mut actions.writes);
         restored
     }
@@ -124,7 +124,7 @@ fn known_to_the_kernel(held: &Held, now: KernelTime) -> impl Iterator<Item = Ban
 }
 
 /// The places in the lists that are taken.
-fn places(held: &Held, v6_length: u8) -> HashMap<Place, Listing> {
+fn places(held: &Held, v6_length: u8) -> Places {
     let sources = held.sources.iter().filter_map(|(prefix, ban)| {
         Some((Place::Source(prefix.source_key(v6_length)?), Listing::banned(ban.until)))
     });

@@ -10,7 +10,7 @@ use enforcer_common::{quic, reason::DropReason, settings::QUIC_VERSIONS};
 use super::{LimitRules, Rules, entries};
 use crate::config::{
     Answers, Kernel, KernelLimits, MAX_ALLOW, Mode, PIN_DIRECTORY, RateLimit, Refusal, TlsVersion, Treatment,
-    Unparsed, VerifyChecksums, WhenFull,
+    Unparsed, VerifyChecksums, WhenExpired, WhenFull,
     file::{KernelSection, Key, LimitsSection, List, UnparsedSection},
     named::Named,
     value::{Number, spell_duration},
@@ -99,6 +99,7 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
         persist: section.persist.as_ref().is_none_or(|persist| *persist.get_ref()),
         pin_directory: pin_directory(section, &mut rules),
         lease: lease(section, &mut rules),
+        lease_expired: section.lease_expired.as_ref().map_or(WhenExpired::Pass, |choice| *choice.get_ref()),
     }
 }
 

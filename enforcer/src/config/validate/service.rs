@@ -82,7 +82,7 @@ pub(super) fn bans(section: &BansSection, rules: &mut Rules<'_, '_>) -> Bans {
         rules.refuse(span, key, problem, "make `max_duration` at least `duration`");
     }
     let threshold = rules.number("threshold", &section.threshold, 100, 1..=1_000_000);
-    let entries = rules.number("max_entries", &section.max_entries, 100_000, 1..=10_000_000);
+    let entries = rules.number("max_entries", &section.max_entries, 1_100_000, 1..=10_000_000);
     Bans {
         threshold: u32::try_from(threshold).unwrap_or(u32::MAX),
         window: rules.duration("window", &section.window, Duration::from_secs(60), 1_000..=24 * HOUR_MS),
