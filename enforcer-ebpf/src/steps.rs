@@ -114,6 +114,9 @@ pub(crate) fn judge(context: *mut xdp_md, length: usize, first: u32) -> Judged {
     if next == Step::Charge as u32 {
         next = enforcer_charge_packet(context);
     }
+    if next == Step::Weigh as u32 {
+        next = enforcer_weigh(context);
+    }
     if next == Step::Quic as u32 {
         next = enforcer_quic(context);
     }
@@ -185,6 +188,7 @@ steps! {
     enforcer_extensions = Extensions,
     enforcer_transport = Transport,
     enforcer_charge_packet = Charge,
+    enforcer_weigh = Weigh,
     enforcer_quic = Quic,
     enforcer_open = Open,
     enforcer_segment = Segment,

@@ -15,7 +15,7 @@ use crate::{
     packet::Packet,
     port::Port,
     reason::{DropReason, PassReason},
-    settings::{ABI, Limit, Settings},
+    settings::{ABI, Limit, Settings, flag},
     source::SourceKey,
 };
 
@@ -61,7 +61,7 @@ pub fn glance<P: Packet, T: Tables>(packet: &P, tables: &T) -> Next {
 /// Whether the first look knows everything that these settings ask for of a source that is not listed. What it does not know is named here.
 #[inline(always)]
 const fn suffices(settings: &Settings) -> bool {
-    settings.abi == ABI && settings.dry_run == 0
+    settings.abi == ABI && settings.dry_run == 0 && settings.flags & flag::MORE_BUDGETS == 0
 }
 
 /// Whether a segment to a protected port can have nothing to do with a hello: it has none, and its flow awaits none.

@@ -4,6 +4,7 @@ use std::{collections::HashSet, sync::LazyLock};
 
 use enforcer_common::{
     ban::Listing,
+    budget::Scope,
     gcra::Rate,
     packet::Packet,
     reason::{DropReason, PassReason},
@@ -111,13 +112,18 @@ impl Packet for Strict<'_> {
 
 /// Everything switched on, so that every path can be taken.
 fn busy() -> State {
-    Limit::ALL.into_iter().fold(State::default(), State::limited)
+    Limit::ALL.into_iter().fold(State::default(), |state, limit| {
+        [Scope::Site, Scope::Network, Scope::Share]
+            .into_iter()
+            .fold(state.limited(limit), |state, scope| state.more(scope, limit, 0))
+    })
 }
 
 fn agrees(frame: &[u8]) -> Verdict {
     let verdict = decide(&Strict(frame), &busy().tables(NOW));
     assert_eq!(verdict, decide(&frame, &busy().tables(NOW)));
-    looks_and_steps_agree(frame, busy());
+    // Without further budgets, or there would be no first look.
+    looks_and_steps_agree(frame, Limit::ALL.into_iter().fold(State::default(), State::limited));
     verdict
 }
 
