@@ -4,6 +4,7 @@
 
 mod changes;
 mod many;
+mod upstream;
 
 use std::net::IpAddr;
 
@@ -17,6 +18,7 @@ use crate::{
 
 pub use changes::{FilesRow, ReloadRow, Reloaded};
 pub use many::{Many, RefusedRow};
+pub use upstream::UpstreamRow;
 
 /// The version of the language.
 pub const VERSION: u32 = 1;
@@ -416,6 +418,9 @@ pub struct Status {
     pub max_connections: u32,
     /// Issuers of tokens.
     pub tokens: Vec<TokenRow>,
+    /// Servers behind.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamRow>,
     /// Bans in force.
     pub bans: Vec<CountRow>,
     /// Whether bans are only reported.
