@@ -5,6 +5,7 @@
 pub mod http;
 pub mod kernel;
 pub mod process;
+pub mod upstreams;
 
 use anyhow::Result;
 use prometheus::{

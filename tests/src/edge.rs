@@ -17,7 +17,7 @@ use enforcer::{
     bans::{Offence, Reporter},
     config::{self, Config, Demands, KeyExchange, Suite, TokenAlgorithm, TokenType},
     ingress::Ingress,
-    metrics::Metrics,
+    metrics::{self, Metrics},
     policy::{Policy, SharedPolicy},
 };
 use http::{Request, Response};
@@ -79,6 +79,7 @@ impl Site {
     pub fn start(self) -> Result<Edge> {
         let policy = Policy::load(&self.config)?.share();
         let metrics = Metrics::new()?;
+        metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
         let (reporter, offences) = Reporter::new(1024, metrics.offences_lost.clone());
         let ingress = Ingress::bind(&self.config, Arc::clone(&policy), reporter, metrics.clone())?;
         ingress.serve();

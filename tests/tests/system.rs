@@ -5,6 +5,7 @@ mod system {
     mod answers;
     mod attach;
     mod bans;
+    mod behind;
     mod cookies;
     mod corpus;
     mod data_plane;

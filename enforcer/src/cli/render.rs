@@ -3,6 +3,7 @@
 mod detail;
 mod import;
 pub mod packet;
+mod upstreams;
 
 pub(super) use import::imported;
 use packet::Paint;

@@ -98,6 +98,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
 
     let view = kernel.view()?;
     metrics::kernel::register(&metrics.registry, Arc::clone(&view))?;
+    metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
     let ledger = Ledger::new(config.bans.clone());
     let (bans, task) = task::spawn(ledger, kernel.lists()?, offences, metrics.clone(), keeping);
     let ban_task = Tied::of(task.abort_handle());
@@ -169,6 +170,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         view: Arc::clone(&view),
         metrics: metrics.clone(),
         facts: Arc::clone(&facts),
+        policy: Arc::clone(&policy),
         started,
         reloads,
     };

@@ -25,8 +25,8 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("upstream", &["checks", "config", "denial", "policy"]),
     // Settings for the program are made from the configuration.
     ("kernel", &["config", "device"]),
-    // Kernel counters are read at scrape; the table of refusals names the labels.
-    ("metrics", &["kernel", "denial", "log"]),
+    // Kernel counters and the state of servers are read at scrape; the table of refusals names the labels.
+    ("metrics", &["kernel", "denial", "log", "policy"]),
     // Keeps bytes and does not know whose.
     ("store", &[]),
     ("bans", &["config", "denial", "kernel", "metrics", "store"]),

@@ -1,5 +1,6 @@
 //! The two long answers: `status` and `why`.
 
+use super::upstreams::upstreams;
 use crate::{
     cli::table::{Align, bytes, grouped, pairs, table},
     control::{
@@ -104,6 +105,10 @@ pub(super) fn status(status: &Status) -> String {
     }
     if !practice.remarks.is_empty() {
         text.push('\n');
+    }
+    if !status.upstreams.is_empty() {
+        text.push('\n');
+        text.push_str(&upstreams(&status.upstreams));
     }
     if !status.traffic.is_empty() {
         text.push('\n');
@@ -308,7 +313,7 @@ fn count(number: u64, one: &str, many: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
-        control::wire::{CountRow, ScoreRow, TokenRow},
+        control::wire::{CountRow, ScoreRow, TokenRow, UpstreamRow},
         kernel::{Attachment, Explanation},
     };
 
@@ -350,6 +355,15 @@ mod tests {
             metrics: Some("127.0.0.1:9464".into()),
             max_connections: 20_000,
             tokens: vec![TokenRow { name: "main".into(), issuer: "https://id.example.com/".into(), keys: 2 }],
+            upstreams: vec![UpstreamRow {
+                upstream: "api".into(),
+                server: "https://10.0.0.1:8443".into(),
+                state: "resting".into(),
+                requests: 3,
+                connections: 2,
+                ejections: 1,
+                retries: 4_000,
+            }],
             bans: vec![
                 CountRow { name: "offence".into(), count: 1_200 },
                 CountRow { name: "operator".into(), count: 3 },
@@ -397,6 +411,9 @@ mod tests {
              reload     5m ago, applied; these need a restart: kernel.mode\n\
              \n\
              NOTE: eth0 is odd\n\
+             \n\
+             UPSTREAM  SERVER                 STATE    REQUESTS  CONNECTIONS  RESTS  REPEATED\n\
+             api       https://10.0.0.1:8443  resting         3            2      1     4,000\n\
              \n\
              INTERFACE     PASSED     BYTES    DROPPED    BYTES  WOULD DROP\n\
              eth0       2,000,000  900.0 MB  1,234,579  74.1 MB           7\n\
