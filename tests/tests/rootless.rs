@@ -14,13 +14,17 @@ mod rootless {
     mod control;
     mod corpus;
     mod edge;
+    mod flights;
+    mod floods;
     mod grpc;
     mod known_tokens;
     mod ledger;
     mod ledger_room;
     mod packets;
     mod policy_files;
+    mod proxies;
     mod refusals;
+    mod smuggling;
     mod streams;
     mod tickets;
     mod tls;
