@@ -1,5 +1,6 @@
 //! Answers as people read them. Pure: text in memory, the terminal is elsewhere.
 
+mod counters;
 mod detail;
 mod import;
 pub mod packet;

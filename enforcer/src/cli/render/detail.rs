@@ -1,11 +1,14 @@
 //! The two long answers: `status` and `why`.
 
-use super::upstreams::upstreams;
+use super::{
+    counters::{counters, traffic},
+    upstreams::upstreams,
+};
 use crate::{
     cli::table::{Align, bytes, grouped, pairs, table},
     control::{
         span::{human, remaining},
-        wire::{BanRow, CounterRow, FilesRow, HelloRow, PersistenceRow, ReloadRow, Status, TrafficRow, Why},
+        wire::{BanRow, FilesRow, HelloRow, PersistenceRow, ReloadRow, Status, Why},
     },
     kernel::{LimitState, Practice},
 };
@@ -128,47 +131,6 @@ pub(super) fn status(status: &Status) -> String {
         text.push_str(&table(&columns, &rows));
     }
     text
-}
-
-fn traffic(rows: &[TrafficRow]) -> String {
-    let mut columns = vec![
-        ("interface", Align::Left),
-        ("passed", Align::Right),
-        ("bytes", Align::Right),
-        ("dropped", Align::Right),
-        ("bytes", Align::Right),
-    ];
-    let rehearsed = rows.iter().any(|row| row.would_drop > 0);
-    if rehearsed {
-        columns.push(("would drop", Align::Right));
-    }
-    let row = |row: &TrafficRow| {
-        let mut cells = vec![
-            row.interface.clone(),
-            grouped(row.passed),
-            bytes(row.passed_bytes),
-            grouped(row.dropped),
-            bytes(row.dropped_bytes),
-        ];
-        cells.extend(rehearsed.then(|| grouped(row.would_drop)));
-        cells
-    };
-    table(&columns, &rows.iter().map(row).collect::<Vec<_>>())
-}
-
-/// Counters by reason; by interface too if there are several.
-fn counters(heading: &str, rows: &[CounterRow]) -> String {
-    let several = rows.iter().any(|row| row.interface != rows[0].interface);
-    let mut columns = vec![(heading, Align::Left)];
-    columns.extend(several.then_some(("interface", Align::Left)));
-    columns.extend([("packets", Align::Right), ("bytes", Align::Right)]);
-    let row = |row: &CounterRow| {
-        let mut cells = vec![row.reason.clone()];
-        cells.extend(several.then(|| row.interface.clone()));
-        cells.extend([grouped(row.packets), bytes(row.bytes)]);
-        cells
-    };
-    table(&columns, &rows.iter().map(row).collect::<Vec<_>>())
 }
 
 pub(super) fn why(why: &Why) -> String {
@@ -313,7 +275,7 @@ fn count(number: u64, one: &str, many: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
-        control::wire::{CountRow, ScoreRow, TokenRow, UpstreamRow},
+        control::wire::{CountRow, CounterRow, ScoreRow, TokenRow, TrafficRow, UpstreamRow},
         kernel::{Attachment, Explanation},
     };
 
