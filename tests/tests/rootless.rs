@@ -7,6 +7,7 @@ mod rootless {
     mod attacks;
     mod bodies;
     mod borders;
+    mod budgets;
     mod captures;
     mod clients;
     mod configs;

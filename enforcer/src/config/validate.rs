@@ -23,6 +23,8 @@ use super::{
 
 mod answers;
 mod kernel;
+mod limits;
+mod lists;
 mod requests;
 mod service;
 mod tls;
