@@ -12,6 +12,7 @@ pub mod demo;
 pub mod edge;
 pub mod flood;
 pub mod hellos;
+pub mod issuer;
 pub mod judges;
 pub mod keepalive;
 pub mod kernel;

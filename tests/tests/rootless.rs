@@ -12,6 +12,7 @@ mod rootless {
     mod configs;
     mod control;
     mod edge;
+    mod issuer_keys;
     mod known_tokens;
     mod ledger;
     mod ledger_room;

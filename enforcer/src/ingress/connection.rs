@@ -187,7 +187,10 @@ async fn speak(
     stream: TlsStream<Recorded>,
 ) -> Result<(), hyper::Error> {
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
-    let service = service_fn(|request| request::serve(Rc::clone(worker), Rc::clone(connection), request));
+    let service = service_fn(|request| {
+        // On the heap at once: hyper and tokio move it from hand to hand before it is polled.
+        Box::pin(request::serve(Rc::clone(worker), Rc::clone(connection), request))
+    });
     if is_http2 {
         let serving = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())

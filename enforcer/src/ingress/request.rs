@@ -1,6 +1,6 @@
 //! One request, from its head to the head of its answer.
 
-use std::{convert::Infallible, rc::Rc, sync::Arc};
+use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
 
 use http::{
     HeaderValue, Method, Request, Response, Version,
@@ -14,12 +14,16 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    checks::{self, Grant, Now, Refusal, facts::RequestFacts},
+    checks::{self, Grant, Now, Refusal, facts::RequestFacts, token::KnownTokens},
     clock,
     denial::Denial,
     policy::{Policy, route::Route},
     upstream::{ClientBody, Terms},
 };
+
+/// How long a request waits for the keys of its token's issuer: a handshake and an answer from far away. What is not decided
+/// then is refused.
+const KEY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Answers a request; never fails, because every failure is an answer.
 pub(super) async fn serve(
@@ -36,11 +40,17 @@ pub(super) async fn serve(
     let mut close = head.headers.contains_key(TRANSFER_ENCODING);
     let expects = !is_http2 && head.headers.contains_key(EXPECT);
     let body = ClientBody::new(body, expects, connection.open_body());
-    let (admitted, max_body, secured) = {
+    let (mut admitted, max_body, secured) = {
         // Held for the checks alone: a request under way must not keep an old policy alive.
         let policy = worker.shared.policy.load();
-        (admit(&worker, &policy, &connection, &head), policy.http.max_body_bytes, Arc::clone(&policy.answers))
+        let admitted = admit(&worker, &policy, &connection, &head, checks::admit);
+        (admitted, policy.http.max_body_bytes, Arc::clone(&policy.answers))
     };
+    if let Err(Refusal { pending: Some(pending), .. }) = &mut admitted {
+        pending.wait(KEY_PATIENCE).await;
+        let policy = worker.shared.policy.load();
+        admitted = admit(&worker, &policy, &connection, &head, checks::admit_again);
+    }
     let outcome = match admitted {
         Err(refusal) => {
             body.discard();
@@ -81,15 +91,18 @@ pub(super) async fn serve(
     Ok(response)
 }
 
+type Admit = fn(&Policy, &RequestFacts<'_>, Now, &mut KnownTokens) -> Result<Grant, Refusal>;
+
 fn admit(
     worker: &Worker,
     policy: &Policy,
     connection: &Connection,
     head: &http::request::Parts,
+    admit: Admit,
 ) -> Result<Grant, Refusal> {
     let facts = RequestFacts::read(&connection.client, head).map_err(Refusal::plain)?;
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
-    let outcome = checks::admit(policy, &facts, now, &mut worker.tokens.borrow_mut());
+    let outcome = admit(policy, &facts, now, &mut worker.tokens.borrow_mut());
     let (route, age) = match &outcome {
         Ok(grant) => (Some(grant.route()), grant.token_age()),
         Err(refusal) => (refusal.route.as_ref(), refusal.token_age),
