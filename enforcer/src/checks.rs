@@ -132,17 +132,18 @@ fn judge(
     facts: &RequestFacts<'_>,
     now: Now,
     known: &mut KnownTokens,
-    charge: bool,
+    first: bool,
 ) -> Result<Grant, Refusal> {
     let route = policy.routes.find(&facts.path).ok_or(Refusal::plain(Denial::RouteNotFound))?;
-    if charge {
+    if first {
         limit::check(policy, route, facts.client.address, now.monotonic)
             .map_err(|refusal| refusal.at(route))?;
     }
     let mut grant =
         Grant { route: Arc::clone(route), source: facts.client.address, claims: None, token_age: None };
     if let Some(tokens) = &route.tokens {
-        let token = token::check(tokens, facts.headers, now, known).map_err(|refusal| refusal.at(route))?;
+        let token =
+            token::check(tokens, facts.headers, now, known, first).map_err(|refusal| refusal.at(route))?;
         demands::check(&tokens.demands, facts.method, &token, now.unix)
             .map_err(|refusal| Refusal { token_age: token.age, ..refusal.at(route) })?;
         grant.token_age = token.age;

@@ -76,12 +76,13 @@ pub enum Step<'a> {
     Times(&'a Times),
 }
 
-/// The token of a request.
+/// The token of a request. `first`: it has not waited for its issuer's keys yet.
 pub(super) fn check(
     tokens: &Tokens,
     headers: &HeaderMap,
     now: Now,
     known: &mut KnownTokens,
+    first: bool,
 ) -> Result<Checked, Refusal> {
     let Now { unix: now, monotonic } = now;
     let mut age = None;
@@ -101,7 +102,8 @@ pub(super) fn check(
             Step::Times(Times { issued: Some(issued), .. }) => {
                 age = Some(now.cast_signed().saturating_sub(issued.cast_signed()));
             }
-            Step::NoKey(issuer, kid) => lacking = Some(issuer.keyring().missing(kid, monotonic)),
+            Step::NoKey(issuer, kid) if first => lacking = Some(issuer.keyring().missing(kid, monotonic)),
+            Step::NoKey(issuer, kid) => lacking = Some(issuer.keyring().still_missing(kid, monotonic)),
             Step::Form { .. }
             | Step::Issuer(_)
             | Step::Header { .. }

@@ -90,8 +90,25 @@ struct State {
     /// When the next one is due.
     due: KernelTime,
     error: Option<String>,
+    /// Key ids that the fetch under way was asked for.
+    asked: Vec<Box<str>>,
     /// Key ids that the issuer does not know, and until when that is believed.
     refuted: HashMap<Box<str>, KernelTime>,
+}
+
+impl State {
+    fn is_refuted(&self, kid: &str, now: KernelTime) -> bool {
+        self.refuted.get(kid).is_some_and(|until| *until > now)
+    }
+
+    fn refute(&mut self, kid: Box<str>, now: KernelTime) {
+        if self.refuted.len() >= MOST_REFUTED {
+            self.refuted.retain(|_, until| *until > now);
+        }
+        if self.refuted.len() < MOST_REFUTED {
+            self.refuted.insert(kid, now.plus_seconds(REFUTED));
+        }
+    }
 }
 
 /// What it means that a key is not there.
@@ -175,30 +192,33 @@ impl Keyring {
         let Some(remote) = &self.remote else { return Missing::Unknown };
         let interval = remote.config.interval;
         let mut state = remote.state();
-        if state.under_way {
-            return Missing::Pending(Pending(remote.ended.subscribe()));
-        }
-        if state.refuted.get(kid).is_some_and(|until| *until > now) {
-            return Missing::Unknown;
-        }
         let lately = |at: Option<KernelTime>| at.is_some_and(|at| now < at.plus(interval));
-        if lately(state.fetched) {
-            if state.refuted.len() >= MOST_REFUTED {
-                state.refuted.retain(|_, until| *until > now);
-            }
-            if state.refuted.len() < MOST_REFUTED {
-                state.refuted.insert(kid.into(), now.plus_seconds(REFUTED));
-            }
+        if state.is_refuted(kid, now) {
             return Missing::Unknown;
         }
-        if lately(state.attempted) {
-            return Missing::Unavailable;
+        if !state.under_way {
+            if lately(state.fetched) {
+                state.refute(kid.into(), now);
+                return Missing::Unknown;
+            }
+            if lately(state.attempted) {
+                return Missing::Unavailable;
+            }
+            state.under_way = true;
+            remote.wanted.notify_one();
         }
-        state.under_way = true;
-        let pending = Pending(remote.ended.subscribe());
-        drop(state);
-        remote.wanted.notify_one();
-        Missing::Pending(pending)
+        if state.asked.len() < MOST_REFUTED && !state.asked.iter().any(|known| **known == *kid) {
+            state.asked.push(kid.into());
+        }
+        Missing::Pending(Pending(remote.ended.subscribe()))
+    }
+
+    /// The same for a token that has waited: nobody is asked again.
+    pub fn still_missing(&self, kid: &str, now: KernelTime) -> Missing {
+        match &self.remote {
+            Some(remote) if !remote.state().is_refuted(kid, now) => Missing::Unavailable,
+            Some(_) | None => Missing::Unknown,
+        }
     }
 
     /// Until when there is nothing to fetch, unless somebody asks before.
@@ -248,10 +268,18 @@ impl Keyring {
                     state.refuted.clear();
                     self.set.store(Arc::new(set));
                 }
+                let keys = self.set.load();
+                let is_known = |kid: &str| keys.keys.iter().any(|key| key.kid.as_deref() == Some(kid));
+                for kid in std::mem::take(&mut state.asked) {
+                    if !is_known(&kid) {
+                        state.refute(kid, now);
+                    }
+                }
                 Ok(is_new)
             }
             Err(error) => {
                 state.failures = state.failures.saturating_add(1);
+                state.asked.clear();
                 state.error = Some(format!("{error:#}"));
                 let interval = remote.config.interval.as_secs().max(1);
                 let pause =

@@ -259,6 +259,8 @@ async fn an_issuer_is_asked_no_more_often_than_allowed_and_keys_end() -> Result<
     assert_eq!(is_asked("two", 0), "asked", "the same fetch");
     assert!(keyring.end(set(&[&key]), at(0))?);
     assert_eq!((is_asked("two", 1), is_asked("two", 59)), ("unknown", "unknown"), "it was not in there");
+    assert!(matches!(keyring.still_missing("two", at(1)), Missing::Unknown));
+    assert!(matches!(keyring.still_missing("zero", at(1)), Missing::Unavailable), "nobody was asked for it");
     assert_eq!(is_asked("three", 9), "unknown", "what is ten seconds old is new enough");
     assert_eq!(is_asked("four", 11), "asked");
     keyring.begin(at(11));
