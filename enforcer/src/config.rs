@@ -270,6 +270,8 @@ pub struct Route {
     pub tokens: Vec<String>,
     /// What the token must say.
     pub demands: Demands,
+    /// `upgrade`: protocols that a request may change to, by their names in lower case. Default: none.
+    pub upgrade: Vec<String>,
     /// `limit` per source address, nginx `limit_req` with `nodelay`.
     pub limit: Option<RateLimit>,
 }

@@ -123,6 +123,8 @@ denials! {
     ClaimMissing = "claim_missing", 403, Client, 2, "The access token does not permit this request.";
     /// The token is good, but its subject was not authenticated as well, or as recently, as the route requires.
     AuthenticationInsufficient = "insufficient_authentication", 401, Client, 1, UNAUTHORIZED;
+    /// The request asks for another protocol (extended CONNECT) where the route allows none of that name.
+    UpgradeRefused = "upgrade_refused", 501, Client, 1, "This protocol is not spoken here.";
     /// No server of the upstream could be reached.
     UpstreamUnreachable = "upstream_unreachable", 502, Upstream, 0, "The service is not available.";
     /// The upstream broke the connection or the protocol before it answered.

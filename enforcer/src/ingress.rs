@@ -16,6 +16,7 @@ mod request;
 mod socket;
 mod sources;
 mod stream;
+mod upgrade;
 mod worker;
 
 use std::{
@@ -98,6 +99,7 @@ impl Ingress {
                 sources: Arc::clone(&sources),
                 https_port,
                 workers,
+                number,
                 max_connections: config.http.max_connections,
                 token_cache: config.http.token_cache,
                 phase: watched.clone(),

@@ -228,7 +228,9 @@ fn build_route(
             _ => Arc::new(RequestLimiter::new(limit, config.http.max_sources)),
         }
     });
-    Route::new(&route.path, Arc::clone(upstream), tokens, limiter)
+    let built = Route::new(&route.path, Arc::clone(upstream), tokens, limiter)?;
+    let upgrades = route.upgrade.iter().map(|protocol| protocol.as_str().into()).collect();
+    Ok(Route { upgrades, ..built })
 }
 
 /// The claims that routes ask for in tokens of an issuer.

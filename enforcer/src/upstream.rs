@@ -13,6 +13,9 @@ mod headers;
 mod lease;
 mod outgoing;
 mod pool;
+mod trace;
+mod tunnel;
+mod watch;
 
 use std::{
     cell::RefCell,
@@ -23,12 +26,14 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response};
-use hyper::{body::Incoming, client::conn::TrySendError};
+use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 
 use crate::{checks::Grant, clock, denial::Denial, policy::Upstream};
 pub use answer::AnswerBody;
 pub use body::ClientBody;
 pub use connect::LocalExecutor;
+pub use tunnel::Tunnel;
+pub use watch::watch;
 
 use answer::Limits;
 use balance::Group;
@@ -52,6 +57,16 @@ pub struct Terms {
     pub max_body: u64,
     /// Ties it to log lines.
     pub id: HeaderValue,
+    /// The protocol that it may change to.
+    pub upgrade: Option<HeaderValue>,
+}
+
+/// What became of a request.
+pub struct Forwarded {
+    /// The answer.
+    pub response: Response<AnswerBody>,
+    /// What it changed to, if the server agreed (status 101).
+    pub tunnel: Option<Tunnel>,
 }
 
 impl Clients {
@@ -71,7 +86,7 @@ impl Clients {
         grant: Grant,
         request: Request<ClientBody>,
         terms: Terms,
-    ) -> Result<Response<AnswerBody>, Denial> {
+    ) -> Result<Forwarded, Denial> {
         let group = self.group(grant.upstream());
         let (head, body) = request.into_parts();
         if terms.max_body > 0 && body.announced() > terms.max_body {
@@ -82,7 +97,8 @@ impl Clients {
         let asked = if is_grpc { grpc::timeout(&head.headers) } else { None };
         let limit = group.config().total_timeout.into_iter().chain(asked).min();
         let deadline = limit.map(|limit| clock::instant_now() + limit);
-        let (outgoing, headers) = Outgoing::new(head, grant.source(), terms.id.clone(), None);
+        let upgrade = terms.upgrade.clone();
+        let (outgoing, headers) = Outgoing::new(head, grant.source(), terms.id.clone(), upgrade);
         drop(grant);
         let attempts = Attempts { group: &group, outgoing, terms, deadline, is_grpc };
         let work = std::pin::pin!(attempts.run(headers, (!body.is_empty()).then_some(body)));
@@ -126,15 +142,11 @@ enum Next {
 }
 
 impl Attempts<'_> {
-    async fn run(
-        self,
-        mut headers: HeaderMap,
-        mut body: Option<ClientBody>,
-    ) -> Result<Response<AnswerBody>, Denial> {
+    async fn run(self, mut headers: HeaderMap, mut body: Option<ClientBody>) -> Result<Forwarded, Denial> {
         self.group.save();
         let (mut unreachable, mut failing) = (Vec::new(), None);
         let mut unseen = 0;
-        let mut want = Want::default();
+        let mut want = Want { http1: self.outgoing.upgrade.is_some(), fresh: false };
         loop {
             let server = self.choose(&unreachable, failing).ok_or(Denial::UpstreamUnreachable)?;
             let lease = match Flight::begin(server).board(want).await {
@@ -151,7 +163,7 @@ impl Attempts<'_> {
             // A connection that was used before may be closed by its server at this very moment.
             let spare = (failing.is_none() && self.outgoing.method.is_idempotent()).then(|| headers.clone());
             match self.attempt(lease, headers, body, spare).await {
-                Ok(response) => return Ok(response),
+                Ok(forwarded) => return Ok(forwarded),
                 Err(Next::Stop(denial)) => return Err(denial),
                 Err(Next::Anew(..)) if unseen == MOST_UNSEEN => return Err(Denial::UpstreamProtocol),
                 Err(Next::Anew(again, rest)) => {
@@ -186,7 +198,7 @@ impl Attempts<'_> {
         headers: HeaderMap,
         body: Option<ClientBody>,
         spare: Option<HeaderMap>,
-    ) -> Result<Response<AnswerBody>, Next> {
+    ) -> Result<Forwarded, Next> {
         let server = Rc::clone(lease.server());
         let had_body = body.is_some();
         let (body, progress) = RequestBody::new(body, self.terms.max_body);
@@ -238,7 +250,7 @@ impl Attempts<'_> {
         response: Response<Incoming>,
         lease: Lease,
         progress: Option<Rc<Progress>>,
-    ) -> Result<Response<AnswerBody>, Denial> {
+    ) -> Result<Forwarded, Denial> {
         let (mut head, body) = response.into_parts();
         match head.status {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
@@ -246,14 +258,19 @@ impl Attempts<'_> {
             }
             _ => lease.server().succeeded(),
         }
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let config = self.group.config();
+        let limits = Limits { patience: config.stream_timeout, deadline: self.deadline };
+        let (tunnel, lease) = match (head.status, head.extensions.remove::<OnUpgrade>()) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(end)) if self.outgoing.upgrade.is_some() => {
+                (Some(Tunnel::new(end, lease, config.upgrade_timeout)), None)
+            }
             // Nothing asked for it.
-            return Err(Denial::UpstreamProtocol);
-        }
+            (StatusCode::SWITCHING_PROTOCOLS, _) => return Err(Denial::UpstreamProtocol),
+            _ => (None, Some(lease)),
+        };
         headers::to_client(&mut head);
-        let limits = Limits { patience: self.group.config().stream_timeout, deadline: self.deadline };
         let body = AnswerBody::new(body, lease, progress, limits, self.is_grpc);
-        Ok(Response::from_parts(renewed(head), body))
+        Ok(Forwarded { response: Response::from_parts(renewed(head), body), tunnel })
     }
 }
 

@@ -5,7 +5,9 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
+    task::{Context as Waker, Poll},
     time::Duration,
 };
 
@@ -147,6 +149,7 @@ pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route 
             scopes: scopes.iter().map(|scope| scope.to_string()).collect(),
             ..Demands::default()
         },
+        upgrade: Vec::new(),
         limit: None,
     }
 }
@@ -245,17 +248,15 @@ impl Client {
 impl Edge {
     /// A TLS connection for `name`, offering the protocols of `alpn`.
     pub async fn tls(&self, name: &str, alpn: &[&str]) -> Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.site.authority.certificate())?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        let stream = TcpStream::connect(self.address).await?;
-        let name = ServerName::try_from(name.to_owned())?;
-        Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
+        connect(self.address, self.site.authority.certificate(), name, alpn).await
+    }
+
+    /// A gRPC channel.
+    pub async fn channel(&self) -> Result<tonic::transport::Channel> {
+        let dial = Dial { address: self.address, root: self.site.authority.certificate() };
+        // TLS is the dialler's business; tonic's own would bring another provider.
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{NAME}"))?;
+        Ok(endpoint.connect_with_connector(dial).await?)
     }
 
     /// The certificate that the server shows for `name`.
@@ -284,5 +285,46 @@ impl Edge {
     /// Both.
     pub async fn clients(&self) -> Result<[Client; 2]> {
         Ok([self.http1().await?, self.http2().await?])
+    }
+}
+
+/// A TLS connection to `address` for `name`, offering the protocols of `alpn`, that trusts `root` alone.
+async fn connect(
+    address: SocketAddr,
+    root: CertificateDer<'static>,
+    name: &str,
+    alpn: &[&str],
+) -> Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from(name.to_owned())?;
+    Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
+}
+
+/// Connects gRPC channels.
+struct Dial {
+    address: SocketAddr,
+    root: CertificateDer<'static>,
+}
+
+impl tonic::codegen::Service<http::Uri> for Dial {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Waker<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Uri) -> Self::Future {
+        let (address, root) = (self.address, self.root.clone());
+        Box::pin(async move { Ok(TokioIo::new(connect(address, root, NAME, &["h2"]).await?)) })
     }
 }

@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod demo;
 pub mod edge;
 pub mod flood;
+pub mod grpc;
 pub mod hellos;
 pub mod issuer;
 pub mod judges;

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -109,7 +109,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, ask
 
 /// What a request ends with: `/echo` gives its body back as it comes, `/sink` its length when
 /// it is complete, `/swallow` the same, but its answer has begun before, `/stall` never answers, `/slow` takes a second, `/break` closes the
-/// connection, `/status/N` answers with that status, everything else gets a description of itself.
+/// connection, `/produce/N` sends N zeros, `/hold` begins to answer and reads nothing, `/status/N` answers with that status, everything else gets a description of itself.
 async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hyper::Error>>, hyper::Error> {
     let path = request.uri().path();
     if path.ends_with("/echo") {
@@ -120,7 +120,13 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
         let length = Full::new(Bytes::from(length.to_string())).map_err(|never| match never {});
         return Ok(Response::new(length.boxed()));
     }
-    if path.ends_with("/swallow") {
+    if let Some(length) = path.rsplit_once("/produce/").and_then(|(_, length)| length.parse().ok()) {
+        return Ok(Response::new(Zeros(length).map_err(|never| match never {}).boxed()));
+    }
+    if path.ends_with("/hold") {
+        return Ok(Response::new(Held(request.into_body()).boxed()));
+    }
+    if path.ends_with("/swallow") || path.ends_with("/count") {
         return Ok(Response::new(Swallowed { body: request.into_body(), length: 0 }.boxed()));
     }
     if path.ends_with("/stall") {
@@ -163,6 +169,47 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
     headers.insert("x-internal", HeaderValue::from_static("for the proxy only"));
     headers.insert("x-kept", HeaderValue::from_static("yes"));
     Ok(response)
+}
+
+/// Bytes that bodies of `/produce/N` were asked for.
+pub static PRODUCED: AtomicU64 = AtomicU64::new(0);
+
+/// So many zeros.
+struct Zeros(u64);
+
+impl Body for Zeros {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        static PIECE: [u8; 64 << 10] = [0; 64 << 10];
+        let length = self.0.min(PIECE.len() as u64);
+        if length == 0 {
+            return Poll::Ready(None);
+        }
+        self.0 -= length;
+        PRODUCED.fetch_add(length, SeqCst);
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&PIECE[..length as usize])))))
+    }
+}
+
+/// A body that never ends, and keeps another one without reading it.
+struct Held(Incoming);
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let _ = &self.0;
+        Poll::Pending
+    }
 }
 
 /// Reads a body to its end, and then says how long it was.

@@ -12,6 +12,7 @@ mod rootless {
     mod configs;
     mod control;
     mod edge;
+    mod grpc;
     mod issuer_keys;
     mod known_tokens;
     mod ledger;
@@ -19,10 +20,12 @@ mod rootless {
     mod packets;
     mod policy_files;
     mod refusals;
+    mod streams;
     mod tickets;
     mod tls;
     mod token_command;
     mod token_forms;
+    mod upgrades;
     mod upstreams;
     mod wire;
 }

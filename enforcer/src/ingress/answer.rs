@@ -16,7 +16,11 @@ use hyper::body::{Body, Frame, SizeHint};
 use serde_json::json;
 
 use super::connection::UnderWay;
-use crate::{checks::Refusal, policy::Answers, upstream::AnswerBody};
+use crate::{
+    checks::Refusal,
+    policy::Answers,
+    upstream::{AnswerBody, grpc},
+};
 
 /// Ties an answer to its log line and to the upstream's; random, so that nobody learns how many requests there are.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +77,21 @@ pub(super) fn problem(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
     response
 }
 
+/// The answer to a refused gRPC call: trailers and nothing else, with status 200 as they must have.
+pub(super) fn call_failed(refusal: &Refusal) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    headers.extend(grpc::trailers(refusal.denial));
+    headers.insert(CONTENT_TYPE, grpc::content_type());
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(challenge) = &refusal.challenge {
+        headers.insert(WWW_AUTHENTICATE, challenge.clone());
+    }
+    response
+}
+
 /// Adds what every answer carries. Whether clients must come by TLS is decided here, the rest by an upstream that knows its
 /// pages better.
 pub(super) fn secure<B>(response: &mut Response<B>, answers: &Answers) {
@@ -107,7 +126,7 @@ impl Answer {
     }
 
     pub(super) fn own(body: Bytes, under_way: UnderWay) -> Self {
-        Self { content: Content::Own(Some(body)), under_way }
+        Self { content: Content::Own(Some(body).filter(|body| !body.is_empty())), under_way }
     }
 }
 

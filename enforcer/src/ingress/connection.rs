@@ -1,9 +1,9 @@
 //! One client connection: TLS, then HTTP/1.1 or HTTP/2 as ALPN says, until it ends, idles too long, or is drained.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,11 +13,8 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulConnection,
-};
-use tokio::net::TcpStream;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpStream, task::JoinSet};
 use tokio_rustls::server::TlsStream;
 
 use super::{
@@ -64,6 +61,8 @@ pub(super) struct Connection {
     late: Cell<bool>,
     /// Held by every body that is still read.
     open_bodies: Arc<()>,
+    /// What requests were upgraded to.
+    tunnels: RefCell<Option<JoinSet<()>>>,
 }
 
 impl Connection {
@@ -72,6 +71,16 @@ impl Connection {
         self.under_way.set(self.under_way.get() + 1);
         self.reading_head.set(false);
         UnderWay { connection: Rc::clone(self), offered: false }
+    }
+
+    /// Runs what a request was upgraded to; as long as it lasts, the request is under way.
+    pub(super) fn run_tunnel(self: &Rc<Self>, tunnel: impl Future<Output = ()> + 'static) {
+        let under_way = self.begin();
+        let run = async move {
+            tunnel.await;
+            drop(under_way);
+        };
+        self.tunnels.borrow_mut().get_or_insert_default().spawn_local(run);
     }
 
     /// For a body, to hold as long as there is something to read.
@@ -169,6 +178,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpS
         reading_head: Cell::new(false),
         late: Cell::new(false),
         open_bodies: Arc::default(),
+        tunnels: RefCell::default(),
     });
     let outcome = speak(&worker, &connection, &http, stream).await;
     if let Err(error) = outcome
@@ -177,6 +187,11 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpS
         worker.counters.borrow().denied(denial);
         worker.shared.reporter.report(source.get(), denial);
         tracing::debug!(source = %source.get(), code = denial.code(), %error, "request refused");
+    }
+    // Taken out of the connection, which they hold: they end with this task at the latest.
+    let tunnels = connection.tunnels.take();
+    if let Some(mut tunnels) = tunnels {
+        while tunnels.join_next().await.is_some() {}
     }
 }
 
@@ -199,16 +214,19 @@ async fn speak(
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
+            .enable_connect_protocol()
             .serve_connection(TokioIo::new(stream), service);
-        watch(worker, connection, http.idle_timeout, serving).await
+        watch(worker, connection, http.idle_timeout, serving, http2::Connection::graceful_shutdown).await
     } else {
         let stream = TimedHeads::new(stream, Rc::clone(connection), http.header_timeout);
         let serving = http1::Builder::new()
             .max_headers(MAX_HEADERS)
             .max_header_size(http.max_header_bytes as usize)
             .max_buf_size(BUFFER.max(http.max_header_bytes as usize))
-            .serve_connection(TokioIo::new(stream), service);
-        watch(worker, connection, http.idle_timeout, serving).await
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let wind_down = http1::UpgradeableConnection::graceful_shutdown;
+        watch(worker, connection, http.idle_timeout, serving, wind_down).await
     }
 }
 
@@ -219,9 +237,10 @@ async fn watch<C>(
     connection: &Rc<Connection>,
     idle_timeout: Duration,
     serving: C,
+    wind_down: impl Fn(Pin<&mut C>),
 ) -> Result<(), hyper::Error>
 where
-    C: GracefulConnection<Error = hyper::Error>,
+    C: Future<Output = Result<(), hyper::Error>>,
 {
     let mut phase = worker.shared.phase.clone();
     let mut serving = pin!(serving);
@@ -240,14 +259,14 @@ where
                     return Ok(());
                 } else {
                     closing = true;
-                    serving.as_mut().graceful_shutdown();
+                    wind_down(serving.as_mut());
                     wake.as_mut().reset((now + FAREWELL.min(idle_timeout)).into());
                 }
             }
             // An error means that the `Ingress` is gone: the same.
             _ = phase.wait_for(|phase| matches!(phase, Phase::Draining(_))), if !draining => {
                 draining = true;
-                serving.as_mut().graceful_shutdown();
+                wind_down(serving.as_mut());
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
 
 use http::{
-    HeaderValue, Method, Request, Response, Version,
+    HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, EXPECT, TRANSFER_ENCODING},
 };
 use hyper::body::Incoming;
@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use super::{
     answer::{self, Answer, RequestId},
     connection::Connection,
+    upgrade::Asked,
     worker::Worker,
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     clock,
     denial::Denial,
     policy::{Policy, route::Route},
-    upstream::{ClientBody, Terms},
+    upstream::{AnswerBody, ClientBody, Clients, Forwarded, Terms, grpc},
 };
 
 /// How long a request waits for the keys of its token's issuer: a handshake and an answer from far away. What is not decided
@@ -33,7 +34,9 @@ pub(super) async fn serve(
 ) -> Result<Response<Answer>, Infallible> {
     let under_way = connection.begin();
     let id = RequestId::new();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let asked = Asked::take(&mut head);
+    let is_grpc = grpc::is_call(&head);
     let method = head.method.clone();
     let is_http2 = head.version == Version::HTTP_2;
     // hyper hides a Content-Length beside it, and RFC 9112 section 6.1 wants such a connection closed.
@@ -59,19 +62,22 @@ pub(super) async fn serve(
         Ok(grant) => {
             let route = Arc::clone(grant.route());
             let request = Request::from_parts(head, body);
+            let terms = Terms { max_body, id: id.header(), upgrade: None };
             // On the heap, because every move of this future would otherwise copy room for a second request.
-            let terms = Terms { max_body, id: id.header() };
-            match Box::pin(worker.clients.forward(grant, request, terms)).await {
+            let forwarded = Box::pin(forward(&worker.clients, &connection, grant, request, terms, asked));
+            match forwarded.await {
                 Ok(response) => Ok((route, response)),
                 Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
             }
         }
     };
+    let mut refused = None;
     let (route, mut response) = match outcome {
         Ok((route, response)) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
         Err(refusal) => {
             close |= refusal.denial == Denial::RequestMalformed;
-            let response = refuse(&worker, &connection, &method, &refusal, id);
+            let response = refuse(&worker, &connection, &method, &refusal, (id, is_grpc));
+            refused = StatusCode::from_u16(refusal.denial.status()).ok();
             (refusal.route, response.map(|body| Answer::own(body, under_way)))
         }
     };
@@ -79,15 +85,47 @@ pub(super) async fn serve(
     if close && !is_http2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    worker.counters.borrow_mut().answered(route.as_ref(), response.status());
+    // What gRPC is told in trailers has no status of its own.
+    let status = refused.unwrap_or(response.status());
+    worker.counters.borrow_mut().answered(route.as_ref(), status);
     tracing::debug!(
         source = %connection.client.address.get(),
         %method,
         route = route.as_deref().map_or("none", |route: &Route| &route.path),
-        status = response.status().as_u16(),
+        status = status.as_u16(),
         request_id = %id,
         "request"
     );
+    Ok(response)
+}
+
+/// Has a request forwarded, and what it was upgraded to run.
+async fn forward(
+    clients: &Clients,
+    connection: &Rc<Connection>,
+    grant: Grant,
+    request: Request<ClientBody>,
+    mut terms: Terms,
+    asked: Option<Asked>,
+) -> Result<Response<AnswerBody>, Denial> {
+    let Some(asked) = asked else { return Ok(clients.forward(grant, request, terms).await?.response) };
+    if asked.is_among(&grant.route().upgrades) {
+        terms.upgrade = Some(asked.protocol.clone());
+    } else if !asked.is_optional() {
+        return Err(Denial::UpgradeRefused);
+    }
+    let Forwarded { mut response, tunnel } = clients.forward(grant, request, terms).await?;
+    match tunnel {
+        Some(tunnel) => {
+            asked.agree(&mut response).ok_or(Denial::UpstreamProtocol)?;
+            connection.run_tunnel(tunnel.run(asked.client));
+        }
+        // A server that answers instead of agreeing would be taken to have agreed.
+        None if !asked.is_optional() && response.status().is_success() => {
+            return Err(Denial::UpstreamProtocol);
+        }
+        None => {}
+    }
     Ok(response)
 }
 
@@ -119,7 +157,7 @@ fn refuse(
     connection: &Connection,
     method: &Method,
     refusal: &Refusal,
-    id: RequestId,
+    (id, is_grpc): (RequestId, bool),
 ) -> Response<bytes::Bytes> {
     let Refusal { denial, route, .. } = refusal;
     worker.counters.borrow().denied(*denial);
@@ -132,5 +170,5 @@ fn refuse(
         request_id = %id,
         "request refused"
     );
-    answer::problem(refusal, id)
+    if is_grpc { answer::call_failed(refusal) } else { answer::problem(refusal, id) }
 }

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use send_wrapper::SendWrapper;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Sleep,
@@ -22,14 +23,15 @@ use super::{connection::Connection, recorded::Recorded};
 /// A stream whose heads must arrive in time.
 pub(super) struct TimedHeads {
     stream: TlsStream<Recorded>,
-    connection: Rc<Connection>,
+    /// hyper wants streams `Send` that may be upgraded; this one never leaves its thread.
+    connection: SendWrapper<Rc<Connection>>,
     limit: Duration,
     end: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimedHeads {
     pub(super) fn new(stream: TlsStream<Recorded>, connection: Rc<Connection>, limit: Duration) -> Self {
-        Self { stream, connection, limit, end: None }
+        Self { stream, connection: SendWrapper::new(connection), limit, end: None }
     }
 }
 

@@ -34,7 +34,7 @@ use crate::{
     log::Seldom,
     metrics::Metrics,
     policy::SharedPolicy,
-    upstream::Clients,
+    upstream::{self, Clients},
 };
 
 /// Pause after a failed accept: the usual cause is that the process has no file descriptor left, and only time helps.
@@ -53,6 +53,8 @@ pub(super) struct Shared {
     /// Verified tokens that a worker remembers.
     pub token_cache: u32,
     pub workers: usize,
+    /// Which of them this is.
+    pub number: usize,
     pub sources: Arc<Sources>,
     /// Where plain HTTP is sent to: the port of the first TLS listener.
     pub https_port: u16,
@@ -106,6 +108,10 @@ async fn run(shared: Shared, sockets: Vec<Listening>) -> DrainReport {
     let counters = RefCell::new(Counters::new(&shared.metrics));
     let tokens = RefCell::new(KnownTokens::new(shared.token_cache as usize));
     let worker = Rc::new(Worker { shared, clients: Clients::new(workers), counters, tokens });
+    if worker.shared.number == 0 {
+        // Ends with this thread's tasks.
+        tokio::task::spawn_local(upstream::watch(Arc::clone(&worker.shared.policy)));
+    }
     let mut acceptors = JoinSet::new();
     for listening in sockets {
         acceptors.spawn_local(accept(Rc::clone(&worker), listening));

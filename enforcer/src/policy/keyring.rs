@@ -90,8 +90,10 @@ struct State {
     /// When the next one is due.
     due: KernelTime,
     error: Option<String>,
-    /// Key ids that the fetch under way was asked for.
+    /// Key ids that somebody waits for, and how many of them were there when the fetch under way began: only of those its
+    /// answer says something.
     asked: Vec<Box<str>>,
+    answered: usize,
     /// Key ids that the issuer does not know, and until when that is believed.
     refuted: HashMap<Box<str>, KernelTime>,
 }
@@ -198,7 +200,6 @@ impl Keyring {
         }
         if !state.under_way {
             if lately(state.fetched) {
-                state.refute(kid.into(), now);
                 return Missing::Unknown;
             }
             if lately(state.attempted) {
@@ -240,6 +241,7 @@ impl Keyring {
             let mut state = remote.state();
             state.under_way = true;
             state.attempted = Some(now);
+            state.answered = state.asked.len();
         }
     }
 
@@ -270,7 +272,8 @@ impl Keyring {
                 }
                 let keys = self.set.load();
                 let is_known = |kid: &str| keys.keys.iter().any(|key| key.kid.as_deref() == Some(kid));
-                for kid in std::mem::take(&mut state.asked) {
+                let answered = state.answered;
+                for kid in std::mem::take(&mut state.asked).into_iter().take(answered) {
                     if !is_known(&kid) {
                         state.refute(kid, now);
                     }

@@ -18,6 +18,8 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// Whose token they need, and what it must say; `None` for public routes.
     pub tokens: Option<Tokens>,
+    /// Protocols that a request may change to, in lower case.
+    pub upgrades: Box<[Box<str>]>,
     /// How many each source may send.
     pub limiter: Option<Arc<RequestLimiter>>,
 }
@@ -69,7 +71,7 @@ impl Route {
         if path.contains(['%', '\\', ';', '?', '#']) || path.contains("//") {
             bail!("`path` is compared with decoded request paths: write it without %, \\, ;, ?, # and //");
         }
-        Ok(Self { path: path.into(), upstream, tokens, limiter })
+        Ok(Self { path: path.into(), upstream, tokens, upgrades: Box::default(), limiter })
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{clock, denial::Denial};
 /// The body of an answer.
 pub struct AnswerBody {
     incoming: Incoming,
-    /// `None` once the answer was read to its end.
+    /// `None` once the answer was read to its end, and where there is none to read.
     lease: Option<Lease>,
     /// The request's body, which may still be on its way.
     upload: Option<Rc<Progress>>,
@@ -48,7 +48,7 @@ type Piece = Option<Result<Frame<Bytes>, Failure>>;
 impl AnswerBody {
     pub(super) fn new(
         incoming: Incoming,
-        lease: Lease,
+        lease: Option<Lease>,
         upload: Option<Rc<Progress>>,
         limits: Limits,
         is_grpc: bool,
@@ -56,7 +56,7 @@ impl AnswerBody {
         let Limits { patience, deadline } = limits;
         let mut body = Self {
             incoming,
-            lease: Some(lease),
+            lease,
             upload,
             patience,
             deadline,

@@ -257,7 +257,10 @@ async fn an_issuer_is_asked_no_more_often_than_allowed_and_keys_end() -> Result<
     };
     assert_eq!(is_asked("one", 0), "asked");
     assert_eq!(is_asked("two", 0), "asked", "the same fetch");
+    keyring.begin(at(0));
+    assert_eq!(is_asked("late", 0), "asked", "but the answer may be older than the question");
     assert!(keyring.end(set(&[&key]), at(0))?);
+    assert!(matches!(keyring.still_missing("late", at(1)), Missing::Unavailable));
     assert_eq!((is_asked("two", 1), is_asked("two", 59)), ("unknown", "unknown"), "it was not in there");
     assert!(matches!(keyring.still_missing("two", at(1)), Missing::Unknown));
     assert!(matches!(keyring.still_missing("zero", at(1)), Missing::Unavailable), "nobody was asked for it");

@@ -10,6 +10,7 @@ use crate::config::{
 };
 
 mod coverage;
+mod upgrade;
 
 pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
     let mut seen: HashMap<&str, usize> = HashMap::new();
@@ -29,6 +30,7 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             upstream: upstream(section, file, &mut rules),
             tokens: tokens::of_route(section, file, &mut rules),
             demands: tokens::demands(section, &mut rules),
+            upgrade: upgrade::read(section, file, &mut rules),
             limit: section.limit.as_ref().and_then(|_| rules.limit("limit", &section.limit, limit)),
         });
     }

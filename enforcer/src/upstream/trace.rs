@@ -1,0 +1,121 @@
+//! `traceparent` (W3C Trace Context): who is asked may tie what it does to what its caller did.
+//!
+//! A client's is passed on as it is if it is valid, since no span of our own is recorded anywhere; else the request begins a
+//! trace, which carries the request's id where that can be one.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+const PARENT: HeaderName = HeaderName::from_static("traceparent");
+const STATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Sees to it that a request belongs to a trace.
+pub(super) fn continue_or_begin(headers: &mut HeaderMap, id: &HeaderValue) {
+    let mut parents = headers.get_all(PARENT).iter();
+    let alone = parents.next().filter(|_| parents.next().is_none());
+    if alone.is_some_and(|parent| is_valid(parent.as_bytes())) {
+        return;
+    }
+    // Without its parent a state belongs to nothing (section 3.3).
+    headers.remove(STATE);
+    match begin(id) {
+        Some(parent) => drop(headers.insert(PARENT, parent)),
+        None => drop(headers.remove(PARENT)),
+    }
+}
+
+/// A trace of its own, not sampled: whoever asked did not ask for that.
+fn begin(id: &HeaderValue) -> Option<HeaderValue> {
+    let mut random = [0; 24];
+    aws_lc_rs::rand::fill(&mut random).ok()?;
+    let (span, trace) = random.split_at(8);
+    let mut text = String::with_capacity(55);
+    text.push_str("00-");
+    match id.to_str() {
+        Ok(id) if is_id(id.as_bytes(), 32) => text.push_str(id),
+        _ => push_hex(&mut text, trace),
+    }
+    text.push('-');
+    push_hex(&mut text, span);
+    text.push_str("-00");
+    HeaderValue::try_from(text).ok()
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    for byte in bytes {
+        text.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+}
+
+/// Section 3.2: version, trace, parent, flags. A later version may have more behind a further dash.
+fn is_valid(value: &[u8]) -> bool {
+    let [v1, v2, b'-', rest @ ..] = value else { return false };
+    let version = [*v1, *v2];
+    if !is_hex(&version) || &version == b"ff" || rest.len() < 52 {
+        return false;
+    }
+    let (known, more) = rest.split_at(52);
+    let [trace @ .., b'-', _, _] = known else { return false };
+    let flags = &known[50..];
+    let (trace, parent) = (&trace[..32], &trace[32..]);
+    let [b'-', parent @ ..] = parent else { return false };
+    let good_end =
+        if &version == b"00" { more.is_empty() } else { matches!(more.first(), None | Some(b'-')) };
+    is_id(trace, 32) && is_id(parent, 16) && is_hex(flags) && good_end
+}
+
+fn is_id(text: &[u8], length: usize) -> bool {
+    text.len() == length && is_hex(text) && text.iter().any(|digit| *digit != b'0')
+}
+
+fn is_hex(text: &[u8]) -> bool {
+    text.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn after(parents: &[&str]) -> (String, bool) {
+        let mut headers = HeaderMap::new();
+        for parent in parents {
+            headers.append(PARENT, HeaderValue::from_str(parent).unwrap());
+        }
+        headers.insert(STATE, HeaderValue::from_static("a=1"));
+        continue_or_begin(&mut headers, &HeaderValue::from_static("0123456789abcdef0123456789abcdef"));
+        assert_eq!(headers.get_all(PARENT).iter().count(), 1);
+        (headers[PARENT].to_str().unwrap().to_owned(), headers.contains_key(STATE))
+    }
+
+    #[test]
+    fn a_valid_parent_is_kept_with_its_state() {
+        let future = format!("cc{}-more", &GOOD[2..]);
+        for parent in [GOOD, &future] {
+            assert_eq!(after(&[parent]), (parent.to_owned(), true));
+        }
+    }
+
+    #[test]
+    fn anything_else_begins_a_trace_with_the_id_of_the_request() {
+        let zero_trace = GOOD.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32));
+        let zero_parent = GOOD.replace("00f067aa0ba902b7", &"0".repeat(16));
+        let capital = GOOD.to_uppercase();
+        let long = format!("{GOOD}-x");
+        let forbidden = format!("ff{}", &GOOD[2..]);
+        let glued = format!("cc{}x", &GOOD[2..]);
+        for parent in ["", "00", &GOOD[..54], &zero_trace, &zero_parent, &capital, &long, &forbidden, &glued]
+        {
+            let (made, has_state) = after(&[parent]);
+            assert!(made.starts_with("00-0123456789abcdef0123456789abcdef-"), "{parent}: {made}");
+            assert!(is_valid(made.as_bytes()) && !has_state, "{parent}: {made}");
+        }
+        assert!(is_valid(after(&[GOOD, GOOD]).0.as_bytes()), "two contradict each other");
+        assert_ne!(after(&[GOOD, GOOD]).0, GOOD);
+        assert_ne!(after(&[]).0, after(&[]).0);
+        let other = begin(&HeaderValue::from_static("from elsewhere")).unwrap();
+        assert!(is_valid(other.as_bytes()));
+    }
+}
