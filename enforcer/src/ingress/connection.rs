@@ -149,7 +149,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpS
     // Answers are written whole; waiting for more to send would only delay them.
     drop(stream.set_nodelay(true));
     // On the heap, so that its room is given back once it is done: the connection may idle for long.
-    let handshake = handshake::shake(&settings, stream, source);
+    let handshake = Box::pin(handshake::shake(&settings, stream, source));
     let (stream, client) = match tokio::time::timeout(settings.handshake_timeout, handshake).await {
         Ok(Ok(established)) => established,
         Ok(Err(failed)) => {
@@ -216,7 +216,8 @@ async fn speak(
             .max_send_buf_size(SEND_BUFFER)
             .enable_connect_protocol()
             .serve_connection(TokioIo::new(stream), service);
-        watch(worker, connection, http.idle_timeout, serving, http2::Connection::graceful_shutdown).await
+        let wind_down = http2::Connection::graceful_shutdown;
+        watch(worker, connection, http.idle_timeout, Box::pin(serving), wind_down).await
     } else {
         let stream = TimedHeads::new(stream, Rc::clone(connection), http.header_timeout);
         let serving = http1::Builder::new()
@@ -226,24 +227,24 @@ async fn speak(
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let wind_down = http1::UpgradeableConnection::graceful_shutdown;
-        watch(worker, connection, http.idle_timeout, serving, wind_down).await
+        watch(worker, connection, http.idle_timeout, Box::pin(serving), wind_down).await
     }
 }
 
 /// Drives a connection; ends it when it idles or its client takes nothing of what it asked for, winds it down when the
-/// worker drains.
+/// worker drains. hyper's part is on the heap: handed on by value it would have its room in each of the functions that it goes
+/// through, for as long as the connection lives.
 async fn watch<C>(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
     idle_timeout: Duration,
-    serving: C,
+    mut serving: Pin<Box<C>>,
     wind_down: impl Fn(Pin<&mut C>),
 ) -> Result<(), hyper::Error>
 where
     C: Future<Output = Result<(), hyper::Error>>,
 {
     let mut phase = worker.shared.phase.clone();
-    let mut serving = pin!(serving);
     let mut wake = pin!(tokio::time::sleep(idle_timeout));
     let (mut draining, mut closing) = (false, false);
     loop {
