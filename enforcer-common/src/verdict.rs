@@ -8,6 +8,7 @@
 
 mod budgets;
 mod cookies;
+mod further;
 mod headers;
 mod quic;
 mod refusal;
@@ -58,12 +59,14 @@ pub trait Tables {
     /// Charges one event to a source that has the budgets of a tier; `rate` is what [`Settings::limit`] says of both. With
     /// [`Limit::Packets`] it also says whether exactly this source is banned, limited or not.
     fn charge(&self, limit: Limit, tier: u8, source: SourceKey, now: u64, rate: Rate) -> Charge;
+    /// Charges one event to the budget with this key, see [`crate::budget`].
+    fn charge_budget(&self, key: u64, now: u64, rate: Rate) -> Charge;
+    /// Charges one event to the budget at this place, which many sources share, see [`crate::budget::shared`].
+    fn charge_shared(&self, place: u32, now: u64, rate: Rate) -> Charge;
     /// Nanoseconds of `CLOCK_MONOTONIC`, the same for the whole packet. Asked only when something depends on it.
     fn now(&self) -> u64;
     /// Counts a packet of `bytes` bytes that would have been dropped if its reason were not under a dry run.
     fn would_drop(&self, reason: DropReason, bytes: usize);
-    /// Charges one SYN to the budget that all sources share; `rate` is [`Settings::syn_budget`].
-    fn charge_syn(&self, now: u64, rate: Rate) -> Charge;
     /// The cookie with which the kernel would answer the SYN that has these headers.
     fn cookie(&self, headers: &Headers) -> Cookie;
     /// Leaves word of a frame that the program shall write in answer to this packet. Asked once at most, right before the
@@ -99,6 +102,7 @@ pub fn take<P: Packet, T: Tables>(step: Step, packet: &P, tables: &T, work: &mut
         Step::Extensions => headers::extensions(&context, work),
         Step::Transport => headers::transport(&context, work),
         Step::Charge => budgets::charge_packet(&context, work),
+        Step::Weigh => further::weigh(&context, work),
         Step::Quic => quic::inspect(&context, work),
         Step::Open => cookies::open(&context, work),
         Step::Segment => tls::begin(&context, work),

@@ -61,6 +61,9 @@ pub(crate) fn judge(context: *mut xdp_md, length: usize) -> Judged {
     if next == Step::Charge as u32 {
         next = enforcer_charge_packet(context);
     }
+    if next == Step::Weigh as u32 {
+        next = enforcer_weigh(context);
+    }
     if next == Step::Quic as u32 {
         next = enforcer_quic(context);
     }
@@ -118,6 +121,7 @@ steps! {
     enforcer_extensions = Extensions,
     enforcer_transport = Transport,
     enforcer_charge_packet = Charge,
+    enforcer_weigh = Weigh,
     enforcer_quic = Quic,
     enforcer_open = Open,
     enforcer_segment = Segment,

@@ -5,6 +5,7 @@
 
 mod demands;
 pub mod facts;
+pub mod forwarded;
 mod limit;
 pub mod target;
 pub mod token;
@@ -136,11 +137,9 @@ fn judge(
 ) -> Result<Grant, Refusal> {
     let route = policy.routes.find(&facts.path).ok_or(Refusal::plain(Denial::RouteNotFound))?;
     if first {
-        limit::check(policy, route, facts.client.address, now.monotonic)
-            .map_err(|refusal| refusal.at(route))?;
+        limit::check(policy, route, facts.address, now.monotonic).map_err(|refusal| refusal.at(route))?;
     }
-    let mut grant =
-        Grant { route: Arc::clone(route), source: facts.client.address, claims: None, token_age: None };
+    let mut grant = Grant { route: Arc::clone(route), source: facts.address, claims: None, token_age: None };
     if let Some(tokens) = &route.tokens {
         let token =
             token::check(tokens, facts.headers, now, known, first).map_err(|refusal| refusal.at(route))?;

@@ -7,11 +7,14 @@ mod rootless {
     mod attacks;
     mod bodies;
     mod borders;
+    mod budgets;
     mod captures;
     mod clients;
     mod configs;
     mod control;
     mod edge;
+    mod flights;
+    mod floods;
     mod grpc;
     mod issuer_keys;
     mod known_tokens;
@@ -19,7 +22,9 @@ mod rootless {
     mod ledger_room;
     mod packets;
     mod policy_files;
+    mod proxies;
     mod refusals;
+    mod smuggling;
     mod streams;
     mod tickets;
     mod tls;

@@ -76,13 +76,13 @@ const fn has_data(headers: &Headers) -> bool {
 /// Hellos are not judged, but limited.
 #[inline(always)]
 fn limit<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Taken {
-    let Work { headers, source, .. } = work;
+    let headers = &work.headers;
     if !has_data(headers)
         || context.packet.inspect_hello(headers.offset, headers.end, 0).hello == Hello::Absent
     {
         return clean(work);
     }
-    budgets::charge(context, source, Limit::Hellos, DropReason::HelloLimit)?;
+    budgets::charge(context, work, Limit::Hellos, DropReason::HelloLimit)?;
     pass(PassReason::HelloAccepted)
 }
 
@@ -167,7 +167,7 @@ pub(super) fn unknown<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &
 /// The verdict, once it is known what the segment means.
 #[inline(always)]
 pub(super) fn conclude<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
-    let Work { source, headers, segment, followed, .. } = &*work;
+    let Work { headers, segment, followed, .. } = &*work;
     let reason = match followed.kind {
         Kind::Unknown | Kind::Elsewhere | Kind::Behind => return clean(work),
         Kind::Ahead => {
@@ -182,7 +182,7 @@ pub(super) fn conclude<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: 
         Kind::NotHello => DropReason::NotHello,
         Kind::Part | Kind::Accepted | Kind::Refused | Kind::Unfollowed => {
             if followed.first
-                && let Err(over) = budgets::charge(context, source, Limit::Hellos, DropReason::HelloLimit)
+                && let Err(over) = budgets::charge(context, work, Limit::Hellos, DropReason::HelloLimit)
             {
                 // The sender will repeat it. Until then nothing behind it passes, or it would pass without having been seen.
                 context.tables.close_flow(segment.hash);

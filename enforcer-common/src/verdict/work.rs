@@ -25,6 +25,8 @@ pub enum Step {
     Transport,
     /// Bans, and what every packet costs its source.
     Charge,
+    /// What else a packet costs, by its number or its bytes.
+    Weigh,
     /// Datagrams to a port where QUIC is served.
     Quic,
     /// A SYN: what it costs its source, and cookies.
@@ -67,11 +69,12 @@ impl Next {
 
     /// The step that is to be taken, if one is.
     pub const fn step(self) -> Option<Step> {
-        const STEPS: [Step; 10] = [
+        const STEPS: [Step; 11] = [
             Step::Begin,
             Step::Extensions,
             Step::Transport,
             Step::Charge,
+            Step::Weigh,
             Step::Quic,
             Step::Open,
             Step::Segment,

@@ -76,6 +76,9 @@ pub enum Remote {
     /// Exempt sources from bans and limits
     #[command(subcommand)]
     Allow(AllowVerb),
+    /// Give sources the budgets of another tier
+    #[command(subcommand)]
+    Tier(TierVerb),
     /// What would happen to a packet from an address now, and why
     Why {
         /// IPv4 or IPv6 address
@@ -238,6 +241,29 @@ pub enum AllowVerb {
         prefix: Prefix,
     },
     /// Every exemption, the configuration's included
+    List,
+}
+
+/// `tier ...`
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum TierVerb {
+    /// Give an address or a prefix the budgets of a tier until that is taken back
+    Set {
+        /// Address or prefix
+        prefix: Prefix,
+        /// A name from [kernel.tier.NAME], or `default`
+        tier: String,
+        /// Why, for those who come after you
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Take back what `tier set` did
+    #[command(visible_alias = "delete")]
+    Del {
+        /// Address or prefix
+        prefix: Prefix,
+    },
+    /// Everybody who is in a tier, by the configuration or by an operator
     List,
 }
 

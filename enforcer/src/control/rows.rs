@@ -2,10 +2,11 @@
 
 use super::{
     span,
-    wire::{AllowanceRow, BanRow, ScoreRow},
+    wire::{AllowanceRow, BanRow, ScoreRow, TierRow},
 };
 use crate::{
     bans::{
+        ledger::TierEntry,
         record::{Allowance, Ban, FOREVER},
         score::Score,
     },
@@ -118,6 +119,20 @@ pub fn sentence(
     }
 }
 
+/// A prefix in a tier.
+pub fn tier(entry: &TierEntry, now: KernelTime) -> TierRow {
+    let TierEntry { prefix, tier, operator, holds } = entry;
+    let origin = if operator.is_some() { "operator" } else { "configuration" };
+    TierRow {
+        prefix: *prefix,
+        tier: tier.clone(),
+        origin: origin.to_owned(),
+        reason: operator.as_ref().map(|tiered| tiered.reason.as_str().to_owned()).unwrap_or_default(),
+        age_seconds: operator.as_ref().map(|tiered| elapsed(tiered.since, now)),
+        holds: *holds,
+    }
+}
+
 /// Whole seconds from `since` to `now`.
 fn elapsed(since: KernelTime, now: KernelTime) -> u64 {
     now.0.saturating_sub(since.0) / 1_000_000_000
@@ -135,6 +150,7 @@ mod tests {
             rule: String::new(),
             would_drop: Vec::new(),
             source: String::new(),
+            tier: String::new(),
             limits: Vec::new(),
         }
     }

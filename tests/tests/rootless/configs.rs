@@ -11,10 +11,11 @@ use std::{
 };
 
 use enforcer::config::{
-    self, Answers, Bans, Certificate, Clients, Config, Control, Demands, Ejection, HealthCheck, Http, Kernel,
-    KernelLimits, KeyExchange, KeySource, Listener, Log, LogFormat, Metrics, Mode, RateLimit, Refusal, Route,
-    Suite, Tls, TlsVersion, Token, TokenAlgorithm, TokenType, Treatment, UnknownName, Unparsed, Upstream,
-    UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenExpired, WhenFull,
+    self, AllowedPort, Answers, Bans, ByteLimit, Certificate, Clients, Config, Control, Demands, Ejection,
+    Everybody, HealthCheck, Http, Kernel, KernelLimits, KeyExchange, LimitSet, Listener, Log, LogFormat,
+    Metrics, Mode, RateLimit, Refusal, Route, Suite, Tls, TlsVersion, Token, TokenAlgorithm, TokenType,
+    Treatment, UnknownName, Unparsed, Upstream, UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenExpired,
+    WhenFull,
 };
 use proptest::prelude::*;
 
@@ -85,7 +86,12 @@ fn the_smallest_file_gives_every_documented_default() {
             mode: Mode::Native,
             interfaces: vec!["eth0".to_owned()],
             allow: vec![],
+            allow_ports: vec![],
             management_ports: vec![22],
+            management_from: vec![],
+            tiers: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            everybody: Everybody { limits: LimitSet::OFF, shares: 100 },
             protected_ports: vec![443],
             ipv6_prefix: 64,
             minimum_tls: TlsVersion::Tls12,
@@ -102,7 +108,10 @@ fn the_smallest_file_gives_every_documented_default() {
                 connections: rate(200, 1_000),
                 hellos: rate(200, 1_000),
                 quic: rate(200, 1_000),
-                when_full: WhenFull::Drop,
+                bytes: None,
+                ipv6_56: 0,
+                ipv6_48: 0,
+                when_full: WhenFull::Share,
                 max_sources: 262_144,
             },
             dry_run: vec![],
@@ -123,6 +132,7 @@ fn the_smallest_file_gives_every_documented_default() {
             unknown_name: UnknownName::Default,
             clients: None,
             handshake_timeout: seconds(10),
+            proxy_protocol_from: vec![],
         }],
         tls: Tls {
             suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
@@ -185,6 +195,13 @@ fn the_smallest_file_gives_every_documented_default() {
             max_connections: 20_000,
             max_connections_per_source: 1000,
             max_header_bytes: 32 * 1024,
+            max_header_fields: 100,
+            trusted_proxies: vec![],
+            body_timeout: seconds(30),
+            min_body_rate: 64,
+            write_timeout: seconds(60),
+            forwarded_by: config::ForwardedBy::XForwardedFor,
+            control_frames: rate(100, 1000),
             max_body_bytes: 10 * 1024 * 1024,
             header_timeout: seconds(15),
             idle_timeout: seconds(75),
@@ -237,8 +254,29 @@ fn what_is_written_is_what_holds() {
     assert_eq!(config.bans.store, Some("state/bans.redb".into()));
     assert_eq!(config.kernel.limits.max_sources, 131_072, "rounded up");
     assert_eq!(config.kernel.protected_ports, [443, 8443]);
-    assert_eq!((config.kernel.quic_versions, config.kernel.syn_cookies), (vec![1], None));
+    assert_eq!((&config.kernel.quic_versions[..], config.kernel.syn_cookies), (&[1][..], None));
     assert_eq!((config.kernel.unparsed.not_ip, config.kernel.unparsed.passed.len()), (Treatment::Drop, 7));
+    let kernel = &config.kernel;
+    let pair = AllowedPort { source: "198.51.101.0/24".parse().unwrap(), port: 8443 };
+    assert_eq!((kernel.allow.len(), &kernel.allow_ports[..]), (3, &[pair][..]));
+    assert_eq!(kernel.management_from.len(), 2);
+    let partners = &kernel.tiers["partners"];
+    assert_eq!((partners.prefixes.len(), partners.limits.connections), (2, None));
+    assert_eq!(
+        partners.limits.packets,
+        Some(RateLimit { events: 200_000, period: seconds(1), burst: 400_000 })
+    );
+    assert_eq!(kernel.tiers["suspects"].limits, kernel.limits.set(), "as everybody's");
+    assert_eq!(kernel.limits.bytes, Some(ByteLimit { rate: 20 << 20, burst: 64 << 20 }));
+    assert_eq!((kernel.limits.ipv6_56, kernel.limits.ipv6_48), (0, 64));
+    let group = &kernel.groups["dns"];
+    assert_eq!(group.ports, [53, 853]);
+    let own = LimitSet {
+        packets: Some(RateLimit { events: 100, period: seconds(1), burst: 100 }),
+        ..LimitSet::OFF
+    };
+    assert_eq!(group.limits, own);
+    assert_eq!((kernel.everybody.shares, kernel.everybody.limits.hellos.unwrap().burst), (50, 9_000));
     let listener = &config.listeners[0];
     assert_eq!(listener.unknown_name, UnknownName::Refuse);
     assert_eq!(listener.certificates[0].ocsp.as_deref(), Some(Path::new("tls/api.ocsp")));
@@ -273,6 +311,7 @@ fn what_is_written_is_what_holds() {
     assert_eq!(demands.max_auth_age, Some(seconds(600)));
     assert!(config.routes[1].tokens.is_empty());
     assert_eq!(config.http.max_header_bytes, 16 * 1024);
+    assert_eq!(config.http.max_header_fields, 50);
     assert_eq!(config.http.max_body_bytes, 0);
     let api = &config.upstreams["api"];
     assert_eq!((api.connect_timeout, api.total_timeout), (Duration::from_millis(500), Some(seconds(60))));
@@ -338,9 +377,14 @@ fn a_list_of_allowances_that_the_tables_could_not_hold_is_refused() {
         let rest = after.split_once(']').unwrap().1;
         config::parse(&format!("{before}\nallow = [{}]{rest}", entries.join(", ")), Path::new("x.toml"))
     };
-    assert_eq!(allow(config::MAX_ALLOW).unwrap().kernel.allow.len(), config::MAX_ALLOW);
-    let errors = allow(config::MAX_ALLOW + 1).unwrap_err();
-    assert!(errors.to_string().contains("list 4096 at most"), "{errors}");
+    // The file names four other prefixes.
+    let most = config::MAX_ALLOW - 4;
+    assert_eq!(allow(most).unwrap().kernel.allow.len(), most);
+    let errors = allow(most + 1).unwrap_err();
+    assert!(
+        errors.to_string().contains("4093 entries of 4097 prefixes in [kernel]; list 4096 at most"),
+        "{errors}"
+    );
 }
 
 #[test]

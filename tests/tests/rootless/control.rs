@@ -1,8 +1,10 @@
 //! The control socket and the ban task behind it, over a kernel that is a table in memory.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod tiers;
+
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
@@ -115,6 +117,7 @@ impl View for OneInterface {
             rule: String::new(),
             would_drop: Vec::new(),
             source: address.to_string(),
+            tier: String::new(),
             limits: Vec::new(),
         })
     }
@@ -152,7 +155,9 @@ impl Daemon {
         let ledger = Ledger::new(bans.clone());
         let (handle, _) = task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone(), None);
         let allow = vec!["198.18.9.0/24".parse().unwrap()];
-        let settings = Settings { bans, allow, ipv6_prefix: 64, upstreams: Vec::new() };
+        let (marks, upstreams) = (BTreeMap::new(), Vec::new());
+        let settings =
+            Settings { bans, allow, marks, tiers: vec!["large".into()], ipv6_prefix: 64, upstreams };
         runtime.block_on(handle.change(Input::Reconfigure(settings))).unwrap();
         let facts = Facts {
             kernel_mode: "native",

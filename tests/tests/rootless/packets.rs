@@ -4,6 +4,7 @@ use std::{collections::HashSet, sync::LazyLock};
 
 use enforcer_common::{
     ban::Listing,
+    budget::Scope,
     packet::Packet,
     reason::{DropReason, PassReason},
     settings::Limit,
@@ -106,7 +107,11 @@ impl Packet for Strict<'_> {
 
 /// Everything switched on, so that every path can be taken.
 fn busy() -> State {
-    Limit::ALL.into_iter().fold(State::default(), State::limited)
+    Limit::ALL.into_iter().fold(State::default(), |state, limit| {
+        [Scope::Site, Scope::Network, Scope::Share]
+            .into_iter()
+            .fold(state.limited(limit), |state, scope| state.more(scope, limit, 0))
+    })
 }
 
 fn agrees(frame: &[u8]) -> Verdict {

@@ -46,6 +46,15 @@ fn refusals(practice: &Practice) -> String {
     format!("{}; {cookies}; checksums {checksums}", practice.refusal)
 }
 
+/// What is limited.
+fn budgets(practice: &Practice) -> String {
+    if practice.budgets.is_empty() {
+        "each source".to_owned()
+    } else {
+        format!("each source; {}", practice.budgets.join("; "))
+    }
+}
+
 pub(super) fn status(status: &Status) -> String {
     let head = format!(
         "enforcer {} is {}: pid {}, up {}, {} resident\n\n",
@@ -83,6 +92,7 @@ pub(super) fn status(status: &Status) -> String {
     text.push_str(&pairs(&[
         ("kernel", kernel),
         ("refusals", refusals(practice)),
+        ("budgets", budgets(practice)),
         ("without", persistence(&status.persistence)),
         ("hellos", hellos(&status.hellos)),
         ("rehearsed", rehearsed),
@@ -165,11 +175,15 @@ fn counters(heading: &str, rows: &[CounterRow]) -> String {
 
 pub(super) fn why(why: &Why) -> String {
     let explanation = &why.explanation;
+    let source = match explanation.tier.as_str() {
+        "" | "default" => explanation.source.clone(),
+        tier => format!("{}, in the tier {tier}", explanation.source),
+    };
     let mut lines = vec![
         ("verdict", format!("{}: {}", explanation.verdict, explanation.reason)),
         ("meaning", explanation.description.clone()),
         ("rule", or_none(explanation.rule.clone())),
-        ("source", explanation.source.clone()),
+        ("source", source),
     ];
     if !explanation.would_drop.is_empty() {
         let reasons = explanation.would_drop.join(", ");
@@ -333,6 +347,9 @@ mod tests {
                 tcp_syncookies: "1".into(),
                 checksums: true,
                 remarks: vec!["eth0 is odd".into()],
+                budgets: vec!["tiers: partners".into(), "each IPv6 /48: 64 times a source".into()],
+                tiers: vec!["partners".into()],
+                groups: vec![],
             },
             list_entries: 1_204,
             pending_writes: 0,
@@ -378,6 +395,7 @@ mod tests {
              \n\
              kernel     mode native: eth0 (native)\n\
              refusals   alert; SYN cookies above the budget, once a listener's queue is full (net.ipv4.tcp_syncookies is 1); checksums verified\n\
+             budgets    each source; tiers: partners; each IPv6 /48: 64 times a source\n\
              without    the daemon the program judges on, for 1m (lease); pinned in /sys/fs/bpf/enforcer, taken over from an earlier daemon\n\
              hellos     1,200 refused and compared with what TLS says, none wrongly; 3 of an old version got as far as TLS\n\
              rehearsed  limits (kernel.dry_run: counted, NOT DROPPED)\n\
@@ -430,6 +448,7 @@ mod tests {
                 rule: "198.18.0.2 is banned by offence".into(),
                 would_drop: Vec::new(),
                 source: "198.18.0.2".into(),
+                tier: String::new(),
                 limits: vec![
                     limit("packets", false, 0, 0),
                     limit("connections", true, 993, 0),
