@@ -12,10 +12,10 @@ use std::{
 
 use enforcer::config::{
     self, AllowedPort, Answers, Bans, ByteLimit, Certificate, Clients, Config, Control, Demands, Ejection,
-    Everybody, HealthCheck, Http, Kernel, KernelLimits, KeyExchange, LimitSet, Listener, Log, LogFormat,
-    Metrics, Mode, RateLimit, Refusal, Route, Suite, Tls, TlsVersion, Token, TokenAlgorithm, TokenType,
-    Treatment, UnknownName, Unparsed, Upstream, UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenExpired,
-    WhenFull,
+    Everybody, HealthCheck, Http, Kernel, KernelLimits, KeyExchange, KeySource, LimitSet, Listener, Log,
+    LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite, Tls, TlsVersion, Token, TokenAlgorithm,
+    TokenType, Treatment, UnknownName, Unparsed, Upstream, UpstreamProtocol, UpstreamTls, VerifyChecksums,
+    WhenExpired, WhenFull,
 };
 use proptest::prelude::*;
 
