@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use enforcer::{
     bans::{Offence, Reporter},
-    config::{self, Config, Demands, KeyExchange, Suite, TokenAlgorithm, TokenType},
+    config::{self, Config, Demands, KeyExchange, KeySource, Suite, TokenAlgorithm, TokenType},
     ingress::Ingress,
     metrics::{self, Metrics},
     policy::{Policy, SharedPolicy},
@@ -111,7 +111,7 @@ pub fn token(issuer: &str, jwks: PathBuf) -> config::Token {
     config::Token {
         issuer: issuer.to_owned(),
         audience: vec![AUDIENCE.to_owned()],
-        jwks,
+        keys: KeySource::File(jwks),
         algorithms: vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256],
         kind: TokenType::Any,
         leeway: Duration::from_secs(60),

@@ -15,6 +15,7 @@ pub mod frames;
 pub mod fuzz;
 pub mod grpc;
 pub mod hellos;
+pub mod issuer;
 pub mod judges;
 pub mod keepalive;
 pub mod kernel;

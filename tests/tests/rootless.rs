@@ -17,6 +17,7 @@ mod rootless {
     mod flights;
     mod floods;
     mod grpc;
+    mod issuer_keys;
     mod known_tokens;
     mod ledger;
     mod ledger_room;

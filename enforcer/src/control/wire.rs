@@ -454,6 +454,12 @@ pub struct TokenRow {
     pub issuer: String,
     /// Keys that can verify.
     pub keys: usize,
+    /// Seconds since they were fetched; absent for a file, and before the first success.
+    #[serde(default)]
+    pub age_seconds: Option<u64>,
+    /// Why the last attempt to fetch them failed.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// A number with a name.

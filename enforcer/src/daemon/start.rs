@@ -39,6 +39,7 @@ use crate::{
     },
     ingress::Ingress,
     kernel::{Kernel, events::QUEUE},
+    keys,
     log::Log,
     metrics::{
         self, Metrics,
@@ -188,6 +189,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     }
     let read = Arc::new(ArcSwap::from_pointee(seen));
     let (changes, file_changes) = mpsc::channel(1);
+    services.push(Tied::spawn(keys::tend(Arc::clone(&policy), metrics.clone())));
     services.push(Tied::spawn(files::watch(Arc::clone(&read), changes)));
     services.extend(scrapes.map(|server| Tied::spawn(server.serve())));
 

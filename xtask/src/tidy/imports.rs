@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 4] = ["clock", "fault", "prefix", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 20] = [
+const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("clock", &[]),
     ("fault", &[]),
     ("prefix", &[]),
@@ -30,6 +30,8 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     // Keeps bytes and does not know whose.
     ("store", &[]),
     ("bans", &["config", "denial", "kernel", "metrics", "store"]),
+    // Keys come over the network, and go where the policy has room for them.
+    ("keys", &["config", "metrics", "policy"]),
     ("ingress", &["agreement", "bans", "checks", "config", "denial", "log", "metrics", "policy", "upstream"]),
     // Holds the program's judgement against that of the TLS stack.
     ("agreement", &["config", "kernel", "log", "metrics", "policy"]),

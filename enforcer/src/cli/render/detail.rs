@@ -8,7 +8,7 @@ use crate::{
     cli::table::{Align, bytes, grouped, pairs, table},
     control::{
         span::{human, remaining},
-        wire::{BanRow, FilesRow, HelloRow, PersistenceRow, ReloadRow, Status, Why},
+        wire::{BanRow, FilesRow, HelloRow, PersistenceRow, ReloadRow, Status, TokenRow, Why},
     },
     kernel::{LimitState, Practice},
 };
@@ -20,6 +20,14 @@ fn wait(ns: u64) -> String {
         1..1_000_000_000 => format!("{} ms", ns.div_ceil(1_000_000)),
         _ => human(ns.div_ceil(1_000_000_000)),
     }
+}
+
+/// An issuer with its keys, and what is wrong with them.
+fn issuer(token: &TokenRow) -> String {
+    let keys = count(token.keys as u64, "key", "keys");
+    let age = token.age_seconds.map(|age| format!(", fetched {} ago", human(age))).unwrap_or_default();
+    let error = token.error.as_ref().map(|error| format!("; CANNOT BE FETCHED: {error}")).unwrap_or_default();
+    format!("{} {} ({keys}{age}{error})", token.name, token.issuer)
 }
 
 /// What is in force of `kernel.refusal`, `kernel.syn_cookies` and `kernel.verify_checksums`.
@@ -67,11 +75,7 @@ pub(super) fn status(status: &Status) -> String {
             count(pending as u64, "change", "changes")
         ),
     };
-    let tokens: Vec<String> = status
-        .tokens
-        .iter()
-        .map(|token| format!("{} {} ({})", token.name, token.issuer, count(token.keys as u64, "key", "keys")))
-        .collect();
+    let tokens: Vec<String> = status.tokens.iter().map(issuer).collect();
     let bans: Vec<String> =
         status.bans.iter().map(|row| format!("{} by {}", grouped(row.count), row.name)).collect();
     let dry = if status.dry_run { " (dry run: offences ban nobody)" } else { "" };
@@ -275,7 +279,7 @@ fn count(number: u64, one: &str, many: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
-        control::wire::{CountRow, CounterRow, ScoreRow, TokenRow, TrafficRow, UpstreamRow},
+        control::wire::{CountRow, CounterRow, ScoreRow, TrafficRow, UpstreamRow},
         kernel::{Attachment, Explanation},
     };
 
@@ -316,7 +320,13 @@ mod tests {
             listeners: vec!["[::]:443".into()],
             metrics: Some("127.0.0.1:9464".into()),
             max_connections: 20_000,
-            tokens: vec![TokenRow { name: "main".into(), issuer: "https://id.example.com/".into(), keys: 2 }],
+            tokens: vec![TokenRow {
+                name: "main".into(),
+                issuer: "https://id.example.com/".into(),
+                keys: 2,
+                age_seconds: Some(90),
+                error: None,
+            }],
             upstreams: vec![UpstreamRow {
                 upstream: "api".into(),
                 server: "https://10.0.0.1:8443".into(),
@@ -366,7 +376,7 @@ mod tests {
              listeners  [::]:443\n\
              clients    at most 20,000 connections\n\
              metrics    127.0.0.1:9464\n\
-             tokens     main https://id.example.com/ (2 keys)\n\
+             tokens     main https://id.example.com/ (2 keys, fetched 1m 30s ago)\n\
              bans       1,200 by offence, 3 by operator\n\
              store      /var/lib/enforcer/bans.redb\n\
              files      changed 1m ago, taken over\n\
