@@ -20,6 +20,7 @@ use crate::{
     denial::Denial,
     policy::{
         Policy, Upstream,
+        keyring::Pending,
         route::{Route, table::Miss},
     },
 };
@@ -93,6 +94,8 @@ pub struct Refusal {
     pub server_time: Option<u64>,
     /// As [`Grant::token_age`].
     pub token_age: Option<i64>,
+    /// The token's issuer is being asked for its keys: after that [`admit_again`] may decide otherwise.
+    pub pending: Option<Box<Pending>>,
 }
 
 impl Refusal {
@@ -106,6 +109,7 @@ impl Refusal {
             allow: None,
             server_time: None,
             token_age: None,
+            pending: None,
             standing: None,
         }
     }
@@ -126,8 +130,35 @@ pub fn admit(
     now: Now,
     known: &mut KnownTokens,
 ) -> Result<Grant, Refusal> {
+    judge(policy, facts, now, known, true)
+}
+
+/// The same for a request that has waited for keys: its limits by address were charged before.
+pub fn admit_again(
+    policy: &Policy,
+    facts: &RequestFacts<'_>,
+    now: Now,
+    known: &mut KnownTokens,
+) -> Result<Grant, Refusal> {
+    judge(policy, facts, now, known, false)
+}
+
+fn judge(
+    policy: &Policy,
+    facts: &RequestFacts<'_>,
+    now: Now,
+    known: &mut KnownTokens,
+    first: bool,
+) -> Result<Grant, Refusal> {
     let route = route(policy, facts)?;
     let mut standing = Standing::default();
+    if first {
+        let payer = Payer { policy, facts, subject: None };
+        if let Err(refusal) = limit::check(route.limits.early(), route, &payer, now.monotonic, &mut standing)
+        {
+            return Err(refusal.at(route, standing));
+        }
+    }
     match pass(policy, route, facts, now, known, &mut standing) {
         Ok(token) => {
             let (claims, token_age) = token.map_or((None, None), |token| (Some(token.claims), token.age));
@@ -149,7 +180,7 @@ fn route<'p>(policy: &'p Policy, facts: &RequestFacts<'_>) -> Result<&'p Arc<Rou
     })
 }
 
-/// What comes after the route; the token, if it needs one.
+/// What comes after the limits by address; the token, if the route needs one.
 fn pass(
     policy: &Policy,
     route: &Route,
@@ -158,8 +189,6 @@ fn pass(
     known: &mut KnownTokens,
     standing: &mut Standing,
 ) -> Result<Option<Checked>, Refusal> {
-    let mut payer = Payer { policy, facts, subject: None };
-    limit::check(route.limits.early(), route, &payer, now.monotonic, standing)?;
     let mut token = None;
     if let Some(tokens) = &route.tokens {
         let good = token::check(tokens, facts.headers, now.unix, known)?;
@@ -167,7 +196,8 @@ fn pass(
             .map_err(|refusal| Refusal { token_age: good.age, ..refusal })?;
         token = Some(good);
     }
-    payer.subject = token.as_ref().and_then(|token| token.claims.subject.as_deref());
+    let subject = token.as_ref().and_then(|token| token.claims.subject.as_deref());
+    let payer = Payer { policy, facts, subject };
     limit::check(route.limits.late(), route, &payer, now.monotonic, standing)
         .map_err(|refusal| Refusal { token_age: token.as_ref().and_then(|token| token.age), ..refusal })?;
     Ok(token)

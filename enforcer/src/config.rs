@@ -37,7 +37,7 @@ pub use load::{load, parse, pin_directory};
 pub use marks::{DEFAULT_TIER, Mark};
 pub use route::{HeaderRule, Limit, LimitKey, Route, Unrouted};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
-pub use token::{Demands, Token, TokenAlgorithm, TokenType};
+pub use token::{Demands, KeySource, RemoteKeys, Token, TokenAlgorithm, TokenType};
 pub use upstream::{Ejection, HealthCheck, Upstream, UpstreamProtocol, UpstreamTls};
 
 /// Everything that a configuration file says.

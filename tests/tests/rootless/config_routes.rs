@@ -1,11 +1,12 @@
-//! What routes, their limits and the access log are told by the file that has every key.
+//! What routes, their limits, the access log and issuers whose keys are fetched are told by the file that has every key.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+#![allow(clippy::panic, reason = "a test that cannot go on stops")]
 
 use std::{fs, path::Path, time::Duration};
 
 use enforcer::config::{
-    self, AccessFormat, AccessLog, Destination, HeaderRule, Limit, LimitKey, Query, RateLimit, Refusals,
-    SubjectAs, Unrouted,
+    self, AccessFormat, AccessLog, Destination, HeaderRule, KeySource, Limit, LimitKey, Query, RateLimit,
+    Refusals, SubjectAs, Unrouted,
 };
 use http::{HeaderName, Method};
 
@@ -41,4 +42,14 @@ fn what_is_written_of_routes_is_what_holds() {
         queue: 1_000,
     };
     assert_eq!(config.access_log, access);
+    let KeySource::Remote(partner) = &config.tokens["partner"].keys else { panic!("not fetched") };
+    assert_eq!(partner.address, "https://login.partner.example:8443/keys?v=1");
+    assert_eq!((partner.discovery.as_deref(), partner.private_addresses), (None, true));
+    assert_eq!(
+        (partner.refresh, partner.interval, partner.max_stale),
+        (seconds(3600), seconds(30), seconds(3600))
+    );
+    let KeySource::Remote(found) = &config.tokens["found"].keys else { panic!("not fetched") };
+    assert_eq!(found.address, "https://found.example/.well-known/openid-configuration");
+    assert_eq!(found.discovery.as_deref(), Some("https://found.example/"));
 }

@@ -13,9 +13,9 @@ use std::{
 use enforcer::config::{
     self, AccessFormat, AccessLog, AllowedPort, Answers, Bans, ByteLimit, Certificate, Clients, Config,
     Control, Demands, Destination, Ejection, Everybody, HealthCheck, Http, Kernel, KernelLimits, KeyExchange,
-    Limit, LimitSet, Listener, Log, LogFormat, Metrics, Mode, Query, RateLimit, Refusal, Refusals, Route,
-    SubjectAs, Suite, Tls, TlsVersion, Token, TokenAlgorithm, TokenType, Treatment, UnknownName, Unparsed,
-    Unrouted, Upstream, UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenExpired, WhenFull,
+    KeySource, Limit, LimitSet, Listener, Log, LogFormat, Metrics, Mode, Query, RateLimit, Refusal, Refusals,
+    Route, SubjectAs, Suite, Tls, TlsVersion, Token, TokenAlgorithm, TokenType, Treatment, UnknownName,
+    Unparsed, Unrouted, Upstream, UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenExpired, WhenFull,
 };
 use proptest::prelude::*;
 
@@ -167,7 +167,7 @@ fn the_smallest_file_gives_every_documented_default() {
             Token {
                 issuer: "https://id.example.com/".to_owned(),
                 audience: vec!["api".to_owned()],
-                jwks: "/etc/enforcer/jwks.json".into(),
+                keys: KeySource::File("/etc/enforcer/jwks.json".into()),
                 algorithms: vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256],
                 kind: TokenType::Any,
                 leeway: seconds(60),
@@ -255,7 +255,7 @@ fn the_reference_shows_the_defaults() {
 fn the_packaged_example_loads() {
     let text = fs::read_to_string(folder("../../enforcer/dist/enforcer.toml")).unwrap();
     let config = config::parse(&text, Path::new("/etc/enforcer/enforcer.toml")).unwrap();
-    assert_eq!(config.tokens["main"].jwks, Path::new("/etc/enforcer/jwks.json"));
+    assert_eq!(config.tokens["main"].keys.file(), Some(Path::new("/etc/enforcer/jwks.json")));
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn relative_paths_count_from_the_folder_of_the_file() {
     let text = fs::read_to_string(folder("valid").join("relative_paths.toml")).unwrap();
     let config = config::parse(&text, Path::new("/srv/enforcer/enforcer.toml")).unwrap();
     assert_eq!(config.listeners[0].certificates[0].chain, Path::new("/srv/enforcer/tls/api.pem"));
-    assert_eq!(config.tokens["main"].jwks, Path::new("/srv/enforcer/jwks.json"));
+    assert_eq!(config.tokens["main"].keys.file(), Some(Path::new("/srv/enforcer/jwks.json")));
 }
 
 #[test]
