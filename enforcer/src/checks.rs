@@ -159,7 +159,7 @@ fn judge(
             return Err(refusal.at(route, standing));
         }
     }
-    match pass(policy, route, facts, now, known, &mut standing) {
+    match pass(policy, route, facts, now, (known, first), &mut standing) {
         Ok(token) => {
             let (claims, token_age) = token.map_or((None, None), |token| (Some(token.claims), token.age));
             Ok(Grant { route: Arc::clone(route), source: facts.address, claims, token_age, standing })
@@ -186,12 +186,12 @@ fn pass(
     route: &Route,
     facts: &RequestFacts<'_>,
     now: Now,
-    known: &mut KnownTokens,
+    (known, first): (&mut KnownTokens, bool),
     standing: &mut Standing,
 ) -> Result<Option<Checked>, Refusal> {
     let mut token = None;
     if let Some(tokens) = &route.tokens {
-        let good = token::check(tokens, facts.headers, now.unix, known)?;
+        let good = token::check(tokens, facts.headers, now, known, first)?;
         demands::check(&tokens.demands, facts.method, &good, now.unix)
             .map_err(|refusal| Refusal { token_age: good.age, ..refusal })?;
         token = Some(good);
