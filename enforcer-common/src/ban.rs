@@ -40,30 +40,33 @@ pub struct Listing {
     pub class: u8,
     /// Which budgets its sources have: a row of [`crate::settings::Settings::limits`].
     pub tier: u8,
+    /// Through which doors its sources always get, by the bits of [`crate::port::Port::doors`].
+    pub doors: u16,
     /// Keeps the layout free of implicit padding.
-    pub reserved: [u16; 3],
+    pub reserved: [u16; 2],
     /// As in [`Ban::until`]; unused for allowances.
     pub until: u64,
 }
 
 impl Listing {
     /// Not listed.
-    pub const NONE: Self = Self { class: class::NONE, tier: 0, reserved: [0; 3], until: 0 };
+    pub const NONE: Self = Self { class: class::NONE, tier: 0, doors: 0, reserved: [0; 2], until: 0 };
 
     /// An allowance.
-    pub const ALLOWED: Self = Self { class: class::ALLOW, tier: 0, reserved: [0; 3], until: FOREVER };
+    pub const ALLOWED: Self = Self { class: class::ALLOW, until: FOREVER, ..Self::NONE };
 
     /// A ban until `until`.
     pub const fn banned(until: u64) -> Self {
-        Self { class: class::BAN, tier: 0, reserved: [0; 3], until }
+        Self { class: class::BAN, until, ..Self::NONE }
     }
 
     /// A listing as the program sees it: a trie aligns its values to the key's size, which is 4 bytes for IPv4.
     #[inline(always)]
     pub const fn from_words([kind, _, low, high]: [u32; 4]) -> Self {
-        let [class, tier, ..] = kind.to_ne_bytes();
+        let [class, tier, one, other] = kind.to_ne_bytes();
+        let doors = u16::from_ne_bytes([one, other]);
         let (first, second) = if cfg!(target_endian = "little") { (low, high) } else { (high, low) };
-        Self { class, tier, reserved: [0; 3], until: first as u64 | (second as u64) << 32 }
+        Self { class, tier, doors, reserved: [0; 2], until: first as u64 | (second as u64) << 32 }
     }
 }
 

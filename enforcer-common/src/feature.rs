@@ -67,6 +67,11 @@ impl DropReason {
             | Self::ConnectionLimit
             | Self::HelloLimit
             | Self::QuicLimit
+            | Self::ByteLimit
+            | Self::SiteLimit
+            | Self::NetworkLimit
+            | Self::GroupLimit
+            | Self::GlobalLimit
             | Self::LimiterFull => Feature::Limits,
             Self::SynCookie => Feature::SynCookies,
             Self::QuicShort | Self::QuicVersion | Self::NotQuic => Feature::Quic,
@@ -102,6 +107,11 @@ impl DropReason {
             Self::ConnectionLimit => "kernel.limits.connections",
             Self::HelloLimit => "kernel.limits.hellos",
             Self::QuicLimit => "kernel.limits.quic",
+            Self::ByteLimit => "kernel.limits.bytes",
+            Self::SiteLimit => "kernel.limits.ipv6_56",
+            Self::NetworkLimit => "kernel.limits.ipv6_48",
+            Self::GroupLimit => "kernel.group",
+            Self::GlobalLimit => "kernel.global",
             Self::LimiterFull => "kernel.limits.when_full",
             Self::SynCookie => "kernel.syn_cookies",
             Self::QuicVersion => "kernel.quic_versions",

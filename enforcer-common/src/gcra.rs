@@ -17,6 +17,13 @@ const LATE: u64 = NANOS_PER_SECOND;
 /// The coarsest step of a coarse clock, in nanoseconds: a tick at HZ=100, the slowest that Linux is built with.
 pub const TICK: u64 = 10_000_000;
 
+/// Bytes that are one event of a rate of bytes: at 100 Gbit/s one byte costs less than a nanosecond.
+pub const UNIT: u64 = 1 << 10;
+
+/// What an event weighs at most, in bytes, a power of two. The product with any increment of a rate of bytes, which is at least 1 KiB
+/// per second, fits into 64 bits.
+const MOST_BYTES: u64 = 1 << 20;
+
 /// A rate in the form that `step` needs. All-zero means "no limit".
 ///
 /// In any window of length `w` at most `burst + w / increment` events are admitted. By a clock that moves in steps of
@@ -51,6 +58,33 @@ impl Rate {
     /// `events` per second with at most `burst` at once.
     pub const fn per_second(events: u64, burst: u64) -> Self {
         Self::new(events, NANOS_PER_SECOND, burst)
+    }
+
+    /// `bytes` per second with at most `burst` at once: an event of such a rate is [`UNIT`] bytes, see [`Rate::costing`].
+    pub const fn bytes_per_second(bytes: u64, burst: u64) -> Self {
+        let rate = Self::new(bytes, NANOS_PER_SECOND.saturating_mul(UNIT), 1);
+        let tolerance = rate.increment as u128 * burst as u128 / UNIT as u128;
+        let tolerance = if tolerance > LONGEST as u128 { LONGEST } else { tolerance as u64 };
+        Self { tolerance, ..rate }
+    }
+
+    /// The rate of an event that weighs so many bytes, where [`UNIT`] of them are one. Frames are shorter than 2^20 bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn costing(self, bytes: u64) -> Self {
+        let increment = self.increment.wrapping_mul(bytes & (MOST_BYTES - 1)) / UNIT;
+        let free = self.increment == 0 || increment != 0;
+        Self { increment: if free { increment } else { 1 }, tolerance: self.tolerance }
+    }
+
+    /// What each of `shares` holders of the rate gets of it; at least `least` bytes, or events, at once.
+    #[must_use]
+    pub const fn shared_by(self, shares: u64, least: u64) -> Self {
+        let increment = self.increment.saturating_mul(shares);
+        let increment = if increment > LONGEST { LONGEST } else { increment };
+        let least = increment.saturating_mul(least);
+        let tolerance = if least > self.tolerance { least } else { self.tolerance };
+        Self { increment, tolerance: if tolerance > LONGEST { LONGEST } else { tolerance } }
     }
 
     /// Whether events are counted at all.
@@ -153,6 +187,48 @@ mod tests {
                 tat = next.unwrap();
                 due += rate.increment;
             }
+        }
+
+        /// Frames of any length: what is admitted in any window weighs no more than the burst and what the rate is worth in it; and
+        /// who waits until what he sent before is paid is never refused.
+        #[test]
+        fn frames_are_admitted_by_their_weight(
+            bytes in 1u64 << 10..20 << 30, burst in 64u64 << 10..1 << 30,
+            frames in proptest::collection::vec((60u64..65_536, 0u64..2_000_000), 1..200),
+        ) {
+            let rate = Rate::bytes_per_second(bytes, burst);
+            let (mut now, mut tat, mut patient, mut due) = (1_000_000_000u64, 0, 0, 1_000_000_000u64);
+            let mut admitted = Vec::new();
+            for (length, gap) in frames {
+                let cost = rate.costing(length);
+                prop_assert!(cost.increment > 0 && cost.tolerance == rate.tolerance);
+                now += gap;
+                if let Ok(next) = step(tat, now, cost) { tat = next; admitted.push((now, cost.increment)); }
+                let kept = step(patient, due, cost);
+                prop_assert!(kept.is_ok(), "{length} bytes: {kept:?}");
+                patient = kept.unwrap();
+                due += cost.increment;
+            }
+            for (i, (start, _)) in admitted.iter().enumerate() {
+                let mut weight = 0;
+                for (end, cost) in &admitted[i..] {
+                    weight += cost;
+                    prop_assert!(weight <= rate.tolerance + (end - start));
+                }
+            }
+        }
+
+        /// A share is a part of the rate, and lets a frame of any length, or one event, through at once.
+        #[test]
+        fn a_share_is_a_part_that_lets_one_event_through(
+            events in 1u64..10_000_000, burst in 1u64..10_000_000, shares in 1u64..10_000, length in 60u64..65_536,
+        ) {
+            let whole = Rate::per_second(events, burst);
+            let share = whole.shared_by(shares, 1);
+            prop_assert_eq!(share.increment, whole.increment * shares);
+            prop_assert!(step(0, 1, share).is_ok());
+            let bytes = Rate::bytes_per_second(events + 1_024, burst + 65_536).shared_by(shares, 64);
+            prop_assert!(step(0, 1, bytes.costing(length)).is_ok());
         }
 
         /// What is early by more than the tolerance is refused, so that the test above says something.

@@ -15,6 +15,7 @@ pub mod verdict;
 pub mod answer;
 
 pub mod ban;
+pub mod budget;
 pub mod gcra;
 pub mod limiter;
 pub mod listed;

@@ -1,5 +1,7 @@
 //! Names of the maps, as the object declares and the loader asks for them.
 
+use crate::settings::LIMITS;
+
 /// One [`crate::settings::Settings`]. Written by the daemon.
 pub const SETTINGS: &str = "SETTINGS";
 /// Buckets of the packet limit, in which exact bans are debts, see [`crate::limiter`]. Charged by the program, bans written by the daemon
@@ -21,9 +23,12 @@ pub const LISTED_BITS_V6: &str = "LISTED_BITS_V6";
 /// One word per TCP or UDP port, see [`crate::port`]. Written by the daemon.
 pub const PORTS: &str = "PORTS";
 /// Limiter buckets, one table per limit. Written by the program.
-pub const LIMITERS: [&str; 4] = [SOURCES, "LIMIT_CONNS", "LIMIT_HELLOS", "LIMIT_QUIC"];
-/// One limiter bucket: the budget of SYNs that all sources share. Written by the program.
-pub const SYN_BUDGET: &str = "SYN_BUDGET";
+pub const LIMITERS: [&str; LIMITS] = [SOURCES, "LIMIT_CONNS", "LIMIT_HELLOS", "LIMIT_QUIC", "LIMIT_BYTES"];
+/// Limiter buckets of the budgets besides those, by their keys, see [`crate::budget`]. Written by the program.
+pub const BUDGETS: &str = "BUDGETS";
+/// Limiter buckets with one budget each, which many sources share, by their places, see [`crate::budget::shared`]. Written by the
+/// program.
+pub const SHARED: &str = "SHARED_BUDGETS";
 /// Words of the flow table, by bucket, see [`crate::flow`]. Written by the program; the daemon reads them for refused flows.
 pub const FLOW_WORDS: &str = "FLOW_WORDS";
 /// Entries of the flow table, by bucket and slot. Written by the program.

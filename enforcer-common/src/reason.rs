@@ -60,7 +60,7 @@ reasons! {
         NotIp = 2, "not_ip";
         /// IPv6 neighbour discovery from this link (hop limit 255).
         NeighbourDiscovery = 3, "neighbour_discovery";
-        /// The source is on the allow list.
+        /// The source is on the allow list, perhaps for this port alone.
         Allowed = 4, "allowed";
         /// Would have been dropped, but goes to a management port.
         Management = 5, "management";
@@ -132,7 +132,8 @@ reasons! {
         ConnectionLimit = 75, "connection_limit";
         /// More ClientHellos than the source may send.
         HelloLimit = 76, "hello_limit";
-        /// The limiter had no slot for the source, and the configuration says `when_full = "drop"`.
+        /// The limiter had no slot for the source, and what those without one share is used up, or the configuration says
+        /// `when_full = "drop"`.
         LimiterFull = 77, "limiter_full";
         /// A ClientHello that offers no acceptable version.
         TlsVersion = 78, "tls_version";
@@ -160,6 +161,16 @@ reasons! {
         QuicLimit = 95, "quic_limit";
         /// A datagram to a QUIC port that has neither form of a QUIC packet.
         NotQuic = 96, "not_quic";
+        /// More bytes than the source may send.
+        ByteLimit = 104, "byte_limit";
+        /// More than the /56 around the IPv6 source may send.
+        SiteLimit = 105, "ipv6_56_limit";
+        /// More than the source may send to this group of ports.
+        GroupLimit = 106, "group_limit";
+        /// All sources together send more than they may, and this one more than its share of that.
+        GlobalLimit = 107, "global_limit";
+        /// More than the /48 around the IPv6 source may send.
+        NetworkLimit = 108, "ipv6_48_limit";
     }
 }
 

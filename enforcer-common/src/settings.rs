@@ -3,11 +3,15 @@
 
 use core::mem::offset_of;
 
-use crate::{gcra::Rate, quic, reason::DropReason};
+use crate::{
+    gcra::{self, Rate},
+    quic,
+    reason::DropReason,
+};
 
 /// Moves whenever the layout or the meaning of [`Settings`] or of a map changes. A program that finds another
 /// number judges nothing and counts `no_settings`.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;
 
 /// Moves whenever the meaning of a table changes that is carried over to another version: the buckets of the limiters, bans and
 /// listings with their keys and values, and [`Identity`]. It is independent of [`ABI`], so that an upgrade forgets nothing that
@@ -47,11 +51,13 @@ pub enum Limit {
     Hellos = 2,
     /// Datagrams that begin with a long header, to ports where QUIC is served.
     Quic = 3,
+    /// The bytes of every IP packet's frame.
+    Bytes = 4,
 }
 
 impl Limit {
     /// Every limit, by number.
-    pub const ALL: [Self; LIMITS] = [Self::Packets, Self::Connections, Self::Hellos, Self::Quic];
+    pub const ALL: [Self; LIMITS] = [Self::Packets, Self::Connections, Self::Hellos, Self::Quic, Self::Bytes];
 
     /// The stable name in configuration, metrics and command output.
     pub const fn label(self) -> &'static str {
@@ -60,16 +66,27 @@ impl Limit {
             Self::Connections => "connections",
             Self::Hellos => "hellos",
             Self::Quic => "quic",
+            Self::Bytes => "bytes",
+        }
+    }
+
+    /// How many of what the limit counts make up an event of its rate.
+    pub const fn unit(self) -> u64 {
+        match self {
+            Self::Packets | Self::Connections | Self::Hellos | Self::Quic => 1,
+            Self::Bytes => gcra::UNIT,
         }
     }
 }
 
 /// How many limits there are.
-pub const LIMITS: usize = 4;
+pub const LIMITS: usize = 5;
 /// QUIC versions that can be served at once.
 pub const QUIC_VERSIONS: usize = 4;
 /// Tiers of budgets, a power of two: 0 is everybody's, the others are given to prefixes by [`crate::ban::Listing::tier`].
-pub const TIERS: usize = 4;
+pub const TIERS: usize = 8;
+/// Groups of ports, a power of two: 0 is no group.
+pub const GROUPS: usize = 8;
 /// Slots in which interfaces are counted; the last one is shared by all further ones.
 pub const INTERFACES: usize = 8;
 /// The slot that is shared.
@@ -79,6 +96,11 @@ pub const SHARED_SLOT: u32 = INTERFACES as u32 - 1;
 pub mod flag {
     /// A source for which the limiter has no slot is dropped (fails closed); clear: it passes unlimited (fails open).
     pub const DROP_WHEN_FULL: u32 = 1 << 0;
+    /// A source for which the limiter has no slot shares a budget with others of its kind, and is dropped above that.
+    pub const SHARE_WHEN_FULL: u32 = 1 << 9;
+    /// There are budgets besides those of a source's packets, connections, hellos and QUIC, see [`crate::budget`]; clear: nobody asks
+    /// for them.
+    pub const MORE_BUDGETS: u32 = 1 << 10;
     /// A limit needs a finer clock than the coarse one, see [`crate::gcra::Rate::needs_fine_clock`]; clear: the coarse one is
     /// cheaper and does.
     pub const FINE_CLOCK: u32 = 1 << 3;
@@ -90,6 +112,25 @@ pub mod flag {
     pub const BANS_WITHOUT_LEASE: u32 = 1 << 8;
     /// Frames that are neither IP nor link control are dropped; clear: they pass.
     pub const DROP_NOT_IP: u32 = 1 << 4;
+
+    const ALL: [u32; 8] = [
+        DROP_WHEN_FULL,
+        SHARE_WHEN_FULL,
+        MORE_BUDGETS,
+        FINE_CLOCK,
+        VERIFY_CHECKSUMS,
+        STRICT_CONNECTIONS,
+        BANS_WITHOUT_LEASE,
+        DROP_NOT_IP,
+    ];
+    const _: () = {
+        let (mut flag, mut seen) = (0, 0);
+        while flag < ALL.len() {
+            assert!(ALL[flag].is_power_of_two() && seen & ALL[flag] == 0, "two flags are one");
+            seen |= ALL[flag];
+            flag += 1;
+        }
+    };
 }
 
 /// How a hello is refused: values of [`Settings::refusal`].
@@ -137,6 +178,14 @@ pub struct Settings {
     pub flow_mask: u32,
     /// By tier and [`Limit`].
     pub limits: [[Rate; LIMITS]; TIERS],
+    /// The budgets of the networks around an IPv6 source, by [`crate::budget::Scope::NETWORKS`], its tier and [`Limit`].
+    pub networks: [[[Rate; LIMITS]; TIERS]; 2],
+    /// What a source may send to a group of ports, by [`crate::port::Port::group`] and [`Limit`].
+    pub groups: [[Rate; LIMITS]; GROUPS],
+    /// What all sources may send together, by [`Limit`].
+    pub everybody: [Rate; LIMITS],
+    /// What a source may send while all of them together send more, by [`Limit`].
+    pub shares: [Rate; LIMITS],
     /// Indices of interfaces; the position is the slot in which packets are counted. Unused ones are 0, and the last one is
     /// not looked at.
     pub interfaces: [u32; INTERFACES],
@@ -167,6 +216,10 @@ impl Settings {
         reserved: 0,
         flow_mask: 0,
         limits: [[Rate::UNLIMITED; LIMITS]; TIERS],
+        networks: [[[Rate::UNLIMITED; LIMITS]; TIERS]; 2],
+        groups: [[Rate::UNLIMITED; LIMITS]; GROUPS],
+        everybody: [Rate::UNLIMITED; LIMITS],
+        shares: [Rate::UNLIMITED; LIMITS],
         interfaces: [0; INTERFACES],
         events: Rate::UNLIMITED,
         syn_budget: Rate::UNLIMITED,
@@ -178,8 +231,14 @@ impl Settings {
     pub const fn mask(&self, limit: Limit) -> u32 {
         match limit {
             Limit::Packets => self.source_mask,
-            Limit::Connections | Limit::Hellos | Limit::Quic => self.bucket_mask,
+            Limit::Connections | Limit::Hellos | Limit::Quic | Limit::Bytes => self.bucket_mask,
         }
+    }
+
+    /// Buckets, less one, of the table of further budgets: twice as many as those of a limit.
+    #[inline(always)]
+    pub const fn budget_mask(&self) -> u32 {
+        self.bucket_mask << 1 | 1
     }
 
     /// The rate of one limit in one tier. Of a tier only the bits that count: a mask is a bound that LLVM keeps and that every
@@ -215,7 +274,8 @@ impl Settings {
     }
 }
 
-const _: () = assert!(TIERS.is_power_of_two());
+const _: () = assert!(TIERS.is_power_of_two() && GROUPS.is_power_of_two());
 const _: () = assert!(
-    size_of::<Settings>() == 48 + 16 + TIERS * LIMITS * 16 + INTERFACES * 4 + 16 + 16 + QUIC_VERSIONS * 4
+    size_of::<Settings>()
+        == 48 + 16 + (3 * TIERS + GROUPS + 2) * LIMITS * 16 + INTERFACES * 4 + 16 + 16 + QUIC_VERSIONS * 4
 );

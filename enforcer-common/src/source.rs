@@ -36,6 +36,12 @@ impl SourceKey {
         }
     }
 
+    /// Whether it is an IPv4 address.
+    #[inline(always)]
+    pub const fn is_v4(self) -> bool {
+        self.0 >> 33 == 1
+    }
+
     /// The number that maps use.
     #[inline(always)]
     pub const fn get(self) -> u64 {
@@ -49,7 +55,7 @@ impl SourceKey {
 
     /// The address that a key stands for: the lowest of its prefix.
     pub fn address(self) -> IpAddr {
-        if self.0 >> 33 == 1 {
+        if self.is_v4() {
             IpAddr::V4(Ipv4Addr::from_bits(self.0 as u32))
         } else {
             IpAddr::V6(Ipv6Addr::from_bits((self.0 as u128) << 64))

@@ -8,6 +8,8 @@
 
 mod budgets;
 mod cookies;
+mod further;
+mod glance;
 mod headers;
 mod quic;
 mod refusal;
@@ -22,7 +24,7 @@ use crate::{
     flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
     headers::Headers,
-    limiter::Charge,
+    limiter::{Charge, Known},
     packet::Packet,
     port::Port,
     reason::{DropReason, PassReason},
@@ -30,7 +32,10 @@ use crate::{
     source::SourceKey,
 };
 
-pub use cookies::Cookie;
+pub use self::{
+    cookies::Cookie,
+    glance::{glance, recall},
+};
 
 /// What becomes of a packet, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,15 +60,35 @@ pub trait Tables {
     fn listing_v4(&self, address: [u8; 4]) -> Listing;
     /// What the longest listed prefix around an IPv6 address, given as its two halves in host order, says.
     fn listing_v6(&self, address: [u64; 2]) -> Listing;
+    /// Whether [`Tables::listing_v4`] may have something to say; asked where that would be too dear.
+    #[inline(always)]
+    fn is_listed_v4(&self, address: [u8; 4]) -> bool {
+        self.listing_v4(address) != Listing::NONE
+    }
+    /// The same of [`Tables::listing_v6`].
+    #[inline(always)]
+    fn is_listed_v6(&self, address: [u64; 2]) -> bool {
+        self.listing_v6(address) != Listing::NONE
+    }
+    /// [`limiter::charge_known`] of a packet; [`Known::Other`] is never wrong.
+    ///
+    /// [`limiter::charge_known`]: crate::limiter::charge_known
+    #[inline(always)]
+    fn charge_known(&self, source: SourceKey, rate: Rate) -> Known {
+        let _ = (source, rate);
+        Known::Other
+    }
     /// Charges one event to a source that has the budgets of a tier; `rate` is what [`Settings::limit`] says of both. With
     /// [`Limit::Packets`] it also says whether exactly this source is banned, limited or not.
     fn charge(&self, limit: Limit, tier: u8, source: SourceKey, now: u64, rate: Rate) -> Charge;
+    /// Charges one event to the budget with this key, see [`crate::budget`].
+    fn charge_budget(&self, key: u64, now: u64, rate: Rate) -> Charge;
+    /// Charges one event to the budget at this place, which many sources share, see [`crate::budget::shared`].
+    fn charge_shared(&self, place: u32, now: u64, rate: Rate) -> Charge;
     /// Nanoseconds of `CLOCK_MONOTONIC`, the same for the whole packet. Asked only when something depends on it.
     fn now(&self) -> u64;
     /// Counts a packet of `bytes` bytes that would have been dropped if its reason were not under a dry run.
     fn would_drop(&self, reason: DropReason, bytes: usize);
-    /// Charges one SYN to the budget that all sources share; `rate` is [`Settings::syn_budget`].
-    fn charge_syn(&self, now: u64, rate: Rate) -> Charge;
     /// The cookie with which the kernel would answer the SYN that has these headers.
     fn cookie(&self, headers: &Headers) -> Cookie;
     /// Leaves word of a frame that the program shall write in answer to this packet. Asked once at most, right before the
@@ -82,9 +107,22 @@ pub trait Tables {
 /// Decides about one frame.
 pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Verdict {
     let mut work = Work::NONE;
-    let mut next = Next::to(Step::Begin);
+    let next = glance(packet, tables);
+    if next.follows_first_look() {
+        recall(packet, tables, &mut work);
+    }
+    walk(next, packet, tables, &mut work)
+}
+
+/// [`decide`] without a first look: more slowly the same.
+pub fn decide_by_steps<P: Packet, T: Tables>(packet: &P, tables: &T) -> Verdict {
+    walk(Next::to(Step::Begin), packet, tables, &mut { Work::NONE })
+}
+
+/// Takes step after step.
+fn walk<P: Packet, T: Tables>(mut next: Next, packet: &P, tables: &T, work: &mut Work) -> Verdict {
     while let Some(step) = next.step() {
-        next = take(step, packet, tables, &mut work);
+        next = take(step, packet, tables, work);
     }
     next.verdict()
 }
@@ -99,6 +137,7 @@ pub fn take<P: Packet, T: Tables>(step: Step, packet: &P, tables: &T, work: &mut
         Step::Extensions => headers::extensions(&context, work),
         Step::Transport => headers::transport(&context, work),
         Step::Charge => budgets::charge_packet(&context, work),
+        Step::Weigh => further::weigh(&context, work),
         Step::Quic => quic::inspect(&context, work),
         Step::Open => cookies::open(&context, work),
         Step::Segment => tls::begin(&context, work),

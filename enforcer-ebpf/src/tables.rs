@@ -17,11 +17,12 @@ use aya_ebpf::{
 use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
+    budget::shared,
     event::{self, Budget},
     flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
     headers::Headers,
-    limiter::{self, Bucket, Charge, RawBucket},
+    limiter::{self, Bucket, Charge, Known, RawBucket},
     listed,
     maps::Counter,
     packet::Packet,
@@ -62,7 +63,11 @@ static LIMIT_HELLOS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
 static LIMIT_QUIC: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
-static SYN_BUDGET: Array<RawBucket, 1, MMAPABLE> = Array::new();
+static LIMIT_BYTES: Array<RawBucket, 256, MMAPABLE> = Array::new();
+#[btf_map]
+static BUDGETS: Array<RawBucket, 512, MMAPABLE> = Array::new();
+#[btf_map]
+static SHARED_BUDGETS: Array<RawBucket, { shared::PLACES }, MMAPABLE> = Array::new();
 #[btf_map]
 static EVENT_BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 #[btf_map]
@@ -147,12 +152,6 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn charge_syn(&self, now: u64, rate: Rate) -> Charge {
-        let _ = rate;
-        if enforcer_charge_syn(now) == WITHIN { Charge::Within } else { Charge::Exceeded(0) }
-    }
-
-    #[inline(always)]
     fn cookie(&self, headers: &Headers) -> Cookie {
         cookie::make(self.context, headers)
     }
@@ -165,7 +164,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
-        if !is_set(&LISTED_BITS_V4, listed::v4(address)) {
+        if !self.is_listed_v4(address) {
             return Listing::NONE;
         }
         LISTED_V4.get(&Key::new(32, address)).map_or(Listing::NONE, |words| Listing::from_words(*words))
@@ -173,10 +172,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn listing_v6(&self, [upper, lower]: [u64; 2]) -> Listing {
-        if !is_set(&LISTED_BITS_V6, listed::V6_WIDE)
-            && !is_set(&LISTED_BITS_V6, listed::v6_network(upper))
-            && !is_set(&LISTED_BITS_V6, listed::v6_site(upper))
-        {
+        if !self.is_listed_v6([upper, lower]) {
             return Listing::NONE;
         }
         // The trie compares bytes in network order.
@@ -186,21 +182,45 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn is_listed_v4(&self, address: [u8; 4]) -> bool {
+        is_set(&LISTED_BITS_V4, listed::v4(address))
+    }
+
+    #[inline(always)]
+    fn is_listed_v6(&self, [upper, _]: [u64; 2]) -> bool {
+        is_set(&LISTED_BITS_V6, listed::V6_WIDE)
+            || is_set(&LISTED_BITS_V6, listed::v6_network(upper))
+            || is_set(&LISTED_BITS_V6, listed::v6_site(upper))
+    }
+
+    #[inline(always)]
+    fn charge_known(&self, source: SourceKey, rate: Rate) -> Known {
+        let Some(settings) = self.settings else { return Known::Other };
+        let index = limiter::bucket_index(source.get(), settings.seed, settings.source_mask);
+        let Some(bucket) = SOURCES.get_ptr_mut(index) else { return Known::Other };
+        let spilled = || is_set(&SPILLED, index);
+        limiter::charge_known(&Slots(bucket.cast()), source.get(), rate, || self.now(), spilled)
+    }
+
+    #[inline(always)]
     fn charge(&self, limit: Limit, tier: u8, source: SourceKey, now: u64, rate: Rate) -> Charge {
-        // The rate is read again where it is used: a function that the verifier checks by itself takes numbers only.
-        let _ = rate;
-        let charged = match limit {
+        // A function that the verifier checks by itself takes numbers only, and five of them.
+        charged(match limit {
             Limit::Packets => enforcer_source(source.get(), now, tier as u32),
-            Limit::Connections | Limit::Hellos | Limit::Quic => {
-                enforcer_charge(limit as u32, tier as u32, source.get(), now)
+            Limit::Connections | Limit::Hellos | Limit::Quic | Limit::Bytes => {
+                enforcer_charge(limit as u32, source.get(), now, rate.increment, rate.tolerance)
             }
-        };
-        match charged {
-            WITHIN => Charge::Within,
-            EXCEEDED => Charge::Exceeded(0),
-            BANNED => Charge::Banned(0),
-            _ => Charge::Full,
-        }
+        })
+    }
+
+    #[inline(always)]
+    fn charge_budget(&self, key: u64, now: u64, rate: Rate) -> Charge {
+        charged(enforcer_charge_budget(key, now, rate.increment, rate.tolerance))
+    }
+
+    #[inline(always)]
+    fn charge_shared(&self, place: u32, now: u64, rate: Rate) -> Charge {
+        charged(enforcer_charge_shared(place, now, rate.increment, rate.tolerance))
     }
 
     #[inline(always)]
@@ -288,6 +308,17 @@ const fn number(charge: Charge) -> u32 {
     }
 }
 
+/// The opposite of [`number`].
+#[inline(always)]
+const fn charged(number: u32) -> Charge {
+    match number {
+        WITHIN => Charge::Within,
+        EXCEEDED => Charge::Exceeded(0),
+        BANNED => Charge::Banned(0),
+        _ => Charge::Full,
+    }
+}
+
 /// Whether a source is banned, and one packet at its expense, as a global function, which the verifier checks once (Linux 5.6).
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -312,26 +343,41 @@ fn is_spilled(source: u64, now: u64) -> bool {
 /// [`limiter::charge`] for the limits besides packets, as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_charge(limit: u32, tier: u32, source: u64, now: u64) -> u32 {
+extern "C" fn enforcer_charge(limit: u32, source: u64, now: u64, increment: u64, tolerance: u64) -> u32 {
     let Some(settings) = SETTINGS.get(0) else { return FULL };
     let index = limiter::bucket_index(source, settings.seed, settings.bucket_mask);
-    let (bucket, rate) = if limit == Limit::Connections as u32 {
-        (LIMIT_CONNS.get_ptr_mut(index), settings.limit(Limit::Connections, tier as u8))
+    let bucket = if limit == Limit::Connections as u32 {
+        LIMIT_CONNS.get_ptr_mut(index)
     } else if limit == Limit::Hellos as u32 {
-        (LIMIT_HELLOS.get_ptr_mut(index), settings.limit(Limit::Hellos, tier as u8))
+        LIMIT_HELLOS.get_ptr_mut(index)
+    } else if limit == Limit::Quic as u32 {
+        LIMIT_QUIC.get_ptr_mut(index)
     } else {
-        (LIMIT_QUIC.get_ptr_mut(index), settings.limit(Limit::Quic, tier as u8))
+        LIMIT_BYTES.get_ptr_mut(index)
     };
-    let Some(bucket) = bucket else { return FULL };
-    number(limiter::charge(&Slots(bucket.cast()), source, now, rate))
+    charge(bucket, source, now, Rate { increment, tolerance })
 }
 
-/// The same for the SYNs of all sources.
+/// The same for budgets besides those.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_charge_syn(now: u64) -> u32 {
-    let (Some(settings), Some(bucket)) = (SETTINGS.get(0), SYN_BUDGET.get_ptr_mut(0)) else { return FULL };
-    number(limiter::charge(&Slots(bucket.cast()), limiter::SHARED, now, settings.syn_budget))
+extern "C" fn enforcer_charge_budget(key: u64, now: u64, increment: u64, tolerance: u64) -> u32 {
+    let Some(settings) = SETTINGS.get(0) else { return FULL };
+    let index = limiter::bucket_index(key, settings.seed, settings.budget_mask());
+    charge(BUDGETS.get_ptr_mut(index), key, now, Rate { increment, tolerance })
+}
+
+/// The same for budgets that many sources share.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_charge_shared(place: u32, now: u64, increment: u64, tolerance: u64) -> u32 {
+    charge(SHARED_BUDGETS.get_ptr_mut(place), limiter::SHARED, now, Rate { increment, tolerance })
+}
+
+#[inline(always)]
+fn charge(bucket: Option<*mut RawBucket>, key: u64, now: u64, rate: Rate) -> u32 {
+    let Some(bucket) = bucket else { return FULL };
+    number(limiter::charge(&Slots(bucket.cast()), key, now, rate))
 }
 
 /// One bucket in map memory.

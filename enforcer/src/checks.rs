@@ -5,6 +5,7 @@
 
 mod demands;
 pub mod facts;
+pub mod forwarded;
 pub mod graphql;
 pub mod limit;
 pub mod target;
@@ -20,6 +21,7 @@ use crate::{
     denial::Denial,
     policy::{
         Policy, Upstream,
+        keyring::Pending,
         route::{Route, table::Miss},
     },
 };
@@ -96,6 +98,8 @@ pub struct Refusal {
     pub server_time: Option<u64>,
     /// As [`Grant::token_age`].
     pub token_age: Option<i64>,
+    /// The token's issuer is being asked for its keys: after that [`admit_again`] may decide otherwise.
+    pub pending: Option<Box<Pending>>,
 }
 
 impl Refusal {
@@ -109,6 +113,7 @@ impl Refusal {
             allow: None,
             server_time: None,
             token_age: None,
+            pending: None,
             standing: None,
         }
     }
@@ -130,14 +135,41 @@ pub fn admit(
     now: Now,
     known: &mut KnownTokens,
 ) -> Result<Grant, Refusal> {
+    judge(policy, facts, now, known, true)
+}
+
+/// The same for a request that has waited for keys: its limits by address were charged before.
+pub fn admit_again(
+    policy: &Policy,
+    facts: &RequestFacts<'_>,
+    now: Now,
+    known: &mut KnownTokens,
+) -> Result<Grant, Refusal> {
+    judge(policy, facts, now, known, false)
+}
+
+fn judge(
+    policy: &Policy,
+    facts: &RequestFacts<'_>,
+    now: Now,
+    known: &mut KnownTokens,
+    first: bool,
+) -> Result<Grant, Refusal> {
     let route = route(policy, facts)?;
     let mut standing = Standing::default();
-    match pass(policy, route, facts, now, known, &mut standing) {
+    if first {
+        let payer = Payer { v6_mask: policy.v6_mask, facts, subject: None };
+        if let Err(refusal) = limit::check(route.limits.early(), route, &payer, now.monotonic, &mut standing)
+        {
+            return Err(refusal.at(route, standing));
+        }
+    }
+    match pass(policy, route, facts, now, (known, first), &mut standing) {
         Ok(token) => {
             let (claims, token_age) = token.map_or((None, None), |token| (Some(token.claims), token.age));
             Ok(Grant {
                 route: Arc::clone(route),
-                source: facts.client.address,
+                source: facts.address,
                 claims,
                 token_age,
                 v6_mask: policy.v6_mask,
@@ -161,25 +193,24 @@ fn route<'p>(policy: &'p Policy, facts: &RequestFacts<'_>) -> Result<&'p Arc<Rou
     })
 }
 
-/// What comes after the route; the token, if it needs one.
+/// What comes after the limits by address; the token, if the route needs one.
 fn pass(
     policy: &Policy,
     route: &Route,
     facts: &RequestFacts<'_>,
     now: Now,
-    known: &mut KnownTokens,
+    (known, first): (&mut KnownTokens, bool),
     standing: &mut Standing,
 ) -> Result<Option<Checked>, Refusal> {
-    let mut payer = Payer { v6_mask: policy.v6_mask, facts, subject: None };
-    limit::check(route.limits.early(), route, &payer, now.monotonic, standing)?;
     let mut token = None;
     if let Some(tokens) = &route.tokens {
-        let good = token::check(tokens, facts.headers, now.unix, known)?;
+        let good = token::check(tokens, facts.headers, now, known, first)?;
         demands::check(&tokens.demands, facts.method, &good, now.unix)
             .map_err(|refusal| Refusal { token_age: good.age, ..refusal })?;
         token = Some(good);
     }
-    payer.subject = token.as_ref().and_then(|token| token.claims.subject.as_deref());
+    let subject = token.as_ref().and_then(|token| token.claims.subject.as_deref());
+    let payer = Payer { v6_mask: policy.v6_mask, facts, subject };
     limit::check(route.limits.late(), route, &payer, now.monotonic, standing)
         .map_err(|refusal| Refusal { token_age: token.as_ref().and_then(|token| token.age), ..refusal })?;
     Ok(token)

@@ -18,6 +18,7 @@ mod filter;
 mod graphql;
 mod inspect;
 mod load;
+mod marks;
 mod named;
 mod route;
 mod tls;
@@ -35,9 +36,10 @@ pub use filter::log_filter;
 pub use graphql::{GraphQl, Meant, Operation, OperationKind};
 pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use load::{load, parse, pin_directory};
+pub use marks::{DEFAULT_TIER, Mark};
 pub use route::{HeaderRule, Limit, LimitKey, Route, Unrouted};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
-pub use token::{Demands, Token, TokenAlgorithm, TokenType};
+pub use token::{Demands, KeySource, RemoteKeys, Token, TokenAlgorithm, TokenType};
 pub use upstream::{Ejection, HealthCheck, Upstream, UpstreamProtocol, UpstreamTls};
 
 /// Everything that a configuration file says.
@@ -69,7 +71,8 @@ pub struct Config {
     pub access_log: AccessLog,
 }
 
-/// Entries of `kernel.allow` at most: the kernel's tables have room for them beside the bans.
+/// Prefixes that `[kernel]` names at most, in `allow`, `management_from` and tiers together: the kernel's tables have room for them
+/// beside the bans.
 pub const MAX_ALLOW: usize = 4_096;
 
 /// Where and how packets are judged.
@@ -81,8 +84,18 @@ pub struct Kernel {
     pub interfaces: Vec<String>,
     /// `allow`: sources that no ban and no limit stops. Default: none.
     pub allow: Vec<Prefix>,
+    /// Entries of `allow` with a `port`: the source is let through to that port alone.
+    pub allow_ports: Vec<AllowedPort>,
     /// `management_ports`: TCP ports that stay reachable for banned and limited sources. Default `[22]`.
     pub management_ports: Vec<u16>,
+    /// `management_from`: whom they stay reachable for; none (default): everybody.
+    pub management_from: Vec<Prefix>,
+    /// `[kernel.tier.NAME]`
+    pub tiers: BTreeMap<String, Tier>,
+    /// `[kernel.group.NAME]`
+    pub groups: BTreeMap<String, Group>,
+    /// `[kernel.global]`
+    pub everybody: Everybody,
     /// `protected_ports`: TCP ports whose ClientHellos are judged. Default: the listeners' ports.
     pub protected_ports: Vec<u16>,
     /// `ipv6_prefix`: bits of an IPv6 address that make a source, 32 to 64. Default 64.
@@ -121,6 +134,62 @@ pub struct Kernel {
     pub lease: Option<Duration>,
     /// `lease_expired`: what it does then, `"pass"` (default) or `"bans"`.
     pub lease_expired: WhenExpired,
+}
+
+/// A source and a port of this machine, over TCP and UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllowedPort {
+    /// `source`
+    pub source: Prefix,
+    /// `port`
+    pub port: u16,
+}
+
+/// Sources with budgets of their own. What a tier does not name is as in [`Kernel::limits`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tier {
+    /// `prefixes`: who is in it; operators can add others. Default: nobody.
+    pub prefixes: Vec<Prefix>,
+    /// Its limits.
+    pub limits: LimitSet,
+}
+
+/// Ports of this machine for which a source has budgets of their own, besides its others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// `ports`, over TCP and UDP; at least one, and none in two groups.
+    pub ports: Vec<u16>,
+    /// At least one. Default: off.
+    pub limits: LimitSet,
+}
+
+/// What all sources may send together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Everybody {
+    /// Default: off.
+    pub limits: LimitSet,
+    /// `shares`: above a limit each source still gets this part of it, default 100.
+    pub shares: u64,
+}
+
+/// A limit of each kind; `None` is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitSet {
+    /// `packets`
+    pub packets: Option<RateLimit>,
+    /// `connections`
+    pub connections: Option<RateLimit>,
+    /// `hellos`
+    pub hellos: Option<RateLimit>,
+    /// `quic`
+    pub quic: Option<RateLimit>,
+    /// `bytes`
+    pub bytes: Option<ByteLimit>,
+}
+
+impl LimitSet {
+    /// Nothing is limited.
+    pub const OFF: Self = Self { packets: None, connections: None, hellos: None, quic: None, bytes: None };
 }
 
 /// `kernel.pin_directory` unless told otherwise: systemd mounts a bpffs at `/sys/fs/bpf`.
@@ -210,10 +279,33 @@ pub struct KernelLimits {
     pub hellos: Option<RateLimit>,
     /// `quic` (datagrams with long headers), default 200/s with a burst of 1,000.
     pub quic: Option<RateLimit>,
-    /// `when_full`: `"drop"` (default, fails closed) or `"pass"` (fails open).
+    /// `bytes` of whole frames, default off.
+    pub bytes: Option<ByteLimit>,
+    /// `ipv6_56`: how many times a source's budgets the /56 around it has; 0 (default): it has none.
+    pub ipv6_56: u64,
+    /// `ipv6_48`: the same of the /48.
+    pub ipv6_48: u64,
+    /// `when_full`: `"share"` (default), `"drop"` (fails closed) or `"pass"` (fails open).
     pub when_full: WhenFull,
     /// `max_sources`: slots per limit, rounded up to a power of two, 1,024 to 16,777,216. Default 262,144.
     pub max_sources: u32,
+}
+
+impl KernelLimits {
+    /// Those that everybody has who is in no tier.
+    pub const fn set(&self) -> LimitSet {
+        let Self { packets, connections, hellos, quic, bytes, .. } = *self;
+        LimitSet { packets, connections, hellos, quic, bytes }
+    }
+}
+
+/// `{ rate = "10MiB/s", burst = "20MiB" }`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteLimit {
+    /// Bytes per second.
+    pub rate: u64,
+    /// Bytes at once from an idle source, at least 64 KiB.
+    pub burst: u64,
 }
 
 /// `{ rate = "5/s", burst = 10 }`; rates are `N/s`, `N/m` or `N/h`, also in nginx spelling `Nr/s`.
@@ -232,6 +324,8 @@ pub struct RateLimit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WhenFull {
+    /// It shares one budget, as large as its own would be, with others that find no slot; above that its packets are dropped.
+    Share,
     /// Its packets are dropped.
     Drop,
     /// Its packets pass without a limit.
@@ -267,6 +361,16 @@ pub struct Unparsed {
     pub passed: Vec<DropReason>,
 }
 
+/// The field in which proxies say for whom they speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedBy {
+    /// `X-Forwarded-For`, a list of addresses.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
 /// Limits and headers of all HTTP connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
@@ -283,6 +387,21 @@ pub struct Http {
     pub max_connections_per_source: u32,
     /// `max_header_bytes`, default 32 KiB.
     pub max_header_bytes: u32,
+    /// `control_frames`: frames of HTTP/2 that carry neither a request nor a body, per connection; default 100/s with a burst
+    /// of 1,000.
+    pub control_frames: Option<RateLimit>,
+    /// `body_timeout`: between two pieces of a request's body, default 30 s.
+    pub body_timeout: Duration,
+    /// `min_body_rate`: bytes a second of a request's body, on the whole and after `body_timeout`; default 64, 0 means any.
+    pub min_body_rate: u64,
+    /// `write_timeout`: until a client takes something of an answer, default 60 s.
+    pub write_timeout: Duration,
+    /// `trusted_proxies`: whose word counts on whose request it is. Default: nobody's.
+    pub trusted_proxies: Vec<Prefix>,
+    /// `forwarded_by`: the field in which they say it, default `x-forwarded-for`.
+    pub forwarded_by: ForwardedBy,
+    /// `max_header_fields`, default 100.
+    pub max_header_fields: u16,
     /// `max_body_bytes`, default 10 MiB; 0 means no bound.
     pub max_body_bytes: u64,
     /// `header_timeout`: from the first byte (or the last response) to the end of the head, default 15 s.

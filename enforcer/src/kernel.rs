@@ -9,6 +9,7 @@ pub mod program;
 
 mod attach;
 mod bpffs;
+mod budgets;
 mod detach;
 mod exact;
 mod heritage;
@@ -22,6 +23,7 @@ mod pins;
 mod plane;
 mod practice;
 mod probe;
+mod rates;
 mod raw;
 mod reaper;
 mod rule;
@@ -398,6 +400,9 @@ pub struct Explanation {
     pub would_drop: Vec<String>,
     /// What the source is charged as.
     pub source: String,
+    /// The tier of its budgets.
+    #[serde(default)]
+    pub tier: String,
     /// State of each limit.
     pub limits: Vec<LimitState>,
 }

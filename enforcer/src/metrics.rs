@@ -5,6 +5,7 @@
 pub mod http;
 pub mod kernel;
 pub mod process;
+pub mod upstreams;
 
 use anyhow::Result;
 use prometheus::{
@@ -43,8 +44,16 @@ pub struct Metrics {
     pub access_log_lines: IntCounterVec,
     /// `enforcer_token_age_seconds{route}`: from the issue (`iat`) of a token to its first request.
     pub token_ages: HistogramVec,
+    /// `enforcer_token_keys{issuer}`: keys that can verify.
+    pub token_keys: IntGaugeVec,
+    /// `enforcer_token_keys_age_seconds{issuer}`: since they were fetched; absent for files.
+    pub token_keys_age: IntGaugeVec,
+    /// `enforcer_token_key_fetches_total{issuer, result}`: `good`, `failed`.
+    pub token_key_fetches: IntCounterVec,
     /// `enforcer_offences_lost_total`
     pub offences_lost: IntCounter,
+    /// `enforcer_offences_of_proxies_total`: offences of proxies that speak for many; they ban nobody.
+    pub offences_of_proxies: IntCounter,
     /// `enforcer_bans_active{origin}`: `offence`, `operator`.
     pub bans_active: IntGaugeVec,
     /// `enforcer_bans_total{cause}`: denial code that tipped the score, or `operator`.
@@ -127,6 +136,19 @@ impl Metrics {
         )?;
         let access_log_lines =
             counter_vec("enforcer_access_log_lines_total", "Lines of the access log", &["result"])?;
+        let issuer_gauge = |name: &str, help: &str| -> Result<IntGaugeVec> {
+            let metric = IntGaugeVec::new(Opts::new(name, help), &["issuer"])?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let token_keys = issuer_gauge("enforcer_token_keys", "Keys of an issuer that can verify")?;
+        let token_keys_age =
+            issuer_gauge("enforcer_token_keys_age_seconds", "Since the keys of an issuer were fetched")?;
+        let token_key_fetches = counter_vec(
+            "enforcer_token_key_fetches_total",
+            "Attempts to fetch the keys of an issuer",
+            &["issuer", "result"],
+        )?;
         let options = HistogramOpts::new(
             "enforcer_token_age_seconds",
             "From the issue of a token to its first request; negative: a clock is ahead",
@@ -135,6 +157,10 @@ impl Metrics {
         registry.register(Box::new(token_ages.clone()))?;
         let offences_lost =
             counter("enforcer_offences_lost_total", "Offences that found the ban task's queue full")?;
+        let offences_of_proxies = counter(
+            "enforcer_offences_of_proxies_total",
+            "Offences of proxies that speak for many: they ban nobody",
+        )?;
         let bans_active = IntGaugeVec::new(Opts::new("enforcer_bans_active", "Bans in force"), &["origin"])?;
         registry.register(Box::new(bans_active.clone()))?;
         let bans = counter_vec("enforcer_bans_total", "Bans by what caused them", &["cause"])?;
@@ -204,7 +230,11 @@ impl Metrics {
             limits,
             access_log_lines,
             token_ages,
+            token_keys,
+            token_keys_age,
+            token_key_fetches,
             offences_lost,
+            offences_of_proxies,
             bans_active,
             bans,
             bans_withheld,

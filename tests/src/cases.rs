@@ -3,6 +3,7 @@
 //! It runs twice: on [`crate::tables::State::tables`] without privilege, and through the loaded program by
 //! `BPF_PROG_TEST_RUN`. A case that ends differently in the two is a failure of the house's first decision.
 
+mod budgets;
 mod cookies;
 mod flows;
 mod hellos;
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Case> {
         network::cases(),
         transport::cases(),
         limits::cases(),
+        budgets::cases(),
         hellos::cases(),
         flows::cases(),
         cookies::cases(),

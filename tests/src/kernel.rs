@@ -1,8 +1,10 @@
 //! The `[kernel]` section that tests and benchmarks begin with; they change the keys that they are about.
 
+use std::collections::BTreeMap;
+
 use enforcer::config::{
-    Answers, Kernel, KernelLimits, Mode, Refusal, TlsVersion, Treatment, Unparsed, VerifyChecksums,
-    WhenExpired, WhenFull,
+    Answers, Everybody, Kernel, KernelLimits, LimitSet, Mode, Refusal, TlsVersion, Treatment, Unparsed,
+    VerifyChecksums, WhenExpired, WhenFull,
 };
 use enforcer_common::quic;
 
@@ -12,7 +14,12 @@ pub fn plain() -> Kernel {
         mode: Mode::Native,
         interfaces: Vec::new(),
         allow: Vec::new(),
+        allow_ports: Vec::new(),
         management_ports: vec![22],
+        management_from: Vec::new(),
+        tiers: BTreeMap::new(),
+        groups: BTreeMap::new(),
+        everybody: Everybody { limits: LimitSet::OFF, shares: 100 },
         protected_ports: vec![443],
         ipv6_prefix: 64,
         minimum_tls: TlsVersion::Tls12,
@@ -29,6 +36,9 @@ pub fn plain() -> Kernel {
             connections: None,
             hellos: None,
             quic: None,
+            bytes: None,
+            ipv6_56: 0,
+            ipv6_48: 0,
             when_full: WhenFull::Drop,
             max_sources: 1024,
         },

@@ -3,6 +3,7 @@
 use enforcer::{kernel::model::Model, prefix::Prefix};
 use enforcer_common::{
     ban::{Ban, Listing},
+    budget::{Scope, shared},
     flow::{
         self,
         slot::{self, Phase},
@@ -10,7 +11,7 @@ use enforcer_common::{
     gcra::Rate,
     limiter::{self, RawBucket},
     port::Port,
-    settings::{LIMITS, Limit, Settings},
+    settings::{LIMITS, Limit, Settings, flag},
     source::SourceKey,
     verdict::Cookie,
 };
@@ -46,8 +47,10 @@ pub struct State {
     pub crowded: bool,
     /// By [`Limit`].
     pub buckets: [RawBucket; LIMITS],
-    /// The budget of SYNs that all sources share.
-    pub syns: RawBucket,
+    /// The further budgets, in whichever bucket.
+    pub budgets: RawBucket,
+    /// Shared budgets of which nothing is left, by place.
+    pub spent: Vec<u32>,
 }
 
 impl Default for State {
@@ -67,12 +70,23 @@ impl Default for State {
             listed: vec![],
             crowded: false,
             buckets: [[0; 8]; LIMITS],
-            syns: [0; 8],
+            budgets: [0; 8],
+            spent: vec![],
         }
     }
 }
 
 impl State {
+    /// With more known of a port.
+    pub fn port(mut self, number: u16, port: Port) -> Self {
+        let known = self.ports.iter_mut().find(|(known, _)| *known == number);
+        match known {
+            Some((_, known)) => *known = known.with(port),
+            None => self.ports.push((number, port)),
+        }
+        self
+    }
+
     /// With the settings changed.
     pub fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(self.settings.get_or_insert(Settings::PERMISSIVE));
@@ -98,6 +112,58 @@ impl State {
         self.limited(limit)
     }
 
+    /// With a source in the first slot that has used nothing of its limit.
+    pub fn holding(mut self, limit: Limit, source: SourceKey) -> Self {
+        self.buckets[limit as usize][..2].copy_from_slice(&[source.get(), 0]);
+        self
+    }
+
+    /// With a budget besides that of a source, of which nothing is left.
+    pub fn owing(mut self, scope: Scope, limit: Limit, group: u32, source: SourceKey) -> Self {
+        self.budgets[..2].copy_from_slice(&[scope.key(limit, group, source, 0), USED_UP]);
+        self.more(scope, limit, group)
+    }
+
+    /// With one event per hour in each budget of this scope.
+    pub fn more(self, scope: Scope, limit: Limit, group: u32) -> Self {
+        self.set(|settings| {
+            settings.flags |= flag::MORE_BUDGETS;
+            match scope {
+                Scope::Site | Scope::Network => {
+                    settings.networks[scope as usize][0][limit as usize] = Self::HOURLY;
+                }
+                Scope::Group => settings.groups[group as usize][limit as usize] = Self::HOURLY,
+                Scope::Share => {
+                    settings.everybody[limit as usize] = Self::HOURLY;
+                    settings.shares[limit as usize] = Self::HOURLY;
+                }
+            }
+        })
+    }
+
+    /// With every slot of the further budgets taken.
+    pub fn full_budgets(mut self) -> Self {
+        for (slot, pair) in self.budgets.chunks_exact_mut(2).enumerate() {
+            pair.copy_from_slice(&[slot as u64 + 1, USED_UP]);
+        }
+        self
+    }
+
+    /// With a shared budget of which nothing is left.
+    pub fn spent(mut self, place: u32) -> Self {
+        self.spent.push(place);
+        self
+    }
+
+    /// One of the shared budgets.
+    pub fn shared(&self, place: u32) -> RawBucket {
+        let mut bucket = [0; 8];
+        if self.spent.contains(&place) {
+            bucket[..2].copy_from_slice(&[limiter::SHARED, USED_UP]);
+        }
+        bucket
+    }
+
     /// With a flow table that has no room.
     pub fn crowded(mut self) -> Self {
         self.crowded = true;
@@ -116,9 +182,8 @@ impl State {
     pub const HOURLY: Rate = Rate::new(1, 3_600_000_000_000, 1);
 
     /// With a budget of SYNs of which nothing is left.
-    pub fn syns_spent(mut self) -> Self {
-        self.syns[..2].copy_from_slice(&[limiter::SHARED, USED_UP]);
-        self.set(|settings| settings.syn_budget = Self::HOURLY)
+    pub fn syns_spent(self) -> Self {
+        self.spent(shared::SYNS).set(|settings| settings.syn_budget = Self::HOURLY)
     }
 
     /// With a banned source.
@@ -148,6 +213,7 @@ impl State {
     /// The tables in plain memory, in this state at this time.
     pub fn tables(self, now: u64) -> Model {
         let flows = self.flows(now);
+        let shared: Vec<_> = self.spent.iter().map(|place| (*place, self.shared(*place))).collect();
         let mut model = Model::new(self.settings);
         for (number, port) in self.ports {
             model.mark(number, port);
@@ -164,8 +230,14 @@ impl State {
         for (source, ban) in self.bans {
             model.set_ban(source, ban);
         }
+        for (place, bucket) in shared {
+            model.fill_shared(place, bucket);
+        }
+        // Whichever a budget falls into.
+        for index in 0..2 {
+            model.fill_budgets(index, self.budgets);
+        }
         model.fill_flows(0, flows);
-        model.spend_syns(self.syns);
         model.listen(PROTECTED, COOKIE);
         model.set_now(now);
         model

@@ -33,7 +33,8 @@ pub(crate) const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("openssl", "openssl"),
     ("h2load", "nghttp2-client"),
-    ("nginx", "nginx"),
+    ("nginx", "nginx-light"),
+    ("haproxy", "haproxy"),
 ];
 /// What `bench edge` compares with and measures by.
 pub(crate) const BENCH_PROGRAMS: &[(&str, &str)] =

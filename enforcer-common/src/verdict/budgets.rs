@@ -2,13 +2,14 @@
 //! [`super::take`], the rest serves other steps.
 
 use super::{
-    Context, Source, Tables, Taken, go, pass, standing,
+    Context, Source, Tables, Taken, further, go, pass, standing,
     work::{Step, Work},
 };
 use crate::{
+    budget::shared,
     gcra::Rate,
     headers::Transport,
-    limiter::Charge,
+    limiter::{Charge, bucket_index},
     packet::Packet,
     port::Port,
     reason::{DropReason, PassReason},
@@ -25,6 +26,15 @@ pub(super) fn charge_packet<P: Packet, T: Tables>(context: &Context<'_, P, T>, w
     }
     let rate = context.settings.limit(Limit::Packets, work.source.listing.tier);
     settle(context, &work.source, Limit::Packets, rate, DropReason::PacketLimit)?;
+    if context.settings.flags & flag::MORE_BUDGETS != 0 {
+        return go(Step::Weigh);
+    }
+    sort(context, work)
+}
+
+/// What is to be looked at in a packet that has been charged.
+#[inline(always)]
+pub(super) fn sort<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Taken {
     if let Some(reason) = DropReason::from_number(work.broken) {
         return context.unparsed(reason);
     }
@@ -58,23 +68,27 @@ fn refuse_banned_alone<P: Packet, T: Tables>(context: &Context<'_, P, T>, source
     pass(PassReason::LeaseExpired)
 }
 
-/// Charges one event; what is over the limit is dropped for `exceeded`.
+/// Charges one event to the packet's source and to every further budget; what is over the source's limit is dropped for `exceeded`.
 #[inline(always)]
 pub(super) fn charge<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
-    source: &Source,
+    work: &Work,
     limit: Limit,
     exceeded: DropReason,
 ) -> Result<(), DropReason> {
-    let rate = context.settings.limit(limit, source.listing.tier);
-    if !rate.is_limited() {
-        return Ok(());
+    let rate = context.settings.limit(limit, work.source.listing.tier);
+    if rate.is_limited() {
+        settle(context, &work.source, limit, rate, exceeded)?;
     }
-    settle(context, source, limit, rate, exceeded)
+    if context.settings.flags & flag::MORE_BUDGETS != 0 {
+        further::charge(context, work, limit, 0)?;
+    }
+    Ok(())
 }
 
+/// Charges an event of this rate to its source.
 #[inline(always)]
-fn settle<P: Packet, T: Tables>(
+pub(super) fn settle<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
     source: &Source,
     limit: Limit,
@@ -85,9 +99,25 @@ fn settle<P: Packet, T: Tables>(
         Charge::Within => Ok(()),
         Charge::Banned(_) => context.refuse(DropReason::Banned),
         Charge::Exceeded(_) => context.refuse(exceeded),
-        Charge::Full if context.settings.flags & flag::DROP_WHEN_FULL != 0 => {
-            context.refuse(DropReason::LimiterFull)
+        Charge::Full => {
+            let index = bucket_index(source.key.get(), context.settings.seed, context.settings.mask(limit));
+            crowd(context, shared::crowd(limit, None, index), rate)
         }
-        Charge::Full => Ok(()),
     }
+}
+
+/// What becomes of a source for which there is no slot: by default it shares one budget, which is as large as its own would be, with
+/// the others that find none there.
+#[inline(always)]
+pub(super) fn crowd<P: Packet, T: Tables>(
+    context: &Context<'_, P, T>,
+    place: u32,
+    rate: Rate,
+) -> Result<(), DropReason> {
+    let full = if context.settings.flags & flag::SHARE_WHEN_FULL != 0 {
+        context.tables.charge_shared(place, context.tables.now(), rate) != Charge::Within
+    } else {
+        context.settings.flags & flag::DROP_WHEN_FULL != 0
+    };
+    if full { context.refuse(DropReason::LimiterFull) } else { Ok(()) }
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     answer::{Answer, Kind},
+    budget::shared,
     headers::Headers,
     limiter::Charge,
     packet::Packet,
@@ -39,7 +40,7 @@ impl Cookie {
 /// A SYN: one connection at its source's expense, and one of everybody's where TLS is served.
 #[inline(always)]
 pub(super) fn open<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
-    budgets::charge(context, &work.source, Limit::Connections, DropReason::ConnectionLimit)?;
+    budgets::charge(context, work, Limit::Connections, DropReason::ConnectionLimit)?;
     if !work.port.is(Port::PROTECTED) {
         return pass(PassReason::Clean);
     }
@@ -54,7 +55,9 @@ fn spend<P: Packet, T: Tables>(
     headers: &Headers,
 ) -> Result<PassReason, DropReason> {
     let rate = context.settings.syn_budget;
-    if !rate.is_limited() || context.tables.charge_syn(context.tables.now(), rate) == Charge::Within {
+    if !rate.is_limited()
+        || context.tables.charge_shared(shared::SYNS, context.tables.now(), rate) == Charge::Within
+    {
         return Ok(PassReason::Clean);
     }
     let cookie = context.tables.cookie(headers);

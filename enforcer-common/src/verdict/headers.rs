@@ -7,7 +7,7 @@ use super::{
 use crate::{
     headers::{Headers, Link, Transport},
     packet::Packet,
-    port::Port,
+    port::{Port, door},
     reason::{DropReason, PassReason},
     settings::{ABI, flag},
 };
@@ -49,7 +49,7 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
             }
         }
     }
-    work.source = standing::find(context, &work.headers);
+    work.source = standing::find(context.tables, settings, &work.headers);
     work.broken = 0;
     if work.source.is_allowed() {
         return pass(PassReason::Allowed);
@@ -79,8 +79,13 @@ pub(super) fn transport<P: Packet, T: Tables>(context: &Context<'_, P, T>, work:
         work.port = context.tables.port(work.headers.port);
     }
     // Who bans himself must still get in.
-    if work.headers.transport == Transport::Tcp && work.port.is(Port::MANAGEMENT) {
+    let doors = work.port.doors() & work.source.listing.doors;
+    let tcp = work.headers.transport == Transport::Tcp;
+    if tcp && (work.port.is(Port::MANAGEMENT) || doors & door::MANAGEMENT != 0) {
         return pass(PassReason::Management);
+    }
+    if doors & !door::MANAGEMENT != 0 {
+        return pass(PassReason::Allowed);
     }
     go(Step::Charge)
 }

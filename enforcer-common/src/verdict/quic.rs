@@ -10,7 +10,7 @@ use crate::{
 
 #[inline(always)]
 pub(super) fn inspect<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
-    let Work { headers, source, .. } = work;
+    let Work { headers, .. } = &*work;
     let quic = if headers.fragment {
         // No part of a datagram tells how long the whole is, and QUIC forbids fragments (RFC 9000 section 14).
         Quic::Not
@@ -23,14 +23,14 @@ pub(super) fn inspect<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &
     match quic {
         // Nothing can follow a short header in a datagram (RFC 9000 section 12.2).
         Quic::Short => {}
-        Quic::Long => budgets::charge(context, source, Limit::Quic, DropReason::QuicLimit)?,
+        Quic::Long => budgets::charge(context, work, Limit::Quic, DropReason::QuicLimit)?,
         Quic::Not => context.refuse(DropReason::NotQuic)?,
         Quic::Version => context.refuse(DropReason::QuicVersion)?,
         Quic::TooShort | Quic::Initial => {
             if quic == Quic::TooShort {
                 context.refuse(DropReason::QuicShort)?;
             }
-            budgets::charge(context, source, Limit::Quic, DropReason::QuicLimit)?;
+            budgets::charge(context, work, Limit::Quic, DropReason::QuicLimit)?;
             return pass(PassReason::QuicInitial);
         }
     }

@@ -30,6 +30,7 @@ impl Keeping {
         let rows = Rows {
             bans: store.read(memory::BANS)?,
             allowances: store.read(memory::ALLOWANCES)?,
+            tiers: store.read(memory::TIERS)?,
             histories: store.read(memory::HISTORIES)?,
             meta: store.read(memory::META)?,
         };

@@ -8,11 +8,14 @@
 //!   never an allowed one, and never a source that holds an address of this machine or of an upstream server. An operator's ban replaces the one on the same prefix.
 
 mod bulk;
+mod configure;
 mod operator;
 mod restore;
+mod room;
+mod tiers;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     time::Duration,
 };
@@ -24,14 +27,19 @@ use super::{
     Offence,
     memory::Save,
     prefixes::PrefixMap,
-    projection::{Projection, Write},
-    record::{Allowance, Ban, Cause, FOREVER, Origin},
+    projection::{Projection, Truth, Write},
+    record::{Allowance, Ban, Cause, FOREVER, Origin, Text, Tiered},
     score::{Charge, Score, Scores, TRACKED_SOURCES},
 };
-use crate::{clock::KernelTime, config, prefix::Prefix};
+use crate::{
+    clock::KernelTime,
+    config::{self, Mark},
+    prefix::Prefix,
+};
 
 pub use bulk::{Refused, Tally};
 pub use restore::{Restore, Restored};
+pub use tiers::TierEntry;
 
 pub use operator::{BanRequest, End, MAX_ALLOWANCES, Refusal, Terms, allow_suggestion};
 
@@ -71,6 +79,17 @@ pub enum Input {
     },
     /// An operator takes back an allowance.
     AllowDel(Prefix),
+    /// An operator puts a prefix into a tier, for a reason.
+    TierSet {
+        /// Whom.
+        prefix: Prefix,
+        /// Which, by name.
+        tier: String,
+        /// Why.
+        reason: String,
+    },
+    /// An operator takes back his word on the tier of a prefix.
+    TierDel(Prefix),
     /// Time has passed.
     Tick,
     /// The addresses of this machine, when they have changed.
@@ -88,6 +107,10 @@ pub struct Settings {
     pub bans: config::Bans,
     /// `kernel.allow`
     pub allow: Vec<Prefix>,
+    /// Tiers and doors that the configuration gives to prefixes.
+    pub marks: BTreeMap<Prefix, Mark>,
+    /// The tiers by name, in the order of their numbers.
+    pub tiers: Vec<String>,
     /// `kernel.ipv6_prefix`
     pub ipv6_prefix: u8,
     /// Upstream servers that are given by address: a ban would drop their answers.
@@ -100,6 +123,8 @@ impl Settings {
         Self {
             bans: config.bans.clone(),
             allow: config.kernel.allow.clone(),
+            marks: config.kernel.marks(),
+            tiers: config.kernel.tiers.keys().cloned().collect(),
             ipv6_prefix: config.kernel.ipv6_prefix,
             upstreams: config
                 .upstreams
@@ -192,6 +217,20 @@ pub enum Outcome {
         /// A wider allowance that holds on, or the configuration's own.
         still_allowed_by: Option<Prefix>,
     },
+    /// The prefix is in the tier.
+    TierSet {
+        /// By name.
+        tier: String,
+        /// The one that an operator had named before.
+        replaced: Option<Text>,
+        /// The allowed prefix that makes it ineffective.
+        allowed_by: Option<Prefix>,
+    },
+    /// The operator's word is gone.
+    TierDeleted {
+        /// The tier that the prefix is in now.
+        now: String,
+    },
     /// The ledger is as it was.
     Restored(Restored),
     /// Not done, and why.
@@ -216,6 +255,9 @@ pub struct Ledger {
     machine: Vec<IpAddr>,
     bans: PrefixMap<Ban>,
     allowances: PrefixMap<Allowance>,
+    marks: PrefixMap<Mark>,
+    /// Operators' words on tiers.
+    tiers: BTreeMap<Prefix, Tiered>,
     ends: BTreeSet<(KernelTime, Prefix)>,
     scores: Scores,
     projection: Projection,
@@ -228,10 +270,19 @@ impl Ledger {
     /// An empty ledger; the configured allowances come with the first [`Input::Reconfigure`].
     pub fn new(bans: config::Bans) -> Self {
         Self {
-            settings: Settings { bans, allow: Vec::new(), ipv6_prefix: 64, upstreams: Vec::new() },
+            settings: Settings {
+                bans,
+                allow: Vec::new(),
+                marks: BTreeMap::new(),
+                tiers: Vec::new(),
+                ipv6_prefix: 64,
+                upstreams: Vec::new(),
+            },
             machine: Vec::new(),
             bans: PrefixMap::default(),
             allowances: PrefixMap::default(),
+            marks: PrefixMap::default(),
+            tiers: BTreeMap::new(),
             ends: BTreeSet::new(),
             scores: Scores::new(TRACKED_SOURCES),
             projection: Projection::default(),
@@ -261,6 +312,10 @@ impl Ledger {
                 actions.outcome = self.allow_add(now, prefix, &reason, force, &mut actions).into();
             }
             Input::AllowDel(prefix) => actions.outcome = self.allow_del(prefix, &mut actions).into(),
+            Input::TierSet { prefix, tier, reason } => {
+                actions.outcome = self.tier_set(now, prefix, &tier, &reason, &mut actions).into();
+            }
+            Input::TierDel(prefix) => actions.outcome = self.tier_del(prefix, &mut actions).into(),
             Input::Restore(restore) => {
                 actions.outcome = Outcome::Restored(self.restore(now, *restore, &mut actions));
             }
@@ -357,44 +412,6 @@ impl Ledger {
         }
     }
 
-    fn reconfigure(&mut self, now: KernelTime, settings: Settings, actions: &mut Actions) {
-        let mut changed = Vec::new();
-        for (prefix, allowance) in self.allowances.iter() {
-            if allowance.configured && !settings.allow.contains(prefix) {
-                changed.push(*prefix);
-            }
-        }
-        for prefix in &changed {
-            if let Some(allowance) = self.allowances.get_mut(prefix) {
-                allowance.configured = false;
-                if allowance.operator.is_none() {
-                    self.allowances.remove(prefix);
-                }
-            }
-        }
-        for prefix in &settings.allow {
-            if let Some(allowance) = self.allowances.get_mut(prefix) {
-                allowance.configured = true;
-            } else {
-                self.allowances.insert(*prefix, Allowance { configured: true, operator: None, since: now });
-                changed.push(*prefix);
-            }
-        }
-        let units_changed = settings.ipv6_prefix != self.settings.ipv6_prefix;
-        self.settings = settings;
-        if units_changed {
-            // Which bans are exact depends on it, and so does whom a score belongs to.
-            self.scores.clear();
-            self.projection.clear(&mut actions.writes);
-            self.wide = self.bans.iter().filter(|(prefix, _)| self.is_wide(prefix)).count();
-            changed = self.allowances.iter().map(|(prefix, _)| *prefix).collect();
-            changed.extend(self.bans.iter().map(|(prefix, _)| *prefix));
-        }
-        for prefix in changed {
-            self.refresh(&prefix, actions);
-        }
-    }
-
     fn put_ban(&mut self, ban: Ban, actions: &mut Actions) -> Option<Ban> {
         let prefix = ban.prefix;
         actions.events.push(Event::Banned(ban.clone()));
@@ -448,21 +465,6 @@ impl Ledger {
         Some(ban)
     }
 
-    fn refresh(&mut self, prefix: &Prefix, actions: &mut Actions) {
-        let length = self.settings.ipv6_prefix;
-        self.projection.refresh(prefix, &self.bans, &self.allowances, length, &mut actions.writes);
-    }
-
-    fn has_room(&self) -> bool {
-        self.bans.len() < self.settings.bans.max_entries as usize
-    }
-
-    /// Offences must not take the room that operators need to act against them.
-    fn has_room_for_offence(&self) -> bool {
-        let most = self.settings.bans.max_entries as usize;
-        self.has_room() && self.active(Origin::Offence) < most - reserve(most)
-    }
-
     /// Whether the ban of `prefix` lies in a trie of the kernel, not in the table of exact sources.
     fn is_wide(&self, prefix: &Prefix) -> bool {
         prefix.source_key(self.settings.ipv6_prefix).is_none()
@@ -471,11 +473,6 @@ impl Ledger {
     fn shadow(&self, prefix: &Prefix) -> Option<Prefix> {
         self.allowances.covering(prefix).next().map(|(allowed, _)| allowed)
     }
-}
-
-/// Of `most` entries, those that offences leave to operators: a tenth and at least 1,000, but never more than half.
-fn reserve(most: usize) -> usize {
-    (most / 10).max(1_000).min(most / 2)
 }
 
 /// Keeps the last write of each place, allowances first: no allowed address is banned between two writes.

@@ -1,5 +1,5 @@
-//! What of the ledger outlives the daemon, and how it is written down: bans, operators' allowances, and how often a source
-//! was banned before.
+//! What of the ledger outlives the daemon, and how it is written down: bans, operators' allowances and tiers, and how often a
+//! source was banned before.
 //!
 //! The ledger says what to save ([`Save`]); the ban task hands it to the store; at the start the daemon reads it back. Ends
 //! are kept twice: in the kernel's time, which is exact while the machine runs, and by the calendar for after that.
@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Ban, Cause, FOREVER, Text};
+use super::record::{Ban, Cause, FOREVER, Text, Tiered};
 use crate::{
     clock::{Calendar, KernelTime},
     denial::Denial,
@@ -19,6 +19,8 @@ use crate::{
 pub const BANS: Table = "bans";
 /// See [`BANS`].
 pub const ALLOWANCES: Table = "allowances";
+/// See [`BANS`].
+pub const TIERS: Table = "tiers";
 /// See [`BANS`].
 pub const HISTORIES: Table = "histories";
 /// Under [`BOOT`]: in which run of the machine the kernel's times in the other tables were taken.
@@ -32,6 +34,8 @@ pub enum Save {
     Ban(Prefix, Option<Ban>),
     /// An operator's allowance.
     Allowance(Prefix, Option<Allowed>),
+    /// An operator's word on a tier.
+    Tier(Prefix, Option<Tiered>),
     /// The earlier bans of a source.
     History(Prefix, Option<History>),
 }
@@ -63,6 +67,8 @@ pub struct Memory {
     pub bans: Vec<Ban>,
     /// Operators' allowances.
     pub allowances: Vec<(Prefix, Allowed)>,
+    /// Operators' words on tiers.
+    pub tiers: Vec<(Prefix, Tiered)>,
     /// Earlier bans by source.
     pub histories: Vec<(Prefix, History)>,
     /// Entries that could not be understood; they are forgotten.
@@ -100,6 +106,13 @@ struct AllowanceRecord {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+struct TierRecord {
+    tier: String,
+    reason: String,
+    since: Stamp,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 struct HistoryRecord {
     bans: u8,
     last_end: Stamp,
@@ -130,6 +143,14 @@ impl<'a> Scribe<'a> {
                     since: self.stamp(allowed.since),
                 };
                 (ALLOWANCES, prefix, allowed.as_ref().map(|allowed| json(&record(allowed))))
+            }
+            Save::Tier(prefix, tiered) => {
+                let record = |tiered: &Tiered| TierRecord {
+                    tier: tiered.tier.as_str().to_owned(),
+                    reason: tiered.reason.as_str().to_owned(),
+                    since: self.stamp(tiered.since),
+                };
+                (TIERS, prefix, tiered.as_ref().map(|tiered| json(&record(tiered))))
             }
             Save::History(prefix, history) => {
                 let record = |history: &History| HistoryRecord {
@@ -185,6 +206,8 @@ pub struct Rows {
     pub bans: Vec<(String, Vec<u8>)>,
     /// [`ALLOWANCES`]
     pub allowances: Vec<(String, Vec<u8>)>,
+    /// [`TIERS`]
+    pub tiers: Vec<(String, Vec<u8>)>,
     /// [`HISTORIES`]
     pub histories: Vec<(String, Vec<u8>)>,
     /// [`META`]
@@ -215,6 +238,15 @@ pub fn recall(rows: &Rows, calendar: &Calendar) -> Memory {
                 let allowed =
                     Allowed { reason: Text::new(&record.reason), since: scribe.moment(record.since) };
                 memory.allowances.push((prefix, allowed));
+            }
+            None => memory.unreadable += 1,
+        }
+    }
+    for row in &rows.tiers {
+        match read::<TierRecord>(row) {
+            Some((prefix, record)) => {
+                let (tier, reason) = (Text::new(&record.tier), Text::new(&record.reason));
+                memory.tiers.push((prefix, Tiered { tier, reason, since: scribe.moment(record.since) }));
             }
             None => memory.unreadable += 1,
         }
@@ -279,6 +311,7 @@ mod tests {
             let table = match change.table {
                 BANS => &mut rows.bans,
                 ALLOWANCES => &mut rows.allowances,
+                TIERS => &mut rows.tiers,
                 HISTORIES => &mut rows.histories,
                 _ => &mut rows.meta,
             };
@@ -298,12 +331,14 @@ mod tests {
         let begun = calendar("a", 100, 1_000_000);
         let ban = ban(KernelTime(700 * SECOND + 7));
         let allowed = Allowed { reason: Text::new("us"), since: KernelTime(5) };
+        let tiered = Tiered { tier: Text::new("large"), reason: Text::new("us"), since: KernelTime(6) };
         let history =
             History { strikes: 2, last_end: KernelTime(9 * SECOND), last: Denial::TokenBadSignature };
         let prefix = ban.prefix;
         let saves = [
             Save::Ban(prefix, Some(ban.clone())),
             Save::Allowance(prefix, Some(allowed.clone())),
+            Save::Tier(prefix, Some(tiered.clone())),
             Save::History(prefix, Some(history)),
         ];
         // The calendar was set back by a day meanwhile; nothing depends on it.
@@ -311,6 +346,7 @@ mod tests {
         let expected = Memory {
             bans: vec![ban],
             allowances: vec![(prefix, allowed)],
+            tiers: vec![(prefix, tiered)],
             histories: vec![(prefix, history)],
             unreadable: 0,
         };

@@ -5,8 +5,9 @@
 //! the latest end of the bans that cover it. From this follow the rules here:
 //!
 //! - every allowance is listed;
-//! - a ban that lies in an allowed prefix is *shadowed*: not listed, for it would be the longer prefix;
-//! - every other ban is listed with the latest end of all bans that cover it, for it hides the shorter ones.
+//! - a ban or a mark that lies in an allowed prefix is *shadowed*: not listed, for it would be the longer prefix;
+//! - every other one is listed with the latest end of all bans that cover it, and with what all marks around it say together,
+//!   for it hides the shorter ones.
 //!
 //! The ledger calls [`Projection::refresh`] for every prefix that changed. Nothing here calls the kernel.
 
@@ -19,7 +20,7 @@ use super::{
     prefixes::PrefixMap,
     record::{Allowance, Ban},
 };
-use crate::prefix::Prefix;
+use crate::{config::Mark, prefix::Prefix};
 
 /// A place in the kernel's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +40,18 @@ pub struct Write {
     pub listing: Option<Listing>,
 }
 
+/// What the tables are made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Truth<'a> {
+    /// Bans.
+    pub bans: &'a PrefixMap<Ban>,
+    /// Allowances.
+    pub allowances: &'a PrefixMap<Allowance>,
+    /// Marks.
+    pub marks: &'a PrefixMap<Mark>,
+    /// Bits of an IPv6 source.
+    pub v6_length: u8,
+}
 /// Places that are taken, and by what.
 pub type Places = HashMap<Place, Listing, RandomState>;
 
@@ -50,60 +63,42 @@ pub struct Projection {
 
 impl Projection {
     /// Notes the writes that make the tables right again after the ban or the allowance of `prefix` changed.
-    pub fn refresh(
-        &mut self,
-        prefix: &Prefix,
-        bans: &PrefixMap<Ban>,
-        allowances: &PrefixMap<Allowance>,
-        v6_length: u8,
-        writes: &mut Vec<Write>,
-    ) {
-        self.correct(prefix, bans, allowances, v6_length, writes);
-        for (inner, _) in bans.covered(prefix).filter(|(inner, _)| inner != prefix) {
-            self.correct(&inner, bans, allowances, v6_length, writes);
+    pub fn refresh(&mut self, prefix: &Prefix, truth: Truth<'_>, writes: &mut Vec<Write>) {
+        self.correct(prefix, truth, writes);
+        let inside = truth.bans.covered(prefix).map(|(inner, _)| inner);
+        let marked = truth.marks.covered(prefix).map(|(inner, _)| inner);
+        for inner in inside.chain(marked).filter(|inner| inner != prefix) {
+            self.correct(&inner, truth, writes);
         }
     }
 
     /// The same for many prefixes at once: whatever lies in several of them is looked at once.
-    pub fn refresh_many(
-        &mut self,
-        mut changed: Vec<Prefix>,
-        bans: &PrefixMap<Ban>,
-        allowances: &PrefixMap<Allowance>,
-        v6_length: u8,
-        writes: &mut Vec<Write>,
-    ) {
+    pub fn refresh_many(&mut self, mut changed: Vec<Prefix>, truth: Truth<'_>, writes: &mut Vec<Write>) {
         // A prefix comes before all that lies inside.
         changed.sort_unstable();
         let mut widest: Option<Prefix> = None;
         for prefix in changed {
             if widest.is_some_and(|widest| widest.covers(&prefix)) {
-                // If it is banned, that was done with the wider one.
-                self.correct(&prefix, bans, allowances, v6_length, writes);
+                // If it is banned or marked, that was done with the wider one.
+                self.correct(&prefix, truth, writes);
             } else {
-                self.refresh(&prefix, bans, allowances, v6_length, writes);
+                self.refresh(&prefix, truth, writes);
                 widest = Some(prefix);
             }
         }
     }
 
     /// Notes the writes that make tables right that hold `found`, whatever made them so.
-    pub fn rebuild(
-        &mut self,
-        found: Places,
-        bans: &PrefixMap<Ban>,
-        allowances: &PrefixMap<Allowance>,
-        v6_length: u8,
-        writes: &mut Vec<Write>,
-    ) {
+    pub fn rebuild(&mut self, found: Places, truth: Truth<'_>, writes: &mut Vec<Write>) {
         let mut stale: HashSet<Place> = found.keys().copied().collect();
         self.held = found;
-        let banned = bans.iter().map(|(prefix, _)| prefix);
-        let allowed = allowances.iter().map(|(prefix, _)| prefix);
-        for prefix in banned.chain(allowed) {
-            self.correct(prefix, bans, allowances, v6_length, writes);
+        let banned = truth.bans.iter().map(|(prefix, _)| prefix);
+        let allowed = truth.allowances.iter().map(|(prefix, _)| prefix);
+        let marked = truth.marks.iter().map(|(prefix, _)| prefix);
+        for prefix in banned.chain(allowed).chain(marked) {
+            self.correct(prefix, truth, writes);
             stale.remove(&Place::Prefix(*prefix));
-            if let Some(key) = prefix.source_key(v6_length) {
+            if let Some(key) = prefix.source_key(truth.v6_length) {
                 stale.remove(&Place::Source(key));
             }
         }
@@ -127,24 +122,11 @@ impl Projection {
         writes.extend(self.held.drain().map(|(place, _)| Write { place, listing: None }));
     }
 
-    fn correct(
-        &mut self,
-        prefix: &Prefix,
-        bans: &PrefixMap<Ban>,
-        allowances: &PrefixMap<Allowance>,
-        v6_length: u8,
-        writes: &mut Vec<Write>,
-    ) {
-        let ban = effective(prefix, bans, allowances);
-        let key = prefix.source_key(v6_length);
-        let listing = match (allowances.get(prefix), key) {
-            (Some(_), _) => Some(Listing::ALLOWED),
-            (None, None) => ban,
-            (None, Some(_)) => None,
-        };
-        self.put(Place::Prefix(*prefix), listing, writes);
+    fn correct(&mut self, prefix: &Prefix, truth: Truth<'_>, writes: &mut Vec<Write>) {
+        let key = prefix.source_key(truth.v6_length);
+        self.put(Place::Prefix(*prefix), truth.listing(prefix, key.is_some()), writes);
         if let Some(key) = key {
-            self.put(Place::Source(key), ban, writes);
+            self.put(Place::Source(key), truth.ban(prefix), writes);
         }
     }
 
@@ -159,14 +141,35 @@ impl Projection {
     }
 }
 
-/// What the ban of exactly `prefix` must be listed as; `None` where there is none or where it is shadowed.
-fn effective(prefix: &Prefix, bans: &PrefixMap<Ban>, allowances: &PrefixMap<Allowance>) -> Option<Listing> {
-    let mut covering = bans.covering(prefix);
-    // The longest comes first: itself, if there is one.
-    let (_, own) = covering.next().filter(|(longest, _)| longest == prefix)?;
-    if allowances.covering(prefix).next().is_some() {
-        return None;
+impl Truth<'_> {
+    /// What the ban of exactly `prefix` must be listed as; `None` where there is none or where it is shadowed.
+    fn ban(&self, prefix: &Prefix) -> Option<Listing> {
+        let mut covering = self.bans.covering(prefix);
+        // The longest comes first: itself, if there is one.
+        let (_, own) = covering.next().filter(|(longest, _)| longest == prefix)?;
+        if self.is_shadowed(prefix) {
+            return None;
+        }
+        Some(Listing::banned(covering.map(|(_, ban)| ban.until.0).fold(own.until.0, u64::max)))
     }
-    let until = covering.map(|(_, ban)| ban.until.0).fold(own.until.0, u64::max);
-    Some(Listing::banned(until))
+
+    /// What `prefix` must be listed as in the trie. Where it is exactly a source (`exact`), its own ban is not there.
+    fn listing(&self, prefix: &Prefix, exact: bool) -> Option<Listing> {
+        if self.allowances.get(prefix).is_some() {
+            return Some(Listing::ALLOWED);
+        }
+        let marked = self.marks.get(prefix).is_some();
+        let banned = !exact && self.bans.get(prefix).is_some();
+        if !marked && !banned || self.is_shadowed(prefix) {
+            return None;
+        }
+        let around = self.bans.covering(prefix).filter(|(wider, _)| !exact || wider != prefix);
+        let ban = around.map(|(_, ban)| ban.until.0).max().map_or(Listing::NONE, Listing::banned);
+        let mark = self.marks.covering(prefix).fold(Mark::default(), |mark, (_, wider)| mark.within(*wider));
+        Some(Listing { tier: mark.tier.unwrap_or_default(), doors: mark.doors, ..ban })
+    }
+
+    fn is_shadowed(&self, prefix: &Prefix) -> bool {
+        self.allowances.covering(prefix).next().is_some()
+    }
 }

@@ -98,6 +98,17 @@ pub struct Allowance {
     pub since: KernelTime,
 }
 
+/// An operator's word on whose budgets a prefix has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tiered {
+    /// The tier, by name.
+    pub tier: Text,
+    /// The operator's reason.
+    pub reason: Text,
+    /// Since when.
+    pub since: KernelTime,
+}
+
 /// Free text of an operator: one line, without control characters, of bounded length. Many bans share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Text(Arc<str>);

@@ -92,7 +92,7 @@ impl Payer<'_> {
     fn key(&self, limit: &Limit) -> Option<u64> {
         let hash = |text: &[u8]| (!text.is_empty()).then(|| limit.limiter.hash(text));
         match &limit.key {
-            LimitKey::Address => Some(SourceKey::of(self.facts.client.address.get(), self.v6_mask).get()),
+            LimitKey::Address => Some(SourceKey::of(self.facts.address.get(), self.v6_mask).get()),
             LimitKey::Subject => self.subject.and_then(|subject| hash(subject.as_bytes())),
             LimitKey::Device => {
                 let identity = self.facts.client.identity.as_deref()?;

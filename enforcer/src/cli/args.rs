@@ -78,6 +78,9 @@ pub enum Remote {
     /// Exempt sources from bans and limits
     #[command(subcommand)]
     Allow(AllowVerb),
+    /// Give sources the budgets of another tier
+    #[command(subcommand)]
+    Tier(TierVerb),
     /// What would happen to a packet from an address now, and why
     Why {
         /// IPv4 or IPv6 address
@@ -194,6 +197,9 @@ pub struct TokenVerify {
     /// Configuration file
     #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
     pub config: PathBuf,
+    /// The JWK set of issuers that publish theirs: it is not fetched here
+    #[arg(long, value_name = "FILE")]
+    pub jwks: Option<PathBuf>,
     /// When, in seconds since 1970-01-01T00:00:00Z, as `date +%s` prints them [default: now]
     #[arg(long, value_name = "TIME")]
     pub at: Option<u64>,
@@ -275,6 +281,29 @@ pub enum AllowVerb {
         prefix: Prefix,
     },
     /// Every exemption, the configuration's included
+    List,
+}
+
+/// `tier ...`
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum TierVerb {
+    /// Give an address or a prefix the budgets of a tier until that is taken back
+    Set {
+        /// Address or prefix
+        prefix: Prefix,
+        /// A name from [kernel.tier.NAME], or `default`
+        tier: String,
+        /// Why, for those who come after you
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Take back what `tier set` did
+    #[command(visible_alias = "delete")]
+    Del {
+        /// Address or prefix
+        prefix: Prefix,
+    },
+    /// Everybody who is in a tier, by the configuration or by an operator
     List,
 }
 

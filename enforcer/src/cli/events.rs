@@ -66,6 +66,7 @@ pub fn events(socket: &Path, verb: &Events, json: bool) -> Exit {
             | Answer::Many(_)
             | Answer::Bans(_)
             | Answer::Allowances(_)
+            | Answer::Tiers(_)
             | Answer::Why(_)
             | Answer::Reloaded(_)
             | Answer::Metrics(_) => true,

@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, fs, net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result};
 use enforcer_common::{
-    ban::{Ban, FOREVER, Listing},
+    ban::{Ban, FOREVER},
+    settings::TIERS,
     verdict::{Tables as _, decide},
 };
 
@@ -124,11 +125,21 @@ struct Judge {
     model: Model,
     now: u64,
     v6_length: u8,
+    /// Names by number.
+    tiers: Vec<String>,
+    groups: Vec<String>,
 }
 
 impl Judge {
     fn new(kernel: &Kernel, verb: &Explain) -> Result<Self> {
-        let mut judge = Self { model: Model::of(kernel), now: 0, v6_length: kernel.ipv6_prefix };
+        let tiers = (0..TIERS as u8).map(|number| kernel.tier_name(number).to_owned()).collect();
+        let mut judge = Self {
+            model: Model::of(kernel),
+            now: 0,
+            v6_length: kernel.ipv6_prefix,
+            tiers,
+            groups: kernel.groups.keys().cloned().collect(),
+        };
         if let Some(path) = &verb.bans {
             let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
             for prefix in bans(&text).with_context(|| format!("{}", path.display()))? {
@@ -138,7 +149,7 @@ impl Judge {
                 }
                 match prefix.source_key(judge.v6_length) {
                     Some(source) => judge.model.set_ban(source, Ban { until: FOREVER }),
-                    None => judge.model.list(prefix, Listing::banned(FOREVER)),
+                    None => judge.model.ban_prefix(prefix, FOREVER),
                 }
             }
         }
@@ -169,7 +180,12 @@ impl Judge {
     fn rule(&self, reason: Reason, sight: &Sight) -> String {
         let Some(settings) = self.model.settings() else { return String::new() };
         let entry = sight.source.and_then(|address| self.entry(reason, address));
-        rule(reason, Grounds { settings, port: sight.port, entry })
+        let listing = sight.source.and_then(|address| self.model.listing(address));
+        let tier = listing.map_or(0, |(_, listing)| listing.tier);
+        let tier = (tier, self.tiers.get(usize::from(tier)).map_or("", String::as_str));
+        let group = sight.port.map_or(0, |port| self.model.port(port).group()) as usize;
+        let group = group.checked_sub(1).and_then(|at| self.groups.get(at)).map_or("", String::as_str);
+        rule(reason, Grounds { settings, port: sight.port, entry, tier, group })
     }
 
     /// The entry of the lists that holds for an address.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    args::{AllowVerb, BanAdd, BanVerb, Events, Proto, Remote, Whom},
+    args::{AllowVerb, BanAdd, BanVerb, Events, Proto, Remote, TierVerb, Whom},
     exit::{self, Exit},
     import::{self, Import},
     output, render, session,
@@ -12,7 +12,7 @@ use crate::{
     control::{
         bulk::Order,
         client::{self, ClientError},
-        wire::{Answer, Command},
+        wire::{Answer, Command, TierCommand},
     },
     kernel::Protocol,
 };
@@ -67,6 +67,11 @@ fn asked(verb: Remote) -> Asked {
         }
         Remote::Allow(AllowVerb::Del { prefix }) => Command::AllowDel { prefix },
         Remote::Allow(AllowVerb::List) => Command::AllowList,
+        Remote::Tier(TierVerb::Set { prefix, tier, reason }) => {
+            Command::Tier(TierCommand::Set { prefix, tier, reason })
+        }
+        Remote::Tier(TierVerb::Del { prefix }) => Command::Tier(TierCommand::Del { prefix }),
+        Remote::Tier(TierVerb::List) => Command::Tier(TierCommand::List),
         Remote::Why { address, port, proto } => {
             let protocol = match proto {
                 Proto::Tcp => Protocol::Tcp,
@@ -109,6 +114,7 @@ fn show_json(answer: &Answer) {
         Answer::Many(many) => output::json(many),
         Answer::Bans(rows) => output::json(rows),
         Answer::Allowances(rows) => output::json(rows),
+        Answer::Tiers(rows) => output::json(rows),
         Answer::Why(why) => output::json(why),
         Answer::Reloaded(reloaded) => output::json(reloaded),
         Answer::Metrics(text) => output::json(text),

@@ -1,8 +1,10 @@
 //! Answers as people read them. Pure: text in memory, the terminal is elsewhere.
 
+mod counters;
 mod detail;
 mod import;
 pub mod packet;
+mod upstreams;
 
 pub(super) use import::imported;
 use packet::Paint;
@@ -10,7 +12,7 @@ use packet::Paint;
 use super::table::{Align, grouped, table};
 use crate::control::{
     span::{human, remaining},
-    wire::{AllowanceRow, Answer, BanRow, Done, Reloaded},
+    wire::{AllowanceRow, Answer, BanRow, Done, Reloaded, TierRow},
 };
 
 /// Any answer.
@@ -22,6 +24,7 @@ pub fn answer(answer: &Answer) -> String {
         Answer::Many(many) => import::answered(many),
         Answer::Bans(rows) => bans(rows),
         Answer::Allowances(rows) => allowances(rows),
+        Answer::Tiers(rows) => tiers(rows),
         Answer::Reloaded(row) => reloaded(row),
         Answer::Metrics(text) => text.clone(),
         Answer::Watching(watching) => format!("watching: {}\n", watching.budget),
@@ -85,6 +88,25 @@ fn allowances(rows: &[AllowanceRow]) -> String {
         [("prefix", Align::Left), ("origin", Align::Left), ("age", Align::Right), ("reason", Align::Left)];
     let row = |row: &AllowanceRow| {
         vec![row.prefix.to_string(), row.origin.clone(), human(row.age_seconds), row.reason.clone()]
+    };
+    table(&columns, &rows.iter().map(row).collect::<Vec<_>>())
+}
+
+fn tiers(rows: &[TierRow]) -> String {
+    if rows.is_empty() {
+        return "nobody is in a tier\n".to_owned();
+    }
+    let columns = [
+        ("prefix", Align::Left),
+        ("tier", Align::Left),
+        ("origin", Align::Left),
+        ("age", Align::Right),
+        ("reason", Align::Left),
+    ];
+    let row = |row: &TierRow| {
+        let tier = if row.holds { row.tier.clone() } else { format!("{} (no effect)", row.tier) };
+        let age = row.age_seconds.map_or_else(|| "-".to_owned(), human);
+        vec![row.prefix.to_string(), tier, row.origin.clone(), age, row.reason.clone()]
     };
     table(&columns, &rows.iter().map(row).collect::<Vec<_>>())
 }

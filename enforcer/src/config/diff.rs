@@ -35,17 +35,17 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     }
     // Bans are kept by source, and another `ipv6_prefix` makes other sources; tables have their size for good.
     keep!(kernel, Kernel, "kernel", new.kernel,
-        live: [allow, management_ports, protected_ports, minimum_tls, refusal, verify_checksums, answers, strict_connections, quic_ports, quic_versions, syn_cookies, unparsed, limits, lease, lease_expired, dry_run, events],
+        live: [allow, allow_ports, management_ports, management_from, tiers, groups, everybody, protected_ports, minimum_tls, refusal, verify_checksums, answers, strict_connections, quic_ports, quic_versions, syn_cookies, unparsed, limits, lease, lease_expired, dry_run, events],
         fixed: [mode, interfaces, ipv6_prefix, log, persist, pin_directory]);
     keep!(&kernel.limits, KernelLimits, "kernel.limits", new.kernel.limits,
-        live: [packets, connections, hellos, quic, when_full],
+        live: [packets, connections, hellos, quic, bytes, ipv6_56, ipv6_48, when_full],
         fixed: [max_sources]);
     if addresses(listeners) != addresses(&new.listeners) {
         pending.push("listener.address".to_owned());
     }
     new.listeners = renewed(listeners, &new.listeners);
     keep!(http, Http, "http", new.http,
-        live: [strict_transport_security, response_headers, max_header_bytes, max_body_bytes, header_timeout, idle_timeout, drain_timeout, max_delayed, ratelimit_headers, unrouted],
+        live: [strict_transport_security, response_headers, max_header_bytes, max_header_fields, trusted_proxies, forwarded_by, control_frames, body_timeout, min_body_rate, write_timeout, max_body_bytes, header_timeout, idle_timeout, drain_timeout, max_delayed, ratelimit_headers, unrouted],
         fixed: [redirect, max_connections, max_connections_per_source, max_sources, token_cache, workers]);
     keep!(bans, Bans, "bans", new.bans,
         live: [threshold, window, duration, max_duration, dry_run],

@@ -1,12 +1,17 @@
 //! The file as it stands: which keys there are and of which type, every one of them optional. Read by
 //! [`super::load`], judged by [`super::validate`]; holds no default and no rule.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use toml::Spanned;
 
-use super::value::{AddressOrOff, Alternatives, DurationOrOff, Names, Number, Rate, Size, Text};
+use super::value::{
+    AddressOrOff, Alternatives, ByteRate, DurationOrOff, Names, Number, Rate, Size, Text, Written as _,
+};
 use super::{
     AccessFormat, Answers, Feature, KeyExchange, LimitKey, LogFormat, Mode, OperationKind, Query, Refusal,
     Refusals, SubjectAs, Suite, TlsVersion, TokenAlgorithm, TokenType, Treatment, UnknownName, Unrouted,
@@ -46,8 +51,12 @@ pub(super) struct File {
 pub(super) struct KernelSection {
     pub(super) mode: Key<Mode>,
     pub(super) interfaces: List<Text<String>>,
-    pub(super) allow: List<Text<Prefix>>,
+    pub(super) allow: List<AllowEntry>,
     pub(super) management_ports: List<Number>,
+    pub(super) management_from: List<Text<Prefix>>,
+    pub(super) tier: BTreeMap<String, Spanned<TierSection>>,
+    pub(super) group: BTreeMap<String, Spanned<GroupSection>>,
+    pub(super) global: GlobalSection,
     pub(super) protected_ports: List<Number>,
     pub(super) ipv6_prefix: Key<Number>,
     pub(super) minimum_tls: Key<TlsVersion>,
@@ -69,6 +78,99 @@ pub(super) struct KernelSection {
     pub(super) lease_expired: Key<WhenExpired>,
 }
 
+/// `"192.0.2.0/24"`, or `{ source = "192.0.2.0/24", port = 443 }`
+#[derive(Debug)]
+pub(super) enum AllowEntry {
+    Source(Prefix),
+    Port(AllowedPortSection),
+}
+
+impl<'de> Deserialize<'de> for AllowEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntryVisitor;
+        impl<'de> Visitor<'de> for EntryVisitor {
+            type Value = AllowEntry;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}, or a table with `source` and `port`", Prefix::EXPECTED)
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<AllowEntry, E> {
+                Prefix::read(text).map(AllowEntry::Source).map_err(E::custom)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<AllowEntry, A::Error> {
+                AllowedPortSection::deserialize(MapAccessDeserializer::new(map)).map(AllowEntry::Port)
+            }
+        }
+        deserializer.deserialize_any(EntryVisitor)
+    }
+}
+
+/// `{ source = "192.0.2.0/24", port = 443 }`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct AllowedPortSection {
+    pub(super) source: Key<Text<Prefix>>,
+    pub(super) port: Key<Number>,
+}
+
+/// `[kernel.tier.NAME]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct TierSection {
+    pub(super) prefixes: List<Text<Prefix>>,
+    pub(super) packets: Key<LimitSection>,
+    pub(super) connections: Key<LimitSection>,
+    pub(super) hellos: Key<LimitSection>,
+    pub(super) quic: Key<LimitSection>,
+    pub(super) bytes: Key<BytesSection>,
+}
+
+/// `[kernel.group.NAME]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct GroupSection {
+    pub(super) ports: List<Number>,
+    pub(super) packets: Key<LimitSection>,
+    pub(super) connections: Key<LimitSection>,
+    pub(super) hellos: Key<LimitSection>,
+    pub(super) quic: Key<LimitSection>,
+    pub(super) bytes: Key<BytesSection>,
+}
+
+/// `[kernel.global]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct GlobalSection {
+    pub(super) packets: Key<LimitSection>,
+    pub(super) connections: Key<LimitSection>,
+    pub(super) hellos: Key<LimitSection>,
+    pub(super) quic: Key<LimitSection>,
+    pub(super) bytes: Key<BytesSection>,
+    pub(super) shares: Key<Number>,
+}
+
+/// The limits of a section that has one of each kind.
+#[derive(Clone, Copy)]
+pub(super) struct SetKeys<'a> {
+    pub(super) packets: &'a Key<LimitSection>,
+    pub(super) connections: &'a Key<LimitSection>,
+    pub(super) hellos: &'a Key<LimitSection>,
+    pub(super) quic: &'a Key<LimitSection>,
+    pub(super) bytes: &'a Key<BytesSection>,
+}
+
+/// serde cannot both flatten a section and refuse unknown keys of it.
+macro_rules! set_keys {
+    ($($section:ident),*) => {$(
+        impl $section {
+            pub(super) const fn keys(&self) -> SetKeys<'_> {
+                let Self { packets, connections, hellos, quic, bytes, .. } = self;
+                SetKeys { packets, connections, hellos, quic, bytes }
+            }
+        }
+    )*};
+}
+set_keys!(TierSection, GroupSection, GlobalSection);
+
 /// `[kernel.limits]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -77,6 +179,9 @@ pub(super) struct LimitsSection {
     pub(super) connections: Key<LimitSection>,
     pub(super) hellos: Key<LimitSection>,
     pub(super) quic: Key<LimitSection>,
+    pub(super) bytes: Key<BytesSection>,
+    pub(super) ipv6_56: Key<Number>,
+    pub(super) ipv6_48: Key<Number>,
     pub(super) when_full: Key<WhenFull>,
     pub(super) max_sources: Key<Number>,
 }
@@ -93,6 +198,14 @@ pub(super) struct UnparsedSection {
     pub(super) extension_depth: Key<Treatment>,
     pub(super) malformed_tcp: Key<Treatment>,
     pub(super) malformed_udp: Key<Treatment>,
+}
+
+/// `{ rate = "10MiB/s", burst = "20MiB" }`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct BytesSection {
+    pub(super) rate: Key<Text<ByteRate>>,
+    pub(super) burst: Key<Size>,
 }
 
 /// `{ rate = "5/s", burst = 10 }`
@@ -114,6 +227,7 @@ pub(super) struct ListenerSection {
     pub(super) client_authorities: Key<Text<String>>,
     pub(super) client_crls: List<Text<String>>,
     pub(super) handshake_timeout: Key<Text<Duration>>,
+    pub(super) proxy_protocol_from: List<Text<Prefix>>,
 }
 
 /// `{ chain = "...", key = "..." }`
@@ -190,6 +304,13 @@ pub(super) struct TokenSection {
     pub(super) issuer: Key<Text<String>>,
     pub(super) audience: List<Text<String>>,
     pub(super) jwks: Key<Text<String>>,
+    pub(super) jwks_url: Key<Text<String>>,
+    pub(super) discovery: Key<bool>,
+    pub(super) jwks_authorities: Key<Text<String>>,
+    pub(super) jwks_private_addresses: Key<bool>,
+    pub(super) jwks_refresh: Key<Text<Duration>>,
+    pub(super) jwks_interval: Key<Text<Duration>>,
+    pub(super) jwks_max_stale: Key<Text<Duration>>,
     pub(super) algorithms: List<TokenAlgorithm>,
     pub(super) typ: Key<TokenType>,
     pub(super) leeway: Key<Text<Duration>>,
@@ -265,6 +386,13 @@ pub(super) struct HttpSection {
     pub(super) max_connections: Key<Number>,
     pub(super) max_connections_per_source: Key<Number>,
     pub(super) max_header_bytes: Key<Size>,
+    pub(super) max_header_fields: Key<Number>,
+    pub(super) trusted_proxies: List<Text<Prefix>>,
+    pub(super) forwarded_by: Key<super::ForwardedBy>,
+    pub(super) control_frames: Key<LimitSection>,
+    pub(super) body_timeout: Key<Text<Duration>>,
+    pub(super) min_body_rate: Key<Size>,
+    pub(super) write_timeout: Key<Text<Duration>>,
     pub(super) max_body_bytes: Key<Size>,
     pub(super) header_timeout: Key<Text<Duration>>,
     pub(super) idle_timeout: Key<Text<Duration>>,

@@ -146,13 +146,15 @@ impl<'de> Deserialize<'de> for Size {
                 u64::try_from(value).map(Size).map_err(|_| refusal())
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Size, E> {
-                let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
-                quantity(text, &units).map(Size).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+                quantity(text, &SIZES).map(Size).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
             }
         }
         deserializer.deserialize_any(SizeVisitor)
     }
 }
+
+/// Units of sizes.
+const SIZES: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
 
 /// Digits and a unit, multiplied; `None` for anything else and for what does not fit.
 fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -278,6 +280,26 @@ impl Written for Rate {
     }
 }
 
+/// How many bytes are allowed in a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum ByteRate {
+    /// As many as come.
+    Off,
+    /// So many.
+    PerSecond(u64),
+}
+
+impl Written for ByteRate {
+    const EXPECTED: &'static str = "a rate like \"10MiB/s\" (units B, KiB, MiB, GiB), or \"off\"";
+    fn read(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let bytes = text.strip_suffix("/s").and_then(|size| quantity(size, &SIZES));
+        bytes.map(Self::PerSecond).ok_or_else(String::new)
+    }
+}
+
 impl Written for http::Uri {
     const EXPECTED: &'static str = "a server like \"http://127.0.0.1:9000\"";
     fn read(text: &str) -> Result<Self, String> {
@@ -344,6 +366,10 @@ mod tests {
         assert_eq!(Rate::read("300/m"), per(300, 60));
         assert_eq!(Rate::read("7/h"), per(7, 3600));
         assert_eq!(Rate::read("off"), Ok(Rate::Off));
+        assert_eq!(ByteRate::read("10MiB/s"), Ok(ByteRate::PerSecond(10 << 20)));
+        for text in ["", "10/s", "10MiB", "MiB/s", "10Mbit/s", "10MiB/m", "+1B/s"] {
+            assert!(ByteRate::read(text).is_err(), "{text}");
+        }
         for text in ["", "5", "/s", "+5/s", "-5/s", "5/d", "5/s/s", "5 /s", "r/s"] {
             assert!(Rate::read(text).is_err(), "{text}");
         }

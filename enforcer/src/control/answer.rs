@@ -15,7 +15,7 @@ use super::{
     span,
     wire::{
         Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, FilesRow, HelloRow,
-        PersistenceRow, ReloadRow, Reloaded, Status, TokenRow, TrafficRow, Watching, Why,
+        PersistenceRow, ReloadRow, Reloaded, Status, TierCommand, TokenRow, TrafficRow, Watching, Why,
     },
 };
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
         events::{Sample, Samples},
     },
     metrics::{self, Metrics},
+    policy::SharedPolicy,
     prefix::Prefix,
 };
 
@@ -76,6 +77,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// What the daemon knows of itself.
     pub facts: Arc<ArcSwap<Facts>>,
+    /// What is in force.
+    pub policy: SharedPolicy,
     /// When it started.
     pub started: Instant,
     /// Samples of refused packets; `None` with `mode = "off"`.
@@ -114,6 +117,16 @@ impl Respond for Context {
                         .collect()
                 };
                 self.look(all).await.map(Answer::Allowances)
+            }
+            Command::Tier(TierCommand::Set { prefix, tier, reason }) => {
+                self.change(prefix, Input::TierSet { prefix, tier, reason }).await
+            }
+            Command::Tier(TierCommand::Del { prefix }) => self.change(prefix, Input::TierDel(prefix)).await,
+            Command::Tier(TierCommand::List) => {
+                let all = |ledger: &Ledger, moment: Moment| {
+                    ledger.tiers().iter().map(|entry| rows::tier(entry, moment.now)).collect()
+                };
+                self.look(all).await.map(Answer::Tiers)
             }
             Command::Why { address, port, protocol } => {
                 let port = port.unwrap_or(self.facts.load().port);
@@ -159,6 +172,8 @@ impl Context {
             | Outcome::BanDeleted { .. }
             | Outcome::AllowAdded { .. }
             | Outcome::AllowDeleted { .. }
+            | Outcome::TierSet { .. }
+            | Outcome::TierDeleted { .. }
             | Outcome::Restored(_) => Err(Failure::new(FailureKind::Failed, "nothing was asked")),
         }
     }
@@ -269,6 +284,7 @@ impl Context {
             metrics: facts.metrics.clone(),
             max_connections: facts.max_connections,
             tokens: facts.tokens.clone(),
+            upstreams: rows::upstreams(&self.policy.load(), clock::kernel_now()),
             bans: bans.into(),
             dry_run,
             rehearsed: facts.rehearsed.clone(),
@@ -426,6 +442,16 @@ fn told(prefix: Prefix, outcome: Outcome) -> Result<Done, Failure> {
             }
             (format!("{prefix} is no longer allowed by an operator"), None)
         }
+        Outcome::TierSet { tier, replaced, allowed_by } => {
+            if let Some(old) = replaced.filter(|old| old.as_str() != tier) {
+                remarks.push(format!("it was in the tier {} before", old.as_str()));
+            }
+            if let Some(allowed) = allowed_by {
+                remarks.push(format!("it has no effect while {allowed} is allowed"));
+            }
+            (format!("{prefix} is in the tier {tier} until that is taken back"), None)
+        }
+        Outcome::TierDeleted { now } => (format!("{prefix} is in the tier {now} again"), None),
     };
     Ok(Done { message, remarks, ban })
 }

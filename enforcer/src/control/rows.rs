@@ -2,18 +2,40 @@
 
 use super::{
     span,
-    wire::{AllowanceRow, BanRow, ScoreRow},
+    wire::{AllowanceRow, BanRow, ScoreRow, TierRow, UpstreamRow},
 };
 use crate::{
     bans::{
+        ledger::TierEntry,
         record::{Allowance, Ban, FOREVER},
         score::Score,
     },
     clock::KernelTime,
     kernel::{Attachment, Explanation},
+    policy::Policy,
     prefix::Prefix,
 };
 use std::net::IpAddr;
+
+/// Servers behind as they are at `now`, in the order of the configuration.
+pub fn upstreams(policy: &Policy, now: KernelTime) -> Vec<UpstreamRow> {
+    let mut rows = Vec::new();
+    for upstream in policy.upstreams() {
+        for (index, server) in upstream.config.servers.iter().enumerate() {
+            let Some(look) = upstream.health.look(index, now) else { continue };
+            rows.push(UpstreamRow {
+                upstream: upstream.name.clone(),
+                server: server.to_string().trim_end_matches('/').to_owned(),
+                state: look.state.label().to_owned(),
+                requests: look.in_flight,
+                connections: look.connections,
+                ejections: look.ejections,
+                retries: look.retries,
+            });
+        }
+    }
+    rows
+}
 
 /// A ban as told at `now`.
 pub fn ban(ban: &Ban, shadowed_by: Option<Prefix>, now: KernelTime) -> BanRow {
@@ -118,6 +140,20 @@ pub fn sentence(
     }
 }
 
+/// A prefix in a tier.
+pub fn tier(entry: &TierEntry, now: KernelTime) -> TierRow {
+    let TierEntry { prefix, tier, operator, holds } = entry;
+    let origin = if operator.is_some() { "operator" } else { "configuration" };
+    TierRow {
+        prefix: *prefix,
+        tier: tier.clone(),
+        origin: origin.to_owned(),
+        reason: operator.as_ref().map(|tiered| tiered.reason.as_str().to_owned()).unwrap_or_default(),
+        age_seconds: operator.as_ref().map(|tiered| elapsed(tiered.since, now)),
+        holds: *holds,
+    }
+}
+
 /// Whole seconds from `since` to `now`.
 fn elapsed(since: KernelTime, now: KernelTime) -> u64 {
     now.0.saturating_sub(since.0) / 1_000_000_000
@@ -135,6 +171,7 @@ mod tests {
             rule: String::new(),
             would_drop: Vec::new(),
             source: String::new(),
+            tier: String::new(),
             limits: Vec::new(),
         }
     }

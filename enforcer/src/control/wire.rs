@@ -3,7 +3,10 @@
 //! Server and client share these types. Fields are only ever added; whatever changes a meaning moves [`VERSION`].
 
 mod changes;
+mod failure;
 mod many;
+mod tier;
+mod upstream;
 
 use std::net::IpAddr;
 
@@ -16,7 +19,10 @@ use crate::{
 };
 
 pub use changes::{FilesRow, ReloadRow, Reloaded};
+pub use failure::{Failure, FailureKind};
 pub use many::{Many, RefusedRow};
+pub use tier::{TierCommand, TierRow};
+pub use upstream::UpstreamRow;
 
 /// The version of the language.
 pub const VERSION: u32 = 1;
@@ -116,6 +122,8 @@ pub enum Command {
     },
     /// Every allowance.
     AllowList,
+    /// Whose budgets a prefix has.
+    Tier(TierCommand),
     /// What would happen to a packet from an address, and why.
     Why {
         /// From where.
@@ -165,49 +173,13 @@ pub enum Body {
     Error(Failure),
 }
 
-/// Why a request was not carried out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// What kind of failure.
-    pub kind: FailureKind,
-    /// One line: what, where, what to do.
-    pub message: String,
-}
-
-/// Kinds of failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureKind {
-    /// The line is no request.
-    Malformed,
-    /// The request is of another version of the language.
-    Version,
-    /// The caller may not use the socket.
-    Permission,
-    /// The request was understood and is refused.
-    Refused,
-    /// Carrying it out failed.
-    Failed,
-    /// Too many connections.
-    Busy,
-    /// The configuration to be loaded is wrong.
-    Configuration,
-}
-
-impl Failure {
-    /// A failure of `kind`.
-    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-}
-
 /// What was asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// To `status`.
     Status(Box<Status>),
-    /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`.
+    /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`, `tier`.
     Done(Done),
     /// To `ban_add_many`, `ban_del_many`.
     Many(Many),
@@ -215,6 +187,8 @@ pub enum Answer {
     Bans(Vec<BanRow>),
     /// To `allow_list`.
     Allowances(Vec<AllowanceRow>),
+    /// To `tier`, `list`.
+    Tiers(Vec<TierRow>),
     /// To `why`.
     Why(Box<Why>),
     /// To `reload`.
@@ -416,6 +390,9 @@ pub struct Status {
     pub max_connections: u32,
     /// Issuers of tokens.
     pub tokens: Vec<TokenRow>,
+    /// Servers behind.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamRow>,
     /// Bans in force.
     pub bans: Vec<CountRow>,
     /// Whether bans are only reported.
@@ -477,6 +454,12 @@ pub struct TokenRow {
     pub issuer: String,
     /// Keys that can verify.
     pub keys: usize,
+    /// Seconds since they were fetched; absent for a file, and before the first success.
+    #[serde(default)]
+    pub age_seconds: Option<u64>,
+    /// Why the last attempt to fetch them failed.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// A number with a name.

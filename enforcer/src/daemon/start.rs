@@ -20,6 +20,7 @@ use super::{
     files::{self, Seen},
     notify,
     running::Running,
+    sockets,
 };
 use crate::{
     access_log::AccessLog,
@@ -39,6 +40,7 @@ use crate::{
     },
     ingress::Ingress,
     kernel::{Kernel, events::QUEUE},
+    keys,
     log::Log,
     metrics::{
         self, Metrics,
@@ -93,14 +95,22 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let budget = Budget::claim(&config.http);
     affordable.http.max_connections = budget.connections;
     let access_log = AccessLog::start(&config.access_log, &metrics)?;
-    let ingress =
-        Ingress::bind(&affordable, Arc::clone(&policy), reporter, metrics.clone(), access_log.clone())?;
+    let mut inherited = sockets::kept()?;
+    let mut ingress = Ingress::adopt(
+        &affordable,
+        Arc::clone(&policy),
+        reporter,
+        metrics.clone(),
+        access_log.clone(),
+        &mut inherited,
+    )?;
     let (keeping, kept) = keeping(&config, &metrics)?.unzip();
     let known = kept.as_ref().map_or(0, |kept| kept.memory.bans.len());
     let mut kernel = Kernel::load_growing(&config.kernel, config.bans.max_entries, known)?;
 
     let view = kernel.view()?;
     metrics::kernel::register(&metrics.registry, Arc::clone(&view))?;
+    metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
     let ledger = Ledger::new(config.bans.clone());
     let (bans, task) = task::spawn(ledger, kernel.lists()?, offences, metrics.clone(), keeping);
     let ban_task = Tied::of(task.abort_handle());
@@ -172,6 +182,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         view: Arc::clone(&view),
         metrics: metrics.clone(),
         facts: Arc::clone(&facts),
+        policy: Arc::clone(&policy),
         started,
         reloads,
     };
@@ -186,6 +197,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     }
     let read = Arc::new(ArcSwap::from_pointee(seen));
     let (changes, file_changes) = mpsc::channel(1);
+    services.push(Tied::spawn(keys::tend(Arc::clone(&policy), metrics.clone())));
     services.push(Tied::spawn(files::watch(Arc::clone(&read), changes)));
     services.extend(scrapes.map(|server| Tied::spawn(server.serve())));
 
@@ -206,6 +218,8 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         control = %config.control.socket.display(),
         "ready"
     );
+    sockets::keep(&ingress.take_sockets());
+    sockets::let_go(inherited);
     let status = format!("serving on {}", listeners.join(" "));
     notify::ready(&status);
     Ok(Running {

@@ -20,7 +20,7 @@ use crate::{
         record::{self, Record},
     },
     capture::moment,
-    checks::limit::Marks,
+    checks::{facts::ClientAddr, limit::Marks},
     clock,
     config::{self, Refusals},
     denial::Denial,
@@ -36,6 +36,7 @@ pub(super) struct Entry {
     settings: Arc<config::AccessLog>,
     is_sampled: bool,
     connection: Rc<Connection>,
+    source: ClientAddr,
     began: Instant,
     unix_ns: u64,
     id: RequestId,
@@ -78,6 +79,7 @@ impl Entry {
             settings,
             is_sampled,
             connection: Rc::clone(connection),
+            source: connection.client.address,
             began: clock::instant_now(),
             unix_ns: clock::unix_ns(clock::kernel_now()),
             id,
@@ -97,6 +99,11 @@ impl Entry {
             sent: 0,
             is_complete: false,
         }))
+    }
+
+    /// Whose request it is.
+    pub(super) fn comes_from(&mut self, source: ClientAddr) {
+        self.source = source;
     }
 
     /// Who was let through.
@@ -150,7 +157,7 @@ impl Entry {
         Record {
             time: moment::timestamp(self.unix_ns),
             request_id: self.id.to_string(),
-            source: client.address.get(),
+            source: self.source.get(),
             method: self.method.as_str(),
             host: host.map(record::text),
             path: record::path(&self.uri, self.settings.query),

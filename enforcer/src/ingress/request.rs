@@ -12,7 +12,7 @@ use std::{
 
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, EXPECT, TRANSFER_ENCODING},
+    header::{CONNECTION, EXPECT},
     uri::Authority,
 };
 use hyper::body::Incoming;
@@ -21,20 +21,30 @@ use super::{
     access::Entry,
     answer::{self, Answer, RequestId},
     connection::Connection,
+    stream,
     upgrade::Asked,
     worker::Worker,
 };
 use crate::{
-    checks::{self, Grant, Now, Refusal, facts::RequestFacts, limit::Marks},
+    checks::{
+        self, Grant, Now, Refusal,
+        facts::{ClientAddr, RequestFacts},
+        forwarded,
+        limit::Marks,
+        token::KnownTokens,
+    },
     clock,
     denial::Denial,
     policy::{
         Policy,
         route::{Route, graphql::GraphQl},
     },
-    upstream::{AnswerBody, ClientBody, Clients, Forwarded, Terms, grpc},
+    upstream::{AnswerBody, ClientBody, Clients, Forwarded, Patience, Terms, grpc},
 };
 
+/// How long a request waits for the keys of its token's issuer: a handshake and an answer from far away. What is not decided
+/// then is refused.
+const KEY_PATIENCE: Duration = Duration::from_secs(2);
 /// Time for the body of a GraphQL request, which is small.
 const DOCUMENT_TIME: Duration = Duration::from_secs(30);
 
@@ -52,17 +62,33 @@ pub(super) async fn serve(
     let is_grpc = grpc::is_call(&head);
     let method = head.method.clone();
     let is_http2 = head.version == Version::HTTP_2;
-    // hyper hides a Content-Length beside it, and RFC 9112 section 6.1 wants such a connection closed.
-    let mut close = head.headers.contains_key(TRANSFER_ENCODING);
     let expects = !is_http2 && head.headers.contains_key(EXPECT);
-    let body = ClientBody::new(body, expects, connection.open_body());
-    let (admitted, max_body, max_delayed, secured) = {
+    let (mut admitted, source, patience, max_body, max_delayed, secured) = {
         // Held for the checks alone: a request under way must not keep an old policy alive.
         let policy = worker.shared.policy.load();
         let http = &policy.http;
-        let admitted = admit(&worker, &policy, &connection, &head);
-        (admitted, http.max_body_bytes, http.max_delayed, Arc::clone(&policy.answers))
+        let peer = connection.client.address;
+        let source = forwarded::client(peer, &head.headers, &http.trusted_proxies, http.forwarded_by);
+        (
+            admit(&worker, &policy, &connection, source, &head, checks::admit),
+            source,
+            Patience { between: http.body_timeout, rate: http.min_body_rate },
+            http.max_body_bytes,
+            http.max_delayed,
+            Arc::clone(&policy.answers),
+        )
     };
+    if let Some(entry) = &mut entry {
+        entry.comes_from(source);
+    }
+    // Calls of gRPC may be silent as long as they like; they have deadlines of their own.
+    let patience = Some(patience).filter(|_| !is_grpc);
+    let body = ClientBody::new(body, expects, patience);
+    if let Err(Refusal { pending: Some(pending), .. }) = &mut admitted {
+        pending.wait(KEY_PATIENCE).await;
+        let policy = worker.shared.policy.load();
+        admitted = admit(&worker, &policy, &connection, source, &head, checks::admit_again);
+    }
     let (mut marks, mut left) = (Marks::default(), None);
     let outcome = match admitted {
         Err(refusal) => {
@@ -108,7 +134,7 @@ pub(super) async fn serve(
         }
     };
     let denial = outcome.as_ref().err().map(|refusal| refusal.denial);
-    let mut refused = None;
+    let (mut close, mut refused) = (false, None);
     let (route, mut response) = match outcome {
         Ok((route, response)) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
         Err(mut refusal) => {
@@ -116,8 +142,8 @@ pub(super) async fn serve(
                 marks = standing.marks;
                 left = standing.field();
             }
-            close |= refusal.denial == Denial::RequestMalformed;
-            let response = refuse(&worker, &connection, &method, &refusal, (id, is_grpc));
+            close = ends_connection(refusal.denial);
+            let response = refuse(&worker, source, &method, &refusal, (id, is_grpc));
             refused = StatusCode::from_u16(refusal.denial.status()).ok();
             (refusal.route, response.map(|body| Answer::own(body, under_way)))
         }
@@ -127,7 +153,9 @@ pub(super) async fn serve(
         answer::tell_limits(&mut response, &route.limits, left);
         worker.counters.borrow_mut().limited(route, marks);
     }
-    if close && !is_http2 {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        connection.switch();
+    } else if (close || connection.is_last_answer()) && !is_http2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     // What gRPC is told in trailers has no status of its own.
@@ -137,7 +165,7 @@ pub(super) async fn serve(
         entry.answered(status.as_u16(), denial, route.as_ref(), marks);
     }
     tracing::debug!(
-        source = %connection.client.address.get(),
+        source = %source.get(),
         %method,
         route = route.as_deref().map_or("none", |route: &Route| &route.name),
         status = status.as_u16(),
@@ -163,7 +191,7 @@ async fn document(
         Err(_) => Err(Denial::RequestTimeout),
     };
     let judged = read.map_err(Refusal::plain).and_then(|(bytes, body)| {
-        let facts = RequestFacts::read(&connection.client, head).map_err(Refusal::plain)?;
+        let facts = RequestFacts::read(&connection.client, grant.source(), head).map_err(Refusal::plain)?;
         checks::graphql::judge(grant, &facts, head.uri.query(), &bytes, clock::kernel_now())?;
         Ok(body)
     });
@@ -207,6 +235,13 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Whether nothing that follows a refused request can be trusted to be what it seems.
+#[allow(clippy::wildcard_enum_match_arm, reason = "all others leave a connection that can be read")]
+const fn ends_connection(denial: Denial) -> bool {
+    use Denial::{HeadersTooLarge, RequestAmbiguous, RequestMalformed, RequestTimeout};
+    matches!(denial, HeadersTooLarge | RequestAmbiguous | RequestMalformed | RequestTimeout)
+}
+
 /// Has a request forwarded, and what it was upgraded to run. Tells which server answered.
 async fn forward(
     clients: &Clients,
@@ -240,15 +275,26 @@ async fn forward(
     Ok((response, server))
 }
 
+type Admit = fn(&Policy, &RequestFacts<'_>, Now, &mut KnownTokens) -> Result<Grant, Refusal>;
+
 fn admit(
     worker: &Worker,
     policy: &Policy,
     connection: &Connection,
+    source: ClientAddr,
     head: &http::request::Parts,
+    admit: Admit,
 ) -> Result<Grant, Refusal> {
-    let facts = RequestFacts::read(&connection.client, head).map_err(Refusal::plain)?;
+    if stream::is_stand_in(&head.method) {
+        return Err(Refusal::plain(connection.why_unreadable()));
+    }
+    // HTTP/2 alone: the heads of HTTP/1.1 were counted before.
+    if head.headers.len() > usize::from(policy.http.max_header_fields) {
+        return Err(Refusal::plain(Denial::HeadersTooLarge));
+    }
+    let facts = RequestFacts::read(&connection.client, source, head).map_err(Refusal::plain)?;
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
-    let outcome = checks::admit(policy, &facts, now, &mut worker.tokens.borrow_mut());
+    let outcome = admit(policy, &facts, now, &mut worker.tokens.borrow_mut());
     let (route, age) = match &outcome {
         Ok(grant) => (Some(grant.route()), grant.token_age()),
         Err(refusal) => (refusal.route.as_ref(), refusal.token_age),
@@ -262,16 +308,15 @@ fn admit(
 /// Counts, reports and logs a refusal, and makes its answer.
 fn refuse(
     worker: &Worker,
-    connection: &Connection,
+    source: ClientAddr,
     method: &Method,
     refusal: &Refusal,
     (id, is_grpc): (RequestId, bool),
 ) -> Response<bytes::Bytes> {
     let Refusal { denial, route, .. } = refusal;
-    worker.counters.borrow().denied(*denial);
-    worker.shared.reporter.report(connection.client.address.get(), *denial);
+    worker.refused(source, *denial);
     tracing::debug!(
-        source = %connection.client.address.get(),
+        source = %source.get(),
         %method,
         route = route.as_deref().map_or("none", |route: &Route| &route.name),
         code = denial.code(),

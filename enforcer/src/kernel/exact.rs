@@ -58,7 +58,7 @@ impl ExactBans {
     /// Over the maps of a program, which may hold bans already.
     pub(super) fn open(map: &dyn Fn(&str) -> Result<Map>, settings: &Settings) -> Result<Self> {
         let words = |name| Words::of(&map(name)?, name);
-        for name in maps::LIMITERS {
+        for name in maps::LIMITERS.into_iter().chain([maps::BUDGETS]) {
             release_claims(&words(name)?);
         }
         let mut made = Self {

@@ -78,25 +78,34 @@ pub(super) struct Heritage {
     identity: Identity,
 }
 
-/// The tables of the limits, by limit; one that the version does not have is empty. The first one holds the exact bans as well.
-pub(super) struct Tables([Option<Words>; LIMITS]);
+/// The tables of what is owed; one that the version does not have is empty.
+pub(super) struct Tables {
+    /// By limit. The first one holds the exact bans as well.
+    limits: [Option<Words>; LIMITS],
+    /// Of the further budgets.
+    budgets: Option<Words>,
+}
 
 impl Tables {
     /// From wherever `map` finds them by name: `None` where it is not.
     pub(super) fn open(map: &dyn Fn(&str) -> Result<Option<Map>>) -> Result<Self> {
         let table = |name| map(name)?.map(|map| Words::of(&map, name)).transpose();
-        let [sources, connections, hellos, quic] = maps::LIMITERS;
-        Ok(Self([table(sources)?, table(connections)?, table(hellos)?, table(quic)?]))
+        let [sources, connections, hellos, quic, bytes] = maps::LIMITERS;
+        let limits = [table(sources)?, table(connections)?, table(hellos)?, table(quic)?, table(bytes)?];
+        Ok(Self { limits, budgets: table(maps::BUDGETS)? })
     }
 
     /// Every debt of a limit, and every ban.
     fn debts(&self, limit: Limit, now: u64) -> impl Iterator<Item = (SourceKey, Debt)> {
-        let table = self.0[limit as usize].as_ref();
-        let buckets = (0u32..).map_while(move |index| table?.bucket(index));
-        buckets
-            .flat_map(move |bucket| debts(&bucket, now).collect::<Vec<_>>())
-            .filter_map(|(key, debt)| Some((SourceKey::from_number(key)?, debt)))
+        let all = all_debts(self.limits[limit as usize].as_ref(), now);
+        all.filter_map(|(key, debt)| Some((SourceKey::from_number(key)?, debt)))
     }
+}
+
+/// Everything that is owed in a table, by key.
+fn all_debts(table: Option<&Words>, now: u64) -> impl Iterator<Item = (u64, Debt)> {
+    let buckets = (0u32..).map_while(move |index| table?.bucket(index));
+    buckets.flat_map(move |bucket| debts(&bucket, now).collect::<Vec<_>>())
 }
 
 /// What became of the debts of an earlier layout.
@@ -163,16 +172,25 @@ impl Heritage {
         let mut carried = Carried::default();
         let now = clock::kernel_now().0;
         let same_cut = self.identity.v6_mask == settings.v6_mask;
+        let mut owe = |table: Option<&Words>, mask: u32, key: u64, tat: u64, known: bool| {
+            let bucket = table.and_then(|table| table.bucket(bucket_index(key, settings.seed, mask)));
+            let kept = known && bucket.is_some_and(|bucket| carry(&bucket, key, tat, now));
+            carried.debts += u64::from(kept);
+            carried.forgotten += u64::from(!kept);
+        };
         for limit in Limit::ALL {
             for (key, debt) in self.tables.debts(limit, now) {
                 // Bans are the ledger's to write.
                 let Debt::Owes(tat) = debt else { continue };
-                let index = bucket_index(key.get(), settings.seed, settings.mask(limit));
-                let bucket = tables.0[limit as usize].as_ref().and_then(|table| table.bucket(index));
-                let known = same_cut || key.address().is_ipv4();
-                let kept = known && bucket.is_some_and(|bucket| carry(&bucket, key.get(), tat, now));
-                carried.debts += u64::from(kept);
-                carried.forgotten += u64::from(!kept);
+                let table = tables.limits[limit as usize].as_ref();
+                owe(table, settings.mask(limit), key.get(), tat, same_cut || key.is_v4());
+            }
+        }
+        // Their keys hang on the seed, and tell nothing of the source.
+        let known = same_cut && self.identity.seed == settings.seed;
+        for (key, debt) in all_debts(self.tables.budgets.as_ref(), now) {
+            if let Debt::Owes(tat) = debt {
+                owe(tables.budgets.as_ref(), settings.budget_mask(), key, tat, known);
             }
         }
         carried

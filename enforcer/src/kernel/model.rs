@@ -11,11 +11,11 @@ use std::{
 
 use enforcer_common::{
     answer::Answer,
-    ban::{Ban, Listing},
+    ban::{Ban, Listing, class},
     flow::{self, Entry, Followed, Opening, SLOTS, Segment, slot::Phase},
     gcra::Rate,
     headers::{Headers, tcp},
-    limiter::{self, Bucket, Charge, RawBucket, debt},
+    limiter::{self, Bucket, Charge, Known, RawBucket, debt},
     packet::Packet,
     port::Port,
     reason::DropReason,
@@ -25,7 +25,10 @@ use enforcer_common::{
 };
 
 use super::{program::Sizes, settings};
-use crate::{config, prefix::Prefix};
+use crate::{
+    config::{self, Mark},
+    prefix::Prefix,
+};
 
 /// One state of every table.
 #[derive(Clone, Debug, Default)]
@@ -37,11 +40,13 @@ pub struct Model {
     listed: HashMap<Prefix, Listing>,
     /// Buckets that were touched, by limit and index; all others are empty.
     buckets: RefCell<HashMap<(Limit, u32), RawBucket>>,
+    /// The same of the further budgets, by index, and of the shared ones, by place.
+    budgets: RefCell<HashMap<u32, RawBucket>>,
+    shared: RefCell<HashMap<u32, RawBucket>>,
     rehearsed: RefCell<Vec<DropReason>>,
     answer: Cell<Answer>,
     /// Buckets of the flow table that were touched, by index; all others are empty.
     flows: RefCell<HashMap<u32, Flows>>,
-    syns: RefCell<RawBucket>,
     listening: HashMap<u16, Cookie>,
     now: Cell<u64>,
 }
@@ -62,10 +67,35 @@ impl Model {
                 model.mark(number, port);
             }
         }
+        let marks = config.marks();
+        for prefix in marks.keys() {
+            let around =
+                (0..=prefix.net().prefix_len()).filter_map(|length| marks.get(&prefix.widened(length)));
+            let mark = around.fold(Mark::default(), |wider, mark| mark.within(wider));
+            model.list(
+                *prefix,
+                Listing { tier: mark.tier.unwrap_or_default(), doors: mark.doors, ..Listing::NONE },
+            );
+        }
         for prefix in &config.allow {
+            // What is allowed is allowed whatever else is said of a part of it.
+            model.listed.retain(|inner, _| !prefix.covers(inner));
             model.list(*prefix, Listing::ALLOWED);
         }
         model
+    }
+
+    /// Bans a prefix as the ledger would that knows of nothing else but what the configuration lists.
+    pub fn ban_prefix(&mut self, prefix: Prefix, until: u64) {
+        let mut around = (0..=prefix.net().prefix_len()).rev();
+        let mark = around.find_map(|length| self.listed.get(&prefix.widened(length)));
+        let mark = mark.copied().unwrap_or(Listing::NONE);
+        self.list(prefix, Listing { tier: mark.tier, doors: mark.doors, ..Listing::banned(until) });
+        for (inner, listing) in &mut self.listed {
+            if prefix.covers(inner) && listing.class == class::NONE {
+                (listing.class, listing.until) = (class::BAN, until);
+            }
+        }
     }
 
     /// Adds what is known of a port.
@@ -99,6 +129,16 @@ impl Model {
         self.buckets.get_mut().insert((limit, index), bucket);
     }
 
+    /// Fills one bucket of the further budgets.
+    pub fn fill_budgets(&mut self, index: u32, bucket: RawBucket) {
+        self.budgets.get_mut().insert(index, bucket);
+    }
+
+    /// Fills one of the shared budgets.
+    pub fn fill_shared(&mut self, place: u32, bucket: RawBucket) {
+        self.shared.get_mut().insert(place, bucket);
+    }
+
     /// Fills the words of one bucket of the flow table.
     pub fn fill_flows(&mut self, index: u32, words: flow::RawBucket) {
         self.flows.get_mut().insert(index, Flows { words: Cell::new(words), ..Flows::default() });
@@ -112,11 +152,6 @@ impl Model {
     fn index(&self, limit: Limit, source: SourceKey) -> u32 {
         let settings = self.settings.unwrap_or(Settings::PERMISSIVE);
         limiter::bucket_index(source.get(), settings.seed, settings.mask(limit))
-    }
-
-    /// Fills the budget of SYNs.
-    pub fn spend_syns(&mut self, bucket: RawBucket) {
-        *self.syns.get_mut() = bucket;
     }
 
     /// Has a listener at a port, which answers SYNs with this cookie.
@@ -172,8 +207,17 @@ impl Tables for Model {
         self.rehearsed.borrow_mut().push(reason);
     }
 
-    fn charge_syn(&self, now: u64, rate: Rate) -> Charge {
-        limiter::charge(&Slots(RefCell::new(&mut self.syns.borrow_mut())), limiter::SHARED, now, rate)
+    fn charge_budget(&self, key: u64, now: u64, rate: Rate) -> Charge {
+        let settings = self.settings.unwrap_or(Settings::PERMISSIVE);
+        let index = limiter::bucket_index(key, settings.seed, settings.budget_mask());
+        let mut buckets = self.budgets.borrow_mut();
+        limiter::charge(&Slots(RefCell::new(buckets.entry(index).or_default())), key, now, rate)
+    }
+
+    fn charge_shared(&self, place: u32, now: u64, rate: Rate) -> Charge {
+        let mut buckets = self.shared.borrow_mut();
+        let bucket = buckets.entry(place).or_default();
+        limiter::charge(&Slots(RefCell::new(bucket)), limiter::SHARED, now, rate)
     }
 
     fn cookie(&self, headers: &Headers) -> Cookie {
@@ -204,6 +248,14 @@ impl Tables for Model {
         let mut buckets = self.buckets.borrow_mut();
         let bucket = buckets.entry((limit, index)).or_default();
         limiter::charge(&Slots(RefCell::new(bucket)), source.get(), now, rate)
+    }
+
+    fn charge_known(&self, source: SourceKey, rate: Rate) -> Known {
+        let index = self.index(Limit::Packets, source);
+        let mut buckets = self.buckets.borrow_mut();
+        let bucket = buckets.entry((Limit::Packets, index)).or_default();
+        let spilled = || self.spilled.contains_key(&source);
+        limiter::charge_known(&Slots(RefCell::new(bucket)), source.get(), rate, || self.now.get(), spilled)
     }
 
     fn now(&self) -> u64 {

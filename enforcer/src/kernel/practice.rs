@@ -6,7 +6,7 @@
 
 use super::{Attachment, settings::Means};
 use crate::{
-    config::{self, Answers, Refusal, VerifyChecksums},
+    config::{self, Answers, LimitSet, Refusal, VerifyChecksums},
     device::Device,
 };
 
@@ -24,6 +24,29 @@ pub struct Practice {
     pub checksums: bool,
     /// What is not as configured or may fail, and why.
     pub remarks: Vec<String>,
+    /// What is limited besides the packets, connections, hellos and QUIC of each source, in words.
+    #[serde(default)]
+    pub budgets: Vec<String>,
+    /// The tiers by name, in the order of their numbers.
+    #[serde(default)]
+    pub tiers: Vec<String>,
+    /// The same of groups of ports.
+    #[serde(default)]
+    pub groups: Vec<String>,
+}
+
+impl Practice {
+    /// The name of a tier.
+    pub fn tier(&self, number: u8) -> &str {
+        let named = usize::from(number).checked_sub(1).and_then(|at| self.tiers.get(at));
+        named.map_or(config::DEFAULT_TIER, String::as_str)
+    }
+
+    /// The name of a group of ports; empty for none.
+    pub fn group(&self, number: u32) -> &str {
+        let named = (number as usize).checked_sub(1).and_then(|at| self.groups.get(at));
+        named.map_or("", String::as_str)
+    }
 }
 
 /// Looks at the devices of the configuration. `attachments` is empty before anything is attached.
@@ -82,8 +105,45 @@ fn decide(config: &config::Kernel, devices: &[(&str, &str, Device)]) -> (Means, 
         tcp_syncookies: String::new(),
         checksums,
         remarks,
+        budgets: budgets(config),
+        tiers: config.tiers.keys().cloned().collect(),
+        groups: config.groups.keys().cloned().collect(),
     };
     (Means { answers, checksums }, practice)
+}
+
+/// What is limited besides what every source is.
+fn budgets(config: &config::Kernel) -> Vec<String> {
+    let names = |names: Vec<&str>| names.join(", ");
+    let mut budgets = Vec::new();
+    if config.limits.bytes.is_some() {
+        budgets.push("bytes of each source".to_owned());
+    }
+    for (length, factor) in [(56, config.limits.ipv6_56), (48, config.limits.ipv6_48)] {
+        if factor > 0 {
+            budgets.push(format!("each IPv6 /{length}: {factor} times a source"));
+        }
+    }
+    if !config.tiers.is_empty() {
+        budgets.push(format!("tiers: {}", names(config.tiers.keys().map(String::as_str).collect())));
+    }
+    if !config.groups.is_empty() {
+        budgets
+            .push(format!("groups of ports: {}", names(config.groups.keys().map(String::as_str).collect())));
+    }
+    let LimitSet { packets, connections, hellos, quic, bytes } = config.everybody.limits;
+    let together = [
+        ("packets", packets.is_some()),
+        ("connections", connections.is_some()),
+        ("hellos", hellos.is_some()),
+        ("quic", quic.is_some()),
+        ("bytes", bytes.is_some()),
+    ];
+    let together: Vec<&str> = together.into_iter().filter(|(_, some)| *some).map(|(name, _)| name).collect();
+    if !together.is_empty() {
+        budgets.push(format!("everybody together: {}", names(together)));
+    }
+    budgets
 }
 
 #[cfg(test)]

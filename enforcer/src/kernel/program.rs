@@ -39,12 +39,15 @@ pub const PREFIX_BANS: u32 = 100_000;
 /// Allowances of operators that the tries have room for.
 pub const OPERATOR_ALLOWANCES: u32 = 4_096;
 
+/// Prefixes that operators have put into tiers, that the tries have room for.
+pub const OPERATOR_TIERS: u32 = 4_096;
+
 /// Bans that the table of sources has room for, whether there are any or not: together with the sources of the default
 /// configuration 16 MiB.
 const EXPECTED_BANS: u32 = 100_000;
 
-/// Entries per family. Configured allowances count twice: a reload lists the new ones before it takes the old ones off.
-const MAX_PREFIXES: u32 = PREFIX_BANS + OPERATOR_ALLOWANCES + 2 * MAX_ALLOW as u32;
+/// Entries per family. Configured prefixes count twice: a reload lists the new ones before it takes the old ones off.
+const MAX_PREFIXES: u32 = PREFIX_BANS + OPERATOR_ALLOWANCES + OPERATOR_TIERS + 2 * MAX_ALLOW as u32;
 
 /// Buckets of the flow table, a power of two: 65,536 flows that await a hello at the same time. Their words take 512 KiB,
 /// which stay in the cache of a processor; their entries take 8 MiB.
@@ -93,6 +96,12 @@ impl Sizes {
         buckets(u64::from(self.sources))
     }
 
+    /// Buckets of the table of further budgets, of which a source may have several: see
+    /// [`enforcer_common::settings::Settings::budget_mask`].
+    pub fn budget_buckets(&self) -> u32 {
+        2 * self.buckets()
+    }
+
     /// Buckets of the table of sources, which holds the bans as well: a power of two. Twice the slots that both need, so that buckets
     /// that overflow stay rare: with a million bans in four million slots one ban in forty spills over.
     pub fn source_buckets(&self) -> u32 {
@@ -100,8 +109,8 @@ impl Sizes {
     }
 
     /// Entries of every map whose size is not fixed.
-    fn maps(&self) -> [(&'static str, u32); 10] {
-        let [sources, connections, hellos, quic] = maps::LIMITERS;
+    fn maps(&self) -> [(&'static str, u32); 12] {
+        let [sources, connections, hellos, quic, bytes] = maps::LIMITERS;
         [
             (sources, self.source_buckets()),
             (maps::SPILLED, self.source_buckets().div_ceil(u64::BITS)),
@@ -109,6 +118,8 @@ impl Sizes {
             (connections, self.buckets()),
             (hellos, self.buckets()),
             (quic, self.buckets()),
+            (bytes, self.buckets()),
+            (maps::BUDGETS, self.budget_buckets()),
             (maps::LISTED_V4, MAX_PREFIXES),
             (maps::LISTED_V6, MAX_PREFIXES),
             (maps::FLOW_WORDS, FLOW_BUCKETS),

@@ -4,16 +4,18 @@
 use std::time::Duration;
 
 use enforcer_common::{
-    gcra::Rate,
-    port::{PORTS, Port},
-    settings::{ABI, QUIC_VERSIONS, Settings, TIERS, flag, refusal},
+    port::{PORTS, Port, door},
+    settings::{ABI, QUIC_VERSIONS, Settings, flag, refusal},
     source::v6_mask,
 };
 
-use super::program::{FLOW_BUCKETS, Sizes};
+use super::{
+    program::{FLOW_BUCKETS, Sizes},
+    rates::{Rates, rate},
+};
 use crate::{
     clock,
-    config::{self, Answers, RateLimit, Refusal, Treatment, VerifyChecksums, WhenExpired, WhenFull},
+    config::{self, Answers, Refusal, Treatment, VerifyChecksums, WhenExpired, WhenFull},
 };
 
 /// What the devices allow.
@@ -38,19 +40,13 @@ impl Means {
 /// The settings that `config` asks for. `seed` comes from the system's generator and stays the same until the daemon
 /// ends; the flags of the prefix tries are left clear.
 pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: Means) -> Settings {
-    let limits = [
-        rate(config.limits.packets.as_ref()),
-        rate(config.limits.connections.as_ref()),
-        rate(config.limits.hellos.as_ref()),
-        rate(config.limits.quic.as_ref()),
-    ];
     let syn_budget = rate(config.syn_cookies.as_ref().filter(|_| means.answers));
     let when_full = match config.limits.when_full {
+        WhenFull::Share => flag::SHARE_WHEN_FULL,
         WhenFull::Drop => flag::DROP_WHEN_FULL,
         WhenFull::Pass => 0,
     };
-    let clock =
-        if limits.iter().chain([&syn_budget]).any(Rate::needs_fine_clock) { flag::FINE_CLOCK } else { 0 };
+    let clock = if syn_budget.needs_fine_clock() { flag::FINE_CLOCK } else { 0 };
     let not_ip = match config.unparsed.not_ip {
         Treatment::Drop => flag::DROP_NOT_IP,
         Treatment::Pass => 0,
@@ -65,7 +61,7 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: 
     for (place, version) in quic_versions.iter_mut().zip(&config.quic_versions) {
         *place = *version;
     }
-    Settings {
+    let mut settings = Settings {
         abi: ABI,
         flags: when_full | clock | not_ip | verify | strict | expired,
         v6_mask: v6_mask(config.ipv6_prefix),
@@ -82,14 +78,15 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: 
             Refusal::Drop => refusal::DROP,
         },
         flow_mask: FLOW_BUCKETS - 1,
-        limits: [limits; TIERS],
         dry_run: config.dry_run.iter().fold(0, |mask, feature| mask | feature.reasons()),
         tolerated: config.unparsed.passed.iter().fold(0, |mask, reason| mask | reason.bit()),
         events: rate(config.events.as_ref()),
         syn_budget,
         quic_versions,
         ..Settings::PERMISSIVE
-    }
+    };
+    Rates::of(config).put(&mut settings);
+    settings
 }
 
 /// What the configuration says of each port, by number.
@@ -101,16 +98,17 @@ pub(super) fn ports(config: &config::Kernel) -> Vec<Port> {
         }
     };
     mark(&config.protected_ports, Port::PROTECTED);
-    mark(&config.management_ports, Port::MANAGEMENT);
+    let everybody = config.management_from.is_empty();
+    let management = if everybody { Port::MANAGEMENT } else { Port::behind(door::MANAGEMENT) };
+    mark(&config.management_ports, management);
     mark(&config.quic_ports, Port::QUIC);
+    for (number, group) in (1..).zip(config.groups.values()) {
+        mark(&group.ports, Port::in_group(number));
+    }
+    for (number, door) in config.doors() {
+        mark(&[number], Port::behind(door));
+    }
     ports
-}
-
-fn rate(limit: Option<&RateLimit>) -> Rate {
-    limit.map_or(Rate::UNLIMITED, |limit| {
-        let period = u64::try_from(limit.period.as_nanos()).unwrap_or(u64::MAX);
-        Rate::new(limit.events, period, limit.burst)
-    })
 }
 
 /// The end of a lease that is given now; 0: there is none.
@@ -124,15 +122,29 @@ pub(super) fn lease_until(lease: Option<Duration>) -> u64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::config::{Feature, Kernel, KernelLimits, Mode, TlsVersion, Unparsed};
-    use enforcer_common::reason::DropReason;
+    use crate::config::{
+        AllowedPort, ByteLimit, Everybody, Feature, Group, Kernel, KernelLimits, LimitSet, Mode, RateLimit,
+        Tier, TlsVersion, Unparsed,
+    };
+    use crate::prefix::Prefix;
+    use enforcer_common::{
+        gcra::Rate,
+        reason::DropReason,
+        settings::{LIMITS, Limit, TIERS},
+    };
+    use std::collections::BTreeMap;
 
     pub(in crate::kernel) fn config() -> Kernel {
         Kernel {
             mode: Mode::Native,
             interfaces: vec!["eth0".into()],
             allow: vec![],
+            allow_ports: vec![],
             management_ports: vec![22],
+            management_from: vec![],
+            tiers: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            everybody: Everybody { limits: LimitSet::OFF, shares: 100 },
             protected_ports: vec![443, 8443],
             ipv6_prefix: 56,
             minimum_tls: TlsVersion::Tls13,
@@ -145,6 +157,9 @@ pub(super) mod tests {
                 connections: Some(RateLimit { events: 60, period: Duration::from_secs(60), burst: 3 }),
                 hellos: None,
                 quic: None,
+                bytes: None,
+                ipv6_56: 0,
+                ipv6_48: 0,
                 when_full: WhenFull::Drop,
                 max_sources: 1000,
             },
@@ -167,7 +182,7 @@ pub(super) mod tests {
         let made = settings(&config(), Sizes::new(1, 1000), 7, Means::of(&config()));
         assert_eq!(
             made.limits[0],
-            [Rate::UNLIMITED, Rate::per_second(1, 3), Rate::UNLIMITED, Rate::UNLIMITED]
+            [Rate::UNLIMITED, Rate::per_second(1, 3), Rate::UNLIMITED, Rate::UNLIMITED, Rate::UNLIMITED]
         );
         assert_eq!((made.abi, made.seed, made.bucket_mask, made.minimum_tls), (ABI, 7, 255, 0x0304));
         assert_eq!(made.flags, flag::DROP_WHEN_FULL | flag::DROP_NOT_IP | flag::BANS_WITHOUT_LEASE);
@@ -182,6 +197,72 @@ pub(super) mod tests {
             (Port::PROTECTED.with(Port::QUIC), Port::PROTECTED, Port::MANAGEMENT)
         );
         assert_eq!(ports.iter().filter(|port| **port != Port::UNKNOWN).count(), 3);
+    }
+
+    #[test]
+    fn doors_and_tiers_have_the_numbers_by_which_prefixes_are_marked() {
+        let prefix = |text: &str| text.parse::<Prefix>().unwrap();
+        let pair = |source, port| AllowedPort { source: prefix(source), port };
+        let tier = |prefixes: &[&str], events| Tier {
+            prefixes: prefixes.iter().copied().map(prefix).collect(),
+            limits: LimitSet {
+                packets: Some(RateLimit { events, period: Duration::from_secs(1), burst: 1 }),
+                ..LimitSet::OFF
+            },
+        };
+        let config = Kernel {
+            allow_ports: vec![pair("198.18.1.0/24", 8443), pair("198.18.1.0/24", 53)],
+            management_from: vec![prefix("198.18.1.0/24"), prefix("198.18.2.0/24")],
+            tiers: [("large".into(), tier(&["198.18.2.0/24"], 70)), ("small".into(), tier(&["::/0"], 5))]
+                .into(),
+            ..config()
+        };
+        let ports = ports(&config);
+        assert!(!ports[22].is(Port::MANAGEMENT) && ports[8443].is(Port::PROTECTED));
+        let (ssh, dns, tls) = (ports[22].doors(), ports[53].doors(), ports[8443].doors());
+        assert!([ssh, dns, tls].iter().all(|doors| doors.is_power_of_two()) && ssh | dns | tls == 7);
+        let marks = config.marks();
+        assert_eq!(marks[&prefix("198.18.1.0/24")].doors, ssh | dns | tls);
+        let both = marks[&prefix("198.18.2.0/24")];
+        assert_eq!((both.doors, both.tier, config.tier("large")), (ssh, Some(1), Some(1)));
+        assert_eq!(
+            (config.tier_name(2), config.tier_name(0), config.tier("default")),
+            ("small", "default", Some(0))
+        );
+        let sizes = Sizes::new(1, 1000);
+        let made = settings(&config, sizes, 7, Means::of(&config));
+        let packets = |tier| made.limit(Limit::Packets, tier);
+        assert_eq!(
+            [packets(0), packets(1), packets(2)],
+            [Rate::UNLIMITED, Rate::per_second(70, 1), Rate::per_second(5, 1)]
+        );
+        assert_eq!(packets(7), packets(0));
+    }
+
+    #[test]
+    fn budgets_besides_a_source_s_own_are_multiples_and_parts() {
+        let second = |events, burst| Some(RateLimit { events, period: Duration::from_secs(1), burst });
+        let mut config = config();
+        let sizes = Sizes::new(1, 1000);
+        let made = |config: &Kernel| settings(config, sizes, 7, Means::of(config));
+        assert_eq!(made(&config).flags & flag::MORE_BUDGETS, 0);
+        config.limits.ipv6_48 = 64;
+        config.limits.connections = second(10, 20);
+        config.limits.bytes = Some(ByteLimit { rate: 1 << 20, burst: 4 << 20 });
+        config.everybody.limits.hellos = second(1_000, 2_000);
+        let dns = Group { ports: vec![53, 853], limits: LimitSet { packets: second(5, 7), ..LimitSet::OFF } };
+        config.groups = [("dns".to_owned(), dns)].into();
+        let settings = made(&config);
+        assert_ne!(settings.flags & flag::MORE_BUDGETS, 0);
+        let (connections, bytes) = (Limit::Connections as usize, Limit::Bytes as usize);
+        assert_eq!(settings.networks[1][3][connections], Rate::per_second(640, 1_280));
+        assert_eq!(settings.networks[0], [[Rate::UNLIMITED; LIMITS]; TIERS]);
+        assert_eq!(settings.limits[0][bytes], Rate::bytes_per_second(1 << 20, 4 << 20));
+        assert_eq!(settings.groups[1][Limit::Packets as usize], Rate::per_second(5, 7));
+        let share = settings.shares[Limit::Hellos as usize];
+        assert_eq!((share.increment, share.tolerance), (100_000_000, 2_000_000_000), "10/s, 20 at once");
+        let ports = ports(&config);
+        assert_eq!((ports[53].group(), ports[853].group(), ports[443].group()), (1, 1, 0));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::{
     cell::RefCell,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -22,7 +23,7 @@ use enforcer_common::{
     packet::Packet,
     port::{PORTS, Port},
     reason::DropReason,
-    settings::{Limit, Settings},
+    settings::{LIMITS, Limit, Settings},
     source::SourceKey,
     verdict::{Cookie, Tables},
 };
@@ -99,8 +100,9 @@ pub(super) struct LiveMaps {
     pub(super) bans: HashMap<MapData, u64, Ban>,
     pub(super) listed_v4: LpmTrie<MapData, [u8; 4], Listing>,
     pub(super) listed_v6: LpmTrie<MapData, [u8; 16], Listing>,
-    pub(super) limiters: [Array<MapData, RawBucket>; 4],
-    pub(super) syn_budget: Array<MapData, RawBucket>,
+    pub(super) limiters: [Array<MapData, RawBucket>; LIMITS],
+    budgets: Array<MapData, RawBucket>,
+    shared: Array<MapData, RawBucket>,
     pub(super) counters: PerCpuArray<MapData, Counter>,
     pub(super) event_budget: PerCpuArray<MapData, Budget>,
 }
@@ -109,14 +111,21 @@ impl LiveMaps {
     /// From wherever `map` finds them by name.
     pub(super) fn open(map: &dyn Fn(&str) -> Result<Map>) -> Result<Self> {
         let limiter = |name| Ok::<_, anyhow::Error>(Array::try_from(map(name)?)?);
-        let [packets, connections, hellos, quic] = maps::LIMITERS;
+        let [packets, connections, hellos, quic, bytes] = maps::LIMITERS;
         Ok(Self {
             ports: Array::try_from(map(maps::PORTS)?)?,
             bans: HashMap::try_from(map(maps::BANS)?)?,
             listed_v4: LpmTrie::try_from(map(maps::LISTED_V4)?)?,
             listed_v6: LpmTrie::try_from(map(maps::LISTED_V6)?)?,
-            limiters: [limiter(packets)?, limiter(connections)?, limiter(hellos)?, limiter(quic)?],
-            syn_budget: limiter(maps::SYN_BUDGET)?,
+            limiters: [
+                limiter(packets)?,
+                limiter(connections)?,
+                limiter(hellos)?,
+                limiter(quic)?,
+                limiter(bytes)?,
+            ],
+            budgets: limiter(maps::BUDGETS)?,
+            shared: limiter(maps::SHARED)?,
             counters: PerCpuArray::try_from(map(maps::COUNTERS)?)?,
             event_budget: PerCpuArray::try_from(map(maps::EVENT_BUDGET)?)?,
         })
@@ -131,6 +140,19 @@ impl LiveMaps {
     ) -> Result<BucketCopy, MapError> {
         let index = limiter::bucket_index(source.get(), settings.seed, settings.mask(limit));
         self.limiters[limit as usize].get(&index, 0).map(BucketCopy)
+    }
+}
+
+impl LiveMaps {
+    /// The bucket that one of the further budgets falls into.
+    pub(super) fn budget(&self, key: u64, settings: &Settings) -> Result<BucketCopy, MapError> {
+        let index = limiter::bucket_index(key, settings.seed, settings.budget_mask());
+        self.budgets.get(&index, 0).map(BucketCopy)
+    }
+
+    /// The bucket of a shared budget.
+    pub(super) fn shared(&self, place: u32) -> Result<BucketCopy, MapError> {
+        self.shared.get(&place, 0).map(BucketCopy)
     }
 }
 
@@ -170,6 +192,14 @@ impl<'a> Snapshot<'a> {
         Self { maps, settings, now, rehearsed: RefCell::default(), failure: RefCell::new(None) }
     }
 
+    /// What the longest listed prefix around an address says.
+    pub(super) fn listing(&self, address: IpAddr) -> Listing {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => self.listing_v4(v4.octets()),
+            IpAddr::V6(v6) => self.listing_v6([(v6.to_bits() >> 64) as u64, v6.to_bits() as u64]),
+        }
+    }
+
     /// What would have dropped the packet but for a dry run.
     pub(super) fn rehearsed(&self) -> Vec<DropReason> {
         self.rehearsed.borrow().clone()
@@ -206,13 +236,14 @@ impl Tables for Snapshot<'_> {
         self.rehearsed.borrow_mut().push(reason);
     }
 
-    fn charge_syn(&self, now: u64, rate: Rate) -> Charge {
-        let charge = self
-            .maps
-            .syn_budget
-            .get(&0, 0)
-            .map(|bucket| limiter::peek(&BucketCopy(bucket), limiter::SHARED, now, rate));
-        self.found(charge, Charge::Within)
+    fn charge_budget(&self, key: u64, now: u64, rate: Rate) -> Charge {
+        let charge = self.maps.budget(key, &self.settings);
+        self.found(charge.map(|bucket| limiter::peek(&bucket, key, now, rate)), Charge::Within)
+    }
+
+    fn charge_shared(&self, place: u32, now: u64, rate: Rate) -> Charge {
+        let charge = self.maps.shared(place);
+        self.found(charge.map(|bucket| limiter::peek(&bucket, limiter::SHARED, now, rate)), Charge::Within)
     }
 
     /// Only the program can ask the kernel for one.

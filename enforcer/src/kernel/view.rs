@@ -5,18 +5,18 @@ use std::{fs, net::IpAddr, sync::Arc};
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use enforcer_common::{
-    gcra::Rate,
-    limiter::{self, Charge},
     maps::Counter,
     reason,
-    settings::{Limit, SHARED_SLOT, Settings},
+    settings::{SHARED_SLOT, TIERS},
     source::SourceKey,
-    verdict::{Verdict, decide},
+    verdict::{Tables as _, Verdict, decide},
 };
 
 use super::{
     Attachment, Count, Counters, EventCounts, Explanation, LimitState, OTHER_INTERFACES, Practice, Protocol,
-    Reason, View, probe,
+    Reason, View,
+    budgets::Asked,
+    probe,
     rule::{Grounds, rule},
     slots::Slots,
     tables::{LiveMaps, SettingsMap, SharedSettings, Snapshot},
@@ -95,65 +95,25 @@ impl View for MapView {
         let snapshot = Snapshot::new(&self.maps, settings, now);
         let verdict = decide(&&*probe::packet(address, port, protocol), &snapshot);
         let would_drop = snapshot.rehearsed();
+        let tier = snapshot.listing(address).tier & (TIERS as u8 - 1);
+        let group = snapshot.port(port).group();
         if let Some(error) = snapshot.failure() {
             return Err(error).context("reading the maps");
         }
         let source = SourceKey::of(address, settings.v6_mask);
-        let limits = Limit::ALL
-            .iter()
-            .map(|limit| self.limit(*limit, source, &settings, now))
-            .collect::<Result<_>>()?;
+        let practice = self.practice.load();
+        let asked = Asked { settings: &settings, practice: &practice, source, tier, group, now };
+        let limits = asked.look(&self.maps).context("reading a limiter map")?;
         let mut explanation = explanation(verdict, address, settings.v6_mask, limits);
         // The ledger knows the entries by name and tells them beside this.
-        let grounds = Grounds { settings: &settings, port: Some(port), entry: None };
+        let name = practice.tier(tier);
+        let group = practice.group(group);
+        let grounds =
+            Grounds { settings: &settings, port: Some(port), entry: None, tier: (tier, name), group };
+        explanation.tier = name.to_owned();
         explanation.rule = rule(Reason::from(verdict), grounds);
         explanation.would_drop = would_drop.iter().map(|reason| reason.label().to_owned()).collect();
         Ok(explanation)
-    }
-}
-
-impl MapView {
-    fn limit(
-        &self,
-        limit: Limit,
-        source: SourceKey,
-        settings: &Settings,
-        now: KernelTime,
-    ) -> Result<LimitState> {
-        let rate = settings.limit(limit, 0);
-        if !rate.is_limited() {
-            return Ok(LimitState {
-                limit: limit.label().to_owned(),
-                limited: false,
-                remaining: 0,
-                burst: 0,
-                wait_ns: 0,
-            });
-        }
-        let bucket = self.maps.bucket(limit, source, settings).context("reading a limiter map")?;
-        let charge = limiter::peek(&bucket, source.get(), now.0, rate);
-        let tat = limiter::find(&bucket, source.get()).unwrap_or(0);
-        Ok(limit_state(limit, rate, charge, tat, now))
-    }
-}
-
-/// What is left of a burst of which `tat` has been used.
-fn limit_state(limit: Limit, rate: Rate, charge: Charge, tat: u64, now: KernelTime) -> LimitState {
-    let debt = tat.saturating_sub(now.0);
-    let (remaining, wait_ns) = match charge {
-        Charge::Within => (rate.tolerance.saturating_sub(debt) / rate.increment, 0),
-        Charge::Exceeded(wait) => (0, wait),
-        // When a slot becomes free depends on other sources; after one increment it is worth another look.
-        Charge::Full => (0, rate.increment),
-        // Its slot holds the ban, so nothing is known of its packets; its limit is whole again when the ban has ended.
-        Charge::Banned(until) => (0, until.saturating_sub(now.0)),
-    };
-    LimitState {
-        limit: limit.label().to_owned(),
-        limited: true,
-        remaining,
-        burst: rate.tolerance / rate.increment,
-        wait_ns,
     }
 }
 
@@ -172,22 +132,7 @@ pub(super) fn explanation(
         rule: String::new(),
         would_drop: Vec::new(),
         source: Prefix::of_source(address, v6_mask.leading_ones() as u8).to_string(),
+        tier: String::new(),
         limits,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_remains_shrinks_with_the_debt() {
-        let rate = Rate::per_second(10, 5);
-        let now = KernelTime(1_000_000_000);
-        let state = |charge, tat| limit_state(Limit::Packets, rate, charge, tat, now);
-        assert_eq!((state(Charge::Within, 0).remaining, state(Charge::Within, 0).burst), (5, 5));
-        assert_eq!(state(Charge::Within, now.0 + 200_000_000).remaining, 3);
-        let exhausted = state(Charge::Exceeded(7), now.0 + 500_000_000);
-        assert_eq!((exhausted.remaining, exhausted.wait_ns), (0, 7));
     }
 }

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use enforcer::prefix::Prefix;
 use enforcer_common::{
     ban::{FOREVER, Listing},
+    gcra::Rate,
+    port::{Port, door},
     reason::{DropReason::*, PassReason::*},
-    settings::{Limit, flag},
+    settings::{Limit, TIERS, flag},
     source::{SourceKey, v6_mask},
     verdict::Verdict::{self, Drop, Pass},
 };
@@ -14,7 +16,7 @@ use enforcer_common::{
 use super::{Case, case};
 use crate::{
     packets::*,
-    tables::{MANAGEMENT, PROTECTED, State},
+    tables::{MANAGEMENT, PROTECTED, State, UNHEARD},
 };
 
 /// An instant that has passed on every machine that has run for a nanosecond.
@@ -32,7 +34,7 @@ fn prefix(text: &str) -> Prefix {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    [lists(), rates(), lapsed()].concat()
+    [lists(), doors(), tiers(), rates(), lapsed()].concat()
 }
 
 fn lists() -> Vec<Case> {
@@ -129,6 +131,94 @@ fn lists() -> Vec<Case> {
             .with(listed("198.18.0.7/32", Listing::ALLOWED).exhausted(Limit::Packets, key(SOURCE_V4))),
         case("allowed source's broken IPv4", ethernet(IPV4, &[0x44; 40]), Drop(MalformedIpv4))
             .with(listed("0.0.0.0/0", Listing::ALLOWED)),
+    ]
+}
+
+/// Ports that are open to some whatever else is known of them.
+fn doors() -> Vec<Case> {
+    let v4 = |port| tcp_frame(SOURCE_V4.into(), port, SYN, &[]);
+    let v6 = |port| tcp_frame(SOURCE_V6.into(), port, SYN, &[]);
+    let udp4 = |port| ethernet(IPV4, &ipv4(UDP, &udp(port, b"q")));
+    let (first, second) = (door::other(0), door::other(1));
+    // Banned, over every limit, and let in by some of the doors.
+    let shut = |doors| {
+        let listing = Listing { doors, ..Listing::banned(FOREVER) };
+        State { ports: vec![(PROTECTED, Port::PROTECTED.with(Port::behind(first)))], ..State::default() }
+            .port(MANAGEMENT, Port::behind(door::MANAGEMENT))
+            .port(UNHEARD, Port::behind(second))
+            .exhausted(Limit::Packets, key(SOURCE_V4))
+            .listing(prefix("198.18.0.0/24"), listing)
+            .listing(prefix("2001:db8:1::/48"), listing)
+    };
+    let old = hello_frame(&Hello::legacy(0x0301));
+    vec![
+        case("banned, allowed at the port", v4(PROTECTED), Pass(Allowed)).with(shut(first)),
+        case("IPv6: banned, allowed at the port", v6(PROTECTED), Pass(Allowed)).with(shut(first)),
+        case("banned, allowed at another port", v4(PROTECTED), Drop(BannedPrefix)).with(shut(second)),
+        case("IPv6: banned, allowed at another port", v6(PROTECTED), Drop(BannedPrefix)).with(shut(second)),
+        case("banned, allowed at no port", v4(UNHEARD), Drop(BannedPrefix)).with(shut(0)),
+        case("banned, allowed at two ports", v4(UNHEARD), Pass(Allowed)).with(shut(first | second)),
+        case("banned, allowed at the port over UDP", udp4(UNHEARD), Pass(Allowed)).with(shut(second)),
+        case("banned, allowed at a port, at one without a door", v4(81), Drop(BannedPrefix))
+            .with(shut(u16::MAX)),
+        case("old hello of a source that is allowed at the port", old, Pass(Allowed)).with(shut(first)),
+        case(
+            "later fragment of a source that is allowed at a port",
+            ethernet(IPV4, &ipv4_fragment(UDP, 1480, false, &[0; 9])),
+            Drop(BannedPrefix),
+        )
+        .with(shut(u16::MAX)),
+        case("over the packet limit, allowed at the port", v4(PROTECTED), Pass(Allowed)).with(
+            State::default()
+                .port(PROTECTED, Port::behind(first))
+                .exhausted(Limit::Packets, key(SOURCE_V4))
+                .listing(prefix("198.18.0.7/32"), Listing { doors: first, ..Listing::NONE }),
+        ),
+        case("management port, from where the machine is managed", v4(MANAGEMENT), Pass(Management))
+            .with(shut(door::MANAGEMENT)),
+        case("IPv6: management port, from where the machine is managed", v6(MANAGEMENT), Pass(Management))
+            .with(shut(door::MANAGEMENT)),
+        case("management port, from elsewhere", v4(MANAGEMENT), Drop(BannedPrefix))
+            .with(shut(!door::MANAGEMENT)),
+        case(
+            "UDP to the management port's number, from where the machine is managed",
+            udp4(MANAGEMENT),
+            Drop(BannedPrefix),
+        )
+        .with(shut(door::MANAGEMENT)),
+    ]
+}
+
+/// Budgets by tier.
+fn tiers() -> Vec<Case> {
+    let source = key(SOURCE_V4);
+    let data = || tcp_frame(SOURCE_V4.into(), 80, ACK, b"data");
+    let tier = |tier| Listing { tier, ..Listing::NONE };
+    let last = TIERS as u8 - 1;
+    let rich = |listing| {
+        let state =
+            State::default().exhausted(Limit::Packets, source).listing(prefix("198.18.0.0/24"), listing);
+        state.set(|settings| settings.limits[usize::from(last)][Limit::Packets as usize] = Rate::UNLIMITED)
+    };
+    let poor = |listing| {
+        let state =
+            State::default().exhausted(Limit::Connections, source).listing(prefix("198.18.0.0/24"), listing);
+        state.set(|settings| {
+            let used_up = std::mem::take(&mut settings.limits[0]);
+            settings.limits[1] = used_up;
+        })
+    };
+    vec![
+        case("over everybody's limit, in a tier without one", data(), Pass(Clean)).with(rich(tier(last))),
+        case("over everybody's limit, in another tier", data(), Drop(PacketLimit)).with(rich(tier(0))),
+        case("over the tier's limit", tcp_frame(SOURCE_V4.into(), 80, SYN, &[]), Drop(ConnectionLimit))
+            .with(poor(tier(1))),
+        case("over another tier's limit", tcp_frame(SOURCE_V4.into(), 80, SYN, &[]), Pass(Clean))
+            .with(poor(tier(2))),
+        case("banned prefix in a tier", data(), Drop(BannedPrefix))
+            .with(rich(Listing { tier: last, ..Listing::banned(FOREVER) })),
+        case("ban of a prefix in a tier that has ended", data(), Pass(Clean))
+            .with(rich(Listing { tier: last, ..Listing::banned(PAST) })),
     ]
 }
 

@@ -11,13 +11,12 @@ use std::{
 };
 
 use enforcer::config::{
-    self, AccessFormat, AccessLog, Answers, Bans, Certificate, Clients, Config, Control, Demands,
-    Destination, Ejection, HeaderRule, HealthCheck, Http, Kernel, KernelLimits, KeyExchange, Limit, LimitKey,
-    Listener, Log, LogFormat, Meant, Metrics, Mode, OperationKind, Query, RateLimit, Refusal, Refusals,
+    self, AccessFormat, AccessLog, AllowedPort, Answers, Bans, ByteLimit, Certificate, Clients, Config,
+    Control, Demands, Destination, Ejection, Everybody, HealthCheck, Http, Kernel, KernelLimits, KeyExchange,
+    KeySource, Limit, LimitSet, Listener, Log, LogFormat, Metrics, Mode, Query, RateLimit, Refusal, Refusals,
     Route, SubjectAs, Suite, Tls, TlsVersion, Token, TokenAlgorithm, TokenType, Treatment, UnknownName,
     Unparsed, Unrouted, Upstream, UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenExpired, WhenFull,
 };
-use http::{HeaderName, Method};
 use proptest::prelude::*;
 
 fn folder(name: &str) -> PathBuf {
@@ -87,7 +86,12 @@ fn the_smallest_file_gives_every_documented_default() {
             mode: Mode::Native,
             interfaces: vec!["eth0".to_owned()],
             allow: vec![],
+            allow_ports: vec![],
             management_ports: vec![22],
+            management_from: vec![],
+            tiers: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            everybody: Everybody { limits: LimitSet::OFF, shares: 100 },
             protected_ports: vec![443],
             ipv6_prefix: 64,
             minimum_tls: TlsVersion::Tls12,
@@ -104,7 +108,10 @@ fn the_smallest_file_gives_every_documented_default() {
                 connections: rate(200, 1_000),
                 hellos: rate(200, 1_000),
                 quic: rate(200, 1_000),
-                when_full: WhenFull::Drop,
+                bytes: None,
+                ipv6_56: 0,
+                ipv6_48: 0,
+                when_full: WhenFull::Share,
                 max_sources: 262_144,
             },
             dry_run: vec![],
@@ -125,6 +132,7 @@ fn the_smallest_file_gives_every_documented_default() {
             unknown_name: UnknownName::Default,
             clients: None,
             handshake_timeout: seconds(10),
+            proxy_protocol_from: vec![],
         }],
         tls: Tls {
             suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
@@ -159,7 +167,7 @@ fn the_smallest_file_gives_every_documented_default() {
             Token {
                 issuer: "https://id.example.com/".to_owned(),
                 audience: vec!["api".to_owned()],
-                jwks: "/etc/enforcer/jwks.json".into(),
+                keys: KeySource::File("/etc/enforcer/jwks.json".into()),
                 algorithms: vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256],
                 kind: TokenType::Any,
                 leeway: seconds(60),
@@ -192,6 +200,13 @@ fn the_smallest_file_gives_every_documented_default() {
             max_connections: 20_000,
             max_connections_per_source: 1000,
             max_header_bytes: 32 * 1024,
+            max_header_fields: 100,
+            trusted_proxies: vec![],
+            body_timeout: seconds(30),
+            min_body_rate: 64,
+            write_timeout: seconds(60),
+            forwarded_by: config::ForwardedBy::XForwardedFor,
+            control_frames: rate(100, 1000),
             max_body_bytes: 10 * 1024 * 1024,
             header_timeout: seconds(15),
             idle_timeout: seconds(75),
@@ -241,7 +256,7 @@ fn the_reference_shows_the_defaults() {
 fn the_packaged_example_loads() {
     let text = fs::read_to_string(folder("../../enforcer/dist/enforcer.toml")).unwrap();
     let config = config::parse(&text, Path::new("/etc/enforcer/enforcer.toml")).unwrap();
-    assert_eq!(config.tokens["main"].jwks, Path::new("/etc/enforcer/jwks.json"));
+    assert_eq!(config.tokens["main"].keys.file(), Some(Path::new("/etc/enforcer/jwks.json")));
 }
 
 #[test]
@@ -256,8 +271,29 @@ fn what_is_written_is_what_holds() {
     assert_eq!(config.bans.store, Some("state/bans.redb".into()));
     assert_eq!(config.kernel.limits.max_sources, 131_072, "rounded up");
     assert_eq!(config.kernel.protected_ports, [443, 8443]);
-    assert_eq!((config.kernel.quic_versions, config.kernel.syn_cookies), (vec![1], None));
+    assert_eq!((&config.kernel.quic_versions[..], config.kernel.syn_cookies), (&[1][..], None));
     assert_eq!((config.kernel.unparsed.not_ip, config.kernel.unparsed.passed.len()), (Treatment::Drop, 7));
+    let kernel = &config.kernel;
+    let pair = AllowedPort { source: "198.51.101.0/24".parse().unwrap(), port: 8443 };
+    assert_eq!((kernel.allow.len(), &kernel.allow_ports[..]), (3, &[pair][..]));
+    assert_eq!(kernel.management_from.len(), 2);
+    let partners = &kernel.tiers["partners"];
+    assert_eq!((partners.prefixes.len(), partners.limits.connections), (2, None));
+    assert_eq!(
+        partners.limits.packets,
+        Some(RateLimit { events: 200_000, period: seconds(1), burst: 400_000 })
+    );
+    assert_eq!(kernel.tiers["suspects"].limits, kernel.limits.set(), "as everybody's");
+    assert_eq!(kernel.limits.bytes, Some(ByteLimit { rate: 20 << 20, burst: 64 << 20 }));
+    assert_eq!((kernel.limits.ipv6_56, kernel.limits.ipv6_48), (0, 64));
+    let group = &kernel.groups["dns"];
+    assert_eq!(group.ports, [53, 853]);
+    let own = LimitSet {
+        packets: Some(RateLimit { events: 100, period: seconds(1), burst: 100 }),
+        ..LimitSet::OFF
+    };
+    assert_eq!(group.limits, own);
+    assert_eq!((kernel.everybody.shares, kernel.everybody.limits.hellos.unwrap().burst), (50, 9_000));
     let listener = &config.listeners[0];
     assert_eq!(listener.unknown_name, UnknownName::Refuse);
     assert_eq!(listener.certificates[0].ocsp.as_deref(), Some(Path::new("tls/api.ocsp")));
@@ -271,43 +307,6 @@ fn what_is_written_is_what_holds() {
     assert_eq!(headers, ["content-security-policy", "referrer-policy"], "an empty value removes a default");
     assert_eq!(config.http.redirect.len(), 2);
     assert_eq!(config.tokens["main"].algorithms, [TokenAlgorithm::Es256]);
-    let rate = |events, period, burst| RateLimit { events, period: seconds(period), burst };
-    let limits = &config.routes[0].limits;
-    assert_eq!(limits[0], Limit::by_address(rate(300, 60, 10)));
-    let by_header = LimitKey::Header(HeaderName::from_static("x-api-key"));
-    let (name, delay) = ("by-key".to_owned(), Some(5));
-    assert_eq!(limits[2], Limit { name, key: by_header, rate: rate(50, 1, 20), delay, dry_run: true });
-    assert_eq!(limits.len(), 5);
-    assert_eq!(config.routes[0].name, "orders");
-    assert_eq!(config.routes[0].hosts, ["api.example.com", "*.eu.example.com"]);
-    assert_eq!(config.routes[0].methods, [Method::GET, Method::POST, Method::HEAD]);
-    let rule = |name, value| HeaderRule { name: HeaderName::from_static(name), value };
-    let rules = [rule("x-api-version", Some("2".to_owned())), rule("x-client", None)];
-    assert_eq!(config.routes[0].headers, rules);
-    assert_eq!(config.routes[1].limits, [Limit::by_address(rate(5, 1, 0))]);
-    assert_eq!(config.routes[1].name, "/health");
-    let graphql = config.routes[2].graphql.as_ref().unwrap();
-    assert_eq!((graphql.max_body_bytes, graphql.max_document_bytes), (64 << 10, 8 << 10));
-    assert_eq!((graphql.max_depth, graphql.max_aliases, graphql.max_batch), (7, 5, 3));
-    assert_eq!(graphql.kinds, [OperationKind::Query, OperationKind::Subscription]);
-    assert!(graphql.introspection && !graphql.others);
-    let meant: Vec<&Meant> = graphql.operations.iter().map(|operation| &operation.meant).collect();
-    let field = Meant::Field(OperationKind::Query, "search".to_owned());
-    assert_eq!(meant, [&Meant::Name("GetOrders".to_owned()), &Meant::Kind(OperationKind::Query), &field]);
-    assert_eq!(graphql.operations[0].scopes, ["orders:read"]);
-    assert_eq!(graphql.operations[2].limits[0].name, "query.search:subject");
-    assert_eq!((config.http.unrouted, config.http.max_delayed), (Unrouted::Deny, 100));
-    assert!(!config.http.ratelimit_headers);
-    let access = AccessLog {
-        destination: Destination::File("log/access.log".into()),
-        format: AccessFormat::Combined,
-        sample: 10,
-        refusals: Refusals::Sampled,
-        query: Query::Redact,
-        subject: SubjectAs::Plain,
-        queue: 1_000,
-    };
-    assert_eq!(config.access_log, access);
     assert_eq!((config.tokens["main"].kind, config.http.token_cache), (TokenType::AccessToken, 0));
     assert_eq!(config.routes[0].tokens, ["main", "partner"]);
     let demands = &config.routes[0].demands;
@@ -317,6 +316,7 @@ fn what_is_written_is_what_holds() {
     assert_eq!(demands.max_auth_age, Some(seconds(600)));
     assert!(config.routes[1].tokens.is_empty());
     assert_eq!(config.http.max_header_bytes, 16 * 1024);
+    assert_eq!(config.http.max_header_fields, 50);
     assert_eq!(config.http.max_body_bytes, 0);
     let api = &config.upstreams["api"];
     assert_eq!((api.connect_timeout, api.total_timeout), (Duration::from_millis(500), Some(seconds(60))));
@@ -344,7 +344,7 @@ fn relative_paths_count_from_the_folder_of_the_file() {
     let text = fs::read_to_string(folder("valid").join("relative_paths.toml")).unwrap();
     let config = config::parse(&text, Path::new("/srv/enforcer/enforcer.toml")).unwrap();
     assert_eq!(config.listeners[0].certificates[0].chain, Path::new("/srv/enforcer/tls/api.pem"));
-    assert_eq!(config.tokens["main"].jwks, Path::new("/srv/enforcer/jwks.json"));
+    assert_eq!(config.tokens["main"].keys.file(), Some(Path::new("/srv/enforcer/jwks.json")));
 }
 
 #[test]
@@ -382,9 +382,14 @@ fn a_list_of_allowances_that_the_tables_could_not_hold_is_refused() {
         let rest = after.split_once(']').unwrap().1;
         config::parse(&format!("{before}\nallow = [{}]{rest}", entries.join(", ")), Path::new("x.toml"))
     };
-    assert_eq!(allow(config::MAX_ALLOW).unwrap().kernel.allow.len(), config::MAX_ALLOW);
-    let errors = allow(config::MAX_ALLOW + 1).unwrap_err();
-    assert!(errors.to_string().contains("list 4096 at most"), "{errors}");
+    // The file names four other prefixes.
+    let most = config::MAX_ALLOW - 4;
+    assert_eq!(allow(most).unwrap().kernel.allow.len(), most);
+    let errors = allow(most + 1).unwrap_err();
+    assert!(
+        errors.to_string().contains("4093 entries of 4097 prefixes in [kernel]; list 4096 at most"),
+        "{errors}"
+    );
 }
 
 #[test]

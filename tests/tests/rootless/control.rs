@@ -1,10 +1,12 @@
 //! The control socket and the ban task behind it, over a kernel that is a table in memory.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod tiers;
+
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
     sync::{
@@ -39,6 +41,7 @@ use enforcer::{
     denial::Denial,
     kernel::{Attachment, Count, Counters, Explanation, Protocol, Reason, SourceLists, View},
     metrics::{self, Metrics},
+    policy::Policy,
     prefix::Prefix,
 };
 use enforcer_common::{
@@ -115,6 +118,7 @@ impl View for OneInterface {
             rule: String::new(),
             would_drop: Vec::new(),
             source: address.to_string(),
+            tier: String::new(),
             limits: Vec::new(),
         })
     }
@@ -152,7 +156,9 @@ impl Daemon {
         let ledger = Ledger::new(bans.clone());
         let (handle, _) = task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone(), None);
         let allow = vec!["198.18.9.0/24".parse().unwrap()];
-        let settings = Settings { bans, allow, ipv6_prefix: 64, upstreams: Vec::new() };
+        let (marks, upstreams) = (BTreeMap::new(), Vec::new());
+        let settings =
+            Settings { bans, allow, marks, tiers: vec!["large".into()], ipv6_prefix: 64, upstreams };
         runtime.block_on(handle.change(Input::Reconfigure(settings))).unwrap();
         let facts = Facts {
             kernel_mode: "native",
@@ -174,12 +180,15 @@ impl Daemon {
                 let _ = request.send(Ok(Reloaded { needs_restart: vec!["kernel.mode".into()] }));
             }
         });
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+        let policy = Policy::load(&enforcer_tests::edge::Site::new(nowhere).unwrap().config).unwrap();
         let context = Context {
             bans: handle.clone(),
             view: Arc::new(OneInterface(tables.clone())),
             metrics: metrics.clone(),
             samples: None,
             facts: Arc::new(ArcSwap::from_pointee(facts)),
+            policy: policy.share(),
             started: clock::instant_now(),
             reloads,
         };

@@ -1,10 +1,12 @@
 //! The ledger: what the kernel's tables answer is what the ledger means, after any history.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod history;
 mod spared;
+mod tiers;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
@@ -29,7 +31,6 @@ use enforcer_common::{
     ban::{Listing, class},
     source::{SourceKey, v6_mask},
 };
-use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -49,9 +50,16 @@ fn settings(allow: &[&str]) -> Settings {
     Settings {
         bans: config(),
         allow: allow.iter().map(|text| prefix(text)).collect(),
+        marks: BTreeMap::new(),
+        tiers: tiers(),
         ipv6_prefix: 64,
         upstreams: vec![address("198.18.3.3")],
     }
+}
+
+/// The name of a tier tells its number.
+fn tiers() -> Vec<String> {
+    (1..8).map(|number| format!("t{number}")).collect()
 }
 
 fn prefix(text: &str) -> Prefix {
@@ -108,14 +116,15 @@ impl Tables {
         }
     }
 
+    /// What the longest prefix around `address` says.
+    fn listing(&self, address: IpAddr) -> Option<Listing> {
+        let around = self.listed.iter().filter(|(prefix, _)| prefix.contains(address));
+        around.max_by_key(|(prefix, _)| prefix.net().prefix_len()).map(|(_, listing)| *listing)
+    }
+
     /// The end of the ban that holds for `address`; `None`: its packets pass.
     fn banned(&self, now: KernelTime, address: IpAddr, v6_length: u8) -> bool {
-        let listed = self
-            .listed
-            .iter()
-            .filter(|(prefix, _)| prefix.contains(address))
-            .max_by_key(|(prefix, _)| prefix.net().prefix_len())
-            .map(|(_, listing)| *listing);
+        let listed = self.listing(address);
         if listed.is_some_and(|listing| listing.class == class::ALLOW) {
             return false;
         }
@@ -158,114 +167,6 @@ impl World {
         let allowed = self.ledger.allowances().any(|(prefix, _)| prefix.contains(address));
         let end = self.ledger.bans(self.now).filter(|(ban, _)| ban.prefix.contains(address));
         !allowed && end.map(|(ban, _)| ban.until).max().is_some_and(|until| self.now < until)
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Ban(Prefix, u64),
-    Unban(Prefix),
-    Many(Vec<Prefix>, u64),
-    Allow(Prefix),
-    Disallow(Prefix),
-    Offend(IpAddr),
-    Wait(u64),
-    Configure(Vec<Prefix>, u8),
-}
-
-fn some_address() -> impl Strategy<Value = IpAddr> {
-    let v4 =
-        (0u8..2, prop_oneof![0u8..8, 248u8..=255]).prop_map(|(c, d)| Ipv4Addr::new(198, 18, c, d).into());
-    let v6 = (0u16..3, 0u16..3, 0u16..3)
-        .prop_map(|(g, h, i)| Ipv6Addr::new(0x2001, 0xdb8, g, h, 0, 0, 0, i).into());
-    prop_oneof![v4, v6]
-}
-
-fn some_prefix() -> impl Strategy<Value = Prefix> {
-    let lengths = prop_oneof![
-        Just(16u8),
-        Just(23),
-        Just(24),
-        Just(29),
-        Just(32),
-        Just(48),
-        Just(56),
-        Just(64),
-        Just(96),
-        Just(128)
-    ];
-    (some_address(), lengths).prop_map(|(address, bits)| Prefix::host(address).widened(bits))
-}
-
-fn some_step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => (some_prefix(), 1u64..100).prop_map(|(prefix, seconds)| Step::Ban(prefix, seconds)),
-        1 => some_prefix().prop_map(|prefix| Step::Ban(prefix, u64::MAX)),
-        2 => some_prefix().prop_map(Step::Unban),
-        3 => (proptest::collection::vec(some_prefix(), 0..12), 0u64..100).prop_map(|(all, n)| Step::Many(all, n)),
-        2 => some_prefix().prop_map(Step::Allow),
-        1 => some_prefix().prop_map(Step::Disallow),
-        4 => some_address().prop_map(Step::Offend),
-        3 => (0u64..200).prop_map(Step::Wait),
-        1 => (proptest::collection::vec(some_prefix(), 0..4), prop_oneof![Just(48u8), Just(56), Just(64)])
-            .prop_map(|(allow, length)| Step::Configure(allow, length)),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
-    /// After any history, also between two ticks, the tables' answer is the rule's answer for every address.
-    #[test]
-    fn the_tables_answer_what_the_rule_says(
-        steps in proptest::collection::vec(some_step(), 1..50), asked in proptest::collection::vec(some_address(), 1..20),
-    ) {
-        let mut world = World::new(&[]);
-        for step in steps {
-            let input = match step {
-                Step::Ban(prefix, u64::MAX) => forced(prefix, End::Never),
-                Step::Ban(prefix, seconds) => forced(prefix, End::After(Duration::from_secs(seconds))),
-                Step::Unban(prefix) => Input::BanDel(prefix),
-                Step::Many(prefixes, n) if n % 3 == 0 => Input::BanDelMany { prefixes, more: false },
-                Step::Many(prefixes, seconds) => {
-                    let end = End::After(Duration::from_secs(seconds));
-                    Input::BanMany { prefixes, terms: request("198.18.0.0/24", end).terms, more: false }
-                }
-                Step::Allow(prefix) => Input::AllowAdd { prefix, reason: String::new(), force: true },
-                Step::Disallow(prefix) => Input::AllowDel(prefix),
-                Step::Offend(source) => Input::Offence(Offence { source, denial: Denial::TokenBadSignature }),
-                Step::Configure(allow, ipv6_prefix) => Input::Reconfigure(Settings { bans: config(), allow, ipv6_prefix, upstreams: Vec::new() }),
-                Step::Wait(seconds) => {
-                    world.now = world.now.plus_seconds(seconds);
-                    // Every second time the clock has moved and nobody told the ledger.
-                    if seconds % 2 == 0 { continue; }
-                    Input::Tick
-                }
-            };
-            world.give(input);
-            for moment in [0, 1, 50, 300] {
-                let later = KernelTime(world.now.0 + moment * SECOND);
-                let today = std::mem::replace(&mut world.now, later);
-                for address in &asked {
-                    let length = world.ledger.settings().ipv6_prefix;
-                    let kernel = world.tables.banned(world.now, *address, length);
-                    prop_assert_eq!(kernel, world.rule(*address), "{} at +{} s", address, moment);
-                    let standing = matches!(world.ledger.standing(world.now, *address), Standing::Banned(_));
-                    prop_assert_eq!(kernel, standing, "{} at +{} s", address, moment);
-                }
-                world.now = today;
-            }
-            let now = world.now;
-            let offences = world.ledger.bans(now).filter(|(ban, _)| ban.cause.origin() == Origin::Offence).count();
-            prop_assert!(world.ledger.active(Origin::Offence) >= offences);
-            prop_assert!(world.ledger.bans(now).count() <= config().max_entries as usize);
-        }
-        // What has an end, ends; nothing stays behind but what was meant to stay.
-        world.now = world.now.plus_seconds(100_000);
-        world.give(Input::Tick);
-        prop_assert!(world.ledger.bans(world.now).all(|(ban, _)| ban.until == FOREVER));
-        let held = world.ledger.bans(world.now).filter(|(_, shadow)| shadow.is_none()).count();
-        prop_assert_eq!(world.ledger.projected(), held + world.ledger.allowances().count());
     }
 }
 

@@ -56,6 +56,7 @@ impl<'a> Ask<'a> {
     pub(super) fn of(&self, policy: &Policy) -> Result<Grant, Refusal> {
         let facts = RequestFacts {
             client: &self.client,
+            address: self.client.address,
             path: self.path.into(),
             method: &self.method,
             named: Some(self.host),

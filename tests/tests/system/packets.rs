@@ -1,6 +1,8 @@
 //! The packet cases, and the limiter's exactness, through the loaded program by `BPF_PROG_TEST_RUN`.
 
-use std::{fs, net::TcpListener, process::Command, sync::Barrier, thread};
+mod limits;
+
+use std::{fs, net::TcpListener, process::Command, thread};
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key};
 use enforcer::{
@@ -11,30 +13,29 @@ use enforcer::{
 use enforcer_common::{
     answer::Kind,
     ban::{Ban, Listing},
-    gcra::{Rate, TICK},
     headers::{Headers, Link},
     limiter::RawBucket,
     listed,
     maps::{self, Counter},
     packet::Packet as _,
     reason::{self, DropReason, PassReason},
-    settings::{INTERFACES, Limit, SHARED_SLOT, Settings, flag},
+    settings::{INTERFACES, SHARED_SLOT, Settings},
     verdict::{Verdict, decide},
 };
 use enforcer_tests::{
     cases,
     memory::{XDP_DROP, carry_out},
     packets::*,
-    tables::{PROTECTED, QUIC, State},
+    tables::{PROTECTED, State},
 };
 use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
 
 /// The shortest frame that the kernel tests a program with: an Ethernet header.
-const SHORTEST: usize = 14;
+pub(super) const SHORTEST: usize = 14;
 
 /// The loaded program with one bucket per limit, and its maps.
-struct Loaded {
+pub(super) struct Loaded {
     program: Program,
     settings: Array<MapData, Settings>,
     ports: Array<MapData, u32>,
@@ -46,12 +47,13 @@ struct Loaded {
     bits_v6: Array<MapData, u64>,
     limiters: Vec<Array<MapData, RawBucket>>,
     flow_words: Array<MapData, RawBucket>,
-    syns: Array<MapData, RawBucket>,
+    budgets: Array<MapData, RawBucket>,
+    shared: Array<MapData, RawBucket>,
     counters: PerCpuArray<MapData, Counter>,
 }
 
 impl Loaded {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let program = Program::load(Sizes::new(16, 1), false).unwrap();
         let map = |name| program.map(name).unwrap();
         Self {
@@ -65,14 +67,15 @@ impl Loaded {
             spilled: map(maps::SPILLED).try_into().unwrap(),
             limiters: maps::LIMITERS.iter().map(|name| map(name).try_into().unwrap()).collect(),
             flow_words: map(maps::FLOW_WORDS).try_into().unwrap(),
-            syns: map(maps::SYN_BUDGET).try_into().unwrap(),
+            budgets: map(maps::BUDGETS).try_into().unwrap(),
+            shared: map(maps::SHARED).try_into().unwrap(),
             counters: map(maps::COUNTERS).try_into().unwrap(),
             program,
         }
     }
 
     /// Puts the maps into this state, and nothing else into them.
-    fn fill(&mut self, state: &State) {
+    pub(super) fn fill(&mut self, state: &State) {
         for key in self.bans.keys().collect::<Result<Vec<_>, _>>().unwrap() {
             self.bans.remove(&key).unwrap();
         }
@@ -82,7 +85,6 @@ impl Loaded {
         for key in self.listed_v6.keys().collect::<Result<Vec<_>, _>>().unwrap() {
             self.listed_v6.remove(&key).unwrap();
         }
-        self.syns.set(0, state.syns, 0).unwrap();
         let unwritten = Settings { abi: 0, ..Settings::PERMISSIVE };
         self.settings.set(0, state.settings.unwrap_or(unwritten), 0).unwrap();
         for (number, _) in &State::default().ports {
@@ -110,6 +112,12 @@ impl Loaded {
                     self.listed_v6.insert(&Key::new(length, net.addr().octets()), listing, 0).unwrap()
                 }
             }
+        }
+        for index in 0..self.budgets.len() {
+            self.budgets.set(index, state.budgets, 0).unwrap();
+        }
+        for place in 0..self.shared.len() {
+            self.shared.set(place, state.shared(place), 0).unwrap();
         }
         // Entries mean nothing without their words. Cases have the first bucket alone.
         self.flow_words.set(0, state.flows(kernel_now().0), 0).unwrap();
@@ -144,7 +152,7 @@ impl Loaded {
 
     /// What the program did with a frame: the one reason that it counted, dry runs aside; what it returned, and the frame that it
     /// left unless it dropped that.
-    fn judge(&self, frame: &[u8]) -> Result<(Verdict, u32, Option<Vec<u8>>), String> {
+    pub(super) fn judge(&self, frame: &[u8]) -> Result<(Verdict, u32, Option<Vec<u8>>), String> {
         let before = self.counts();
         let outcome = self.program.run(frame, 1).map_err(|error| format!("{error:#}"))?;
         let changed: Vec<(u32, u64, u64)> = before
@@ -271,86 +279,6 @@ fn the_verifier_is_far_from_giving_up() {
         println!("verified: {name} = {count}");
         assert!(count < 500_000, "{name}: {count}");
     }
-}
-
-/// A compare-and-swap that LLVM has turned into something else admits none, all, or one too many.
-#[test]
-fn a_limit_admits_exactly_its_burst() {
-    const BURST: u64 = 5;
-    let mut loaded = Loaded::new();
-    // At one event an hour no time that a test takes admits one more.
-    let rate = Rate::new(1, 3_600_000_000_000, BURST);
-    for limit in Limit::ALL {
-        loaded.fill(&State::default().set(|settings| settings.limits[0][limit as usize] = rate));
-        let (frame, over) = match limit {
-            Limit::Packets => (tcp_frame(SOURCE_V4.into(), 80, ACK, b"data"), DropReason::PacketLimit),
-            Limit::Connections => (tcp_frame(SOURCE_V4.into(), 80, SYN, &[]), DropReason::ConnectionLimit),
-            Limit::Quic => {
-                let initial = [&[0xc3, 0, 0, 0, 1, 8][..], &[0; 1194]].concat();
-                (ethernet(IPV4, &ipv4(UDP, &udp(QUIC, &initial))), DropReason::QuicLimit)
-            }
-            Limit::Hellos => (
-                tcp_frame(SOURCE_V6.into(), 443, DATA, &Hello::legacy(0x0303).bytes()),
-                DropReason::HelloLimit,
-            ),
-        };
-        let before = loaded.counter(over.number()).packets;
-        loaded.program.run(&frame, 100).unwrap();
-        assert_eq!(loaded.counter(over.number()).packets - before, 100 - BURST, "{limit:?}");
-    }
-}
-
-/// The coarse clock stands still for up to a tick, and would refuse nearly all of these.
-#[test]
-fn a_limit_finer_than_a_tick_admits_what_comes_at_its_rate() {
-    let rate = Rate { increment: 1_000, tolerance: 1_000 };
-    assert!(rate.needs_fine_clock());
-    let mut loaded = Loaded::new();
-    loaded.fill(&State::default().set(|settings| {
-        settings.flags |= flag::FINE_CLOCK;
-        settings.limits[0][Limit::Packets as usize] = rate;
-    }));
-    let frame = tcp_frame(SOURCE_V4.into(), 80, ACK, b"data");
-    for _ in 0..1_000 {
-        loaded.program.run(&frame, 1).unwrap();
-        let done = kernel_now();
-        while kernel_now().0 < done.0 + rate.increment {
-            std::hint::spin_loop();
-        }
-    }
-    assert_eq!(loaded.counter(PassReason::Clean.number()).packets, 1_000);
-}
-
-/// Two CPUs that charge one source at the same time must not both get the same event.
-#[test]
-fn a_limit_holds_when_two_cpus_charge_one_source() {
-    const ROUNDS: u32 = 300_000;
-    let rate = Rate { increment: 10_000, tolerance: 1_000_000 };
-    let mut loaded = Loaded::new();
-    loaded.fill(&State::default().set(|settings| settings.limits[0][Limit::Packets as usize] = rate));
-    let frame = tcp_frame(SOURCE_V4.into(), 80, ACK, b"data");
-    let barrier = Barrier::new(2);
-    let start = kernel_now();
-    thread::scope(|scope| {
-        for cpu in 0..2 {
-            let (loaded, frame, barrier) = (&loaded, &frame, &barrier);
-            scope.spawn(move || {
-                let mut set = nix::sched::CpuSet::new();
-                set.set(cpu).unwrap();
-                // A machine with one CPU runs the threads in turn; the bound holds there too.
-                let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
-                barrier.wait();
-                loaded.program.run(frame, ROUNDS).unwrap();
-            });
-        }
-    });
-    let elapsed = kernel_now().0 - start.0;
-    let admitted = loaded.counter(PassReason::Clean.number()).packets;
-    let refused = loaded.counter(DropReason::PacketLimit.number()).packets;
-    let bound = (rate.tolerance + elapsed + TICK) / rate.increment;
-    assert_eq!(admitted + refused, u64::from(2 * ROUNDS));
-    assert!(admitted >= rate.tolerance / rate.increment, "{admitted}: not even the burst");
-    assert!(admitted <= bound, "{admitted} admitted, at most {bound} may be");
 }
 
 /// Every ban and every allowance that the daemon accepts at once finds room in the trie of its family.

@@ -19,10 +19,12 @@ pub(super) fn configuration(files: &[File]) -> Vec<Finding> {
         else {
             continue;
         };
-        let section = kind.contains("Section") && !kind.contains("LimitSection");
+        let limit = kind.contains("LimitSection") || kind.contains("BytesSection");
+        let section = kind.contains("Section") && !limit;
         let shown = if section {
             reference.text.contains(&format!("{key}]"))
                 || reference.text.contains(&format!("[{key}."))
+                || reference.text.contains(&format!(".{key}."))
                 || reference.text.contains(&format!("{key} = [{{"))
                 || reference.text.contains(&format!("{key} = {{ "))
         } else {

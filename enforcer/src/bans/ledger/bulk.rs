@@ -172,8 +172,7 @@ impl Ledger {
     }
 
     fn refresh_many(&mut self, changed: Vec<Prefix>, actions: &mut Actions) {
-        let length = self.settings.ipv6_prefix;
-        let (bans, allowances) = (&self.bans, &self.allowances);
-        self.projection.refresh_many(changed, bans, allowances, length, &mut actions.writes);
+        let (projection, truth) = self.projection();
+        projection.refresh_many(changed, truth, &mut actions.writes);
     }
 }

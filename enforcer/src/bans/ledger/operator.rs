@@ -18,7 +18,7 @@ use crate::{
         record::{Allowance, Ban, Cause, FOREVER, Text},
     },
     clock::KernelTime,
-    kernel::program::{OPERATOR_ALLOWANCES, PREFIX_BANS},
+    kernel::program::{OPERATOR_ALLOWANCES, OPERATOR_TIERS, PREFIX_BANS},
     prefix::Prefix,
 };
 
@@ -95,6 +95,14 @@ pub enum Refusal {
     NoAllowance(Prefix, Option<Prefix>),
     /// The allowance comes from the configuration.
     Configured(Prefix),
+    /// There is no tier of that name; those that there are.
+    NoTier(String, Vec<String>),
+    /// The prefix is only a part of a source.
+    PartOfSource(Prefix, Prefix),
+    /// [`OPERATOR_TIERS`] prefixes are there.
+    FullTiers,
+    /// No operator has put it into a tier.
+    NotTiered(Prefix),
 }
 
 impl Refusal {
@@ -113,6 +121,10 @@ impl Refusal {
             Self::NoBan(..) => "no_ban",
             Self::NoAllowance(..) => "no_allowance",
             Self::Configured(_) => "configured",
+            Self::NoTier(..) => "no_tier",
+            Self::PartOfSource(..) => "part_of_source",
+            Self::FullTiers => "full_tiers",
+            Self::NotTiered(_) => "not_tiered",
         }
     }
 }
@@ -166,6 +178,26 @@ impl fmt::Display for Refusal {
             Self::Configured(prefix) => {
                 write!(f, "{prefix} is allowed by the configuration: remove it from kernel.allow and reload")
             }
+            Self::NoTier(name, known) if known.is_empty() => {
+                write!(
+                    f,
+                    "there is no tier `{name}`: the configuration has none; add [kernel.tier.{name}] and reload"
+                )
+            }
+            Self::NoTier(name, known) => {
+                write!(f, "there is no tier `{name}`; there are: default, {}", known.join(", "))
+            }
+            Self::PartOfSource(prefix, source) => {
+                write!(f, "{prefix} is only a part of the source {source}, which has one budget: name that")
+            }
+            Self::FullTiers => write!(
+                f,
+                "operators have put {OPERATOR_TIERS} prefixes into tiers already; name a wider prefix, or write them into the configuration"
+            ),
+            Self::NotTiered(prefix) => write!(
+                f,
+                "no operator has put {prefix} into a tier; `tier list` shows who is in one, by whose word"
+            ),
         }
     }
 }

@@ -65,6 +65,12 @@ impl Ledger {
             self.allowances.insert(prefix, Allowance { configured, operator, since: allowed.since });
             restored.allowances += 1;
         }
+        for (prefix, tiered) in memory.tiers {
+            if stale {
+                actions.saves.push(Save::Tier(prefix, Some(tiered.clone())));
+            }
+            self.tiers.insert(prefix, tiered);
+        }
         for (source, history) in memory.histories {
             self.scores.recall(now, source, history);
             if stale && let Some(history) = self.scores.history(&source) {
@@ -104,7 +110,9 @@ impl Ledger {
         }
         let length = self.settings.ipv6_prefix;
         let found = if live { places(&held, length) } else { Places::default() };
-        self.projection.rebuild(found, &self.bans, &self.allowances, length, &mut actions.writes);
+        self.mark_all();
+        let (projection, truth) = self.projection();
+        projection.rebuild(found, truth, &mut actions.writes);
         restored
     }
 }

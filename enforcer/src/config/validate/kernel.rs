@@ -7,11 +7,11 @@ use std::{
 
 use enforcer_common::{quic, reason::DropReason, settings::QUIC_VERSIONS};
 
-use super::{LimitRules, Rules, entries};
+use super::{LimitRules, Rules, entries, limits, lists};
 use crate::config::{
-    Answers, Kernel, KernelLimits, MAX_ALLOW, Mode, PIN_DIRECTORY, RateLimit, Refusal, TlsVersion, Treatment,
-    Unparsed, VerifyChecksums, WhenExpired, WhenFull,
-    file::{KernelSection, Key, LimitsSection, List, UnparsedSection},
+    Answers, Kernel, Mode, PIN_DIRECTORY, RateLimit, Refusal, TlsVersion, Treatment, Unparsed,
+    VerifyChecksums, WhenExpired,
+    file::{KernelSection, Key, List, UnparsedSection},
     named::Named,
     value::{Number, spell_duration},
 };
@@ -43,18 +43,10 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
             "take it out of `management_ports`, or list `protected_ports` without it",
         );
     }
-    if let Some(list) = &section.allow
-        && list.get_ref().len() > MAX_ALLOW
-    {
-        let problem = format!("{} entries", list.get_ref().len());
-        rules.refuse(
-            list.span(),
-            "allow",
-            problem,
-            format!("list {MAX_ALLOW} at most; a wider prefix stands for many"),
-        );
-    }
+    let lists = lists::lists(section, &mut rules);
     let bits = rules.number("ipv6_prefix", &section.ipv6_prefix, 64, 32..=64);
+    let ipv6_prefix = u8::try_from(bits).unwrap_or(64);
+    let limits = limits::limits(&section.limits, ipv6_prefix, &mut rules);
     rules.distinct(
         "dry_run",
         entries(&section.dry_run).map(|entry| (entry.span(), entry.get_ref().0.label())),
@@ -76,10 +68,15 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
     Kernel {
         mode,
         interfaces,
-        allow: entries(&section.allow).map(|prefix| prefix.get_ref().0).collect(),
+        allow: lists.allow,
+        allow_ports: lists.allow_ports,
         management_ports,
+        management_from: lists.management_from,
+        tiers: lists::tiers(section, limits.set(), ipv6_prefix, &mut rules),
+        groups: limits::groups(&section.group, &mut rules),
+        everybody: limits::everybody(&section.global, &mut rules),
         protected_ports,
-        ipv6_prefix: u8::try_from(bits).unwrap_or(64),
+        ipv6_prefix,
         minimum_tls: section.minimum_tls.as_ref().map_or(TlsVersion::Tls12, |tls| *tls.get_ref()),
         refusal,
         verify_checksums: section
@@ -92,7 +89,7 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
         quic_versions: quic_versions(&section.quic_versions, &mut rules),
         syn_cookies,
         unparsed: unparsed(&section.unparsed),
-        limits: limits(&section.limits, &mut rules),
+        limits,
         dry_run: entries(&section.dry_run).map(|feature| feature.get_ref().0).collect(),
         events: rules.limit("events", &section.events, samples),
         log: section.log.as_ref().is_some_and(|log| *log.get_ref()),
@@ -156,7 +153,7 @@ fn interfaces(section: &KernelSection, mode: Mode, rules: &mut Rules<'_, '_>) ->
     entries(&section.interfaces).map(|entry| entry.get_ref().0.clone()).collect()
 }
 
-fn ports(key: &str, list: &List<Number>, rules: &mut Rules<'_, '_>) -> Vec<u16> {
+pub(super) fn ports(key: &str, list: &List<Number>, rules: &mut Rules<'_, '_>) -> Vec<u16> {
     let mut ports = Vec::new();
     for entry in entries(list) {
         match u16::try_from(entry.get_ref().0) {
@@ -217,18 +214,4 @@ fn listening(listeners: &[u16]) -> Vec<u16> {
     ports.sort_unstable();
     ports.dedup();
     ports
-}
-
-fn limits(section: &LimitsSection, rules: &mut Rules<'_, '_>) -> KernelLimits {
-    let mut rules = rules.section("limits");
-    let limit = |default| LimitRules { default, may_be_off: true, least_burst: 1 };
-    let (packets, handshakes) = (RateLimit::per_second(50_000, 100_000), RateLimit::per_second(200, 1_000));
-    KernelLimits {
-        packets: rules.limit("packets", &section.packets, limit(packets)),
-        connections: rules.limit("connections", &section.connections, limit(handshakes)),
-        hellos: rules.limit("hellos", &section.hellos, limit(handshakes)),
-        quic: rules.limit("quic", &section.quic, limit(handshakes)),
-        when_full: section.when_full.as_ref().map_or(WhenFull::Drop, |choice| *choice.get_ref()),
-        max_sources: rules.slots(&section.max_sources, 262_144),
-    }
 }
