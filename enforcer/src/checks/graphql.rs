@@ -67,7 +67,7 @@ fn pass(
 }
 
 fn not_allowed(methods: &'static str) -> Refusal {
-    let allow = Some(HeaderValue::from_static(methods));
+    let allow = Some(Box::new(HeaderValue::from_static(methods)));
     Refusal { allow, ..Refusal::plain(Denial::MethodNotAllowed) }
 }
 
