@@ -12,7 +12,7 @@ pub mod token;
 
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
     clock::KernelTime,
@@ -82,12 +82,22 @@ pub struct Refusal {
     pub server_time: Option<u64>,
     /// As [`Grant::token_age`].
     pub token_age: Option<i64>,
+    /// The field that the route requires and the request lacks.
+    pub missing: Option<HeaderName>,
 }
 
 impl Refusal {
     /// A refusal that says no more than its reason.
     pub const fn plain(denial: Denial) -> Self {
-        Self { denial, route: None, retry_after: None, challenge: None, server_time: None, token_age: None }
+        Self {
+            denial,
+            route: None,
+            retry_after: None,
+            challenge: None,
+            server_time: None,
+            token_age: None,
+            missing: None,
+        }
     }
 
     fn at(self, route: &Arc<Route>) -> Self {
@@ -95,7 +105,7 @@ impl Refusal {
     }
 }
 
-/// Checks a request: route, limit, token, and what the route demands of it.
+/// Checks a request: route, limit, required fields, token, and what the route demands of it.
 ///
 /// The limit comes before the token because verifying a signature costs more than everything else here together: a
 /// source beyond its limit must not be able to buy CPU time with bad tokens.
@@ -107,6 +117,7 @@ pub fn admit(
 ) -> Result<Grant, Refusal> {
     let route = policy.routes.find(&facts.path).ok_or(Refusal::plain(Denial::RouteNotFound))?;
     limit::check(policy, route, facts.address, now.monotonic).map_err(|refusal| refusal.at(route))?;
+    required(route, facts.headers).map_err(|refusal| refusal.at(route))?;
     let mut grant = Grant { route: Arc::clone(route), source: facts.address, claims: None, token_age: None };
     if let Some(tokens) = &route.tokens {
         let token =
@@ -117,4 +128,22 @@ pub fn admit(
         grant.claims = Some(token.claims);
     }
     Ok(grant)
+}
+
+/// What the route requires must be there, and go on: what `Connection` names does not (RFC 9110 section 7.6.1). Before the token,
+/// because what takes away one field may have taken the token, too.
+fn required(route: &Route, headers: &HeaderMap) -> Result<(), Refusal> {
+    let lacks = |name: &&HeaderName| {
+        let named = |value: &HeaderValue| {
+            value
+                .to_str()
+                .is_ok_and(|text| text.split(',').any(|one| one.trim().eq_ignore_ascii_case(name.as_str())))
+        };
+        headers.get(*name).is_none_or(HeaderValue::is_empty)
+            || headers.get_all(header::CONNECTION).iter().any(named)
+    };
+    match route.required_headers.iter().find(lacks) {
+        None => Ok(()),
+        Some(name) => Err(Refusal { missing: Some(name.clone()), ..Refusal::plain(Denial::HeaderMissing) }),
+    }
 }

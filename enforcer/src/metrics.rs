@@ -34,6 +34,8 @@ pub struct Metrics {
     pub connections_open: IntGauge,
     /// `enforcer_requests_total{route, status}`: answers by route and status class (`2xx`...).
     pub requests: IntCounterVec,
+    /// `enforcer_headers_missing_total{route, header}`: requests without a field that their route requires.
+    pub headers_missing: IntCounterVec,
     /// `enforcer_denials_total{code}`
     pub denials: IntCounterVec,
     /// `enforcer_token_age_seconds{route}`: from the issue (`iat`) of a token to its first request.
@@ -116,6 +118,11 @@ impl Metrics {
             "Answers by route and status class",
             &["route", "status"],
         )?;
+        let headers_missing = counter_vec(
+            "enforcer_headers_missing_total",
+            "Requests without a field that their route requires",
+            &["route", "header"],
+        )?;
         let denials = counter_vec("enforcer_denials_total", "Refused connections and requests", &["code"])?;
         let options = HistogramOpts::new(
             "enforcer_token_age_seconds",
@@ -194,6 +201,7 @@ impl Metrics {
             hellos_compared,
             connections_open,
             requests,
+            headers_missing,
             denials,
             token_ages,
             offences_lost,

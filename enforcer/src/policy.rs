@@ -245,7 +245,8 @@ fn build_route(
     });
     let built = Route::new(&route.path, Arc::clone(upstream), tokens, limiter)?;
     let upgrades = route.upgrade.iter().map(|protocol| protocol.as_str().into()).collect();
-    Ok(Route { upgrades, ..built })
+    let required_headers = route.required_headers.clone().into();
+    Ok(Route { upgrades, required_headers, ..built })
 }
 
 /// The claims that routes ask for in tokens of an issuer.

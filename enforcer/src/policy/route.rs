@@ -20,6 +20,8 @@ pub struct Route {
     pub tokens: Option<Tokens>,
     /// Protocols that a request may change to, in lower case.
     pub upgrades: Box<[Box<str>]>,
+    /// Fields without which its requests are refused.
+    pub required_headers: Box<[http::HeaderName]>,
     /// How many each source may send.
     pub limiter: Option<Arc<RequestLimiter>>,
 }
@@ -71,7 +73,14 @@ impl Route {
         if path.contains(['%', '\\', ';', '?', '#']) || path.contains("//") {
             bail!("`path` is compared with decoded request paths: write it without %, \\, ;, ?, # and //");
         }
-        Ok(Self { path: path.into(), upstream, tokens, upgrades: Box::default(), limiter })
+        Ok(Self {
+            path: path.into(),
+            upstream,
+            tokens,
+            upgrades: Box::default(),
+            required_headers: Box::default(),
+            limiter,
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use crate::config::{
 };
 
 mod coverage;
+mod required;
 mod upgrade;
 
 pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
@@ -31,6 +32,7 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             tokens: tokens::of_route(section, file, &mut rules),
             demands: tokens::demands(section, &mut rules),
             upgrade: upgrade::read(section, file, &mut rules),
+            required_headers: required::read(section, &mut rules),
             limit: section.limit.as_ref().and_then(|_| rules.limit("limit", &section.limit, limit)),
         });
     }
