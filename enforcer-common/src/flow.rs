@@ -15,6 +15,7 @@ pub mod slot;
 
 use self::slot::Phase;
 use crate::{
+    headers::{Headers, Link},
     hello::{
         Hello,
         automaton::{self, Parser, Progress},
@@ -50,6 +51,17 @@ pub struct Ends {
 }
 
 impl Ends {
+    /// Those that the headers of a TCP segment name.
+    #[inline(always)]
+    pub const fn of(headers: &Headers) -> Self {
+        Self {
+            source: headers.source,
+            destination: headers.destination,
+            ports: (headers.source_port as u32) << 16 | headers.port as u32,
+            family: if matches!(headers.link, Link::Ipv4) { 4 } else { 6 },
+        }
+    }
+
     /// Equality, word by word: of a comparison of arrays LLVM would make a call.
     #[inline(always)]
     const fn are(&self, other: &Self) -> bool {
@@ -424,7 +436,7 @@ fn advance<B: Bucket, P: Packet>(
         }
         let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
         if again {
-            entry.parser.reset();
+            entry.parser.restart();
         }
         entry.parser.offset = from;
         entry.parser.end = segment.end;

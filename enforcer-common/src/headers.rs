@@ -6,6 +6,8 @@
 //! [`Headers`] is flat, and every field has a value from the start: of an enum's absent payload LLVM makes a register that
 //! nobody wrote, and the verifier refuses to see it copied.
 
+mod plain;
+
 use crate::{packet::Packet, reason::DropReason};
 
 /// Destination, source and EtherType of an Ethernet header, in bytes.
@@ -96,6 +98,8 @@ pub struct Headers {
     pub link: Link,
     /// Source address, host order: IPv6 as its two halves, IPv4 in the first.
     pub source: [u64; 2],
+    /// Destination address, likewise.
+    pub destination: [u64; 2],
     /// What follows the network layer.
     pub transport: Transport,
     /// Whether the packet is a fragment of another one.
@@ -133,6 +137,7 @@ impl Headers {
     pub const UNREAD: Self = Self {
         link: Link::Other,
         source: [0; 2],
+        destination: [0; 2],
         transport: Transport::Other,
         fragment: false,
         source_port: 0,
@@ -195,6 +200,7 @@ impl Headers {
         self.fragment_offset = (field & 0x1fff) as usize * 8;
         self.fragment = field & 0x3fff != 0;
         self.source[0] = u32::from_be_bytes([header[12], header[13], header[14], header[15]]) as u64;
+        self.destination[0] = u32::from_be_bytes([header[16], header[17], header[18], header[19]]) as u64;
         self.protocol = header[9];
         self.offset = packet.forget(self.offset + length);
         self.end = packet.forget(self.end);
@@ -221,12 +227,15 @@ impl Headers {
         let Some(header) = packet.bytes::<8>(self.offset) else { return Err(DropReason::Truncated) };
         let Some(upper) = packet.bytes::<8>(self.offset + 8) else { return Err(DropReason::Truncated) };
         let Some(lower) = packet.bytes::<8>(self.offset + 16) else { return Err(DropReason::Truncated) };
+        let Some(to_upper) = packet.bytes::<8>(self.offset + 24) else { return Err(DropReason::Truncated) };
+        let Some(to_lower) = packet.bytes::<8>(self.offset + 32) else { return Err(DropReason::Truncated) };
         self.offset += IPV6_LENGTH;
         self.end = self.offset + self.extent(packet, [header[4], header[5]]);
         if header[0] >> 4 != 6 || self.end > packet.length() {
             return Err(DropReason::MalformedIpv6);
         }
         self.source = [u64::from_be_bytes(upper), u64::from_be_bytes(lower)];
+        self.destination = [u64::from_be_bytes(to_upper), u64::from_be_bytes(to_lower)];
         self.protocol = header[6];
         self.hop_limit = header[7];
         self.offset = packet.forget(self.offset);

@@ -148,6 +148,62 @@ pub fn charge<B: Bucket>(bucket: &B, key: u64, now: u64, rate: Rate) -> Charge {
     Charge::Exceeded(rate.increment)
 }
 
+/// What a first look at a bucket came to, see [`charge_known`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Within the limit, and charged.
+    Within,
+    /// Banned; nothing was charged.
+    Banned,
+    /// Anything else: [`charge`] says what. Nothing was charged.
+    Other,
+}
+
+/// [`charge`] for nearly all packets: of a source that has a slot, or no limit, while nobody else is at work. What is costly is asked
+/// only when something hangs on it: the time, and whether the source may have another ban that has `spilled`.
+#[inline(always)]
+pub fn charge_known<B: Bucket>(
+    bucket: &B,
+    key: u64,
+    rate: Rate,
+    now: impl FnOnce() -> u64,
+    spilled: impl FnOnce() -> bool,
+) -> Known {
+    if key == CLAIMED {
+        return Known::Other;
+    }
+    let mut slot = 0;
+    while slot < SLOTS {
+        if bucket.key(slot) == key {
+            break;
+        }
+        slot += 1;
+    }
+    if slot == SLOTS {
+        return if rate.is_limited() || spilled() { Known::Other } else { Known::Within };
+    }
+    let word = bucket.tat(slot);
+    // As in a charge: the word must have been read while the slot was the source's own.
+    if bucket.key(slot) != key {
+        return Known::Other;
+    }
+    if word & BAN != 0 {
+        let banned = word == ban::FOREVER || time(word) > now();
+        return if banned { Known::Banned } else { Known::Other };
+    }
+    if spilled() {
+        return Known::Other;
+    }
+    if !rate.is_limited() {
+        return Known::Within;
+    }
+    // A word that has to be settled first is never within the limit.
+    match gcra::step(word, now(), rate) {
+        Ok(next) if bucket.swap_tat(slot, word, next).is_ok() => Known::Within,
+        Ok(_) | Err(_) => Known::Other,
+    }
+}
+
 /// Takes a slot over and writes the source's first word; `false`: somebody else was at work, and all is as it was.
 ///
 /// The claim hides the slot from its owner, so only a charge that began before can still move its TAT, and then the claim is

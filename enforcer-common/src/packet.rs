@@ -13,9 +13,18 @@ pub trait Packet {
     /// Length of the whole frame in bytes, parts that are not in linear memory included.
     fn length(&self) -> usize;
 
+    /// Length of the part that lies in linear memory, in bytes: of nearly every frame all, and cheaper to know than that.
+    #[inline(always)]
+    fn linear(&self) -> usize {
+        self.length()
+    }
+
     /// `N` bytes of a header, from `offset` on; `None` if the frame ends before. Headers lie in the frame's linear memory:
     /// drivers see to that.
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// The first `N` bytes; `None` if the frame's linear memory ends before. One check for many loads, of what nearly always lies in the same place.
+    fn first<const N: usize>(&self) -> Option<&[u8; N]>;
 
     /// `N` bytes from anywhere in the frame, as far as its last fragment of memory. Dearer than [`Packet::bytes`] where
     /// linear memory ends early.
@@ -97,6 +106,10 @@ impl Packet for [u8] {
         let end = offset.checked_add(N)?;
         self.get(offset..end)?.try_into().ok()
     }
+
+    fn first<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.first_chunk()
+    }
 }
 
 impl Packet for &[u8] {
@@ -106,6 +119,10 @@ impl Packet for &[u8] {
 
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         <[u8]>::bytes(self, offset)
+    }
+
+    fn first<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.first_chunk()
     }
 }
 

@@ -9,6 +9,7 @@
 mod budgets;
 mod cookies;
 mod further;
+mod glance;
 mod headers;
 mod quic;
 mod refusal;
@@ -23,7 +24,7 @@ use crate::{
     flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
     headers::Headers,
-    limiter::Charge,
+    limiter::{Charge, Known},
     packet::Packet,
     port::Port,
     reason::{DropReason, PassReason},
@@ -31,7 +32,10 @@ use crate::{
     source::SourceKey,
 };
 
-pub use cookies::Cookie;
+pub use self::{
+    cookies::Cookie,
+    glance::{glance, recall},
+};
 
 /// What becomes of a packet, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +60,24 @@ pub trait Tables {
     fn listing_v4(&self, address: [u8; 4]) -> Listing;
     /// What the longest listed prefix around an IPv6 address, given as its two halves in host order, says.
     fn listing_v6(&self, address: [u64; 2]) -> Listing;
+    /// Whether [`Tables::listing_v4`] may have something to say; asked where that would be too dear.
+    #[inline(always)]
+    fn is_listed_v4(&self, address: [u8; 4]) -> bool {
+        self.listing_v4(address) != Listing::NONE
+    }
+    /// The same of [`Tables::listing_v6`].
+    #[inline(always)]
+    fn is_listed_v6(&self, address: [u64; 2]) -> bool {
+        self.listing_v6(address) != Listing::NONE
+    }
+    /// [`limiter::charge_known`] of a packet; [`Known::Other`] is never wrong.
+    ///
+    /// [`limiter::charge_known`]: crate::limiter::charge_known
+    #[inline(always)]
+    fn charge_known(&self, source: SourceKey, rate: Rate) -> Known {
+        let _ = (source, rate);
+        Known::Other
+    }
     /// Charges one event to a source that has the budgets of a tier; `rate` is what [`Settings::limit`] says of both. With
     /// [`Limit::Packets`] it also says whether exactly this source is banned, limited or not.
     fn charge(&self, limit: Limit, tier: u8, source: SourceKey, now: u64, rate: Rate) -> Charge;
@@ -85,9 +107,22 @@ pub trait Tables {
 /// Decides about one frame.
 pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Verdict {
     let mut work = Work::NONE;
-    let mut next = Next::to(Step::Begin);
+    let next = glance(packet, tables);
+    if next.follows_first_look() {
+        recall(packet, tables, &mut work);
+    }
+    walk(next, packet, tables, &mut work)
+}
+
+/// [`decide`] without a first look: more slowly the same.
+pub fn decide_by_steps<P: Packet, T: Tables>(packet: &P, tables: &T) -> Verdict {
+    walk(Next::to(Step::Begin), packet, tables, &mut { Work::NONE })
+}
+
+/// Takes step after step.
+fn walk<P: Packet, T: Tables>(mut next: Next, packet: &P, tables: &T, work: &mut Work) -> Verdict {
     while let Some(step) = next.step() {
-        next = take(step, packet, tables, &mut work);
+        next = take(step, packet, tables, work);
     }
     next.verdict()
 }

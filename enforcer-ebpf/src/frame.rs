@@ -36,6 +36,13 @@ impl<'a> Frame<'a> {
         Self { context, start: context.data(), end: context.data_end(), length }
     }
 
+    /// The same without asking for a length: that of linear memory.
+    #[inline(always)]
+    pub(crate) fn linear(context: &'a XdpContext) -> Self {
+        let (start, end) = (context.data(), context.data_end());
+        Self { context, start, end, length: end - start }
+    }
+
     /// The same where nobody asks for its length: the last byte that is of interest stands in front of `end`.
     #[inline(always)]
     pub(crate) fn ending(context: &'a XdpContext, end: usize) -> Self {
@@ -69,6 +76,11 @@ impl Packet for Frame<'_> {
     #[inline(always)]
     fn length(&self) -> usize {
         self.length
+    }
+
+    #[inline(always)]
+    fn linear(&self) -> usize {
+        self.end - self.start
     }
 
     #[inline(always)]
@@ -109,6 +121,15 @@ impl Packet for Frame<'_> {
             return None;
         }
         self.direct(offset)
+    }
+
+    #[inline(always)]
+    fn first<const N: usize>(&self) -> Option<&[u8; N]> {
+        if opaque(self.start + N) > self.end {
+            return None;
+        }
+        // SAFETY: the bytes lie between the start and the end of the frame, as just compared; alignment is 1.
+        Some(unsafe { &*(self.start as *const [u8; N]) })
     }
 
     #[inline(always)]

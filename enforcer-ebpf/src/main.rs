@@ -11,7 +11,11 @@
 
 use aya_ebpf::{Global, bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::info;
-use enforcer_common::{packet::Packet as _, reason, verdict::Tables as _};
+use enforcer_common::{
+    packet::Packet as _,
+    reason,
+    verdict::{Tables as _, work::Step},
+};
 
 mod answer;
 mod cookie;
@@ -28,9 +32,14 @@ static DIAGNOSTICS: Global<u32> = Global::new(0);
 
 #[xdp(frags)]
 pub fn enforcer(context: XdpContext) -> u32 {
+    // Diagnostics know of every packet.
+    let next = if DIAGNOSTICS.load() == 0 { steps::glance(context.ctx) } else { Step::Begin as u32 };
+    if steps::is_finished(next) {
+        return next & 0xffff;
+    }
     let frame = frame::Frame::new(&context);
     let maps = tables::Maps::new(context.ctx, 0);
-    let steps::Judged { reason, answered } = steps::judge(context.ctx, frame.length());
+    let steps::Judged { reason, answered } = steps::judge(context.ctx, frame.length(), next);
     let mut action = if reason < reason::FIRST_DROP { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP };
     let packets = maps.count(reason, frame.length());
     if (action != xdp_action::XDP_PASS || answered) && maps.shows_events() {

@@ -3,11 +3,17 @@
 //! What one leaves for the next lies in a map of one value per CPU. They are called one after the other, not one by the other: so
 //! the stack of each ends with it, and what each may meet is not multiplied by the ways that lead there.
 
-use aya_ebpf::{bindings::xdp_md, btf_maps::PerCpuArray, macros::btf_map, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    btf_maps::PerCpuArray,
+    macros::btf_map,
+    programs::XdpContext,
+};
 use enforcer_common::{
     answer::Answer,
     flow::Segment,
-    reason::DropReason,
+    packet::Packet as _,
+    reason::{DropReason, FIRST_DROP},
     verdict::{
         self,
         work::{Next, Step, Work},
@@ -34,6 +40,7 @@ static DESK: PerCpuArray<Desk, 1> = PerCpuArray::new();
 const ANSWERED: u32 = 1 << 16;
 
 /// A verdict.
+#[derive(Clone, Copy)]
 pub(crate) struct Judged {
     /// The number of its reason.
     pub(crate) reason: u32,
@@ -41,9 +48,51 @@ pub(crate) struct Judged {
     pub(crate) answered: bool,
 }
 
-/// Takes one step after the other.
+/// What comes next after a first look at a packet, or what [`is_finished`] says. A function of its own, since what it keeps on the stack is
+/// needed no longer when steps are taken.
 #[inline(always)]
-pub(crate) fn judge(context: *mut xdp_md, length: usize) -> Judged {
+pub(crate) fn glance(context: *mut xdp_md) -> u32 {
+    enforcer_glance(context)
+}
+
+/// Beside an action: the packet has been counted, and nothing is left to do.
+const FINISHED: u32 = 1 << 17;
+
+/// Whether nothing is left to do but to return the number's lower half.
+#[inline(always)]
+pub(crate) const fn is_finished(next: u32) -> bool {
+    next & FINISHED != 0
+}
+
+/// [`verdict::glance`], to the end if that is near: nobody else looks at the packet.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_glance(context: *mut xdp_md) -> u32 {
+    let xdp = XdpContext::new(context);
+    // It says nothing of a frame that is longer.
+    let (frame, maps) = (Frame::linear(&xdp), Maps::new(context, 0));
+    let next = verdict::glance(&frame, &maps);
+    if !next.is_end() {
+        return next.number();
+    }
+    if next.number() < FIRST_DROP {
+        maps.count(next.number(), frame.length());
+        return FINISHED | xdp_action::XDP_PASS;
+    }
+    if maps.shows_events() {
+        return next.number();
+    }
+    maps.count(next.number(), frame.length());
+    FINISHED | xdp_action::XDP_DROP
+}
+
+/// The verdict that a first look has come to, or the one that step after step comes to.
+#[inline(always)]
+pub(crate) fn judge(context: *mut xdp_md, length: usize, first: u32) -> Judged {
+    let mut next = first;
+    if next < Step::Begin as u32 {
+        return Judged { reason: next, answered: false };
+    }
     if let Some(desk) = DESK.get_ptr_mut(0) {
         // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
         unsafe {
@@ -51,7 +100,11 @@ pub(crate) fn judge(context: *mut xdp_md, length: usize) -> Judged {
             (*desk).now = 0;
         }
     }
-    let mut next = enforcer_begin(context);
+    if next > Step::Begin as u32 {
+        enforcer_recall(context);
+    } else {
+        next = enforcer_begin(context);
+    }
     if next == Step::Extensions as u32 {
         next = enforcer_extensions(context);
     }
@@ -86,6 +139,20 @@ pub(crate) fn judge(context: *mut xdp_md, length: usize) -> Judged {
         next = enforcer_conclude(context);
     }
     Judged { reason: next & !ANSWERED, answered: next & ANSWERED != 0 }
+}
+
+/// [`verdict::recall`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_recall(context: *mut xdp_md) -> u32 {
+    let Some(desk) = DESK.get_ptr_mut(0) else { return 0 };
+    let xdp = XdpContext::new(context);
+    // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
+    unsafe {
+        let frame = Frame::ending(&xdp, (*desk).length);
+        verdict::recall(&frame, &Maps::new(context, 0), &mut (*desk).work);
+    }
+    0
 }
 
 /// Takes a step; answers what comes next. Without a desk nothing is known of the packet, which cannot happen.

@@ -22,7 +22,7 @@ use enforcer_common::{
     flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
     headers::Headers,
-    limiter::{self, Bucket, Charge, RawBucket},
+    limiter::{self, Bucket, Charge, Known, RawBucket},
     listed,
     maps::Counter,
     packet::Packet,
@@ -164,7 +164,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
-        if !is_set(&LISTED_BITS_V4, listed::v4(address)) {
+        if !self.is_listed_v4(address) {
             return Listing::NONE;
         }
         LISTED_V4.get(&Key::new(32, address)).map_or(Listing::NONE, |words| Listing::from_words(*words))
@@ -172,16 +172,34 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn listing_v6(&self, [upper, lower]: [u64; 2]) -> Listing {
-        if !is_set(&LISTED_BITS_V6, listed::V6_WIDE)
-            && !is_set(&LISTED_BITS_V6, listed::v6_network(upper))
-            && !is_set(&LISTED_BITS_V6, listed::v6_site(upper))
-        {
+        if !self.is_listed_v6([upper, lower]) {
             return Listing::NONE;
         }
         // The trie compares bytes in network order.
         LISTED_V6
             .get(&Key::new(128, [upper.to_be(), lower.to_be()]))
             .map_or(Listing::NONE, |words| Listing::from_words(*words))
+    }
+
+    #[inline(always)]
+    fn is_listed_v4(&self, address: [u8; 4]) -> bool {
+        is_set(&LISTED_BITS_V4, listed::v4(address))
+    }
+
+    #[inline(always)]
+    fn is_listed_v6(&self, [upper, _]: [u64; 2]) -> bool {
+        is_set(&LISTED_BITS_V6, listed::V6_WIDE)
+            || is_set(&LISTED_BITS_V6, listed::v6_network(upper))
+            || is_set(&LISTED_BITS_V6, listed::v6_site(upper))
+    }
+
+    #[inline(always)]
+    fn charge_known(&self, source: SourceKey, rate: Rate) -> Known {
+        let Some(settings) = self.settings else { return Known::Other };
+        let index = limiter::bucket_index(source.get(), settings.seed, settings.source_mask);
+        let Some(bucket) = SOURCES.get_ptr_mut(index) else { return Known::Other };
+        let spilled = || is_set(&SPILLED, index);
+        limiter::charge_known(&Slots(bucket.cast()), source.get(), rate, || self.now(), spilled)
     }
 
     #[inline(always)]

@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use crate::{
     clock::KernelTime,
     denial::Denial,
-    policy::{Policy, Upstream, route::Route},
+    policy::{Policy, Upstream, keyring::Pending, route::Route},
 };
 use facts::{ClientAddr, RequestFacts};
 use token::{Claims, KnownTokens};
@@ -84,6 +84,8 @@ pub struct Refusal {
     pub token_age: Option<i64>,
     /// The field that the route requires and the request lacks.
     pub missing: Option<HeaderName>,
+    /// The token's issuer is being asked for its keys: after that [`admit_again`] may decide otherwise.
+    pub pending: Option<Pending>,
 }
 
 impl Refusal {
@@ -97,6 +99,7 @@ impl Refusal {
             server_time: None,
             token_age: None,
             missing: None,
+            pending: None,
         }
     }
 
@@ -115,13 +118,35 @@ pub fn admit(
     now: Now,
     known: &mut KnownTokens,
 ) -> Result<Grant, Refusal> {
+    judge(policy, facts, now, known, true)
+}
+
+/// The same for a request that has waited for keys: its limit was charged before.
+pub fn admit_again(
+    policy: &Policy,
+    facts: &RequestFacts<'_>,
+    now: Now,
+    known: &mut KnownTokens,
+) -> Result<Grant, Refusal> {
+    judge(policy, facts, now, known, false)
+}
+
+fn judge(
+    policy: &Policy,
+    facts: &RequestFacts<'_>,
+    now: Now,
+    known: &mut KnownTokens,
+    first: bool,
+) -> Result<Grant, Refusal> {
     let route = policy.routes.find(&facts.path).ok_or(Refusal::plain(Denial::RouteNotFound))?;
-    limit::check(policy, route, facts.address, now.monotonic).map_err(|refusal| refusal.at(route))?;
+    if first {
+        limit::check(policy, route, facts.address, now.monotonic).map_err(|refusal| refusal.at(route))?;
+    }
     required(route, facts.headers).map_err(|refusal| refusal.at(route))?;
     let mut grant = Grant { route: Arc::clone(route), source: facts.address, claims: None, token_age: None };
     if let Some(tokens) = &route.tokens {
         let token =
-            token::check(tokens, facts.headers, now.unix, known).map_err(|refusal| refusal.at(route))?;
+            token::check(tokens, facts.headers, now, known, first).map_err(|refusal| refusal.at(route))?;
         demands::check(&tokens.demands, facts.method, &token, now.unix)
             .map_err(|refusal| Refusal { token_age: token.age, ..refusal.at(route) })?;
         grant.token_age = token.age;

@@ -4,6 +4,7 @@
 
 pub mod bans;
 pub mod connections;
+mod designs;
 pub mod edge;
 pub mod flood;
 pub mod measure;

@@ -31,8 +31,11 @@ const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_MAP_TYPE_HASH: u32 = 1;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_PROG_ARRAY: u32 = 3;
+const BPF_MAP_TYPE_LRU_HASH: u32 = 9;
+const BPF_MAP_TYPE_LPM_TRIE: u32 = 11;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
+const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
@@ -92,11 +95,36 @@ impl Map {
     pub fn hash(entries: u32) -> Result<Self> {
         let map = Self::create(BPF_MAP_TYPE_HASH, 8, entries).context("creating a hash")?;
         let keys: Vec<u32> = (0..entries).collect();
-        let values: Vec<u64> = keys.iter().map(|key| u64::from(*key)).collect();
-        let mut attributes = Attributes::default();
-        attributes.pointer(16, &keys).pointer(24, &values).put(32, entries).put(36, number(&map.0));
-        attributes.call(BPF_MAP_UPDATE_BATCH).context("filling a hash")?;
+        map.fill(&keys).context("filling a hash")?;
         Ok(map)
+    }
+
+    /// An array of zeroes.
+    pub fn array(entries: u32, value: u32) -> Result<Self> {
+        Self::create(BPF_MAP_TYPE_ARRAY, value, entries).context("creating an array")
+    }
+
+    /// An empty hash from `u32` to `u64` that makes room by itself.
+    pub fn lru(entries: u32) -> Result<Self> {
+        Self::create(BPF_MAP_TYPE_LRU_HASH, 8, entries).context("creating a hash that forgets")
+    }
+
+    /// A trie of these IPv4 prefixes of 24 bits.
+    pub fn trie(prefixes: impl Iterator<Item = u32>) -> Result<Self> {
+        let keys: Vec<[u32; 2]> = prefixes.map(|prefix| [24, prefix.to_be()]).collect();
+        let mut attributes = Attributes::default();
+        attributes.put(0, BPF_MAP_TYPE_LPM_TRIE).put(4, 8).put(8, 8).put(12, keys.len() as u32);
+        let map =
+            Self(attributes.put(16, BPF_F_NO_PREALLOC).make(BPF_MAP_CREATE).context("creating a trie")?);
+        map.fill(&keys).context("filling a trie")?;
+        Ok(map)
+    }
+
+    fn fill<K>(&self, keys: &[K]) -> io::Result<()> {
+        let values: Vec<u64> = (0..keys.len() as u64).collect();
+        let mut attributes = Attributes::default();
+        attributes.pointer(16, keys).pointer(24, &values).put(32, keys.len() as u32).put(36, number(&self.0));
+        attributes.call(BPF_MAP_UPDATE_BATCH).map(drop)
     }
 
     /// Room for one program.

@@ -36,6 +36,10 @@ impl Packet for Memory {
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.0.as_slice().bytes(offset)
     }
+
+    fn first<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.0.first_chunk()
+    }
 }
 
 impl PacketMut for Memory {

@@ -63,8 +63,17 @@ impl Bucket for Replay<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Deed {
     Charge,
+    /// [`charge_known`], and a charge if that does not say.
+    Look,
     Ban,
     Lift,
+}
+
+impl Deed {
+    /// Whether it charges.
+    fn charges(self) -> bool {
+        matches!(self, Self::Charge | Self::Look)
+    }
 }
 
 /// Deeds to a source, done one after the other, and the answers that they got.
@@ -121,6 +130,11 @@ impl Caller {
         let replay = Replay { answers: &self.answers, used: Cell::new(0), next: RefCell::new(None) };
         let done = match self.deed {
             Deed::Charge => charge(&replay, self.key, NOW, RATE),
+            Deed::Look => match charge_known(&replay, self.key, RATE, || NOW, || false) {
+                Known::Within => Charge::Within,
+                Known::Banned => Charge::Banned(UNTIL),
+                Known::Other => charge(&replay, self.key, NOW, RATE),
+            },
             Deed::Ban if debt::ban(&replay, self.key, UNTIL, NOW) => Charge::Within,
             Deed::Ban => Charge::Full,
             Deed::Lift => {
@@ -153,7 +167,7 @@ fn explore(memory: RawBucket, callers: [Caller; 2]) -> HashSet<[u64; 2]> {
         for at in (0..2).filter(|at| callers[*at].events > 0) {
             let (mut memory, mut callers) = (memory, callers.clone());
             let other = &callers[1 - at];
-            if callers[at].answers.is_empty() && callers[at].deed == Deed::Charge {
+            if callers[at].answers.is_empty() && callers[at].deed.charges() {
                 callers[at].late = other.has_banned() && other.key == callers[at].key;
             }
             callers[at].step(&mut memory);
@@ -175,10 +189,10 @@ fn check(memory: &RawBucket, callers: &[Caller; 2], before: [u64; 2]) {
         if caller.has_banned() {
             assert!(banned, "the ban of {} is lost: {memory:?}", caller.key);
         }
-        if banned || caller.deed != Deed::Charge {
+        if banned || !caller.deed.charges() {
             continue;
         }
-        let sent = |one: &&Caller| one.key == caller.key && one.deed == Deed::Charge;
+        let sent = |one: &&Caller| one.key == caller.key && one.deed.charges();
         let admitted: u64 = callers.iter().filter(sent).map(|one| one.admitted).sum();
         assert_eq!(owed(memory, caller.key), before[at] + admitted, "source {}: {memory:?}", caller.key);
     }
@@ -231,6 +245,20 @@ fn two_new_sources_and_one_slot() {
 fn a_source_with_debt_and_a_new_one() {
     let outcomes = explore(with_others([7, NOW + 100]), [Caller::new(7, 2), Caller::new(8, 1)]);
     assert_eq!(outcomes, HashSet::from([[1, 0]]));
+}
+
+#[test]
+fn a_first_look_beside_whatever_else_is_done() {
+    let look = |key, events| Caller::doing(Deed::Look, key, events);
+    for memory in [[0; 8], with_others([7, NOW]), with_others([7, NOW + 100]), with_others([7, BAN | UNTIL])]
+    {
+        let outcomes = explore(memory, [look(7, 2), look(7, 1)]);
+        assert!(outcomes.iter().all(|[first, second]| first + second <= 2), "{outcomes:?}");
+        explore(memory, [look(7, 2), Caller::new(7, 1)]);
+        explore(memory, [look(7, 2), Caller::new(8, 1)]);
+        explore(memory, [look(7, 2), Caller::doing(Deed::Ban, 7, 1)]);
+        explore(memory, [look(7, 2), Caller::doing(Deed::Lift, 7, 1)]);
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::{
     headers::{Headers, Link},
     packet::Packet,
     reason::DropReason,
+    settings::Settings,
     source::SourceKey,
 };
 
@@ -20,13 +21,13 @@ impl Source {
 
 /// Whom the packet is charged to, and what its prefixes are listed as.
 #[inline(always)]
-pub(super) fn find<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers) -> Source {
+pub(super) fn find<T: Tables>(tables: &T, settings: &Settings, headers: &Headers) -> Source {
     if headers.link == Link::Ipv4 {
         let address = (headers.source[0] as u32).to_be_bytes();
-        Source { key: SourceKey::v4(address), listing: context.tables.listing_v4(address) }
+        Source { key: SourceKey::v4(address), listing: tables.listing_v4(address) }
     } else {
-        let key = SourceKey::v6(headers.source[0], context.settings.v6_mask);
-        Source { key, listing: context.tables.listing_v6(headers.source) }
+        let key = SourceKey::v6(headers.source[0], settings.v6_mask);
+        Source { key, listing: tables.listing_v6(headers.source) }
     }
 }
 

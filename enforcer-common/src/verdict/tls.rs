@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     flow::{Ends, Followed, Kind, Opening, Segment, slot::Phase},
-    headers::{Headers, Link, tcp},
+    headers::{Headers, tcp},
     hello::Hello,
     packet::Packet,
     reason::{DropReason, PassReason},
@@ -95,21 +95,7 @@ const fn beginning(segment: &Segment) -> Opening {
 /// The segment as the flow table sees it.
 #[inline(always)]
 fn fill<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers, segment: &mut Segment) {
-    let packet = context.packet;
-    let mut ends = Ends {
-        source: headers.source,
-        destination: [0; 2],
-        ports: (headers.source_port as u32) << 16 | headers.port as u32,
-        family: 4,
-    };
-    // The header was read before, so its addresses are there.
-    if headers.link == Link::Ipv4 {
-        ends.destination[0] = packet.u32(headers.network + 16).unwrap_or(0) as u64;
-    } else {
-        ends.family = 6;
-        ends.destination[0] = packet.bytes(headers.network + 24).map_or(0, u64::from_be_bytes);
-        ends.destination[1] = packet.bytes(headers.network + 32).map_or(0, u64::from_be_bytes);
-    }
+    let ends = Ends::of(headers);
     *segment = Segment {
         hash: ends.hash(context.settings.seed),
         ends,
@@ -178,9 +164,9 @@ pub(super) fn conclude<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: 
         }
         Kind::Refusal => return pass(refusal::reset_server(context, headers, followed.value)),
         Kind::Ended => return refusal::answer_later(context, headers, followed.value),
-        Kind::Malformed => DropReason::MalformedHello,
+        // One byte tells it.
         Kind::NotHello => DropReason::NotHello,
-        Kind::Part | Kind::Accepted | Kind::Refused | Kind::Unfollowed => {
+        Kind::Part | Kind::Accepted | Kind::Refused | Kind::Unfollowed | Kind::Malformed => {
             if followed.first
                 && let Err(over) = budgets::charge(context, work, Limit::Hellos, DropReason::HelloLimit)
             {
@@ -203,7 +189,7 @@ pub(super) fn conclude<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: 
             if followed.kind == Kind::Accepted {
                 return pass(PassReason::HelloAccepted);
             }
-            DropReason::TlsVersion
+            if followed.kind == Kind::Malformed { DropReason::MalformedHello } else { DropReason::TlsVersion }
         }
     };
     let Err(reason) = context.refuse(reason) else { return pass(PassReason::HelloAccepted) };

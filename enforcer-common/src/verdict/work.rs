@@ -67,6 +67,18 @@ impl Next {
         self.0
     }
 
+    /// Whether the first look hands on to another step than the first, so that what it has seen is to be recalled.
+    #[inline(always)]
+    pub const fn follows_first_look(self) -> bool {
+        self.0 > FIRST
+    }
+
+    /// Whether the verdict is there.
+    #[inline(always)]
+    pub const fn is_end(self) -> bool {
+        self.0 < FIRST
+    }
+
     /// The step that is to be taken, if one is.
     pub const fn step(self) -> Option<Step> {
         const STEPS: [Step; 11] = [
@@ -82,7 +94,7 @@ impl Next {
             Step::Stranger,
             Step::Conclude,
         ];
-        if self.0 < FIRST { None } else { Some(STEPS[(self.0 - FIRST) as usize]) }
+        if self.is_end() { None } else { Some(STEPS[(self.0 - FIRST) as usize]) }
     }
 
     /// The verdict; what has no number is dropped as malformed.

@@ -31,6 +31,10 @@ impl Packet for Frame<'_> {
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.bytes.bytes(offset)
     }
+
+    fn first<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.bytes.first_chunk()
+    }
 }
 
 /// What people look for in a frame; what it does not have is absent.

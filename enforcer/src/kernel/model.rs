@@ -15,7 +15,7 @@ use enforcer_common::{
     flow::{self, Entry, Followed, Opening, SLOTS, Segment, slot::Phase},
     gcra::Rate,
     headers::{Headers, tcp},
-    limiter::{self, Bucket, Charge, RawBucket, debt},
+    limiter::{self, Bucket, Charge, Known, RawBucket, debt},
     packet::Packet,
     port::Port,
     reason::DropReason,
@@ -248,6 +248,14 @@ impl Tables for Model {
         let mut buckets = self.buckets.borrow_mut();
         let bucket = buckets.entry((limit, index)).or_default();
         limiter::charge(&Slots(RefCell::new(bucket)), source.get(), now, rate)
+    }
+
+    fn charge_known(&self, source: SourceKey, rate: Rate) -> Known {
+        let index = self.index(Limit::Packets, source);
+        let mut buckets = self.buckets.borrow_mut();
+        let bucket = buckets.entry((Limit::Packets, index)).or_default();
+        let spilled = || self.spilled.contains_key(&source);
+        limiter::charge_known(&Slots(RefCell::new(bucket)), source.get(), rate, || self.now.get(), spilled)
     }
 
     fn now(&self) -> u64 {

@@ -18,6 +18,7 @@ use enforcer_common::{
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use super::{
+    designs,
     measure::{Effort, Line, Sample, cpus, seeded},
     report::{Report, Row, Unit},
     xdp_filter::Filter,
@@ -169,6 +170,7 @@ impl Bench {
         self.cold(&full, &target, &frame, &units)?;
         drop((full, target));
         self.beside_xdp_filter(scale, &frame)?;
+        self.rows.extend(designs::rows(&self.effort, &frame, self.all[0], scale.prefixes)?);
         self.notes.push(
             "net: without what the test run, the choice of the source and the call cost; hot lines are compared as they are.\n\
              R: one random hit in a hash of 1048576 entries, net, on as many CPUs, in turns with the line that it is compared with.\n\

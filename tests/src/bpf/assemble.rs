@@ -27,6 +27,7 @@ const READ: i32 = 42;
 
 /// Helpers by number (linux/bpf.h).
 const MAP_LOOKUP: i32 = 1;
+const MAP_UPDATE: i32 = 2;
 const CLOCK: i32 = 5;
 const RANDOM: i32 = 7;
 const TAIL_CALL: i32 = 12;
@@ -110,6 +111,25 @@ impl Code {
         self.op(0x63, 10, 3, -4, 0).op(0xbf, 2, 10, 0, 0).op(0x07, 2, 0, 0, -4);
         self.map(1, map).op(0x85, 0, 0, 0, MAP_LOOKUP);
         self.op(0x15, 0, 0, 1, 0).op(0x79, 0, 0, 0, 0)
+    }
+
+    /// Looks the key up in a trie as an IPv4 address that lies in the upper half of them.
+    pub fn look_up_prefix(&mut self, map: &Map) -> &mut Self {
+        self.op(0x44, 3, 0, 0, i32::MIN).op(0xdc, 3, 0, 0, 32);
+        self.op(0x63, 10, 3, -4, 0).op(0x62, 10, 0, -8, 32).op(0xbf, 2, 10, 0, 0).op(0x07, 2, 0, 0, -8);
+        self.map(1, map).op(0x85, 0, 0, 0, MAP_LOOKUP)
+    }
+
+    /// Puts the key into a map of 8-byte values, which may have it already.
+    pub fn insert(&mut self, map: &Map) -> &mut Self {
+        self.op(0x63, 10, 3, -4, 0).op(0x7a, 10, 0, -16, 1);
+        self.op(0xbf, 2, 10, 0, 0).op(0x07, 2, 0, 0, -4).op(0xbf, 3, 10, 0, 0).op(0x07, 3, 0, 0, -16);
+        self.op(0xb7, 4, 0, 0, 0).map(1, map).op(0x85, 0, 0, 0, MAP_UPDATE)
+    }
+
+    /// Makes the key one that a map of keys from 0 on does not hold.
+    pub fn absent(&mut self) -> &mut Self {
+        self.op(0x44, 3, 0, 0, 1 << 30)
     }
 
     /// Makes the key the frame's source: `base`, and the key's bits around bit 8, which stays 0. So each source lies in a /24

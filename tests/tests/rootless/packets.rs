@@ -5,11 +5,12 @@ use std::{collections::HashSet, sync::LazyLock};
 use enforcer_common::{
     ban::Listing,
     budget::Scope,
+    gcra::Rate,
     packet::Packet,
     reason::{DropReason, PassReason},
     settings::Limit,
     source::SourceKey,
-    verdict::{Verdict, decide},
+    verdict::{Verdict, decide, decide_by_steps},
 };
 use enforcer_tests::{
     cases,
@@ -103,6 +104,10 @@ impl Packet for Strict<'_> {
         assert!(offset <= 0x2_0000, "read at {offset}");
         self.0.get(offset..)?.first_chunk().copied()
     }
+
+    fn first<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.0.first_chunk()
+    }
 }
 
 /// Everything switched on, so that every path can be taken.
@@ -117,7 +122,39 @@ fn busy() -> State {
 fn agrees(frame: &[u8]) -> Verdict {
     let verdict = decide(&Strict(frame), &busy().tables(NOW));
     assert_eq!(verdict, decide(&frame, &busy().tables(NOW)));
+    // Without further budgets, or there would be no first look.
+    looks_and_steps_agree(frame, Limit::ALL.into_iter().fold(State::default(), State::limited));
     verdict
+}
+
+/// What the first look says is what the steps would have said, and what it charges is what they would have charged: the first time that a
+/// source is seen, within its limits, and beyond.
+fn looks_and_steps_agree(frame: &[u8], state: State) {
+    const BURST: u64 = 3;
+    let state = state.set(|settings| {
+        settings.limits[0][Limit::Packets as usize] = Rate::new(1, 3_600_000_000_000, BURST);
+    });
+    let (looks, steps) = (state.clone().tables(NOW), state.tables(NOW));
+    for _ in 0..BURST + 2 {
+        assert_eq!(decide(&frame, &looks), decide_by_steps(&frame, &steps));
+        assert_eq!(looks.take_rehearsed(), steps.take_rehearsed());
+        assert_eq!(looks.take_answer(), steps.take_answer());
+        for limit in Limit::ALL {
+            assert_eq!(looks.bucket(limit, 0), steps.bucket(limit, 0));
+        }
+    }
+}
+
+/// Whatever the state of the tables.
+#[test]
+fn the_first_look_says_what_the_steps_say_of_every_case() {
+    for case in cases::all() {
+        looks_and_steps_agree(&case.frame, case.state.clone());
+        let (looks, steps) = (case.state.clone().tables(NOW), case.state.tables(NOW));
+        for frame in case.before.iter().map(|(frame, _)| frame).chain([&case.frame]) {
+            assert_eq!(decide(&&**frame, &looks), decide_by_steps(&&**frame, &steps), "{}", case.name);
+        }
+    }
 }
 
 proptest! {
