@@ -13,7 +13,7 @@ pub mod token;
 
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
     clock::KernelTime,
@@ -98,6 +98,8 @@ pub struct Refusal {
     pub server_time: Option<u64>,
     /// As [`Grant::token_age`].
     pub token_age: Option<i64>,
+    /// The field that the route requires and the request lacks.
+    pub missing: Option<HeaderName>,
     /// The token's issuer is being asked for its keys: after that [`admit_again`] may decide otherwise.
     pub pending: Option<Box<Pending>>,
 }
@@ -113,6 +115,7 @@ impl Refusal {
             allow: None,
             server_time: None,
             token_age: None,
+            missing: None,
             pending: None,
             standing: None,
         }
@@ -124,7 +127,7 @@ impl Refusal {
     }
 }
 
-/// Checks a request: route, limits by address, token, what the route demands of it, other limits.
+/// Checks a request: route, limits by address, required fields, token, what the route demands of it, other limits.
 ///
 /// Limits by address come before the token because verifying a signature costs more than everything else here together: a
 /// source beyond its limit must not be able to buy CPU time with bad tokens. What such a request was charged stays
@@ -202,6 +205,7 @@ fn pass(
     (known, first): (&mut KnownTokens, bool),
     standing: &mut Standing,
 ) -> Result<Option<Checked>, Refusal> {
+    required(route, facts.headers)?;
     let mut token = None;
     if let Some(tokens) = &route.tokens {
         let good = token::check(tokens, facts.headers, now, known, first)?;
@@ -214,4 +218,22 @@ fn pass(
     limit::check(route.limits.late(), route, &payer, now.monotonic, standing)
         .map_err(|refusal| Refusal { token_age: token.as_ref().and_then(|token| token.age), ..refusal })?;
     Ok(token)
+}
+
+/// What the route requires must be there, and go on: what `Connection` names does not (RFC 9110 section 7.6.1). Before the token,
+/// because what takes away one field may have taken the token, too.
+fn required(route: &Route, headers: &HeaderMap) -> Result<(), Refusal> {
+    let lacks = |name: &&HeaderName| {
+        let named = |value: &HeaderValue| {
+            value
+                .to_str()
+                .is_ok_and(|text| text.split(',').any(|one| one.trim().eq_ignore_ascii_case(name.as_str())))
+        };
+        headers.get(*name).is_none_or(HeaderValue::is_empty)
+            || headers.get_all(header::CONNECTION).iter().any(named)
+    };
+    match route.required_headers.iter().find(lacks) {
+        None => Ok(()),
+        Some(name) => Err(Refusal { missing: Some(name.clone()), ..Refusal::plain(Denial::HeaderMissing) }),
+    }
 }

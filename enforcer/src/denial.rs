@@ -108,6 +108,8 @@ denials! {
     RateLimited = "rate_limited", 429, Client, 3, "Too many requests; try again later.";
     /// The limiter had no room for the source (fails closed).
     LimiterFull = "limiter_full", 503, Us, 0, "The service is overloaded; try again later.";
+    /// The request lacks a field that its route requires. Something on the way may have taken it away, so nobody is banned for it.
+    HeaderMissing = "header_missing", 400, Client, 0, "The request lacks a header field that the service needs.";
     /// The route needs a bearer token and the request carries none.
     TokenMissing = "token_missing", 401, Client, 5, UNAUTHORIZED;
     /// The token is not a JWS in compact form, or its header or claims are not what RFC 7515 and 7519 demand.

@@ -35,6 +35,8 @@ pub struct Metrics {
     pub connections_open: IntGauge,
     /// `enforcer_requests_total{route, status}`: answers by route and status class (`2xx`...).
     pub requests: IntCounterVec,
+    /// `enforcer_headers_missing_total{route, header}`: requests without a field that their route requires.
+    pub headers_missing: IntCounterVec,
     /// `enforcer_denials_total{code}`
     pub denials: IntCounterVec,
     /// `enforcer_limits_total{route, limit, result}`: requests that limits refused (`refused`, `full`) or delayed (`delayed`), that a dry
@@ -127,6 +129,11 @@ impl Metrics {
             "enforcer_requests_total",
             "Answers by route and status class",
             &["route", "status"],
+        )?;
+        let headers_missing = counter_vec(
+            "enforcer_headers_missing_total",
+            "Requests without a field that their route requires",
+            &["route", "header"],
         )?;
         let denials = counter_vec("enforcer_denials_total", "Refused connections and requests", &["code"])?;
         let limits = counter_vec(
@@ -226,6 +233,7 @@ impl Metrics {
             hellos_compared,
             connections_open,
             requests,
+            headers_missing,
             denials,
             limits,
             access_log_lines,

@@ -158,6 +158,7 @@ pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route 
             scopes: scopes.iter().map(|scope| scope.to_string()).collect(),
             ..Demands::default()
         },
+        required_headers: Vec::new(),
         upgrade: Vec::new(),
         limits: Vec::new(),
         graphql: None,

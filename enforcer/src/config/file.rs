@@ -331,6 +331,7 @@ pub(super) struct RouteSection {
     pub(super) public: Key<bool>,
     pub(super) scopes: List<Text<String>>,
     pub(super) upgrade: List<Text<String>>,
+    pub(super) required_headers: List<Text<String>>,
     pub(super) any_scope: List<Text<String>>,
     pub(super) method_scopes: Key<BTreeMap<String, Spanned<Texts>>>,
     pub(super) claims: Key<BTreeMap<String, Spanned<Alternatives>>>,

@@ -23,6 +23,8 @@ pub struct Route {
     pub tokens: Vec<String>,
     /// What the token must say.
     pub demands: Demands,
+    /// `required_headers`: fields without which a request is refused. Default: none.
+    pub required_headers: Vec<HeaderName>,
     /// `upgrade`: protocols that a request may change to, by their names in lower case. Default: none.
     pub upgrade: Vec<String>,
     /// `limits`, and before them `limit`, which is one by address. Names are distinct.

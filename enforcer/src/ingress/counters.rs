@@ -125,6 +125,11 @@ impl Counters {
         }
     }
 
+    /// A request lacked a field that its route requires.
+    pub(super) fn header_missing(&self, route: &Route, name: &http::HeaderName) {
+        self.metrics.headers_missing.with_label_values(&[&*route.name, name.as_str()]).inc();
+    }
+
     /// A request in plain HTTP was answered.
     pub(super) fn redirected(&self, status: http::StatusCode) {
         if let Some(counter) = self.redirected.get(usize::from(status.as_u16() / 100).saturating_sub(1)) {

@@ -143,6 +143,9 @@ pub(super) async fn serve(
                 left = standing.field();
             }
             close = ends_connection(refusal.denial);
+            if let (Some(name), Some(route)) = (&refusal.missing, &refusal.route) {
+                worker.counters.borrow().header_missing(route, name);
+            }
             let response = refuse(&worker, source, &method, &refusal, (id, is_grpc));
             refused = StatusCode::from_u16(refusal.denial.status()).ok();
             (refusal.route, response.map(|body| Answer::own(body, under_way)))

@@ -33,6 +33,8 @@ pub struct Route {
     pub tokens: Option<Tokens>,
     /// Protocols that a request may change to, in lower case.
     pub upgrades: Box<[Box<str>]>,
+    /// Fields without which its requests are refused.
+    pub required_headers: Box<[http::HeaderName]>,
     /// How many requests there may be.
     pub limits: Limits,
     /// What its documents may ask for; `None` where there are none.
@@ -110,6 +112,7 @@ impl Route {
             upstream,
             tokens,
             upgrades: config.upgrade.iter().map(|protocol| protocol.as_str().into()).collect(),
+            required_headers: config.required_headers.clone().into(),
             limits,
             graphql,
         })

@@ -1,10 +1,10 @@
 //! Which header fields cross the border, and which are ours to set.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue, Version,
     header::{
         CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-        SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+        SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
     },
     request, response,
 };
@@ -36,6 +36,9 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub(super) fn to_upstream(head: &mut request::Parts, source: ClientAddr, id: HeaderValue) {
     let headers = &mut head.headers;
     remove_hop_by_hop(headers);
+    // A gateway says in every request that it was here, and what was spoken to it (RFC 9110 section 7.6.3).
+    let via = if head.version == Version::HTTP_2 { "2 enforcer" } else { "1.1 enforcer" };
+    headers.append(VIA, HeaderValue::from_static(via));
     // The 100 is sent from here, when the server asks for the body by reading it (RFC 9110 section 10.1.1).
     headers.remove(EXPECT);
     headers.remove(FORWARDED);

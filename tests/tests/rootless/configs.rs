@@ -183,6 +183,7 @@ fn the_smallest_file_gives_every_documented_default() {
             upstream: "api".to_owned(),
             tokens: vec!["main".to_owned()],
             demands: Demands { scopes: vec!["read".to_owned()], ..Demands::default() },
+            required_headers: vec![],
             upgrade: vec![],
             limits: vec![Limit::by_address(RateLimit { events: 5, period: seconds(1), burst: 10 })],
             graphql: None,

@@ -457,3 +457,37 @@ async fn a_drain_that_runs_out_of_time_cuts_what_is_left() -> Result<()> {
     drop((sender, answer));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_field_that_a_route_requires_and_something_took_away_is_named_and_counted() -> Result<()> {
+    let origin = Origin::start().await?;
+    let mut site = Site::new(origin.address)?;
+    site.config.routes[1].required_headers = vec!["x-device-id".parse()?, "x-attestation".parse()?];
+    let token = site.token()?;
+    let mut edge = site.start()?;
+    for mut client in edge.clients().await? {
+        for (device, attestation, status) in
+            [(Some("d"), Some("a"), 200), (Some("d"), None, 400), (Some(""), Some("a"), 400)]
+        {
+            // Without the field the token is not even looked at.
+            let bearer = if status == 200 { format!("Bearer {token}") } else { "Bearer x".to_owned() };
+            let mut request = get("/api/x").header("authorization", bearer);
+            for (name, value) in [("x-device-id", device), ("x-attestation", attestation)] {
+                if let Some(value) = value {
+                    request = request.header(name, value);
+                }
+            }
+            let response = client.send(request.body(nothing())?).await?;
+            assert_eq!(response.status().as_u16(), status);
+            if status == 400 {
+                assert_eq!(json(response).await?["code"], "header_missing");
+            } else {
+                text(response).await?;
+            }
+        }
+    }
+    let missing = |name: &str| edge.metrics.headers_missing.with_label_values(&["/api/", name]).get();
+    assert_eq!((missing("x-device-id"), missing("x-attestation")), (2, 2));
+    assert!(edge.offences.try_recv().is_err(), "nobody is banned for what a middlebox does");
+    Ok(())
+}

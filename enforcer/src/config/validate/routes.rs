@@ -14,6 +14,7 @@ use crate::config::{
 mod coverage;
 mod graphql;
 mod limits;
+mod required;
 mod upgrade;
 
 /// Routes for the same requests, but for their methods.
@@ -38,6 +39,7 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             demands: tokens::demands(section, &mut rules),
             upgrade: upgrade::read(section, file, &mut rules),
             graphql: graphql::graphql(section, certified, &limits, &mut rules),
+            required_headers: required::read(section, &mut rules),
             limits,
             path,
         };
