@@ -1,6 +1,5 @@
 //! The folders of configuration files: each valid one loads, each invalid one is refused with exactly the errors in
 //! the `.expected` file beside it. `ENFORCER_BLESS=1` writes those files anew, to be read in the diff.
-
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::{

@@ -129,7 +129,7 @@ fn limits_stand_on_either_side_of_the_token() -> Result<()> {
     Ok(())
 }
 
-fn seen(refusal: Refusal) -> (Denial, u8) {
+fn seen(refusal: Refusal) -> (Denial, u64) {
     (refusal.denial, refusal.standing.map_or(0, |standing| standing.marks.refused))
 }
 
