@@ -95,7 +95,7 @@ pub struct Refusal {
     /// As [`Grant::token_age`].
     pub token_age: Option<i64>,
     /// The field that the route requires and the request lacks.
-    pub missing: Option<HeaderName>,
+    pub missing: Option<Box<HeaderName>>,
     /// The token's issuer is being asked for its keys: after that [`admit_again`] may decide otherwise.
     pub pending: Option<Box<Pending>>,
 }
@@ -221,6 +221,8 @@ fn required(route: &Route, headers: &HeaderMap) -> Result<(), Refusal> {
     };
     match route.required_headers.iter().find(lacks) {
         None => Ok(()),
-        Some(name) => Err(Refusal { missing: Some(name.clone()), ..Refusal::plain(Denial::HeaderMissing) }),
+        Some(name) => {
+            Err(Refusal { missing: Some(Box::new(name.clone())), ..Refusal::plain(Denial::HeaderMissing) })
+        }
     }
 }
