@@ -6,6 +6,7 @@ mod system {
     mod attach;
     mod bans;
     mod behind;
+    mod budgets;
     mod cookies;
     mod corpus;
     mod data_plane;
