@@ -5,6 +5,7 @@
 
 mod demands;
 pub mod facts;
+pub mod forwarded;
 mod limit;
 pub mod target;
 pub mod token;
@@ -105,9 +106,8 @@ pub fn admit(
     known: &mut KnownTokens,
 ) -> Result<Grant, Refusal> {
     let route = policy.routes.find(&facts.path).ok_or(Refusal::plain(Denial::RouteNotFound))?;
-    limit::check(policy, route, facts.client.address, now.monotonic).map_err(|refusal| refusal.at(route))?;
-    let mut grant =
-        Grant { route: Arc::clone(route), source: facts.client.address, claims: None, token_age: None };
+    limit::check(policy, route, facts.address, now.monotonic).map_err(|refusal| refusal.at(route))?;
+    let mut grant = Grant { route: Arc::clone(route), source: facts.address, claims: None, token_age: None };
     if let Some(tokens) = &route.tokens {
         let token =
             token::check(tokens, facts.headers, now.unix, known).map_err(|refusal| refusal.at(route))?;

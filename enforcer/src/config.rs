@@ -370,6 +370,16 @@ pub struct Route {
     pub limit: Option<RateLimit>,
 }
 
+/// The field in which proxies say for whom they speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedBy {
+    /// `X-Forwarded-For`, a list of addresses.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
 /// Limits and headers of all HTTP connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
@@ -386,6 +396,21 @@ pub struct Http {
     pub max_connections_per_source: u32,
     /// `max_header_bytes`, default 32 KiB.
     pub max_header_bytes: u32,
+    /// `control_frames`: frames of HTTP/2 that carry neither a request nor a body, per connection; default 100/s with a burst
+    /// of 1,000.
+    pub control_frames: Option<RateLimit>,
+    /// `body_timeout`: between two pieces of a request's body, default 30 s.
+    pub body_timeout: Duration,
+    /// `min_body_rate`: bytes a second of a request's body, on the whole and after `body_timeout`; default 64, 0 means any.
+    pub min_body_rate: u64,
+    /// `write_timeout`: until a client takes something of an answer, default 60 s.
+    pub write_timeout: Duration,
+    /// `trusted_proxies`: whose word counts on whose request it is. Default: nobody's.
+    pub trusted_proxies: Vec<Prefix>,
+    /// `forwarded_by`: the field in which they say it, default `x-forwarded-for`.
+    pub forwarded_by: ForwardedBy,
+    /// `max_header_fields`, default 100.
+    pub max_header_fields: u16,
     /// `max_body_bytes`, default 10 MiB; 0 means no bound.
     pub max_body_bytes: u64,
     /// `header_timeout`: from the first byte (or the last response) to the end of the head, default 15 s.

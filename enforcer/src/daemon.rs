@@ -9,6 +9,7 @@ mod files;
 mod notify;
 mod reload;
 mod running;
+mod sockets;
 mod start;
 mod token;
 

@@ -74,14 +74,26 @@ denials! {
     TlsUnknownName = "tls_unknown_name", 0, Client, 1, "";
     /// The client showed no certificate where one is required, or one that is not accepted.
     TlsClientCertificate = "tls_client_certificate", 0, Client, 1, "";
+    /// A load balancer that has to say whose connection it is, by the PROXY protocol, did not say it, or not in time.
+    ProxyHeader = "proxy_header", 0, Us, 0, "";
     /// The source has as many connections open as it may.
     ConnectionLimit = "connection_limit", 0, Client, 0, "";
     /// The request did not arrive in time, or its sender gave up in the middle of it.
     RequestTimeout = "request_timeout", 408, Client, 1, "The request took too long to arrive.";
+    /// The request's body came too slowly, or stopped.
+    BodyTimeout = "body_timeout", 408, Client, 1, "The request's body took too long to arrive.";
+    /// The client did not take its answer in time; its connection was ended.
+    AnswerUnread = "answer_unread", 0, Client, 1, "";
     /// The request cannot be read or contradicts itself.
     RequestMalformed = "request_malformed", 400, Client, 5, "The request cannot be understood.";
+    /// The request says in more than one way how long it is, or in one that servers understand differently: what hides a
+    /// request in another one.
+    RequestAmbiguous = "request_ambiguous", 400, Client, 10, "The request's length can be read in more than one way.";
     /// The request's header fields exceed the size or count allowed.
     HeadersTooLarge = "headers_too_large", 431, Client, 5, "The request's header fields are too large.";
+    /// The client sent more frames of HTTP/2 that carry neither a request nor a body than it may, or hid too much work in few bytes;
+    /// the connection was ended with `ENHANCE_YOUR_CALM`.
+    Http2Flood = "http2_flood", 0, Client, 25, "";
     /// The request's body exceeds the size allowed.
     BodyTooLarge = "body_too_large", 413, Client, 1, "The request's body is too large.";
     /// The request is for another host than the one that its TLS connection asked for.

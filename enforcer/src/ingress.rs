@@ -5,11 +5,13 @@
 //! and counters. Decisions about requests are not made here but in `checks`.
 
 mod answer;
+mod calm;
 mod connection;
 mod counters;
 mod handshake;
 mod hello;
 mod identity;
+mod proxy;
 mod recorded;
 mod redirect;
 mod request;
@@ -20,7 +22,7 @@ mod upgrade;
 mod worker;
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     sync::{Arc, atomic::AtomicU32},
     time::{Duration, Instant},
 };
@@ -57,6 +59,8 @@ pub struct DrainReport {
 pub struct Ingress {
     addresses: Vec<SocketAddr>,
     redirects: Vec<SocketAddr>,
+    /// Sockets that were bound here, for whoever keeps them beyond the process.
+    bound: Vec<TcpListener>,
     phase: watch::Sender<Phase>,
     reports: Vec<oneshot::Receiver<DrainReport>>,
 }
@@ -67,17 +71,35 @@ impl Ingress {
     ///
     /// Listeners, `workers` and the caps on connections are those of `config` for good; everything else follows `policy`.
     pub fn bind(config: &Config, policy: SharedPolicy, reporter: Reporter, metrics: Metrics) -> Result<Self> {
+        Self::adopt(config, policy, reporter, metrics, &mut Vec::new())
+    }
+
+    /// The same with sockets that were kept for it; those that no listener has a use for are left.
+    pub fn adopt(
+        config: &Config,
+        policy: SharedPolicy,
+        reporter: Reporter,
+        metrics: Metrics,
+        kept: &mut Vec<TcpListener>,
+    ) -> Result<Self> {
         let workers = match config.http.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             configured => configured,
         };
         let mut sockets: Vec<Vec<worker::Listening>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut bound = Vec::new();
         let mut bind = |name: SocketAddr, kind: Kind| -> Result<SocketAddr> {
-            let (address, bound) = socket::listen(name, workers)?;
-            for (worker, socket) in sockets.iter_mut().zip(bound) {
-                worker.push(worker::Listening { name, kind, socket });
+            let own = socket::adopt(name, workers, kept)?;
+            for (number, socket) in own.sockets.into_iter().enumerate() {
+                if !own.adopted {
+                    bound.push(socket.try_clone().context("cannot keep a listening socket")?);
+                }
+                // Each of them is served, also where there are fewer workers than before.
+                if let Some(worker) = sockets.get_mut(number % workers) {
+                    worker.push(worker::Listening { name, kind, socket });
+                }
             }
-            Ok(address)
+            Ok(own.address)
         };
         let of_tls = config.listeners.iter().map(|listener| bind(listener.address, Kind::Tls));
         let addresses = of_tls.collect::<Result<Vec<_>>>()?;
@@ -107,12 +129,17 @@ impl Ingress {
             worker::spawn(number, shared, sockets, report).context("cannot start a worker thread")?;
             reports.push(reported);
         }
-        Ok(Self { addresses, redirects, phase, reports })
+        Ok(Self { addresses, redirects, bound, phase, reports })
     }
 
     /// Accepts from now on.
     pub fn serve(&self) {
         self.phase.send_replace(Phase::Serving);
+    }
+
+    /// The sockets that were bound here and not adopted, once: whoever keeps one keeps the connections that wait in it.
+    pub fn take_sockets(&mut self) -> Vec<TcpListener> {
+        std::mem::take(&mut self.bound)
     }
 
     /// Where it listens, in the order of the configuration, with real port numbers.
@@ -129,6 +156,8 @@ impl Ingress {
     /// way. Asynchronous, on any runtime; it returns when no connection is left.
     pub async fn drain(self, patience: Duration) -> DrainReport {
         let deadline = clock::instant_now() + patience;
+        // Nothing is to wait in a socket that nobody accepts from any more.
+        drop(self.bound);
         self.phase.send_replace(Phase::Draining(deadline));
         let mut total = DrainReport::default();
         for report in self.reports {

@@ -40,6 +40,8 @@ pub struct Metrics {
     pub token_ages: HistogramVec,
     /// `enforcer_offences_lost_total`
     pub offences_lost: IntCounter,
+    /// `enforcer_offences_of_proxies_total`: offences of proxies that speak for many; they ban nobody.
+    pub offences_of_proxies: IntCounter,
     /// `enforcer_bans_active{origin}`: `offence`, `operator`.
     pub bans_active: IntGaugeVec,
     /// `enforcer_bans_total{cause}`: denial code that tipped the score, or `operator`.
@@ -123,6 +125,10 @@ impl Metrics {
         registry.register(Box::new(token_ages.clone()))?;
         let offences_lost =
             counter("enforcer_offences_lost_total", "Offences that found the ban task's queue full")?;
+        let offences_of_proxies = counter(
+            "enforcer_offences_of_proxies_total",
+            "Offences of proxies that speak for many: they ban nobody",
+        )?;
         let bans_active = IntGaugeVec::new(Opts::new("enforcer_bans_active", "Bans in force"), &["origin"])?;
         registry.register(Box::new(bans_active.clone()))?;
         let bans = counter_vec("enforcer_bans_total", "Bans by what caused them", &["cause"])?;
@@ -191,6 +197,7 @@ impl Metrics {
             denials,
             token_ages,
             offences_lost,
+            offences_of_proxies,
             bans_active,
             bans,
             bans_withheld,

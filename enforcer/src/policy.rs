@@ -89,6 +89,15 @@ pub struct Listener {
     pub handshake_timeout: Duration,
     /// Whether the program refuses old hellos before they come here.
     pub hellos_judged: bool,
+    /// Load balancers that say by the PROXY protocol whose connection it is.
+    pub proxies: Vec<Prefix>,
+}
+
+impl Listener {
+    /// Whether connections of `peer` begin with a header of the PROXY protocol.
+    pub fn is_behind(&self, peer: IpAddr) -> bool {
+        self.proxies.iter().any(|prefix| prefix.contains(peer))
+    }
 }
 
 impl Policy {
@@ -135,6 +144,12 @@ impl Policy {
         self.upstreams.values()
     }
 
+    /// Whether `source` is one of the operator's own proxies, which speak for others.
+    pub fn is_proxy(&self, source: IpAddr) -> bool {
+        let trusted = || self.http.trusted_proxies.iter().any(|prefix| prefix.contains(source));
+        trusted() || self.listeners.values().any(|listener| listener.is_behind(source))
+    }
+
     /// A policy in the form that ingress watches.
     pub fn share(self) -> SharedPolicy {
         Arc::new(ArcSwap::from_pointee(self))
@@ -158,6 +173,7 @@ impl Policy {
                 needs_identity: listener.clients.as_ref().is_some_and(|clients| clients.required),
                 handshake_timeout: listener.handshake_timeout,
                 hellos_judged: hellos_judged(&config.kernel, listener.address.port()),
+                proxies: listener.proxy_protocol_from.clone(),
             };
             listeners.insert(listener.address, listening);
         }

@@ -12,6 +12,7 @@ pub mod grpc;
 mod headers;
 mod lease;
 mod outgoing;
+mod pace;
 mod pool;
 mod trace;
 mod tunnel;
@@ -32,6 +33,7 @@ use crate::{checks::Grant, clock, denial::Denial, policy::Upstream};
 pub use answer::AnswerBody;
 pub use body::ClientBody;
 pub use connect::LocalExecutor;
+pub use pace::Patience;
 pub use tunnel::Tunnel;
 pub use watch::watch;
 
@@ -297,7 +299,7 @@ async fn within(
         match (tokio::time::timeout_at((last + timeout).into(), answer.as_mut()).await, progress) {
             (Ok(outcome), _) => return Ok(outcome),
             (Err(_), Some(progress)) if progress.last() > last => last = progress.last(),
-            (Err(_), Some(progress)) if progress.waits_for_client() => return Err(Denial::RequestTimeout),
+            (Err(_), Some(progress)) if progress.waits_for_client() => return Err(Denial::BodyTimeout),
             (Err(_), _) => return Err(Denial::UpstreamTimeout),
         }
     }

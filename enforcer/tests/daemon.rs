@@ -23,6 +23,8 @@ use tempfile::TempDir;
 mod clients;
 #[path = "daemon/files.rs"]
 mod files;
+#[path = "daemon/upgrade.rs"]
+mod upgrade;
 
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);

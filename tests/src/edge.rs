@@ -96,6 +96,7 @@ pub fn config_of(dir: &Path, origin: SocketAddr) -> Result<Config> {
         unknown_name: config::UnknownName::Default,
         clients: None,
         handshake_timeout: Duration::from_secs(10),
+        proxy_protocol_from: Vec::new(),
     });
     config.upstreams.insert("api".to_owned(), upstream(origin)?);
     config.tokens.insert("main".to_owned(), token(ISSUER, dir.join("jwks.json")));
@@ -169,6 +170,17 @@ fn bare_config() -> Config {
             max_connections: 1000,
             max_connections_per_source: 0,
             max_header_bytes: 32 << 10,
+            max_header_fields: 100,
+            trusted_proxies: Vec::new(),
+            body_timeout: Duration::from_secs(30),
+            min_body_rate: 64,
+            write_timeout: Duration::from_secs(60),
+            forwarded_by: config::ForwardedBy::XForwardedFor,
+            control_frames: Some(config::RateLimit {
+                events: 100,
+                period: Duration::from_secs(1),
+                burst: 1000,
+            }),
             max_body_bytes: 1 << 20,
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(75),
@@ -248,7 +260,17 @@ impl Client {
 impl Edge {
     /// A TLS connection for `name`, offering the protocols of `alpn`.
     pub async fn tls(&self, name: &str, alpn: &[&str]) -> Result<TlsStream<TcpStream>> {
-        connect(self.address, self.site.authority.certificate(), name, alpn).await
+        self.tls_over(TcpStream::connect(self.address).await?, name, alpn).await
+    }
+
+    /// The same over a connection that stands.
+    pub async fn tls_over(
+        &self,
+        stream: TcpStream,
+        name: &str,
+        alpn: &[&str],
+    ) -> Result<TlsStream<TcpStream>> {
+        shake(stream, self.site.authority.certificate(), name, alpn).await
     }
 
     /// A gRPC channel.
@@ -295,6 +317,15 @@ async fn connect(
     name: &str,
     alpn: &[&str],
 ) -> Result<TlsStream<TcpStream>> {
+    shake(TcpStream::connect(address).await?, root, name, alpn).await
+}
+
+async fn shake(
+    stream: TcpStream,
+    root: CertificateDer<'static>,
+    name: &str,
+    alpn: &[&str],
+) -> Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(root)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -303,7 +334,6 @@ async fn connect(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from(name.to_owned())?;
     Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
 }

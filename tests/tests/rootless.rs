@@ -13,13 +13,17 @@ mod rootless {
     mod configs;
     mod control;
     mod edge;
+    mod flights;
+    mod floods;
     mod grpc;
     mod known_tokens;
     mod ledger;
     mod ledger_room;
     mod packets;
     mod policy_files;
+    mod proxies;
     mod refusals;
+    mod smuggling;
     mod streams;
     mod tickets;
     mod tls;

@@ -111,6 +111,8 @@ pub enum SubjectName {
 pub struct RequestFacts<'a> {
     /// Who sent it.
     pub client: &'a Client,
+    /// Whose request it is: the client's, or that of whom a trusted proxy speaks for.
+    pub address: ClientAddr,
     /// Its method.
     pub method: &'a Method,
     /// The decoded path, known to have one reading only.
@@ -122,11 +124,11 @@ pub struct RequestFacts<'a> {
 impl<'a> RequestFacts<'a> {
     /// Reads a head; refuses one that two parties could understand differently, and one that is for another server than
     /// its connection.
-    pub fn read(client: &'a Client, head: &'a request::Parts) -> Result<Self, Denial> {
+    pub fn read(client: &'a Client, address: ClientAddr, head: &'a request::Parts) -> Result<Self, Denial> {
         let path = target::check(head)?;
         if !target::is_for(head, client.server_name.as_deref()) {
             return Err(Denial::Misdirected);
         }
-        Ok(Self { client, method: &head.method, path, headers: &head.headers })
+        Ok(Self { client, address, method: &head.method, path, headers: &head.headers })
     }
 }

@@ -18,6 +18,10 @@ pub fn check(head: &request::Parts) -> Result<Cow<'_, str>, Denial> {
         return Err(Denial::RequestMalformed);
     }
     coding(&head.headers)?;
+    // Servers do not agree on which of two counts (RFC 9110 section 8.6); HTTP/2 lets them through.
+    if head.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Denial::RequestAmbiguous);
+    }
     host(&head.headers, head.uri.authority(), head.version)?;
     read(path).ok_or(Denial::RequestMalformed)
 }

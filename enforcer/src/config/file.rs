@@ -226,6 +226,7 @@ pub(super) struct ListenerSection {
     pub(super) client_authorities: Key<Text<String>>,
     pub(super) client_crls: List<Text<String>>,
     pub(super) handshake_timeout: Key<Text<Duration>>,
+    pub(super) proxy_protocol_from: List<Text<Prefix>>,
 }
 
 /// `{ chain = "...", key = "..." }`
@@ -336,6 +337,13 @@ pub(super) struct HttpSection {
     pub(super) max_connections: Key<Number>,
     pub(super) max_connections_per_source: Key<Number>,
     pub(super) max_header_bytes: Key<Size>,
+    pub(super) max_header_fields: Key<Number>,
+    pub(super) trusted_proxies: List<Text<Prefix>>,
+    pub(super) forwarded_by: Key<super::ForwardedBy>,
+    pub(super) control_frames: Key<LimitSection>,
+    pub(super) body_timeout: Key<Text<Duration>>,
+    pub(super) min_body_rate: Key<Size>,
+    pub(super) write_timeout: Key<Text<Duration>>,
     pub(super) max_body_bytes: Key<Size>,
     pub(super) header_timeout: Key<Text<Duration>>,
     pub(super) idle_timeout: Key<Text<Duration>>,

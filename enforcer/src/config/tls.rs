@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::Config;
+use crate::prefix::Prefix;
 
 /// A TLS listener.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,8 @@ pub struct Listener {
     pub clients: Option<Clients>,
     /// `handshake_timeout`, default 10 s.
     pub handshake_timeout: Duration,
+    /// `proxy_protocol_from`: load balancers whose connections begin with a header of the PROXY protocol. Default: none.
+    pub proxy_protocol_from: Vec<Prefix>,
 }
 
 /// A certificate chain and its key, PEM.

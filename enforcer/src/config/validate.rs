@@ -20,6 +20,7 @@ use super::{
     named::{Named, NamedFile, Place},
     value::{Number, Rate, Size, Text, spell_duration},
 };
+use crate::prefix::Prefix;
 
 mod answers;
 mod kernel;
@@ -300,6 +301,15 @@ impl<'t> Rules<'_, 't> {
         }
         self.distinct(key, entries(value).map(|entry| (entry.span(), entry.get_ref().0.as_str())));
         entries(value).map(|entry| entry.get_ref().0.clone()).collect()
+    }
+
+    /// Prefixes, none of them twice, `most` of them.
+    fn prefixes(&mut self, key: &str, value: &List<Text<Prefix>>, most: usize) -> Vec<Prefix> {
+        self.distinct(key, entries(value).map(|entry| (entry.span(), entry.get_ref().0)));
+        if let Some(list) = value.as_ref().filter(|list| list.get_ref().len() > most) {
+            self.refuse(list.span(), key, format!("more than {most} prefixes"), "write fewer, wider ones");
+        }
+        entries(value).map(|entry| entry.get_ref().0).collect()
     }
 
     /// A name must be usable as a label and on a command line.

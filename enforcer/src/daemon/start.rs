@@ -20,6 +20,7 @@ use super::{
     files::{self, Seen},
     notify,
     running::Running,
+    sockets,
 };
 use crate::{
     agreement,
@@ -91,7 +92,9 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let mut affordable = config.clone();
     let budget = Budget::claim(&config.http);
     affordable.http.max_connections = budget.connections;
-    let ingress = Ingress::bind(&affordable, Arc::clone(&policy), reporter, metrics.clone())?;
+    let mut inherited = sockets::kept()?;
+    let mut ingress =
+        Ingress::adopt(&affordable, Arc::clone(&policy), reporter, metrics.clone(), &mut inherited)?;
     let (keeping, kept) = keeping(&config, &metrics)?.unzip();
     let known = kept.as_ref().map_or(0, |kept| kept.memory.bans.len());
     let mut kernel = Kernel::load_growing(&config.kernel, config.bans.max_entries, known)?;
@@ -203,6 +206,8 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         control = %config.control.socket.display(),
         "ready"
     );
+    sockets::keep(&ingress.take_sockets());
+    sockets::let_go(inherited);
     let status = format!("serving on {}", listeners.join(" "));
     notify::ready(&status);
     Ok(Running {

@@ -5,7 +5,6 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,10 +18,12 @@ use tokio_rustls::server::TlsStream;
 
 use super::{
     Phase,
+    calm::Calm,
     handshake::{self, Failed},
+    proxy,
     recorded::Recorded,
     request,
-    stream::TimedHeads,
+    stream::Readable,
     worker::Worker,
 };
 use crate::{
@@ -33,8 +34,6 @@ use crate::{
     upstream::LocalExecutor,
 };
 
-/// Header fields of one request, at most; browsers and apps send 10 to 40.
-const MAX_HEADERS: usize = 100;
 /// Requests at once on an HTTP/2 connection; RFC 9113 section 6.5.2 recommends at least 100.
 const MAX_STREAMS: u32 = 128;
 /// Bytes that a client may send ahead on one stream and on one connection; they bound what a slow upstream costs us.
@@ -47,7 +46,8 @@ const SEND_BUFFER: usize = 64 << 10;
 /// Bytes that hyper reads ahead, and holds for a slow client, on an HTTP/1.1 connection. A larger head is allowed where the
 /// configuration says so.
 const BUFFER: usize = 64 << 10;
-/// Time to leave for a client that was told to go: a round trip for HTTP/2's two GOAWAYs (RFC 9113 section 6.8).
+/// Time to leave for a client that was told to go: a round trip for HTTP/2's two GOAWAYs (RFC 9113 section 6.8), or one for
+/// a request of HTTP/1.1 that was on its way.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A connection as its requests see it.
@@ -57,10 +57,13 @@ pub(super) struct Connection {
     /// Answers of which a piece waits for the client to take it.
     offered: Cell<u32>,
     last: Cell<Instant>,
-    reading_head: Cell<bool>,
-    late: Cell<bool>,
-    /// Held by every body that is still read.
-    open_bodies: Arc<()>,
+    /// Why a head was refused for which a request stands that hyper will ask about.
+    unreadable: Cell<Option<Denial>>,
+    /// Why the connection was ended from here.
+    ended_for: Cell<Option<Denial>>,
+    switched: Cell<bool>,
+    /// Whether the next answer is the last one.
+    last_answer: Cell<bool>,
     /// What requests were upgraded to.
     tunnels: RefCell<Option<JoinSet<()>>>,
 }
@@ -69,7 +72,6 @@ impl Connection {
     /// Counts a request as under way until the guard is dropped with its answer.
     pub(super) fn begin(self: &Rc<Self>) -> UnderWay {
         self.under_way.set(self.under_way.get() + 1);
-        self.reading_head.set(false);
         UnderWay { connection: Rc::clone(self), offered: false }
     }
 
@@ -83,31 +85,43 @@ impl Connection {
         self.tunnels.borrow_mut().get_or_insert_default().spawn_local(run);
     }
 
-    /// For a body, to hold as long as there is something to read.
-    pub(super) fn open_body(&self) -> Arc<()> {
-        Arc::clone(&self.open_bodies)
+    /// A head was refused: the request that stands for it comes next.
+    pub(super) fn cannot_read(&self, denial: Denial) {
+        self.unreadable.set(Some(denial));
     }
 
-    /// Whether bytes that arrive belong to a new request.
-    pub(super) fn is_between_requests(&self) -> bool {
-        self.under_way.get() == 0 && Arc::strong_count(&self.open_bodies) == 1
+    /// Why the head was refused that a request stands for.
+    pub(super) fn why_unreadable(&self) -> Denial {
+        self.unreadable.get().unwrap_or(Denial::RequestMalformed)
     }
 
-    pub(super) fn is_reading_head(&self) -> bool {
-        self.reading_head.get()
+    /// What is spoken from now on is not HTTP.
+    pub(super) fn switch(&self) {
+        self.switched.set(true);
     }
 
-    pub(super) fn head_begins(&self) {
-        self.reading_head.set(true);
+    pub(super) fn has_switched(&self) -> bool {
+        self.switched.get()
     }
 
-    pub(super) fn head_is_late(&self) {
-        self.late.set(true);
+    /// The connection ends, and this is why.
+    pub(super) fn ended_for(&self, denial: Denial) {
+        self.ended_for.set(Some(denial));
     }
 
-    /// Since when nothing is under way, or nobody takes what is offered.
+    /// Whether a client of HTTP/1.1 has to be told that this answer is the last one.
+    pub(super) fn is_last_answer(&self) -> bool {
+        self.last_answer.get()
+    }
+
+    /// Since when nothing is under way.
     fn idle_since(&self) -> Option<Instant> {
-        (self.under_way.get() == 0 || self.offered.get() > 0).then(|| self.last.get())
+        (self.under_way.get() == 0).then(|| self.last.get())
+    }
+
+    /// Since when nobody takes what is offered.
+    fn unread_since(&self) -> Option<Instant> {
+        (self.offered.get() > 0).then(|| self.last.get())
     }
 }
 
@@ -139,7 +153,7 @@ impl Drop for UnderWay {
 }
 
 /// Serves a connection from its first byte to its end.
-pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpStream, source: ClientAddr) {
+pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: TcpStream, peer: ClientAddr) {
     let (settings, http) = {
         let policy = worker.shared.policy.load();
         (policy.listeners.get(&listener).cloned(), policy.http.clone())
@@ -148,8 +162,23 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpS
     let Some(settings) = settings else { return };
     // Answers are written whole; waiting for more to send would only delay them.
     drop(stream.set_nodelay(true));
+    let (source, first, _place) = if settings.is_behind(peer.get()) {
+        let reading = tokio::time::timeout(settings.handshake_timeout, proxy::read(&mut stream));
+        let Ok(Ok((client, first))) = reading.await else {
+            return refuse(&worker, peer, Denial::ProxyHeader);
+        };
+        let source = client.map_or(peer, ClientAddr::new);
+        // Only now it is known whose connection it is.
+        let place = client.map(|client| worker.shared.sources.take(client));
+        if place.as_ref().is_some_and(Option::is_none) {
+            return refuse(&worker, source, Denial::ConnectionLimit);
+        }
+        (source, first, place)
+    } else {
+        (peer, Vec::new(), None)
+    };
     // On the heap, so that its room is given back once it is done: the connection may idle for long.
-    let handshake = handshake::shake(&settings, stream, source);
+    let handshake = handshake::shake(&settings, Recorded::new(stream, first), source);
     let (stream, client) = match tokio::time::timeout(settings.handshake_timeout, handshake).await {
         Ok(Ok(established)) => established,
         Ok(Err(failed)) => {
@@ -175,17 +204,17 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpS
         under_way: Cell::new(0),
         offered: Cell::new(0),
         last: Cell::new(clock::instant_now()),
-        reading_head: Cell::new(false),
-        late: Cell::new(false),
-        open_bodies: Arc::default(),
+        unreadable: Cell::new(None),
+        ended_for: Cell::new(None),
+        switched: Cell::new(false),
+        last_answer: Cell::new(false),
         tunnels: RefCell::default(),
     });
     let outcome = speak(&worker, &connection, &http, stream).await;
     if let Err(error) = outcome
-        && let Some(denial) = blame(&error, &connection)
+        && let Some(denial) = connection.ended_for.get().or_else(|| blame(&error))
     {
-        worker.counters.borrow().denied(denial);
-        worker.shared.reporter.report(source.get(), denial);
+        worker.refused(source, denial);
         tracing::debug!(source = %source.get(), code = denial.code(), %error, "request refused");
     }
     // Taken out of the connection, which they hold: they end with this task at the latest.
@@ -204,6 +233,7 @@ async fn speak(
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
     let service = service_fn(|request| request::serve(Rc::clone(worker), Rc::clone(connection), request));
     if is_http2 {
+        let stream = Calm::new(stream, Rc::clone(worker), Rc::clone(connection), http);
         let serving = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
@@ -213,17 +243,31 @@ async fn speak(
             .max_send_buf_size(SEND_BUFFER)
             .enable_connect_protocol()
             .serve_connection(TokioIo::new(stream), service);
-        watch(worker, connection, http.idle_timeout, serving, http2::Connection::graceful_shutdown).await
+        let wind_down = http2::Connection::graceful_shutdown;
+        watch(worker, connection, Limits::of(http), true, serving, wind_down).await
     } else {
-        let stream = TimedHeads::new(stream, Rc::clone(connection), http.header_timeout);
+        let stream = Readable::new(stream, Rc::clone(connection), http);
         let serving = http1::Builder::new()
-            .max_headers(MAX_HEADERS)
+            .max_headers(usize::from(http.max_header_fields))
             .max_header_size(http.max_header_bytes as usize)
             .max_buf_size(BUFFER.max(http.max_header_bytes as usize))
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let wind_down = http1::UpgradeableConnection::graceful_shutdown;
-        watch(worker, connection, http.idle_timeout, serving, wind_down).await
+        watch(worker, connection, Limits::of(http), false, serving, wind_down).await
+    }
+}
+
+/// How long a client is waited for.
+#[derive(Clone, Copy)]
+struct Limits {
+    idle: Duration,
+    write: Duration,
+}
+
+impl Limits {
+    const fn of(http: &config::Http) -> Self {
+        Self { idle: http.idle_timeout, write: http.write_timeout }
     }
 }
 
@@ -232,7 +276,8 @@ async fn speak(
 async fn watch<C>(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
-    idle_timeout: Duration,
+    limits: Limits,
+    is_http2: bool,
     serving: C,
     wind_down: impl Fn(Pin<&mut C>),
 ) -> Result<(), hyper::Error>
@@ -241,60 +286,74 @@ where
 {
     let mut phase = worker.shared.phase.clone();
     let mut serving = pin!(serving);
-    let mut wake = pin!(tokio::time::sleep(idle_timeout));
+    let mut wake = pin!(tokio::time::sleep(limits.idle.min(limits.write)));
     let (mut draining, mut closing) = (false, false);
     loop {
         tokio::select! {
             outcome = serving.as_mut() => return outcome,
             () = wake.as_mut() => {
                 let now = clock::instant_now();
-                let end = connection.idle_since().unwrap_or(now) + idle_timeout;
-                if end > now {
-                    wake.as_mut().reset(end.into());
-                } else if closing || connection.under_way.get() > 0 {
-                    // Asked once, and the client neither left nor sent anything; or it does not even read.
+                if draining && !closing && !is_http2 {
+                    closing = true;
+                    wind_down(serving.as_mut());
+                }
+                let idle = connection.idle_since().unwrap_or(now) + limits.idle;
+                let unread = connection.unread_since().unwrap_or(now) + limits.write;
+                if unread <= now {
+                    worker.refused(connection.client.address, Denial::AnswerUnread);
+                    return Ok(());
+                }
+                if idle > now {
+                    wake.as_mut().reset(idle.min(unread).into());
+                } else if closing {
+                    // Asked once, and the client neither left nor sent anything.
                     return Ok(());
                 } else {
                     closing = true;
                     wind_down(serving.as_mut());
-                    wake.as_mut().reset((now + FAREWELL.min(idle_timeout)).into());
+                    wake.as_mut().reset((now + FAREWELL.min(limits.idle)).into());
                 }
             }
             // An error means that the `Ingress` is gone: the same.
             _ = phase.wait_for(|phase| matches!(phase, Phase::Draining(_))), if !draining => {
                 draining = true;
-                wind_down(serving.as_mut());
+                connection.last_answer.set(true);
+                if is_http2 {
+                    wind_down(serving.as_mut());
+                } else {
+                    // A request may be on its way, and a close that crosses it would lose it (RFC 9112 section 9.6); its
+                    // answer says that it is the last one.
+                    wake.as_mut().reset((clock::instant_now() + FAREWELL).into());
+                }
             }
         }
     }
 }
 
-/// What a client did wrong when hyper gave up on its connection; hyper has answered where an answer was possible.
-fn blame(error: &hyper::Error, connection: &Connection) -> Option<Denial> {
+/// What a client did wrong when hyper gave up on its connection. What hyper finds in a head of HTTP/1.1 was found before.
+fn blame(error: &hyper::Error) -> Option<Denial> {
     if error.is_parse_too_large() {
         Some(Denial::HeadersTooLarge)
     } else if error.is_parse() {
         Some(Denial::RequestMalformed)
-    } else if connection.late.get() {
-        Some(Denial::RequestTimeout)
-    } else if is_breach(error) {
-        Some(Denial::RequestMalformed)
     } else {
-        None
+        breach(error)
     }
 }
 
-/// Whether HTTP/2 was ended from here: for a breach of the protocol, or for too many resets (RFC 9113 sections 5.4.1 and
-/// 10.5). A network that broke and a client that said goodbye are none.
-fn is_breach(error: &hyper::Error) -> bool {
+/// Why HTTP/2 was ended by h2: for a breach of the protocol, or for too much that costs more here than there (RFC 9113
+/// sections 5.4.1 and 10.5). A network that broke and a client that said goodbye are none.
+fn breach(error: &hyper::Error) -> Option<Denial> {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return error.is_go_away() && error.is_library();
+            let calm = error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+            let denial = if calm { Denial::Http2Flood } else { Denial::RequestMalformed };
+            return (error.is_go_away() && error.is_library()).then_some(denial);
         }
         source = error.source();
     }
-    false
+    None
 }
 
 /// Counts a hello that the program should have refused. What comes by the loopback is not meant for it.
@@ -326,6 +385,6 @@ fn refuse_handshake(worker: &Worker, source: ClientAddr, failed: &Failed) {
 
 fn refuse(worker: &Worker, source: ClientAddr, denial: Denial) {
     worker.counters.borrow_mut().connection_refused(denial);
-    worker.shared.reporter.report(source.get(), denial);
+    worker.report(source, denial);
     tracing::debug!(source = %source.get(), code = denial.code(), "connection refused");
 }

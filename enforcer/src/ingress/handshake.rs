@@ -7,7 +7,7 @@ use std::{io, sync::Arc};
 
 use enforcer_common::answer::POISON;
 use rustls::server::Acceptor;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 
 use super::{hello, identity, recorded::Recorded};
@@ -51,7 +51,7 @@ impl Failed {
 /// Shakes hands.
 pub(super) async fn shake(
     settings: &Listener,
-    stream: TcpStream,
+    stream: Recorded,
     address: ClientAddr,
 ) -> Result<(TlsStream<Recorded>, Client), Box<Failed>> {
     let mut started = greet(stream).await?;
@@ -81,8 +81,8 @@ pub(super) async fn shake(
 }
 
 /// Waits for a whole ClientHello. A future of its own, so that its room is free for the rest of the handshake.
-async fn greet(stream: TcpStream) -> Result<StartHandshake<Recorded>, Box<Failed>> {
-    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), Recorded::new(stream));
+async fn greet(stream: Recorded) -> Result<StartHandshake<Recorded>, Box<Failed>> {
+    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), stream);
     match (&mut acceptor).await {
         Ok(started) => Ok(started),
         Err(error) => {

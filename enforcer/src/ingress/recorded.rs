@@ -1,4 +1,5 @@
-//! A client's stream that keeps a copy of its first bytes, so that what a ClientHello says can be read once TLS has it.
+//! A client's stream that keeps a copy of its first bytes, so that what a ClientHello says can be read once TLS has it, and
+//! gives back what was read too much of it before.
 //!
 //! `handshake` takes the copy before the handshake goes on; from then on this is the bare stream.
 
@@ -21,12 +22,15 @@ const MOST: usize = 20 << 10;
 #[derive(Debug)]
 pub(super) struct Recorded {
     stream: TcpStream,
+    /// What was read of it before.
+    first: Vec<u8>,
     copy: Option<Vec<u8>>,
 }
 
 impl Recorded {
-    pub(super) const fn new(stream: TcpStream) -> Self {
-        Self { stream, copy: Some(Vec::new()) }
+    /// `first` was read from the stream already.
+    pub(super) const fn new(stream: TcpStream, first: Vec<u8>) -> Self {
+        Self { stream, first, copy: Some(Vec::new()) }
     }
 
     /// What has arrived so far, unless it was too much; nothing is kept any more.
@@ -42,7 +46,15 @@ impl AsyncRead for Recorded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let outcome = if self.first.is_empty() {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        } else {
+            let first = std::mem::take(&mut self.first);
+            let (now, later) = first.split_at(first.len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            self.first = later.to_vec();
+            Poll::Ready(Ok(()))
+        };
         if let Some(copy) = &mut self.copy
             && let Some(new) = buffer.filled().get(before..)
         {

@@ -28,8 +28,6 @@ use crate::{
 
 /// The port that an https URL leaves out (RFC 9110 section 4.2.2).
 const HTTPS: u16 = 443;
-/// Header fields of one request, at most.
-const MAX_HEADERS: usize = 100;
 
 /// Answers one request and ends the connection.
 pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, source: ClientAddr) {
@@ -43,7 +41,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, source: ClientA
         .timer(TokioTimer::new())
         .header_read_timeout(http.header_timeout)
         .keep_alive(false)
-        .max_headers(MAX_HEADERS)
+        .max_headers(usize::from(http.max_header_fields))
         .max_buf_size(http.max_header_bytes as usize)
         .serve_connection(TokioIo::new(stream), service);
     // One head, one small answer: whoever has not taken it by then does not want it.
@@ -65,8 +63,7 @@ fn respond(worker: &Worker, head: &request::Parts, source: ClientAddr) -> Respon
             response
         }
         Err(denial) => {
-            worker.counters.borrow().denied(denial);
-            worker.shared.reporter.report(source.get(), denial);
+            worker.refused(source, denial);
             answer::problem(&Refusal::plain(denial), RequestId::new())
         }
     };

@@ -4,22 +4,27 @@ use std::{convert::Infallible, rc::Rc, sync::Arc};
 
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, EXPECT, TRANSFER_ENCODING},
+    header::{CONNECTION, EXPECT},
 };
 use hyper::body::Incoming;
 
 use super::{
     answer::{self, Answer, RequestId},
     connection::Connection,
+    stream,
     upgrade::Asked,
     worker::Worker,
 };
 use crate::{
-    checks::{self, Grant, Now, Refusal, facts::RequestFacts},
+    checks::{
+        self, Grant, Now, Refusal,
+        facts::{ClientAddr, RequestFacts},
+        forwarded,
+    },
     clock,
     denial::Denial,
     policy::{Policy, route::Route},
-    upstream::{AnswerBody, ClientBody, Clients, Forwarded, Terms, grpc},
+    upstream::{AnswerBody, ClientBody, Clients, Forwarded, Patience, Terms, grpc},
 };
 
 /// Answers a request; never fails, because every failure is an answer.
@@ -35,15 +40,24 @@ pub(super) async fn serve(
     let is_grpc = grpc::is_call(&head);
     let method = head.method.clone();
     let is_http2 = head.version == Version::HTTP_2;
-    // hyper hides a Content-Length beside it, and RFC 9112 section 6.1 wants such a connection closed.
-    let mut close = head.headers.contains_key(TRANSFER_ENCODING);
     let expects = !is_http2 && head.headers.contains_key(EXPECT);
-    let body = ClientBody::new(body, expects, connection.open_body());
-    let (admitted, max_body, secured) = {
+    let (admitted, source, patience, max_body, secured) = {
         // Held for the checks alone: a request under way must not keep an old policy alive.
         let policy = worker.shared.policy.load();
-        (admit(&worker, &policy, &connection, &head), policy.http.max_body_bytes, Arc::clone(&policy.answers))
+        let http = &policy.http;
+        let peer = connection.client.address;
+        let source = forwarded::client(peer, &head.headers, &http.trusted_proxies, http.forwarded_by);
+        (
+            admit(&worker, &policy, &connection, source, &head),
+            source,
+            Patience { between: http.body_timeout, rate: http.min_body_rate },
+            http.max_body_bytes,
+            Arc::clone(&policy.answers),
+        )
     };
+    // Calls of gRPC may be silent as long as they like; they have deadlines of their own.
+    let patience = Some(patience).filter(|_| !is_grpc);
+    let body = ClientBody::new(body, expects, patience);
     let outcome = match admitted {
         Err(refusal) => {
             body.discard();
@@ -61,25 +75,27 @@ pub(super) async fn serve(
             }
         }
     };
-    let mut refused = None;
+    let (mut close, mut refused) = (false, None);
     let (route, mut response) = match outcome {
         Ok((route, response)) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
         Err(refusal) => {
-            close |= refusal.denial == Denial::RequestMalformed;
-            let response = refuse(&worker, &connection, &method, &refusal, (id, is_grpc));
+            close = ends_connection(refusal.denial);
+            let response = refuse(&worker, source, &method, &refusal, (id, is_grpc));
             refused = StatusCode::from_u16(refusal.denial.status()).ok();
             (refusal.route, response.map(|body| Answer::own(body, under_way)))
         }
     };
     answer::secure(&mut response, &secured);
-    if close && !is_http2 {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        connection.switch();
+    } else if (close || connection.is_last_answer()) && !is_http2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     // What gRPC is told in trailers has no status of its own.
     let status = refused.unwrap_or(response.status());
     worker.counters.borrow_mut().answered(route.as_ref(), status);
     tracing::debug!(
-        source = %connection.client.address.get(),
+        source = %source.get(),
         %method,
         route = route.as_deref().map_or("none", |route: &Route| &route.path),
         status = status.as_u16(),
@@ -87,6 +103,13 @@ pub(super) async fn serve(
         "request"
     );
     Ok(response)
+}
+
+/// Whether nothing that follows a refused request can be trusted to be what it seems.
+#[allow(clippy::wildcard_enum_match_arm, reason = "all others leave a connection that can be read")]
+const fn ends_connection(denial: Denial) -> bool {
+    use Denial::{HeadersTooLarge, RequestAmbiguous, RequestMalformed, RequestTimeout};
+    matches!(denial, HeadersTooLarge | RequestAmbiguous | RequestMalformed | RequestTimeout)
 }
 
 /// Has a request forwarded, and what it was upgraded to run.
@@ -123,9 +146,17 @@ fn admit(
     worker: &Worker,
     policy: &Policy,
     connection: &Connection,
+    source: ClientAddr,
     head: &http::request::Parts,
 ) -> Result<Grant, Refusal> {
-    let facts = RequestFacts::read(&connection.client, head).map_err(Refusal::plain)?;
+    if stream::is_stand_in(&head.method) {
+        return Err(Refusal::plain(connection.why_unreadable()));
+    }
+    // HTTP/2 alone: the heads of HTTP/1.1 were counted before.
+    if head.headers.len() > usize::from(policy.http.max_header_fields) {
+        return Err(Refusal::plain(Denial::HeadersTooLarge));
+    }
+    let facts = RequestFacts::read(&connection.client, source, head).map_err(Refusal::plain)?;
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
     let outcome = checks::admit(policy, &facts, now, &mut worker.tokens.borrow_mut());
     let (route, age) = match &outcome {
@@ -141,16 +172,15 @@ fn admit(
 /// Counts, reports and logs a refusal, and makes its answer.
 fn refuse(
     worker: &Worker,
-    connection: &Connection,
+    source: ClientAddr,
     method: &Method,
     refusal: &Refusal,
     (id, is_grpc): (RequestId, bool),
 ) -> Response<bytes::Bytes> {
     let Refusal { denial, route, .. } = refusal;
-    worker.counters.borrow().denied(*denial);
-    worker.shared.reporter.report(connection.client.address.get(), *denial);
+    worker.refused(source, *denial);
     tracing::debug!(
-        source = %connection.client.address.get(),
+        source = %source.get(),
         %method,
         route = route.as_deref().map_or("none", |route: &Route| &route.path),
         code = denial.code(),

@@ -1,11 +1,12 @@
-//! Listening sockets, one per worker on the same address.
+//! Listening sockets, one per worker on the same address; or those that the service manager has kept (sd_listen_fds(3)), with
+//! the connections that wait in them.
 
 use std::{
     io,
     net::{SocketAddr, TcpListener},
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::fault;
@@ -13,8 +14,38 @@ use crate::fault;
 /// Connections that the kernel holds until they are accepted; it caps this by `net.core.somaxconn` (4,096 by default).
 const BACKLOG: i32 = 4096;
 
+/// The sockets of one address.
+#[derive(Debug)]
+pub(super) struct Bound {
+    /// With the real port.
+    pub(super) address: SocketAddr,
+    pub(super) sockets: Vec<TcpListener>,
+    /// Whether they were there before.
+    pub(super) adopted: bool,
+}
+
+/// Takes the sockets of `address` out of `kept`, and at least one for each of `count` workers: workers share what they must.
+/// Where there is none they are bound.
+pub(super) fn adopt(address: SocketAddr, count: usize, kept: &mut Vec<TcpListener>) -> Result<Bound> {
+    let is_ours = |socket: &mut TcpListener| socket.local_addr().is_ok_and(|own| own == address);
+    let mut sockets: Vec<TcpListener> = kept.extract_if(.., is_ours).collect();
+    if sockets.is_empty() {
+        let (address, sockets) = listen(address, count)?;
+        return Ok(Bound { address, sockets, adopted: false });
+    }
+    let context = || format!("listener {address}: a socket of the service manager cannot be used");
+    for socket in &sockets {
+        socket.set_nonblocking(true).with_context(context)?;
+    }
+    for number in 0..count.saturating_sub(sockets.len()) {
+        let shared = sockets.get(number).map(TcpListener::try_clone);
+        sockets.extend(shared.transpose().with_context(context)?);
+    }
+    Ok(Bound { address, sockets, adopted: true })
+}
+
 /// Binds `count` sockets to `address`; port 0 becomes one free port for all. `[::]` takes IPv4 too.
-pub(super) fn listen(address: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<TcpListener>)> {
+fn listen(address: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<TcpListener>)> {
     bind_all(address, count).map_err(|error| explain(address, error))
 }
 
@@ -82,6 +113,21 @@ mod tests {
         assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
         let error = listen(address, 1).unwrap_err().to_string();
         assert!(error.contains("another program listens on port"), "{error}");
+    }
+
+    #[test]
+    fn sockets_that_were_kept_are_used_again_and_no_others() {
+        let kept = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (ours, other) = (kept(), kept());
+        let (address, stranger) = (ours.local_addr().unwrap(), other.local_addr().unwrap());
+        let mut all = vec![other, ours];
+        let bound = adopt(address, 3, &mut all).unwrap();
+        assert!(bound.adopted && bound.sockets.len() == 3 && bound.address == address);
+        assert!(bound.sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].local_addr().unwrap(), stranger);
+        let bound = adopt("127.0.0.1:0".parse().unwrap(), 2, &mut all).unwrap();
+        assert!(!bound.adopted && bound.sockets.len() == 2);
     }
 
     #[test]

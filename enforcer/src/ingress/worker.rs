@@ -85,6 +85,26 @@ pub(super) struct Worker {
     pub tokens: RefCell<KnownTokens>,
 }
 
+impl Worker {
+    /// Counts and reports a refusal.
+    pub(super) fn refused(&self, source: ClientAddr, denial: Denial) {
+        self.counters.borrow().denied(denial);
+        self.report(source, denial);
+    }
+
+    /// Reports a refusal that was counted, unless its source speaks for many others: a ban would hit them all.
+    pub(super) fn report(&self, source: ClientAddr, denial: Denial) {
+        if denial.weight() == 0 {
+            return;
+        }
+        if self.shared.policy.load().is_proxy(source.get()) {
+            self.shared.metrics.offences_of_proxies.inc();
+        } else {
+            self.shared.reporter.report(source.get(), denial);
+        }
+    }
+}
+
 /// Starts a thread that serves until it is told to drain, and then reports.
 pub(super) fn spawn(
     number: usize,
@@ -176,7 +196,12 @@ fn admit(
     peer: SocketAddr,
 ) {
     let source = ClientAddr::new(peer.ip());
-    let permit = match Permit::take(&worker.shared, source) {
+    // Behind a load balancer are many sources, and which one this is the connection says itself.
+    let policy = worker.shared.policy.load();
+    let is_one_source =
+        !policy.listeners.get(&listener).is_some_and(|listener| listener.is_behind(source.get()));
+    drop(policy);
+    let permit = match Permit::take(&worker.shared, source, is_one_source) {
         Ok(permit) => permit,
         Err(denial) => {
             worker.counters.borrow_mut().connection_refused(denial);
@@ -206,12 +231,13 @@ async fn finish(mut connections: JoinSet<()>, deadline: tokio::time::Instant) ->
 struct Permit {
     open: Arc<AtomicU32>,
     gauge: IntGauge,
-    _place: Place,
+    _place: Option<Place>,
 }
 
 impl Permit {
-    fn take(shared: &Shared, source: ClientAddr) -> Result<Self, Denial> {
-        let place = shared.sources.take(source.get()).ok_or(Denial::ConnectionLimit)?;
+    fn take(shared: &Shared, source: ClientAddr, is_one_source: bool) -> Result<Self, Denial> {
+        let place = is_one_source.then(|| shared.sources.take(source.get()).ok_or(Denial::ConnectionLimit));
+        let place = place.transpose()?;
         if shared.open.fetch_add(1, Relaxed) >= shared.max_connections {
             shared.open.fetch_sub(1, Relaxed);
             return Err(Denial::Overloaded);

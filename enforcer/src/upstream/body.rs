@@ -6,7 +6,6 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -15,6 +14,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::runtime::Handle;
 
+use super::pace::{Pace, Patience};
 use crate::{clock, denial::Denial};
 
 /// Bytes of an unwanted body that are still read. hyper resets an HTTP/2 stream whose body nobody holds (RFC 9113 section
@@ -30,14 +30,30 @@ pub struct ClientBody {
     incoming: Incoming,
     /// The client waits for a 100 before it sends anything.
     expects: bool,
-    /// Tells the connection that a body is open.
-    _open: Arc<()>,
+    pace: Pace,
+}
+
+/// Why nothing more of a body comes.
+enum Break {
+    Late,
+    Failed(hyper::Error),
 }
 
 impl ClientBody {
-    /// `expects`: the head has `Expect: 100-continue`; `open` is held as long as there is something to read.
-    pub fn new(incoming: Incoming, expects: bool, open: Arc<()>) -> Self {
-        Self { incoming, expects, _open: open }
+    /// `expects`: the head has `Expect: 100-continue`; `patience`: for how slow a client, `None`: for any.
+    pub fn new(incoming: Incoming, expects: bool, patience: Option<Patience>) -> Self {
+        Self { incoming, expects, pace: Pace::new(patience) }
+    }
+
+    /// The next piece, in time.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Break>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(context) else {
+            return self.pace.poll_late(context).map(|()| Some(Err(Break::Late)));
+        };
+        if let Some(Ok(frame)) = &frame {
+            self.pace.moved(frame.data_ref().map_or(0, Bytes::len));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Break::Failed)))
     }
 
     /// Reads on for a bounded while, so that an answer that came early is not lost; see [`DISCARD_BYTES`].
@@ -89,6 +105,7 @@ enum State {
     Waiting,
     TooLarge,
     Malformed,
+    Late,
     Aborted,
     Done,
 }
@@ -121,6 +138,7 @@ impl Progress {
         match self.state.get() {
             State::TooLarge => Some(Denial::BodyTooLarge),
             State::Malformed => Some(Denial::RequestMalformed),
+            State::Late => Some(Denial::BodyTimeout),
             State::Aborted => Some(Denial::RequestTimeout),
             State::Flowing | State::Waiting | State::Done => None,
         }
@@ -200,7 +218,7 @@ impl Body for RequestBody {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         // Whoever reads has sent the 100.
         body.expects = false;
-        let Some(frame) = ready!(Pin::new(&mut body.incoming).poll_frame(context)) else {
+        let Some(frame) = ready!(body.poll(context)) else {
             self.body = None;
             self.now(State::Done);
             self.moved();
@@ -208,7 +226,12 @@ impl Body for RequestBody {
         };
         let frame = match frame {
             Ok(frame) => frame,
-            Err(error) => {
+            Err(Break::Late) => {
+                self.body = None;
+                self.now(State::Late);
+                return Poll::Ready(Some(Err("the body took too long".into())));
+            }
+            Err(Break::Failed(error)) => {
                 self.body = None;
                 self.now(if is_malformed(&error) { State::Malformed } else { State::Aborted });
                 return Poll::Ready(Some(Err(error.into())));

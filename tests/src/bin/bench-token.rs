@@ -124,7 +124,13 @@ impl Bench {
 
     fn request(&self, path: &str, headers: &HeaderMap, known: &mut KnownTokens) -> Result<()> {
         let client = Client::at(ClientAddr::new(IpAddr::from([192, 0, 2, 7])));
-        let facts = RequestFacts { client: &client, method: &Method::GET, path: path.into(), headers };
+        let facts = RequestFacts {
+            client: &client,
+            address: client.address,
+            method: &Method::GET,
+            path: path.into(),
+            headers,
+        };
         let now = Now { monotonic: clock::kernel_now(), unix: self.unix };
         let outcome = admit(&self.policy, &facts, now, known);
         ensure!(outcome.is_ok(), "refused: {:?}", outcome.err());

@@ -101,7 +101,7 @@ pub(super) fn admit_from(
     known: &mut KnownTokens,
 ) -> Result<Grant, Refusal> {
     let client = Client::at(from);
-    let facts = RequestFacts { client: &client, method, path: path.into(), headers };
+    let facts = RequestFacts { client: &client, address: from, method, path: path.into(), headers };
     admit(policy, &facts, now, known)
 }
 

@@ -132,6 +132,7 @@ fn the_smallest_file_gives_every_documented_default() {
             unknown_name: UnknownName::Default,
             clients: None,
             handshake_timeout: seconds(10),
+            proxy_protocol_from: vec![],
         }],
         tls: Tls {
             suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
@@ -194,6 +195,13 @@ fn the_smallest_file_gives_every_documented_default() {
             max_connections: 20_000,
             max_connections_per_source: 1000,
             max_header_bytes: 32 * 1024,
+            max_header_fields: 100,
+            trusted_proxies: vec![],
+            body_timeout: seconds(30),
+            min_body_rate: 64,
+            write_timeout: seconds(60),
+            forwarded_by: config::ForwardedBy::XForwardedFor,
+            control_frames: rate(100, 1000),
             max_body_bytes: 10 * 1024 * 1024,
             header_timeout: seconds(15),
             idle_timeout: seconds(75),
@@ -293,6 +301,7 @@ fn what_is_written_is_what_holds() {
     assert_eq!(demands.max_auth_age, Some(seconds(600)));
     assert!(config.routes[1].tokens.is_empty());
     assert_eq!(config.http.max_header_bytes, 16 * 1024);
+    assert_eq!(config.http.max_header_fields, 50);
     assert_eq!(config.http.max_body_bytes, 0);
     let api = &config.upstreams["api"];
     assert_eq!((api.connect_timeout, api.total_timeout), (Duration::from_millis(500), Some(seconds(60))));

@@ -15,7 +15,7 @@ Written from the tables in the code by a test; codes, labels and numbers are sta
 ## Connections and requests
 
 The code is the `code` of the problem document (RFC 9457), the label of `enforcer_denials_total` and the field of the
-log. A status of `-` means that the connection ends before HTTP. Blame says who has to change something for the next
+log. A status of `-` means that the connection ends without an answer. Blame says who has to change something for the next
 attempt to work. Weight is what one occurrence adds to the ban score of its source; see `[bans]` in the configuration.
 
 | code | status | blame | weight | what the client is told |

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use enforcer::denial::Denial;
 use enforcer_tests::{
     edge::{Edge, NAME, Outgoing, Site},
+    frames::{self, ACK, END_HEADERS, END_STREAM, Frame, frame, kind::*, preface, request},
     origin::Origin,
 };
 use http::{Request, StatusCode};
@@ -27,16 +28,6 @@ use tokio::{
 
 use super::bodies::{eventually, within};
 
-/// RFC 9113 section 6: frame types.
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const ACK: u8 = 1;
-
 fn nothing() -> Outgoing {
     Empty::new().boxed()
 }
@@ -45,28 +36,8 @@ fn hello() -> Outgoing {
     Full::new(Bytes::from_static(b"hello")).boxed()
 }
 
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
-}
-
-/// An HTTP/2 connection's beginning (RFC 9113 section 3.4).
-fn preface() -> Vec<u8> {
-    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(SETTINGS, 0, 0, &[])].concat()
-}
-
-/// The fields of a request in HPACK (RFC 7541): indexed ones from the static table, the rest literally.
-fn fields(method: u8, path: &str) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    [&[method, 0x87, 0x04][..], &text(path), &[0x01], &text(NAME)].concat()
-}
-
-async fn next_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<(u8, u8, Vec<u8>)> {
-    let mut head = [0; 9];
-    within(stream.read_exact(&mut head)).await??;
-    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-    within(stream.read_exact(&mut payload)).await??;
-    Ok((head[3], head[4], payload))
+async fn next_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Frame> {
+    within(frames::next(stream)).await??.context("the end")
 }
 
 /// A server that gives every connection to `script`, and counts them.
@@ -116,10 +87,9 @@ async fn an_early_answer_is_not_followed_by_a_reset() -> Result<()> {
     let edge = Site::new(origin.address)?.start()?;
     let mut stream = edge.tls(NAME, &["h2"]).await?;
     stream.write_all(&preface()).await?;
-    // 0x83 is `:method: POST`.
-    stream.write_all(&frame(HEADERS, END_HEADERS, 1, &fields(0x83, "/api/x"))).await?;
+    stream.write_all(&frame(HEADERS, END_HEADERS, 1, &request("POST", "/api/x"))).await?;
     loop {
-        let (kind, flags, _) = next_frame(&mut stream).await?;
+        let Frame { kind, flags, .. } = next_frame(&mut stream).await?;
         assert_ne!(kind, RST_STREAM);
         if (kind == DATA || kind == HEADERS) && flags & END_STREAM != 0 {
             break;
@@ -129,7 +99,7 @@ async fn an_early_answer_is_not_followed_by_a_reset() -> Result<()> {
     stream.write_all(&frame(DATA, END_STREAM, 1, b"hello")).await?;
     stream.write_all(&frame(PING, 0, 0, b"are you?")).await?;
     loop {
-        let (kind, flags, _) = next_frame(&mut stream).await?;
+        let Frame { kind, flags, .. } = next_frame(&mut stream).await?;
         assert_ne!(kind, RST_STREAM);
         if kind == PING && flags & ACK != 0 {
             return Ok(());
@@ -281,12 +251,6 @@ async fn heads_with_two_readings_are_refused_and_end_the_connection() -> Result<
         assert!(answer.starts_with("HTTP/1.1 400"), "{name}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{name}: {answer}");
     }
-    // hyper hides the length, so the connection ends after every chunked request.
-    let both = format!(
-        "POST /public/sink HTTP/1.1\r\n{host}content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /public/x HTTP/1.1\r\n{host}\r\n"
-    );
-    let answer = exchange(&edge, &both).await?;
-    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     Ok(())
 }
 
@@ -337,16 +301,50 @@ async fn a_client_that_reads_nothing_is_cut() -> Result<()> {
     })
     .await?;
     let mut site = Site::new(address)?;
-    site.config.http.idle_timeout = Duration::from_millis(300);
-    let edge = site.start()?;
+    site.config.http.write_timeout = Duration::from_millis(300);
+    let mut edge = site.start()?;
     let mut http1 = edge.tls(NAME, &["http/1.1"]).await?;
     http1.write_all(format!("GET /public/x HTTP/1.1\r\nhost: {NAME}\r\n\r\n").as_bytes()).await?;
     let mut http2 = edge.tls(NAME, &["h2"]).await?;
-    // 0x82 is `:method: GET`.
-    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields(0x82, "/public/x"));
+    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &request("GET", "/public/x"));
     http2.write_all(&[preface(), request].concat()).await?;
     eventually(|| edge.metrics.connections.with_label_values(&["accepted"]).get() == 2).await?;
-    eventually(|| edge.metrics.connections_open.get() == 0).await
+    eventually(|| edge.metrics.connections_open.get() == 0).await?;
+    for _ in 0..2 {
+        assert_eq!(within(edge.offences.recv()).await?.unwrap().denial, Denial::AnswerUnread);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn bodies_that_stop_or_trickle_are_cut() -> Result<()> {
+    let origin = Origin::start().await?;
+    let mut site = Site::new(origin.address)?;
+    site.config.http.body_timeout = Duration::from_millis(300);
+    site.config.http.min_body_rate = 1 << 20;
+    let mut edge = site.start()?;
+    let head = format!("POST /public/sink HTTP/1.1\r\nhost: {NAME}\r\ncontent-length: 1000000\r\n\r\n");
+    for pieces in [1, usize::MAX] {
+        let mut stream = edge.tls(NAME, &["http/1.1"]).await?;
+        stream.write_all(head.as_bytes()).await?;
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let trickle = tokio::spawn(async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(50));
+            let mut sent = 0;
+            while sent < pieces && writer.write_all(b"x").await.is_ok() {
+                let _ = writer.flush().await;
+                sent += 1;
+                pace.tick().await;
+            }
+            std::future::pending::<()>().await;
+        });
+        let mut answer = [0; 12];
+        within(reader.read_exact(&mut answer)).await??;
+        assert_eq!(&answer, b"HTTP/1.1 408");
+        assert_eq!(within(edge.offences.recv()).await?.unwrap().denial, Denial::BodyTimeout);
+        trickle.abort();
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -369,7 +367,8 @@ async fn the_time_for_a_head_begins_with_its_first_byte() -> Result<()> {
     }
     assert!(edge.offences.try_recv().is_err());
     stream.write_all(b"GET /pub").await?;
-    assert_eq!(read_all(&mut stream).await?, "");
+    let answer = read_all(&mut stream).await?;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains(r#""code":"request_timeout""#), "{answer}");
     assert_eq!(within(edge.offences.recv()).await?.unwrap().denial, Denial::RequestTimeout);
     Ok(())
 }
@@ -399,16 +398,18 @@ async fn breaches_of_http2_are_offences() -> Result<()> {
     // Requests that are taken back at once, in one piece so that the server sees many of them.
     let mut resets = preface();
     for stream in (1..=251).step_by(2) {
-        let request = fields(0x82, "/public/slow");
+        let request = request("GET", "/public/slow");
         resets.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &request));
         resets.extend(frame(RST_STREAM, 0, stream, &8u32.to_be_bytes()));
     }
-    for (name, bytes) in [("settings", settings), ("resets", resets)] {
+    for (name, bytes, denial) in
+        [("settings", settings, Denial::RequestMalformed), ("resets", resets, Denial::Http2Flood)]
+    {
         let mut stream = edge.tls(NAME, &["h2"]).await?;
         stream.write_all(&bytes).await?;
         read_all(&mut stream).await?;
         let offence = within(edge.offences.recv()).await.context(name)?.unwrap();
-        assert_eq!(offence.denial, Denial::RequestMalformed, "{name}");
+        assert_eq!(offence.denial, denial, "{name}");
     }
     // A client that leaves is none.
     let mut stream = edge.tls(NAME, &["h2"]).await?;

@@ -2,9 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{Rules, answers, tls::both_take};
+use super::{
+    LimitRules, Rules, answers,
+    tls::{MOST_PROXIES, both_take},
+};
 use crate::config::{
-    Bans, Control, Http, Listener, Log, LogFormat, Metrics,
+    Bans, Control, ForwardedBy, Http, Listener, Log, LogFormat, Metrics, RateLimit,
     file::{BansSection, ControlSection, HttpSection, LogSection, MetricsSection},
     log_filter,
     named::Named,
@@ -14,6 +17,12 @@ use crate::config::{
 const LONGEST_SOCKET: usize = 107;
 /// `bans.store` unless told otherwise: in what the service manager makes (`StateDirectory` of the packaged unit).
 const BAN_STORE: &str = "/var/lib/enforcer/bans.redb";
+/// Far more than any client has a use for; a flood of them is thousands of times as much.
+const CONTROL_FRAMES: LimitRules = LimitRules {
+    default: RateLimit { events: 100, period: Duration::from_secs(1), burst: 1_000 },
+    may_be_off: true,
+    least_burst: 100,
+};
 const HOUR_MS: u64 = 3_600_000;
 
 pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Rules<'_, '_>) -> Http {
@@ -28,6 +37,7 @@ pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Ru
     );
     // hyper keeps at least 8 KiB for a head.
     let header = rules.size("max_header_bytes", &section.max_header_bytes, 32 << 10, 8 << 10..=1 << 20);
+    let fields = rules.number("max_header_fields", &section.max_header_fields, 100, 10..=1_000);
     let workers = rules.number("workers", &section.workers, 0, 0..=1_024);
     let tokens = rules.number("token_cache", &section.token_cache, 65_536, 0..=16_777_216);
     let seconds = Duration::from_secs;
@@ -38,6 +48,13 @@ pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Ru
         max_connections: u32_of(connections),
         max_connections_per_source: u32_of(per_source),
         max_header_bytes: u32_of(header),
+        control_frames: rules.limit("control_frames", &section.control_frames, CONTROL_FRAMES),
+        body_timeout: rules.duration("body_timeout", &section.body_timeout, seconds(30), 100..=HOUR_MS),
+        min_body_rate: rules.size("min_body_rate", &section.min_body_rate, 64, 0..=1 << 20),
+        write_timeout: rules.duration("write_timeout", &section.write_timeout, seconds(60), 100..=HOUR_MS),
+        trusted_proxies: rules.prefixes("trusted_proxies", &section.trusted_proxies, MOST_PROXIES),
+        forwarded_by: section.forwarded_by.as_ref().map_or(ForwardedBy::XForwardedFor, |by| *by.get_ref()),
+        max_header_fields: u16::try_from(fields).unwrap_or(u16::MAX),
         max_body_bytes: rules.size("max_body_bytes", &section.max_body_bytes, 10 << 20, 0..=1 << 50),
         header_timeout: rules.duration("header_timeout", &section.header_timeout, seconds(15), 100..=300_000),
         idle_timeout: rules.duration("idle_timeout", &section.idle_timeout, seconds(75), 100..=24 * HOUR_MS),

@@ -27,6 +27,8 @@ const HOUR_MS: u64 = 3_600_000;
 const LONGEST_TICKET_MS: u64 = 7 * 24 * HOUR_MS;
 /// Lists of revoked certificates of one listener; all are kept in memory.
 const MOST_CRLS: usize = 64;
+/// Prefixes of load balancers or of proxies; each is compared with each connection.
+pub(super) const MOST_PROXIES: usize = 64;
 
 pub(super) fn listeners(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Listener> {
     if file.listener.is_empty() {
@@ -73,7 +75,16 @@ pub(super) fn listeners(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Listener>
         }
         let address = section.address.as_ref().map_or(nowhere, |address| address.get_ref().0);
         let unknown_name = section.unknown_name.as_ref().map_or(UnknownName::Default, |name| *name.get_ref());
-        listeners.push(Listener { address, certificates, unknown_name, clients, handshake_timeout });
+        let proxy_protocol_from =
+            rules.prefixes("proxy_protocol_from", &section.proxy_protocol_from, MOST_PROXIES);
+        listeners.push(Listener {
+            address,
+            certificates,
+            unknown_name,
+            clients,
+            handshake_timeout,
+            proxy_protocol_from,
+        });
     }
     listeners
 }

@@ -1,0 +1,141 @@
+//! Whose connection and whose request it is where something of the operator's own stands in between: load balancers that speak the
+//! PROXY protocol, and proxies that set `X-Forwarded-For`. Nobody else is believed.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+use anyhow::Result;
+use enforcer::{config::ForwardedBy, denial::Denial};
+use enforcer_tests::{
+    edge::{Edge, NAME, Site},
+    witness::Witness,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::bodies::{eventually, within};
+
+const V1: &[u8] = b"PROXY TCP4 203.0.113.7 198.18.0.1 40000 443\r\n";
+
+/// A header of version 2 for a client of this last byte, with something behind the addresses.
+fn v2(last: u8) -> Vec<u8> {
+    let addresses = [203, 0, 113, last, 198, 18, 0, 1, 156, 64, 1, 187];
+    [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x10".as_slice(), &addresses, &[4, 0, 1, 0]].concat()
+}
+
+/// One request on a connection that begins with `header`, and the whole answer; nothing if there is none.
+async fn ask(edge: &Edge, header: &[u8], fields: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(edge.address).await?;
+    stream.write_all(header).await?;
+    let mut answer = Vec::new();
+    if let Ok(mut stream) = within(edge.tls_over(stream, NAME, &["http/1.1"])).await? {
+        let request = format!("GET /public/x HTTP/1.1\r\nhost: {NAME}\r\nconnection: close\r\n{fields}\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let _ = within(stream.read_to_end(&mut answer)).await?;
+    }
+    Ok(String::from_utf8(answer)?)
+}
+
+fn from(witness: &Witness) -> Vec<String> {
+    let seen = witness.take();
+    seen.iter().map(|request| request.values("x-forwarded-for").join(" ")).collect()
+}
+
+#[tokio::test]
+async fn a_load_balancer_says_whose_connection_it_is() -> Result<()> {
+    let witness = Witness::start().await?;
+    let mut site = Site::new(witness.address)?;
+    site.config.listeners[0].proxy_protocol_from = vec!["127.0.0.0/8".parse().unwrap()];
+    site.config.http.max_connections_per_source = 1;
+    let mut edge = site.start()?;
+    for header in [V1, &v2(7)] {
+        assert!(ask(&edge, header, "").await?.starts_with("HTTP/1.1 200"));
+        assert_eq!(from(&witness), ["203.0.113.7"]);
+        eventually(|| edge.metrics.connections_open.get() == 0).await?;
+    }
+    // Itself, to see whether somebody is here.
+    assert!(ask(&edge, b"PROXY UNKNOWN\r\n", "").await?.starts_with("HTTP/1.1 200"));
+    assert_eq!(from(&witness), ["127.0.0.1"]);
+    // Its clients' offences are theirs, and each has connections of its own.
+    assert!(ask(&edge, &v2(8), "a b: c\r\n").await?.starts_with("HTTP/1.1 400"));
+    let offence = within(edge.offences.recv()).await?.unwrap();
+    assert_eq!(
+        (offence.source.to_string().as_str(), offence.denial),
+        ("203.0.113.8", Denial::RequestMalformed)
+    );
+    eventually(|| edge.metrics.connections_open.get() == 0).await?;
+    let mut open = Vec::new();
+    for last in [1, 2, 1] {
+        let mut stream = TcpStream::connect(edge.address).await?;
+        stream.write_all(&v2(last)).await?;
+        open.push(within(edge.tls_over(stream, NAME, &["http/1.1"])).await?);
+    }
+    assert_eq!(open.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!(edge.metrics.connections.with_label_values(&["connection_limit"]).get(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_load_balancer_that_does_not_say_it_is_not_served() -> Result<()> {
+    let witness = Witness::start().await?;
+    let mut site = Site::new(witness.address)?;
+    site.config.listeners[0].proxy_protocol_from = vec!["127.0.0.1".parse().unwrap()];
+    let mut edge = site.start()?;
+    for header in [&b""[..], b"PROXY TCP4 203.0.113.7\r\n", b"GET / HTTP/1.1\r\n\r\n"] {
+        assert_eq!(ask(&edge, header, "").await?, "");
+    }
+    assert_eq!(edge.metrics.connections.with_label_values(&["proxy_header"]).get(), 3);
+    assert!(edge.offences.try_recv().is_err() && from(&witness).is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn whoever_is_no_load_balancer_cannot_choose_his_address() -> Result<()> {
+    let witness = Witness::start().await?;
+    let mut site = Site::new(witness.address)?;
+    site.config.listeners[0].proxy_protocol_from = vec!["198.18.0.0/24".parse().unwrap()];
+    let mut edge = site.start()?;
+    assert_eq!(ask(&edge, V1, "").await?, "");
+    let offence = within(edge.offences.recv()).await?.unwrap();
+    assert_eq!((offence.source.to_string().as_str(), offence.denial), ("127.0.0.1", Denial::TlsHandshake));
+    let forged = "x-forwarded-for: 203.0.113.7\r\nforwarded: for=203.0.113.7\r\nx-real-ip: 203.0.113.7\r\n";
+    assert!(ask(&edge, b"", forged).await?.starts_with("HTTP/1.1 200"));
+    let seen = witness.take();
+    assert_eq!(seen[0].values("x-forwarded-for"), ["127.0.0.1"]);
+    assert!(seen[0].values("forwarded").is_empty() && seen[0].values("x-real-ip").is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_says_whose_request_it_is() -> Result<()> {
+    let witness = Witness::start().await?;
+    for (by, field) in
+        [(ForwardedBy::XForwardedFor, "x-forwarded-for: "), (ForwardedBy::Forwarded, "forwarded: for=")]
+    {
+        let mut site = Site::new(witness.address)?;
+        site.config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        site.config.http.forwarded_by = by;
+        let mut edge = site.start()?;
+        // What the client sent itself stands before.
+        let fields = format!("{field}192.0.2.66\r\n{field}203.0.113.7\r\nx-forwarded-host: evil.example\r\n");
+        assert!(ask(&edge, b"", &fields).await?.starts_with("HTTP/1.1 200"));
+        let seen = witness.take();
+        assert_eq!(seen[0].values("x-forwarded-for"), ["203.0.113.7"]);
+        assert_eq!(seen[0].values("x-forwarded-host"), [NAME]);
+        assert!(seen[0].values("forwarded").is_empty());
+        // An offence in a request is its client's; one in the connection is the proxy's, and bans nobody.
+        let misdirected = format!("{field}203.0.113.7\r\ncontent-length: 0\r\n");
+        let answer = ask(&edge, b"", &misdirected.replace("content-length: 0", "host: a")).await?;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        let offence = within(edge.offences.recv()).await?.unwrap();
+        assert_eq!(
+            (offence.source.to_string().as_str(), offence.denial),
+            ("203.0.113.7", Denial::RequestMalformed)
+        );
+        assert!(ask(&edge, b"", "a b: c\r\n").await?.starts_with("HTTP/1.1 400"));
+        assert_eq!(edge.metrics.offences_of_proxies.get(), 1);
+        assert_eq!(edge.metrics.denials.with_label_values(&["request_malformed"]).get(), 2);
+        assert!(edge.offences.try_recv().is_err());
+    }
+    Ok(())
+}
