@@ -436,7 +436,7 @@ fn advance<B: Bucket, P: Packet>(
         }
         let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
         if again {
-            entry.parser.reset();
+            entry.parser.restart();
         }
         entry.parser.offset = from;
         entry.parser.end = segment.end;

@@ -33,7 +33,7 @@ use crate::{
 static FALSE_DROPS: Seldom = Seldom::new();
 
 /// What the TLS stack says of the first bytes of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Opinion {
     /// A hello whose versions are good; whether a handshake comes of it depends on more than that.
     Taken,

@@ -17,7 +17,7 @@ use http::HeaderValue;
 use crate::{
     clock::KernelTime,
     denial::Denial,
-    policy::{Policy, Upstream, route::Route},
+    policy::{Policy, Upstream, keyring::Pending, route::Route},
 };
 use facts::{ClientAddr, RequestFacts};
 use token::{Claims, KnownTokens};
@@ -82,12 +82,22 @@ pub struct Refusal {
     pub server_time: Option<u64>,
     /// As [`Grant::token_age`].
     pub token_age: Option<i64>,
+    /// The token's issuer is being asked for its keys: after that [`admit_again`] may decide otherwise.
+    pub pending: Option<Pending>,
 }
 
 impl Refusal {
     /// A refusal that says no more than its reason.
     pub const fn plain(denial: Denial) -> Self {
-        Self { denial, route: None, retry_after: None, challenge: None, server_time: None, token_age: None }
+        Self {
+            denial,
+            route: None,
+            retry_after: None,
+            challenge: None,
+            server_time: None,
+            token_age: None,
+            pending: None,
+        }
     }
 
     fn at(self, route: &Arc<Route>) -> Self {
@@ -105,12 +115,34 @@ pub fn admit(
     now: Now,
     known: &mut KnownTokens,
 ) -> Result<Grant, Refusal> {
+    judge(policy, facts, now, known, true)
+}
+
+/// The same for a request that has waited for keys: its limit was charged before.
+pub fn admit_again(
+    policy: &Policy,
+    facts: &RequestFacts<'_>,
+    now: Now,
+    known: &mut KnownTokens,
+) -> Result<Grant, Refusal> {
+    judge(policy, facts, now, known, false)
+}
+
+fn judge(
+    policy: &Policy,
+    facts: &RequestFacts<'_>,
+    now: Now,
+    known: &mut KnownTokens,
+    first: bool,
+) -> Result<Grant, Refusal> {
     let route = policy.routes.find(&facts.path).ok_or(Refusal::plain(Denial::RouteNotFound))?;
-    limit::check(policy, route, facts.address, now.monotonic).map_err(|refusal| refusal.at(route))?;
+    if first {
+        limit::check(policy, route, facts.address, now.monotonic).map_err(|refusal| refusal.at(route))?;
+    }
     let mut grant = Grant { route: Arc::clone(route), source: facts.address, claims: None, token_age: None };
     if let Some(tokens) = &route.tokens {
         let token =
-            token::check(tokens, facts.headers, now.unix, known).map_err(|refusal| refusal.at(route))?;
+            token::check(tokens, facts.headers, now, known, first).map_err(|refusal| refusal.at(route))?;
         demands::check(&tokens.demands, facts.method, &token, now.unix)
             .map_err(|refusal| Refusal { token_age: token.age, ..refusal.at(route) })?;
         grant.token_age = token.age;

@@ -3,18 +3,28 @@
 
 use std::{
     fs, io,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// Nanoseconds of `CLOCK_MONOTONIC`: what `bpf_ktime_get_ns` and its coarse sibling count, so that the ends of bans mean the same
 /// to the daemon and to the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KernelTime(pub u64);
 
 impl KernelTime {
     /// The time `seconds` later; saturates at "forever".
     pub const fn plus_seconds(self, seconds: u64) -> Self {
         Self(self.0.saturating_add(seconds.saturating_mul(1_000_000_000)))
+    }
+
+    /// The time so much later, likewise.
+    pub const fn plus(self, duration: Duration) -> Self {
+        let nanoseconds = duration.as_nanos();
+        Self(self.0.saturating_add(if nanoseconds > u64::MAX as u128 {
+            u64::MAX
+        } else {
+            nanoseconds as u64
+        }))
     }
 
     /// Whole seconds until `self`, rounded up; 0 once it has passed.

@@ -33,7 +33,7 @@ pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use load::{load, parse, pin_directory};
 pub use marks::{DEFAULT_TIER, Mark};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
-pub use token::{Demands, Token, TokenAlgorithm, TokenType};
+pub use token::{Demands, KeySource, RemoteKeys, Token, TokenAlgorithm, TokenType};
 pub use upstream::{Ejection, HealthCheck, Upstream, UpstreamProtocol, UpstreamTls};
 
 /// Everything that a configuration file says.

@@ -119,6 +119,8 @@ denials! {
     TokenUnknownKey = "token_unknown_key", 401, Client, 10, UNAUTHORIZED;
     /// The token's signature is wrong.
     TokenBadSignature = "token_bad_signature", 401, Client, 25, UNAUTHORIZED;
+    /// The issuer's keys cannot be had, or not the token's: it could not be asked a moment ago.
+    IssuerUnavailable = "issuer_unavailable", 503, Upstream, 0, "The access token cannot be verified now; try again later.";
     /// A required claim is missing, of the wrong type, or contradicts another; or the token lives longer than allowed.
     TokenClaims = "token_claims", 401, Client, 10, UNAUTHORIZED;
     /// The token has expired.

@@ -21,6 +21,7 @@ pub mod upstream;
 pub mod bans;
 pub mod device;
 pub mod kernel;
+pub mod keys;
 pub mod metrics;
 pub mod store;
 

@@ -48,12 +48,17 @@ pub fn filter(config: &config::Log) -> Result<EnvFilter> {
         Ok(text) if !text.is_empty() => (text, OVERRIDE),
         Ok(_) | Err(_) => (config.level.clone(), "log.level"),
     };
-    let filter = config::log_filter(&text).map_err(|problem| {
+    let mut filter = config::log_filter(&text).map_err(|problem| {
         anyhow!("{origin}: {problem}; write off, error, warn, info, debug or trace, or levels per module")
     })?;
-    // The library warns of every connection that resets many streams, so any client could fill the log with it; the
-    // refusal is counted and is an offence.
-    Ok(if text.contains("h2") { filter } else { filter.add_directive("h2=error".parse()?) })
+    // These libraries warn of what a client does wrong (h2 of many resets, rustls of an address as server name), so that
+    // any client could fill the log with it; what is refused is counted and is an offence.
+    for library in ["h2", "rustls"] {
+        if !text.contains(library) {
+            filter = filter.add_directive(format!("{library}=error").parse()?);
+        }
+    }
+    Ok(filter)
 }
 
 /// Lets one line per second through, for what may fail at any rate. One static per kind of failure.
@@ -77,11 +82,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_cannot_make_the_http2_library_talk_unless_somebody_asks_it_to() {
+    fn clients_cannot_make_libraries_talk_unless_somebody_asks_them_to() {
         let of = |level: &str| {
             filter(&config::Log { level: level.to_owned(), format: LogFormat::Text }).unwrap().to_string()
         };
-        assert!(of("info").contains("h2=error"));
+        assert!(of("info").contains("h2=error") && of("info").contains("rustls=error"));
+        assert_eq!(of("info,rustls=debug").matches("rustls").count(), 1);
         assert_eq!(of("info,h2=debug").matches("h2").count(), 1);
     }
 

@@ -5,6 +5,7 @@
 pub mod http;
 pub mod kernel;
 pub mod process;
+pub mod upstreams;
 
 use anyhow::Result;
 use prometheus::{
@@ -38,6 +39,12 @@ pub struct Metrics {
     pub denials: IntCounterVec,
     /// `enforcer_token_age_seconds{route}`: from the issue (`iat`) of a token to its first request.
     pub token_ages: HistogramVec,
+    /// `enforcer_token_keys{issuer}`: keys that can verify.
+    pub token_keys: IntGaugeVec,
+    /// `enforcer_token_keys_age_seconds{issuer}`: since they were fetched; absent for files.
+    pub token_keys_age: IntGaugeVec,
+    /// `enforcer_token_key_fetches_total{issuer, result}`: `good`, `failed`.
+    pub token_key_fetches: IntCounterVec,
     /// `enforcer_offences_lost_total`
     pub offences_lost: IntCounter,
     /// `enforcer_offences_of_proxies_total`: offences of proxies that speak for many; they ban nobody.
@@ -117,6 +124,19 @@ impl Metrics {
             &["route", "status"],
         )?;
         let denials = counter_vec("enforcer_denials_total", "Refused connections and requests", &["code"])?;
+        let issuer_gauge = |name: &str, help: &str| -> Result<IntGaugeVec> {
+            let metric = IntGaugeVec::new(Opts::new(name, help), &["issuer"])?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let token_keys = issuer_gauge("enforcer_token_keys", "Keys of an issuer that can verify")?;
+        let token_keys_age =
+            issuer_gauge("enforcer_token_keys_age_seconds", "Since the keys of an issuer were fetched")?;
+        let token_key_fetches = counter_vec(
+            "enforcer_token_key_fetches_total",
+            "Attempts to fetch the keys of an issuer",
+            &["issuer", "result"],
+        )?;
         let options = HistogramOpts::new(
             "enforcer_token_age_seconds",
             "From the issue of a token to its first request; negative: a clock is ahead",
@@ -196,6 +216,9 @@ impl Metrics {
             requests,
             denials,
             token_ages,
+            token_keys,
+            token_keys_age,
+            token_key_fetches,
             offences_lost,
             offences_of_proxies,
             bans_active,

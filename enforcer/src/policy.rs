@@ -7,6 +7,7 @@ pub mod demands;
 pub mod health;
 pub mod issuer;
 pub mod jwks;
+pub mod keyring;
 pub mod limiter;
 pub mod route;
 pub mod strict_json;

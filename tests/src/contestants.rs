@@ -98,7 +98,7 @@ impl Contestant {
         fs::write(
             &config,
             format!(
-                "global\n  nbthread 1\n  maxconn 10000\n\
+                "global\n  nbthread 1\n  maxconn 8192\n\
                  defaults\n  mode http\n  timeout client 60s\n  timeout server 60s\n  timeout connect 2s\n\
                  \x20 timeout http-keep-alive 60s\n  option http-keep-alive\n  http-reuse always\n\
                  frontend open\n  bind {open} ssl crt {bundle} alpn h2,http/1.1 ssl-min-ver TLSv1.2\n\

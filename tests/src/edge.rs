@@ -15,9 +15,9 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use enforcer::{
     bans::{Offence, Reporter},
-    config::{self, Config, Demands, KeyExchange, Suite, TokenAlgorithm, TokenType},
+    config::{self, Config, Demands, KeyExchange, KeySource, Suite, TokenAlgorithm, TokenType},
     ingress::Ingress,
-    metrics::Metrics,
+    metrics::{self, Metrics},
     policy::{Policy, SharedPolicy},
 };
 use http::{Request, Response};
@@ -79,6 +79,7 @@ impl Site {
     pub fn start(self) -> Result<Edge> {
         let policy = Policy::load(&self.config)?.share();
         let metrics = Metrics::new()?;
+        metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
         let (reporter, offences) = Reporter::new(1024, metrics.offences_lost.clone());
         let ingress = Ingress::bind(&self.config, Arc::clone(&policy), reporter, metrics.clone())?;
         ingress.serve();
@@ -110,7 +111,7 @@ pub fn token(issuer: &str, jwks: PathBuf) -> config::Token {
     config::Token {
         issuer: issuer.to_owned(),
         audience: vec![AUDIENCE.to_owned()],
-        jwks,
+        keys: KeySource::File(jwks),
         algorithms: vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256],
         kind: TokenType::Any,
         leeway: Duration::from_secs(60),

@@ -39,12 +39,17 @@ pub enum Core {
 
 /// Frames of a connection that sends `stream` in these segments: places at which they begin and end.
 pub fn frames(stream: &[u8], segments: &[(usize, usize)]) -> Vec<Vec<u8>> {
-    let at = |sequence: u32, flags, data: &[u8]| tcp_at(SOURCE_V4.into(), PROTECTED, sequence, flags, data);
     let data = segments.iter().map(|(begin, end)| {
         let sequence = START.wrapping_add(1).wrapping_add(*begin as u32);
-        at(sequence, DATA, stream.get(*begin..*end).unwrap_or_default())
+        let data = stream.get(*begin..*end).unwrap_or_default();
+        tcp_at(SOURCE_V4.into(), PROTECTED, sequence, DATA, data)
     });
-    std::iter::once(at(START, SYN, &[])).chain(data).collect()
+    std::iter::once(syn_with(&[])).chain(data).collect()
+}
+
+/// The SYN of that connection, with data.
+pub fn syn_with(data: &[u8]) -> Vec<u8> {
+    tcp_at(SOURCE_V4.into(), PROTECTED, START, SYN, data)
 }
 
 /// The stream cut at these places.
@@ -59,9 +64,14 @@ pub fn cut(length: usize, places: &[usize]) -> Vec<(usize, usize)> {
 
 /// What the core says of a stream that comes in these segments.
 pub fn core(stream: &[u8], minimum: TlsVersion, segments: &[(usize, usize)]) -> Core {
+    core_of(&frames(stream, segments), minimum)
+}
+
+/// What it says of these frames.
+pub fn core_of(frames: &[Vec<u8>], minimum: TlsVersion) -> Core {
     let tables = State::default().set(|settings| settings.minimum_tls = minimum.number()).tables(1);
-    for frame in frames(stream, segments) {
-        match decide(&&*frame, &tables) {
+    for frame in frames {
+        match decide(&&**frame, &tables) {
             Verdict::Pass(PassReason::HelloAccepted) => return Core::Accepted,
             Verdict::Drop(DropReason::TlsVersion) => return Core::TooOld,
             Verdict::Drop(DropReason::MalformedHello) => return Core::Malformed,

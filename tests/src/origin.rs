@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -41,6 +41,7 @@ pub struct Origin {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
+    well: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -65,30 +66,36 @@ impl Origin {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (accepted, asked) = (Arc::clone(&connections), Arc::clone(&requests));
+        let well = Arc::new(AtomicBool::new(true));
+        let (accepted, state) = (Arc::clone(&connections), (Arc::clone(&requests), Arc::clone(&well)));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 accepted.fetch_add(1, SeqCst);
-                let (acceptor, asked) = (acceptor.clone(), Arc::clone(&asked));
+                let (acceptor, state) = (acceptor.clone(), state.clone());
                 tokio::spawn(async move {
                     match acceptor {
-                        None => serve(stream, asked).await,
+                        None => serve(stream, state).await,
                         Some(acceptor) => {
                             // A client that refuses our certificate is the test's business.
                             if let Ok(stream) = acceptor.accept(stream).await {
-                                serve(stream, asked).await;
+                                serve(stream, state).await;
                             }
                         }
                     }
                 });
             }
         });
-        Ok(Self { address, connections, requests, task })
+        Ok(Self { address, connections, requests, well, task })
     }
 
     /// Connections so far.
     pub fn connections(&self) -> usize {
         self.connections.load(SeqCst)
+    }
+
+    /// What `/healthz` answers from now on: 200 or 503. Such requests are not counted.
+    pub fn set_well(&self, well: bool) {
+        self.well.store(well, SeqCst);
     }
 
     /// Requests so far.
@@ -97,10 +104,26 @@ impl Origin {
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, asked: Arc<AtomicUsize>) {
-    let service = service_fn(move |request| {
-        asked.fetch_add(1, SeqCst);
-        answer(request)
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    (asked, well): (Arc<AtomicUsize>, Arc<AtomicBool>),
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let is_check = request.uri().path() == "/healthz";
+        let is_well = well.load(SeqCst);
+        if !is_check {
+            asked.fetch_add(1, SeqCst);
+        }
+        async move {
+            if !is_check {
+                return answer(request).await;
+            }
+            let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
+            if !is_well {
+                *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+            }
+            Ok(response)
+        }
     });
     let server = auto::Builder::new(TokioExecutor::new());
     // A connection that the edge breaks off is the edge's business.

@@ -12,10 +12,12 @@ mod rootless {
     mod clients;
     mod configs;
     mod control;
+    mod corpus;
     mod edge;
     mod flights;
     mod floods;
     mod grpc;
+    mod issuer_keys;
     mod known_tokens;
     mod ledger;
     mod ledger_room;

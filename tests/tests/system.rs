@@ -5,7 +5,9 @@ mod system {
     mod answers;
     mod attach;
     mod bans;
+    mod behind;
     mod cookies;
+    mod corpus;
     mod data_plane;
     mod events;
     mod floods;

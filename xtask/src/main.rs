@@ -12,6 +12,7 @@ mod bench;
 mod compile;
 mod demo;
 mod dist;
+mod fuzz;
 mod process;
 mod service;
 mod setup;
@@ -69,6 +70,15 @@ enum Task {
     },
     /// Run the system tests under other kernels, in virtual machines: the floor, the one below it, and newer ones.
     Vm(vm::Arguments),
+    /// Fuzz the decisions about packets, on a nightly toolchain with cargo-fuzz, and keep what is found of new paths.
+    Fuzz {
+        /// Which one; both if absent.
+        #[arg(value_parser = fuzz::TARGETS)]
+        target: Option<String>,
+        /// For how long each, in seconds.
+        #[arg(long, default_value_t = 120)]
+        seconds: u32,
+    },
     /// Run the packaged unit under a real systemd, in a container of this machine, as root.
     Service,
     /// Make the Debian package in `target/dist`.
@@ -97,6 +107,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Demo { keep } => demo::command(keep),
         Task::Bench { ref bench } => bench::command(bench),
         Task::Vm(ref arguments) => vm::command(arguments),
+        Task::Fuzz { ref target, seconds } => fuzz::command(target.as_deref(), seconds),
         Task::Service => service::command(),
         Task::Dist => dist::command(),
     }

@@ -28,8 +28,14 @@ const KERNEL: (u32, u32) = (6, 1);
 const COMPONENT_SECONDS: &str = "60";
 
 /// Programs and the Debian packages that bring them.
-pub(crate) const TEST_PROGRAMS: &[(&str, &str)] =
-    &[("ip", "iproute2"), ("curl", "curl"), ("openssl", "openssl"), ("h2load", "nghttp2-client")];
+pub(crate) const TEST_PROGRAMS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("curl", "curl"),
+    ("openssl", "openssl"),
+    ("h2load", "nghttp2-client"),
+    ("nginx", "nginx-light"),
+    ("haproxy", "haproxy"),
+];
 /// What `bench edge` compares with and measures by.
 pub(crate) const BENCH_PROGRAMS: &[(&str, &str)] =
     &[("haproxy", "haproxy"), ("nginx", "nginx"), ("h2load", "nghttp2-client"), ("wrk", "wrk")];

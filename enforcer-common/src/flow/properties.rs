@@ -187,6 +187,25 @@ proptest! {
     }
 }
 
+/// Whoever repeats the beginning of his hello, and a byte more each time, has only so much work done.
+#[test]
+fn a_beginning_is_not_repeated_for_ever() {
+    let stream = stream(&[0x0304], 0x0303, 1_500, false, &[1; 1_700], None);
+    let mut bucket = opened(0);
+    let kinds: Vec<Kind> = (100..stream.len() - 40)
+        .map(|length| follow(&mut bucket, &segment(0, 0, length), &&*stream).kind)
+        .take_while(|kind| *kind == Kind::Part)
+        .collect();
+    // A record of one byte takes two steps and six bytes.
+    assert!((20..120).contains(&kinds.len()), "{} times", kinds.len());
+    let whole = crate::flow::properties::stream(&[0x0304], 0x0303, 1_200, false, &[], None);
+    let mut bucket = opened(0);
+    for length in 100..120 {
+        assert_eq!(follow(&mut bucket, &segment(0, 0, length), &&*whole).kind, Kind::Part, "{length}");
+    }
+    assert_eq!(follow(&mut bucket, &segment(0, 0, whole.len()), &&*whole).kind, Kind::Accepted);
+}
+
 /// Two CPUs at one flow: who finds it claimed drops, and nothing is lost.
 #[test]
 fn a_claimed_flow_is_left_alone() {

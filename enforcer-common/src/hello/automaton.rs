@@ -11,8 +11,9 @@
 use super::{NEWEST, SUPPORTED_VERSIONS, offered_by_legacy};
 use crate::packet::Packet;
 
-/// Steps per hello. The longest hellos of browsers, with post-quantum key shares, take about 150; what takes more than this (a
-/// hello in thousands of records) has no honest sender, and the program's work per connection must have a bound.
+/// Steps per connection. The longest hellos of browsers, with post-quantum key shares, take about 150; what takes more than this (a
+/// hello in thousands of records, or one that is repeated dozens of times) has no honest sender, and the program's work per connection
+/// must have a bound.
 pub const STEPS: u16 = 4096;
 /// Longest record, in bytes: 2^14 of plaintext, and what protection may add to it (RFC 8446 section 5.2). Plaintext has no such
 /// addition, but servers check no closer.
@@ -129,6 +130,15 @@ impl Parser {
         self.progress = Progress::More as u8;
         self.begun = 0;
         self.listed = 0;
+    }
+
+    /// Begins anew because the connection repeats its beginning. Steps go on counting, or whoever repeats it for ever would have work
+    /// done for ever.
+    #[inline(always)]
+    pub fn restart(&mut self) {
+        let steps = self.steps;
+        self.reset();
+        self.steps = steps;
     }
 
     /// Where the parse stands.

@@ -164,9 +164,9 @@ pub(super) fn conclude<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: 
         }
         Kind::Refusal => return pass(refusal::reset_server(context, headers, followed.value)),
         Kind::Ended => return refusal::answer_later(context, headers, followed.value),
-        Kind::Malformed => DropReason::MalformedHello,
+        // One byte tells it.
         Kind::NotHello => DropReason::NotHello,
-        Kind::Part | Kind::Accepted | Kind::Refused | Kind::Unfollowed => {
+        Kind::Part | Kind::Accepted | Kind::Refused | Kind::Unfollowed | Kind::Malformed => {
             if followed.first
                 && let Err(over) = budgets::charge(context, work, Limit::Hellos, DropReason::HelloLimit)
             {
@@ -189,7 +189,7 @@ pub(super) fn conclude<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: 
             if followed.kind == Kind::Accepted {
                 return pass(PassReason::HelloAccepted);
             }
-            DropReason::TlsVersion
+            if followed.kind == Kind::Malformed { DropReason::MalformedHello } else { DropReason::TlsVersion }
         }
     };
     let Err(reason) = context.refuse(reason) else { return pass(PassReason::HelloAccepted) };

@@ -18,18 +18,28 @@ use http::{HeaderMap, Method, header::AUTHORIZATION};
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
 
-use super::Refusal;
+use super::{Now, Refusal};
 use crate::{
     config::TokenAlgorithm,
     denial::Denial,
-    policy::{demands::Demands, issuer::Issuer, jwks::VerificationKey, route::Tokens, strict_json},
+    policy::{
+        demands::Demands,
+        issuer::{Footing, Issuer},
+        jwks::VerificationKey,
+        keyring::Missing,
+        route::Tokens,
+        strict_json,
+    },
 };
 pub use claims::{Claims, Times};
 use compact::{Compact, MAX_TOKEN};
 pub use known::KnownTokens;
 use known::{Digest, Known};
 
-/// A good token.
+/// Seconds after which a client may come back while keys cannot be had.
+const RETRY: u64 = 5;
+
+/// A good token, for a request.
 #[derive(Debug)]
 pub(super) struct Checked {
     pub claims: Arc<Claims>,
@@ -58,20 +68,25 @@ pub enum Step<'a> {
     },
     /// A key that fits.
     Key(&'a VerificationKey),
+    /// There is none, for this key id; the token names the issuer that has none.
+    NoKey(&'a Issuer, &'a str),
     /// The signature is that key's.
     Signature,
     /// `iss` and `aud` are right, and these are well-formed.
     Times(&'a Times),
 }
 
-/// The token of a request.
+/// The token of a request. `first`: it has not waited for its issuer's keys yet.
 pub(super) fn check(
     tokens: &Tokens,
     headers: &HeaderMap,
-    now: u64,
+    now: Now,
     known: &mut KnownTokens,
+    first: bool,
 ) -> Result<Checked, Refusal> {
+    let Now { unix: now, monotonic } = now;
     let mut age = None;
+    let mut lacking = None;
     let outcome = bearer(headers).and_then(|token| {
         let digest = Digest::of(token).filter(|_| known.remembers());
         if let Some(digest) = &digest
@@ -83,19 +98,42 @@ pub(super) fn check(
             }
             return Ok(Checked { claims, leeway: issuer.leeway, age: None });
         }
-        let mut follow = |step: Step<'_>| {
-            if let Step::Times(Times { issued: Some(issued), .. }) = step {
+        let mut follow = |step: Step<'_>| match step {
+            Step::Times(Times { issued: Some(issued), .. }) => {
                 age = Some(now.cast_signed().saturating_sub(issued.cast_signed()));
             }
+            Step::NoKey(issuer, kid) if first => lacking = Some(issuer.keyring().missing(kid, monotonic)),
+            Step::NoKey(issuer, kid) => lacking = Some(issuer.keyring().still_missing(kid, monotonic)),
+            Step::Form { .. }
+            | Step::Issuer(_)
+            | Step::Header { .. }
+            | Step::Key(_)
+            | Step::Signature
+            | Step::Times(_) => {}
         };
-        let (issuer, claims) = verify(tokens.issuers(), token, now, &mut follow)?;
+        let Verified { issuer, claims, footing } = verify(tokens.issuers(), token, now, &mut follow)?;
         let claims = Arc::new(claims);
         if let Some(digest) = digest {
-            known.learn(digest, Known { epoch: issuer.epoch(), claims: Arc::clone(&claims) });
+            known.learn(digest, Known { footing, claims: Arc::clone(&claims) });
         }
         Ok(Checked { claims, leeway: issuer.leeway, age })
     });
     outcome.map_err(|denial| {
+        match lacking {
+            // Whoever cannot be asked has said nothing against the token.
+            Some(Missing::Unavailable) => {
+                return Refusal { retry_after: Some(RETRY), ..Refusal::plain(Denial::IssuerUnavailable) };
+            }
+            Some(Missing::Pending(pending)) => {
+                let pending = Some(pending);
+                return Refusal {
+                    retry_after: Some(RETRY),
+                    pending,
+                    ..Refusal::plain(Denial::IssuerUnavailable)
+                };
+            }
+            Some(Missing::Unknown) | None => {}
+        }
         // RFC 6750 section 3.1: whoever sent nothing gets no error code.
         let missing = denial == Denial::TokenMissing;
         let challenge = tokens.first().map(|issuer| match missing {
@@ -123,13 +161,24 @@ fn bearer(headers: &HeaderMap) -> Result<&[u8], Denial> {
     }
 }
 
-/// Verifies a token at `now` (seconds since 1970), and says whose it is.
+/// A token that is good.
+#[derive(Debug)]
+pub struct Verified<'i> {
+    /// Whose it is.
+    pub issuer: &'i Issuer,
+    /// What it says.
+    pub claims: Claims,
+    /// How long that is to be believed.
+    pub footing: Footing,
+}
+
+/// Verifies a token at `now` (seconds since 1970).
 pub fn verify<'i>(
     issuers: &'i [Arc<Issuer>],
     token: &[u8],
     now: u64,
     follow: &mut dyn FnMut(Step<'_>),
-) -> Result<(&'i Issuer, Claims), Denial> {
+) -> Result<Verified<'i>, Denial> {
     let compact = Compact::split(token)?;
     follow(Step::Form { bytes: token.len() });
     let issuer = match issuers {
@@ -140,7 +189,14 @@ pub fn verify<'i>(
     follow(Step::Issuer(issuer));
     let header = header::read(&compact.header, issuer)?;
     follow(Step::Header { algorithm: header.algorithm, kid: header.kid.as_deref() });
-    let key = issuer.key(header.kid.as_deref(), header.algorithm).ok_or(Denial::TokenUnknownKey)?;
+    let keys = issuer.keyring().set();
+    let Some(key) = keys.key(header.kid.as_deref(), header.algorithm) else {
+        // Nobody is asked for the keys of others.
+        if named(std::slice::from_ref(issuer), &compact.claims).is_ok() {
+            follow(Step::NoKey(issuer, header.kid.as_deref().unwrap_or_default()));
+        }
+        return Err(Denial::TokenUnknownKey);
+    };
     follow(Step::Key(key));
     if !is_signed(&compact, key) {
         return Err(Denial::TokenBadSignature);
@@ -148,7 +204,7 @@ pub fn verify<'i>(
     follow(Step::Signature);
     let claims = claims::read(&compact.claims, issuer, |times| follow(Step::Times(times)))?;
     claims.times.judge(issuer, now)?;
-    Ok((issuer, claims))
+    Ok(Verified { issuer, claims, footing: issuer.footing(&keys) })
 }
 
 /// Whether a token that was verified says what a route demands.

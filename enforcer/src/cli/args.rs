@@ -160,6 +160,9 @@ pub struct TokenVerify {
     /// Configuration file
     #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
     pub config: PathBuf,
+    /// The JWK set of issuers that publish theirs: it is not fetched here
+    #[arg(long, value_name = "FILE")]
+    pub jwks: Option<PathBuf>,
     /// When, in seconds since 1970-01-01T00:00:00Z, as `date +%s` prints them [default: now]
     #[arg(long, value_name = "TIME")]
     pub at: Option<u64>,

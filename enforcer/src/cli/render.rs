@@ -1,8 +1,10 @@
 //! Answers as people read them. Pure: text in memory, the terminal is elsewhere.
 
+mod counters;
 mod detail;
 mod import;
 pub mod packet;
+mod upstreams;
 
 pub(super) use import::imported;
 use packet::Paint;

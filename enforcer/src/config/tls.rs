@@ -149,7 +149,7 @@ impl Config {
             }
         }
         files.extend(self.tls.ticket_keys.as_deref());
-        files.extend(self.tokens.values().map(|token| token.jwks.as_path()));
+        files.extend(self.tokens.values().filter_map(|token| token.keys.file()));
         files.sort_unstable();
         files.dedup();
         files

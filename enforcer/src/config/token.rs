@@ -1,6 +1,10 @@
 //! Issuers of tokens, and what routes demand of a token: `[token.NAME]` and the keys of `[[route]]` beside `token`.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -11,8 +15,8 @@ pub struct Token {
     pub issuer: String,
     /// `audience`: one of these must be in `aud`. At least one.
     pub audience: Vec<String>,
-    /// `jwks`: file with a JWK set (RFC 7517).
-    pub jwks: PathBuf,
+    /// `jwks`, `jwks_url` or `discovery`: where its JWK set (RFC 7517) is.
+    pub keys: KeySource,
     /// `algorithms`: default `["RS256", "ES256"]`.
     pub algorithms: Vec<TokenAlgorithm>,
     /// `typ`: what the header's `typ` must say. Default `"any"`.
@@ -21,6 +25,44 @@ pub struct Token {
     pub leeway: Duration,
     /// `max_lifetime`: largest `exp - iat`, default 24 h.
     pub max_lifetime: Duration,
+}
+
+/// Where the keys of an issuer are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeySource {
+    /// `jwks`: in a file.
+    File(PathBuf),
+    /// Published.
+    Remote(RemoteKeys),
+}
+
+impl KeySource {
+    /// The file, unless they are fetched.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Remote(_) => None,
+        }
+    }
+}
+
+/// Keys that are fetched over https.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RemoteKeys {
+    /// `jwks_url`; with `discovery` the issuer's discovery document, which says where the set is.
+    pub address: http::Uri,
+    /// The issuer that the document must be of.
+    pub discovery: Option<String>,
+    /// `jwks_authorities`: PEM file with the roots that the server's certificate comes from. Default: those of the system.
+    pub authorities: Option<PathBuf>,
+    /// `jwks_private_addresses`: whether the server may have an address that is not public. Default false.
+    pub private_addresses: bool,
+    /// `jwks_refresh`: how long a set is good whose server does not say, default 15 min.
+    pub refresh: Duration,
+    /// `jwks_interval`: between two fetches at least, whatever tokens ask for, default 10 s.
+    pub interval: Duration,
+    /// `jwks_max_stale`: how long keys hold on while the server cannot be reached, default 24 h.
+    pub max_stale: Duration,
 }
 
 /// Signature algorithms of RFC 7518 and RFC 8037 that are accepted.

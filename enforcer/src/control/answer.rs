@@ -30,6 +30,7 @@ use crate::{
         events::{Sample, Samples},
     },
     metrics::{self, Metrics},
+    policy::SharedPolicy,
     prefix::Prefix,
 };
 
@@ -76,6 +77,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// What the daemon knows of itself.
     pub facts: Arc<ArcSwap<Facts>>,
+    /// What is in force.
+    pub policy: SharedPolicy,
     /// When it started.
     pub started: Instant,
     /// Samples of refused packets; `None` with `mode = "off"`.
@@ -281,6 +284,7 @@ impl Context {
             metrics: facts.metrics.clone(),
             max_connections: facts.max_connections,
             tokens: facts.tokens.clone(),
+            upstreams: rows::upstreams(&self.policy.load(), clock::kernel_now()),
             bans: bans.into(),
             dry_run,
             rehearsed: facts.rehearsed.clone(),

@@ -2,7 +2,7 @@
 
 use super::{
     span,
-    wire::{AllowanceRow, BanRow, ScoreRow, TierRow},
+    wire::{AllowanceRow, BanRow, ScoreRow, TierRow, UpstreamRow},
 };
 use crate::{
     bans::{
@@ -12,9 +12,30 @@ use crate::{
     },
     clock::KernelTime,
     kernel::{Attachment, Explanation},
+    policy::Policy,
     prefix::Prefix,
 };
 use std::net::IpAddr;
+
+/// Servers behind as they are at `now`, in the order of the configuration.
+pub fn upstreams(policy: &Policy, now: KernelTime) -> Vec<UpstreamRow> {
+    let mut rows = Vec::new();
+    for upstream in policy.upstreams() {
+        for (index, server) in upstream.config.servers.iter().enumerate() {
+            let Some(look) = upstream.health.look(index, now) else { continue };
+            rows.push(UpstreamRow {
+                upstream: upstream.name.clone(),
+                server: server.to_string().trim_end_matches('/').to_owned(),
+                state: look.state.label().to_owned(),
+                requests: look.in_flight,
+                connections: look.connections,
+                ejections: look.ejections,
+                retries: look.retries,
+            });
+        }
+    }
+    rows
+}
 
 /// A ban as told at `now`.
 pub fn ban(ban: &Ban, shadowed_by: Option<Prefix>, now: KernelTime) -> BanRow {

@@ -6,6 +6,7 @@ mod changes;
 mod failure;
 mod many;
 mod tier;
+mod upstream;
 
 use std::net::IpAddr;
 
@@ -21,6 +22,7 @@ pub use changes::{FilesRow, ReloadRow, Reloaded};
 pub use failure::{Failure, FailureKind};
 pub use many::{Many, RefusedRow};
 pub use tier::{TierCommand, TierRow};
+pub use upstream::UpstreamRow;
 
 /// The version of the language.
 pub const VERSION: u32 = 1;
@@ -388,6 +390,9 @@ pub struct Status {
     pub max_connections: u32,
     /// Issuers of tokens.
     pub tokens: Vec<TokenRow>,
+    /// Servers behind.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamRow>,
     /// Bans in force.
     pub bans: Vec<CountRow>,
     /// Whether bans are only reported.
@@ -449,6 +454,12 @@ pub struct TokenRow {
     pub issuer: String,
     /// Keys that can verify.
     pub keys: usize,
+    /// Seconds since they were fetched; absent for a file, and before the first success.
+    #[serde(default)]
+    pub age_seconds: Option<u64>,
+    /// Why the last attempt to fetch them failed.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// A number with a name.

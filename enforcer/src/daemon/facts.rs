@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tracing::warn;
 
 use crate::{
+    clock,
     config::{Config, Mode},
     control::{
         answer::Facts,
@@ -12,7 +13,7 @@ use crate::{
     },
     kernel::Beginning,
     metrics::Metrics,
-    policy::{Policy, issuer::Issuer},
+    policy::{Policy, issuer::Issuer, keyring::Condition},
 };
 
 /// The port that `why` asks about when there is no listener.
@@ -95,12 +96,12 @@ pub(super) fn show_persistence(row: &PersistenceRow, metrics: &Metrics) {
     }
 }
 
-/// Issuers with their number of keys.
+/// Issuers with their keys, as they are now.
 pub(super) fn tokens(policy: &Policy) -> Vec<TokenRow> {
-    let row = |issuer: &Arc<Issuer>| TokenRow {
-        name: issuer.name.clone(),
-        issuer: issuer.issuer.clone(),
-        keys: issuer.keys.len(),
+    let now = clock::kernel_now();
+    let row = |issuer: &Arc<Issuer>| {
+        let Condition { keys, age, error, .. } = issuer.keyring().condition(now);
+        TokenRow { name: issuer.name.clone(), issuer: issuer.issuer.clone(), keys, age_seconds: age, error }
     };
     policy.issuers().map(row).collect()
 }

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
-use super::{files::Seen, notify, start::Tied};
+use super::{facts, files::Seen, notify, start::Tied};
 use crate::{
     bans::{ledger::Input, task::Handle},
     config::{Config, Mode},
@@ -102,6 +102,7 @@ impl Running {
                     self.watch_interfaces();
                     renew_lease(&self.kernel, self.healthy);
                     self.reap();
+                    self.show_tokens();
                 }
             }
         }
@@ -121,6 +122,14 @@ impl Running {
             }
         };
         self.readiness.hinder(obstacle);
+    }
+
+    /// Keys that are fetched come and go without a reload.
+    fn show_tokens(&self) {
+        let tokens = facts::tokens(&self.policy.load());
+        if self.facts.load().tokens != tokens {
+            self.facts.rcu(|facts| Facts { tokens: tokens.clone(), ..(**facts).clone() });
+        }
     }
 
     /// Connections that were refused, and whose clients do not go: the server's socket shall.
@@ -147,7 +156,7 @@ impl Running {
         }
         if self.services.iter().any(Tied::is_over) {
             bail!(
-                "the control socket, the metrics listener or the watch over files has ended; this is a bug"
+                "the control socket, the metrics listener or the watch over files or keys has ended; this is a bug"
             );
         }
         let answered = tokio::time::timeout(HEARTBEAT, self.bans.look(|_, _| ())).await;

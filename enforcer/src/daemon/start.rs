@@ -39,6 +39,7 @@ use crate::{
     },
     ingress::Ingress,
     kernel::{Kernel, events::QUEUE},
+    keys,
     log::Log,
     metrics::{
         self, Metrics,
@@ -101,6 +102,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
 
     let view = kernel.view()?;
     metrics::kernel::register(&metrics.registry, Arc::clone(&view))?;
+    metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
     let ledger = Ledger::new(config.bans.clone());
     let (bans, task) = task::spawn(ledger, kernel.lists()?, offences, metrics.clone(), keeping);
     let ban_task = Tied::of(task.abort_handle());
@@ -172,6 +174,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         view: Arc::clone(&view),
         metrics: metrics.clone(),
         facts: Arc::clone(&facts),
+        policy: Arc::clone(&policy),
         started,
         reloads,
     };
@@ -186,6 +189,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     }
     let read = Arc::new(ArcSwap::from_pointee(seen));
     let (changes, file_changes) = mpsc::channel(1);
+    services.push(Tied::spawn(keys::tend(Arc::clone(&policy), metrics.clone())));
     services.push(Tied::spawn(files::watch(Arc::clone(&read), changes)));
     services.extend(scrapes.map(|server| Tied::spawn(server.serve())));
 

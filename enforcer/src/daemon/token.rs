@@ -4,19 +4,24 @@
 use anyhow::{Result, bail};
 
 use crate::{
-    checks::token::{self, Step},
+    checks::token::{self, Step, Verified},
     cli::{
         args::TokenVerify,
         token::{Refused, Report, Step as Shown},
     },
     clock,
-    config::Config,
+    config::{Config, KeySource},
     policy::Policy,
 };
 
 /// Judges `token` by the issuers of a path's route, or by all that there are.
 pub(super) fn judge(config: &Config, verb: &TokenVerify, token: &[u8]) -> Result<Report> {
-    let policy = Policy::load(config)?;
+    let mut config = config.clone();
+    if let Some(path) = &verb.jwks {
+        let fetched = config.tokens.values_mut().filter(|token| matches!(token.keys, KeySource::Remote(_)));
+        fetched.for_each(|token| token.keys = KeySource::File(path.clone()));
+    }
+    let policy = Policy::load(&config)?;
     let now = verb.at.unwrap_or_else(clock::unix_now);
     let mut steps = Vec::new();
     let mut show = |name, found| steps.push(Shown { name, found });
@@ -40,6 +45,15 @@ pub(super) fn judge(config: &Config, verb: &TokenVerify, token: &[u8]) -> Result
             "key",
             format!("{} for {}", key.kid.as_deref().unwrap_or("without id"), key.algorithm.name()),
         ),
+        Step::NoKey(issuer, _) => {
+            if let Some(remote) = issuer.keyring().remote() {
+                let address = &remote.address;
+                show(
+                    "keys",
+                    format!("are published: save those of {address}, and name the file with --jwks"),
+                );
+            }
+        }
         Step::Signature => show("signature", "right".to_owned()),
         Step::Times(times) => {
             let until = times.expires.cast_signed().saturating_sub(now.cast_signed());
@@ -54,7 +68,7 @@ pub(super) fn judge(config: &Config, verb: &TokenVerify, token: &[u8]) -> Result
             );
         }
     });
-    let outcome = outcome.and_then(|(issuer, claims)| {
+    let outcome = outcome.and_then(|Verified { issuer, claims, .. }| {
         show("times", format!("good at {now}, with a leeway of {} s", issuer.leeway));
         show("subject", claims.subject.as_deref().unwrap_or("absent").to_owned());
         show("scopes", claims.scopes.join(" "));

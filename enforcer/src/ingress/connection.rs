@@ -178,7 +178,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: 
         (peer, Vec::new(), None)
     };
     // On the heap, so that its room is given back once it is done: the connection may idle for long.
-    let handshake = handshake::shake(&settings, Recorded::new(stream, first), source);
+    let handshake = Box::pin(handshake::shake(&settings, Recorded::new(stream, first), source));
     let (stream, client) = match tokio::time::timeout(settings.handshake_timeout, handshake).await {
         Ok(Ok(established)) => established,
         Ok(Err(failed)) => {
@@ -231,7 +231,10 @@ async fn speak(
     stream: TlsStream<Recorded>,
 ) -> Result<(), hyper::Error> {
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
-    let service = service_fn(|request| request::serve(Rc::clone(worker), Rc::clone(connection), request));
+    let service = service_fn(|request| {
+        // On the heap at once: hyper and tokio move it from hand to hand before it is polled.
+        Box::pin(request::serve(Rc::clone(worker), Rc::clone(connection), request))
+    });
     if is_http2 {
         let stream = Calm::new(stream, Rc::clone(worker), Rc::clone(connection), http);
         let serving = http2::Builder::new(LocalExecutor)
@@ -244,7 +247,7 @@ async fn speak(
             .enable_connect_protocol()
             .serve_connection(TokioIo::new(stream), service);
         let wind_down = http2::Connection::graceful_shutdown;
-        watch(worker, connection, Limits::of(http), true, serving, wind_down).await
+        watch(worker, connection, Limits::of(http), true, Box::pin(serving), wind_down).await
     } else {
         let stream = Readable::new(stream, Rc::clone(connection), http);
         let serving = http1::Builder::new()
@@ -254,7 +257,7 @@ async fn speak(
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let wind_down = http1::UpgradeableConnection::graceful_shutdown;
-        watch(worker, connection, Limits::of(http), false, serving, wind_down).await
+        watch(worker, connection, Limits::of(http), false, Box::pin(serving), wind_down).await
     }
 }
 
@@ -272,20 +275,20 @@ impl Limits {
 }
 
 /// Drives a connection; ends it when it idles or its client takes nothing of what it asked for, winds it down when the
-/// worker drains.
+/// worker drains. hyper's part is on the heap: handed on by value it would have its room in each of the functions that it goes
+/// through, for as long as the connection lives.
 async fn watch<C>(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
     limits: Limits,
     is_http2: bool,
-    serving: C,
+    mut serving: Pin<Box<C>>,
     wind_down: impl Fn(Pin<&mut C>),
 ) -> Result<(), hyper::Error>
 where
     C: Future<Output = Result<(), hyper::Error>>,
 {
     let mut phase = worker.shared.phase.clone();
-    let mut serving = pin!(serving);
     let mut wake = pin!(tokio::time::sleep(limits.idle.min(limits.write)));
     let (mut draining, mut closing) = (false, false);
     loop {

@@ -1,6 +1,6 @@
 //! One request, from its head to the head of its answer.
 
-use std::{convert::Infallible, rc::Rc, sync::Arc};
+use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
 
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -20,12 +20,17 @@ use crate::{
         self, Grant, Now, Refusal,
         facts::{ClientAddr, RequestFacts},
         forwarded,
+        token::KnownTokens,
     },
     clock,
     denial::Denial,
     policy::{Policy, route::Route},
     upstream::{AnswerBody, ClientBody, Clients, Forwarded, Patience, Terms, grpc},
 };
+
+/// How long a request waits for the keys of its token's issuer: a handshake and an answer from far away. What is not decided
+/// then is refused.
+const KEY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Answers a request; never fails, because every failure is an answer.
 pub(super) async fn serve(
@@ -41,14 +46,14 @@ pub(super) async fn serve(
     let method = head.method.clone();
     let is_http2 = head.version == Version::HTTP_2;
     let expects = !is_http2 && head.headers.contains_key(EXPECT);
-    let (admitted, source, patience, max_body, secured) = {
+    let (mut admitted, source, patience, max_body, secured) = {
         // Held for the checks alone: a request under way must not keep an old policy alive.
         let policy = worker.shared.policy.load();
         let http = &policy.http;
         let peer = connection.client.address;
         let source = forwarded::client(peer, &head.headers, &http.trusted_proxies, http.forwarded_by);
         (
-            admit(&worker, &policy, &connection, source, &head),
+            admit(&worker, &policy, &connection, source, &head, checks::admit),
             source,
             Patience { between: http.body_timeout, rate: http.min_body_rate },
             http.max_body_bytes,
@@ -58,6 +63,11 @@ pub(super) async fn serve(
     // Calls of gRPC may be silent as long as they like; they have deadlines of their own.
     let patience = Some(patience).filter(|_| !is_grpc);
     let body = ClientBody::new(body, expects, patience);
+    if let Err(Refusal { pending: Some(pending), .. }) = &mut admitted {
+        pending.wait(KEY_PATIENCE).await;
+        let policy = worker.shared.policy.load();
+        admitted = admit(&worker, &policy, &connection, source, &head, checks::admit_again);
+    }
     let outcome = match admitted {
         Err(refusal) => {
             body.discard();
@@ -142,12 +152,15 @@ async fn forward(
     Ok(response)
 }
 
+type Admit = fn(&Policy, &RequestFacts<'_>, Now, &mut KnownTokens) -> Result<Grant, Refusal>;
+
 fn admit(
     worker: &Worker,
     policy: &Policy,
     connection: &Connection,
     source: ClientAddr,
     head: &http::request::Parts,
+    admit: Admit,
 ) -> Result<Grant, Refusal> {
     if stream::is_stand_in(&head.method) {
         return Err(Refusal::plain(connection.why_unreadable()));
@@ -158,7 +171,7 @@ fn admit(
     }
     let facts = RequestFacts::read(&connection.client, source, head).map_err(Refusal::plain)?;
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
-    let outcome = checks::admit(policy, &facts, now, &mut worker.tokens.borrow_mut());
+    let outcome = admit(policy, &facts, now, &mut worker.tokens.borrow_mut());
     let (route, age) = match &outcome {
         Ok(grant) => (Some(grant.route()), grant.token_age()),
         Err(refusal) => (refusal.route.as_ref(), refusal.token_age),

@@ -47,9 +47,10 @@ pub(super) fn of(index: u32) -> Option<String> {
     })
 }
 
-/// Whether the program `id` is on an interface; on one that does not exist it is not. An error says nothing of either.
+/// Whether the program `id` is on an interface; on one that does not exist it is not, nor on number 0, which is none and about which
+/// the kernel takes no question. An error says nothing of either.
 pub(super) fn holds(index: u32, id: u32) -> io::Result<bool> {
-    Ok(programs(index)?.contains(&id))
+    Ok(index != 0 && programs(index)?.contains(&id))
 }
 
 /// Where on an interface the program `id` is.
@@ -169,5 +170,6 @@ mod tests {
         assert_eq!(of(1), None);
         assert!(!holds(1, 1).unwrap());
         assert!(!holds(i32::MAX as u32, 1).unwrap(), "no such interface");
+        assert!(!holds(0, 1).unwrap(), "no interface at all");
     }
 }

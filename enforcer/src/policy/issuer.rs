@@ -11,23 +11,30 @@ use std::{
 use anyhow::{Context, Result};
 use http::HeaderValue;
 
-use super::jwks::{self, VerificationKey};
+use super::keyring::{KeySet, Keyring};
 use crate::config::{self, TokenAlgorithm, TokenType};
 
-/// Names one state of everything that tokens of an issuer are judged by. What was verified under one is good under no
-/// other: whoever takes a key back, or changes a rule, makes a new epoch, and nothing has to be told to forget.
+/// Names one state of something that tokens are judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch(u64);
 
 impl Epoch {
     /// One that never was before.
-    fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Relaxed))
     }
 }
 
-/// One `[token.NAME]` with its keys loaded.
+/// On what a token was verified: its issuer's rules and keys as they were. What was verified on one footing is good on no
+/// other: whoever takes a key back, or changes a rule, makes a new epoch, and nothing has to be told to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footing {
+    rules: Epoch,
+    keys: Epoch,
+}
+
+/// One `[token.NAME]` with its keys.
 #[derive(Debug)]
 pub struct Issuer {
     /// As below `[token]`.
@@ -46,16 +53,14 @@ pub struct Issuer {
     pub max_lifetime: u64,
     /// Claims that some route asks for, beside those that are always read.
     pub asked: BTreeSet<String>,
-    /// At least one.
-    pub keys: Vec<VerificationKey>,
     /// `WWW-Authenticate` for requests without a token.
     pub missing_challenge: HeaderValue,
     /// `WWW-Authenticate` for requests with a bad one.
     pub invalid_challenge: HeaderValue,
-    epoch: Epoch,
+    keyring: Arc<Keyring>,
+    rules: Epoch,
     realm: String,
-    /// What it was made from.
-    made_from: (config::Token, Vec<u8>),
+    made_from: config::Token,
 }
 
 impl Issuer {
@@ -66,15 +71,16 @@ impl Issuer {
         asked: BTreeSet<String>,
         old: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>> {
-        let set = jwks::read(&token.jwks)?;
+        let keyring = Keyring::load(token, old.map(|old| (&old.made_from, &old.keyring)))?;
         let kept = |old: &&Arc<Self>| {
-            old.name == name && old.asked == asked && old.made_from.0 == *token && old.made_from.1 == set
+            old.name == name
+                && old.asked == asked
+                && old.made_from == *token
+                && Arc::ptr_eq(&old.keyring, &keyring)
         };
         if let Some(old) = old.filter(kept) {
             return Ok(Arc::clone(old));
         }
-        let keys = jwks::parse(&set, &token.algorithms)
-            .with_context(|| format!("JWK set {}", token.jwks.display()))?;
         // The name is the operator's; only what a quoted-string may hold without escapes is shown.
         let realm: String =
             name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_. ".contains(*c)).collect();
@@ -87,32 +93,33 @@ impl Issuer {
             leeway: token.leeway.as_secs(),
             max_lifetime: token.max_lifetime.as_secs(),
             asked,
-            keys,
+            keyring,
             missing_challenge: challenge(&realm, "")?,
             invalid_challenge: challenge(&realm, ", error=\"invalid_token\"")?,
-            epoch: Epoch::begin(),
+            rules: Epoch::begin(),
             realm,
-            made_from: (token.clone(), set),
+            made_from: token.clone(),
         }))
     }
 
-    /// Under what its tokens are judged now.
-    pub const fn epoch(&self) -> Epoch {
-        self.epoch
+    /// Its keys.
+    pub const fn keyring(&self) -> &Arc<Keyring> {
+        &self.keyring
+    }
+
+    /// What is verified by one of its sets of keys stands on this.
+    pub fn footing(&self, keys: &KeySet) -> Footing {
+        Footing { rules: self.rules, keys: keys.epoch() }
+    }
+
+    /// Whether what was verified on `footing` is good still.
+    pub fn stands_on(&self, footing: Footing) -> bool {
+        self.rules == footing.rules && self.keyring.set().epoch() == footing.keys
     }
 
     /// A `Bearer` challenge (RFC 6750 section 3) with further attributes.
     pub fn challenge(&self, attributes: &str) -> Result<HeaderValue> {
         challenge(&self.realm, attributes)
-    }
-
-    /// The key that a token's header asks for. Without a key id only if there is no choice.
-    pub fn key(&self, kid: Option<&str>, algorithm: TokenAlgorithm) -> Option<&VerificationKey> {
-        let mut fitting = self.keys.iter().filter(|key| key.algorithm == algorithm);
-        match kid {
-            Some(kid) => fitting.find(|key| key.kid.as_deref() == Some(kid)),
-            None => fitting.next().filter(|_| fitting.next().is_none()),
-        }
     }
 }
 

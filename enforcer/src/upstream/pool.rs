@@ -155,7 +155,8 @@ impl Server {
             return Ok((channel, true));
         }
         let patience = self.upstream.config.connect_timeout;
-        match tokio::time::timeout(patience, self.wait(want)).await {
+        // On the heap: making a connection needs room for a handshake, which every request would have to carry along.
+        match tokio::time::timeout(patience, Box::pin(self.wait(want))).await {
             Ok(outcome) => outcome,
             Err(_) if self.open.get() >= self.most => Err(Unavailable::Busy),
             Err(_) => {

@@ -49,7 +49,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let mut site = Site::new("127.0.0.1:9".parse()?)?;
     let rsa = SigningKey::rsa("rsa-1")?;
-    write_keys(&site.config.tokens["main"].jwks, &[&rsa, &site.key])?;
+    write_keys(site.config.tokens["main"].keys.file().context("no file")?, &[&rsa, &site.key])?;
     // A limit that is charged and never reached.
     let limit =
         RateLimit { events: 10_000_000, period: std::time::Duration::from_secs(1), burst: 10_000_000 };

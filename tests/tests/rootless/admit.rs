@@ -43,7 +43,7 @@ impl Desk {
     pub(super) fn with(change: impl FnOnce(&mut Site)) -> Result<Self> {
         let mut site = Site::new("127.0.0.1:9".parse()?)?;
         let (rsa, ec) = (SigningKey::rsa("rsa-1")?, SigningKey::p256("ec-1")?);
-        std::fs::write(&site.config.tokens["main"].jwks, tokens::jwks(&[&rsa, &ec]))?;
+        std::fs::write(site.config.tokens["main"].keys.file().unwrap(), tokens::jwks(&[&rsa, &ec]))?;
         change(&mut site);
         let policy = Policy::load(&site.config)?;
         Ok(Self { site, policy, rsa, ec })
@@ -373,7 +373,7 @@ fn a_reload_keeps_what_did_not_change() -> Result<()> {
     desk.site.config.routes[0].limit = limit(1);
     desk.policy = desk.policy.reload(&desk.site.config)?;
     assert_eq!(denial(&desk), None, "another limit begins anew");
-    std::fs::write(&desk.site.config.tokens["main"].jwks, "{}")?;
+    std::fs::write(desk.site.config.tokens["main"].keys.file().unwrap(), "{}")?;
     assert!(desk.policy.reload(&desk.site.config).is_err(), "a bad file makes no policy");
     Ok(())
 }

@@ -11,6 +11,7 @@ use std::{
 use anyhow::Result;
 use enforcer::{
     agreement::{Opinion, TlsStack, compare},
+    config::TlsVersion,
     kernel::{Reason, events::Sample},
     metrics::Metrics,
     policy::Policy,
@@ -19,7 +20,7 @@ use enforcer_common::reason::{DropReason, PassReason};
 use enforcer_tests::{
     edge::Site,
     hellos::{self, plain},
-    judges::{Comparison, Core, Meant, judge},
+    judges::{Comparison, Core, Meant, core, core_of, cut, frames, judge, syn_with},
     packets::*,
 };
 use proptest::prelude::*;
@@ -102,6 +103,36 @@ proptest! {
         if let Err(error) = judge(&STACK, &bytes, &places) {
             prop_assert!(false, "{}: {:02x?}", error, bytes);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// TCP Fast Open: any part of the stream comes with the SYN (RFC 7413), which the server may have ignored.
+    #[test]
+    fn what_comes_with_the_syn_is_judged_like_the_rest(
+        index in any::<prop::sample::Index>(),
+        early in any::<prop::sample::Index>(),
+        repeated in any::<bool>(),
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..4),
+    ) {
+        static STREAMS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+            let short = |(_, bytes): hellos::Named| (10..3_000).contains(&bytes.len()).then_some(bytes);
+            hellos::made_up().into_iter().filter_map(short).collect()
+        });
+        let stream = index.get(&STREAMS);
+        let early = early.index(stream.len() + 1);
+        let begin = if repeated { 0 } else { early };
+        let places: Vec<usize> = cuts.iter().map(|at| at.index(stream.len() + 1)).collect();
+        let behind = cut(stream.len(), &places).into_iter().filter(|(_, end)| *end > begin);
+        let segments: Vec<_> = behind.map(|(at, end)| (at.max(begin), end)).collect();
+        let minimum = TlsVersion::Tls12;
+        let mut sent = frames(stream, &segments);
+        sent[0] = syn_with(&stream[..early]);
+        let found = core_of(&sent, minimum);
+        let whole = core(stream, minimum, &cut(stream.len(), &[]));
+        prop_assert_eq!(found, whole, "{} bytes with the SYN, then {:?}: {:02x?}", early, segments, stream);
     }
 }
 

@@ -12,10 +12,10 @@ use std::{
 
 use enforcer::config::{
     self, AllowedPort, Answers, Bans, ByteLimit, Certificate, Clients, Config, Control, Demands, Ejection,
-    Everybody, HealthCheck, Http, Kernel, KernelLimits, KeyExchange, LimitSet, Listener, Log, LogFormat,
-    Metrics, Mode, RateLimit, Refusal, Route, Suite, Tls, TlsVersion, Token, TokenAlgorithm, TokenType,
-    Treatment, UnknownName, Unparsed, Upstream, UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenExpired,
-    WhenFull,
+    Everybody, HealthCheck, Http, Kernel, KernelLimits, KeyExchange, KeySource, LimitSet, Listener, Log,
+    LogFormat, Metrics, Mode, RateLimit, Refusal, Route, Suite, Tls, TlsVersion, Token, TokenAlgorithm,
+    TokenType, Treatment, UnknownName, Unparsed, Upstream, UpstreamProtocol, UpstreamTls, VerifyChecksums,
+    WhenExpired, WhenFull,
 };
 use proptest::prelude::*;
 
@@ -167,7 +167,7 @@ fn the_smallest_file_gives_every_documented_default() {
             Token {
                 issuer: "https://id.example.com/".to_owned(),
                 audience: vec!["api".to_owned()],
-                jwks: "/etc/enforcer/jwks.json".into(),
+                keys: KeySource::File("/etc/enforcer/jwks.json".into()),
                 algorithms: vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256],
                 kind: TokenType::Any,
                 leeway: seconds(60),
@@ -239,7 +239,7 @@ fn the_reference_shows_the_defaults() {
 fn the_packaged_example_loads() {
     let text = fs::read_to_string(folder("../../enforcer/dist/enforcer.toml")).unwrap();
     let config = config::parse(&text, Path::new("/etc/enforcer/enforcer.toml")).unwrap();
-    assert_eq!(config.tokens["main"].jwks, Path::new("/etc/enforcer/jwks.json"));
+    assert_eq!(config.tokens["main"].keys.file(), Some(Path::new("/etc/enforcer/jwks.json")));
 }
 
 #[test]
@@ -293,6 +293,16 @@ fn what_is_written_is_what_holds() {
     assert_eq!(config.routes[0].limit, Some(RateLimit { events: 300, period: seconds(60), burst: 10 }));
     assert_eq!(config.routes[1].limit, Some(RateLimit { events: 5, period: seconds(1), burst: 0 }));
     assert_eq!((config.tokens["main"].kind, config.http.token_cache), (TokenType::AccessToken, 0));
+    let KeySource::Remote(partner) = &config.tokens["partner"].keys else { panic!("not fetched") };
+    assert_eq!(partner.address, "https://login.partner.example:8443/keys?v=1");
+    assert_eq!((partner.discovery.as_deref(), partner.private_addresses), (None, true));
+    assert_eq!(
+        (partner.refresh, partner.interval, partner.max_stale),
+        (seconds(3600), seconds(30), seconds(3600))
+    );
+    let KeySource::Remote(found) = &config.tokens["found"].keys else { panic!("not fetched") };
+    assert_eq!(found.address, "https://found.example/.well-known/openid-configuration");
+    assert_eq!(found.discovery.as_deref(), Some("https://found.example/"));
     assert_eq!(config.routes[0].tokens, ["main", "partner"]);
     let demands = &config.routes[0].demands;
     assert_eq!(demands.method_scopes["POST"], ["write"]);
@@ -329,7 +339,7 @@ fn relative_paths_count_from_the_folder_of_the_file() {
     let text = fs::read_to_string(folder("valid").join("relative_paths.toml")).unwrap();
     let config = config::parse(&text, Path::new("/srv/enforcer/enforcer.toml")).unwrap();
     assert_eq!(config.listeners[0].certificates[0].chain, Path::new("/srv/enforcer/tls/api.pem"));
-    assert_eq!(config.tokens["main"].jwks, Path::new("/srv/enforcer/jwks.json"));
+    assert_eq!(config.tokens["main"].keys.file(), Some(Path::new("/srv/enforcer/jwks.json")));
 }
 
 #[test]

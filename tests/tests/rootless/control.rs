@@ -6,7 +6,7 @@ mod tiers;
 use std::{
     collections::{BTreeMap, HashMap},
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
     sync::{
@@ -41,6 +41,7 @@ use enforcer::{
     denial::Denial,
     kernel::{Attachment, Count, Counters, Explanation, Protocol, Reason, SourceLists, View},
     metrics::{self, Metrics},
+    policy::Policy,
     prefix::Prefix,
 };
 use enforcer_common::{
@@ -179,12 +180,15 @@ impl Daemon {
                 let _ = request.send(Ok(Reloaded { needs_restart: vec!["kernel.mode".into()] }));
             }
         });
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+        let policy = Policy::load(&enforcer_tests::edge::Site::new(nowhere).unwrap().config).unwrap();
         let context = Context {
             bans: handle.clone(),
             view: Arc::new(OneInterface(tables.clone())),
             metrics: metrics.clone(),
             samples: None,
             facts: Arc::new(ArcSwap::from_pointee(facts)),
+            policy: policy.share(),
             started: clock::instant_now(),
             reloads,
         };

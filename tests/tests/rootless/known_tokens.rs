@@ -54,7 +54,7 @@ impl Counter {
     }
 
     fn write_keys(&self, keys: &[&SigningKey]) -> Result<()> {
-        Ok(std::fs::write(&self.desk.site.config.tokens["main"].jwks, tokens::jwks(keys))?)
+        Ok(std::fs::write(self.desk.site.config.tokens["main"].keys.file().unwrap(), tokens::jwks(keys))?)
     }
 }
 
@@ -178,7 +178,7 @@ fn a_reload_that_changes_nothing_for_an_issuer_forgets_nothing() -> Result<()> {
 #[test]
 fn a_token_that_one_route_knows_does_not_open_another_issuers_route() -> Result<()> {
     let mut counter = Counter::with(16, |site| {
-        let twin = token("https://twin.example/", site.config.tokens["main"].jwks.clone());
+        let twin = token("https://twin.example/", site.config.tokens["main"].keys.file().unwrap().to_owned());
         site.config.tokens.insert("twin".to_owned(), twin);
         site.config.routes.push(route("/twin/", Some("twin"), &[]));
         let mut both = route("/both/", Some("main"), &[]);

@@ -8,7 +8,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use enforcer::{
     clock,
-    config::{Certificate, Ejection, Upstream, UpstreamProtocol},
+    config::{Certificate, Ejection, HealthCheck, Upstream, UpstreamProtocol},
     policy::health::State,
 };
 use enforcer_tests::{
@@ -22,7 +22,7 @@ use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::Value;
 
-use super::bodies::{Channel, within};
+use super::bodies::{Channel, eventually, within};
 
 fn nothing() -> Outgoing {
     Empty::new().boxed()
@@ -237,14 +237,14 @@ async fn a_server_gets_no_more_than_it_is_given() -> Result<()> {
     let waits = tokio::spawn(async move { get(&mut waiting, "/public/x").await });
     let policy = edge.policy.load_full();
     let look = || policy.upstreams().next().unwrap().health.look(0, clock::kernel_now()).unwrap();
-    super::bodies::eventually(|| look().in_flight == 3).await?;
+    eventually(|| look().in_flight == 3).await?;
     let (status, document) = get(&mut client, "/public/x").await?;
     assert_eq!((status.as_u16(), &document["code"]), (503, &"upstream_busy".into()));
     assert_eq!((origin.connections(), look().connections), (2, 2));
     drop(held.pop());
     assert_eq!(within(waits).await???.0, StatusCode::OK, "its turn came");
     drop((held, client));
-    super::bodies::eventually(|| look().in_flight == 0).await?;
+    eventually(|| look().in_flight == 0).await?;
     assert!(origin.connections() <= 3);
     Ok(())
 }
@@ -318,5 +318,47 @@ async fn silence_ends_an_answer_only_if_nobody_speaks() -> Result<()> {
     }
     drop(sender);
     assert_eq!(within(response.into_body().collect()).await??.to_bytes(), "40");
+    Ok(())
+}
+
+#[tokio::test]
+async fn checks_take_a_server_out_and_bring_it_back() -> Result<()> {
+    let (one, other) = (Origin::start().await?, Origin::start().await?);
+    let mut site = Site::new(one.address)?;
+    let upstream = api(&mut site);
+    upstream.servers.push(format!("h2c://{}", other.address).parse()?);
+    let interval = Duration::from_millis(100);
+    upstream.health =
+        Some(HealthCheck { interval, healthy: 2, unhealthy: 2, ..HealthCheck::of("/healthz".to_owned()) });
+    one.set_well(false);
+    let edge = site.start()?;
+    let mut client = edge.http2().await?;
+    for (sick, well) in [(&one, &other), (&other, &one)] {
+        sick.set_well(false);
+        well.set_well(true);
+        let expected =
+            if std::ptr::eq(sick, &one) { [State::Down, State::Up] } else { [State::Up, State::Down] };
+        eventually(|| health(&edge) == expected).await?;
+        let before = sick.requests();
+        for _ in 0..20 {
+            assert_eq!(get(&mut client, "/public/x").await?.0, StatusCode::OK);
+        }
+        assert_eq!(sick.requests(), before);
+    }
+    let text = enforcer::metrics::http::text(&edge.metrics.registry)?;
+    let shown = |metric: &str, server: &str, value: u32| {
+        format!("{metric}{{server=\"{server}\",upstream=\"api\"}} {value}")
+    };
+    for line in [
+        shown("enforcer_upstream_up", &format!("http://{}", one.address), 1),
+        shown("enforcer_upstream_up", &format!("h2c://{}", other.address), 0),
+        shown("enforcer_upstream_requests", &format!("h2c://{}", other.address), 0),
+    ] {
+        assert!(text.contains(&line), "{text}");
+    }
+    // Better asked than none.
+    one.set_well(false);
+    eventually(|| health(&edge) == [State::Down, State::Down]).await?;
+    assert_eq!(get(&mut client, "/public/x").await?.0, StatusCode::OK);
     Ok(())
 }

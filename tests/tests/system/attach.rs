@@ -104,6 +104,7 @@ fn vanishes(persist: bool) -> Result<()> {
     assert_eq!(status["interfaces"][0]["mode"], "native");
     assert_ne!(status["interfaces"][0]["index"], before);
     assert_eq!(attached()?, 1);
+    assert!(!daemon.log().contains("cannot tell whether the program is attached"), "{}", daemon.log());
     if persist {
         let names = bpffs::names(&cleanup::bpffs(&scene.site.dir))?;
         let links: Vec<_> = names.iter().filter(|name| name.contains("/link-")).collect();

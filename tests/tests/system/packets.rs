@@ -32,10 +32,10 @@ use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
 
 /// The shortest frame that the kernel tests a program with: an Ethernet header.
-const SHORTEST: usize = 14;
+pub(super) const SHORTEST: usize = 14;
 
 /// The loaded program with one bucket per limit, and its maps.
-struct Loaded {
+pub(super) struct Loaded {
     program: Program,
     settings: Array<MapData, Settings>,
     ports: Array<MapData, u32>,
@@ -53,7 +53,7 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let program = Program::load(Sizes::new(16, 1), false).unwrap();
         let map = |name| program.map(name).unwrap();
         Self {
@@ -75,7 +75,7 @@ impl Loaded {
     }
 
     /// Puts the maps into this state, and nothing else into them.
-    fn fill(&mut self, state: &State) {
+    pub(super) fn fill(&mut self, state: &State) {
         for key in self.bans.keys().collect::<Result<Vec<_>, _>>().unwrap() {
             self.bans.remove(&key).unwrap();
         }
@@ -152,7 +152,7 @@ impl Loaded {
 
     /// What the program did with a frame: the one reason that it counted, dry runs aside; what it returned, and the frame that it
     /// left unless it dropped that.
-    fn judge(&self, frame: &[u8]) -> Result<(Verdict, u32, Option<Vec<u8>>), String> {
+    pub(super) fn judge(&self, frame: &[u8]) -> Result<(Verdict, u32, Option<Vec<u8>>), String> {
         let before = self.counts();
         let outcome = self.program.run(frame, 1).map_err(|error| format!("{error:#}"))?;
         let changed: Vec<(u32, u64, u64)> = before

@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 4] = ["clock", "fault", "prefix", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 20] = [
+const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("clock", &[]),
     ("fault", &[]),
     ("prefix", &[]),
@@ -25,11 +25,13 @@ const MAY_IMPORT: [(&str, &[&str]); 20] = [
     ("upstream", &["checks", "config", "denial", "policy"]),
     // Settings for the program are made from the configuration.
     ("kernel", &["config", "device"]),
-    // Kernel counters are read at scrape; the table of refusals names the labels.
-    ("metrics", &["kernel", "denial", "log"]),
+    // Kernel counters and the state of servers are read at scrape; the table of refusals names the labels.
+    ("metrics", &["kernel", "denial", "log", "policy"]),
     // Keeps bytes and does not know whose.
     ("store", &[]),
     ("bans", &["config", "denial", "kernel", "metrics", "store"]),
+    // Keys come over the network, and go where the policy has room for them.
+    ("keys", &["config", "metrics", "policy"]),
     ("ingress", &["agreement", "bans", "checks", "config", "denial", "log", "metrics", "policy", "upstream"]),
     // Holds the program's judgement against that of the TLS stack.
     ("agreement", &["config", "kernel", "log", "metrics", "policy"]),

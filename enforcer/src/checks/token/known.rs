@@ -1,6 +1,6 @@
 //! Tokens that a worker has verified, so that a client pays for its token's signature once and not with every request.
 //!
-//! An entry is good under the epoch of its issuer alone. Another key set, another rule, another policy has another epoch,
+//! An entry is good on the footing alone that it was verified on. Another key set, another rule, another policy is another one,
 //! so that nothing has to be told to forget, and a token that was verified while the keys were changed counts under those
 //! that verified it. Only tokens that are good get in, so that nobody can wash out those of others by inventing some.
 
@@ -13,7 +13,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use quick_cache::{UnitWeighter, unsync::Cache};
 
 use super::{Claims, MAX_TOKEN};
-use crate::policy::issuer::{Epoch, Issuer};
+use crate::policy::issuer::{Footing, Issuer};
 
 /// SHA-256 of a token as it was sent: who finds two tokens of one digest could forge certificates as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Hasher for Taken {
 /// What is remembered of a token.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
-    pub epoch: Epoch,
+    pub footing: Footing,
     pub claims: Arc<Claims>,
 }
 
@@ -89,7 +89,7 @@ impl KnownTokens {
         issuers: &'i [Arc<Issuer>],
     ) -> Option<(&'i Issuer, Arc<Claims>)> {
         let known = self.cache.get(digest)?;
-        let issuer = issuers.iter().find(|issuer| issuer.epoch() == known.epoch)?;
+        let issuer = issuers.iter().find(|issuer| issuer.stands_on(known.footing))?;
         Some((issuer, Arc::clone(&known.claims)))
     }
 

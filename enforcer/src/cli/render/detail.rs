@@ -1,10 +1,14 @@
 //! The two long answers: `status` and `why`.
 
+use super::{
+    counters::{counters, traffic},
+    upstreams::upstreams,
+};
 use crate::{
     cli::table::{Align, bytes, grouped, pairs, table},
     control::{
         span::{human, remaining},
-        wire::{BanRow, CounterRow, FilesRow, HelloRow, PersistenceRow, ReloadRow, Status, TrafficRow, Why},
+        wire::{BanRow, FilesRow, HelloRow, PersistenceRow, ReloadRow, Status, TokenRow, Why},
     },
     kernel::{LimitState, Practice},
 };
@@ -16,6 +20,14 @@ fn wait(ns: u64) -> String {
         1..1_000_000_000 => format!("{} ms", ns.div_ceil(1_000_000)),
         _ => human(ns.div_ceil(1_000_000_000)),
     }
+}
+
+/// An issuer with its keys, and what is wrong with them.
+fn issuer(token: &TokenRow) -> String {
+    let keys = count(token.keys as u64, "key", "keys");
+    let age = token.age_seconds.map(|age| format!(", fetched {} ago", human(age))).unwrap_or_default();
+    let error = token.error.as_ref().map(|error| format!("; CANNOT BE FETCHED: {error}")).unwrap_or_default();
+    format!("{} {} ({keys}{age}{error})", token.name, token.issuer)
 }
 
 /// What is in force of `kernel.refusal`, `kernel.syn_cookies` and `kernel.verify_checksums`.
@@ -63,11 +75,7 @@ pub(super) fn status(status: &Status) -> String {
             count(pending as u64, "change", "changes")
         ),
     };
-    let tokens: Vec<String> = status
-        .tokens
-        .iter()
-        .map(|token| format!("{} {} ({})", token.name, token.issuer, count(token.keys as u64, "key", "keys")))
-        .collect();
+    let tokens: Vec<String> = status.tokens.iter().map(issuer).collect();
     let bans: Vec<String> =
         status.bans.iter().map(|row| format!("{} by {}", grouped(row.count), row.name)).collect();
     let dry = if status.dry_run { " (dry run: offences ban nobody)" } else { "" };
@@ -105,6 +113,10 @@ pub(super) fn status(status: &Status) -> String {
     if !practice.remarks.is_empty() {
         text.push('\n');
     }
+    if !status.upstreams.is_empty() {
+        text.push('\n');
+        text.push_str(&upstreams(&status.upstreams));
+    }
     if !status.traffic.is_empty() {
         text.push('\n');
         text.push_str(&traffic(&status.traffic));
@@ -123,47 +135,6 @@ pub(super) fn status(status: &Status) -> String {
         text.push_str(&table(&columns, &rows));
     }
     text
-}
-
-fn traffic(rows: &[TrafficRow]) -> String {
-    let mut columns = vec![
-        ("interface", Align::Left),
-        ("passed", Align::Right),
-        ("bytes", Align::Right),
-        ("dropped", Align::Right),
-        ("bytes", Align::Right),
-    ];
-    let rehearsed = rows.iter().any(|row| row.would_drop > 0);
-    if rehearsed {
-        columns.push(("would drop", Align::Right));
-    }
-    let row = |row: &TrafficRow| {
-        let mut cells = vec![
-            row.interface.clone(),
-            grouped(row.passed),
-            bytes(row.passed_bytes),
-            grouped(row.dropped),
-            bytes(row.dropped_bytes),
-        ];
-        cells.extend(rehearsed.then(|| grouped(row.would_drop)));
-        cells
-    };
-    table(&columns, &rows.iter().map(row).collect::<Vec<_>>())
-}
-
-/// Counters by reason; by interface too if there are several.
-fn counters(heading: &str, rows: &[CounterRow]) -> String {
-    let several = rows.iter().any(|row| row.interface != rows[0].interface);
-    let mut columns = vec![(heading, Align::Left)];
-    columns.extend(several.then_some(("interface", Align::Left)));
-    columns.extend([("packets", Align::Right), ("bytes", Align::Right)]);
-    let row = |row: &CounterRow| {
-        let mut cells = vec![row.reason.clone()];
-        cells.extend(several.then(|| row.interface.clone()));
-        cells.extend([grouped(row.packets), bytes(row.bytes)]);
-        cells
-    };
-    table(&columns, &rows.iter().map(row).collect::<Vec<_>>())
 }
 
 pub(super) fn why(why: &Why) -> String {
@@ -308,7 +279,7 @@ fn count(number: u64, one: &str, many: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
-        control::wire::{CountRow, ScoreRow, TokenRow},
+        control::wire::{CountRow, CounterRow, ScoreRow, TrafficRow, UpstreamRow},
         kernel::{Attachment, Explanation},
     };
 
@@ -349,7 +320,22 @@ mod tests {
             listeners: vec!["[::]:443".into()],
             metrics: Some("127.0.0.1:9464".into()),
             max_connections: 20_000,
-            tokens: vec![TokenRow { name: "main".into(), issuer: "https://id.example.com/".into(), keys: 2 }],
+            tokens: vec![TokenRow {
+                name: "main".into(),
+                issuer: "https://id.example.com/".into(),
+                keys: 2,
+                age_seconds: Some(90),
+                error: None,
+            }],
+            upstreams: vec![UpstreamRow {
+                upstream: "api".into(),
+                server: "https://10.0.0.1:8443".into(),
+                state: "resting".into(),
+                requests: 3,
+                connections: 2,
+                ejections: 1,
+                retries: 4_000,
+            }],
             bans: vec![
                 CountRow { name: "offence".into(), count: 1_200 },
                 CountRow { name: "operator".into(), count: 3 },
@@ -390,13 +376,16 @@ mod tests {
              listeners  [::]:443\n\
              clients    at most 20,000 connections\n\
              metrics    127.0.0.1:9464\n\
-             tokens     main https://id.example.com/ (2 keys)\n\
+             tokens     main https://id.example.com/ (2 keys, fetched 1m 30s ago)\n\
              bans       1,200 by offence, 3 by operator\n\
              store      /var/lib/enforcer/bans.redb\n\
              files      changed 1m ago, taken over\n\
              reload     5m ago, applied; these need a restart: kernel.mode\n\
              \n\
              NOTE: eth0 is odd\n\
+             \n\
+             UPSTREAM  SERVER                 STATE    REQUESTS  CONNECTIONS  RESTS  REPEATED\n\
+             api       https://10.0.0.1:8443  resting         3            2      1     4,000\n\
              \n\
              INTERFACE     PASSED     BYTES    DROPPED    BYTES  WOULD DROP\n\
              eth0       2,000,000  900.0 MB  1,234,579  74.1 MB           7\n\

@@ -6,8 +6,8 @@ use toml::Spanned;
 
 use super::{Rules, entries, quote, requests::meant};
 use crate::config::{
-    Demands, Token, TokenAlgorithm, TokenType,
-    file::{File, List, RouteSection},
+    Demands, KeySource, RemoteKeys, TlsFile, Token, TokenAlgorithm, TokenType,
+    file::{File, List, RouteSection, TokenSection},
     named::Named,
     value::Text,
 };
@@ -30,14 +30,11 @@ pub(super) fn tokens(file: &File, rules: &mut Rules<'_, '_>) -> BTreeMap<String,
         } else {
             algorithms = vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256];
         }
-        if let Some((place, path)) = rules.named_file("jwks", &section.jwks) {
-            rules.errors.named.push((place, Named::KeySet(path, algorithms.clone())));
-        }
         let day = Duration::from_secs(86_400);
         let token = Token {
             issuer: rules.text("issuer", &section.issuer, "write what `iss` must be"),
             audience: rules.texts("audience", &section.audience),
-            jwks: rules.file("jwks", &section.jwks, "name the file with the JWK set"),
+            keys: keys(section, &algorithms, &mut rules),
             algorithms,
             kind: section.typ.as_ref().map_or(TokenType::Any, |kind| *kind.get_ref()),
             leeway: rules.duration("leeway", &section.leeway, Duration::from_secs(60), 0..=300_000),
@@ -46,6 +43,80 @@ pub(super) fn tokens(file: &File, rules: &mut Rules<'_, '_>) -> BTreeMap<String,
         (name.clone(), token)
     };
     file.token.iter().map(read).collect()
+}
+
+/// Where the keys are: one of three.
+fn keys(section: &TokenSection, algorithms: &[TokenAlgorithm], rules: &mut Rules<'_, '_>) -> KeySource {
+    let discovery = section.discovery.as_ref().filter(|discovery| *discovery.get_ref());
+    let url = section.jwks_url.as_ref();
+    if let (Some(jwks), true) = (&section.jwks, url.is_some() || discovery.is_some()) {
+        let problem = "stands beside another place for the same keys";
+        rules.refuse(jwks.span(), "jwks", problem, "keep one of `jwks`, `jwks_url` and `discovery`");
+    }
+    if let (Some(url), true) = (url, discovery.is_some()) {
+        rules.refuse(url.span(), "jwks_url", "is what `discovery` finds out", "keep one of the two");
+    }
+    let of_issuer =
+        |issuer: &str| format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+    let issuer = section.issuer.as_ref();
+    let (key, named) = match (url, discovery) {
+        (Some(url), _) => ("jwks_url", Some((url.span(), url.get_ref().0.clone()))),
+        (None, Some(discovery)) => {
+            ("discovery", issuer.map(|issuer| (discovery.span(), of_issuer(&issuer.get_ref().0))))
+        }
+        (None, None) => return file(section, algorithms, rules),
+    };
+    let mut address = http::Uri::default();
+    if let Some((span, text)) = named {
+        match text.parse::<http::Uri>() {
+            Ok(uri) if uri.scheme_str() == Some("https") && !text.contains(['@', '#']) => address = uri,
+            Ok(_) | Err(_) => {
+                let problem = format!("`{}` is no https address", text.escape_debug());
+                rules.refuse(span, key, problem, "write one like \"https://id.example.com/keys\"");
+            }
+        }
+    }
+    let authorities = section.jwks_authorities.as_ref().map(|_| {
+        if let Some((place, path)) = rules.named_file("jwks_authorities", &section.jwks_authorities) {
+            rules.errors.named.push((place, Named::TlsFile(path, TlsFile::ServerAuthorities)));
+        }
+        rules.file("jwks_authorities", &section.jwks_authorities, "name a PEM file with roots")
+    });
+    let seconds = Duration::from_secs;
+    KeySource::Remote(RemoteKeys {
+        address,
+        discovery: discovery.and(issuer).map(|issuer| issuer.get_ref().0.clone()),
+        authorities,
+        private_addresses: section.jwks_private_addresses.as_ref().is_some_and(|allowed| *allowed.get_ref()),
+        refresh: rules.duration("jwks_refresh", &section.jwks_refresh, seconds(900), 60_000..=86_400_000),
+        interval: rules.duration("jwks_interval", &section.jwks_interval, seconds(10), 1_000..=3_600_000),
+        max_stale: rules.duration(
+            "jwks_max_stale",
+            &section.jwks_max_stale,
+            seconds(86_400),
+            60_000..=2_592_000_000,
+        ),
+    })
+}
+
+fn file(section: &TokenSection, algorithms: &[TokenAlgorithm], rules: &mut Rules<'_, '_>) -> KeySource {
+    let beside: [(&str, Option<std::ops::Range<usize>>); 5] = [
+        ("jwks_authorities", section.jwks_authorities.as_ref().map(Spanned::span)),
+        ("jwks_private_addresses", section.jwks_private_addresses.as_ref().map(Spanned::span)),
+        ("jwks_refresh", section.jwks_refresh.as_ref().map(Spanned::span)),
+        ("jwks_interval", section.jwks_interval.as_ref().map(Spanned::span)),
+        ("jwks_max_stale", section.jwks_max_stale.as_ref().map(Spanned::span)),
+    ];
+    for (key, span) in beside {
+        let Some(span) = span else { continue };
+        let problem = "is for keys that are fetched, and these are in a file";
+        rules.refuse(span, key, problem, format!("remove `{key}`, or write `jwks_url` in place of `jwks`"));
+    }
+    if let Some((place, path)) = rules.named_file("jwks", &section.jwks) {
+        rules.errors.named.push((place, Named::KeySet(path, algorithms.to_vec())));
+    }
+    let remedy = "name the file with the JWK set, or write `jwks_url` or `discovery`";
+    KeySource::File(rules.file("jwks", &section.jwks, remedy))
 }
 
 /// Whose tokens open a route. Issuers are told apart by `iss`, so no two may have the same.

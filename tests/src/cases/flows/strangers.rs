@@ -13,7 +13,7 @@ use super::{INITIAL, at_flags, dated, flow, modern, part};
 use crate::{
     cases::{Case, case, sequence},
     packets::*,
-    tables::{PROTECTED, State},
+    tables::{PROTECTED, State, UNHEARD},
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -75,6 +75,11 @@ fn strangers() -> Vec<Case> {
     ]
 }
 
+/// A hello without cipher suites.
+fn wrong() -> Vec<u8> {
+    Hello { suites: 0, ..Hello::legacy(0x0303) }.bytes()
+}
+
 /// What a hello costs, in however many segments it comes.
 fn budgets() -> Vec<Case> {
     let good = modern();
@@ -110,6 +115,17 @@ fn budgets() -> Vec<Case> {
             ],
         )
         .with(State::default().exhausted(Limit::Hellos, key)),
+        flow(
+            "a hello that contradicts itself is a hello",
+            vec![
+                (part(0, &wrong()), Drop(MalformedHello)),
+                (tcp_at(SOURCE_V4.into(), UNHEARD, 7, SYN, &[]), Pass(Clean)),
+                (tcp_at(SOURCE_V4.into(), UNHEARD, 8, DATA, &good), Drop(HelloLimit)),
+            ],
+        )
+        .with(once()),
+        flow("one that contradicts itself, over the limit", vec![(part(0, &wrong()), Drop(HelloLimit))])
+            .with(State::default().exhausted(Limit::Hellos, key)),
         flow("no hello costs none", vec![(part(0, b"GET /"), Drop(NotHello))])
             .with(State::default().exhausted(Limit::Hellos, key)),
     ]

@@ -1,0 +1,110 @@
+//! Fetches the keys of issuers that publish them by https, before they run out and when a token asks for one that is not there.
+//!
+//! The daemon runs [`tend`]; what was fetched goes into the policy's keyrings, which decide when to ask. Nothing here looks
+//! at a token.
+
+mod address;
+mod fetch;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
+
+use crate::{
+    clock,
+    metrics::Metrics,
+    policy::{SharedPolicy, issuer::Issuer, keyring::Keyring},
+};
+
+/// Between two looks at the policy: a new issuer waits at most so long for its first fetch.
+const LOOK: Duration = Duration::from_secs(1);
+/// For one fetch, discovery included. Requests wait for less than that.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A keyring that is looked after.
+struct Tended {
+    keyring: Arc<Keyring>,
+    task: AbortHandle,
+}
+
+impl Drop for Tended {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Looks after every keyring of the policy in force, until it is dropped.
+pub async fn tend(policy: SharedPolicy, metrics: Metrics) {
+    let mut tended: Vec<Tended> = Vec::new();
+    loop {
+        let issuers: Vec<Arc<Issuer>> = policy.load().issuers().cloned().collect();
+        let is_served =
+            |keyring: &Arc<Keyring>| issuers.iter().any(|one| Arc::ptr_eq(one.keyring(), keyring));
+        tended.retain(|one| is_served(&one.keyring));
+        for issuer in &issuers {
+            let keyring = issuer.keyring();
+            let known =
+                tended.iter().any(|one| Arc::ptr_eq(&one.keyring, keyring) && !one.task.is_finished());
+            if keyring.remote().is_some() && !known {
+                tended.retain(|one| !Arc::ptr_eq(&one.keyring, keyring));
+                let one = tend_one(issuer.name.clone(), Arc::clone(keyring), metrics.clone());
+                let task = tokio::spawn(one).abort_handle();
+                tended.push(Tended { keyring: Arc::clone(keyring), task });
+            }
+        }
+        show(&issuers, &metrics);
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn show(issuers: &[Arc<Issuer>], metrics: &Metrics) {
+    let now = clock::kernel_now();
+    for issuer in issuers {
+        let condition = issuer.keyring().condition(now);
+        let keys = i64::try_from(condition.keys).unwrap_or(i64::MAX);
+        metrics.token_keys.with_label_values(&[&issuer.name]).set(keys);
+        if let Some(age) = condition.age {
+            metrics.token_keys_age.with_label_values(&[&issuer.name]).set(age.cast_signed());
+        }
+    }
+}
+
+async fn tend_one(name: String, keyring: Arc<Keyring>, metrics: Metrics) {
+    let mut was_good = true;
+    loop {
+        let due = keyring.due();
+        let wait = Duration::from_nanos(due.0.saturating_sub(clock::kernel_now().0));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = keyring.wanted() => {}
+        }
+        let Some(remote) = keyring.remote() else { return };
+        keyring.begin(clock::kernel_now());
+        let fetched = tokio::time::timeout(PATIENCE, fetch::keys(remote)).await;
+        let fetched =
+            fetched.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", PATIENCE.as_secs())));
+        let outcome = keyring.end(fetched, clock::kernel_now());
+        let label = if outcome.is_ok() { "good" } else { "failed" };
+        metrics.token_key_fetches.with_label_values(&[&name, label]).inc();
+        match outcome {
+            Ok(true) => {
+                let keys = keyring.set().keys.len();
+                info!(issuer = name, keys, "the keys of an issuer are new");
+            }
+            Ok(false) if !was_good => {
+                info!(issuer = name, "an issuer is reached again, its keys are the same")
+            }
+            Ok(false) => {}
+            Err(ref error) if was_good => {
+                let error = format!("{error:#}");
+                warn!(
+                    issuer = name,
+                    error, "the keys of an issuer cannot be fetched, those that are known hold on"
+                );
+            }
+            Err(_) => {}
+        }
+        was_good = label == "good";
+    }
+}

@@ -1,0 +1,31 @@
+//! The corpus of the fuzz targets, in plain memory. The system tests put it through the kernel.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::HashSet;
+
+use enforcer_tests::fuzz::{self, corpus};
+
+#[test]
+fn everything_that_fuzzing_has_kept_is_judged_as_it_must() {
+    let verdicts: HashSet<_> = corpus::kept("decide").into_iter().flat_map(fuzz::decide).collect();
+    let opinions: HashSet<_> = corpus::kept("automaton").into_iter().flat_map(fuzz::automaton).collect();
+    // An empty corpus would show nothing.
+    assert!(verdicts.len() >= 30, "{verdicts:?}");
+    assert!(opinions.len() >= 6, "{opinions:?}");
+}
+
+#[test]
+fn what_is_kept_is_unpacked_with_the_seeds() {
+    for target in corpus::TARGETS {
+        let seeds = corpus::seeds(target);
+        assert!(seeds.len() >= 10, "{target}: {}", seeds.len());
+        let kept: HashSet<&[u8]> = corpus::kept(target).into_iter().collect();
+        assert!(!kept.is_empty());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    corpus::unpack(folder.path()).unwrap();
+    for target in corpus::TARGETS {
+        let files = std::fs::read_dir(folder.path().join(target)).unwrap().count();
+        assert!(files >= corpus::kept(target).len(), "{target}: {files}");
+    }
+}
