@@ -6,7 +6,7 @@
 mod demands;
 pub mod facts;
 pub mod forwarded;
-mod limit;
+pub mod limit;
 pub mod target;
 pub mod token;
 
@@ -16,11 +16,17 @@ use http::HeaderValue;
 
 use crate::{
     clock::KernelTime,
+    config::Unrouted,
     denial::Denial,
-    policy::{Policy, Upstream, keyring::Pending, route::Route},
+    policy::{
+        Policy, Upstream,
+        keyring::Pending,
+        route::{Route, table::Miss},
+    },
 };
 use facts::{ClientAddr, RequestFacts};
-use token::{Claims, KnownTokens};
+use limit::{Payer, Standing};
+use token::{Checked, Claims, KnownTokens};
 
 /// The two clocks that checks need.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +44,8 @@ pub struct Grant {
     source: ClientAddr,
     claims: Option<Arc<Claims>>,
     token_age: Option<i64>,
+    /// What its limits made of it.
+    pub standing: Standing,
 }
 
 impl Grant {
@@ -78,12 +86,16 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// `WWW-Authenticate` (RFC 6750 section 3).
     pub challenge: Option<HeaderValue>,
+    /// `Allow` (RFC 9110 section 10.2.1); rare, and so elsewhere.
+    pub allow: Option<Box<HeaderValue>>,
+    /// What its limits made of it, if it got that far.
+    pub standing: Option<Box<Standing>>,
     /// The time by which the token was judged, seconds since 1970, where its times are the reason.
     pub server_time: Option<u64>,
     /// As [`Grant::token_age`].
     pub token_age: Option<i64>,
     /// The token's issuer is being asked for its keys: after that [`admit_again`] may decide otherwise.
-    pub pending: Option<Pending>,
+    pub pending: Option<Box<Pending>>,
 }
 
 impl Refusal {
@@ -94,21 +106,24 @@ impl Refusal {
             route: None,
             retry_after: None,
             challenge: None,
+            allow: None,
             server_time: None,
             token_age: None,
             pending: None,
+            standing: None,
         }
     }
 
-    fn at(self, route: &Arc<Route>) -> Self {
-        Self { route: Some(Arc::clone(route)), ..self }
+    fn at(self, route: &Arc<Route>, standing: Standing) -> Self {
+        Self { route: Some(Arc::clone(route)), standing: Some(Box::new(standing)), ..self }
     }
 }
 
-/// Checks a request: route, limit, token, and what the route demands of it.
+/// Checks a request: route, limits by address, token, what the route demands of it, other limits.
 ///
-/// The limit comes before the token because verifying a signature costs more than everything else here together: a
-/// source beyond its limit must not be able to buy CPU time with bad tokens.
+/// Limits by address come before the token because verifying a signature costs more than everything else here together: a
+/// source beyond its limit must not be able to buy CPU time with bad tokens. What such a request was charged stays
+/// charged, whatever comes later.
 pub fn admit(
     policy: &Policy,
     facts: &RequestFacts<'_>,
@@ -118,7 +133,7 @@ pub fn admit(
     judge(policy, facts, now, known, true)
 }
 
-/// The same for a request that has waited for keys: its limit was charged before.
+/// The same for a request that has waited for keys: its limits by address were charged before.
 pub fn admit_again(
     policy: &Policy,
     facts: &RequestFacts<'_>,
@@ -135,18 +150,55 @@ fn judge(
     known: &mut KnownTokens,
     first: bool,
 ) -> Result<Grant, Refusal> {
-    let route = policy.routes.find(&facts.path).ok_or(Refusal::plain(Denial::RouteNotFound))?;
+    let route = route(policy, facts)?;
+    let mut standing = Standing::default();
     if first {
-        limit::check(policy, route, facts.address, now.monotonic).map_err(|refusal| refusal.at(route))?;
+        let payer = Payer { policy, facts, subject: None };
+        if let Err(refusal) = limit::check(route.limits.early(), route, &payer, now.monotonic, &mut standing)
+        {
+            return Err(refusal.at(route, standing));
+        }
     }
-    let mut grant = Grant { route: Arc::clone(route), source: facts.address, claims: None, token_age: None };
+    match pass(policy, route, facts, now, (known, first), &mut standing) {
+        Ok(token) => {
+            let (claims, token_age) = token.map_or((None, None), |token| (Some(token.claims), token.age));
+            Ok(Grant { route: Arc::clone(route), source: facts.address, claims, token_age, standing })
+        }
+        Err(refusal) => Err(refusal.at(route, standing)),
+    }
+}
+
+fn route<'p>(policy: &'p Policy, facts: &RequestFacts<'_>) -> Result<&'p Arc<Route>, Refusal> {
+    let host = policy.routes.needs_host().then(|| facts.host()).flatten();
+    let found = policy.routes.find(host.as_deref(), &facts.path, facts.method, facts.headers);
+    found.map_err(|miss| match (miss, policy.http.unrouted) {
+        (Miss::Method(allow), _) => {
+            Refusal { allow: Some(Box::new(allow)), ..Refusal::plain(Denial::MethodNotAllowed) }
+        }
+        (Miss::Nothing, Unrouted::NotFound) => Refusal::plain(Denial::RouteNotFound),
+        (Miss::Nothing, Unrouted::Deny) => Refusal::plain(Denial::RouteDenied),
+    })
+}
+
+/// What comes after the limits by address; the token, if the route needs one.
+fn pass(
+    policy: &Policy,
+    route: &Route,
+    facts: &RequestFacts<'_>,
+    now: Now,
+    (known, first): (&mut KnownTokens, bool),
+    standing: &mut Standing,
+) -> Result<Option<Checked>, Refusal> {
+    let mut token = None;
     if let Some(tokens) = &route.tokens {
-        let token =
-            token::check(tokens, facts.headers, now, known, first).map_err(|refusal| refusal.at(route))?;
-        demands::check(&tokens.demands, facts.method, &token, now.unix)
-            .map_err(|refusal| Refusal { token_age: token.age, ..refusal.at(route) })?;
-        grant.token_age = token.age;
-        grant.claims = Some(token.claims);
+        let good = token::check(tokens, facts.headers, now, known, first)?;
+        demands::check(&tokens.demands, facts.method, &good, now.unix)
+            .map_err(|refusal| Refusal { token_age: good.age, ..refusal })?;
+        token = Some(good);
     }
-    Ok(grant)
+    let subject = token.as_ref().and_then(|token| token.claims.subject.as_deref());
+    let payer = Payer { policy, facts, subject };
+    limit::check(route.limits.late(), route, &payer, now.monotonic, standing)
+        .map_err(|refusal| Refusal { token_age: token.as_ref().and_then(|token| token.age), ..refusal })?;
+    Ok(token)
 }

@@ -9,6 +9,7 @@ pub mod exit;
 pub mod explain;
 pub mod import;
 pub mod local;
+pub mod log;
 pub mod output;
 pub mod remote;
 pub mod render;
@@ -36,6 +37,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, program: &Program) -> Exit
     let code = match args.verb {
         Verb::Run { config } => local::run(program, &config),
         Verb::Check { config } => local::check(program, &config, args.json),
+        Verb::Log(verb) => log::log(&verb, args.json),
         Verb::Explain(verb) => explain::explain(&verb, args.json),
         Verb::Token(TokenVerb::Verify(verb)) => token::verify(program, &verb, args.json),
         Verb::Remote(Remote::Events(verb)) => events::events(&args.socket, &verb, args.json),

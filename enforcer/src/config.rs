@@ -9,6 +9,7 @@ use enforcer_common::reason::DropReason;
 
 use crate::prefix::Prefix;
 
+mod access_log;
 mod diff;
 mod environment;
 mod error;
@@ -18,6 +19,7 @@ mod inspect;
 mod load;
 mod marks;
 mod named;
+mod route;
 mod tls;
 mod token;
 mod upstream;
@@ -26,12 +28,14 @@ mod value;
 
 pub use enforcer_common::feature::Feature;
 
+pub use access_log::{AccessFormat, AccessLog, Destination, Query, Refusals, SubjectAs};
 pub use diff::settle;
 pub use error::{Error, Errors};
 pub use filter::log_filter;
 pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use load::{load, parse, pin_directory};
 pub use marks::{DEFAULT_TIER, Mark};
+pub use route::{HeaderRule, Limit, LimitKey, Route, Unrouted};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
 pub use token::{Demands, KeySource, RemoteKeys, Token, TokenAlgorithm, TokenType};
 pub use upstream::{Ejection, HealthCheck, Upstream, UpstreamProtocol, UpstreamTls};
@@ -49,7 +53,7 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// `[token.NAME]`
     pub tokens: BTreeMap<String, Token>,
-    /// `[[route]]`, in the order of the file. The longest matching path wins.
+    /// `[[route]]`, in the order of the file.
     pub routes: Vec<Route>,
     /// `[http]`
     pub http: Http,
@@ -61,6 +65,8 @@ pub struct Config {
     pub control: Control,
     /// `[log]`
     pub log: Log,
+    /// `[access_log]`
+    pub access_log: AccessLog,
 }
 
 /// Prefixes that `[kernel]` names at most, in `allow`, `management_from` and tiers together: the kernel's tables have room for them
@@ -353,23 +359,6 @@ pub struct Unparsed {
     pub passed: Vec<DropReason>,
 }
 
-/// What happens to requests below a path.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Route {
-    /// `path`: begins with `/`. With a trailing `/` a prefix, otherwise exact.
-    pub path: String,
-    /// `upstream`: a name below `[upstream]`.
-    pub upstream: String,
-    /// `token`: names below `[token]`, one of which must have issued the token; none only where `public = true`.
-    pub tokens: Vec<String>,
-    /// What the token must say.
-    pub demands: Demands,
-    /// `upgrade`: protocols that a request may change to, by their names in lower case. Default: none.
-    pub upgrade: Vec<String>,
-    /// `limit` per source address, nginx `limit_req` with `nodelay`.
-    pub limit: Option<RateLimit>,
-}
-
 /// The field in which proxies say for whom they speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -419,8 +408,14 @@ pub struct Http {
     pub idle_timeout: Duration,
     /// `drain_timeout`: how long SIGTERM waits for requests under way, default 20 s.
     pub drain_timeout: Duration,
-    /// `max_sources`: sources whose request limits are kept per route, power of two. Default 65,536.
+    /// `max_sources`: keys that each limit of a route knows at once, power of two. Default 65,536.
     pub max_sources: u32,
+    /// `max_delayed`: requests that wait for a limit at once, default 1,000.
+    pub max_delayed: u32,
+    /// `ratelimit_headers`: whether answers tell what is left of a route's limits. Default true.
+    pub ratelimit_headers: bool,
+    /// `default`: what a request meets that no route is for, default `"not-found"`.
+    pub unrouted: Unrouted,
     /// `token_cache`: verified tokens that each worker remembers, default 65,536; 0: none.
     pub token_cache: u32,
     /// `workers`: threads; 0 (default) means one per CPU.

@@ -100,7 +100,11 @@ denials! {
     Misdirected = "misdirected", 421, Client, 1, "This connection is for another host.";
     /// No route matches the request's path.
     RouteNotFound = "route_not_found", 404, Client, 1, "There is nothing at this address.";
-    /// The source exceeded a request limit.
+    /// The route's path is known, but not for the request's method.
+    MethodNotAllowed = "method_not_allowed", 405, Client, 1, "This method is not allowed here.";
+    /// No route matches the request, and the configuration says that such requests are refused.
+    RouteDenied = "route_denied", 403, Client, 5, "This request is not permitted.";
+    /// The request exceeded a limit of its route.
     RateLimited = "rate_limited", 429, Client, 3, "Too many requests; try again later.";
     /// The limiter had no room for the source (fails closed).
     LimiterFull = "limiter_full", 503, Us, 0, "The service is overloaded; try again later.";

@@ -4,6 +4,7 @@
 //! spreads connections by `SO_REUSEPORT`) and its own upstream connections; workers share the policy, which nobody locks,
 //! and counters. Decisions about requests are not made here but in `checks`.
 
+mod access;
 mod answer;
 mod calm;
 mod connection;
@@ -30,7 +31,9 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::sync::{oneshot, watch};
 
-use crate::{bans::Reporter, clock, config::Config, metrics::Metrics, policy::SharedPolicy};
+use crate::{
+    access_log::AccessLog, bans::Reporter, clock, config::Config, metrics::Metrics, policy::SharedPolicy,
+};
 use sources::Sources;
 use worker::{Kind, Shared};
 
@@ -70,8 +73,14 @@ impl Ingress {
     /// [`Ingress::serve`].
     ///
     /// Listeners, `workers` and the caps on connections are those of `config` for good; everything else follows `policy`.
-    pub fn bind(config: &Config, policy: SharedPolicy, reporter: Reporter, metrics: Metrics) -> Result<Self> {
-        Self::adopt(config, policy, reporter, metrics, &mut Vec::new())
+    pub fn bind(
+        config: &Config,
+        policy: SharedPolicy,
+        reporter: Reporter,
+        metrics: Metrics,
+        access_log: Option<AccessLog>,
+    ) -> Result<Self> {
+        Self::adopt(config, policy, reporter, metrics, access_log, &mut Vec::new())
     }
 
     /// The same with sockets that were kept for it; those that no listener has a use for are left.
@@ -80,6 +89,7 @@ impl Ingress {
         policy: SharedPolicy,
         reporter: Reporter,
         metrics: Metrics,
+        access_log: Option<AccessLog>,
         kept: &mut Vec<TcpListener>,
     ) -> Result<Self> {
         let workers = match config.http.workers {
@@ -110,6 +120,7 @@ impl Ingress {
         let open = Arc::new(AtomicU32::new(0));
         let per_source = config.http.max_connections_per_source;
         let sources = Arc::new(Sources::new(per_source, config.kernel.ipv6_prefix));
+        let delayed = Arc::new(AtomicU32::new(0));
         let mut reports = Vec::with_capacity(workers);
         for (number, sockets) in sockets.into_iter().enumerate() {
             let (report, reported) = oneshot::channel();
@@ -117,8 +128,10 @@ impl Ingress {
                 policy: Arc::clone(&policy),
                 reporter: reporter.clone(),
                 metrics: metrics.clone(),
+                access_log: access_log.clone(),
                 open: Arc::clone(&open),
                 sources: Arc::clone(&sources),
+                delayed: Arc::clone(&delayed),
                 https_port,
                 workers,
                 number,

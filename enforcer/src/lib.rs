@@ -12,6 +12,7 @@ pub mod prefix;
 
 pub mod policy;
 
+pub mod access_log;
 pub mod ingress;
 
 pub mod checks;

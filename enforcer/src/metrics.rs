@@ -37,6 +37,11 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// `enforcer_denials_total{code}`
     pub denials: IntCounterVec,
+    /// `enforcer_limits_total{route, limit, result}`: requests that limits refused (`refused`, `full`) or delayed (`delayed`), that a dry
+    /// run spared that (`would_refuse`, `would_delay`), and that had no key (`no_key`).
+    pub limits: IntCounterVec,
+    /// `enforcer_access_log_lines_total{result}`: `written`, or lost: `queue_full`, `failed`.
+    pub access_log_lines: IntCounterVec,
     /// `enforcer_token_age_seconds{route}`: from the issue (`iat`) of a token to its first request.
     pub token_ages: HistogramVec,
     /// `enforcer_token_keys{issuer}`: keys that can verify.
@@ -124,6 +129,13 @@ impl Metrics {
             &["route", "status"],
         )?;
         let denials = counter_vec("enforcer_denials_total", "Refused connections and requests", &["code"])?;
+        let limits = counter_vec(
+            "enforcer_limits_total",
+            "What limits of routes did to requests",
+            &["route", "limit", "result"],
+        )?;
+        let access_log_lines =
+            counter_vec("enforcer_access_log_lines_total", "Lines of the access log", &["result"])?;
         let issuer_gauge = |name: &str, help: &str| -> Result<IntGaugeVec> {
             let metric = IntGaugeVec::new(Opts::new(name, help), &["issuer"])?;
             registry.register(Box::new(metric.clone()))?;
@@ -215,6 +227,8 @@ impl Metrics {
             connections_open,
             requests,
             denials,
+            limits,
+            access_log_lines,
             token_ages,
             token_keys,
             token_keys_age,

@@ -31,8 +31,7 @@ use crate::{
     prefix::Prefix,
 };
 use issuer::Issuer;
-use limiter::RequestLimiter;
-use route::{Route, RouteTable, Tokens};
+use route::{Route, Tokens, limits::Limits, table::RouteTable};
 use tls::{
     certificates::{Certificates, Expiry},
     tickets::TicketKeys,
@@ -55,6 +54,10 @@ pub struct Policy {
     pub(crate) http: config::Http,
     /// What every answer carries.
     pub(crate) answers: Arc<Answers>,
+    /// What is written down of requests.
+    pub(crate) access_log: Arc<config::AccessLog>,
+    /// The routes by what they are for, so that a reload finds the state of their limits.
+    limits: BTreeMap<String, Arc<Route>>,
     /// What every connection has to offer.
     minimum_tls: TlsVersion,
     /// Sources of which the program judges nothing.
@@ -187,16 +190,23 @@ impl Policy {
             issuers.insert(name.clone(), issuer);
         }
         let mut routes = Vec::with_capacity(config.routes.len());
+        let mut limits = BTreeMap::new();
         for route in &config.routes {
-            let built = build_route(config, route, &upstreams, &issuers, old);
-            routes.push(built.with_context(|| format!("route {}", route.path))?);
+            let id = identity(route);
+            let kept = old.and_then(|old| old.limits.get(&id)).map(|route| &route.limits);
+            let built = build_route(config, route, &upstreams, &issuers, kept);
+            let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);
+            limits.insert(id, Arc::clone(&built));
+            routes.push((route.hosts.as_slice(), built));
         }
         Ok(Self {
             listeners,
             routes: RouteTable::new(routes)?,
+            limits,
             v6_mask: v6_mask(config.kernel.ipv6_prefix),
             http: config.http.clone(),
             answers: Arc::new(answers(&config.http)?),
+            access_log: Arc::new(config.access_log.clone()),
             minimum_tls: config.kernel.minimum_tls,
             allowed: config.kernel.allow.clone(),
             upstreams,
@@ -231,22 +241,19 @@ fn build_route(
     route: &config::Route,
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     issuers: &BTreeMap<String, Arc<Issuer>>,
-    old: Option<&Policy>,
+    old: Option<&Limits>,
 ) -> Result<Route> {
     let upstream =
         upstreams.get(&route.upstream).ok_or_else(|| anyhow!("no [upstream.{}]", route.upstream))?;
     let issuer = |name: &String| issuers.get(name).cloned().ok_or_else(|| anyhow!("no [token.{name}]"));
     let tokens = Tokens::new(route.tokens.iter().map(issuer).collect::<Result<Vec<_>>>()?, &route.demands)?;
-    let limiter = route.limit.map(|limit| {
-        let old = old.and_then(|old| old.routes.exactly(&route.path)).and_then(|old| old.limiter.as_ref());
-        match old {
-            Some(old) if old.serves(limit, config.http.max_sources) => Arc::clone(old),
-            _ => Arc::new(RequestLimiter::new(limit, config.http.max_sources)),
-        }
-    });
-    let built = Route::new(&route.path, Arc::clone(upstream), tokens, limiter)?;
-    let upgrades = route.upgrade.iter().map(|protocol| protocol.as_str().into()).collect();
-    Ok(Route { upgrades, ..built })
+    let limits = Limits::new(&route.limits, &config.http, tokens.is_none(), old);
+    Route::new(route, Arc::clone(upstream), tokens, limits)
+}
+
+/// Which requests a route is for, as a text that is equal for equal ones.
+fn identity(route: &config::Route) -> String {
+    format!("{:?} {} {:?} {:?}", route.hosts, route.path, route.methods, route.headers)
 }
 
 /// The claims that routes ask for in tokens of an issuer.

@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use enforcer::{
+    access_log::AccessLog,
     bans::{Offence, Reporter},
     config::{self, Config, Demands, KeyExchange, KeySource, Suite, TokenAlgorithm, TokenType},
     ingress::Ingress,
@@ -81,10 +82,12 @@ impl Site {
         let metrics = Metrics::new()?;
         metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
         let (reporter, offences) = Reporter::new(1024, metrics.offences_lost.clone());
-        let ingress = Ingress::bind(&self.config, Arc::clone(&policy), reporter, metrics.clone())?;
+        let access_log = AccessLog::start(&self.config.access_log, &metrics)?;
+        let ingress =
+            Ingress::bind(&self.config, Arc::clone(&policy), reporter, metrics.clone(), access_log.clone())?;
         ingress.serve();
         let address = ingress.addresses().into_iter().next().context("no listener")?;
-        Ok(Edge { site: self, ingress, address, policy, metrics, offences })
+        Ok(Edge { site: self, ingress, access_log, address, policy, metrics, offences })
     }
 }
 
@@ -144,7 +147,11 @@ pub fn upstream(server: SocketAddr) -> Result<config::Upstream> {
 /// A route to the upstream `api`.
 pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route {
     config::Route {
+        name: path.to_owned(),
+        hosts: Vec::new(),
         path: path.to_owned(),
+        methods: Vec::new(),
+        headers: Vec::new(),
         upstream: "api".to_owned(),
         tokens: token.into_iter().map(str::to_owned).collect(),
         demands: Demands {
@@ -152,7 +159,7 @@ pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route 
             ..Demands::default()
         },
         upgrade: Vec::new(),
-        limit: None,
+        limits: Vec::new(),
     }
 }
 
@@ -187,6 +194,9 @@ fn bare_config() -> Config {
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(20),
             max_sources: 1024,
+            max_delayed: 1000,
+            ratelimit_headers: true,
+            unrouted: config::Unrouted::NotFound,
             token_cache: 1024,
             workers: 2,
         },
@@ -202,6 +212,15 @@ fn bare_config() -> Config {
         metrics: config::Metrics { address: None },
         control: config::Control { socket: "control.sock".into(), group: None },
         log: config::Log { level: "info".to_owned(), format: config::LogFormat::Text },
+        access_log: config::AccessLog {
+            destination: config::Destination::Off,
+            format: config::AccessFormat::Json,
+            sample: 1,
+            refusals: config::Refusals::All,
+            query: config::Query::Drop,
+            subject: config::SubjectAs::Hash,
+            queue: 8_192,
+        },
     }
 }
 
@@ -211,6 +230,8 @@ pub struct Edge {
     pub site: Site,
     /// The front door.
     pub ingress: Ingress,
+    /// What it writes down.
+    pub access_log: Option<AccessLog>,
     /// Where it listens.
     pub address: SocketAddr,
     /// The policy in force.

@@ -1,6 +1,7 @@
 //! Everything that can be shown without root, without the eBPF toolchain and without a network beyond loopback.
 
 mod rootless {
+    mod access_log;
     mod admit;
     mod agreement;
     mod answers;
@@ -10,6 +11,7 @@ mod rootless {
     mod budgets;
     mod captures;
     mod clients;
+    mod config_routes;
     mod configs;
     mod control;
     mod corpus;
@@ -25,6 +27,8 @@ mod rootless {
     mod policy_files;
     mod proxies;
     mod refusals;
+    mod route_limits;
+    mod routes;
     mod smuggling;
     mod streams;
     mod tickets;

@@ -16,6 +16,7 @@ mod system {
     mod hellos;
     mod life;
     mod limits;
+    mod nginx_limits;
     mod packets;
     mod pins;
     mod proxy;

@@ -79,6 +79,7 @@ fn fill(tree: &Path) -> Result<()> {
     }
     put(tree, &own.join("enforcer.service"), "usr/lib/systemd/system/enforcer.service", 0o644)?;
     put(tree, &own.join("enforcer.toml"), "etc/enforcer/enforcer.toml", 0o644)?;
+    put(tree, &own.join("logrotate"), "etc/logrotate.d/enforcer", 0o644)?;
     put(tree, &root().join("LICENSE"), "usr/share/doc/enforcer/copyright", 0o644)?;
     for entry in fs::read_dir(root().join("docs"))? {
         let path = entry?.path();
@@ -115,7 +116,7 @@ fn describe(tree: &Path, architecture: &str) -> Result<()> {
          Depends: libc6 (>= {major}.{minor}), libgcc-s1, passwd\nDescription: {DESCRIPTION}\n"
     );
     fs::write(control.join("control"), text)?;
-    fs::write(control.join("conffiles"), "/etc/enforcer/enforcer.toml\n")?;
+    fs::write(control.join("conffiles"), "/etc/enforcer/enforcer.toml\n/etc/logrotate.d/enforcer\n")?;
     for script in ["postinst", "prerm", "postrm"] {
         put(&control, &root().join("enforcer/dist").join(script), script, 0o755)?;
     }

@@ -22,6 +22,21 @@ pub fn timestamp(unix_ns: u64) -> String {
     )
 }
 
+/// `31/Jan/2026:14:03:07 +0000`, as web servers write it into their logs.
+pub fn common(unix_ns: u64) -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = unix_ns / NANOS % DAY;
+    let (year, month, day) = date(unix_ns / NANOS / DAY);
+    let month = usize::try_from(month - 1).ok().and_then(|month| MONTHS.get(month)).unwrap_or(&"");
+    format!(
+        "{day:02}/{month}/{year:04}:{:02}:{:02}:{:02} +0000",
+        seconds / 3_600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+}
+
 /// The day of the Gregorian calendar, so many days after 1970-01-01.
 fn date(mut days: u64) -> (u64, u64, u64) {
     let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
@@ -54,6 +69,7 @@ mod tests {
         assert_eq!(timestamp(951_782_400 * NANOS), "2000-02-29T00:00:00.000000000Z");
         assert_eq!(timestamp(1_700_000_000 * NANOS + 7), "2023-11-14T22:13:20.000000007Z");
         assert_eq!(timestamp(4_107_542_399 * NANOS), "2100-02-28T23:59:59.000000000Z");
+        assert_eq!(common(1_700_000_000 * NANOS), "14/Nov/2023:22:13:20 +0000");
         assert_eq!(clock(1_700_000_000 * NANOS + 123_456_789), "22:13:20.123456");
         let _ = timestamp(u64::MAX);
     }

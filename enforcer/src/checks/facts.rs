@@ -117,6 +117,8 @@ pub struct RequestFacts<'a> {
     pub method: &'a Method,
     /// The decoded path, known to have one reading only.
     pub path: Cow<'a, str>,
+    /// The host that it names, as it is written there.
+    pub named: Option<&'a str>,
     /// Its header fields.
     pub headers: &'a HeaderMap,
 }
@@ -129,6 +131,14 @@ impl<'a> RequestFacts<'a> {
         if !target::is_for(head, client.server_name.as_deref()) {
             return Err(Denial::Misdirected);
         }
-        Ok(Self { client, address, method: &head.method, path, headers: &head.headers })
+        let named = target::named(head);
+        Ok(Self { client, address, method: &head.method, path, named, headers: &head.headers })
+    }
+
+    /// The host that it names, in lower case.
+    pub fn host(&self) -> Option<Cow<'a, str>> {
+        let named = self.named?;
+        let upper = named.bytes().any(|byte| byte.is_ascii_uppercase());
+        Some(if upper { named.to_ascii_lowercase().into() } else { named.into() })
     }
 }

@@ -125,7 +125,7 @@ pub(super) fn check(
                 return Refusal { retry_after: Some(RETRY), ..Refusal::plain(Denial::IssuerUnavailable) };
             }
             Some(Missing::Pending(pending)) => {
-                let pending = Some(pending);
+                let pending = Some(Box::new(pending));
                 return Refusal {
                     retry_after: Some(RETRY),
                     pending,

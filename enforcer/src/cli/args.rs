@@ -43,6 +43,8 @@ pub enum Verb {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Show lines of the access log
+    Log(Log),
     /// Judge every packet of a capture as the program would, without a daemon and without privilege
     Explain(Explain),
     /// Judge access tokens as the daemon would, without a daemon and without a network
@@ -124,6 +126,41 @@ pub struct Events {
     pub pcap: Option<PathBuf>,
 }
 
+/// `log ...`
+#[derive(Clone, Debug, Default, PartialEq, Eq, ClapArgs)]
+pub struct Log {
+    /// Only requests over this client certificate (x5t#S256)
+    #[arg(long, value_name = "ID")]
+    pub device: Option<String>,
+    /// Only requests that were refused with this code
+    #[arg(long, value_name = "CODE")]
+    pub code: Option<String>,
+    /// Only requests of the route of this name
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    /// Only requests from this address or prefix
+    #[arg(long, value_name = "PREFIX")]
+    pub source: Option<Prefix>,
+    /// Only answers of this status
+    #[arg(long, value_name = "STATUS")]
+    pub status: Option<u16>,
+    /// Only requests of this subject, as the log has it: by default a hash
+    #[arg(long, value_name = "SUBJECT")]
+    pub subject: Option<String>,
+    /// Only the request of this id
+    #[arg(long, value_name = "ID")]
+    pub request: Option<String>,
+    /// Wait for more
+    #[arg(long, short)]
+    pub follow: bool,
+    /// The log itself; `-` is standard input [default: what the configuration file says]
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Configuration file that names the log
+    #[arg(long, short, value_name = "FILE", default_value = CONFIG, conflicts_with = "file")]
+    pub config: PathBuf,
+}
+
 /// `explain ...`
 #[derive(Clone, Debug, PartialEq, Eq, ClapArgs)]
 pub struct Explain {
@@ -172,6 +209,9 @@ pub struct TokenVerify {
     /// The method of such a request
     #[arg(long, value_name = "METHOD", default_value = "GET", requires = "path")]
     pub method: http::Method,
+    /// The host of such a request, for routes that tell hosts apart
+    #[arg(long, value_name = "HOST", requires = "path")]
+    pub host: Option<String>,
 }
 
 /// `ban ...`

@@ -22,6 +22,7 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
         metrics,
         control,
         log,
+        access_log,
     } = old;
     macro_rules! keep {
         ($old:expr, $type:ident, $name:expr, $new:expr, live: [$($live:ident),*], fixed: [$($fixed:ident),*]) => {{
@@ -44,7 +45,7 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     }
     new.listeners = renewed(listeners, &new.listeners);
     keep!(http, Http, "http", new.http,
-        live: [strict_transport_security, response_headers, max_header_bytes, max_header_fields, trusted_proxies, forwarded_by, control_frames, body_timeout, min_body_rate, write_timeout, max_body_bytes, header_timeout, idle_timeout, drain_timeout],
+        live: [strict_transport_security, response_headers, max_header_bytes, max_header_fields, trusted_proxies, forwarded_by, control_frames, body_timeout, min_body_rate, write_timeout, max_body_bytes, header_timeout, idle_timeout, drain_timeout, max_delayed, ratelimit_headers, unrouted],
         fixed: [redirect, max_connections, max_connections_per_source, max_sources, token_cache, workers]);
     keep!(bans, Bans, "bans", new.bans,
         live: [threshold, window, duration, max_duration, dry_run],
@@ -52,6 +53,9 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     keep!(metrics, Metrics, "metrics", new.metrics, live: [], fixed: [address]);
     keep!(control, Control, "control", new.control, live: [], fixed: [socket, group]);
     keep!(log, Log, "log", new.log, live: [level], fixed: [format]);
+    keep!(access_log, AccessLog, "access_log", new.access_log,
+        live: [format, sample, refusals, query, subject],
+        fixed: [destination, queue]);
     (new, pending)
 }
 

@@ -13,9 +13,9 @@ use super::value::{
     AddressOrOff, Alternatives, ByteRate, DurationOrOff, Names, Number, Rate, Size, Text, Written as _,
 };
 use super::{
-    Answers, Feature, KeyExchange, LogFormat, Mode, Refusal, Suite, TlsVersion, TokenAlgorithm, TokenType,
-    Treatment, UnknownName, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull,
-    tls::ClientCertificates,
+    AccessFormat, Answers, Feature, KeyExchange, LimitKey, LogFormat, Mode, Query, Refusal, Refusals,
+    SubjectAs, Suite, TlsVersion, TokenAlgorithm, TokenType, Treatment, UnknownName, Unrouted,
+    UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 
@@ -42,6 +42,7 @@ pub(super) struct File {
     pub(super) metrics: MetricsSection,
     pub(super) control: ControlSection,
     pub(super) log: LogSection,
+    pub(super) access_log: AccessLogSection,
 }
 
 /// `[kernel]`
@@ -320,7 +321,11 @@ pub(super) struct TokenSection {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RouteSection {
+    pub(super) name: Key<Text<String>>,
+    pub(super) hosts: List<Text<String>>,
     pub(super) path: Key<Text<String>>,
+    pub(super) methods: List<Text<String>>,
+    pub(super) headers: Key<BTreeMap<String, Spanned<Text<String>>>>,
     pub(super) upstream: Key<Text<String>>,
     pub(super) token: Key<Names>,
     pub(super) public: Key<bool>,
@@ -332,6 +337,19 @@ pub(super) struct RouteSection {
     pub(super) acr: List<Text<String>>,
     pub(super) max_auth_age: Key<Text<Duration>>,
     pub(super) limit: Key<LimitSection>,
+    pub(super) limits: List<RouteLimitSection>,
+}
+
+/// `{ key = "subject", rate = "5/s", burst = 10, delay = 5 }`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RouteLimitSection {
+    pub(super) name: Key<Text<String>>,
+    pub(super) key: Key<Text<LimitKey>>,
+    pub(super) rate: Key<Text<Rate>>,
+    pub(super) burst: Key<Number>,
+    pub(super) delay: Key<Number>,
+    pub(super) dry_run: Key<bool>,
 }
 
 /// `[http]`
@@ -356,6 +374,9 @@ pub(super) struct HttpSection {
     pub(super) idle_timeout: Key<Text<Duration>>,
     pub(super) drain_timeout: Key<Text<Duration>>,
     pub(super) max_sources: Key<Number>,
+    pub(super) max_delayed: Key<Number>,
+    pub(super) ratelimit_headers: Key<bool>,
+    pub(super) default: Key<Unrouted>,
     pub(super) token_cache: Key<Number>,
     pub(super) workers: Key<Number>,
 }
@@ -394,4 +415,17 @@ pub(super) struct ControlSection {
 pub(super) struct LogSection {
     pub(super) level: Key<Text<String>>,
     pub(super) format: Key<LogFormat>,
+}
+
+/// `[access_log]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct AccessLogSection {
+    pub(super) destination: Key<Text<String>>,
+    pub(super) format: Key<AccessFormat>,
+    pub(super) sample: Key<Number>,
+    pub(super) refusals: Key<Refusals>,
+    pub(super) query: Key<Query>,
+    pub(super) subject: Key<SubjectAs>,
+    pub(super) queue: Key<Number>,
 }

@@ -22,11 +22,12 @@ use super::{
 };
 use crate::prefix::Prefix;
 
+mod access_log;
 mod answers;
 mod kernel;
 mod limits;
 mod lists;
-mod requests;
+mod routes;
 mod service;
 mod tls;
 mod tokens;
@@ -46,7 +47,7 @@ pub(super) fn validate<'t>(
     tls::ports(file, kernel.mode, &mut rules);
     let upstreams = upstreams::upstreams(file, &mut rules);
     let tokens = tokens::tokens(file, &mut rules);
-    let routes = requests::routes(file, &mut rules);
+    let routes = routes::routes(file, &mut rules);
     let http = service::http(&file.http, &listeners, &mut rules);
     Config {
         kernel,
@@ -59,6 +60,7 @@ pub(super) fn validate<'t>(
         http,
         control: service::control(&file.control, &mut rules),
         log: service::log(&file.log, &mut rules),
+        access_log: access_log::access_log(&file.access_log, &mut rules),
         listeners,
     }
 }

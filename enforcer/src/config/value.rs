@@ -8,7 +8,7 @@ use serde::{
     de::{Error, SeqAccess, Unexpected, Visitor},
 };
 
-use super::{Feature, RateLimit};
+use super::{Feature, LimitKey, RateLimit};
 use crate::prefix::Prefix;
 
 /// A value that is written as a string.
@@ -227,6 +227,22 @@ impl Written for Feature {
         let known = || Self::ALL.map(|feature| format!("{:?}", feature.label())).join(", ");
         let found = Self::ALL.into_iter().find(|feature| feature.label() == text);
         found.ok_or_else(|| format!("`{text}` is nothing that can be rehearsed; write some of {}", known()))
+    }
+}
+
+impl Written for LimitKey {
+    const EXPECTED: &'static str = "\"address\", \"subject\", \"device\", \"route\" or \"header:NAME\"";
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "address" => Ok(Self::Address),
+            "subject" => Ok(Self::Subject),
+            "device" => Ok(Self::Device),
+            "route" => Ok(Self::Route),
+            _ => {
+                let name = text.strip_prefix("header:").and_then(|name| name.parse().ok());
+                name.map(Self::Header).ok_or_else(String::new)
+            }
+        }
     }
 }
 

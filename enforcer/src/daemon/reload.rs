@@ -35,6 +35,7 @@ impl Running {
         let persistence = facts::persistence(&self.config, self.kernel.beginning());
         facts::show_persistence(&persistence, &self.metrics);
         if result.is_ok() {
+            self.reopen();
             facts::certificates(&self.policy.load(), &self.metrics, clock::unix_now());
         }
         let at = clock::instant_now();

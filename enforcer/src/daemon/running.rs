@@ -13,6 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{facts, files::Seen, notify, start::Tied};
 use crate::{
+    access_log::AccessLog,
     bans::{ledger::Input, task::Handle},
     config::{Config, Mode},
     control::answer::{Facts, ReloadRequest, own_addresses},
@@ -29,6 +30,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often it is looked whether the program is on every interface: one question to the kernel for each.
 const WATCH: Duration = Duration::from_secs(1);
 
+/// How long the end waits for the access log's last lines.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Every part of a daemon that is up.
 pub(super) struct Running {
     pub(super) config: Config,
@@ -38,6 +42,7 @@ pub(super) struct Running {
     pub(super) policy: SharedPolicy,
     pub(super) kernel: Kernel,
     pub(super) ingress: Ingress,
+    pub(super) access_log: Option<AccessLog>,
     pub(super) bans: Handle,
     /// The addresses of this machine, as the ban task knows them.
     pub(super) machine: Vec<IpAddr>,
@@ -60,6 +65,7 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    user1: Signal,
 }
 
 impl Signals {
@@ -70,6 +76,7 @@ impl Signals {
             terminate: install(SignalKind::terminate())?,
             interrupt: install(SignalKind::interrupt())?,
             hangup: install(SignalKind::hangup())?,
+            user1: install(SignalKind::user_defined1())?,
         })
     }
 
@@ -90,6 +97,7 @@ impl Running {
             tokio::select! {
                 _ = signals.terminate.recv() => return self.stop("SIGTERM", signals).await,
                 _ = signals.interrupt.recv() => return self.stop("SIGINT", signals).await,
+                _ = signals.user1.recv() => self.reopen(),
                 _ = signals.hangup.recv() => drop(self.reload("SIGHUP").await),
                 Some(request) = self.reload_requests.recv() => {
                     let result = self.reload("control socket").await;
@@ -105,6 +113,13 @@ impl Running {
                     self.show_tokens();
                 }
             }
+        }
+    }
+
+    /// Goes on with new files where the old ones were moved away.
+    pub(super) fn reopen(&self) {
+        if let Some(log) = &self.access_log {
+            log.reopen();
         }
     }
 
@@ -200,6 +215,11 @@ impl Running {
                 // A daemon that drains still bans; its lease must not end before it does.
                 _ = watch.tick() => renew_lease(&self.kernel, self.healthy && !self.ban_task.is_over()),
             }
+        }
+        if let Some(log) = self.access_log
+            && !log.flush(LAST_WORDS)
+        {
+            warn!("lines of the access log are lost: whoever reads it is too slow");
         }
         // The ban task writes to the kernel's lists; it goes before they do.
         drop((self.services, self.optional));

@@ -23,6 +23,7 @@ use super::{
     sockets,
 };
 use crate::{
+    access_log::AccessLog,
     agreement,
     bans::{
         Reporter,
@@ -93,9 +94,16 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let mut affordable = config.clone();
     let budget = Budget::claim(&config.http);
     affordable.http.max_connections = budget.connections;
+    let access_log = AccessLog::start(&config.access_log, &metrics)?;
     let mut inherited = sockets::kept()?;
-    let mut ingress =
-        Ingress::adopt(&affordable, Arc::clone(&policy), reporter, metrics.clone(), &mut inherited)?;
+    let mut ingress = Ingress::adopt(
+        &affordable,
+        Arc::clone(&policy),
+        reporter,
+        metrics.clone(),
+        access_log.clone(),
+        &mut inherited,
+    )?;
     let (keeping, kept) = keeping(&config, &metrics)?.unzip();
     let known = kept.as_ref().map_or(0, |kept| kept.memory.bans.len());
     let mut kernel = Kernel::load_growing(&config.kernel, config.bans.max_entries, known)?;
@@ -222,6 +230,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         policy,
         kernel,
         ingress,
+        access_log,
         bans,
         machine,
         ban_task,

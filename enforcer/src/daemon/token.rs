@@ -2,6 +2,7 @@
 //! nothing is started.
 
 use anyhow::{Result, bail};
+use http::HeaderMap;
 
 use crate::{
     checks::token::{self, Step, Verified},
@@ -29,9 +30,11 @@ pub(super) fn judge(config: &Config, verb: &TokenVerify, token: &[u8]) -> Result
     let (issuers, demands) = match &verb.path {
         None => (&all[..], None),
         Some(path) => {
-            let Some(route) = policy.routes.find(path) else { bail!("no route takes `{path}`") };
-            show("route", route.path.to_string());
-            let Some(tokens) = &route.tokens else { bail!("the route `{}` is public", route.path) };
+            let host = verb.host.as_ref().map(|host| host.to_ascii_lowercase());
+            let found = policy.routes.find(host.as_deref(), path, &verb.method, &HeaderMap::new());
+            let Ok(route) = found else { bail!("no route takes {} `{path}`", verb.method) };
+            show("route", route.name.to_string());
+            let Some(tokens) = &route.tokens else { bail!("the route `{}` is public", route.name) };
             (tokens.issuers(), Some(&tokens.demands))
         }
     };

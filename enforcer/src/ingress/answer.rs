@@ -9,18 +9,21 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE},
+    HeaderName, HeaderValue, Response, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE},
 };
 use hyper::body::{Body, Frame, SizeHint};
 use serde_json::json;
 
-use super::connection::UnderWay;
+use super::{access::Entry, connection::UnderWay};
 use crate::{
     checks::Refusal,
-    policy::Answers,
+    policy::{Answers, route::limits::Limits},
     upstream::{AnswerBody, grpc},
 };
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Ties an answer to its log line and to the upstream's; random, so that nobody learns how many requests there are.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +74,9 @@ pub(super) fn problem(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if let Some(methods) = &refusal.allow {
+        headers.insert(ALLOW, HeaderValue::clone(methods));
+    }
     if let Some(challenge) = &refusal.challenge {
         headers.insert(WWW_AUTHENTICATE, challenge.clone());
     }
@@ -106,10 +112,19 @@ pub(super) fn secure<B>(response: &mut Response<B>, answers: &Answers) {
     }
 }
 
+/// Tells what is left of the limits of a route. An upstream may have limits of its own, which stand beside.
+pub(super) fn tell_limits<B>(response: &mut Response<B>, limits: &Limits, left: Option<HeaderValue>) {
+    if let (Some(policy), Some(left)) = (&limits.policy, left) {
+        response.headers_mut().append(RATELIMIT_POLICY, policy.clone());
+        response.headers_mut().append(RATELIMIT, left);
+    }
+}
+
 /// An answer's body. Its request is under way until the body was sent or dropped.
 pub(super) struct Answer {
     content: Content,
     under_way: UnderWay,
+    entry: Option<Box<Entry>>,
 }
 
 enum Content {
@@ -122,11 +137,17 @@ type Failure = Box<dyn Error + Send + Sync>;
 impl Answer {
     /// An upstream's body.
     pub(super) fn forwarded(body: AnswerBody, under_way: UnderWay) -> Self {
-        Self { content: Content::Forwarded(body), under_way }
+        Self { content: Content::Forwarded(body), under_way, entry: None }
     }
 
     pub(super) fn own(body: Bytes, under_way: UnderWay) -> Self {
-        Self { content: Content::Own(Some(body).filter(|body| !body.is_empty())), under_way }
+        let content = Content::Own(Some(body).filter(|body| !body.is_empty()));
+        Self { content, under_way, entry: None }
+    }
+
+    /// What to write down when it is over.
+    pub(super) fn logged(self, entry: Option<Box<Entry>>) -> Self {
+        Self { entry, ..self }
     }
 }
 
@@ -150,6 +171,17 @@ impl Body for Answer {
         let polled = self.content.poll(context);
         // Whoever asks again has taken what was there before.
         self.under_way.offers(polled.is_ready());
+        let over = self.is_end_stream();
+        if let (Some(entry), Poll::Ready(frame)) = (&mut self.entry, &polled) {
+            match frame {
+                Some(Ok(frame)) => entry.sent(frame.data_ref().map_or(0, Bytes::len)),
+                Some(Err(_)) => {}
+                None => entry.complete(),
+            }
+            if over {
+                entry.complete();
+            }
+        }
         polled
     }
 

@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 use super::{
     Phase,
     calm::Calm,
+    counters,
     handshake::{self, Failed},
     proxy,
     recorded::Recorded,
@@ -53,6 +54,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A connection as its requests see it.
 pub(super) struct Connection {
     pub client: Client,
+    /// For the access log.
+    pub tls_version: &'static str,
     under_way: Cell<u32>,
     /// Answers of which a piece waits for the client to take it.
     offered: Cell<u32>,
@@ -201,6 +204,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: 
     );
     let connection = Rc::new(Connection {
         client,
+        tls_version: counters::version(stream.get_ref().1.protocol_version()),
         under_way: Cell::new(0),
         offered: Cell::new(0),
         last: Cell::new(clock::instant_now()),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use prometheus::{Histogram, IntCounter};
 use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
 
-use crate::{denial::Denial, metrics::Metrics, policy::route::Route};
+use crate::{checks::limit::Marks, denial::Denial, metrics::Metrics, policy::route::Route};
 
 /// Label of requests that reached no route.
 const NO_ROUTE: &str = "none";
@@ -27,11 +27,6 @@ struct Shaken {
 impl Shaken {
     #[allow(clippy::wildcard_enum_match_arm, reason = "no other can be agreed upon")]
     const fn labels(self) -> [&'static str; 3] {
-        let version = match self.version {
-            Some(ProtocolVersion::TLSv1_3) => "1.3",
-            Some(ProtocolVersion::TLSv1_2) => "1.2",
-            _ => "other",
-        };
         let group = match self.group {
             Some(NamedGroup::X25519MLKEM768) => "X25519MLKEM768",
             Some(NamedGroup::X25519) => "X25519",
@@ -40,8 +35,27 @@ impl Shaken {
             None => "none",
             Some(_) => "other",
         };
-        [version, group, if self.resumed { "true" } else { "false" }]
+        [version(self.version), group, if self.resumed { "true" } else { "false" }]
     }
+}
+
+/// The name of a version of TLS.
+#[allow(clippy::wildcard_enum_match_arm, reason = "no other can be agreed upon")]
+pub(super) const fn version(version: Option<ProtocolVersion>) -> &'static str {
+    match version {
+        Some(ProtocolVersion::TLSv1_3) => "1.3",
+        Some(ProtocolVersion::TLSv1_2) => "1.2",
+        _ => "other",
+    }
+}
+
+/// Counters of one route.
+struct ByRoute {
+    route: Weak<Route>,
+    answers: Answers,
+    token_ages: Histogram,
+    /// What befell its limits so far: number, label, counter.
+    limits: Vec<(usize, &'static str, IntCounter)>,
 }
 
 /// Counters that a connection or a request may touch.
@@ -53,13 +67,7 @@ pub(super) struct Counters {
     redirected: Answers,
     /// A dozen at most: what can be agreed upon is ours to say.
     handshakes: Vec<(Shaken, IntCounter)>,
-    by_route: Vec<(Weak<Route>, OfRoute)>,
-}
-
-/// What is counted for a route.
-struct OfRoute {
-    answers: Answers,
-    token_ages: Histogram,
+    by_route: Vec<ByRoute>,
 }
 
 impl Counters {
@@ -124,24 +132,43 @@ impl Counters {
         }
     }
 
+    /// Limits of a route did something to a request.
+    pub(super) fn limited(&mut self, route: &Arc<Route>, marks: Marks) {
+        if marks == Marks::default() {
+            return;
+        }
+        let metric = self.metrics.limits.clone();
+        let known = &mut self.route(route).limits;
+        for (number, result) in marks.iter() {
+            let found = known.iter().position(|(limit, label, _)| (*limit, *label) == (number, result));
+            let index = found.unwrap_or_else(|| {
+                let name = route.limits.all().get(number).map_or("none", |limit| &limit.name);
+                known.push((number, result, metric.with_label_values(&[&*route.name, name, result])));
+                known.len() - 1
+            });
+            known[index].2.inc();
+        }
+    }
+
     /// A token was seen for the first time, so many seconds after its issue.
     pub(super) fn token_seen(&mut self, route: &Arc<Route>, age: i64) {
         self.route(route).token_ages.observe(age as f64);
     }
 
-    fn route(&mut self, route: &Arc<Route>) -> &OfRoute {
-        let known = self.by_route.iter().position(|(known, _)| Weak::as_ptr(known) == Arc::as_ptr(route));
+    fn route(&mut self, route: &Arc<Route>) -> &mut ByRoute {
+        let known = self.by_route.iter().position(|known| Weak::as_ptr(&known.route) == Arc::as_ptr(route));
         let index = known.unwrap_or_else(|| {
             // A new route means a new policy.
-            self.by_route.retain(|(known, _)| known.strong_count() > 0);
-            let of_route = OfRoute {
-                answers: answers(&self.metrics, &route.path),
-                token_ages: self.metrics.token_ages.with_label_values(&[&route.path]),
-            };
-            self.by_route.push((Arc::downgrade(route), of_route));
+            self.by_route.retain(|known| known.route.strong_count() > 0);
+            self.by_route.push(ByRoute {
+                route: Arc::downgrade(route),
+                answers: answers(&self.metrics, &route.name),
+                token_ages: self.metrics.token_ages.with_label_values(&[&route.name]),
+                limits: Vec::new(),
+            });
             self.by_route.len() - 1
         });
-        &self.by_route[index].1
+        &mut self.by_route[index]
     }
 }
 

@@ -1,6 +1,14 @@
 //! One request, from its head to the head of its answer.
 
-use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -9,6 +17,7 @@ use http::{
 use hyper::body::Incoming;
 
 use super::{
+    access::Entry,
     answer::{self, Answer, RequestId},
     connection::Connection,
     stream,
@@ -20,6 +29,7 @@ use crate::{
         self, Grant, Now, Refusal,
         facts::{ClientAddr, RequestFacts},
         forwarded,
+        limit::Marks,
         token::KnownTokens,
     },
     clock,
@@ -41,12 +51,13 @@ pub(super) async fn serve(
     let under_way = connection.begin();
     let id = RequestId::new();
     let (mut head, body) = request.into_parts();
+    let mut entry = Entry::begin(&worker, &connection, &head, id);
     let asked = Asked::take(&mut head);
     let is_grpc = grpc::is_call(&head);
     let method = head.method.clone();
     let is_http2 = head.version == Version::HTTP_2;
     let expects = !is_http2 && head.headers.contains_key(EXPECT);
-    let (mut admitted, source, patience, max_body, secured) = {
+    let (mut admitted, source, patience, max_body, max_delayed, secured) = {
         // Held for the checks alone: a request under way must not keep an old policy alive.
         let policy = worker.shared.policy.load();
         let http = &policy.http;
@@ -57,9 +68,13 @@ pub(super) async fn serve(
             source,
             Patience { between: http.body_timeout, rate: http.min_body_rate },
             http.max_body_bytes,
+            http.max_delayed,
             Arc::clone(&policy.answers),
         )
     };
+    if let Some(entry) = &mut entry {
+        entry.comes_from(source);
+    }
     // Calls of gRPC may be silent as long as they like; they have deadlines of their own.
     let patience = Some(patience).filter(|_| !is_grpc);
     let body = ClientBody::new(body, expects, patience);
@@ -68,27 +83,48 @@ pub(super) async fn serve(
         let policy = worker.shared.policy.load();
         admitted = admit(&worker, &policy, &connection, source, &head, checks::admit_again);
     }
+    let (mut marks, mut left) = (Marks::default(), None);
     let outcome = match admitted {
         Err(refusal) => {
             body.discard();
             Err(refusal)
         }
-        Ok(grant) => {
+        Ok(mut grant) => {
             let route = Arc::clone(grant.route());
+            marks = grant.standing.marks;
+            left = grant.standing.field();
+            if let Some(entry) = &mut entry {
+                entry.granted(grant.subject());
+            }
             let request = Request::from_parts(head, body);
-            let terms = Terms { max_body, id: id.header(), upgrade: None };
-            // On the heap, because every move of this future would otherwise copy room for a second request.
-            let forwarded = Box::pin(forward(&worker.clients, &connection, grant, request, terms, asked));
-            match forwarded.await {
-                Ok(response) => Ok((route, response)),
-                Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
+            match wait(&worker, grant.standing.delay, max_delayed).await {
+                Err(refusal) => Err(Refusal { route: Some(route), ..refusal }),
+                Ok(()) => {
+                    let terms = Terms { max_body, id: id.header(), upgrade: None };
+                    let began = clock::instant_now();
+                    // On the heap, because every move of this future would otherwise copy room for a second request.
+                    let forwarded =
+                        Box::pin(forward(&worker.clients, &connection, grant, request, terms, asked)).await;
+                    if let Some(entry) = &mut entry {
+                        entry.forwarded(began);
+                    }
+                    match forwarded {
+                        Ok(response) => Ok((route, response)),
+                        Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
+                    }
+                }
             }
         }
     };
+    let denial = outcome.as_ref().err().map(|refusal| refusal.denial);
     let (mut close, mut refused) = (false, None);
     let (route, mut response) = match outcome {
         Ok((route, response)) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
-        Err(refusal) => {
+        Err(mut refusal) => {
+            if let Some(standing) = &mut refusal.standing {
+                marks = standing.marks;
+                left = standing.field();
+            }
             close = ends_connection(refusal.denial);
             let response = refuse(&worker, source, &method, &refusal, (id, is_grpc));
             refused = StatusCode::from_u16(refusal.denial.status()).ok();
@@ -96,6 +132,10 @@ pub(super) async fn serve(
         }
     };
     answer::secure(&mut response, &secured);
+    if let Some(route) = &route {
+        answer::tell_limits(&mut response, &route.limits, left);
+        worker.counters.borrow_mut().limited(route, marks);
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         connection.switch();
     } else if (close || connection.is_last_answer()) && !is_http2 {
@@ -104,15 +144,47 @@ pub(super) async fn serve(
     // What gRPC is told in trailers has no status of its own.
     let status = refused.unwrap_or(response.status());
     worker.counters.borrow_mut().answered(route.as_ref(), status);
+    if let Some(entry) = &mut entry {
+        entry.answered(status.as_u16(), denial, route.as_ref(), marks);
+    }
     tracing::debug!(
         source = %source.get(),
         %method,
-        route = route.as_deref().map_or("none", |route: &Route| &route.path),
+        route = route.as_deref().map_or("none", |route: &Route| &route.name),
         status = status.as_u16(),
         request_id = %id,
         "request"
     );
-    Ok(response)
+    Ok(response.map(|answer| answer.logged(entry)))
+}
+
+/// Waits for a request's turn, if not too many do so already.
+async fn wait(worker: &Worker, delay: Duration, most: u32) -> Result<(), Refusal> {
+    if delay.is_zero() {
+        return Ok(());
+    }
+    let Some(_place) = Waiting::begin(&worker.shared.delayed, most) else {
+        let retry_after = Some(delay.as_secs() + 1);
+        return Err(Refusal { retry_after, ..Refusal::plain(Denial::Overloaded) });
+    };
+    tokio::time::sleep(delay).await;
+    Ok(())
+}
+
+/// One of the requests that wait.
+struct Waiting<'w>(&'w AtomicU32);
+
+impl<'w> Waiting<'w> {
+    fn begin(waiting: &'w AtomicU32, most: u32) -> Option<Self> {
+        let place = Self(waiting);
+        (waiting.fetch_add(1, Relaxed) < most).then_some(place)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Whether nothing that follows a refused request can be trusted to be what it seems.
@@ -195,7 +267,7 @@ fn refuse(
     tracing::debug!(
         source = %source.get(),
         %method,
-        route = route.as_deref().map_or("none", |route: &Route| &route.path),
+        route = route.as_deref().map_or("none", |route: &Route| &route.name),
         code = denial.code(),
         request_id = %id,
         "request refused"

@@ -1,7 +1,7 @@
 //! A worker: one thread that accepts connections and serves them, alone.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     net::{SocketAddr, TcpListener},
     rc::Rc,
     sync::{
@@ -27,6 +27,7 @@ use super::{
     sources::{Place, Sources},
 };
 use crate::{
+    access_log::AccessLog,
     bans::Reporter,
     checks::{facts::ClientAddr, token::KnownTokens},
     clock,
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     pub policy: SharedPolicy,
     pub reporter: Reporter,
     pub metrics: Metrics,
+    pub access_log: Option<AccessLog>,
     pub open: Arc<AtomicU32>,
     pub max_connections: u32,
     /// Verified tokens that a worker remembers.
@@ -56,6 +58,8 @@ pub(super) struct Shared {
     /// Which of them this is.
     pub number: usize,
     pub sources: Arc<Sources>,
+    /// Requests that wait for a limit, of all workers.
+    pub delayed: Arc<AtomicU32>,
     /// Where plain HTTP is sent to: the port of the first TLS listener.
     pub https_port: u16,
     pub phase: watch::Receiver<Phase>,
@@ -82,6 +86,8 @@ pub(super) struct Worker {
     pub shared: Shared,
     pub clients: Clients,
     pub counters: RefCell<Counters>,
+    /// Requests so far, for the sample of the access log.
+    pub requests: Cell<u32>,
     pub tokens: RefCell<KnownTokens>,
 }
 
@@ -127,7 +133,8 @@ async fn run(shared: Shared, sockets: Vec<Listening>) -> DrainReport {
     let workers = shared.workers;
     let counters = RefCell::new(Counters::new(&shared.metrics));
     let tokens = RefCell::new(KnownTokens::new(shared.token_cache as usize));
-    let worker = Rc::new(Worker { shared, clients: Clients::new(workers), counters, tokens });
+    let clients = Clients::new(workers);
+    let worker = Rc::new(Worker { shared, clients, counters, requests: Cell::new(0), tokens });
     if worker.shared.number == 0 {
         // Ends with this thread's tasks.
         tokio::task::spawn_local(upstream::watch(Arc::clone(&worker.shared.policy)));

@@ -1,27 +1,38 @@
-//! Which route a path belongs to.
+//! What happens to requests of a kind: where they go, what they need.
 //!
-//! Paths are compared decoded; whoever asks has refused every path that two parties could read differently.
+//! Which route a request belongs to is decided in [`table`]; how many there may be, in [`limits`].
 
-use std::{collections::HashMap, sync::Arc};
+pub mod limits;
+pub mod table;
+
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use http::Method;
 
-use super::{Upstream, demands::Demands, issuer::Issuer, limiter::RequestLimiter};
+use super::{Upstream, demands::Demands, issuer::Issuer};
 use crate::config;
+use limits::Limits;
 
-/// What happens to the requests of one path.
+/// What happens to the requests of one kind.
 #[derive(Debug)]
 pub struct Route {
-    /// As configured: exact, or a prefix with a trailing `/`. Also the label in metrics.
+    /// The label in metrics and logs: as configured, else the path.
+    pub name: Box<str>,
+    /// As configured: exact, or a prefix with a trailing `/`.
     pub path: Box<str>,
+    /// Methods that it takes; empty: every one.
+    pub methods: Box<[Method]>,
+    /// Fields that its requests have.
+    pub headers: Box<[config::HeaderRule]>,
     /// Where its requests go.
     pub upstream: Arc<Upstream>,
     /// Whose token they need, and what it must say; `None` for public routes.
     pub tokens: Option<Tokens>,
     /// Protocols that a request may change to, in lower case.
     pub upgrades: Box<[Box<str>]>,
-    /// How many each source may send.
-    pub limiter: Option<Arc<RequestLimiter>>,
+    /// How many requests there may be.
+    pub limits: Limits,
 }
 
 /// Whose tokens open a route.
@@ -60,56 +71,30 @@ impl Tokens {
 impl Route {
     /// Checks the path.
     pub fn new(
-        path: &str,
+        config: &config::Route,
         upstream: Arc<Upstream>,
         tokens: Option<Tokens>,
-        limiter: Option<Arc<RequestLimiter>>,
+        limits: Limits,
     ) -> Result<Self> {
+        let path = config.path.as_str();
         if !path.starts_with('/') {
             bail!("`path` must begin with `/`");
         }
         if path.contains(['%', '\\', ';', '?', '#']) || path.contains("//") {
             bail!("`path` is compared with decoded request paths: write it without %, \\, ;, ?, # and //");
         }
-        Ok(Self { path: path.into(), upstream, tokens, upgrades: Box::default(), limiter })
-    }
-}
-
-/// All routes, by path.
-#[derive(Debug, Default)]
-pub struct RouteTable {
-    exact: HashMap<Box<str>, Arc<Route>>,
-    /// The longest path first, so that the first match is the right one.
-    prefixes: Vec<Arc<Route>>,
-}
-
-impl RouteTable {
-    /// A table over `routes`; two of the same path would hide each other and are an error.
-    pub fn new(routes: Vec<Route>) -> Result<Self> {
-        let mut table = Self::default();
-        for route in routes {
-            if table.exactly(&route.path).is_some() {
-                bail!("two routes for {}: remove one", route.path);
-            }
-            if route.path.ends_with('/') {
-                table.prefixes.push(Arc::new(route));
-            } else {
-                table.exact.insert(route.path.clone(), Arc::new(route));
-            }
+        if config.limits.len() > limits::MOST {
+            bail!("more than {} limits", limits::MOST);
         }
-        table.prefixes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
-        Ok(table)
-    }
-
-    /// The route of a request path: an exact one, else the longest prefix.
-    pub fn find(&self, path: &str) -> Option<&Arc<Route>> {
-        self.exact
-            .get(path)
-            .or_else(|| self.prefixes.iter().find(|route| path.as_bytes().starts_with(route.path.as_bytes())))
-    }
-
-    /// The route that is configured with exactly this path.
-    pub fn exactly(&self, path: &str) -> Option<&Arc<Route>> {
-        self.exact.get(path).or_else(|| self.prefixes.iter().find(|route| &*route.path == path))
+        Ok(Self {
+            name: config.name.as_str().into(),
+            path: path.into(),
+            methods: config.methods.clone().into(),
+            headers: config.headers.clone().into(),
+            upstream,
+            tokens,
+            upgrades: config.upgrade.iter().map(|protocol| protocol.as_str().into()).collect(),
+            limits,
+        })
     }
 }

@@ -15,11 +15,11 @@ use enforcer::{
         token::KnownTokens,
     },
     clock,
-    config::RateLimit,
+    config::{Limit, RateLimit},
     policy::Policy,
 };
 use enforcer_tests::{
-    edge::{AUDIENCE, ISSUER, Site},
+    edge::{self, AUDIENCE, ISSUER, Site},
     tokens::{self, SigningKey},
 };
 use http::{HeaderMap, Method};
@@ -54,7 +54,7 @@ fn main() -> Result<()> {
     let limit =
         RateLimit { events: 10_000_000, period: std::time::Duration::from_secs(1), burst: 10_000_000 };
     for route in &mut site.config.routes {
-        route.limit = Some(limit);
+        route.limits = vec![Limit::by_address(limit)];
     }
     let bench = Bench { policy: Policy::load(&site.config)?, unix: clock::unix_now(), arguments };
     let public = bench.measure("/public/x", None, 0)?;
@@ -129,6 +129,7 @@ impl Bench {
             address: client.address,
             method: &Method::GET,
             path: path.into(),
+            named: Some(edge::NAME),
             headers,
         };
         let now = Now { monotonic: clock::kernel_now(), unix: self.unix };

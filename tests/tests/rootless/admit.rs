@@ -11,12 +11,12 @@ use enforcer::{
         token::KnownTokens,
     },
     clock::KernelTime,
-    config::RateLimit,
+    config::{Limit, RateLimit},
     denial::Denial,
     policy::Policy,
 };
 use enforcer_tests::{
-    edge::{AUDIENCE, ISSUER, Site, route},
+    edge::{AUDIENCE, ISSUER, NAME, Site, route},
     tokens::{self, SigningKey, assemble, claims, encode, mint_hmac, signing_input},
 };
 use http::{HeaderMap, Method};
@@ -101,7 +101,14 @@ pub(super) fn admit_from(
     known: &mut KnownTokens,
 ) -> Result<Grant, Refusal> {
     let client = Client::at(from);
-    let facts = RequestFacts { client: &client, address: from, method, path: path.into(), headers };
+    let facts = RequestFacts {
+        client: &client,
+        address: from,
+        method,
+        path: path.into(),
+        named: Some(NAME),
+        headers,
+    };
     admit(policy, &facts, now, known)
 }
 
@@ -333,10 +340,10 @@ fn refusals_say_what_rfc_6750_asks_for() -> Result<()> {
 
 #[test]
 fn the_longest_path_wins_and_the_limit_comes_before_the_token() -> Result<()> {
-    let limit = Some(RateLimit { events: 1, period: Duration::from_secs(1), burst: 1 });
+    let limit = RateLimit { events: 1, period: Duration::from_secs(1), burst: 1 };
     let desk = Desk::with(|site| {
         let mut limited = route("/api/limited/", Some("main"), &["read"]);
-        limited.limit = limit;
+        limited.limits = vec![Limit::by_address(limit)];
         site.config.routes.extend([limited, route("/api/exact", None, &[])]);
     })?;
     let label = |path: &str| desk.ask(path, &[]).map(|grant| grant.route().path.to_string());
@@ -364,13 +371,14 @@ fn the_longest_path_wins_and_the_limit_comes_before_the_token() -> Result<()> {
 
 #[test]
 fn a_reload_keeps_what_did_not_change() -> Result<()> {
-    let limit = |burst| Some(RateLimit { events: 1, period: Duration::from_secs(3600), burst });
-    let mut desk = Desk::with(|site| site.config.routes[0].limit = limit(0))?;
+    let limit =
+        |burst| vec![Limit::by_address(RateLimit { events: 1, period: Duration::from_secs(3600), burst })];
+    let mut desk = Desk::with(|site| site.config.routes[0].limits = limit(0))?;
     let denial = |desk: &Desk| desk.ask("/public/x", &[]).err().map(|refusal| refusal.denial);
     assert_eq!(denial(&desk), None);
     desk.policy = desk.policy.reload(&desk.site.config)?;
     assert_eq!(denial(&desk), Some(Denial::RateLimited), "the debt survives");
-    desk.site.config.routes[0].limit = limit(1);
+    desk.site.config.routes[0].limits = limit(1);
     desk.policy = desk.policy.reload(&desk.site.config)?;
     assert_eq!(denial(&desk), None, "another limit begins anew");
     std::fs::write(desk.site.config.tokens["main"].keys.file().unwrap(), "{}")?;

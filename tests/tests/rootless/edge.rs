@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use bytes::Bytes;
 use enforcer::{
-    config::{Certificate, RateLimit},
+    config::{Certificate, Limit, RateLimit},
     denial::Denial,
 };
 use enforcer_tests::{
@@ -177,7 +177,8 @@ async fn a_limited_route_answers_429_with_retry_after() -> Result<()> {
     let origin = Origin::start().await?;
     let mut site = Site::new(origin.address)?;
     // One an hour and two more at once: no timing can admit a fourth.
-    site.config.routes[0].limit = Some(RateLimit { events: 1, period: Duration::from_secs(3600), burst: 2 });
+    let limit = RateLimit { events: 1, period: Duration::from_secs(3600), burst: 2 };
+    site.config.routes[0].limits = vec![Limit::by_address(limit)];
     let edge = site.start()?;
     let mut statuses = Vec::new();
     for _ in 0..2 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
-use enforcer::config::RateLimit;
+use enforcer::config::{Limit, RateLimit};
 use enforcer_tests::{
     edge::{Edge, Outgoing, Site, route, upstream},
     grpc::{Client, DETAIL, Note, Server},
@@ -80,7 +80,8 @@ async fn refusals_are_statuses_that_clients_understand() -> Result<()> {
         let mut gone = route("/gone/", None, &[]);
         gone.upstream = "gone".to_owned();
         let mut limited = route("/limited/", None, &[]);
-        limited.limit = Some(RateLimit { events: 1, period: Duration::from_secs(3600), burst: 0 });
+        let rate = RateLimit { events: 1, period: Duration::from_secs(3600), burst: 0 };
+        limited.limits = vec![Limit::by_address(rate)];
         let admin = route("/admin/", Some("main"), &["admin"]);
         site.config.routes.extend([gone, limited, admin]);
     })

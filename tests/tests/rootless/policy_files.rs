@@ -4,7 +4,7 @@
 use anyhow::Result;
 use aws_lc_rs::rand;
 use enforcer::{
-    config::{RateLimit, TokenAlgorithm},
+    config::{Limit, RateLimit, TokenAlgorithm},
     policy::{Policy, jwks},
 };
 use enforcer_tests::{
@@ -166,8 +166,11 @@ fn every_bad_file_is_named_with_its_reason() -> Result<()> {
 #[test]
 fn a_limit_of_a_huge_rate_does_not_overflow() -> Result<()> {
     let mut site = Site::new("127.0.0.1:9".parse()?)?;
-    site.config.routes[0].limit =
-        Some(RateLimit { events: u64::MAX, period: std::time::Duration::from_secs(3600), burst: u64::MAX });
+    site.config.routes[0].limits = vec![Limit::by_address(RateLimit {
+        events: u64::MAX,
+        period: std::time::Duration::from_secs(3600),
+        burst: u64::MAX,
+    })];
     Policy::load(&site.config)?;
     Ok(())
 }

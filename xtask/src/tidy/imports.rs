@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 4] = ["clock", "fault", "prefix", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 21] = [
+const MAY_IMPORT: [(&str, &[&str]); 22] = [
     ("clock", &[]),
     ("fault", &[]),
     ("prefix", &[]),
@@ -32,7 +32,24 @@ const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("bans", &["config", "denial", "kernel", "metrics", "store"]),
     // Keys come over the network, and go where the policy has room for them.
     ("keys", &["config", "metrics", "policy"]),
-    ("ingress", &["agreement", "bans", "checks", "config", "denial", "log", "metrics", "policy", "upstream"]),
+    // Instants are written as captures have them.
+    ("access_log", &["capture", "config", "log", "metrics"]),
+    (
+        "ingress",
+        &[
+            "access_log",
+            "agreement",
+            "bans",
+            "capture",
+            "checks",
+            "config",
+            "denial",
+            "log",
+            "metrics",
+            "policy",
+            "upstream",
+        ],
+    ),
     // Holds the program's judgement against that of the TLS stack.
     ("agreement", &["config", "kernel", "log", "metrics", "policy"]),
     // Frames as people see them: the command line writes and reads captures.

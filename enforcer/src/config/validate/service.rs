@@ -7,7 +7,7 @@ use super::{
     tls::{MOST_PROXIES, both_take},
 };
 use crate::config::{
-    Bans, Control, ForwardedBy, Http, Listener, Log, LogFormat, Metrics, RateLimit,
+    Bans, Control, ForwardedBy, Http, Listener, Log, LogFormat, Metrics, RateLimit, Unrouted,
     file::{BansSection, ControlSection, HttpSection, LogSection, MetricsSection},
     log_filter,
     named::Named,
@@ -60,6 +60,9 @@ pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Ru
         idle_timeout: rules.duration("idle_timeout", &section.idle_timeout, seconds(75), 100..=24 * HOUR_MS),
         drain_timeout: rules.duration("drain_timeout", &section.drain_timeout, seconds(20), 0..=HOUR_MS),
         max_sources: rules.slots(&section.max_sources, 65_536),
+        max_delayed: u32_of(rules.number("max_delayed", &section.max_delayed, 1_000, 0..=1_000_000)),
+        ratelimit_headers: section.ratelimit_headers.as_ref().is_none_or(|told| *told.get_ref()),
+        unrouted: section.default.as_ref().map_or(Unrouted::NotFound, |default| *default.get_ref()),
         token_cache: u32_of(tokens),
         workers: usize::try_from(workers).unwrap_or(0),
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use toml::Spanned;
 
-use super::{Rules, entries, quote, requests::meant};
+use super::{Rules, entries, quote, routes::meant};
 use crate::config::{
     Demands, KeySource, RemoteKeys, TlsFile, Token, TokenAlgorithm, TokenType,
     file::{File, List, RouteSection, TokenSection},

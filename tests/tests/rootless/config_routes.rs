@@ -1,0 +1,55 @@
+//! What routes, their limits, the access log and issuers whose keys are fetched are told by the file that has every key.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+#![allow(clippy::panic, reason = "a test that cannot go on stops")]
+
+use std::{fs, path::Path, time::Duration};
+
+use enforcer::config::{
+    self, AccessFormat, AccessLog, Destination, HeaderRule, KeySource, Limit, LimitKey, Query, RateLimit,
+    Refusals, SubjectAs, Unrouted,
+};
+use http::{HeaderName, Method};
+
+#[test]
+fn what_is_written_of_routes_is_what_holds() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/valid/every_key.toml");
+    let config = config::parse(&fs::read_to_string(file).unwrap(), Path::new("every_key.toml")).unwrap();
+    let seconds = Duration::from_secs;
+    let rate = |events, period, burst| RateLimit { events, period: seconds(period), burst };
+    let limits = &config.routes[0].limits;
+    assert_eq!(limits[0], Limit::by_address(rate(300, 60, 10)));
+    let by_header = LimitKey::Header(HeaderName::from_static("x-api-key"));
+    let (name, delay) = ("by-key".to_owned(), Some(5));
+    assert_eq!(limits[2], Limit { name, key: by_header, rate: rate(50, 1, 20), delay, dry_run: true });
+    assert_eq!(limits.len(), 5);
+    assert_eq!(config.routes[0].name, "orders");
+    assert_eq!(config.routes[0].hosts, ["api.example.com", "*.eu.example.com"]);
+    assert_eq!(config.routes[0].methods, [Method::GET, Method::POST, Method::HEAD]);
+    let rule = |name, value| HeaderRule { name: HeaderName::from_static(name), value };
+    let rules = [rule("x-api-version", Some("2".to_owned())), rule("x-client", None)];
+    assert_eq!(config.routes[0].headers, rules);
+    assert_eq!(config.routes[1].limits, [Limit::by_address(rate(5, 1, 0))]);
+    assert_eq!(config.routes[1].name, "/health");
+    assert_eq!((config.http.unrouted, config.http.max_delayed), (Unrouted::Deny, 100));
+    assert!(!config.http.ratelimit_headers);
+    let access = AccessLog {
+        destination: Destination::File("log/access.log".into()),
+        format: AccessFormat::Combined,
+        sample: 10,
+        refusals: Refusals::Sampled,
+        query: Query::Redact,
+        subject: SubjectAs::Plain,
+        queue: 1_000,
+    };
+    assert_eq!(config.access_log, access);
+    let KeySource::Remote(partner) = &config.tokens["partner"].keys else { panic!("not fetched") };
+    assert_eq!(partner.address, "https://login.partner.example:8443/keys?v=1");
+    assert_eq!((partner.discovery.as_deref(), partner.private_addresses), (None, true));
+    assert_eq!(
+        (partner.refresh, partner.interval, partner.max_stale),
+        (seconds(3600), seconds(30), seconds(3600))
+    );
+    let KeySource::Remote(found) = &config.tokens["found"].keys else { panic!("not fetched") };
+    assert_eq!(found.address, "https://found.example/.well-known/openid-configuration");
+    assert_eq!(found.discovery.as_deref(), Some("https://found.example/"));
+}
