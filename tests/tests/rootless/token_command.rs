@@ -102,7 +102,7 @@ fn a_path_brings_its_demands() -> Result<()> {
     let post = judge(&desk, &["--path", "/api/x", "--method", "POST"], &good)?;
     assert_eq!(post.refused.unwrap().code, "scope_missing");
     let error = |path: &str| judge(&desk, &["--path", path], &good).unwrap_err().to_string();
-    assert_eq!(error("/nowhere"), "no route takes `/nowhere`");
+    assert_eq!(error("/nowhere"), "no route takes GET `/nowhere`");
     assert_eq!(error("/public/x"), "the route `/public/` is public");
     Ok(())
 }
