@@ -70,9 +70,10 @@ impl Run {
         self.own_step("tools", setup::lint_tools);
         self.step("format", cargo().args(["fmt", "--all", "--check"]));
         self.own_step("tidy", tidy::command);
-        // The system tests are named because `--all-targets` passes over what plain `cargo test` does not run.
+        // The system tests are named because `--tests` passes over what plain `cargo test` does not run; `--all-targets` would
+        // pass over them even when they are named.
         let mut lint = cargo();
-        lint.args(["clippy", "--quiet", "--all-targets", "--test", "system", "--test", "wires"]);
+        lint.args(["clippy", "--quiet", "--lib", "--bins", "--tests", "--test", "system", "--test", "wires"]);
         self.step("lint", lint.args(["--", "-D", "warnings"]));
         self.step("rootless tests", cargo().args(["test", "--quiet", "--no-fail-fast"]));
     }

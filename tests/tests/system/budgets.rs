@@ -16,7 +16,9 @@ fn syns(scene: &Scene, daemon: &Daemon, from: &str, count: u32, reason: &str, ex
     let from: IpAddr = from.parse()?;
     let before = daemon.scrape()?.packets(reason);
     let to = Lab::server_address(from);
-    Flood { segment: Segment::Syn, from, to, port: 443, count, per_second: None }.send(&scene.lab.client)?;
+    let syn = Segment::Syn;
+    Flood { segment: syn, from, sources: 1, to, port: 443, count, per_second: None }
+        .send(&scene.lab.client)?;
     eventually!(5, format!("{expected} of {count} SYNs from {from} are counted as {reason}"), {
         let counted = daemon.scrape()?.packets(reason) - before;
         assert!(counted <= expected, "{counted} of {count} SYNs from {from} are counted as {reason}");

@@ -409,7 +409,7 @@ fn a_user_with_the_unit_s_capabilities_takes_over_as_well() -> Result<()> {
         }
     }
     chown(&site.dir, Some(USER), Some(USER))?;
-    chown(&site.pins(), Some(USER), Some(USER))?;
+    chown(site.pins(), Some(USER), Some(USER))?;
     // systemd binds the folder into a directory that is open; here the way to it is opened instead.
     fs::set_permissions(&place, fs::Permissions::from_mode(0o711))?;
     let start = || -> Result<Daemon<'_>> {
