@@ -141,6 +141,23 @@ impl<'a> Daemon<'a> {
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
+    /// Of [`Daemon::resident`], what is the program's own code: three times as much in a debug build as in a release.
+    pub fn code(&self) -> Result<u64> {
+        let own = format!(" {}", fs::read_link(format!("/proc/{}/exe", self.id()))?.display());
+        let maps = fs::read_to_string(format!("/proc/{}/smaps", self.id()))?;
+        let mut inside = false;
+        let mut sum = 0;
+        for line in maps.lines() {
+            // The head of a mapping begins with its addresses in hexadecimal, a line about it with a capital letter.
+            if line.starts_with(|first: char| first.is_ascii_digit() || first.is_ascii_lowercase()) {
+                inside = line.ends_with(&own);
+            } else if inside && let Some(resident) = line.strip_prefix("Rss:") {
+                sum += resident.trim().trim_end_matches(" kB").parse::<u64>()?;
+            }
+        }
+        Ok(sum)
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill(Pid::from_raw(self.child.id() as i32), signal)?)

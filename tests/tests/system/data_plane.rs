@@ -181,7 +181,13 @@ fn what_is_listed_is_explained() {
         clean.limits.iter().map(|limit| (limit.limit.as_str(), limit.limited, limit.remaining)).collect();
     assert_eq!(
         left,
-        [("packets", true, 100), ("connections", true, 3), ("hellos", false, 0), ("quic", false, 0)]
+        [
+            ("packets", true, 100),
+            ("connections", true, 3),
+            ("hellos", false, 0),
+            ("quic", false, 0),
+            ("bytes", false, 0)
+        ]
     );
 
     lists.ban(key("198.18.0.7"), Ban { until: FOREVER }).unwrap();

@@ -32,7 +32,7 @@ fn established_clients_are_served_while_all_tables_are_full() -> Result<()> {
     server.ip(&format!("-6 route add 2001:db8:8000::/33 via {}", source_v6(1)))?;
     let mut plan = scene.plan();
     plan.limits = "max_sources = 1024\npackets = { rate = \"6/m\", burst = 100000 }\n\
-                   connections = { rate = \"1/m\", burst = 5 }\n"
+                   connections = { rate = \"1/m\", burst = 5 }\nwhen_full = \"drop\"\n"
         .to_owned();
     plan.more = "[bans]\nmax_entries = 1\n".to_owned();
     let daemon = scene.daemon(&plan)?;
