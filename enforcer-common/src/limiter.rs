@@ -155,6 +155,8 @@ pub enum Known {
     Within,
     /// Banned; nothing was charged.
     Banned,
+    /// It has no slot, and a limit: [`charge`] finds one for it. Nothing was charged.
+    New,
     /// Anything else: [`charge`] says what. Nothing was charged.
     Other,
 }
@@ -180,7 +182,13 @@ pub fn charge_known<B: Bucket>(
         slot += 1;
     }
     if slot == SLOTS {
-        return if rate.is_limited() || spilled() { Known::Other } else { Known::Within };
+        return if rate.is_limited() {
+            Known::New
+        } else if spilled() {
+            Known::Other
+        } else {
+            Known::Within
+        };
     }
     let word = bucket.tat(slot);
     // As in a charge: the word must have been read while the slot was the source's own.

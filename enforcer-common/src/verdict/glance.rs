@@ -11,7 +11,7 @@ use super::{
 use crate::{
     flow::{Ends, slot::Phase},
     headers::{Headers, Link},
-    limiter::Known,
+    limiter::{Charge, Known},
     packet::Packet,
     port::Port,
     reason::{DropReason, PassReason},
@@ -44,10 +44,14 @@ pub fn glance<P: Packet, T: Tables>(packet: &P, tables: &T) -> Next {
     if listed || port.is(Port::MANAGEMENT) {
         return closer;
     }
-    match tables.charge_known(key, settings.limit(Limit::Packets, 0)) {
+    let rate = settings.limit(Limit::Packets, 0);
+    match tables.charge_known(key, rate) {
         Known::Within => {}
         Known::Banned => return Next::end(Verdict::Drop(DropReason::Banned)),
-        Known::Other => return Next::to(Step::Charge),
+        // A flood of new sources shall cost what known ones do: one call in place of the steps up to the charge. What is not
+        // within the limit has not been charged, and is judged by them.
+        Known::New if tables.charge(Limit::Packets, 0, key, tables.now(), rate) == Charge::Within => {}
+        Known::New | Known::Other => return Next::to(Step::Charge),
     }
     if headers.opens() {
         return Next::to(Step::Open);
