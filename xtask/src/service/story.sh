@@ -5,13 +5,13 @@ set -u
 work=$1 package=$2
 passed=0 failed=0
 
-mount -t tmpfs -o size=1g tmpfs "$work" && mkdir "$work"/upper "$work"/work "$work"/root "$work"/bpf || exit 2
-mount -t overlay overlay -o "lowerdir=/,upperdir=$work/upper,workdir=$work/work" "$work/root" || exit 2
+mount -t tmpfs -o size=1g tmpfs "$work" && mkdir "$work"/upper "$work"/work "$work"/machine "$work"/bpf || exit 2
+mount -t overlay overlay -o "lowerdir=/,upperdir=$work/upper,workdir=$work/work" "$work/machine" || exit 2
 mount -t bpf bpf "$work/bpf" || exit 2
-cp "$package" "$work/root/run-enforcer.deb" || exit 2
+cp "$package" "$work/machine/run-enforcer.deb" || exit 2
 # Another machine, as far as systemd is concerned, and none of this one's services.
-systemd-id128 new >"$work/root/etc/machine-id"
-systemd-nspawn --quiet --directory="$work/root" --register=no --keep-unit --private-network --capability=all \
+systemd-id128 new >"$work/machine/etc/machine-id"
+systemd-nspawn --quiet --directory="$work/machine" --register=no --keep-unit --private-network --capability=all \
     --system-call-filter="bpf perf_event_open" --bind="$work/bpf:/sys/fs/bpf" --console=pipe \
     /lib/systemd/systemd --unit=basic.target >"$work/console" 2>&1 </dev/null &
 container=$!
@@ -61,7 +61,7 @@ inside openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out /etc/
 point=$(inside openssl ec -in /etc/enforcer/token.key -pubout -outform DER 2>/dev/null | tail -c 64 | base64 -w 0 | tr '+/' '-_')
 half() { printf %s "$point" | tr '_-' '/+' | base64 -d 2>/dev/null | "$1" -c 32 | base64 -w 0 | tr '+/' '-_' | tr -d =; }
 printf '{"keys":[{"kty":"EC","crv":"P-256","alg":"ES256","use":"sig","kid":"a","x":"%s","y":"%s"}]}\n' \
-    "$(half head)" "$(half tail)" >"$work/root/etc/enforcer/jwks.json"
+    "$(half head)" "$(half tail)" >"$work/machine/etc/enforcer/jwks.json"
 inside chown -R root:enforcer /etc/enforcer/tls /etc/enforcer/jwks.json
 inside chmod 0640 /etc/enforcer/tls/api.key /etc/enforcer/jwks.json
 
