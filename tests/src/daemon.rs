@@ -141,7 +141,7 @@ impl<'a> Daemon<'a> {
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
-    /// Of [`Daemon::resident`], what is the program's own code: three times as much in a debug build as in a release.
+    /// Of [`Daemon::resident`], what is the program's own code, of which a debug build has more than a release.
     pub fn code(&self) -> Result<u64> {
         let own = format!(" {}", fs::read_link(format!("/proc/{}/exe", self.id()))?.display());
         let maps = fs::read_to_string(format!("/proc/{}/smaps", self.id()))?;
