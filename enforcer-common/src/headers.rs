@@ -155,6 +155,19 @@ impl Headers {
         hop_limit: 0,
     };
 
+    /// All of them at once, for those that judge nothing: `None` for what is no TCP over IP, or contradicts itself.
+    pub fn of_tcp<P: Packet>(packet: &P) -> Option<Self> {
+        let mut headers = Self::UNREAD;
+        headers.read_link(packet).ok()?;
+        match headers.link {
+            Link::Ipv4 => headers.read_ipv4(packet).ok()?,
+            Link::Ipv6 => headers.read_ipv6(packet).ok()?,
+            Link::Control | Link::Other => return None,
+        }
+        headers.read_transport(packet).ok()?;
+        (headers.transport == Transport::Tcp).then_some(headers)
+    }
+
     /// Finds the network header behind Ethernet and at most two VLAN tags.
     #[inline(always)]
     pub fn read_link<P: Packet>(&mut self, packet: &P) -> Result<(), DropReason> {

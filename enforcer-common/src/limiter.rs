@@ -14,6 +14,11 @@ use crate::{
 
 pub mod carry;
 pub mod debt;
+#[cfg(not(target_arch = "bpf"))]
+mod shared;
+
+#[cfg(not(target_arch = "bpf"))]
+pub use shared::SharedBucket;
 
 /// Slots in a bucket: 4 x 16 bytes fill a cache line.
 pub const SLOTS: usize = 4;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use enforcer_common::{
-    headers::{Headers, Link, Transport},
+    headers::Headers,
     reason::{DropReason, PassReason},
 };
 use rustls::{
@@ -171,17 +171,7 @@ fn judged(sample: &Sample) -> Option<&[u8]> {
     if frame.len() != sample.length {
         return None;
     }
-    let mut headers = Headers::UNREAD;
-    headers.read_link(&frame).ok()?;
-    match headers.link {
-        Link::Ipv4 => headers.read_ipv4(&frame).ok()?,
-        Link::Ipv6 => headers.read_ipv6(&frame).ok()?,
-        Link::Control | Link::Other => return None,
-    }
-    headers.read_transport(&frame).ok()?;
-    if headers.transport != Transport::Tcp {
-        return None;
-    }
+    let headers = Headers::of_tcp(&frame)?;
     let data = frame.get(headers.offset..headers.end)?;
     // A hello may be refused by a segment in its middle, of which nothing can be said.
     (begins || data.starts_with(&[0x16, 3])).then_some(data)

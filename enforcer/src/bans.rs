@@ -11,6 +11,7 @@ pub mod projection;
 pub mod record;
 pub mod score;
 pub mod task;
+mod writer;
 
 use std::net::IpAddr;
 

@@ -1,12 +1,18 @@
 //! Address prefixes as operators write them and as bans and allowances use them.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    net::IpAddr,
+    str::FromStr,
+};
 
 use enforcer_common::source::SourceKey;
 use ipnet::IpNet;
 
 /// A prefix without host bits; IPv4-mapped IPv6 is turned into IPv4. Ordered by address, then by length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix(IpNet);
 
 impl Prefix {
@@ -59,9 +65,51 @@ impl Prefix {
         self.0.contains(&address.to_canonical())
     }
 
+    /// Whether it is a single address.
+    pub fn is_host(&self) -> bool {
+        self.0.prefix_len() == self.0.max_prefix_len()
+    }
+
     /// Whether `other` lies inside, or is the same.
     pub fn covers(&self, other: &Self) -> bool {
         self.0.contains(&other.0)
+    }
+}
+
+/// The order of [`IpNet`], but with addresses compared as the numbers that they are: maps of a million prefixes ask for it all the time.
+impl Ord for Prefix {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self.0, other.0) {
+            (IpNet::V4(one), IpNet::V4(two)) => {
+                (one.addr().to_bits(), one.prefix_len()).cmp(&(two.addr().to_bits(), two.prefix_len()))
+            }
+            (IpNet::V6(one), IpNet::V6(two)) => {
+                (one.addr().to_bits(), one.prefix_len()).cmp(&(two.addr().to_bits(), two.prefix_len()))
+            }
+            (IpNet::V4(_), IpNet::V6(_)) => Ordering::Less,
+            (IpNet::V6(_), IpNet::V4(_)) => Ordering::Greater,
+        }
+    }
+}
+
+impl PartialOrd for Prefix {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// One number where the derived one would be four pieces.
+impl Hash for Prefix {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self.0 {
+            IpNet::V4(net) => {
+                state.write_u64(u64::from(net.addr().to_bits()) << 8 | u64::from(net.prefix_len()));
+            }
+            IpNet::V6(net) => {
+                state.write_u128(net.addr().to_bits());
+                state.write_u8(net.prefix_len());
+            }
+        }
     }
 }
 
@@ -73,11 +121,7 @@ impl From<IpNet> for Prefix {
 
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.prefix_len() == self.0.max_prefix_len() {
-            write!(f, "{}", self.0.addr())
-        } else {
-            write!(f, "{}", self.0)
-        }
+        if self.is_host() { write!(f, "{}", self.0.addr()) } else { write!(f, "{}", self.0) }
     }
 }
 
@@ -116,8 +160,22 @@ impl serde::Serialize for Prefix {
 
 impl<'de> serde::Deserialize<'de> for Prefix {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        deserializer.deserialize_str(Written)
+    }
+}
+
+/// Reads a prefix where its text stands: lists have a million of them.
+struct Written;
+
+impl serde::de::Visitor<'_> for Written {
+    type Value = Prefix;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an address or a prefix as text")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Prefix, E> {
+        text.parse().map_err(E::custom)
     }
 }
 
@@ -133,6 +191,26 @@ mod tests {
         assert_eq!("::ffff:192.0.2.0/120".parse::<Prefix>().unwrap().to_string(), "192.0.2.0/24");
         assert!("192.0.2.7/24".parse::<Prefix>().unwrap_err().contains("did you mean 192.0.2.0/24"));
         assert!("example".parse::<Prefix>().unwrap_err().contains("neither"));
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_networks() {
+        let texts = [
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "10.0.0.0/9",
+            "10.0.0.1",
+            "255.1.0.0/16",
+            "::/0",
+            "2001:db8::/32",
+            "2001:db8::1",
+        ];
+        let prefixes = texts.map(|text| text.parse::<Prefix>().unwrap());
+        for one in prefixes {
+            for two in prefixes {
+                assert_eq!(one.cmp(&two), one.net().cmp(&two.net()), "{one} {two}");
+            }
+        }
     }
 
     #[test]

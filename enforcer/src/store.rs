@@ -4,7 +4,7 @@
 //! thread of its own commits whatever has come together. It never runs on the request path.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -13,7 +13,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use foldhash::fast::RandomState;
 use prometheus::{IntCounter, IntGauge};
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
@@ -34,6 +33,9 @@ const MANY: usize = 10_000;
 
 /// How often is looked whether more have come, at most: what holds must be written down some time.
 const LOOKS: usize = 20;
+
+/// Batches that wait for a disk that fails, at most: more are made one, in which each key has its newest value only.
+const BATCHES: usize = 256;
 
 /// Between two attempts after one that failed.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -61,12 +63,35 @@ pub struct Gauges {
     pub errors: IntCounter,
 }
 
-type Pending = HashMap<(Table, String), Option<Vec<u8>>, RandomState>;
+/// Changes in their order, told anew at each attempt to write them.
+type Batch = Box<dyn Fn() -> Vec<Change> + Send>;
 
 #[derive(Default)]
 struct Inbox {
-    pending: Pending,
+    batches: Vec<Batch>,
+    /// Changes in them.
+    pending: usize,
     closed: bool,
+}
+
+impl Inbox {
+    fn merge(&mut self) {
+        let newest: BTreeMap<(Table, String), Option<Vec<u8>>> = self
+            .batches
+            .drain(..)
+            .flat_map(|batch| batch())
+            .map(|change| ((change.table, change.key), change.value))
+            .collect();
+        self.pending = newest.len();
+        self.batches.push(Box::new(move || {
+            let change = |((table, key), value): (&(Table, String), &Option<Vec<u8>>)| Change {
+                table,
+                key: key.clone(),
+                value: value.clone(),
+            };
+            newest.iter().map(change).collect()
+        }));
+    }
 }
 
 struct Shared {
@@ -136,19 +161,31 @@ impl Store {
 
     /// Has `changes` written soon; the newest of a key counts.
     pub fn write(&mut self, changes: impl IntoIterator<Item = Change>) {
-        let mut inbox = lock(&self.shared.inbox);
-        inbox.pending.extend(changes.into_iter().map(|change| ((change.table, change.key), change.value)));
-        let pending = inbox.pending.len();
-        drop(inbox);
-        if pending == 0 {
+        let changes: Vec<Change> = changes.into_iter().collect();
+        self.write_later(changes.len(), move || changes.clone());
+    }
+
+    /// The same for `count` changes that are put into words by the thread that writes them, once more for each attempt.
+    pub fn write_later(&mut self, count: usize, changes: impl Fn() -> Vec<Change> + Send + 'static) {
+        if count == 0 {
             return;
         }
-        self.shared.gauges.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
+        let mut inbox = lock(&self.shared.inbox);
+        inbox.batches.push(Box::new(changes));
+        inbox.pending += count;
+        self.shared.tell(inbox.pending);
+        drop(inbox);
         self.shared.wake.notify_one();
         if let Some(database) = self.database.take() {
             let shared = Arc::clone(&self.shared);
             self.writer = Some(thread::spawn(move || run(&shared, database)));
         }
+    }
+}
+
+impl Shared {
+    fn tell(&self, pending: usize) {
+        self.gauges.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
     }
 }
 
@@ -169,17 +206,18 @@ fn run(shared: &Shared, database: Database) {
     let mut failing = false;
     loop {
         let mut inbox = lock(&shared.inbox);
-        while inbox.pending.is_empty() && !inbox.closed {
+        while inbox.batches.is_empty() && !inbox.closed {
             inbox = shared.wake.wait(inbox).unwrap_or_else(PoisonError::into_inner);
         }
         let mut inbox = gathered(shared, inbox);
-        let changes = std::mem::take(&mut inbox.pending);
+        let batches = std::mem::take(&mut inbox.batches);
+        let count = std::mem::take(&mut inbox.pending);
         let closed = inbox.closed;
         drop(inbox);
-        if changes.is_empty() {
+        if batches.is_empty() {
             return;
         }
-        let written = commit(shared, &mut open, &changes);
+        let written = commit(shared, &mut open, &batches);
         let mut inbox = lock(&shared.inbox);
         match &written {
             Ok(()) if failing => info!(file = %shared.path.display(), "the store is written again"),
@@ -188,18 +226,20 @@ fn run(shared: &Shared, database: Database) {
                 shared.gauges.errors.inc();
                 if !failing || closed {
                     error!(
-                        file = %shared.path.display(), error = format!("{problem:#}"), changes = changes.len(),
+                        file = %shared.path.display(), error = format!("{problem:#}"), changes = count,
                         "the store cannot be written; trying on"
                     );
                 }
-                for (key, value) in changes {
-                    // What has been changed since is newer.
-                    inbox.pending.entry(key).or_insert(value);
+                // What has come in since is newer.
+                inbox.batches.splice(0..0, batches);
+                inbox.pending += count;
+                if inbox.batches.len() > BATCHES {
+                    inbox.merge();
                 }
             }
         }
         failing = written.is_err();
-        shared.gauges.pending.set(i64::try_from(inbox.pending.len()).unwrap_or(i64::MAX));
+        shared.tell(inbox.pending);
         if failing && closed {
             return;
         }
@@ -217,7 +257,7 @@ fn run(shared: &Shared, database: Database) {
 fn gathered<'a>(shared: &'a Shared, mut inbox: MutexGuard<'a, Inbox>) -> MutexGuard<'a, Inbox> {
     let mut before = 0;
     for _ in 0..LOOKS {
-        let pending = inbox.pending.len();
+        let pending = inbox.pending;
         if pending < MANY || pending == before || inbox.closed {
             break;
         }
@@ -229,22 +269,24 @@ fn gathered<'a>(shared: &'a Shared, mut inbox: MutexGuard<'a, Inbox>) -> MutexGu
 }
 
 /// One transaction. After an error the file is opened anew: redb does not go on after a failure of the disk.
-fn commit(shared: &Shared, open: &mut Option<Database>, changes: &Pending) -> Result<()> {
+fn commit(shared: &Shared, open: &mut Option<Database>, batches: &[Batch]) -> Result<()> {
     let opened = match open.take() {
         Some(database) => database,
         None => database(&shared.path)?,
     };
     let transaction = opened.begin_write()?;
-    // In the order of the file: neighbours share a page, and many changes come at once.
-    let mut sorted: Vec<_> = changes.iter().map(|((table, key), value)| (*table, key, value)).collect();
-    sorted.sort_unstable_by_key(|(table, key, _)| (*table, *key));
-    for of_one_table in sorted.chunk_by(|one, next| one.0 == next.0) {
-        let [(table, ..), ..] = of_one_table else { continue };
-        let mut rows = transaction.open_table(definition(table))?;
-        for (_, key, value) in of_one_table {
-            match value {
-                Some(value) => drop(rows.insert(key.as_str(), value.as_slice())?),
-                None => drop(rows.remove(key.as_str())?),
+    for batch in batches {
+        let mut changes = batch();
+        // In the order of the file: neighbours share a page. Of one key the last stays the last.
+        changes.sort_by(|one, next| (one.table, &one.key).cmp(&(next.table, &next.key)));
+        for of_one_table in changes.chunk_by(|one, next| one.table == next.table) {
+            let [Change { table, .. }, ..] = of_one_table else { continue };
+            let mut rows = transaction.open_table(definition(table))?;
+            for Change { key, value, .. } in of_one_table {
+                match value {
+                    Some(value) => drop(rows.insert(key.as_str(), value.as_slice())?),
+                    None => drop(rows.remove(key.as_str())?),
+                }
             }
         }
     }
@@ -336,6 +378,19 @@ mod tests {
         drop(opened);
         let opened = open(&path, gauges()).unwrap();
         assert_eq!(opened.store.read(TABLE).unwrap(), [("b".to_owned(), b"3".to_vec())]);
+    }
+
+    #[test]
+    fn what_waits_for_a_disk_is_bounded_by_its_keys_and_keeps_the_newest() {
+        let mut inbox = Inbox::default();
+        for round in 0..1000 {
+            let changes = vec![change("a", Some(&round.to_string())), change("b", None)];
+            inbox.pending += changes.len();
+            inbox.batches.push(Box::new(move || changes.clone()));
+        }
+        inbox.merge();
+        assert_eq!((inbox.batches.len(), inbox.pending), (1, 2));
+        assert_eq!(inbox.batches[0](), [change("a", Some("999")), change("b", None)]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Result;
-use enforcer_common::headers::{Headers, Link, Transport};
+use enforcer_common::headers::{Headers, Link};
 use nix::{
     errno::Errno,
     sys::socket::{
@@ -83,17 +83,7 @@ impl Recorder {
 }
 
 fn segment(frame: &[u8], at: Duration) -> Option<Segment> {
-    let mut headers = Headers::UNREAD;
-    headers.read_link(&frame).ok()?;
-    match headers.link {
-        Link::Ipv4 => headers.read_ipv4(&frame).ok()?,
-        Link::Ipv6 => headers.read_ipv6(&frame).ok()?,
-        Link::Control | Link::Other => return None,
-    }
-    headers.read_transport(&frame).ok()?;
-    if headers.transport != Transport::Tcp {
-        return None;
-    }
+    let headers = Headers::of_tcp(&frame)?;
     let [upper, lower] = headers.source.map(u128::from);
     let from = if headers.link == Link::Ipv4 {
         Ipv4Addr::from_bits(upper as u32).into()

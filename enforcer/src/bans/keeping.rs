@@ -6,6 +6,9 @@ use tracing::warn;
 use super::memory::{self, Memory, Rows, Save, Scribe};
 use crate::{clock::Calendar, store::Store};
 
+/// Entries that are put into words at once: what is in words takes more memory.
+const PART: usize = 16_384;
+
 /// A store of bans that is open.
 pub struct Keeping {
     store: Store,
@@ -45,14 +48,23 @@ impl Keeping {
         Ok((Self { store, calendar, marked }, Kept { memory, stale: !marked }))
     }
 
-    /// Has `saves` written.
-    pub(super) fn save(&mut self, saves: &[Save]) {
+    /// Has `saves` written. They are put into words where they are written: of an import there are a million, and offences wait here.
+    pub(super) fn save(&mut self, saves: Vec<Save>) {
         if saves.is_empty() {
             return;
         }
         self.calendar.renew();
-        let scribe = Scribe::new(&self.calendar);
-        let mark = if std::mem::replace(&mut self.marked, true) { None } else { Some(scribe.boot()) };
-        self.store.write(saves.iter().map(|save| scribe.change(save)).chain(mark));
+        if !std::mem::replace(&mut self.marked, true) {
+            self.store.write([Scribe::new(&self.calendar).boot()]);
+        }
+        let mut saves = saves.into_iter();
+        while saves.len() > 0 {
+            let part: Vec<Save> = saves.by_ref().take(PART).collect();
+            let calendar = self.calendar.clone();
+            self.store.write_later(part.len(), move || {
+                let scribe = Scribe::new(&calendar);
+                part.iter().map(|save| scribe.change(save)).collect()
+            });
+        }
     }
 }

@@ -37,6 +37,7 @@ use crate::{
     prefix::Prefix,
 };
 
+pub(super) use bulk::distinct;
 pub use bulk::{Refused, Tally};
 pub use restore::{Restore, Restored};
 pub use tiers::TierEntry;

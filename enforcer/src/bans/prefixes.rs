@@ -11,17 +11,22 @@ use crate::prefix::Prefix;
 /// Prefix lengths of IPv6, zero included.
 const LENGTHS: usize = 129;
 
+/// Words of a set of lengths.
+const WORDS: usize = LENGTHS.div_ceil(u64::BITS as usize);
+
 /// Prefixes, each with a value.
 #[derive(Debug)]
 pub struct PrefixMap<V> {
     entries: BTreeMap<Prefix, V>,
-    /// How many entries have which length, by family: lengths that nobody has need no look-up.
-    lengths: [[u32; LENGTHS]; 2],
+    /// How many entries have which length, by family.
+    counts: [[u32; LENGTHS]; 2],
+    /// The lengths that any entry has, by family: others need no look-up.
+    lengths: [[u64; WORDS]; 2],
 }
 
 impl<V> Default for PrefixMap<V> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), lengths: [[0; LENGTHS]; 2] }
+        Self { entries: BTreeMap::new(), counts: [[0; LENGTHS]; 2], lengths: [[0; WORDS]; 2] }
     }
 }
 
@@ -30,7 +35,9 @@ impl<V> PrefixMap<V> {
     pub fn insert(&mut self, prefix: Prefix, value: V) -> Option<V> {
         let old = self.entries.insert(prefix, value);
         if old.is_none() {
-            self.lengths[family(&prefix)][length(&prefix)] += 1;
+            let (family, length) = (family(&prefix), length(&prefix));
+            self.counts[family][length] += 1;
+            self.lengths[family][length / 64] |= 1 << (length % 64);
         }
         old
     }
@@ -39,7 +46,11 @@ impl<V> PrefixMap<V> {
     pub fn remove(&mut self, prefix: &Prefix) -> Option<V> {
         let old = self.entries.remove(prefix);
         if old.is_some() {
-            self.lengths[family(prefix)][length(prefix)] -= 1;
+            let (family, length) = (family(prefix), length(prefix));
+            self.counts[family][length] -= 1;
+            if self.counts[family][length] == 0 {
+                self.lengths[family][length / 64] &= !(1 << (length % 64));
+            }
         }
         old
     }
@@ -56,9 +67,9 @@ impl<V> PrefixMap<V> {
 
     /// Entries that `prefix` lies in, itself included, the longest first.
     pub fn covering<'a>(&'a self, prefix: &Prefix) -> impl Iterator<Item = (Prefix, &'a V)> + use<'a, V> {
-        let (prefix, lengths) = (*prefix, &self.lengths[family(prefix)]);
-        (0..=length(&prefix)).rev().filter(|bits| lengths[*bits] > 0).filter_map(move |bits| {
-            let wider = prefix.widened(bits as u8);
+        let prefix = *prefix;
+        descending(self.lengths[family(&prefix)], length(&prefix)).filter_map(move |bits| {
+            let wider = prefix.widened(bits);
             self.entries.get(&wider).map(|value| (wider, value))
         })
     }
@@ -83,6 +94,20 @@ impl<V> PrefixMap<V> {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+}
+
+/// The members of a set of lengths that are at most `longest`, the longest first.
+fn descending(mut lengths: [u64; WORDS], longest: usize) -> impl Iterator<Item = u8> {
+    lengths[longest / 64] &= u64::MAX >> (63 - longest % 64);
+    let mut word = longest / 64;
+    std::iter::from_fn(move || {
+        while lengths[word] == 0 {
+            word = word.checked_sub(1)?;
+        }
+        let bit = lengths[word].ilog2();
+        lengths[word] &= !(1 << bit);
+        u8::try_from(word * 64 + bit as usize).ok()
+    })
 }
 
 const fn family(prefix: &Prefix) -> usize {

@@ -52,8 +52,52 @@ pub struct Truth<'a> {
     /// Bits of an IPv6 source.
     pub v6_length: u8,
 }
+
 /// Places that are taken, and by what.
-pub type Places = HashMap<Place, Listing, RandomState>;
+#[derive(Debug, Default)]
+pub struct Places {
+    prefixes: HashMap<Prefix, Listing, RandomState>,
+    /// The ends of bans. There may be a million of these, and few of the others.
+    sources: HashMap<SourceKey, u64, RandomState>,
+}
+
+impl Places {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.prefixes.len() + self.sources.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn put(&mut self, place: Place, listing: Option<Listing>) -> Option<Listing> {
+        match (place, listing) {
+            (Place::Prefix(prefix), Some(listing)) => self.prefixes.insert(prefix, listing),
+            (Place::Prefix(prefix), None) => self.prefixes.remove(&prefix),
+            (Place::Source(key), Some(listing)) => {
+                self.sources.insert(key, listing.until).map(Listing::banned)
+            }
+            (Place::Source(key), None) => self.sources.remove(&key).map(Listing::banned),
+        }
+    }
+
+    fn places(&self) -> impl Iterator<Item = Place> {
+        let sources = self.sources.keys().copied().map(Place::Source);
+        self.prefixes.keys().copied().map(Place::Prefix).chain(sources)
+    }
+}
+
+impl FromIterator<(Place, Listing)> for Places {
+    fn from_iter<I: IntoIterator<Item = (Place, Listing)>>(listed: I) -> Self {
+        let mut places = Self::default();
+        for (place, listing) in listed {
+            places.put(place, Some(listing));
+        }
+        places
+    }
+}
 
 /// What the tables hold once every [`Write`] is done.
 #[derive(Debug, Default)]
@@ -65,6 +109,9 @@ impl Projection {
     /// Notes the writes that make the tables right again after the ban or the allowance of `prefix` changed.
     pub fn refresh(&mut self, prefix: &Prefix, truth: Truth<'_>, writes: &mut Vec<Write>) {
         self.correct(prefix, truth, writes);
+        if prefix.is_host() {
+            return;
+        }
         let inside = truth.bans.covered(prefix).map(|(inner, _)| inner);
         let marked = truth.marks.covered(prefix).map(|(inner, _)| inner);
         for inner in inside.chain(marked).filter(|inner| inner != prefix) {
@@ -90,7 +137,7 @@ impl Projection {
 
     /// Notes the writes that make tables right that hold `found`, whatever made them so.
     pub fn rebuild(&mut self, found: Places, truth: Truth<'_>, writes: &mut Vec<Write>) {
-        let mut stale: HashSet<Place> = found.keys().copied().collect();
+        let mut stale: HashSet<Place, RandomState> = found.places().collect();
         self.held = found;
         let banned = truth.bans.iter().map(|(prefix, _)| prefix);
         let allowed = truth.allowances.iter().map(|(prefix, _)| prefix);
@@ -119,7 +166,8 @@ impl Projection {
 
     /// Notes the removal of everything: what a source is has changed, all is written anew.
     pub fn clear(&mut self, writes: &mut Vec<Write>) {
-        writes.extend(self.held.drain().map(|(place, _)| Write { place, listing: None }));
+        let held = std::mem::take(&mut self.held);
+        writes.extend(held.places().map(|place| Write { place, listing: None }));
     }
 
     fn correct(&mut self, prefix: &Prefix, truth: Truth<'_>, writes: &mut Vec<Write>) {
@@ -131,11 +179,7 @@ impl Projection {
     }
 
     fn put(&mut self, place: Place, listing: Option<Listing>, writes: &mut Vec<Write>) {
-        let held = match listing {
-            Some(listing) => self.held.insert(place, listing),
-            None => self.held.remove(&place),
-        };
-        if held != listing {
+        if self.held.put(place, listing) != listing {
             writes.push(Write { place, listing });
         }
     }

@@ -1,12 +1,10 @@
 //! The one owner of the ledger and the one writer of the kernel's lists.
 //!
-//! It reads offences and operators' requests, lets time pass, carries out what the ledger says, and tries again
-//! what the kernel refused. The daemon starts it; the control socket talks to it through [`Handle`].
+//! It reads offences and operators' requests, lets time pass, and has carried out what the ledger says. The daemon starts it; the control socket talks to it through [`Handle`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{thread, time::Duration};
 
 use anyhow::{Result, anyhow};
-use enforcer_common::ban::{Ban as KernelBan, Listing, class};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -17,14 +15,15 @@ use tracing::{error, info, warn};
 use super::{
     Offence,
     keeping::Keeping,
-    ledger::{Actions, Event, Input, Ledger, Outcome, Tally},
-    projection::{Place, Write},
+    ledger::{Actions, Event, Input, Ledger, Outcome, Tally, Terms, distinct},
     record::{Ban, FOREVER, Origin},
+    writer::Writer,
 };
 use crate::{
     clock::{self, KernelTime},
     kernel::SourceLists,
     metrics::Metrics,
+    prefix::Prefix,
 };
 
 /// How often bans are looked through for their end and refused writes are tried again. The kernel ends bans by itself,
@@ -37,6 +36,9 @@ const SOON: Duration = Duration::from_millis(20);
 
 /// Offences that are taken at once before requests get their turn.
 const BATCH: usize = 256;
+
+/// Bans of an import that the ledger takes at once, while those before are written.
+const AT_ONCE: usize = 512;
 
 /// Requests that may wait. They come from the control socket, which bounds its connections.
 const WAITING: usize = 64;
@@ -113,15 +115,8 @@ pub fn spawn(
     keeping: Option<Keeping>,
 ) -> (Handle, JoinHandle<()>) {
     let (requests, receiver) = mpsc::channel(WAITING);
-    let task = Task {
-        ledger,
-        lists,
-        keeping,
-        pending: BTreeMap::new(),
-        metrics,
-        import: Import::default(),
-        complained: false,
-    };
+    let writer = Writer::new(lists, metrics.clone());
+    let task = Task { ledger, writer, keeping, metrics, import: Import::default(), complained: false };
     (Handle { requests }, tokio::spawn(task.run(offences, receiver)))
 }
 
@@ -135,10 +130,9 @@ struct Import {
 
 struct Task {
     ledger: Ledger,
-    lists: Box<dyn SourceLists>,
+    writer: Writer,
     /// None: nothing outlives the daemon but what the kernel holds.
     keeping: Option<Keeping>,
-    pending: BTreeMap<Place, Option<Listing>>,
     metrics: Metrics,
     import: Import,
     /// Whether "no room" was logged since the last tick: a flood of offences must not flood the log.
@@ -149,6 +143,9 @@ impl Task {
     async fn run(mut self, mut offences: mpsc::Receiver<Offence>, mut requests: mpsc::Receiver<Request>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Goes on counting while requests and offences come in.
+        let mut soon = tokio::time::interval(SOON);
+        soon.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
         let (mut reported, mut asked) = (true, true);
         while reported || asked {
@@ -164,7 +161,7 @@ impl Task {
                     }
                 }
                 _ = tick.tick() => self.tick(),
-                () = tokio::time::sleep(SOON), if self.ledger.has_ended(clock::kernel_now()) => {
+                _ = soon.tick(), if self.ledger.has_ended(clock::kernel_now()) => {
                     self.handle(clock::kernel_now(), Input::Tick);
                 }
             }
@@ -179,7 +176,7 @@ impl Task {
                 let _ = reply.send(Reply { outcome, kernel_error });
             }
             Request::Look(look) => {
-                look(&self.ledger, Moment { now: clock::kernel_now(), pending: self.pending.len() });
+                look(&self.ledger, Moment { now: clock::kernel_now(), pending: self.writer.pending() });
             }
         }
     }
@@ -190,25 +187,26 @@ impl Task {
             self.tell_import();
         }
         self.handle(clock::kernel_now(), Input::Tick);
-        if self.pending.is_empty() {
-            return;
-        }
-        let pending = std::mem::take(&mut self.pending);
-        let mut writes: Vec<Write> =
-            pending.into_iter().map(|(place, listing)| Write { place, listing }).collect();
-        writes.sort_by_key(|write| write.listing != Some(Listing::ALLOWED));
-        match self.write(writes) {
-            None => info!("the kernel's lists are complete again"),
-            Some(error) => error!(error, pending = self.pending.len(), "the kernel's lists are incomplete"),
+        match self.writer.again() {
+            None => {}
+            Some(None) => info!("the kernel's lists are complete again"),
+            Some(Some(error)) => {
+                error!(error, pending = self.writer.pending(), "the kernel's lists are incomplete");
+            }
         }
     }
 
     fn handle(&mut self, now: KernelTime, input: Input) -> (Outcome, Option<String>) {
-        let Actions { writes, events, saves, outcome } = self.ledger.handle(now, input);
+        let (actions, error) = if let Input::BanMany { prefixes, terms, more } = input {
+            self.import(now, prefixes, &terms, more)
+        } else {
+            (self.ledger.handle(now, input), None)
+        };
+        let Actions { writes, events, saves, outcome } = actions;
         if let Some(keeping) = &mut self.keeping {
-            keeping.save(&saves);
+            keeping.save(saves);
         }
-        let error = self.write(writes);
+        let error = error.or(self.writer.write(writes));
         if let Some(error) = &error {
             warn!(error, "the kernel refused a list change; trying again");
         }
@@ -222,45 +220,52 @@ impl Task {
         (outcome, error)
     }
 
-    /// Carries out `writes`; what fails stays pending. Returns the first error.
-    fn write(&mut self, writes: Vec<Write>) -> Option<String> {
-        let mut first = None;
-        let mut bans = Vec::new();
-        // Single sources come last, all at once: allowances are in place by then.
-        for write in writes {
-            match (write.place, write.listing) {
-                (Place::Source(key), Some(listing)) => bans.push((key, KernelBan { until: listing.until })),
-                _ => self.write_one(write, &mut first),
-            }
-        }
-        if self.lists.ban_many(&bans).is_ok() {
-            if !self.pending.is_empty() {
-                for (key, _) in &bans {
-                    self.pending.remove(&Place::Source(*key));
+    /// Bans many: while the ledger goes through some of them, those before are written. Returns what is left to do, and the kernel's first
+    /// error.
+    fn import(
+        &mut self,
+        now: KernelTime,
+        prefixes: Vec<Prefix>,
+        terms: &Terms,
+        more: bool,
+    ) -> (Actions, Option<String>) {
+        let (prefixes, repeated) = distinct(prefixes);
+        let mut sum = Actions::default();
+        let mut tally = Tally { repeated, ..Tally::default() };
+        let mut refusal = None;
+        let Self { ledger, writer, .. } = self;
+        let error = thread::scope(|scope| {
+            let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+            let writing = scope.spawn(move || {
+                let mut first = None;
+                for writes in receiver {
+                    first = first.or(writer.write(writes));
+                }
+                first
+            });
+            for some in prefixes.chunks(AT_ONCE) {
+                let input = Input::BanMany { prefixes: some.to_vec(), terms: terms.clone(), more: true };
+                let actions = ledger.handle(now, input);
+                sum.saves.extend(actions.saves);
+                sum.events
+                    .extend(actions.events.into_iter().filter(|event| !matches!(event, Event::Many { .. })));
+                if let Outcome::Many(some) = actions.outcome {
+                    tally.add(some);
+                } else {
+                    refusal = Some(actions.outcome);
+                }
+                if sender.send(actions.writes).is_err() {
+                    break;
                 }
             }
-        } else {
-            // Some may be done, which does not hurt; each by itself tells which cannot be.
-            for (key, ban) in bans {
-                let listing = Some(Listing::banned(ban.until));
-                self.write_one(Write { place: Place::Source(key), listing }, &mut first);
-            }
-        }
-        self.metrics.kernel_writes_pending.set(i64::try_from(self.pending.len()).unwrap_or(i64::MAX));
-        first
-    }
-
-    fn write_one(&mut self, write: Write, first: &mut Option<String>) {
-        match carry_out(self.lists.as_mut(), write) {
-            Ok(()) => {
-                self.pending.remove(&write.place);
-            }
-            Err(error) => {
-                self.metrics.kernel_write_errors.inc();
-                self.pending.insert(write.place, write.listing);
-                first.get_or_insert_with(|| format!("{error:#}"));
-            }
-        }
+            drop(sender);
+            writing.join().unwrap_or_else(|_| Some("the thread that writes has panicked".to_owned()))
+        });
+        sum.outcome = refusal.unwrap_or_else(|| {
+            sum.events.push(Event::Many { tally: tally.clone(), more });
+            Outcome::Many(tally)
+        });
+        (sum, error)
     }
 
     fn tell(&mut self, now: KernelTime, event: Event) {
@@ -335,17 +340,4 @@ impl Task {
 /// Seconds that a ban lasts, as logged; forever is -1.
 fn seconds(ban: &Ban, now: KernelTime) -> i64 {
     if ban.until == FOREVER { -1 } else { i64::try_from(ban.until.seconds_from(now)).unwrap_or(i64::MAX) }
-}
-
-/// The lists themselves say in their errors whom it was about.
-fn carry_out(lists: &mut dyn SourceLists, write: Write) -> Result<()> {
-    match (write.place, write.listing) {
-        (Place::Prefix(prefix), Some(listing)) => lists.list(prefix, listing),
-        (Place::Prefix(prefix), None) => lists.unlist(prefix),
-        (Place::Source(key), Some(listing)) => {
-            debug_assert_eq!(listing.class, class::BAN);
-            lists.ban(key, KernelBan { until: listing.until })
-        }
-        (Place::Source(key), None) => lists.unban(key),
-    }
 }

@@ -4,13 +4,11 @@
 //! means a whole list must not get half of it.
 
 use std::{
-    collections::HashSet,
     fmt,
     io::Read as _,
     path::{Path, PathBuf},
 };
 
-use foldhash::fast::RandomState;
 use serde::Serialize;
 
 use super::{
@@ -149,7 +147,6 @@ fn read(file: &Path) -> std::io::Result<Vec<u8>> {
 /// One address or prefix per line; what follows `#` is a comment, and lines without anything else do not count.
 fn parse(bytes: &[u8]) -> List {
     let mut list = List::default();
-    let mut seen = HashSet::with_hasher(RandomState::default());
     for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = line.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii();
         if line.is_empty() {
@@ -157,11 +154,15 @@ fn parse(bytes: &[u8]) -> List {
         }
         let read = std::str::from_utf8(line).map_err(|_| "not text (UTF-8)".to_owned());
         match read.and_then(str::parse::<Prefix>) {
-            Ok(prefix) if seen.insert(prefix) => list.prefixes.push(prefix),
-            Ok(_) => list.repeated += 1,
+            Ok(prefix) => list.prefixes.push(prefix),
             Err(message) => list.wrong.push(Wrong { line: number + 1, message }),
         }
     }
+    // The order of addresses lets the daemon find neighbours together.
+    let named = list.prefixes.len();
+    list.prefixes.sort_unstable();
+    list.prefixes.dedup();
+    list.repeated = (named - list.prefixes.len()) as u64;
     list
 }
 

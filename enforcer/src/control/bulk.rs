@@ -3,6 +3,8 @@
 //! The command line cuts with [`parts`] and sums with [`Many::add`]; the daemon's answers are made by [`told`]. Each part is
 //! carried out for itself, so that neither end holds more than one, and offences get their turn in between.
 
+use ipnet::IpNet;
+
 use super::wire::{Command, MAX_REQUEST, Many, RefusedRow};
 use crate::{
     bans::{
@@ -44,8 +46,7 @@ pub fn parts<'a>(prefixes: &'a [Prefix], order: &'a Order) -> impl Iterator<Item
         }
         let mut bytes = 0;
         let fits = |prefix: &&Prefix| {
-            // Two quotation marks and a comma.
-            bytes += prefix.to_string().len() + 3;
+            bytes += longest(prefix);
             bytes <= PREFIX_BYTES
         };
         let count = rest.iter().take_while(fits).count().max(1);
@@ -53,6 +54,14 @@ pub fn parts<'a>(prefixes: &'a [Prefix], order: &'a Order) -> impl Iterator<Item
         rest = others;
         Some(request(part.to_vec(), order, !others.is_empty()))
     })
+}
+
+/// What a prefix takes at most in a request, bytes, with two quotation marks and a comma.
+const fn longest(prefix: &Prefix) -> usize {
+    match prefix.net() {
+        IpNet::V4(_) => "\"255.255.255.255/32\",".len(),
+        IpNet::V6(_) => "\"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128\",".len(),
+    }
 }
 
 fn request(prefixes: Vec<Prefix>, order: &Order, more: bool) -> Command {

@@ -2,7 +2,11 @@
 //!
 //! `lists` owns the only one. Every change holds from the next packet on.
 
-use std::{collections::HashMap as Index, thread, time::Duration};
+use std::{
+    collections::{HashMap as Index, HashSet},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData};
@@ -13,6 +17,7 @@ use enforcer_common::{
     settings::Settings,
     source::SourceKey,
 };
+use foldhash::fast::RandomState;
 use tracing::warn;
 
 use super::{lists::absent_is_fine, memory::Words};
@@ -25,8 +30,10 @@ pub(super) struct ExactBans {
     bans: HashMap<MapData, u64, Ban>,
     seed: u64,
     mask: u32,
-    /// By bucket: the keys in `bans`. A bucket's bit is set as long as it has any.
-    outside: Index<u32, Vec<u64>>,
+    /// The keys in `bans`.
+    outside: HashSet<u64, RandomState>,
+    /// By bucket: how many of those it has. Its bit is set as long as it has any.
+    counts: Index<u32, u32, RandomState>,
 }
 
 /// How long a claim lasts at most while the one who made it lives: the program's takes microseconds, and its processor may be taken
@@ -37,7 +44,7 @@ const CLAIM: Duration = Duration::from_millis(50);
 fn release_claims(table: &Words) {
     let claims = |index: u32| {
         let bucket = table.bucket(index)?;
-        Some((0..SLOTS).filter(move |slot| debt::is_claimed(&bucket, *slot)).map(move |slot| (index, slot)))
+        Some((0..SLOTS).filter(move |slot| debt::is_claimed(bucket, *slot)).map(move |slot| (index, slot)))
     };
     let claimed: Vec<(u32, usize)> = (0..).map_while(claims).flatten().collect();
     if claimed.is_empty() {
@@ -46,7 +53,7 @@ fn release_claims(table: &Words) {
     thread::sleep(CLAIM);
     let now = clock::kernel_now().0;
     let release = |(index, slot): &&(u32, usize)| {
-        table.bucket(*index).is_some_and(|bucket| debt::release(&bucket, *slot, now))
+        table.bucket(*index).is_some_and(|bucket| debt::release(bucket, *slot, now))
     };
     let released = claimed.iter().filter(release).count();
     if released > 0 {
@@ -67,7 +74,8 @@ impl ExactBans {
             bans: HashMap::try_from(map(maps::BANS)?)?,
             seed: settings.seed,
             mask: settings.source_mask,
-            outside: Index::new(),
+            outside: HashSet::default(),
+            counts: Index::default(),
         };
         let keys = made.bans.keys().collect::<Result<Vec<_>, _>>().context("reading the map of bans")?;
         for key in keys {
@@ -84,7 +92,7 @@ impl ExactBans {
             let index = self.index(key);
             let bucket =
                 self.sources.bucket(index).context("the table of sources is shorter than it should be")?;
-            if debt::ban(&bucket, key, ban.until, now) {
+            if debt::ban(bucket, key, ban.until, now) {
                 self.remove_outside(key)?;
             } else {
                 self.bans.insert(key, *ban, 0).with_context(|| format!("banning {}", source.address()))?;
@@ -98,7 +106,7 @@ impl ExactBans {
     pub(super) fn lift(&mut self, source: SourceKey) -> Result<()> {
         let key = source.get();
         if let Some(bucket) = self.sources.bucket(self.index(key)) {
-            debt::lift(&bucket, key, clock::kernel_now().0);
+            debt::lift(bucket, key, clock::kernel_now().0);
         }
         self.remove_outside(key).with_context(|| format!("unbanning {}", source.address()))
     }
@@ -108,24 +116,27 @@ impl ExactBans {
     }
 
     fn note_outside(&mut self, key: u64) {
-        let index = self.index(key);
-        let keys = self.outside.entry(index).or_default();
-        if !keys.contains(&key) {
-            keys.push(key);
+        if !self.outside.insert(key) {
+            return;
         }
+        let index = self.index(key);
+        *self.counts.entry(index).or_default() += 1;
         // After the ban itself: who sees the bit finds the ban.
         let (word, mask) = listed::place(index);
         self.spilled.set_bits(word as usize, mask);
     }
 
     fn remove_outside(&mut self, key: u64) -> Result<()> {
-        let index = self.index(key);
-        let Some(keys) = self.outside.get_mut(&index) else { return Ok(()) };
-        let Some(at) = keys.iter().position(|outside| *outside == key) else { return Ok(()) };
+        if !self.outside.contains(&key) {
+            return Ok(());
+        }
         absent_is_fine(self.bans.remove(&key))?;
-        keys.swap_remove(at);
-        if keys.is_empty() {
-            self.outside.remove(&index);
+        self.outside.remove(&key);
+        let index = self.index(key);
+        let Some(count) = self.counts.get_mut(&index) else { return Ok(()) };
+        *count -= 1;
+        if *count == 0 {
+            self.counts.remove(&index);
             let (word, mask) = listed::place(index);
             self.spilled.clear_bits(word as usize, mask);
         }

@@ -105,7 +105,7 @@ impl Tables {
 /// Everything that is owed in a table, by key.
 fn all_debts(table: Option<&Words>, now: u64) -> impl Iterator<Item = (u64, Debt)> {
     let buckets = (0u32..).map_while(move |index| table?.bucket(index));
-    buckets.flat_map(move |bucket| debts(&bucket, now).collect::<Vec<_>>())
+    buckets.flat_map(move |bucket| debts(bucket, now).collect::<Vec<_>>())
 }
 
 /// What became of the debts of an earlier layout.
@@ -174,7 +174,7 @@ impl Heritage {
         let same_cut = self.identity.v6_mask == settings.v6_mask;
         let mut owe = |table: Option<&Words>, mask: u32, key: u64, tat: u64, known: bool| {
             let bucket = table.and_then(|table| table.bucket(bucket_index(key, settings.seed, mask)));
-            let kept = known && bucket.is_some_and(|bucket| carry(&bucket, key, tat, now));
+            let kept = known && bucket.is_some_and(|bucket| carry(bucket, key, tat, now));
             carried.debts += u64::from(kept);
             carried.forgotten += u64::from(!kept);
         };

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::Map;
-use enforcer_common::limiter::{Bucket, SLOTS};
+use enforcer_common::limiter::{SLOTS, SharedBucket};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 /// The words of an array map with `BPF_F_MMAPABLE`.
@@ -72,9 +72,9 @@ impl Words {
     }
 
     /// Bucket `index` of a limiter's table.
-    pub(super) fn bucket(&self, index: u32) -> Option<SharedBucket<'_>> {
+    pub(super) fn bucket(&self, index: u32) -> Option<&SharedBucket> {
         let start = index as usize * SLOTS * 2;
-        self.words().get(start..start + SLOTS * 2).map(SharedBucket)
+        self.words().get(start..start + SLOTS * 2)?.try_into().ok()
     }
 }
 
@@ -82,26 +82,5 @@ impl Drop for Words {
     fn drop(&mut self) {
         // SAFETY: mapped by `of`, and nothing borrows it any more. That it fails would be a bug with no consequence but a leak.
         let _ = unsafe { munmap(self.start.cast(), self.count * 8) };
-    }
-}
-
-/// A bucket that the program may be charging.
-pub(super) struct SharedBucket<'a>(&'a [AtomicU64]);
-
-impl Bucket for SharedBucket<'_> {
-    fn key(&self, slot: usize) -> u64 {
-        self.0[slot * 2].load(SeqCst)
-    }
-
-    fn tat(&self, slot: usize) -> u64 {
-        self.0[slot * 2 + 1].load(SeqCst)
-    }
-
-    fn swap_key(&self, slot: usize, old: u64, new: u64) -> Result<(), u64> {
-        self.0[slot * 2].compare_exchange(old, new, SeqCst, SeqCst).map(drop)
-    }
-
-    fn swap_tat(&self, slot: usize, old: u64, new: u64) -> Result<(), u64> {
-        self.0[slot * 2 + 1].compare_exchange(old, new, SeqCst, SeqCst).map(drop)
     }
 }

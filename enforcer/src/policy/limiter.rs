@@ -3,15 +3,12 @@
 //! Part of the policy so that it survives a reload; charged by the limit check alone. Memory is fixed: 16 bytes per
 //! key, allocated once.
 
-use std::{
-    hash::{BuildHasher as _, RandomState},
-    sync::atomic::{AtomicU64, Ordering::SeqCst},
-};
+use std::hash::{BuildHasher as _, RandomState};
 
 use aws_lc_rs::rand;
 use enforcer_common::{
     gcra::Rate,
-    limiter::{self, Bucket, Charge, SLOTS},
+    limiter::{self, Bucket as _, Charge, SLOTS, SharedBucket},
 };
 
 use crate::{clock::KernelTime, config::RateLimit};
@@ -88,9 +85,9 @@ impl RequestLimiter {
         self.rate
     }
 
-    fn bucket(&self, key: u64) -> &Cells {
+    fn bucket(&self, key: u64) -> &SharedBucket {
         let mask = (self.buckets.len() - 1) as u32;
-        &self.buckets[limiter::bucket_index(key, self.seed, mask) as usize]
+        &self.buckets[limiter::bucket_index(key, self.seed, mask) as usize].0
     }
 }
 
@@ -104,22 +101,7 @@ pub fn rate(limit: RateLimit) -> Rate {
 /// One bucket in one cache line, so that two sources' CPUs meet only when they share it.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Cells([AtomicU64; SLOTS * 2]);
-
-impl Bucket for Cells {
-    fn key(&self, slot: usize) -> u64 {
-        self.0[slot * 2].load(SeqCst)
-    }
-    fn tat(&self, slot: usize) -> u64 {
-        self.0[slot * 2 + 1].load(SeqCst)
-    }
-    fn swap_key(&self, slot: usize, old: u64, new: u64) -> Result<(), u64> {
-        self.0[slot * 2].compare_exchange(old, new, SeqCst, SeqCst).map(drop)
-    }
-    fn swap_tat(&self, slot: usize, old: u64, new: u64) -> Result<(), u64> {
-        self.0[slot * 2 + 1].compare_exchange(old, new, SeqCst, SeqCst).map(drop)
-    }
-}
+struct Cells(SharedBucket);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! At which rate of a flood a legitimate HTTPS client begins to fail: with nothing in front of the service, with nftables,
-//! and with the enforcer's program, all three with the same policy.
+//! and with the enforcer's program, all three with the same policy; and with a program that knows the flood's network by heart and
+//! drops it, which no program on this wire can surpass.
 //!
 //! Everything happens in two namespaces with one wire, and is bounded in packets and in time. The service is the daemon's
 //! own TLS end in all three cases. The sender runs on this machine too, so the figures are relative ones.
@@ -75,6 +76,8 @@ pub enum Guard {
     Nftables,
     /// The program.
     Enforcer,
+    /// A program of nine instructions that drops the flood's network: what the wire itself costs.
+    Least,
 }
 
 /// One rate.
@@ -115,7 +118,7 @@ impl Outcome {
 /// Measures one guard after the other, calling `told` after each rate.
 pub fn run(scale: &Scale, told: impl Fn(Guard, &Step)) -> Result<Vec<Outcome>> {
     ensure!((1..=20).contains(&scale.seconds), "--seconds must be 1 to 20");
-    [Guard::Nothing, Guard::Nftables, Guard::Enforcer]
+    [Guard::Nothing, Guard::Nftables, Guard::Enforcer, Guard::Least]
         .into_iter()
         .map(|guard| climb(scale, guard, |step| told(guard, step)).with_context(|| format!("{guard:?}")))
         .collect()
@@ -137,9 +140,13 @@ fn climb(scale: &Scale, guard: Guard, told: impl Fn(&Step)) -> Result<Outcome> {
     let mut bare = None;
     match guard {
         Guard::Enforcer => drop(daemon.say(&["ban", "add", BANNED, "--forever"])?),
-        Guard::Nothing | Guard::Nftables => {
+        Guard::Nothing | Guard::Nftables | Guard::Least => {
             // Live frames reach a veth only if its receiving side has a program; the least of all is one that passes.
-            let program = Program::constant(XDP_PASS)?;
+            let [first, second, ..] = BASE.to_be_bytes();
+            let program = match guard {
+                Guard::Least => Program::load(Code::default().drop_from([first, second]))?,
+                Guard::Nothing | Guard::Nftables | Guard::Enforcer => Program::constant(XDP_PASS)?,
+            };
             let index = interface(&scene.lab)?;
             bare = Some(scene.lab.server.enter(|| program.attach(index))?);
         }

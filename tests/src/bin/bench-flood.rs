@@ -48,6 +48,12 @@ fn main() -> Result<()> {
     let (least, word) =
         (if unbroken { "at least " } else { "" }, if ratio >= BAR { "met" } else { "NOT MET" });
     println!("\nenforcer against nftables: {least}{ratio:.1} times; bar {BAR:.0}: {word}");
+    let (floor, least) = (held(Guard::Least), held(Guard::Nftables).max(1.0));
+    println!(
+        "a program that does nothing but drop the flood: {:.1} times nftables; the enforcer bears {:.2} of it",
+        floor / least,
+        held(Guard::Enforcer) / floor.max(1.0)
+    );
     println!("Sender, service and client share this machine's CPUs: compare the lines, not machines.");
     Ok(())
 }

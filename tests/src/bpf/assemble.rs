@@ -1,6 +1,6 @@
 //! Instructions of BPF (RFC 9669), as far as the benchmarks' programs need them.
 
-use super::{Map, XDP_DROP};
+use super::{Map, XDP_DROP, XDP_PASS};
 
 /// Where the next key comes from. The state is the frame's first eight bytes, its MAC addresses: nothing judges those, and
 /// what a program writes there is still there in the next run of a test run.
@@ -160,6 +160,14 @@ impl Code {
         fold(self, 5);
         self.op(0xa7, 3, 0, 0, 0xffff).op(0x6b, 7, 3, IDENTIFICATION, 0);
         self.op(0xa7, 5, 0, 0, 0xffff).op(0x6b, 7, 5, SEQUENCE_LOW, 0)
+    }
+
+    /// Drops IPv4 packets from a /16, given by its two bytes, and passes the rest: the least that a program can do against a flood.
+    pub fn drop_from(&mut self, [first, second]: [u8; 2]) -> &mut Self {
+        self.op(0x61, 2, 1, 0, 0).op(0x61, 3, 1, 4, 0).op(0xbf, 4, 2, 0, 0).op(0x07, 4, 0, 0, READ);
+        self.op(0x2d, 4, 3, 4, 0).op(0x69, 4, 2, SOURCE, 0);
+        self.op(0x55, 4, 0, 2, i32::from(u16::from_le_bytes([first, second])));
+        self.constant(XDP_DROP).constant(XDP_PASS)
     }
 
     /// Goes on with the program in `map`; returns 0 if there is none.

@@ -86,6 +86,15 @@ impl Tally {
     }
 }
 
+/// Each of `prefixes` once, in their order, and how many were named again.
+pub(in crate::bans) fn distinct(mut prefixes: Vec<Prefix>) -> (Vec<Prefix>, usize) {
+    let named = prefixes.len();
+    let mut seen = HashSet::with_capacity_and_hasher(named, RandomState::default());
+    prefixes.retain(|prefix| seen.insert(*prefix));
+    let repeated = named - prefixes.len();
+    (prefixes, repeated)
+}
+
 impl Ledger {
     /// Bans each of `prefixes`.
     pub(super) fn ban_many(
@@ -98,14 +107,10 @@ impl Ledger {
     ) -> Result<Outcome, Refusal> {
         let until = self.until(now, terms.end)?;
         let cause = Cause::Operator(Text::new(&terms.reason));
-        let mut tally = Tally::default();
+        let (prefixes, repeated) = distinct(prefixes.to_vec());
+        let mut tally = Tally { repeated, ..Tally::default() };
         let mut changed = Vec::with_capacity(prefixes.len());
-        let mut seen = HashSet::with_capacity_and_hasher(prefixes.len(), RandomState::default());
-        for &prefix in prefixes {
-            if !seen.insert(prefix) {
-                tally.repeated += 1;
-                continue;
-            }
+        for prefix in prefixes {
             let old = self.bans.get(&prefix).map(|old| old.offences);
             if let Err(refusal) = self.admit(prefix, terms, old.is_some()) {
                 tally.refuse(prefix, refusal);

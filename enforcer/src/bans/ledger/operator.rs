@@ -304,7 +304,12 @@ impl Ledger {
     }
 
     fn would_reach(&self, prefix: Prefix, address: &IpAddr) -> bool {
-        prefix.contains(*address) && self.allowances.covering(&Prefix::host(*address)).next().is_none()
+        // Most bans are of one address, and there may be a million of them.
+        let reached = match prefix.is_host() {
+            true => prefix.net().addr() == address.to_canonical(),
+            false => prefix.contains(*address),
+        };
+        reached && self.allowances.covering(&Prefix::host(*address)).next().is_none()
     }
 
     pub(super) fn ban_del(&mut self, prefix: Prefix, actions: &mut Actions) -> Result<Outcome, Refusal> {
