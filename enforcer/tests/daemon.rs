@@ -19,6 +19,8 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "daemon/access.rs"]
+mod access;
 #[path = "daemon/clients.rs"]
 mod clients;
 #[path = "daemon/files.rs"]

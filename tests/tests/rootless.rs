@@ -15,6 +15,7 @@ mod rootless {
     mod configs;
     mod control;
     mod corpus;
+    mod early_data;
     mod edge;
     mod flights;
     mod floods;

@@ -107,6 +107,11 @@ impl Projection {
         }
     }
 
+    /// Every place that is taken, and by what.
+    pub fn places(&self) -> impl Iterator<Item = (Place, Listing)> {
+        self.held.iter().map(|(place, listing)| (*place, *listing))
+    }
+
     /// How many places are taken.
     pub fn len(&self) -> usize {
         self.held.len()

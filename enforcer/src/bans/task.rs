@@ -3,7 +3,7 @@
 //! It reads offences and operators' requests, lets time pass, carries out what the ledger says, and tries again
 //! what the kernel refused. The daemon starts it; the control socket talks to it through [`Handle`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Result, anyhow};
 use enforcer_common::ban::{Ban as KernelBan, Listing, class};
@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Offence,
+    banned::Banned,
     keeping::Keeping,
     ledger::{Actions, Event, Input, Ledger, Outcome, Tally},
     projection::{Place, Write},
@@ -111,12 +112,14 @@ pub fn spawn(
     offences: mpsc::Receiver<Offence>,
     metrics: Metrics,
     keeping: Option<Keeping>,
+    banned: Arc<Banned>,
 ) -> (Handle, JoinHandle<()>) {
     let (requests, receiver) = mpsc::channel(WAITING);
     let task = Task {
         ledger,
         lists,
         keeping,
+        banned,
         pending: BTreeMap::new(),
         metrics,
         import: Import::default(),
@@ -138,6 +141,8 @@ struct Task {
     lists: Box<dyn SourceLists>,
     /// None: nothing outlives the daemon but what the kernel holds.
     keeping: Option<Keeping>,
+    /// What requests are judged by.
+    banned: Arc<Banned>,
     pending: BTreeMap<Place, Option<Listing>>,
     metrics: Metrics,
     import: Import,
@@ -204,7 +209,14 @@ impl Task {
     }
 
     fn handle(&mut self, now: KernelTime, input: Input) -> (Outcome, Option<String>) {
+        let is_beginning = matches!(input, Input::Restore(_));
         let Actions { writes, events, saves, outcome } = self.ledger.handle(now, input);
+        if is_beginning {
+            // What the kernel held already is not written again.
+            self.banned.replace(self.ledger.places());
+        } else {
+            self.banned.apply(&writes);
+        }
         if let Some(keeping) = &mut self.keeping {
             keeping.save(&saves);
         }

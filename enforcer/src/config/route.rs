@@ -31,6 +31,8 @@ pub struct Route {
     pub limits: Vec<Limit>,
     /// `graphql`: what its documents may ask for; `None` for all other routes.
     pub graphql: Option<GraphQl>,
+    /// `early_data`: whether its requests with safe methods may come as early data. Default false.
+    pub early_data: bool,
 }
 
 /// A field that a request must have.

@@ -63,6 +63,8 @@ pub(super) struct Counters {
     metrics: Metrics,
     accepted: IntCounter,
     denials: Vec<IntCounter>,
+    /// Passed, refused here, refused by the upstream.
+    early: [IntCounter; 3],
     unrouted: Answers,
     redirected: Answers,
     /// A dozen at most: what can be agreed upon is ours to say.
@@ -76,6 +78,8 @@ impl Counters {
         Self {
             accepted: metrics.connections.with_label_values(&["accepted"]),
             denials: Denial::ALL.iter().map(denial).collect(),
+            early: ["passed", "refused", "refused_upstream"]
+                .map(|result| metrics.early_requests.with_label_values(&[result])),
             unrouted: answers(metrics, NO_ROUTE),
             redirected: answers(metrics, REDIRECT),
             handshakes: Vec::new(),
@@ -123,6 +127,16 @@ impl Counters {
         if let Some(counter) = answers.get(class) {
             counter.inc();
         }
+    }
+
+    /// A request was answered that came as early data.
+    pub(super) fn early(&self, status: http::StatusCode, denial: Option<Denial>) {
+        let result = match (denial, status) {
+            (Some(Denial::TooEarly), _) => 1,
+            (None, http::StatusCode::TOO_EARLY) => 2,
+            _ => 0,
+        };
+        self.early[result].inc();
     }
 
     /// A request lacked a field that its route requires.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, EXPECT},
     uri::Authority,
 };
@@ -30,8 +30,7 @@ use crate::{
         self, Grant, Now, Refusal,
         facts::{ClientAddr, RequestFacts},
         forwarded,
-        limit::Marks,
-        token::KnownTokens,
+        limit::{Marks, Standing},
     },
     clock,
     denial::Denial,
@@ -39,7 +38,7 @@ use crate::{
         Policy,
         route::{Route, graphql::GraphQl},
     },
-    upstream::{AnswerBody, ClientBody, Clients, Forwarded, Patience, Terms, grpc},
+    upstream::{AnswerBody, ClientBody, Clients, EARLY_DATA, Forwarded, Patience, Terms, grpc},
 };
 
 /// How long a request waits for the keys of its token's issuer: a handshake and an answer from far away. What is not decided
@@ -55,10 +54,11 @@ pub(super) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let under_way = connection.begin();
-    let id = RequestId::new();
     let (mut head, body) = request.into_parts();
-    let mut entry = Entry::begin(&worker, &connection, &head, id);
+    let (id, is_early) = sayings(&worker, &connection, &head.headers);
+    let mut entry = Entry::begin(&worker, &connection, &head, &id, is_early);
     let asked = Asked::take(&mut head);
+    let nature = Nature { is_early, upgrades: asked.is_some() };
     let is_grpc = grpc::is_call(&head);
     let method = head.method.clone();
     let is_http2 = head.version == Version::HTTP_2;
@@ -70,7 +70,7 @@ pub(super) async fn serve(
         let peer = connection.client.address;
         let source = forwarded::client(peer, &head.headers, &http.trusted_proxies, http.forwarded_by);
         (
-            admit(&worker, &policy, &connection, source, &head, checks::admit),
+            admit(&worker, &policy, &connection, source, &head, nature, None),
             source,
             Patience { between: http.body_timeout, rate: http.min_body_rate },
             http.max_body_bytes,
@@ -84,10 +84,14 @@ pub(super) async fn serve(
     // Calls of gRPC may be silent as long as they like; they have deadlines of their own.
     let patience = Some(patience).filter(|_| !is_grpc);
     let body = ClientBody::new(body, expects, patience);
-    if let Err(Refusal { pending: Some(pending), .. }) = &mut admitted {
+    if let Err(Refusal { pending: Some(pending), standing, .. }) = &mut admitted {
+        let mut standing = standing.take().map_or_else(Standing::default, |standing| *standing);
+        let began = clock::instant_now();
         pending.wait(KEY_PATIENCE).await;
+        // It has waited for its turn meanwhile.
+        standing.delay = standing.delay.saturating_sub(clock::instant_now().saturating_duration_since(began));
         let policy = worker.shared.policy.load();
-        admitted = admit(&worker, &policy, &connection, source, &head, checks::admit_again);
+        admitted = admit(&worker, &policy, &connection, source, &head, nature, Some(standing));
     }
     let (mut marks, mut left) = (Marks::default(), None);
     let outcome = match admitted {
@@ -112,7 +116,7 @@ pub(super) async fn serve(
                     match wait(&worker, grant.standing.delay, max_delayed).await {
                         Err(refusal) => Err(Refusal { route: Some(route), ..refusal }),
                         Ok(()) => {
-                            let terms = Terms { max_body, id: id.header(), upgrade: None };
+                            let terms = Terms { max_body, id: id.header(), upgrade: None, is_early };
                             let request = Request::from_parts(head, body);
                             let began = clock::instant_now();
                             // On the heap, because every move of this future would otherwise copy room for a second request.
@@ -142,11 +146,13 @@ pub(super) async fn serve(
                 marks = standing.marks;
                 left = standing.field();
             }
-            close = ends_connection(refusal.denial);
+            // A banned client's connection is of no more use; a proxy's carries the requests of others.
+            let is_own = source == connection.client.address;
+            close = ends_connection(refusal.denial) || refusal.denial == Denial::Banned && is_own;
             if let (Some(name), Some(route)) = (&refusal.missing, &refusal.route) {
                 worker.counters.borrow().header_missing(route, name);
             }
-            let response = refuse(&worker, source, &method, &refusal, (id, is_grpc));
+            let response = refuse(&worker, source, &method, &refusal, (&id, is_grpc));
             refused = StatusCode::from_u16(refusal.denial.status()).ok();
             (refusal.route, response.map(|body| Answer::own(body, under_way)))
         }
@@ -164,6 +170,9 @@ pub(super) async fn serve(
     // What gRPC is told in trailers has no status of its own.
     let status = refused.unwrap_or(response.status());
     worker.counters.borrow_mut().answered(route.as_ref(), status);
+    if is_early {
+        worker.counters.borrow().early(status, denial);
+    }
     if let Some(entry) = &mut entry {
         entry.answered(status.as_u16(), denial, route.as_ref(), marks);
     }
@@ -278,15 +287,35 @@ async fn forward(
     Ok((response, server))
 }
 
-type Admit = fn(&Policy, &RequestFacts<'_>, Now, &mut KnownTokens) -> Result<Grant, Refusal>;
+/// What a request is besides its head.
+#[derive(Clone, Copy)]
+struct Nature {
+    is_early: bool,
+    upgrades: bool,
+}
 
+/// What proxies that are believed say of a request: its id, and that it was early data where it came from (RFC 8470 section 5.1). It
+/// is early as well if its client's handshake with us is not complete.
+fn sayings(worker: &Worker, connection: &Connection, headers: &HeaderMap) -> (RequestId, bool) {
+    let is_early = connection.is_early();
+    if !headers.contains_key(answer::REQUEST_ID) && !headers.contains_key(EARLY_DATA) {
+        return (RequestId::new(), is_early);
+    }
+    let policy = worker.shared.policy.load();
+    let is_believed = policy.trusts(connection.client.address.get());
+    let id = RequestId::given(headers).filter(|_| is_believed).unwrap_or_else(RequestId::new);
+    (id, is_early || is_believed && headers.contains_key(EARLY_DATA))
+}
+
+/// Has a request checked; `before` is what its limits made of it, if it was before.
 fn admit(
     worker: &Worker,
     policy: &Policy,
     connection: &Connection,
     source: ClientAddr,
     head: &http::request::Parts,
-    admit: Admit,
+    nature: Nature,
+    before: Option<Standing>,
 ) -> Result<Grant, Refusal> {
     if stream::is_stand_in(&head.method) {
         return Err(Refusal::plain(connection.why_unreadable()));
@@ -295,9 +324,16 @@ fn admit(
     if head.headers.len() > usize::from(policy.http.max_header_fields) {
         return Err(Refusal::plain(Denial::HeadersTooLarge));
     }
-    let facts = RequestFacts::read(&connection.client, source, head).map_err(Refusal::plain)?;
+    let mut facts = RequestFacts::read(&connection.client, source, head).map_err(Refusal::plain)?;
+    facts.is_early = nature.is_early;
+    facts.is_banned = worker.bans(source, connection.port);
+    facts.upgrades = nature.upgrades;
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
-    let outcome = admit(policy, &facts, now, &mut worker.tokens.borrow_mut());
+    let mut known = worker.tokens.borrow_mut();
+    let outcome = match before {
+        None => checks::admit(policy, &facts, now, &mut known),
+        Some(before) => checks::admit_again(policy, &facts, now, &mut known, before),
+    };
     let (route, age) = match &outcome {
         Ok(grant) => (Some(grant.route()), grant.token_age()),
         Err(refusal) => (refusal.route.as_ref(), refusal.token_age),
@@ -314,7 +350,7 @@ fn refuse(
     source: ClientAddr,
     method: &Method,
     refusal: &Refusal,
-    (id, is_grpc): (RequestId, bool),
+    (id, is_grpc): (&RequestId, bool),
 ) -> Response<bytes::Bytes> {
     let Refusal { denial, route, .. } = refusal;
     worker.refused(source, *denial);

@@ -92,6 +92,15 @@ pub(super) struct Worker {
 }
 
 impl Worker {
+    /// Whether the ledger has a ban of `source` that holds at a port. The program knows packets alone: behind a load balancer they
+    /// are all the balancer's.
+    pub(super) fn bans(&self, source: ClientAddr, port: u16) -> bool {
+        let policy = self.shared.policy.load();
+        let banned = self.shared.reporter.banned();
+        banned.holds(source.get(), policy.v6_mask, clock::kernel_now())
+            && policy.bans_hold(source.get(), port)
+    }
+
     /// Counts and reports a refusal.
     pub(super) fn refused(&self, source: ClientAddr, denial: Denial) {
         self.counters.borrow().denied(denial);

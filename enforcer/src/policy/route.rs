@@ -39,6 +39,8 @@ pub struct Route {
     pub limits: Limits,
     /// What its documents may ask for; `None` where there are none.
     pub graphql: Option<GraphQl>,
+    /// Whether requests with safe methods may come as early data.
+    pub early_data: bool,
 }
 
 /// Whose tokens open a route.
@@ -115,6 +117,7 @@ impl Route {
             required_headers: config.required_headers.clone().into(),
             limits,
             graphql,
+            early_data: config.early_data,
         })
     }
 }

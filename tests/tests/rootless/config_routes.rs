@@ -30,6 +30,8 @@ fn what_is_written_of_routes_is_what_holds() {
     assert_eq!(config.routes[0].headers, rules);
     assert_eq!(config.routes[1].limits, [Limit::by_address(rate(5, 1, 0))]);
     assert_eq!(config.routes[1].name, "/health");
+    assert_eq!([0, 1].map(|route| config.routes[route].early_data), [false, true]);
+    assert_eq!((config.listeners[0].early_data, config.tls.early_data_sessions), (false, 2_048));
     assert_eq!((config.http.unrouted, config.http.max_delayed), (Unrouted::Deny, 100));
     assert!(!config.http.ratelimit_headers);
     let access = AccessLog {

@@ -12,6 +12,7 @@ use crate::config::{
 };
 
 mod coverage;
+mod early;
 mod graphql;
 mod limits;
 mod required;
@@ -29,7 +30,7 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
         let section = route.get_ref();
         let path = path(section, &mut rules);
         let limits = limits::limits(section, certified, &mut rules);
-        let route = Route {
+        let mut route = Route {
             name: name(section, &path, &mut rules),
             hosts: hosts(section, &mut rules),
             methods: methods(section, &mut rules),
@@ -40,9 +41,11 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             upgrade: upgrade::read(section, file, &mut rules),
             graphql: graphql::graphql(section, certified, &limits, &mut rules),
             required_headers: required::read(section, &mut rules),
+            early_data: false,
             limits,
             path,
         };
+        route.early_data = early::read(section, &route, &mut rules);
         if section.path.is_some() {
             alone(i, &route, section, &mut twins, &mut rules);
         }
