@@ -13,7 +13,7 @@ pub mod token;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::{
     clock::KernelTime,
@@ -141,7 +141,34 @@ pub fn admit(
     judge(policy, facts, now, known, None)
 }
 
-/// The same for a request that has waited for keys: its limits by address were charged before, with what they made of it.
+/// Whether a request is the question of a browser that a route answers for its pages (CORS preflight, Fetch standard section 3.2.2): then
+/// the route that the announced request would get. Such a question carries no token by design, so none is asked for; bans and
+/// limits by address hold.
+pub fn preflight(policy: &Policy, facts: &RequestFacts<'_>, now: Now) -> Option<Result<Arc<Route>, Refusal>> {
+    if *facts.method != Method::OPTIONS {
+        return None;
+    }
+    let one = |name: HeaderName| {
+        let mut values = facts.headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none())
+    };
+    one(header::ORIGIN)?;
+    let method = Method::from_bytes(one(header::ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()?;
+    let host = policy.routes.needs_host().then(|| facts.host()).flatten();
+    let route = policy.routes.find(host.as_deref(), &facts.path, &method, facts.headers).ok()?;
+    route.cors.as_ref()?;
+    if facts.is_banned {
+        return Some(Err(Refusal::plain(Denial::Banned)));
+    }
+    let payer = Payer { v6_mask: policy.v6_mask, facts, subject: None };
+    let mut standing = Standing::default();
+    Some(match limit::check(route.limits.early(), route, &payer, now.monotonic, &mut standing) {
+        Ok(()) => Ok(Arc::clone(route)),
+        Err(refusal) => Err(refusal.at(route, standing)),
+    })
+}
+
+/// As [`admit`], for a request that has waited for keys: its limits by address were charged before, with what they made of it.
 pub fn admit_again(
     policy: &Policy,
     facts: &RequestFacts<'_>,

@@ -166,6 +166,7 @@ pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route 
         limits: Vec::new(),
         graphql: None,
         early_data: false,
+        cors: None,
     }
 }
 

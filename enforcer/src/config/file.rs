@@ -343,6 +343,18 @@ pub(super) struct RouteSection {
     pub(super) limits: List<RouteLimitSection>,
     pub(super) graphql: Key<GraphQlSection>,
     pub(super) early_data: Key<bool>,
+    pub(super) cors: Key<CorsSection>,
+}
+
+/// `cors = { ... }` of a route
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct CorsSection {
+    pub(super) origins: List<Text<String>>,
+    pub(super) methods: List<Text<String>>,
+    pub(super) headers: List<Text<String>>,
+    pub(super) credentials: Key<bool>,
+    pub(super) max_age: Key<Text<Duration>>,
 }
 
 /// `graphql = { ... }` of a route

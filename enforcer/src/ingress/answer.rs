@@ -18,7 +18,10 @@ use serde_json::json;
 use super::{access::Entry, connection::UnderWay};
 use crate::{
     checks::Refusal,
-    policy::{Answers, route::limits::Limits},
+    policy::{
+        Answers,
+        route::{Route, limits::Limits},
+    },
     upstream::{AnswerBody, grpc},
 };
 
@@ -120,6 +123,16 @@ pub(super) fn call_failed(refusal: &Refusal) -> Response<Bytes> {
     }
     if let Some(challenge) = &refusal.challenge {
         headers.insert(WWW_AUTHENTICATE, challenge.clone());
+    }
+    response
+}
+
+/// The answer to a browser that asks what a page may ask for.
+pub(super) fn preflight(route: &Route, origin: Option<&HeaderValue>) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    if let Some(cors) = &route.cors {
+        cors.permit(origin, response.headers_mut());
     }
     response
 }

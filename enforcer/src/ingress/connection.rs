@@ -22,7 +22,7 @@ use tokio::{net::TcpStream, task::JoinSet};
 use super::{
     Phase,
     calm::Calm,
-    counters,
+    counters::{self, Stage},
     handshake::{self, Failed},
     proxy,
     recorded::Recorded,
@@ -207,7 +207,10 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: 
             }
             return refuse_handshake(&worker, source, &failed);
         }
-        Err(_) => return refuse(&worker, source, Denial::TlsTimeout),
+        Err(_) => {
+            worker.counters.borrow().too_late(Stage::Handshake);
+            return refuse(&worker, source, Denial::TlsTimeout);
+        }
     };
     drop(settings);
     worker.counters.borrow_mut().connection_accepted(stream.tls());
@@ -237,6 +240,9 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: 
     if let Err(error) = outcome
         && let Some(denial) = connection.ended_for.get().or_else(|| blame(&error))
     {
+        if denial == Denial::RequestTimeout {
+            worker.counters.borrow().too_late(Stage::Head);
+        }
         worker.refused(source, denial);
         tracing::debug!(source = %source.get(), code = denial.code(), %error, "request refused");
     }
@@ -326,6 +332,7 @@ where
                 let idle = connection.idle_since().unwrap_or(now) + limits.idle;
                 let unread = connection.unread_since().unwrap_or(now) + limits.write;
                 if unread <= now {
+                    worker.counters.borrow().too_late(Stage::Write);
                     worker.refused(connection.client.address, Denial::AnswerUnread);
                     return Ok(());
                 }
@@ -335,6 +342,9 @@ where
                     // Asked once, and the client neither left nor sent anything.
                     return Ok(());
                 } else {
+                    if !draining {
+                        worker.counters.borrow().too_late(Stage::Idle);
+                    }
                     closing = true;
                     wind_down(serving.as_mut());
                     wake.as_mut().reset((now + FAREWELL.min(limits.idle)).into());

@@ -49,6 +49,18 @@ pub(super) const fn version(version: Option<ProtocolVersion>) -> &'static str {
     }
 }
 
+/// Where a client may take too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Handshake,
+    Head,
+    Body,
+    Write,
+    Idle,
+}
+
+const STAGES: [&str; 5] = ["handshake", "head", "body", "write", "idle"];
+
 /// Counters of one route.
 struct ByRoute {
     route: Weak<Route>,
@@ -65,6 +77,8 @@ pub(super) struct Counters {
     denials: Vec<IntCounter>,
     /// Passed, refused here, refused by the upstream.
     early: [IntCounter; 3],
+    /// By [`Stage`].
+    time_limits: [IntCounter; STAGES.len()],
     unrouted: Answers,
     redirected: Answers,
     /// A dozen at most: what can be agreed upon is ours to say.
@@ -80,6 +94,7 @@ impl Counters {
             denials: Denial::ALL.iter().map(denial).collect(),
             early: ["passed", "refused", "refused_upstream"]
                 .map(|result| metrics.early_requests.with_label_values(&[result])),
+            time_limits: STAGES.map(|stage| metrics.time_limits.with_label_values(&[stage])),
             unrouted: answers(metrics, NO_ROUTE),
             redirected: answers(metrics, REDIRECT),
             handshakes: Vec::new(),
@@ -127,6 +142,11 @@ impl Counters {
         if let Some(counter) = answers.get(class) {
             counter.inc();
         }
+    }
+
+    /// A client took too long.
+    pub(super) fn too_late(&self, stage: Stage) {
+        self.time_limits[stage as usize].inc();
     }
 
     /// A request was answered that came as early data.

@@ -12,7 +12,7 @@ use std::{
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, EXPECT},
+    header::{CONNECTION, EXPECT, ORIGIN},
     uri::Authority,
 };
 use hyper::body::Incoming;
@@ -21,6 +21,7 @@ use super::{
     access::Entry,
     answer::{self, Answer, RequestId},
     connection::Connection,
+    counters::Stage,
     stream,
     upgrade::Asked,
     worker::Worker,
@@ -59,6 +60,7 @@ pub(super) async fn serve(
     let mut entry = Entry::begin(&worker, &connection, &head, &id, is_early);
     let asked = Asked::take(&mut head);
     let nature = Nature { is_early, upgrades: asked.is_some() };
+    let origin = head.headers.get(ORIGIN).cloned();
     let is_grpc = grpc::is_call(&head);
     let method = head.method.clone();
     let is_http2 = head.version == Version::HTTP_2;
@@ -99,7 +101,11 @@ pub(super) async fn serve(
             body.discard();
             Err(refusal)
         }
-        Ok(mut grant) => {
+        Ok(Admitted::Preflight(route)) => {
+            body.discard();
+            Ok((route, None))
+        }
+        Ok(Admitted::Granted(mut grant)) => {
             let route = Arc::clone(grant.route());
             if let Some(entry) = &mut entry {
                 entry.granted(grant.subject());
@@ -128,7 +134,7 @@ pub(super) async fn serve(
                                 entry.forwarded(began, server);
                             }
                             match forwarded {
-                                Ok((response, _)) => Ok((route, response)),
+                                Ok((response, _)) => Ok((route, Some(response))),
                                 Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
                             }
                         }
@@ -140,7 +146,11 @@ pub(super) async fn serve(
     let denial = outcome.as_ref().err().map(|refusal| refusal.denial);
     let (mut close, mut refused) = (false, None);
     let (route, mut response) = match outcome {
-        Ok((route, response)) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
+        Ok((route, Some(response))) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
+        Ok((route, None)) => {
+            let response = answer::preflight(&route, origin.as_ref());
+            (Some(route), response.map(|body| Answer::own(body, under_way)))
+        }
         Err(mut refusal) => {
             if let Some(standing) = &mut refusal.standing {
                 marks = standing.marks;
@@ -160,6 +170,9 @@ pub(super) async fn serve(
     answer::secure(&mut response, &secured);
     if let Some(route) = &route {
         answer::tell_limits(&mut response, &route.limits, left);
+        if let Some(cors) = &route.cors {
+            cors.share(origin.as_ref(), response.headers_mut());
+        }
         worker.counters.borrow_mut().limited(route, marks);
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -172,6 +185,14 @@ pub(super) async fn serve(
     worker.counters.borrow_mut().answered(route.as_ref(), status);
     if is_early {
         worker.counters.borrow().early(status, denial);
+    }
+    match denial {
+        // What stands for a head that did not arrive in time.
+        Some(Denial::RequestTimeout) if stream::is_stand_in(&method) => {
+            worker.counters.borrow().too_late(Stage::Head);
+        }
+        Some(Denial::BodyTimeout) => worker.counters.borrow().too_late(Stage::Body),
+        _ => {}
     }
     if let Some(entry) = &mut entry {
         entry.answered(status.as_u16(), denial, route.as_ref(), marks);
@@ -287,6 +308,14 @@ async fn forward(
     Ok((response, server))
 }
 
+/// What becomes of a request that is not refused.
+enum Admitted {
+    /// It goes to a server.
+    Granted(Grant),
+    /// It is a browser's question, which is answered here.
+    Preflight(Arc<Route>),
+}
+
 /// What a request is besides its head.
 #[derive(Clone, Copy)]
 struct Nature {
@@ -316,7 +345,7 @@ fn admit(
     head: &http::request::Parts,
     nature: Nature,
     before: Option<Standing>,
-) -> Result<Grant, Refusal> {
+) -> Result<Admitted, Refusal> {
     if stream::is_stand_in(&head.method) {
         return Err(Refusal::plain(connection.why_unreadable()));
     }
@@ -329,6 +358,9 @@ fn admit(
     facts.is_banned = worker.bans(source, connection.port);
     facts.upgrades = nature.upgrades;
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
+    if let Some(judged) = checks::preflight(policy, &facts, now) {
+        return judged.map(Admitted::Preflight);
+    }
     let mut known = worker.tokens.borrow_mut();
     let outcome = match before {
         None => checks::admit(policy, &facts, now, &mut known),
@@ -341,7 +373,7 @@ fn admit(
     if let (Some(route), Some(age)) = (route, age) {
         worker.counters.borrow_mut().token_seen(route, age);
     }
-    outcome
+    outcome.map(Admitted::Granted)
 }
 
 /// Counts, reports and logs a refusal, and makes its answer.

@@ -11,6 +11,7 @@ use crate::config::{
     load::nearest,
 };
 
+mod cors;
 mod coverage;
 mod early;
 mod graphql;
@@ -42,10 +43,12 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             graphql: graphql::graphql(section, certified, &limits, &mut rules),
             required_headers: required::read(section, &mut rules),
             early_data: false,
+            cors: None,
             limits,
             path,
         };
         route.early_data = early::read(section, &route, &mut rules);
+        route.cors = cors::read(section, &route, &mut rules);
         if section.path.is_some() {
             alone(i, &route, section, &mut twins, &mut rules);
         }
