@@ -207,7 +207,7 @@ pub enum Mode {
     NativeOrGeneric,
     /// `generic`: after the kernel has made its buffer; slow, but works on every interface.
     Generic,
-    /// `off`: no packet is judged; bans are decided and listed, but nothing enforces them. For development.
+    /// `off`: no packet is judged; bans hold for connections and requests alone. For development.
     Off,
 }
 

@@ -17,13 +17,16 @@ use crate::{
     kernel::{self, Detached},
 };
 
+/// Keys, and what is odd about what stands there: allowed, and probably not meant.
+pub type Remarks = Vec<(String, String)>;
+
 /// The program behind the verbs: `main` hands it in, for the command line knows nothing of the daemon's inside.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
     /// Is the daemon, with the configuration that was read from the file, until it ends.
     pub run: fn(Config, PathBuf) -> Result<(), Stopped>,
     /// Reads everything that the configuration names, as the daemon would.
-    pub verify: fn(&Config) -> anyhow::Result<Vec<(String, String)>>,
+    pub verify: fn(&Config) -> anyhow::Result<Remarks>,
     /// Everything that is wrong with a JWK set.
     pub key_set: fn(&Path, &[TokenAlgorithm]) -> Vec<String>,
     /// What is wrong with a file for TLS.

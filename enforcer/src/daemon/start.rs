@@ -208,7 +208,9 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         info!(interface = %attachment.interface, mode = %attachment.mode, "attached");
     }
     if view.attachments().is_empty() {
-        warn!("kernel.mode is \"off\": no packet is judged, and bans are listed but not enforced");
+        warn!(
+            "kernel.mode is \"off\": no packet is judged, and bans hold for connections and requests alone"
+        );
     }
     let listeners: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let metrics_address = scrape_address.map(|address| address.to_string());

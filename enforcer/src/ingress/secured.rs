@@ -25,6 +25,10 @@ const PIECE: usize = 4 << 10;
 
 /// A stream that HTTP can be spoken on.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are the large one, which is on the heap with its connection"
+)]
 pub(super) enum Secured {
     /// Its handshake is complete.
     Complete(TlsStream<Recorded>),

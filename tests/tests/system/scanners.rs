@@ -98,10 +98,11 @@ fn testssl_has_no_finding_but_about_the_test_certificate() -> Result<()> {
         .filter(|finding| !matches!(field(finding, "severity").as_str(), "OK" | "INFO"))
         .map(|finding| format!("{} {}", field(finding, "id"), field(finding, "severity")))
         .collect();
-    // A certificate of a test lives long or ends soon, names no list of revoked ones, and nobody's DNS speaks of it.
-    let about_the_certificate =
-        |finding: &&String| ["cert_", "DNS_CAArecord", "OCSP"].iter().any(|begin| finding.starts_with(begin));
-    let others: Vec<&String> = of_weight.iter().filter(|finding| !about_the_certificate(finding)).collect();
+    // A certificate of a test lives long or ends soon, names no list of revoked ones, and nobody's DNS speaks of it. The scanner's own
+    // way to resume hangs up before a ticket of TLS 1.3 can arrive, and then says that it could not connect.
+    let expected = ["cert_", "DNS_CAArecord", "OCSP", "sessionresumption_ticket WARN"];
+    let is_expected = |finding: &&String| expected.iter().any(|begin| finding.starts_with(begin));
+    let others: Vec<&String> = of_weight.iter().filter(|finding| !is_expected(finding)).collect();
     assert!(others.is_empty(), "{others:?}\n{}", done.stdout);
     // And it has looked.
     for (id, expected) in [
