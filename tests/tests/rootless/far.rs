@@ -58,7 +58,7 @@ async fn carry(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, mut nu
             let Ok(count @ 1..) = from.read(&mut piece).await else { return };
             piece.truncate(count);
             number += 1;
-            let lost = number % ONE_IN == 0;
+            let lost = number.is_multiple_of(ONE_IN);
             let due = Instant::now() + DELAY + if lost { REPEATED } else { Duration::ZERO };
             if sender.send((due, piece)).await.is_err() {
                 return;
