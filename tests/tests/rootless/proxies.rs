@@ -8,7 +8,7 @@ use enforcer::{
         banned::Banned,
         projection::{Place, Write},
     },
-    config::{AllowedPort, Feature, ForwardedBy},
+    config::{self, AllowedPort, Feature, ForwardedBy},
     denial::Denial,
 };
 use enforcer_common::ban::{FOREVER, Listing};
@@ -200,32 +200,32 @@ async fn a_ban_holds_for_the_next_request_of_whoever_it_is_behind_a_proxy() -> R
     Ok(())
 }
 
+/// Lets this machine through to one port.
+fn open_port(kernel: &mut config::Kernel, port: u16) {
+    kernel.allow_ports = vec![AllowedPort { source: "127.0.0.0/8".parse().unwrap(), port }];
+}
+
 #[tokio::test]
 async fn a_ban_ends_where_the_kernel_would_let_it_end() -> Result<()> {
     let witness = Witness::start().await?;
-    let open = |port| {
-        move |site: &mut Site| {
-            let source = "127.0.0.0/8".parse().unwrap();
-            site.config.kernel.allow_ports = vec![AllowedPort { source, port }];
-        }
-    };
-    let changes: [(Box<dyn Fn(&mut Site)>, u16); 6] = [
-        (Box::new(|_: &mut Site| ()), 403),
-        (Box::new(|site| site.config.kernel.dry_run = vec![Feature::Bans]), 200),
-        (Box::new(|site| site.config.kernel.management_ports = vec![0]), 200),
+    type Change = fn(&mut config::Kernel);
+    let changes: [(Change, u16); 6] = [
+        (|_| (), 403),
+        (|kernel| kernel.dry_run = vec![Feature::Bans], 200),
+        (|kernel| kernel.management_ports = vec![0], 200),
         (
-            Box::new(|site| {
-                site.config.kernel.management_ports = vec![0];
-                site.config.kernel.management_from = vec!["192.0.2.0/24".parse().unwrap()];
-            }),
+            |kernel| {
+                kernel.management_ports = vec![0];
+                kernel.management_from = vec!["192.0.2.0/24".parse().unwrap()];
+            },
             403,
         ),
-        (Box::new(open(0)), 200),
-        (Box::new(open(1)), 403),
+        (|kernel| open_port(kernel, 0), 200),
+        (|kernel| open_port(kernel, 1), 403),
     ];
     for (number, (change, expected)) in changes.iter().enumerate() {
         let mut site = Site::new(witness.address)?;
-        change(&mut site);
+        change(&mut site.config.kernel);
         let edge = site.start()?;
         let mut client = edge.http1().await?;
         // Its own client, for there is no kernel part.
