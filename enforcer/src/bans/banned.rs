@@ -70,6 +70,9 @@ impl Prefixes {
     }
 
     fn find(&self, address: IpAddr) -> Listing {
+        if self.listed.is_empty() {
+            return Listing::NONE;
+        }
         let host = Prefix::host(address);
         let [v4, v6] = &self.lengths;
         let lengths = if host.net().addr().is_ipv4() { v4 } else { v6 };

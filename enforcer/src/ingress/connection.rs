@@ -194,7 +194,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: 
         (peer, Vec::new(), None)
     };
     // Before the handshake, which would cost us more than it.
-    if worker.bans(source, listener.port()) {
+    if worker.bans(&worker.shared.policy.load(), source, listener.port(), clock::kernel_now()) {
         return refuse(&worker, source, Denial::Banned);
     }
     // On the heap, so that its room is given back once it is done: the connection may idle for long.

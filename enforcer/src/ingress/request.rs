@@ -355,9 +355,9 @@ fn admit(
     }
     let mut facts = RequestFacts::read(&connection.client, source, head).map_err(Refusal::plain)?;
     facts.is_early = nature.is_early;
-    facts.is_banned = worker.bans(source, connection.port);
     facts.upgrades = nature.upgrades;
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
+    facts.is_banned = worker.bans(policy, source, connection.port, now.monotonic);
     if let Some(judged) = checks::preflight(policy, &facts, now) {
         return judged.map(Admitted::Preflight);
     }

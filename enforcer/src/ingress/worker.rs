@@ -30,11 +30,11 @@ use crate::{
     access_log::AccessLog,
     bans::Reporter,
     checks::{facts::ClientAddr, token::KnownTokens},
-    clock,
+    clock::{self, KernelTime},
     denial::Denial,
     log::Seldom,
     metrics::Metrics,
-    policy::SharedPolicy,
+    policy::{Policy, SharedPolicy},
     upstream::{self, Clients},
 };
 
@@ -94,11 +94,9 @@ pub(super) struct Worker {
 impl Worker {
     /// Whether the ledger has a ban of `source` that holds at a port. The program knows packets alone: behind a load balancer they
     /// are all the balancer's.
-    pub(super) fn bans(&self, source: ClientAddr, port: u16) -> bool {
-        let policy = self.shared.policy.load();
+    pub(super) fn bans(&self, policy: &Policy, source: ClientAddr, port: u16, now: KernelTime) -> bool {
         let banned = self.shared.reporter.banned();
-        banned.holds(source.get(), policy.v6_mask, clock::kernel_now())
-            && policy.bans_hold(source.get(), port)
+        banned.holds(source.get(), policy.v6_mask, now) && policy.bans_hold(source.get(), port)
     }
 
     /// Counts and reports a refusal.
