@@ -13,7 +13,7 @@ pub mod token;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::{
     clock::KernelTime,
@@ -127,7 +127,7 @@ impl Refusal {
     }
 }
 
-/// Checks a request: route, limits by address, required fields, token, what the route demands of it, other limits.
+/// Checks a request: bans, route, whether it comes too early, limits by address, required fields, token, what the route demands of it, other limits.
 ///
 /// Limits by address come before the token because verifying a signature costs more than everything else here together: a
 /// source beyond its limit must not be able to buy CPU time with bad tokens. What such a request was charged stays
@@ -138,17 +138,45 @@ pub fn admit(
     now: Now,
     known: &mut KnownTokens,
 ) -> Result<Grant, Refusal> {
-    judge(policy, facts, now, known, true)
+    judge(policy, facts, now, known, None)
 }
 
-/// The same for a request that has waited for keys: its limits by address were charged before.
+/// Whether a request is the question of a browser that a route answers for its pages (CORS preflight, Fetch standard section 3.2.2): then
+/// the route that the announced request would get. Such a question carries no token by design, so none is asked for; bans and
+/// limits by address hold.
+pub fn preflight(policy: &Policy, facts: &RequestFacts<'_>, now: Now) -> Option<Result<Arc<Route>, Refusal>> {
+    if *facts.method != Method::OPTIONS {
+        return None;
+    }
+    let one = |name: HeaderName| {
+        let mut values = facts.headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none())
+    };
+    one(header::ORIGIN)?;
+    let method = Method::from_bytes(one(header::ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()?;
+    let host = policy.routes.needs_host().then(|| facts.host()).flatten();
+    let route = policy.routes.find(host.as_deref(), &facts.path, &method, facts.headers).ok()?;
+    route.cors.as_ref()?;
+    if facts.is_banned {
+        return Some(Err(Refusal::plain(Denial::Banned)));
+    }
+    let payer = Payer { v6_mask: policy.v6_mask, facts, subject: None };
+    let mut standing = Standing::default();
+    Some(match limit::check(route.limits.early(), route, &payer, now.monotonic, &mut standing) {
+        Ok(()) => Ok(Arc::clone(route)),
+        Err(refusal) => Err(refusal.at(route, standing)),
+    })
+}
+
+/// As [`admit`], for a request that has waited for keys: its limits by address were charged before, with what they made of it.
 pub fn admit_again(
     policy: &Policy,
     facts: &RequestFacts<'_>,
     now: Now,
     known: &mut KnownTokens,
+    before: Standing,
 ) -> Result<Grant, Refusal> {
-    judge(policy, facts, now, known, false)
+    judge(policy, facts, now, known, Some(before))
 }
 
 fn judge(
@@ -156,11 +184,16 @@ fn judge(
     facts: &RequestFacts<'_>,
     now: Now,
     known: &mut KnownTokens,
-    first: bool,
+    before: Option<Standing>,
 ) -> Result<Grant, Refusal> {
+    if facts.is_banned {
+        return Err(Refusal::plain(Denial::Banned));
+    }
     let route = route(policy, facts)?;
-    let mut standing = Standing::default();
+    let first = before.is_none();
+    let mut standing = before.unwrap_or_default();
     if first {
+        in_time(route, facts).map_err(|denial| Refusal::plain(denial).at(route, Standing::default()))?;
         let payer = Payer { v6_mask: policy.v6_mask, facts, subject: None };
         if let Err(refusal) = limit::check(route.limits.early(), route, &payer, now.monotonic, &mut standing)
         {
@@ -194,6 +227,13 @@ fn route<'p>(policy: &'p Policy, facts: &RequestFacts<'_>) -> Result<&'p Arc<Rou
         (Miss::Nothing, Unrouted::NotFound) => Refusal::plain(Denial::RouteNotFound),
         (Miss::Nothing, Unrouted::Deny) => Refusal::plain(Denial::RouteDenied),
     })
+}
+
+/// Early data can be replayed (RFC 8446 section 8): it may ask for what is safe by its method, where the route says so, and for
+/// nothing else (RFC 8470 section 5.2). Before the limits, for the same request comes once more.
+fn in_time(route: &Route, facts: &RequestFacts<'_>) -> Result<(), Denial> {
+    let is_good = route.early_data && facts.method.is_safe() && !facts.upgrades;
+    if facts.is_early && !is_good { Err(Denial::TooEarly) } else { Ok(()) }
 }
 
 /// What comes after the limits by address; the token, if the route needs one.

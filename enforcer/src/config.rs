@@ -10,6 +10,7 @@ use enforcer_common::reason::DropReason;
 use crate::prefix::Prefix;
 
 mod access_log;
+mod cors;
 mod diff;
 mod environment;
 mod error;
@@ -30,6 +31,7 @@ mod value;
 pub use enforcer_common::feature::Feature;
 
 pub use access_log::{AccessFormat, AccessLog, Destination, Query, Refusals, SubjectAs};
+pub use cors::Cors;
 pub use diff::settle;
 pub use error::{Error, Errors};
 pub use filter::log_filter;
@@ -205,7 +207,7 @@ pub enum Mode {
     NativeOrGeneric,
     /// `generic`: after the kernel has made its buffer; slow, but works on every interface.
     Generic,
-    /// `off`: no packet is judged; bans are decided and listed, but nothing enforces them. For development.
+    /// `off`: no packet is judged; bans hold for connections and requests alone. For development.
     Off,
 }
 

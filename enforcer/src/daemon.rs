@@ -72,10 +72,16 @@ pub fn run(config: Config, path: PathBuf) -> Result<(), Stopped> {
     })
 }
 
-/// Reads every file that `config` names, and starts nothing.
-pub fn verify(config: &Config) -> anyhow::Result<()> {
+/// Reads every file that `config` names, and starts nothing. What is probably not meant comes back: keys, and what is odd about them.
+pub fn verify(config: &Config) -> anyhow::Result<Vec<(String, String)>> {
     log::filter(&config.log)?;
-    Policy::load(config).map(drop)
+    let policy = Policy::load(config)?;
+    let bare = policy.hosts_without_certificate().iter();
+    Ok(bare
+        .map(|(route, host)| {
+            (format!("route[{route}].hosts"), format!("no certificate is for `{host}`: no client gets there"))
+        })
+        .collect())
 }
 
 /// What a request with a token would meet.

@@ -78,6 +78,9 @@ denials! {
     ProxyHeader = "proxy_header", 0, Us, 0, "";
     /// The source has as many connections open as it may.
     ConnectionLimit = "connection_limit", 0, Client, 0, "";
+    /// The client is banned, and came all the same: through a load balancer or a proxy whose packets are not its own, or because the kernel
+    /// part is off.
+    Banned = "banned", 403, Client, 0, "This request is not permitted.";
     /// The request did not arrive in time, or its sender gave up in the middle of it.
     RequestTimeout = "request_timeout", 408, Client, 1, "The request took too long to arrive.";
     /// The request's body came too slowly, or stopped.
@@ -98,6 +101,9 @@ denials! {
     BodyTooLarge = "body_too_large", 413, Client, 1, "The request's body is too large.";
     /// The request is for another host than the one that its TLS connection asked for.
     Misdirected = "misdirected", 421, Client, 1, "This connection is for another host.";
+    /// The request came as early data (0-RTT), which can be replayed, and is not one that may: it has to come again once the handshake
+    /// is complete (RFC 8470).
+    TooEarly = "too_early", 425, Client, 0, "This request has to wait for the end of the handshake; send it again.";
     /// No route matches the request's path.
     RouteNotFound = "route_not_found", 404, Client, 1, "There is nothing at this address.";
     /// The route's path is known, but not for the request's method.

@@ -16,6 +16,7 @@ mod proxy;
 mod recorded;
 mod redirect;
 mod request;
+mod secured;
 mod socket;
 mod sources;
 mod stream;

@@ -25,6 +25,12 @@ pub struct Metrics {
     pub connections: IntCounterVec,
     /// `enforcer_tls_handshakes_total{version, key_exchange, resumed}`: what handshakes came to.
     pub handshakes: IntCounterVec,
+    /// `enforcer_early_requests_total{result}`: requests that came as early data (0-RTT): `passed`, `refused` (425 from here),
+    /// `refused_upstream` (its 425).
+    pub early_requests: IntCounterVec,
+    /// `enforcer_time_limits_total{stage}`: connections and requests that ended because a client took too long: `handshake`, `head`,
+    /// `body`, `write` (it left its answer), `idle`.
+    pub time_limits: IntCounterVec,
     /// `enforcer_hello_disagreements_total{kind="false_drop"}`: hellos that the program refused and rustls would have taken.
     pub false_drops: IntCounter,
     /// `enforcer_hello_disagreements_total{kind="missed"}`: hellos that the program should have refused, and that rustls did.
@@ -112,6 +118,13 @@ impl Metrics {
             "enforcer_tls_handshakes_total",
             "Handshakes that succeeded",
             &["version", "key_exchange", "resumed"],
+        )?;
+        let early_requests =
+            counter_vec("enforcer_early_requests_total", "Requests that came as early data", &["result"])?;
+        let time_limits = counter_vec(
+            "enforcer_time_limits_total",
+            "Connections and requests that ended because a client took too long",
+            &["stage"],
         )?;
         let disagreements = counter_vec(
             "enforcer_hello_disagreements_total",
@@ -228,6 +241,8 @@ impl Metrics {
         Ok(Self {
             connections,
             handshakes,
+            early_requests,
+            time_limits,
             false_drops: disagreements.with_label_values(&["false_drop"]),
             missed_hellos: disagreements.with_label_values(&["missed"]),
             hellos_compared,

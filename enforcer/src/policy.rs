@@ -27,13 +27,14 @@ use enforcer_common::source::v6_mask;
 use http::{HeaderName, HeaderValue};
 
 use crate::{
-    config::{self, Config, Feature, Mode, TlsVersion},
+    config::{self, AllowedPort, Config, Feature, Mode, TlsVersion},
     prefix::Prefix,
 };
 use issuer::Issuer;
 use route::{Route, Tokens, limits::Limits, table::RouteTable};
 use tls::{
     certificates::{Certificates, Expiry},
+    sessions::Sessions,
     tickets::TicketKeys,
 };
 pub use upstream::Upstream;
@@ -62,9 +63,13 @@ pub struct Policy {
     minimum_tls: TlsVersion,
     /// Sources of which the program judges nothing.
     allowed: Vec<Prefix>,
+    /// Where bans hold, and where not.
+    bans: BanRules,
     upstreams: BTreeMap<String, Arc<Upstream>>,
     issuers: BTreeMap<String, Arc<Issuer>>,
+    bare_hosts: Vec<(usize, String)>,
     tickets: Arc<TicketKeys>,
+    sessions: Arc<Sessions>,
 }
 
 /// Fields that answers get here.
@@ -95,6 +100,8 @@ pub struct Listener {
     pub hellos_judged: bool,
     /// Load balancers that say by the PROXY protocol whose connection it is.
     pub proxies: Vec<Prefix>,
+    /// Whether clients that come back may send early data.
+    pub early_data: bool,
 }
 
 impl Listener {
@@ -128,6 +135,12 @@ impl Policy {
         self.listeners.iter().filter_map(|(address, listener)| Some((*address, listener.lists_end?)))
     }
 
+    /// Hosts of routes for which no listener has a certificate, with the number of their route. No client gets there: it would have to
+    /// ask for one host in its handshake and for another one in its request. Addresses are left out, since nobody asks for them by name.
+    pub fn hosts_without_certificate(&self) -> &[(usize, String)] {
+        &self.bare_hosts
+    }
+
     /// Every issuer of tokens, by name.
     pub fn issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
         self.issuers.values()
@@ -150,8 +163,17 @@ impl Policy {
 
     /// Whether `source` is one of the operator's own proxies, which speak for others.
     pub fn is_proxy(&self, source: IpAddr) -> bool {
-        let trusted = || self.http.trusted_proxies.iter().any(|prefix| prefix.contains(source));
-        trusted() || self.listeners.values().any(|listener| listener.is_behind(source))
+        self.trusts(source) || self.listeners.values().any(|listener| listener.is_behind(source))
+    }
+
+    /// Whether a ban stops `source` at a port.
+    pub fn bans_hold(&self, source: IpAddr, port: u16) -> bool {
+        self.bans.hold(source, port)
+    }
+
+    /// Whether `source` is a proxy that is believed what it says of requests.
+    pub fn trusts(&self, source: IpAddr) -> bool {
+        self.http.trusted_proxies.iter().any(|prefix| prefix.contains(source))
     }
 
     /// A policy in the form that ingress watches.
@@ -165,9 +187,13 @@ impl Policy {
             (None, Some(old)) if old.tickets.is_own() => Arc::clone(&old.tickets),
             (None, _) => Arc::new(TicketKeys::own()?),
         };
+        let sessions = match old.filter(|old| old.sessions.most() == config.tls.early_data_sessions) {
+            Some(old) => Arc::clone(&old.sessions),
+            None => Arc::new(Sessions::new(config.tls.early_data_sessions)),
+        };
         let mut listeners = BTreeMap::new();
         for listener in &config.listeners {
-            let served = tls::serve(listener, config.kernel.minimum_tls, &config.tls, &tickets)
+            let served = tls::serve(listener, config.kernel.minimum_tls, &config.tls, &tickets, &sessions)
                 .with_context(|| format!("listener {}", listener.address))?;
             let listening = Listener {
                 tls: Arc::new(served.config),
@@ -178,6 +204,7 @@ impl Policy {
                 handshake_timeout: listener.handshake_timeout,
                 hellos_judged: hellos_judged(&config.kernel, listener.address.port()),
                 proxies: listener.proxy_protocol_from.clone(),
+                early_data: listener.early_data,
             };
             listeners.insert(listener.address, listening);
         }
@@ -199,6 +226,17 @@ impl Policy {
             limits.insert(id, Arc::clone(&built));
             routes.push((route.hosts.as_slice(), built));
         }
+        let is_bare = |host: &String| {
+            let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+            address.is_err()
+                && !listeners.values().any(|listener: &Listener| listener.certificates.cover(host))
+        };
+        let hosts = config
+            .routes
+            .iter()
+            .enumerate()
+            .flat_map(|(i, route)| route.hosts.iter().map(move |host| (i, host)));
+        let bare_hosts = hosts.filter(|(_, host)| is_bare(host)).map(|(i, host)| (i, host.clone())).collect();
         Ok(Self {
             listeners,
             routes: RouteTable::new(routes)?,
@@ -209,10 +247,43 @@ impl Policy {
             access_log: Arc::new(config.access_log.clone()),
             minimum_tls: config.kernel.minimum_tls,
             allowed: config.kernel.allow.clone(),
+            bans: BanRules::new(&config.kernel),
             upstreams,
             issuers,
+            bare_hosts,
             tickets,
+            sessions,
         })
+    }
+}
+
+/// Which bans the program would enforce, so that requests meet the same ones.
+#[derive(Debug)]
+struct BanRules {
+    rehearsed: bool,
+    doors: Vec<AllowedPort>,
+    management_ports: Vec<u16>,
+    management_from: Vec<Prefix>,
+}
+
+impl BanRules {
+    fn new(kernel: &config::Kernel) -> Self {
+        Self {
+            rehearsed: kernel.dry_run.contains(&Feature::Bans),
+            doors: kernel.allow_ports.clone(),
+            management_ports: kernel.management_ports.clone(),
+            management_from: kernel.management_from.clone(),
+        }
+    }
+
+    fn hold(&self, source: IpAddr, port: u16) -> bool {
+        let is_managed = || {
+            let from = &self.management_from;
+            self.management_ports.contains(&port)
+                && (from.is_empty() || from.iter().any(|prefix| prefix.contains(source)))
+        };
+        let has_door = || self.doors.iter().any(|door| door.port == port && door.source.contains(source));
+        !self.rehearsed && !has_door() && !is_managed()
     }
 }
 

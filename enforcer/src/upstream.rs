@@ -33,7 +33,9 @@ use crate::{checks::Grant, clock, denial::Denial, policy::Upstream};
 pub use answer::AnswerBody;
 pub use body::ClientBody;
 pub use connect::LocalExecutor;
+pub use headers::EARLY_DATA;
 pub use pace::Patience;
+pub use trace::parent as trace_parent;
 pub use tunnel::Tunnel;
 pub use watch::watch;
 
@@ -59,6 +61,8 @@ pub struct Terms {
     pub max_body: u64,
     /// Ties it to log lines.
     pub id: HeaderValue,
+    /// Whether it may be a replay, which the server is told.
+    pub is_early: bool,
     /// The protocol that it may change to.
     pub upgrade: Option<HeaderValue>,
 }
@@ -106,8 +110,7 @@ impl Clients {
         let asked = if is_grpc { grpc::timeout(&head.headers) } else { None };
         let limit = group.config().total_timeout.into_iter().chain(asked).min();
         let deadline = limit.map(|limit| clock::instant_now() + limit);
-        let upgrade = terms.upgrade.clone();
-        let (outgoing, headers) = Outgoing::new(head, grant.source(), terms.id.clone(), upgrade);
+        let (outgoing, headers) = Outgoing::new(head, grant.source(), &terms);
         drop(grant);
         let attempts = Attempts { group: &group, outgoing, terms, deadline, is_grpc };
         let work = std::pin::pin!(attempts.run(headers, (!body.is_empty()).then_some(body)));

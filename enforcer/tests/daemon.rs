@@ -19,6 +19,8 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "daemon/access.rs"]
+mod access;
 #[path = "daemon/clients.rs"]
 mod clients;
 #[path = "daemon/files.rs"]
@@ -178,7 +180,7 @@ fn a_daemon_serves_operators_and_probes_and_leaves_nothing_behind() {
     assert!((1..=600).contains(&banned["ban"]["remaining_seconds"].as_u64().unwrap()), "{banned}");
     let (code, out, _) = site.output("why 198.18.0.2");
     assert_eq!(code, 0);
-    assert!(out.starts_with("198.18.0.2 is banned for ") && out.contains("nothing is enforced"), "{out}");
+    assert!(out.starts_with("198.18.0.2 is banned for ") && out.contains("no packet is judged"), "{out}");
     assert_eq!(site.json("ban list")[0]["cause"], "scraper");
     assert_eq!(site.json("allow list")[0]["origin"], "configuration");
     let (code, out, err) = site.output("--json ban del 198.18.0.3");

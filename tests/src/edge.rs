@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use enforcer::{
     access_log::AccessLog,
-    bans::{Offence, Reporter},
+    bans::{Offence, Reporter, banned::Banned},
     config::{self, Config, Demands, KeyExchange, KeySource, Suite, TokenAlgorithm, TokenType},
     ingress::Ingress,
     metrics::{self, Metrics},
@@ -82,12 +82,13 @@ impl Site {
         let metrics = Metrics::new()?;
         metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
         let (reporter, offences) = Reporter::new(1024, metrics.offences_lost.clone());
+        let banned = Arc::clone(reporter.banned());
         let access_log = AccessLog::start(&self.config.access_log, &metrics)?;
         let ingress =
             Ingress::bind(&self.config, Arc::clone(&policy), reporter, metrics.clone(), access_log.clone())?;
         ingress.serve();
         let address = ingress.addresses().into_iter().next().context("no listener")?;
-        Ok(Edge { site: self, ingress, access_log, address, policy, metrics, offences })
+        Ok(Edge { site: self, ingress, access_log, address, policy, metrics, offences, banned })
     }
 }
 
@@ -101,6 +102,7 @@ pub fn config_of(dir: &Path, origin: SocketAddr) -> Result<Config> {
         clients: None,
         handshake_timeout: Duration::from_secs(10),
         proxy_protocol_from: Vec::new(),
+        early_data: false,
     });
     config.upstreams.insert("api".to_owned(), upstream(origin)?);
     config.tokens.insert("main".to_owned(), token(ISSUER, dir.join("jwks.json")));
@@ -135,6 +137,7 @@ pub fn tls() -> config::Tls {
         key_exchange: vec![KeyExchange::X25519Mlkem768, KeyExchange::X25519, KeyExchange::P256],
         ticket_keys: None,
         ticket_lifetime: Some(Duration::from_secs(12 * 3600)),
+        early_data_sessions: 4_096,
     }
 }
 
@@ -162,6 +165,8 @@ pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route 
         upgrade: Vec::new(),
         limits: Vec::new(),
         graphql: None,
+        early_data: false,
+        cors: None,
     }
 }
 
@@ -242,6 +247,8 @@ pub struct Edge {
     pub metrics: Metrics,
     /// What it reports.
     pub offences: mpsc::Receiver<Offence>,
+    /// Whom it takes to be banned; here the test is the ban task.
+    pub banned: Arc<Banned>,
 }
 
 /// What clients send.

@@ -15,7 +15,11 @@ mod rootless {
     mod configs;
     mod control;
     mod corpus;
+    mod cors;
+    mod early_data;
     mod edge;
+    mod far;
+    mod faults;
     mod flights;
     mod floods;
     mod graphql;

@@ -22,6 +22,7 @@ mod system {
     mod pins;
     mod proxy;
     mod reload;
+    mod scanners;
     mod shutdown;
     mod sources;
     mod startup;

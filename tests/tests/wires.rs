@@ -24,10 +24,11 @@ pub(crate) enum Ran {
 /// A test's name, and the test.
 type Test = (&'static str, fn() -> Result<Ran>);
 
-const TESTS: [Test; 4] = [
+const TESTS: [Test; 5] = [
     ("vlan::customer_tags_in_the_frame", wires::vlan::customer_tags_in_the_frame),
     ("vlan::customer_tags_that_the_device_takes_off", wires::vlan::customer_tags_that_the_device_takes_off),
     ("vlan::service_and_customer_tags_in_the_frame", wires::vlan::service_and_customer_tags_in_the_frame),
+    ("loss::nothing_breaks_half_a_second_away", wires::loss::half_a_second_away),
     ("loss::requests_and_refusals_survive_loss_and_reordering", wires::loss::requests_and_refusals),
 ];
 

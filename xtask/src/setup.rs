@@ -35,6 +35,8 @@ pub(crate) const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("h2load", "nghttp2-client"),
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
+    ("sslscan", "sslscan"),
+    ("testssl", "testssl.sh"),
 ];
 /// What `bench edge` compares with and measures by.
 pub(crate) const BENCH_PROGRAMS: &[(&str, &str)] =

@@ -26,6 +26,12 @@ pub struct Record<'a> {
     pub time: String,
     /// As in the answer's problem document and in what the upstream gets.
     pub request_id: String,
+    /// The trace that its client says it belongs to (W3C Trace Context).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<&'a str>,
+    /// Whether it came before the handshake was complete.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub early_data: bool,
     /// Where it came from.
     pub source: IpAddr,
     /// The method.
@@ -200,6 +206,8 @@ mod tests {
         Record {
             time: "2026-01-31T14:03:07.123Z".to_owned(),
             request_id: "0f".to_owned(),
+            trace_id: None,
+            early_data: false,
             source: "192.0.2.7".parse().unwrap(),
             method: "GET",
             host: None,

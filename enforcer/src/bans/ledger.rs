@@ -27,7 +27,7 @@ use super::{
     Offence,
     memory::Save,
     prefixes::PrefixMap,
-    projection::{Projection, Truth, Write},
+    projection::{Place, Projection, Truth, Write},
     record::{Allowance, Ban, Cause, FOREVER, Origin, Text, Tiered},
     score::{Charge, Score, Scores, TRACKED_SOURCES},
 };
@@ -368,6 +368,11 @@ impl Ledger {
     /// The configuration in force.
     pub const fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What the kernel's tables hold once every write is done.
+    pub fn places(&self) -> impl Iterator<Item = (Place, Listing)> {
+        self.projection.places()
     }
 
     /// How many entries the kernel's tables hold when they are up to date.

@@ -83,9 +83,9 @@ impl Places {
         }
     }
 
-    fn places(&self) -> impl Iterator<Item = Place> {
-        let sources = self.sources.keys().copied().map(Place::Source);
-        self.prefixes.keys().copied().map(Place::Prefix).chain(sources)
+    fn iter(&self) -> impl Iterator<Item = (Place, Listing)> {
+        let sources = self.sources.iter().map(|(key, until)| (Place::Source(*key), Listing::banned(*until)));
+        self.prefixes.iter().map(|(prefix, listing)| (Place::Prefix(*prefix), *listing)).chain(sources)
     }
 }
 
@@ -137,7 +137,7 @@ impl Projection {
 
     /// Notes the writes that make tables right that hold `found`, whatever made them so.
     pub fn rebuild(&mut self, found: Places, truth: Truth<'_>, writes: &mut Vec<Write>) {
-        let mut stale: HashSet<Place, RandomState> = found.places().collect();
+        let mut stale: HashSet<Place, RandomState> = found.iter().map(|(place, _)| place).collect();
         self.held = found;
         let banned = truth.bans.iter().map(|(prefix, _)| prefix);
         let allowed = truth.allowances.iter().map(|(prefix, _)| prefix);
@@ -154,6 +154,11 @@ impl Projection {
         }
     }
 
+    /// Every place that is taken, and by what.
+    pub fn places(&self) -> impl Iterator<Item = (Place, Listing)> {
+        self.held.iter()
+    }
+
     /// How many places are taken.
     pub fn len(&self) -> usize {
         self.held.len()
@@ -167,7 +172,7 @@ impl Projection {
     /// Notes the removal of everything: what a source is has changed, all is written anew.
     pub fn clear(&mut self, writes: &mut Vec<Write>) {
         let held = std::mem::take(&mut self.held);
-        writes.extend(held.places().map(|place| Write { place, listing: None }));
+        writes.extend(held.iter().map(|(place, _)| Write { place, listing: None }));
     }
 
     fn correct(&mut self, prefix: &Prefix, truth: Truth<'_>, writes: &mut Vec<Write>) {

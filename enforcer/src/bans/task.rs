@@ -2,7 +2,7 @@
 //!
 //! It reads offences and operators' requests, lets time pass, and has carried out what the ledger says. The daemon starts it; the control socket talks to it through [`Handle`].
 
-use std::{thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::{Result, anyhow};
 use tokio::{
@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Offence,
+    banned::Banned,
     keeping::Keeping,
     ledger::{Actions, Event, Input, Ledger, Outcome, Tally, Terms, distinct},
     record::{Ban, FOREVER, Origin},
@@ -113,10 +114,12 @@ pub fn spawn(
     offences: mpsc::Receiver<Offence>,
     metrics: Metrics,
     keeping: Option<Keeping>,
+    banned: Arc<Banned>,
 ) -> (Handle, JoinHandle<()>) {
     let (requests, receiver) = mpsc::channel(WAITING);
     let writer = Writer::new(lists, metrics.clone());
-    let task = Task { ledger, writer, keeping, metrics, import: Import::default(), complained: false };
+    let task =
+        Task { ledger, writer, keeping, banned, metrics, import: Import::default(), complained: false };
     (Handle { requests }, tokio::spawn(task.run(offences, receiver)))
 }
 
@@ -133,6 +136,8 @@ struct Task {
     writer: Writer,
     /// None: nothing outlives the daemon but what the kernel holds.
     keeping: Option<Keeping>,
+    /// What requests are judged by.
+    banned: Arc<Banned>,
     metrics: Metrics,
     import: Import,
     /// Whether "no room" was logged since the last tick: a flood of offences must not flood the log.
@@ -197,12 +202,19 @@ impl Task {
     }
 
     fn handle(&mut self, now: KernelTime, input: Input) -> (Outcome, Option<String>) {
+        let is_beginning = matches!(input, Input::Restore(_));
         let (actions, error) = if let Input::BanMany { prefixes, terms, more } = input {
             self.import(now, prefixes, &terms, more)
         } else {
             (self.ledger.handle(now, input), None)
         };
         let Actions { writes, events, saves, outcome } = actions;
+        if is_beginning {
+            // What the kernel held already is not written again.
+            self.banned.replace(self.ledger.places());
+        } else {
+            self.banned.apply(&writes);
+        }
         if let Some(keeping) = &mut self.keeping {
             keeping.save(saves);
         }
@@ -233,14 +245,16 @@ impl Task {
         let mut sum = Actions::default();
         let mut tally = Tally { repeated, ..Tally::default() };
         let mut refusal = None;
-        let Self { ledger, writer, .. } = self;
+        let Self { ledger, writer, banned, .. } = self;
         let error = thread::scope(|scope| {
             let (sender, receiver) = std::sync::mpsc::sync_channel(1);
             let writing = scope.spawn(move || {
-                let mut first = None;
+                let (mut first, mut all) = (None, Vec::new());
                 for writes in receiver {
+                    all.extend_from_slice(&writes);
                     first = first.or(writer.write(writes));
                 }
+                banned.apply(&all);
                 first
             });
             for some in prefixes.chunks(AT_ONCE) {

@@ -121,6 +121,12 @@ pub struct RequestFacts<'a> {
     pub named: Option<&'a str>,
     /// Its header fields.
     pub headers: &'a HeaderMap,
+    /// Whether it came before its client's handshake was complete, so that it may be a replay.
+    pub is_early: bool,
+    /// Whether the ledger has a ban of [`Self::address`].
+    pub is_banned: bool,
+    /// Whether it asks for another protocol.
+    pub upgrades: bool,
 }
 
 impl<'a> RequestFacts<'a> {
@@ -132,7 +138,18 @@ impl<'a> RequestFacts<'a> {
             return Err(Denial::Misdirected);
         }
         let named = target::named(head);
-        Ok(Self { client, address, method: &head.method, path, named, headers: &head.headers })
+        let (method, headers) = (&head.method, &head.headers);
+        Ok(Self {
+            client,
+            address,
+            method,
+            path,
+            named,
+            headers,
+            is_early: false,
+            is_banned: false,
+            upgrades: false,
+        })
     }
 
     /// The host that it names, in lower case.

@@ -17,13 +17,16 @@ use crate::{
     kernel::{self, Detached},
 };
 
+/// Keys, and what is odd about what stands there: allowed, and probably not meant.
+pub type Remarks = Vec<(String, String)>;
+
 /// The program behind the verbs: `main` hands it in, for the command line knows nothing of the daemon's inside.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
     /// Is the daemon, with the configuration that was read from the file, until it ends.
     pub run: fn(Config, PathBuf) -> Result<(), Stopped>,
     /// Reads everything that the configuration names, as the daemon would.
-    pub verify: fn(&Config) -> anyhow::Result<()>,
+    pub verify: fn(&Config) -> anyhow::Result<Remarks>,
     /// Everything that is wrong with a JWK set.
     pub key_set: fn(&Path, &[TokenAlgorithm]) -> Vec<String>,
     /// What is wrong with a file for TLS.
@@ -68,19 +71,25 @@ struct Report {
 /// `check`: the file and what it names. Warnings do not change the exit code: a check stands before every reload.
 pub fn check(program: &Program, path: &Path, json: bool) -> Exit {
     let probes = Probes { key_set: program.key_set, tls_file: program.tls_file, held };
-    let Inspection { config, mut errors, warnings } = config::inspect(path, &probes);
+    let Inspection { config, mut errors, mut warnings } = config::inspect(path, &probes);
     // What the daemon would stumble over nevertheless.
-    if let Some(config) = &config
-        && errors.is_empty()
-        && let Err(error) = (program.verify)(config)
-    {
-        errors.push(Error {
+    if let Some(config) = config.as_ref().filter(|_| errors.is_empty()) {
+        let found = |key: String, problem: String, remedy: &str| Error {
             file: path.to_owned(),
             line: 0,
-            key: String::new(),
-            problem: format!("{error:#}"),
-            remedy: "correct the file or the key that is named".to_owned(),
-        });
+            key,
+            problem,
+            remedy: remedy.to_owned(),
+        };
+        match (program.verify)(config) {
+            Ok(remarks) => warnings.extend(remarks.into_iter().map(|(key, problem)| {
+                found(key, problem, "give a listener a certificate for it, or take the host out")
+            })),
+            Err(error) => {
+                let remedy = "correct the file or the key that is named";
+                errors.push(found(String::new(), format!("{error:#}"), remedy));
+            }
+        }
     }
     let rehearsed = config.as_ref().map(names).unwrap_or_default();
     let report = Report { valid: errors.is_empty(), rehearsed, errors, warnings };

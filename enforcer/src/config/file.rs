@@ -228,6 +228,7 @@ pub(super) struct ListenerSection {
     pub(super) client_crls: List<Text<String>>,
     pub(super) handshake_timeout: Key<Text<Duration>>,
     pub(super) proxy_protocol_from: List<Text<Prefix>>,
+    pub(super) early_data: Key<bool>,
 }
 
 /// `{ chain = "...", key = "..." }`
@@ -247,6 +248,7 @@ pub(super) struct TlsSection {
     pub(super) key_exchange: List<KeyExchange>,
     pub(super) ticket_keys: Key<Text<String>>,
     pub(super) ticket_lifetime: Key<Text<Duration>>,
+    pub(super) early_data_sessions: Key<Number>,
 }
 
 /// `[upstream.NAME]`
@@ -340,6 +342,19 @@ pub(super) struct RouteSection {
     pub(super) limit: Key<LimitSection>,
     pub(super) limits: List<RouteLimitSection>,
     pub(super) graphql: Key<GraphQlSection>,
+    pub(super) early_data: Key<bool>,
+    pub(super) cors: Key<CorsSection>,
+}
+
+/// `cors = { ... }` of a route
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct CorsSection {
+    pub(super) origins: List<Text<String>>,
+    pub(super) methods: List<Text<String>>,
+    pub(super) headers: List<Text<String>>,
+    pub(super) credentials: Key<bool>,
+    pub(super) max_age: Key<Text<Duration>>,
 }
 
 /// `graphql = { ... }` of a route

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, Method};
 
-use super::{Demands, GraphQl, RateLimit};
+use super::{Cors, Demands, GraphQl, RateLimit};
 
 /// What happens to some of the requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +31,10 @@ pub struct Route {
     pub limits: Vec<Limit>,
     /// `graphql`: what its documents may ask for; `None` for all other routes.
     pub graphql: Option<GraphQl>,
+    /// `early_data`: whether its requests with safe methods may come as early data. Default false.
+    pub early_data: bool,
+    /// `cors`: which pages of other origins may use it. `None`: whatever the upstream says.
+    pub cors: Option<Cors>,
 }
 
 /// A field that a request must have.

@@ -25,6 +25,8 @@ pub struct Listener {
     pub handshake_timeout: Duration,
     /// `proxy_protocol_from`: load balancers whose connections begin with a header of the PROXY protocol. Default: none.
     pub proxy_protocol_from: Vec<Prefix>,
+    /// `early_data`: whether clients that come back may send requests before their handshake is complete (0-RTT). Default false.
+    pub early_data: bool,
 }
 
 /// A certificate chain and its key, PEM.
@@ -83,6 +85,8 @@ pub struct Tls {
     pub ticket_keys: Option<PathBuf>,
     /// `ticket_lifetime`, default 12 h; `None` (`"0s"`) means that no session is resumed.
     pub ticket_lifetime: Option<Duration>,
+    /// `early_data_sessions`: sessions that are remembered for listeners with `early_data`, default 65,536.
+    pub early_data_sessions: u32,
 }
 
 /// Authenticated encryption that may be chosen, in either version of TLS.

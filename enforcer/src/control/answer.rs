@@ -193,7 +193,10 @@ impl Context {
             remarks.push("bans.store is \"off\": it is forgotten when the machine starts anew".to_owned());
         }
         if interfaces.is_empty() {
-            remarks.push(format!("kernel.mode is \"{}\": nothing enforces it", facts.kernel_mode));
+            remarks.push(format!(
+                "kernel.mode is \"{}\": it holds for connections and requests alone",
+                facts.kernel_mode
+            ));
         }
         remarks
     }

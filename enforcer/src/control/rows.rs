@@ -130,7 +130,7 @@ pub fn sentence(
         None => explanation.reason.clone(),
     };
     match (hook, explanation.verdict == "drop", ban.is_some()) {
-        (Hook::Nowhere, _, _) => format!("{state}, but no interface is attached: nothing is enforced"),
+        (Hook::Nowhere, _, _) => format!("{state}, but no interface is attached: no packet is judged"),
         (Hook::NotOnLoopback, _, _) => {
             format!("{state}, but loopback has no program, for `lo` is not attached: its packets pass")
         }
@@ -228,7 +228,7 @@ mod tests {
         );
         assert_eq!(
             sentence(address, 443, &passed, Some(&ban), None, Hook::Nowhere),
-            "198.18.0.2 is banned for 9m 41s more, but no interface is attached: nothing is enforced"
+            "198.18.0.2 is banned for 9m 41s more, but no interface is attached: no packet is judged"
         );
         let attached =
             |name: &str| vec![Attachment { interface: name.into(), index: 1, mode: "generic".into() }];

@@ -49,6 +49,9 @@ pub(super) fn certificates(policy: &Policy, metrics: &Metrics, now: u64) {
     metrics.certificate_expiry.reset();
     metrics.staple_expiry.reset();
     metrics.crl_expiry.reset();
+    for (route, host) in policy.hosts_without_certificate() {
+        warn!(route, host, "no certificate is for this host of the route: no client gets there");
+    }
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     for (listener, end) in policy.list_ends() {
         metrics.crl_expiry.with_label_values(&[&listener.to_string()]).set(end);

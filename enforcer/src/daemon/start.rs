@@ -91,6 +91,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let scrape_address = scrapes.as_ref().map(Server::address).transpose()?;
     let socket = Socket::bind(&config.control.socket, config.control.group.as_deref())?;
     let (reporter, offences) = Reporter::new(OFFENCES, metrics.offences_lost.clone());
+    let banned = Arc::clone(reporter.banned());
     let mut affordable = config.clone();
     let budget = Budget::claim(&config.http);
     affordable.http.max_connections = budget.connections;
@@ -112,7 +113,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     metrics::kernel::register(&metrics.registry, Arc::clone(&view))?;
     metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
     let ledger = Ledger::new(config.bans.clone());
-    let (bans, task) = task::spawn(ledger, kernel.lists()?, offences, metrics.clone(), keeping);
+    let (bans, task) = task::spawn(ledger, kernel.lists()?, offences, metrics.clone(), keeping, banned);
     let ban_task = Tied::of(task.abort_handle());
     let (memory, stale) = kept.map_or_else(Default::default, |kept: Kept| (kept.memory, kept.stale));
     let restore = Restore {
@@ -207,7 +208,9 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         info!(interface = %attachment.interface, mode = %attachment.mode, "attached");
     }
     if view.attachments().is_empty() {
-        warn!("kernel.mode is \"off\": no packet is judged, and bans are listed but not enforced");
+        warn!(
+            "kernel.mode is \"off\": no packet is judged, and bans hold for connections and requests alone"
+        );
     }
     let listeners: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let metrics_address = scrape_address.map(|address| address.to_string());

@@ -25,6 +25,7 @@ use crate::{
     config::{self, Refusals},
     denial::Denial,
     policy::route::Route,
+    upstream,
 };
 
 /// A client that went before there was an answer; what nginx calls it.
@@ -40,6 +41,9 @@ pub(super) struct Entry {
     began: Instant,
     unix_ns: u64,
     id: RequestId,
+    is_early: bool,
+    /// `traceparent` of the client, if it is valid.
+    trace: Option<HeaderValue>,
     method: Method,
     uri: Uri,
     version: Version,
@@ -63,7 +67,8 @@ impl Entry {
         worker: &Worker,
         connection: &Rc<Connection>,
         head: &request::Parts,
-        id: RequestId,
+        id: &RequestId,
+        is_early: bool,
     ) -> Option<Box<Self>> {
         let log = worker.shared.access_log.as_ref()?;
         let settings = Arc::clone(&worker.shared.policy.load().access_log);
@@ -82,7 +87,9 @@ impl Entry {
             source: connection.client.address,
             began: clock::instant_now(),
             unix_ns: clock::unix_ns(clock::kernel_now()),
-            id,
+            id: id.clone(),
+            is_early,
+            trace: upstream::trace_parent(&head.headers).cloned(),
             method: head.method.clone(),
             uri: head.uri.clone(),
             version: head.version,
@@ -157,6 +164,8 @@ impl Entry {
         Record {
             time: moment::timestamp(self.unix_ns),
             request_id: self.id.to_string(),
+            trace_id: self.trace.as_ref().and_then(|parent| parent.to_str().ok()?.get(3..35)),
+            early_data: self.is_early,
             source: self.source.get(),
             method: self.method.as_str(),
             host: host.map(record::text),

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE},
 };
 use hyper::body::{Body, Frame, SizeHint};
@@ -18,40 +18,69 @@ use serde_json::json;
 use super::{access::Entry, connection::UnderWay};
 use crate::{
     checks::Refusal,
-    policy::{Answers, route::limits::Limits},
+    policy::{
+        Answers,
+        route::{Route, limits::Limits},
+    },
     upstream::{AnswerBody, grpc},
 };
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Ties an answer to its log line and to the upstream's; random, so that nobody learns how many requests there are.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RequestId(u128);
+/// Where proxies, and servers behind, find it.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Characters of an id that a proxy has given.
+const LONGEST_ID: usize = 128;
+
+/// Ties an answer to its log line and to the upstream's.
+#[derive(Clone, Debug)]
+pub(super) enum RequestId {
+    /// Made here; random, so that nobody learns how many requests there are.
+    Own(u128),
+    /// Given by a proxy that is believed.
+    Given(HeaderValue),
+}
 
 impl RequestId {
     pub(super) fn new() -> Self {
         let mut bytes = [0; 16];
         // Without randomness there is no TLS either; an id of zeros is the least of it.
         let _ = aws_lc_rs::rand::fill(&mut bytes);
-        Self(u128::from_ne_bytes(bytes))
+        Self::Own(u128::from_ne_bytes(bytes))
     }
 
-    pub(super) fn header(self) -> HeaderValue {
-        // Hexadecimal digits are always a header value.
-        HeaderValue::try_from(self.to_string()).unwrap_or(HeaderValue::from_static(""))
+    /// The id that a request brings along, if there is exactly one, and it is one: what goes into logs and to servers must not be
+    /// able to mean anything there.
+    pub(super) fn given(headers: &HeaderMap) -> Option<Self> {
+        let mut values = headers.get_all(REQUEST_ID).iter();
+        let value = values.next().filter(|_| values.next().is_none())?;
+        let is_good = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~:+/=@".contains(byte);
+        let fits = (1..=LONGEST_ID).contains(&value.len()) && value.as_bytes().iter().all(is_good);
+        fits.then(|| Self::Given(value.clone()))
+    }
+
+    pub(super) fn header(&self) -> HeaderValue {
+        match self {
+            // Hexadecimal digits are always a header value.
+            Self::Own(_) => HeaderValue::try_from(self.to_string()).unwrap_or(HeaderValue::from_static("")),
+            Self::Given(value) => value.clone(),
+        }
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        match self {
+            Self::Own(number) => write!(f, "{number:032x}"),
+            Self::Given(value) => f.write_str(value.to_str().unwrap_or_default()),
+        }
     }
 }
 
 /// The answer to a refused request: RFC 9457, with `code` and `request_id` as extension members, and `server_time` for a
 /// client whose token was refused for its times.
-pub(super) fn problem(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
+pub(super) fn problem(refusal: &Refusal, id: &RequestId) -> Response<Bytes> {
     let denial = refusal.denial;
     let status = StatusCode::from_u16(denial.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut document = json!({
@@ -94,6 +123,16 @@ pub(super) fn call_failed(refusal: &Refusal) -> Response<Bytes> {
     }
     if let Some(challenge) = &refusal.challenge {
         headers.insert(WWW_AUTHENTICATE, challenge.clone());
+    }
+    response
+}
+
+/// The answer to a browser that asks what a page may ask for.
+pub(super) fn preflight(route: &Route, origin: Option<&HeaderValue>) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    if let Some(cors) = &route.cors {
+        cors.permit(origin, response.headers_mut());
     }
     response
 }

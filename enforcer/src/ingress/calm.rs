@@ -20,9 +20,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Sleep,
 };
-use tokio_rustls::server::TlsStream;
 
-use super::{connection::Connection, recorded::Recorded, worker::Worker};
+use super::{connection::Connection, secured::Secured, worker::Worker};
 use crate::{clock, config, denial::Denial};
 use frames::{CONTINUATION, DATA, Frame, Frames, HEADERS, PING, PREFACE, RST_STREAM, WINDOW_UPDATE};
 
@@ -36,7 +35,7 @@ const FREE: u32 = 10_000;
 
 /// A stream that ends when its client sends too much of nothing.
 pub(super) struct Calm {
-    stream: TlsStream<Recorded>,
+    stream: Secured,
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     incoming: Frames,
@@ -89,7 +88,7 @@ impl Budget {
 
 impl Calm {
     pub(super) fn new(
-        stream: TlsStream<Recorded>,
+        stream: Secured,
         worker: Rc<Worker>,
         connection: Rc<Connection>,
         http: &config::Http,

@@ -5,6 +5,10 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,16 +18,16 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, task::JoinSet};
-use tokio_rustls::server::TlsStream;
 
 use super::{
     Phase,
     calm::Calm,
-    counters,
+    counters::{self, Stage},
     handshake::{self, Failed},
     proxy,
     recorded::Recorded,
     request,
+    secured::Secured,
     stream::Readable,
     worker::Worker,
 };
@@ -54,8 +58,12 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A connection as its requests see it.
 pub(super) struct Connection {
     pub client: Client,
+    /// The port that it came to.
+    pub port: u16,
     /// For the access log.
     pub tls_version: &'static str,
+    /// Tells whether the handshake is complete, if it was not when the connection began.
+    completion: Option<Arc<AtomicBool>>,
     under_way: Cell<u32>,
     /// Answers of which a piece waits for the client to take it.
     offered: Cell<u32>,
@@ -86,6 +94,11 @@ impl Connection {
             drop(under_way);
         };
         self.tunnels.borrow_mut().get_or_insert_default().spawn_local(run);
+    }
+
+    /// Whether what is asked now may be a replay: the client has not shown yet that it is there (RFC 8446 section 8).
+    pub(super) fn is_early(&self) -> bool {
+        self.completion.as_ref().is_some_and(|complete| !complete.load(Relaxed))
     }
 
     /// A head was refused: the request that stands for it comes next.
@@ -180,6 +193,10 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: 
     } else {
         (peer, Vec::new(), None)
     };
+    // Before the handshake, which would cost us more than it.
+    if worker.bans(&worker.shared.policy.load(), source, listener.port(), clock::kernel_now()) {
+        return refuse(&worker, source, Denial::Banned);
+    }
     // On the heap, so that its room is given back once it is done: the connection may idle for long.
     let handshake = Box::pin(handshake::shake(&settings, Recorded::new(stream, first), source));
     let (stream, client) = match tokio::time::timeout(settings.handshake_timeout, handshake).await {
@@ -190,10 +207,13 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: 
             }
             return refuse_handshake(&worker, source, &failed);
         }
-        Err(_) => return refuse(&worker, source, Denial::TlsTimeout),
+        Err(_) => {
+            worker.counters.borrow().too_late(Stage::Handshake);
+            return refuse(&worker, source, Denial::TlsTimeout);
+        }
     };
     drop(settings);
-    worker.counters.borrow_mut().connection_accepted(stream.get_ref().1);
+    worker.counters.borrow_mut().connection_accepted(stream.tls());
     tracing::debug!(
         source = %source.get(),
         server_name = client.server_name.as_deref(),
@@ -204,7 +224,9 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: 
     );
     let connection = Rc::new(Connection {
         client,
-        tls_version: counters::version(stream.get_ref().1.protocol_version()),
+        port: listener.port(),
+        tls_version: counters::version(stream.tls().protocol_version()),
+        completion: stream.completion(),
         under_way: Cell::new(0),
         offered: Cell::new(0),
         last: Cell::new(clock::instant_now()),
@@ -218,6 +240,9 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: 
     if let Err(error) = outcome
         && let Some(denial) = connection.ended_for.get().or_else(|| blame(&error))
     {
+        if denial == Denial::RequestTimeout {
+            worker.counters.borrow().too_late(Stage::Head);
+        }
         worker.refused(source, denial);
         tracing::debug!(source = %source.get(), code = denial.code(), %error, "request refused");
     }
@@ -232,9 +257,9 @@ async fn speak(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
     http: &config::Http,
-    stream: TlsStream<Recorded>,
+    stream: Secured,
 ) -> Result<(), hyper::Error> {
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
+    let is_http2 = stream.tls().alpn_protocol() == Some(ALPN_H2);
     let service = service_fn(|request| {
         // On the heap at once: hyper and tokio move it from hand to hand before it is polled.
         Box::pin(request::serve(Rc::clone(worker), Rc::clone(connection), request))
@@ -307,6 +332,7 @@ where
                 let idle = connection.idle_since().unwrap_or(now) + limits.idle;
                 let unread = connection.unread_since().unwrap_or(now) + limits.write;
                 if unread <= now {
+                    worker.counters.borrow().too_late(Stage::Write);
                     worker.refused(connection.client.address, Denial::AnswerUnread);
                     return Ok(());
                 }
@@ -316,6 +342,9 @@ where
                     // Asked once, and the client neither left nor sent anything.
                     return Ok(());
                 } else {
+                    if !draining {
+                        worker.counters.borrow().too_late(Stage::Idle);
+                    }
                     closing = true;
                     wind_down(serving.as_mut());
                     wake.as_mut().reset((now + FAREWELL.min(limits.idle)).into());

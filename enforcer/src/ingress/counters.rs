@@ -49,6 +49,18 @@ pub(super) const fn version(version: Option<ProtocolVersion>) -> &'static str {
     }
 }
 
+/// Where a client may take too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Handshake,
+    Head,
+    Body,
+    Write,
+    Idle,
+}
+
+const STAGES: [&str; 5] = ["handshake", "head", "body", "write", "idle"];
+
 /// Counters of one route.
 struct ByRoute {
     route: Weak<Route>,
@@ -63,6 +75,10 @@ pub(super) struct Counters {
     metrics: Metrics,
     accepted: IntCounter,
     denials: Vec<IntCounter>,
+    /// Passed, refused here, refused by the upstream.
+    early: [IntCounter; 3],
+    /// By [`Stage`].
+    time_limits: [IntCounter; STAGES.len()],
     unrouted: Answers,
     redirected: Answers,
     /// A dozen at most: what can be agreed upon is ours to say.
@@ -76,6 +92,9 @@ impl Counters {
         Self {
             accepted: metrics.connections.with_label_values(&["accepted"]),
             denials: Denial::ALL.iter().map(denial).collect(),
+            early: ["passed", "refused", "refused_upstream"]
+                .map(|result| metrics.early_requests.with_label_values(&[result])),
+            time_limits: STAGES.map(|stage| metrics.time_limits.with_label_values(&[stage])),
             unrouted: answers(metrics, NO_ROUTE),
             redirected: answers(metrics, REDIRECT),
             handshakes: Vec::new(),
@@ -123,6 +142,21 @@ impl Counters {
         if let Some(counter) = answers.get(class) {
             counter.inc();
         }
+    }
+
+    /// A client took too long.
+    pub(super) fn too_late(&self, stage: Stage) {
+        self.time_limits[stage as usize].inc();
+    }
+
+    /// A request was answered that came as early data.
+    pub(super) fn early(&self, status: http::StatusCode, denial: Option<Denial>) {
+        let result = match (denial, status) {
+            (Some(Denial::TooEarly), _) => 1,
+            (None, http::StatusCode::TOO_EARLY) => 2,
+            _ => 0,
+        };
+        self.early[result].inc();
     }
 
     /// A request lacked a field that its route requires.

@@ -8,9 +8,13 @@ use std::{io, sync::Arc};
 use enforcer_common::answer::POISON;
 use rustls::server::Acceptor;
 use tokio::io::AsyncWriteExt as _;
-use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-use super::{hello, identity, recorded::Recorded};
+use super::{
+    hello, identity,
+    recorded::Recorded,
+    secured::{Early, Secured},
+};
 use crate::{
     agreement,
     checks::facts::{Client, ClientAddr, Hello},
@@ -53,7 +57,7 @@ pub(super) async fn shake(
     settings: &Listener,
     stream: Recorded,
     address: ClientAddr,
-) -> Result<(TlsStream<Recorded>, Client), Box<Failed>> {
+) -> Result<(Secured, Client), Box<Failed>> {
     let mut started = greet(stream).await?;
     let hello = started.io.take().as_deref().and_then(hello::read);
     let server_name =
@@ -64,11 +68,18 @@ pub(super) async fn shake(
         let error = told.err().unwrap_or_else(|| io::Error::other("no certificate for this server name"));
         return Err(Box::new(Failed { denial: Some(Denial::TlsUnknownName), error, hello, server_name }));
     }
-    let stream = match started.into_stream(Arc::clone(&settings.tls)).await {
+    let tls = Arc::clone(&settings.tls);
+    let shaken = if settings.early_data {
+        // Such a listener asks for no certificates, so nothing that is looked at below comes later.
+        Early::accept(started, tls).await.map(|early| Secured::Early(Box::new(early)))
+    } else {
+        started.into_stream(tls).await.map(Secured::Complete)
+    };
+    let stream = match shaken {
         Ok(stream) => stream,
         Err(error) => return Err(failed(error, hello, server_name)),
     };
-    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let shown = stream.tls().peer_certificates().and_then(<[_]>::first);
     let identity = shown.and_then(|leaf| identity::read(leaf, clock::unix_now()));
     if identity.is_none() && (shown.is_some() || settings.needs_identity) {
         let error = io::Error::other("the client's certificate is missing or no longer valid");

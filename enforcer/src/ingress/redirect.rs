@@ -64,7 +64,7 @@ fn respond(worker: &Worker, head: &request::Parts, source: ClientAddr) -> Respon
         }
         Err(denial) => {
             worker.refused(source, denial);
-            answer::problem(&Refusal::plain(denial), RequestId::new())
+            answer::problem(&Refusal::plain(denial), &RequestId::new())
         }
     };
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -11,8 +11,8 @@ use std::{
 };
 
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, EXPECT},
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{CONNECTION, EXPECT, ORIGIN},
     uri::Authority,
 };
 use hyper::body::Incoming;
@@ -21,6 +21,7 @@ use super::{
     access::Entry,
     answer::{self, Answer, RequestId},
     connection::Connection,
+    counters::Stage,
     stream,
     upgrade::Asked,
     worker::Worker,
@@ -30,8 +31,7 @@ use crate::{
         self, Grant, Now, Refusal,
         facts::{ClientAddr, RequestFacts},
         forwarded,
-        limit::Marks,
-        token::KnownTokens,
+        limit::{Marks, Standing},
     },
     clock,
     denial::Denial,
@@ -39,7 +39,7 @@ use crate::{
         Policy,
         route::{Route, graphql::GraphQl},
     },
-    upstream::{AnswerBody, ClientBody, Clients, Forwarded, Patience, Terms, grpc},
+    upstream::{AnswerBody, ClientBody, Clients, EARLY_DATA, Forwarded, Patience, Terms, grpc},
 };
 
 /// How long a request waits for the keys of its token's issuer: a handshake and an answer from far away. What is not decided
@@ -55,10 +55,12 @@ pub(super) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let under_way = connection.begin();
-    let id = RequestId::new();
     let (mut head, body) = request.into_parts();
-    let mut entry = Entry::begin(&worker, &connection, &head, id);
+    let (id, is_early) = sayings(&worker, &connection, &head.headers);
+    let mut entry = Entry::begin(&worker, &connection, &head, &id, is_early);
     let asked = Asked::take(&mut head);
+    let nature = Nature { is_early, upgrades: asked.is_some() };
+    let origin = head.headers.get(ORIGIN).cloned();
     let is_grpc = grpc::is_call(&head);
     let method = head.method.clone();
     let is_http2 = head.version == Version::HTTP_2;
@@ -70,7 +72,7 @@ pub(super) async fn serve(
         let peer = connection.client.address;
         let source = forwarded::client(peer, &head.headers, &http.trusted_proxies, http.forwarded_by);
         (
-            admit(&worker, &policy, &connection, source, &head, checks::admit),
+            admit(&worker, &policy, &connection, source, &head, nature, None),
             source,
             Patience { between: http.body_timeout, rate: http.min_body_rate },
             http.max_body_bytes,
@@ -84,10 +86,14 @@ pub(super) async fn serve(
     // Calls of gRPC may be silent as long as they like; they have deadlines of their own.
     let patience = Some(patience).filter(|_| !is_grpc);
     let body = ClientBody::new(body, expects, patience);
-    if let Err(Refusal { pending: Some(pending), .. }) = &mut admitted {
+    if let Err(Refusal { pending: Some(pending), standing, .. }) = &mut admitted {
+        let mut standing = standing.take().map_or_else(Standing::default, |standing| *standing);
+        let began = clock::instant_now();
         pending.wait(KEY_PATIENCE).await;
+        // It has waited for its turn meanwhile.
+        standing.delay = standing.delay.saturating_sub(clock::instant_now().saturating_duration_since(began));
         let policy = worker.shared.policy.load();
-        admitted = admit(&worker, &policy, &connection, source, &head, checks::admit_again);
+        admitted = admit(&worker, &policy, &connection, source, &head, nature, Some(standing));
     }
     let (mut marks, mut left) = (Marks::default(), None);
     let outcome = match admitted {
@@ -95,7 +101,11 @@ pub(super) async fn serve(
             body.discard();
             Err(refusal)
         }
-        Ok(mut grant) => {
+        Ok(Admitted::Preflight(route)) => {
+            body.discard();
+            Ok((route, None))
+        }
+        Ok(Admitted::Granted(mut grant)) => {
             let route = Arc::clone(grant.route());
             if let Some(entry) = &mut entry {
                 entry.granted(grant.subject());
@@ -112,7 +122,7 @@ pub(super) async fn serve(
                     match wait(&worker, grant.standing.delay, max_delayed).await {
                         Err(refusal) => Err(Refusal { route: Some(route), ..refusal }),
                         Ok(()) => {
-                            let terms = Terms { max_body, id: id.header(), upgrade: None };
+                            let terms = Terms { max_body, id: id.header(), upgrade: None, is_early };
                             let request = Request::from_parts(head, body);
                             let began = clock::instant_now();
                             // On the heap, because every move of this future would otherwise copy room for a second request.
@@ -124,7 +134,7 @@ pub(super) async fn serve(
                                 entry.forwarded(began, server);
                             }
                             match forwarded {
-                                Ok((response, _)) => Ok((route, response)),
+                                Ok((response, _)) => Ok((route, Some(response))),
                                 Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
                             }
                         }
@@ -136,17 +146,23 @@ pub(super) async fn serve(
     let denial = outcome.as_ref().err().map(|refusal| refusal.denial);
     let (mut close, mut refused) = (false, None);
     let (route, mut response) = match outcome {
-        Ok((route, response)) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
+        Ok((route, Some(response))) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
+        Ok((route, None)) => {
+            let response = answer::preflight(&route, origin.as_ref());
+            (Some(route), response.map(|body| Answer::own(body, under_way)))
+        }
         Err(mut refusal) => {
             if let Some(standing) = &mut refusal.standing {
                 marks = standing.marks;
                 left = standing.field();
             }
-            close = ends_connection(refusal.denial);
+            // A banned client's connection is of no more use; a proxy's carries the requests of others.
+            let is_own = source == connection.client.address;
+            close = ends_connection(refusal.denial) || refusal.denial == Denial::Banned && is_own;
             if let (Some(name), Some(route)) = (&refusal.missing, &refusal.route) {
                 worker.counters.borrow().header_missing(route, name);
             }
-            let response = refuse(&worker, source, &method, &refusal, (id, is_grpc));
+            let response = refuse(&worker, source, &method, &refusal, (&id, is_grpc));
             refused = StatusCode::from_u16(refusal.denial.status()).ok();
             (refusal.route, response.map(|body| Answer::own(body, under_way)))
         }
@@ -154,6 +170,9 @@ pub(super) async fn serve(
     answer::secure(&mut response, &secured);
     if let Some(route) = &route {
         answer::tell_limits(&mut response, &route.limits, left);
+        if let Some(cors) = &route.cors {
+            cors.share(origin.as_ref(), response.headers_mut());
+        }
         worker.counters.borrow_mut().limited(route, marks);
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -164,6 +183,17 @@ pub(super) async fn serve(
     // What gRPC is told in trailers has no status of its own.
     let status = refused.unwrap_or(response.status());
     worker.counters.borrow_mut().answered(route.as_ref(), status);
+    if is_early {
+        worker.counters.borrow().early(status, denial);
+    }
+    match denial {
+        // What stands for a head that did not arrive in time.
+        Some(Denial::RequestTimeout) if stream::is_stand_in(&method) => {
+            worker.counters.borrow().too_late(Stage::Head);
+        }
+        Some(Denial::BodyTimeout) => worker.counters.borrow().too_late(Stage::Body),
+        _ => {}
+    }
     if let Some(entry) = &mut entry {
         entry.answered(status.as_u16(), denial, route.as_ref(), marks);
     }
@@ -278,16 +308,44 @@ async fn forward(
     Ok((response, server))
 }
 
-type Admit = fn(&Policy, &RequestFacts<'_>, Now, &mut KnownTokens) -> Result<Grant, Refusal>;
+/// What becomes of a request that is not refused.
+enum Admitted {
+    /// It goes to a server.
+    Granted(Grant),
+    /// It is a browser's question, which is answered here.
+    Preflight(Arc<Route>),
+}
 
+/// What a request is besides its head.
+#[derive(Clone, Copy)]
+struct Nature {
+    is_early: bool,
+    upgrades: bool,
+}
+
+/// What proxies that are believed say of a request: its id, and that it was early data where it came from (RFC 8470 section 5.1). It
+/// is early as well if its client's handshake with us is not complete.
+fn sayings(worker: &Worker, connection: &Connection, headers: &HeaderMap) -> (RequestId, bool) {
+    let is_early = connection.is_early();
+    if !headers.contains_key(answer::REQUEST_ID) && !headers.contains_key(EARLY_DATA) {
+        return (RequestId::new(), is_early);
+    }
+    let policy = worker.shared.policy.load();
+    let is_believed = policy.trusts(connection.client.address.get());
+    let id = RequestId::given(headers).filter(|_| is_believed).unwrap_or_else(RequestId::new);
+    (id, is_early || is_believed && headers.contains_key(EARLY_DATA))
+}
+
+/// Has a request checked; `before` is what its limits made of it, if it was before.
 fn admit(
     worker: &Worker,
     policy: &Policy,
     connection: &Connection,
     source: ClientAddr,
     head: &http::request::Parts,
-    admit: Admit,
-) -> Result<Grant, Refusal> {
+    nature: Nature,
+    before: Option<Standing>,
+) -> Result<Admitted, Refusal> {
     if stream::is_stand_in(&head.method) {
         return Err(Refusal::plain(connection.why_unreadable()));
     }
@@ -295,9 +353,19 @@ fn admit(
     if head.headers.len() > usize::from(policy.http.max_header_fields) {
         return Err(Refusal::plain(Denial::HeadersTooLarge));
     }
-    let facts = RequestFacts::read(&connection.client, source, head).map_err(Refusal::plain)?;
+    let mut facts = RequestFacts::read(&connection.client, source, head).map_err(Refusal::plain)?;
+    facts.is_early = nature.is_early;
+    facts.upgrades = nature.upgrades;
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
-    let outcome = admit(policy, &facts, now, &mut worker.tokens.borrow_mut());
+    facts.is_banned = worker.bans(policy, source, connection.port, now.monotonic);
+    if let Some(judged) = checks::preflight(policy, &facts, now) {
+        return judged.map(Admitted::Preflight);
+    }
+    let mut known = worker.tokens.borrow_mut();
+    let outcome = match before {
+        None => checks::admit(policy, &facts, now, &mut known),
+        Some(before) => checks::admit_again(policy, &facts, now, &mut known, before),
+    };
     let (route, age) = match &outcome {
         Ok(grant) => (Some(grant.route()), grant.token_age()),
         Err(refusal) => (refusal.route.as_ref(), refusal.token_age),
@@ -305,7 +373,7 @@ fn admit(
     if let (Some(route), Some(age)) = (route, age) {
         worker.counters.borrow_mut().token_seen(route, age);
     }
-    outcome
+    outcome.map(Admitted::Granted)
 }
 
 /// Counts, reports and logs a refusal, and makes its answer.
@@ -314,7 +382,7 @@ fn refuse(
     source: ClientAddr,
     method: &Method,
     refusal: &Refusal,
-    (id, is_grpc): (RequestId, bool),
+    (id, is_grpc): (&RequestId, bool),
 ) -> Response<bytes::Bytes> {
     let Refusal { denial, route, .. } = refusal;
     worker.refused(source, *denial);

@@ -21,9 +21,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Sleep,
 };
-use tokio_rustls::server::TlsStream;
 
-use super::{connection::Connection, recorded::Recorded};
+use super::{connection::Connection, secured::Secured};
 use crate::denial::Denial;
 use messages::{Bounds, Fault, Messages};
 
@@ -42,7 +41,7 @@ pub(super) fn is_stand_in(method: &Method) -> bool {
 
 /// A stream that hands on what can be read.
 pub(super) struct Readable {
-    stream: TlsStream<Recorded>,
+    stream: Secured,
     /// hyper wants streams `Send` that may be upgraded; this one never leaves its thread.
     connection: SendWrapper<Rc<Connection>>,
     messages: Messages,
@@ -58,11 +57,7 @@ pub(super) struct Readable {
 }
 
 impl Readable {
-    pub(super) fn new(
-        stream: TlsStream<Recorded>,
-        connection: Rc<Connection>,
-        http: &crate::config::Http,
-    ) -> Self {
+    pub(super) fn new(stream: Secured, connection: Rc<Connection>, http: &crate::config::Http) -> Self {
         let bounds =
             Bounds { bytes: http.max_header_bytes as usize, fields: usize::from(http.max_header_fields) };
         let limit = http.header_timeout;

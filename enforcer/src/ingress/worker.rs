@@ -30,11 +30,11 @@ use crate::{
     access_log::AccessLog,
     bans::Reporter,
     checks::{facts::ClientAddr, token::KnownTokens},
-    clock,
+    clock::{self, KernelTime},
     denial::Denial,
     log::Seldom,
     metrics::Metrics,
-    policy::SharedPolicy,
+    policy::{Policy, SharedPolicy},
     upstream::{self, Clients},
 };
 
@@ -92,6 +92,13 @@ pub(super) struct Worker {
 }
 
 impl Worker {
+    /// Whether the ledger has a ban of `source` that holds at a port. The program knows packets alone: behind a load balancer they
+    /// are all the balancer's.
+    pub(super) fn bans(&self, policy: &Policy, source: ClientAddr, port: u16, now: KernelTime) -> bool {
+        let banned = self.shared.reporter.banned();
+        banned.holds(source.get(), policy.v6_mask, now) && policy.bans_hold(source.get(), port)
+    }
+
     /// Counts and reports a refusal.
     pub(super) fn refused(&self, source: ClientAddr, denial: Denial) {
         self.counters.borrow().denied(denial);

@@ -2,6 +2,7 @@
 //!
 //! Which route a request belongs to is decided in [`table`]; how many there may be, in [`limits`].
 
+pub mod cors;
 pub mod graphql;
 pub mod limits;
 pub mod table;
@@ -13,6 +14,7 @@ use http::Method;
 
 use super::{Upstream, demands::Demands, issuer::Issuer};
 use crate::config;
+use cors::Cors;
 use graphql::GraphQl;
 use limits::Limits;
 
@@ -39,6 +41,10 @@ pub struct Route {
     pub limits: Limits,
     /// What its documents may ask for; `None` where there are none.
     pub graphql: Option<GraphQl>,
+    /// Whether requests with safe methods may come as early data.
+    pub early_data: bool,
+    /// Which pages of other origins may use it.
+    pub cors: Option<Cors>,
 }
 
 /// Whose tokens open a route.
@@ -115,6 +121,8 @@ impl Route {
             required_headers: config.required_headers.clone().into(),
             limits,
             graphql,
+            early_data: config.early_data,
+            cors: config.cors.as_ref().map(Cors::new),
         })
     }
 }

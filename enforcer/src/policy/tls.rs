@@ -6,6 +6,7 @@ pub mod certificates;
 mod clients;
 mod read;
 pub mod servers;
+pub mod sessions;
 mod staple;
 pub mod tickets;
 
@@ -20,12 +21,16 @@ use rustls::{
 
 use crate::config::{self, KeyExchange, Suite, TlsFile, TlsVersion};
 use certificates::Certificates;
+use sessions::{Remembered, Sessions};
 use tickets::{NoTickets, TicketKeys, Tickets};
 
 /// Protocols by preference, as ALPN names (RFC 7301, RFC 9113 section 3.1).
 pub const ALPN_H2: &[u8] = b"h2";
 /// See [`ALPN_H2`].
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
+
+/// Bytes of early data: the heads of some requests. What is more has to wait for the handshake.
+const EARLY_DATA: u32 = 16 << 10;
 
 /// What a listener's connections are served with.
 #[derive(Debug)]
@@ -38,12 +43,14 @@ pub struct Served {
     pub lists_end: Option<i64>,
 }
 
-/// Reads what `listener` names and makes a configuration of it. Tickets are sealed with `keys`, if there are any.
+/// Reads what `listener` names and makes a configuration of it. Tickets are sealed with `keys`, if there are any; sessions that may
+/// bring early data are kept in `sessions`.
 pub fn serve(
     listener: &config::Listener,
     minimum: TlsVersion,
     tls: &config::Tls,
     keys: &Arc<TicketKeys>,
+    sessions: &Arc<Sessions>,
 ) -> Result<Served> {
     // Other code of this process (metrics, tests) may build rustls configurations without naming a provider.
     drop(crypto_provider(tls).install_default());
@@ -67,6 +74,7 @@ pub fn serve(
     let mut config = builder.with_cert_resolver(Arc::clone(&certificates) as Arc<_>);
     config.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()];
     config.ticketer = match tls.ticket_lifetime {
+        Some(_) if listener.early_data => Arc::new(NoTickets),
         Some(lifetime) => Arc::new(Tickets::new(Arc::clone(keys), lifetime, trust)),
         None => Arc::new(NoTickets) as Arc<dyn ProducesTickets>,
     };
@@ -75,8 +83,14 @@ pub fn serve(
     if tls.ticket_lifetime.is_none() {
         config.send_tls13_tickets = 0;
     }
-    // 0-RTT can be replayed (RFC 8446 section 8); no request here is known to be safe for that.
-    config.max_early_data_size = 0;
+    // Early data can be replayed (RFC 8446 section 8), unless whoever takes it remembers which sessions were used: so the client of such
+    // a listener gets a number in place of a ticket, good for one connection.
+    if let Some(lifetime) = tls.ticket_lifetime.filter(|_| listener.early_data) {
+        config.session_storage = Arc::new(Remembered::new(Arc::clone(sessions), lifetime));
+        config.max_early_data_size = EARLY_DATA;
+        // The answer does not wait for the client's end of the handshake either.
+        config.send_half_rtt_data = true;
+    }
     Ok(Served { config, certificates, lists_end })
 }
 

@@ -9,6 +9,7 @@ use http::{
     request, response,
 };
 
+use super::Terms;
 use crate::checks::facts::ClientAddr;
 
 /// Fields that describe one connection (RFC 9110 section 7.6.1), besides those that `Connection` names.
@@ -29,11 +30,13 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// RFC 8470 section 5.1.
+pub const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 const POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Prepares a request: what a client says of its own address is removed, what we know is set.
-pub(super) fn to_upstream(head: &mut request::Parts, source: ClientAddr, id: HeaderValue) {
+pub(super) fn to_upstream(head: &mut request::Parts, source: ClientAddr, terms: &Terms) {
     let headers = &mut head.headers;
     remove_hop_by_hop(headers);
     // A gateway says in every request that it was here, and what was spoken to it (RFC 9110 section 7.6.3).
@@ -51,7 +54,12 @@ pub(super) fn to_upstream(head: &mut request::Parts, source: ClientAddr, id: Hea
         headers.remove(name);
     }
     join_cookies(headers);
-    headers.insert(REQUEST_ID, id);
+    headers.insert(REQUEST_ID, terms.id.clone());
+    // RFC 8470 section 5.1; a client's own word is none.
+    headers.remove(EARLY_DATA);
+    if terms.is_early {
+        headers.insert(EARLY_DATA, HeaderValue::from_static("1"));
+    }
     if !headers.contains_key(HOST)
         && let Some(authority) = head.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())

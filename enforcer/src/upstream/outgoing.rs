@@ -7,7 +7,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-use super::{body::RequestBody, headers, trace};
+use super::{Terms, body::RequestBody, headers, trace};
 use crate::{checks::facts::ClientAddr, denial::Denial};
 
 /// What does not depend on the connection.
@@ -24,18 +24,14 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// Prepares a request, and its fields.
-    pub(super) fn new(
-        mut head: request::Parts,
-        source: ClientAddr,
-        id: HeaderValue,
-        upgrade: Option<HeaderValue>,
-    ) -> (Self, HeaderMap) {
+    pub(super) fn new(mut head: request::Parts, source: ClientAddr, terms: &Terms) -> (Self, HeaderMap) {
         let reads = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains("trailers"));
         let trailers = head.headers.get_all(TE).iter().any(reads);
-        headers::to_upstream(&mut head, source, id.clone());
-        trace::continue_or_begin(&mut head.headers, &id);
+        headers::to_upstream(&mut head, source, terms);
+        trace::continue_or_begin(&mut head.headers, &terms.id);
         let target = head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let host = head.headers.remove(HOST);
+        let upgrade = terms.upgrade.clone();
         (Self { method: head.method, target, host, trailers, upgrade }, head.headers)
     }
 

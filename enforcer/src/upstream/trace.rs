@@ -8,11 +8,15 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 const PARENT: HeaderName = HeaderName::from_static("traceparent");
 const STATE: HeaderName = HeaderName::from_static("tracestate");
 
+/// `traceparent` of a request, if it is valid; bytes 3 to 35 are the trace.
+pub fn parent(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut parents = headers.get_all(PARENT).iter();
+    parents.next().filter(|parent| parents.next().is_none() && is_valid(parent.as_bytes()))
+}
+
 /// Sees to it that a request belongs to a trace.
 pub(super) fn continue_or_begin(headers: &mut HeaderMap, id: &HeaderValue) {
-    let mut parents = headers.get_all(PARENT).iter();
-    let alone = parents.next().filter(|_| parents.next().is_none());
-    if alone.is_some_and(|parent| is_valid(parent.as_bytes())) {
+    if parent(headers).is_some() {
         return;
     }
     // Without its parent a state belongs to nothing (section 3.3).

@@ -22,7 +22,7 @@ fn same(a: &str, b: &str) -> bool {
 }
 
 impl Site {
-    fn listener(&self) -> String {
+    pub(super) fn listener(&self) -> String {
         self.json("status")["listeners"][0].as_str().unwrap().to_owned()
     }
 

@@ -131,6 +131,9 @@ impl Bench {
             path: path.into(),
             named: Some(edge::NAME),
             headers,
+            is_early: false,
+            is_banned: false,
+            upgrades: false,
         };
         let now = Now { monotonic: clock::kernel_now(), unix: self.unix };
         let outcome = admit(&self.policy, &facts, now, known);

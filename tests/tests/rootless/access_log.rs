@@ -224,3 +224,28 @@ fn a_destination_that_cannot_be_opened_is_named() -> Result<()> {
     assert!(error.contains("access_log.destination: /nonexistent/access.log"), "{error}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_line_has_the_trace_of_its_client_and_the_id_of_its_proxy() -> Result<()> {
+    let trusted = |site: &mut Site| site.config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let (edge, _origin) = edge(trusted).await?;
+    let mut client = edge.http1().await?;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    for fields in [
+        &[("traceparent", parent.as_str()), ("x-request-id", "edge-7")][..],
+        &[("traceparent", "00-nonsense-00f067aa0ba902b7-01")],
+        &[("traceparent", &parent), ("traceparent", &parent)],
+    ] {
+        assert_eq!(ask(&mut client, "/public/x", fields).await?, 200);
+    }
+    let lines: Vec<Value> = lines(&edge, "access.log", 3).await.iter().map(|line| parse(line)).collect();
+    assert_eq!(
+        (lines[0]["trace_id"].as_str(), lines[0]["request_id"].as_str()),
+        (Some(trace), Some("edge-7"))
+    );
+    for line in &lines[1..] {
+        assert!(line.get("trace_id").is_none() && line.get("early_data").is_none(), "{line}");
+    }
+    Ok(())
+}

@@ -6,7 +6,7 @@ use std::{net::IpAddr, time::Duration};
 use anyhow::Result;
 use enforcer::{
     checks::{
-        Grant, Now, Refusal, admit,
+        Grant, Now, Refusal, admit, admit_again,
         facts::{Client, ClientAddr, RequestFacts},
         token::KnownTokens,
     },
@@ -108,6 +108,9 @@ pub(super) fn admit_from(
         path: path.into(),
         named: Some(NAME),
         headers,
+        is_early: false,
+        is_banned: false,
+        upgrades: false,
     };
     admit(policy, &facts, now, known)
 }
@@ -394,5 +397,76 @@ fn hmac_and_raw_helpers_make_what_they_say() -> Result<()> {
     let input = signing_input(&header, &claims);
     assert_eq!(desk.judge(&assemble(&input, &desk.ec.sign(input.as_bytes())?)), None);
     assert!(mint_hmac(&header, &claims, b"k").starts_with(&format!("{}.", encode(header.as_bytes()))));
+    Ok(())
+}
+
+/// A request that has waited for the keys of its issuer: what its limits by address made of it still holds, and is not charged anew.
+#[test]
+fn a_request_that_waited_for_keys_keeps_what_its_limits_made_of_it() -> Result<()> {
+    let rate = |events, burst| RateLimit { events, period: Duration::from_secs(1), burst };
+    let desk = Desk::with(|site| {
+        let delayed = Limit { delay: Some(0), ..Limit::by_address(rate(1, 10)) };
+        site.config.routes[0].limits = vec![delayed];
+    })?;
+    let client = Client::at(ClientAddr::new("192.0.2.7".parse().unwrap()));
+    let (method, headers) = (Method::GET, HeaderMap::new());
+    let facts = RequestFacts {
+        client: &client,
+        address: client.address,
+        method: &method,
+        path: "/public/x".into(),
+        named: Some(NAME),
+        headers: &headers,
+        is_early: false,
+        is_banned: false,
+        upgrades: false,
+    };
+    let now = Now { monotonic: KernelTime(1_000_000_000_000), unix: NOW };
+    let known = &mut KnownTokens::new(0);
+    admit(&desk.policy, &facts, now, known).unwrap();
+    let first = admit(&desk.policy, &facts, now, known).unwrap().standing;
+    assert_eq!((first.delay, first.marks.delayed), (Duration::from_secs(1), 1));
+    let mut again = admit_again(&desk.policy, &facts, now, known, first.clone()).unwrap().standing;
+    assert_eq!((again.delay, again.marks), (first.delay, first.marks));
+    let field = again.field().unwrap();
+    assert_eq!(field, first.clone().field().unwrap());
+    assert_eq!(field.to_str()?.matches("r=").count(), 1, "told once: {field:?}");
+    Ok(())
+}
+
+#[test]
+fn a_ban_comes_before_everything_and_early_data_before_limits() -> Result<()> {
+    let desk = Desk::with(|site| {
+        site.config.routes[0].early_data = true;
+        let rate = RateLimit { events: 1, period: Duration::from_secs(1), burst: 0 };
+        site.config.routes[0].limits = vec![Limit::by_address(rate)];
+    })?;
+    let client = Client::at(ClientAddr::new("192.0.2.7".parse().unwrap()));
+    let headers = HeaderMap::new();
+    let now = Now { monotonic: KernelTime(1_000_000_000_000), unix: NOW };
+    let judge = |path: &str, method: Method, (is_early, is_banned, upgrades): (bool, bool, bool)| {
+        let facts = RequestFacts {
+            client: &client,
+            address: client.address,
+            method: &method,
+            path: path.to_owned().into(),
+            named: Some(NAME),
+            headers: &headers,
+            is_early,
+            is_banned,
+            upgrades,
+        };
+        admit(&desk.policy, &facts, now, &mut KnownTokens::new(0)).err().map(|refusal| refusal.denial)
+    };
+    for path in ["/public/x", "/api/x", "/nowhere"] {
+        assert_eq!(judge(path, Method::GET, (true, true, false)), Some(Denial::Banned));
+    }
+    assert_eq!(judge("/nowhere", Method::GET, (true, false, false)), Some(Denial::RouteNotFound));
+    assert_eq!(judge("/api/x", Method::GET, (true, false, false)), Some(Denial::TooEarly));
+    assert_eq!(judge("/public/x", Method::POST, (true, false, false)), Some(Denial::TooEarly));
+    assert_eq!(judge("/public/x", Method::GET, (true, false, true)), Some(Denial::TooEarly));
+    // None of these was charged.
+    assert_eq!(judge("/public/x", Method::GET, (true, false, false)), None);
+    assert_eq!(judge("/public/x", Method::GET, (true, false, false)), Some(Denial::RateLimited));
     Ok(())
 }

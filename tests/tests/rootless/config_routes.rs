@@ -5,8 +5,8 @@
 use std::{fs, path::Path, time::Duration};
 
 use enforcer::config::{
-    self, AccessFormat, AccessLog, Destination, HeaderRule, KeySource, Limit, LimitKey, Meant, OperationKind,
-    Query, RateLimit, Refusals, SubjectAs, Unrouted,
+    self, AccessFormat, AccessLog, Cors, Destination, HeaderRule, KeySource, Limit, LimitKey, Meant,
+    OperationKind, Query, RateLimit, Refusals, SubjectAs, Unrouted,
 };
 use http::{HeaderName, Method};
 
@@ -30,6 +30,16 @@ fn what_is_written_of_routes_is_what_holds() {
     assert_eq!(config.routes[0].headers, rules);
     assert_eq!(config.routes[1].limits, [Limit::by_address(rate(5, 1, 0))]);
     assert_eq!(config.routes[1].name, "/health");
+    assert_eq!([0, 1].map(|route| config.routes[route].early_data), [false, true]);
+    let cors = Cors {
+        origins: vec!["https://app.example.com".to_owned(), "http://localhost:3000".to_owned()],
+        methods: vec![Method::GET, Method::PUT],
+        headers: vec![HeaderName::from_static("x-api-version")],
+        credentials: true,
+        max_age: seconds(3600),
+    };
+    assert_eq!((&config.routes[0].cors, &config.routes[1].cors), (&None, &Some(cors)));
+    assert_eq!((config.listeners[0].early_data, config.tls.early_data_sessions), (false, 2_048));
     assert_eq!((config.http.unrouted, config.http.max_delayed), (Unrouted::Deny, 100));
     assert!(!config.http.ratelimit_headers);
     let access = AccessLog {

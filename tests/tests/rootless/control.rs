@@ -154,7 +154,9 @@ impl Daemon {
         };
         let _entered = runtime.enter();
         let ledger = Ledger::new(bans.clone());
-        let (handle, _) = task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone(), None);
+        let banned = Arc::clone(reporter.banned());
+        let (handle, _) =
+            task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone(), None, banned);
         let allow = vec!["198.18.9.0/24".parse().unwrap()];
         let (marks, upstreams) = (BTreeMap::new(), Vec::new());
         let settings =

@@ -326,12 +326,14 @@ async fn slow_heads_and_slow_handshakes_are_cut() -> Result<()> {
     let answer = exchange(&edge, "GET /public/x HTTP/1.1\r\nhost: api.exa").await?;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert_eq!(within(edge.offences.recv()).await?.unwrap().denial, Denial::RequestTimeout);
+    assert_eq!(edge.metrics.time_limits.with_label_values(&["head"]).get(), 1);
 
     let mut site = Site::new(origin.address)?;
     site.config.listeners[0].handshake_timeout = Duration::from_millis(200);
     let mut edge = site.start()?;
     assert!(raw(&edge, b"\x16").await?.is_empty());
     assert_eq!(within(edge.offences.recv()).await?.unwrap().denial, Denial::TlsTimeout);
+    assert_eq!(edge.metrics.time_limits.with_label_values(&["handshake"]).get(), 1);
     Ok(())
 }
 
@@ -380,6 +382,7 @@ async fn an_upload_that_stalls_is_the_clients_fault() -> Result<()> {
     let response = client.send(Request::post("/public/stall").body(body)?).await?;
     assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
     drop(sender);
+    assert_eq!(edge.metrics.time_limits.with_label_values(&["body"]).get(), 1);
     Ok(())
 }
 
@@ -412,6 +415,7 @@ async fn idle_connections_are_closed() -> Result<()> {
         assert!(!text(response).await?.is_empty());
         eventually(|| edge.metrics.connections_open.get() == 0 && client.is_closed()).await?;
     }
+    assert_eq!(edge.metrics.time_limits.with_label_values(&["idle"]).get(), 2);
     Ok(())
 }
 

@@ -3,7 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use anyhow::Result;
-use enforcer::{config::ForwardedBy, denial::Denial};
+use enforcer::{
+    bans::{
+        banned::Banned,
+        projection::{Place, Write},
+    },
+    config::{self, AllowedPort, Feature, ForwardedBy},
+    denial::Denial,
+};
+use enforcer_common::ban::{FOREVER, Listing};
 use enforcer_tests::{
     edge::{Edge, NAME, Site},
     witness::Witness,
@@ -136,6 +144,135 @@ async fn a_trusted_proxy_says_whose_request_it_is() -> Result<()> {
         assert_eq!(edge.metrics.offences_of_proxies.get(), 1);
         assert_eq!(edge.metrics.denials.with_label_values(&["request_malformed"]).get(), 2);
         assert!(edge.offences.try_recv().is_err());
+    }
+    Ok(())
+}
+
+/// Bans a source, or lifts its ban, as the ban task does.
+fn ban(banned: &Banned, source: &str, until: Option<u64>) {
+    let key = source.parse::<enforcer::prefix::Prefix>().unwrap().source_key(64).unwrap();
+    banned.apply(&[Write { place: Place::Source(key), listing: until.map(Listing::banned) }]);
+}
+
+#[tokio::test]
+async fn a_banned_client_behind_a_load_balancer_does_not_get_to_its_handshake() -> Result<()> {
+    let witness = Witness::start().await?;
+    let mut site = Site::new(witness.address)?;
+    site.config.listeners[0].proxy_protocol_from = vec!["127.0.0.0/8".parse().unwrap()];
+    let mut edge = site.start()?;
+    ban(&edge.banned, "203.0.113.7", Some(FOREVER));
+    assert_eq!(ask(&edge, V1, "").await?, "");
+    assert_eq!(edge.metrics.connections.with_label_values(&["banned"]).get(), 1);
+    assert!(ask(&edge, &v2(8), "").await?.starts_with("HTTP/1.1 200"), "others are served");
+    ban(&edge.banned, "203.0.113.7", None);
+    assert!(ask(&edge, V1, "").await?.starts_with("HTTP/1.1 200"));
+    assert_eq!(from(&witness).len(), 2);
+    assert!(edge.offences.try_recv().is_err(), "to be banned is no offence");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_ban_holds_for_the_next_request_of_whoever_it_is_behind_a_proxy() -> Result<()> {
+    let witness = Witness::start().await?;
+    let mut site = Site::new(witness.address)?;
+    site.config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let edge = site.start()?;
+    for mut client in edge.clients().await? {
+        let mut get = async |source: &str| -> Result<(u16, bool, String)> {
+            let request = http::Request::get("/public/x").header("x-forwarded-for", source);
+            let body = http_body_util::BodyExt::boxed(http_body_util::Empty::new());
+            let answer = within(client.send(request.body(body)?)).await??;
+            let (status, closes) = (answer.status().as_u16(), answer.headers().contains_key("connection"));
+            let body = http_body_util::BodyExt::collect(answer.into_body()).await?.to_bytes();
+            Ok((status, closes, String::from_utf8_lossy(&body).into_owned()))
+        };
+        assert_eq!(get("203.0.113.7").await?.0, 200);
+        ban(&edge.banned, "203.0.113.7", Some(FOREVER));
+        let (status, closes, body) = get("203.0.113.7").await?;
+        assert!(status == 403 && body.contains("\"code\":\"banned\""), "{status} {body}");
+        assert!(!closes, "the connection is the proxy's");
+        assert_eq!(get("203.0.113.8").await?.0, 200);
+        ban(&edge.banned, "203.0.113.7", Some(1));
+        assert_eq!(get("203.0.113.7").await?.0, 200, "a ban that has ended");
+        ban(&edge.banned, "203.0.113.7", None);
+    }
+    assert_eq!(edge.metrics.denials.with_label_values(&["banned"]).get(), 2);
+    Ok(())
+}
+
+/// Lets this machine through to one port.
+fn open_port(kernel: &mut config::Kernel, port: u16) {
+    kernel.allow_ports = vec![AllowedPort { source: "127.0.0.0/8".parse().unwrap(), port }];
+}
+
+#[tokio::test]
+async fn a_ban_ends_where_the_kernel_would_let_it_end() -> Result<()> {
+    let witness = Witness::start().await?;
+    type Change = fn(&mut config::Kernel);
+    let changes: [(Change, u16); 6] = [
+        (|_| (), 403),
+        (|kernel| kernel.dry_run = vec![Feature::Bans], 200),
+        (|kernel| kernel.management_ports = vec![0], 200),
+        (
+            |kernel| {
+                kernel.management_ports = vec![0];
+                kernel.management_from = vec!["192.0.2.0/24".parse().unwrap()];
+            },
+            403,
+        ),
+        (|kernel| open_port(kernel, 0), 200),
+        (|kernel| open_port(kernel, 1), 403),
+    ];
+    for (number, (change, expected)) in changes.iter().enumerate() {
+        let mut site = Site::new(witness.address)?;
+        change(&mut site.config.kernel);
+        let edge = site.start()?;
+        let mut client = edge.http1().await?;
+        // Its own client, for there is no kernel part.
+        ban(&edge.banned, "127.0.0.1", Some(FOREVER));
+        let body = http_body_util::BodyExt::boxed(http_body_util::Empty::new());
+        let answer = within(client.send(http::Request::get("/public/x").body(body)?)).await??;
+        assert_eq!(answer.status(), *expected, "{number}");
+        assert_eq!(answer.headers().contains_key("connection"), *expected == 403, "{number}");
+        assert_eq!(edge.http1().await.is_ok(), *expected == 200, "{number}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_id_is_believed_of_a_trusted_proxy_alone_and_only_if_it_is_one() -> Result<()> {
+    let witness = Witness::start().await?;
+    let long = "a".repeat(129);
+    for trusted in [true, false] {
+        let mut site = Site::new(witness.address)?;
+        if trusted {
+            site.config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        }
+        let edge = site.start()?;
+        for (id, is_good) in [
+            ("4bf92f35-77b3_4da6.a3ce~929d:0e0e+4736/x=@", true),
+            (&long[1..], true),
+            (long.as_str(), false),
+            ("", false),
+            ("a b", false),
+            ("a\"b", false),
+            ("a\\b", false),
+            ("caf\u{e9}", false),
+            ("one\r\nx-request-id: two", false),
+        ] {
+            assert!(ask(&edge, b"", &format!("x-request-id: {id}\r\n")).await?.starts_with("HTTP/1.1 200"));
+            let seen = witness.take();
+            let [got] = seen[0].values("x-request-id")[..] else { anyhow::bail!("{seen:?}") };
+            if trusted && is_good {
+                assert_eq!(got, id);
+            } else {
+                assert!(got.len() == 32 && got.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}: {got}");
+            }
+        }
+        // It is the one of problem documents, too.
+        let refused = ask(&edge, b"", "x-request-id: here-1\r\ncontent-length: 99999999\r\n").await?;
+        assert!(refused.starts_with("HTTP/1.1 413"), "{refused}");
+        assert_eq!(refused.contains("\"request_id\":\"here-1\""), trusted, "{refused}");
     }
     Ok(())
 }

@@ -61,6 +61,9 @@ impl<'a> Ask<'a> {
             method: &self.method,
             named: Some(self.host),
             headers: &self.headers,
+            is_early: false,
+            is_banned: false,
+            upgrades: false,
         };
         let now = Now { monotonic: KernelTime(self.at), unix: super::admit::NOW };
         admit(policy, &facts, now, &mut KnownTokens::new(0))

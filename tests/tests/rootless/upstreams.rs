@@ -124,7 +124,7 @@ async fn http2_without_tls_carries_everything_on_one_connection() -> Result<()> 
 }
 
 /// The outcomes of futures that run at once.
-async fn futures<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub(super) async fn futures<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut running: Vec<_> = all.map(|one| (Some(Box::pin(one)), None)).collect();
     std::future::poll_fn(|context| {
         let mut done = true;

@@ -313,6 +313,7 @@ async fn a_client_that_reads_nothing_is_cut() -> Result<()> {
     for _ in 0..2 {
         assert_eq!(within(edge.offences.recv()).await?.unwrap().denial, Denial::AnswerUnread);
     }
+    assert_eq!(edge.metrics.time_limits.with_label_values(&["write"]).get(), 2);
     Ok(())
 }
 

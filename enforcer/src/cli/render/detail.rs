@@ -80,7 +80,7 @@ pub(super) fn status(status: &Status) -> String {
         status.bans.iter().map(|row| format!("{} by {}", grouped(row.count), row.name)).collect();
     let dry = if status.dry_run { " (dry run: offences ban nobody)" } else { "" };
     let kernel = if interfaces.is_empty() {
-        format!("mode {}: attached nowhere, nothing is enforced", status.kernel_mode)
+        format!("mode {}: attached nowhere, no packet is judged", status.kernel_mode)
     } else {
         format!("mode {}: {}", status.kernel_mode, interfaces.join(", "))
     };

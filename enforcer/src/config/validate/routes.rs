@@ -11,7 +11,9 @@ use crate::config::{
     load::nearest,
 };
 
+mod cors;
 mod coverage;
+mod early;
 mod graphql;
 mod limits;
 mod required;
@@ -29,7 +31,7 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
         let section = route.get_ref();
         let path = path(section, &mut rules);
         let limits = limits::limits(section, certified, &mut rules);
-        let route = Route {
+        let mut route = Route {
             name: name(section, &path, &mut rules),
             hosts: hosts(section, &mut rules),
             methods: methods(section, &mut rules),
@@ -40,9 +42,13 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             upgrade: upgrade::read(section, file, &mut rules),
             graphql: graphql::graphql(section, certified, &limits, &mut rules),
             required_headers: required::read(section, &mut rules),
+            early_data: false,
+            cors: None,
             limits,
             path,
         };
+        route.early_data = early::read(section, &route, &mut rules);
+        route.cors = cors::read(section, &route, &mut rules);
         if section.path.is_some() {
             alone(i, &route, section, &mut twins, &mut rules);
         }

@@ -75,6 +75,7 @@ pub(super) fn listeners(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Listener>
         }
         let address = section.address.as_ref().map_or(nowhere, |address| address.get_ref().0);
         let unknown_name = section.unknown_name.as_ref().map_or(UnknownName::Default, |name| *name.get_ref());
+        let early_data = early_data(section, file, clients.is_some(), &mut rules);
         let proxy_protocol_from =
             rules.prefixes("proxy_protocol_from", &section.proxy_protocol_from, MOST_PROXIES);
         listeners.push(Listener {
@@ -84,9 +85,33 @@ pub(super) fn listeners(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Listener>
             clients,
             handshake_timeout,
             proxy_protocol_from,
+            early_data,
         });
     }
     listeners
+}
+
+/// Early data needs sessions that are used once, which tickets of shared keys cannot be: another node would not know.
+fn early_data(section: &ListenerSection, file: &File, has_clients: bool, rules: &mut Rules<'_, '_>) -> bool {
+    let Some(value) = section.early_data.as_ref().filter(|value| *value.get_ref()) else { return false };
+    let unused = file.tls.ticket_lifetime.as_ref().is_some_and(|time| time.get_ref().0.is_zero());
+    let (problem, remedy) = if file.tls.ticket_keys.is_some() {
+        (
+            "does not go with tls.ticket_keys: early data is safe from replay only where a session is used once, on the node that began it",
+            "remove one of the two",
+        )
+    } else if unused {
+        ("without effect: with tls.ticket_lifetime = \"0s\" no session is resumed", "remove one of the two")
+    } else if has_clients {
+        (
+            "does not go with client_certificates: a request would be believed to be its device's before the handshake shows that it is",
+            "remove it here, or give such clients a listener of their own",
+        )
+    } else {
+        return true;
+    };
+    rules.refuse(value.span(), "early_data", problem, remedy);
+    true
 }
 
 fn certificate_of(certificate: &Spanned<CertificateSection>, rules: &mut Rules<'_, '_>) -> Certificate {
@@ -164,7 +189,15 @@ pub(super) fn tls(section: &TlsSection, rules: &mut Rules<'_, '_>) -> Tls {
     {
         rules.refuse(value.span(), "ticket_lifetime", "too short for any use", "write 1m or more, or \"0s\"");
     }
-    Tls { suites, key_exchange, ticket_keys, ticket_lifetime: Some(lifetime).filter(|it| !it.is_zero()) }
+    let sessions =
+        rules.number("early_data_sessions", &section.early_data_sessions, 65_536, 1_024..=16_777_216);
+    Tls {
+        suites,
+        key_exchange,
+        ticket_keys,
+        ticket_lifetime: Some(lifetime).filter(|it| !it.is_zero()),
+        early_data_sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
+    }
 }
 
 /// The entries of a list of choices, each once and one at least; what holds without it.

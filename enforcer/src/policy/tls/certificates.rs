@@ -139,6 +139,15 @@ impl Certificates {
         self.entries.iter().any(|entry| entry.serves(&name, true) || entry.serves(&name, false))
     }
 
+    /// Whether a client could be shown a certificate for a host of a route: for the name itself, or, of `*.` and a name, for that or for
+    /// one of the names that it stands for.
+    pub fn cover(&self, host: &str) -> bool {
+        let Some(parent) = host.strip_prefix('*') else { return self.serve(host) };
+        let names = self.entries.iter().flat_map(|entry| &entry.names);
+        names.clone().any(|name| *name == Name::Wildcard(parent.to_owned()))
+            || names.filter(|name| name.is_exact()).any(|name| Name::new(host).matches(&name.written()))
+    }
+
     /// When they end, in the order of the configuration.
     pub fn expiries(&self) -> impl Iterator<Item = &Expiry> {
         self.entries.iter().map(|entry| &entry.expiry)
