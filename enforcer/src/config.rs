@@ -17,6 +17,7 @@ mod file;
 mod filter;
 mod graphql;
 mod inspect;
+mod integrity;
 mod load;
 mod marks;
 mod named;
@@ -34,6 +35,7 @@ pub use diff::settle;
 pub use error::{Error, Errors};
 pub use filter::log_filter;
 pub use graphql::{GraphQl, Meant, Operation, OperationKind};
+pub use integrity::{Binding, Bindings, Dpop, Replay, Signature, SignatureScheme};
 pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use load::{load, parse, pin_directory};
 pub use marks::{DEFAULT_TIER, Mark};
@@ -55,6 +57,12 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// `[token.NAME]`
     pub tokens: BTreeMap<String, Token>,
+    /// `[dpop]`
+    pub dpop: Dpop,
+    /// `[signature.NAME]`
+    pub signatures: BTreeMap<String, Signature>,
+    /// `[replay]`
+    pub replay: Replay,
     /// `[[route]]`, in the order of the file.
     pub routes: Vec<Route>,
     /// `[http]`
@@ -400,6 +408,8 @@ pub struct Http {
     pub trusted_proxies: Vec<Prefix>,
     /// `forwarded_by`: the field in which they say it, default `x-forwarded-for`.
     pub forwarded_by: ForwardedBy,
+    /// `forwarded_origin`: whether they also say which address the client asked for. Default false.
+    pub forwarded_origin: bool,
     /// `max_header_fields`, default 100.
     pub max_header_fields: u16,
     /// `max_body_bytes`, default 10 MiB; 0 means no bound.

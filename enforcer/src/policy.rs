@@ -4,12 +4,14 @@
 //! whole policy or an error, so a bad file never replaces a good policy. Nothing here looks at a request.
 
 pub mod demands;
+pub mod dpop;
 pub mod health;
 pub mod issuer;
 pub mod jwks;
 pub mod keyring;
 pub mod limiter;
 pub mod route;
+pub mod signature;
 pub mod strict_json;
 pub mod tls;
 pub mod upstream;
@@ -27,11 +29,15 @@ use enforcer_common::source::v6_mask;
 use http::{HeaderName, HeaderValue};
 
 use crate::{
+    clock,
     config::{self, Config, Feature, Mode, TlsVersion},
     prefix::Prefix,
+    replay::Replay,
 };
+use dpop::Dpop;
 use issuer::Issuer;
 use route::{Route, Tokens, limits::Limits, table::RouteTable};
+use signature::Signers;
 use tls::{
     certificates::{Certificates, Expiry},
     tickets::TicketKeys,
@@ -62,6 +68,10 @@ pub struct Policy {
     minimum_tls: TlsVersion,
     /// Sources of which the program judges nothing.
     allowed: Vec<Prefix>,
+    /// What proofs of having a key are judged by.
+    pub(crate) dpop: Dpop,
+    /// What was used and may not be again; one for the life of the process.
+    pub(crate) replay: Arc<Replay>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
     issuers: BTreeMap<String, Arc<Issuer>>,
     tickets: Arc<TicketKeys>,
@@ -143,6 +153,11 @@ impl Policy {
         self.allowed.iter().any(|prefix| prefix.contains(source))
     }
 
+    /// What was used and may not be again.
+    pub const fn replay(&self) -> &Arc<Replay> {
+        &self.replay
+    }
+
     /// Every group of servers, by name.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.values()
@@ -189,12 +204,17 @@ impl Policy {
                 .with_context(|| format!("token.{name}"))?;
             issuers.insert(name.clone(), issuer);
         }
+        let mut signers = BTreeMap::new();
+        for (name, signature) in &config.signatures {
+            let read = Signers::load(name, signature).with_context(|| format!("signature.{name}"))?;
+            signers.insert(name.clone(), Arc::new(read));
+        }
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut limits = BTreeMap::new();
         for route in &config.routes {
             let id = identity(route);
             let kept = old.and_then(|old| old.limits.get(&id)).map(|route| &route.limits);
-            let built = build_route(config, route, &upstreams, &issuers, kept);
+            let built = build_route(config, route, (&upstreams, &issuers, &signers), kept);
             let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);
             limits.insert(id, Arc::clone(&built));
             routes.push((route.hosts.as_slice(), built));
@@ -209,6 +229,11 @@ impl Policy {
             access_log: Arc::new(config.access_log.clone()),
             minimum_tls: config.kernel.minimum_tls,
             allowed: config.kernel.allow.clone(),
+            dpop: Dpop::new(&config.dpop, old.map(|old| &old.dpop))?,
+            replay: old.map_or_else(
+                || Arc::new(Replay::new(config.replay.max_entries, clock::unix_now())),
+                |old| Arc::clone(&old.replay),
+            ),
             upstreams,
             issuers,
             tickets,
@@ -236,19 +261,28 @@ fn answers(http: &config::Http) -> Result<Answers> {
     })
 }
 
+/// What routes name.
+type Named<'p> = (
+    &'p BTreeMap<String, Arc<Upstream>>,
+    &'p BTreeMap<String, Arc<Issuer>>,
+    &'p BTreeMap<String, Arc<Signers>>,
+);
+
 fn build_route(
     config: &Config,
     route: &config::Route,
-    upstreams: &BTreeMap<String, Arc<Upstream>>,
-    issuers: &BTreeMap<String, Arc<Issuer>>,
+    (upstreams, issuers, signers): Named<'_>,
     old: Option<&Limits>,
 ) -> Result<Route> {
     let upstream =
         upstreams.get(&route.upstream).ok_or_else(|| anyhow!("no [upstream.{}]", route.upstream))?;
     let issuer = |name: &String| issuers.get(name).cloned().ok_or_else(|| anyhow!("no [token.{name}]"));
-    let tokens = Tokens::new(route.tokens.iter().map(issuer).collect::<Result<Vec<_>>>()?, &route.demands)?;
+    let named = route.tokens.iter().map(issuer).collect::<Result<Vec<_>>>()?;
+    let tokens = Tokens::new(named, &route.demands, route.bindings)?;
+    let signer = |name: &String| signers.get(name).cloned().ok_or_else(|| anyhow!("no [signature.{name}]"));
+    let signers = route.signature.as_ref().map(signer).transpose()?;
     let limits = Limits::new(route, &config.http, old);
-    Route::new(route, Arc::clone(upstream), tokens, limits)
+    Route::new(route, Arc::clone(upstream), (tokens, signers), limits)
 }
 
 /// Which requests a route is for, as a text that is equal for equal ones.

@@ -158,6 +158,8 @@ pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route 
             scopes: scopes.iter().map(|scope| scope.to_string()).collect(),
             ..Demands::default()
         },
+        bindings: config::Bindings::default(),
+        signature: None,
         required_headers: Vec::new(),
         upgrade: Vec::new(),
         limits: Vec::new(),
@@ -172,6 +174,15 @@ fn bare_config() -> Config {
         tls: tls(),
         upstreams: BTreeMap::new(),
         tokens: BTreeMap::new(),
+        dpop: config::Dpop {
+            algorithms: vec![TokenAlgorithm::Es256, TokenAlgorithm::EdDsa],
+            max_age: Duration::from_secs(120),
+            leeway: Duration::from_secs(60),
+            nonce: false,
+            nonce_lifetime: Duration::from_secs(300),
+        },
+        signatures: BTreeMap::new(),
+        replay: config::Replay { max_entries: 1 << 16, store: None },
         routes: Vec::new(),
         http: config::Http {
             strict_transport_security: Some("max-age=31536000".to_owned()),
@@ -186,6 +197,7 @@ fn bare_config() -> Config {
             min_body_rate: 64,
             write_timeout: Duration::from_secs(60),
             forwarded_by: config::ForwardedBy::XForwardedFor,
+            forwarded_origin: false,
             control_frames: Some(config::RateLimit {
                 events: 100,
                 period: Duration::from_secs(1),

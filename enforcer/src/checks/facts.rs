@@ -106,6 +106,15 @@ pub enum SubjectName {
     Address(IpAddr),
 }
 
+/// What a request asks for, as it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// The path, encoded.
+    pub path: &'a str,
+    /// What stands after `?`, if there is one.
+    pub query: Option<&'a str>,
+}
+
 /// A request as the checks see it.
 #[derive(Debug)]
 pub struct RequestFacts<'a> {
@@ -119,6 +128,10 @@ pub struct RequestFacts<'a> {
     pub path: Cow<'a, str>,
     /// The host that it names, as it is written there.
     pub named: Option<&'a str>,
+    /// The same with its port.
+    pub authority: Option<&'a str>,
+    /// Its path and query, as they were sent.
+    pub target: Target<'a>,
     /// Its header fields.
     pub headers: &'a HeaderMap,
 }
@@ -132,7 +145,9 @@ impl<'a> RequestFacts<'a> {
             return Err(Denial::Misdirected);
         }
         let named = target::named(head);
-        Ok(Self { client, address, method: &head.method, path, named, headers: &head.headers })
+        let authority = target::authority(head);
+        let target = Target { path: head.uri.path(), query: head.uri.query() };
+        Ok(Self { client, address, method: &head.method, path, named, authority, target, headers: &head.headers })
     }
 
     /// The host that it names, in lower case.

@@ -6,7 +6,7 @@
 mod document;
 mod request;
 
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, header::ALLOW};
 
 use super::{Grant, Refusal, demands, facts::RequestFacts, limit, limit::Payer};
 use crate::{clock::KernelTime, config::OperationKind, denial::Denial, policy::route::graphql::GraphQl};
@@ -67,8 +67,8 @@ fn pass(
 }
 
 fn not_allowed(methods: &'static str) -> Refusal {
-    let allow = Some(Box::new(HeaderValue::from_static(methods)));
-    Refusal { allow, ..Refusal::plain(Denial::MethodNotAllowed) }
+    let allow = Some((ALLOW, HeaderValue::from_static(methods)));
+    Refusal::plain(Denial::MethodNotAllowed).with(allow)
 }
 
 fn bounds(graphql: &GraphQl, operation: &Operation) -> Result<(), Denial> {

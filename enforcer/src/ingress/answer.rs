@@ -9,8 +9,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE},
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE},
 };
 use hyper::body::{Body, Frame, SizeHint};
 use serde_json::json;
@@ -74,13 +74,17 @@ pub(super) fn problem(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if let Some(methods) = &refusal.allow {
-        headers.insert(ALLOW, HeaderValue::clone(methods));
-    }
+    tell(headers, refusal);
     if let Some(challenge) = &refusal.challenge {
         headers.insert(WWW_AUTHENTICATE, challenge.clone());
     }
     response
+}
+
+fn tell(headers: &mut HeaderMap, refusal: &Refusal) {
+    if let Some((name, value)) = refusal.field.as_deref() {
+        headers.insert(name.clone(), value.clone());
+    }
 }
 
 /// The answer to a refused gRPC call: trailers and nothing else, with status 200 as they must have.
@@ -89,6 +93,7 @@ pub(super) fn call_failed(refusal: &Refusal) -> Response<Bytes> {
     let headers = response.headers_mut();
     headers.extend(grpc::trailers(refusal.denial));
     headers.insert(CONTENT_TYPE, grpc::content_type());
+    tell(headers, refusal);
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

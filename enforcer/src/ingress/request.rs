@@ -31,13 +31,15 @@ use crate::{
         facts::{ClientAddr, RequestFacts},
         forwarded,
         limit::Marks,
-        token::KnownTokens,
+        signature,
+        token::{KnownTokens, binding::DPOP_NONCE},
     },
     clock,
     denial::Denial,
     policy::{
         Policy,
         route::{Route, graphql::GraphQl},
+        signature::Signers,
     },
     upstream::{AnswerBody, ClientBody, Clients, Forwarded, Patience, Terms, grpc},
 };
@@ -45,7 +47,7 @@ use crate::{
 /// How long a request waits for the keys of its token's issuer: a handshake and an answer from far away. What is not decided
 /// then is refused.
 const KEY_PATIENCE: Duration = Duration::from_secs(2);
-/// Time for the body of a GraphQL request, which is small.
+/// Time for a body that is held: that of a GraphQL request, and one that is signed.
 const DOCUMENT_TIME: Duration = Duration::from_secs(30);
 
 /// Answers a request; never fails, because every failure is an answer.
@@ -89,7 +91,7 @@ pub(super) async fn serve(
         let policy = worker.shared.policy.load();
         admitted = admit(&worker, &policy, &connection, source, &head, checks::admit_again);
     }
-    let (mut marks, mut left) = (Marks::default(), None);
+    let (mut marks, mut left, mut dpop_nonce) = (Marks::default(), None, None);
     let outcome = match admitted {
         Err(refusal) => {
             body.discard();
@@ -100,9 +102,16 @@ pub(super) async fn serve(
             if let Some(entry) = &mut entry {
                 entry.granted(grant.subject());
             }
-            let judged = match &route.graphql {
+            dpop_nonce = grant.dpop_nonce().cloned();
+            let verified = match &route.signers {
                 None => Ok(body),
-                Some(graphql) => Box::pin(document(&connection, &mut grant, &head, body, graphql)).await,
+                Some(signers) => Box::pin(signed(&mut grant, body, signers)).await,
+            };
+            let judged = match (verified, &route.graphql) {
+                (Ok(body), Some(graphql)) => {
+                    Box::pin(document(&connection, &mut grant, &head, body, graphql)).await
+                }
+                (verified, _) => verified,
             };
             match judged {
                 Err(refusal) => Err(refusal),
@@ -152,6 +161,9 @@ pub(super) async fn serve(
         }
     };
     answer::secure(&mut response, &secured);
+    if let Some(nonce) = dpop_nonce {
+        response.headers_mut().insert(DPOP_NONCE, nonce);
+    }
     if let Some(route) = &route {
         answer::tell_limits(&mut response, &route.limits, left);
         worker.counters.borrow_mut().limited(route, marks);
@@ -176,6 +188,26 @@ pub(super) async fn serve(
         "request"
     );
     Ok(response.map(|answer| answer.logged(entry)))
+}
+
+/// Reads the body of a signed request and holds it against its signature; gives it back as it came.
+async fn signed(grant: &mut Grant, body: ClientBody, signers: &Signers) -> Result<ClientBody, Refusal> {
+    let verify = async {
+        let reading = body.read_whole(signature::most(grant, signers));
+        let (bytes, body) = match tokio::time::timeout(DOCUMENT_TIME, reading).await {
+            Ok(Ok(Some(read))) => read,
+            Ok(Ok(None)) => return Err(Refusal::plain(signature::beyond(grant))),
+            Ok(Err(denial)) => return Err(Refusal::plain(denial)),
+            Err(_) => return Err(Refusal::plain(Denial::RequestTimeout)),
+        };
+        signature::body(grant, &bytes).await?;
+        Ok(body)
+    };
+    let verified = verify.await;
+    verified.map_err(|refusal| {
+        let route = Arc::clone(grant.route());
+        refusal.at(&route, std::mem::take(&mut grant.standing))
+    })
 }
 
 /// Reads the body of a GraphQL request and has it judged; gives it back as it came.

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use http::Method;
 
-use super::{Upstream, demands::Demands, issuer::Issuer};
-use crate::config;
+use super::{Upstream, demands::Demands, issuer::Issuer, signature::Signers};
+use crate::config::{self, Bindings};
 use graphql::GraphQl;
 use limits::Limits;
 
@@ -37,6 +37,8 @@ pub struct Route {
     pub required_headers: Box<[http::HeaderName]>,
     /// How many requests there may be.
     pub limits: Limits,
+    /// Who must have signed its requests; `None` where nobody has to.
+    pub signers: Option<Arc<Signers>>,
     /// What its documents may ask for; `None` where there are none.
     pub graphql: Option<GraphQl>,
 }
@@ -48,19 +50,21 @@ pub struct Tokens {
     issuers: Box<[Arc<Issuer>]>,
     /// What they must say.
     pub demands: Demands,
+    /// What they must be bound to.
+    pub bindings: Bindings,
 }
 
 impl Tokens {
     /// `None` for no issuers.
-    pub fn new(issuers: Vec<Arc<Issuer>>, demands: &config::Demands) -> Result<Option<Self>> {
+    pub fn new(issuers: Vec<Arc<Issuer>>, demands: &config::Demands, bindings: Bindings) -> Result<Option<Self>> {
         let Some(first) = issuers.first() else {
-            if !demands.is_empty() {
+            if !demands.is_empty() || bindings != Bindings::default() {
                 bail!("`scopes` or something like it without `token`: nothing could carry them");
             }
             return Ok(None);
         };
         let demands = Demands::new(demands, first)?;
-        Ok(Some(Self { issuers: issuers.into(), demands }))
+        Ok(Some(Self { issuers: issuers.into(), demands, bindings }))
     }
 
     /// Every issuer.
@@ -79,7 +83,7 @@ impl Route {
     pub fn new(
         config: &config::Route,
         upstream: Arc<Upstream>,
-        tokens: Option<Tokens>,
+        (tokens, signers): (Option<Tokens>, Option<Arc<Signers>>),
         limits: Limits,
     ) -> Result<Self> {
         let path = config.path.as_str();
@@ -97,8 +101,8 @@ impl Route {
         if groups.sum::<usize>() + config.limits.len() > limits::MOST_OF_ALL {
             bail!("more than {} limits with those of its operations", limits::MOST_OF_ALL);
         }
-        if config.graphql.is_some() && !config.upgrade.is_empty() {
-            bail!("`upgrade` beside `graphql`: nothing that follows could be judged");
+        if (config.graphql.is_some() || signers.is_some()) && !config.upgrade.is_empty() {
+            bail!("`upgrade` beside `graphql` or `signature`: nothing that follows could be judged");
         }
         let issuer = tokens.as_ref().and_then(Tokens::first);
         let first = config.limits.len();
@@ -114,6 +118,7 @@ impl Route {
             upgrades: config.upgrade.iter().map(|protocol| protocol.as_str().into()).collect(),
             required_headers: config.required_headers.clone().into(),
             limits,
+            signers,
             graphql,
         })
     }

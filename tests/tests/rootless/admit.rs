@@ -7,7 +7,7 @@ use anyhow::Result;
 use enforcer::{
     checks::{
         Grant, Now, Refusal, admit,
-        facts::{Client, ClientAddr, RequestFacts},
+        facts::{Client, ClientAddr, RequestFacts, Target},
         token::KnownTokens,
     },
     clock::KernelTime,
@@ -107,6 +107,8 @@ pub(super) fn admit_from(
         method,
         path: path.into(),
         named: Some(NAME),
+        authority: Some(NAME),
+        target: Target { path, query: None },
         headers,
     };
     admit(policy, &facts, now, known)
