@@ -251,7 +251,8 @@ fn pass(
     limit::check(route.limits.late(), route, &payer, now.monotonic, standing)
         .map_err(|refusal| Refusal { token_age: token.as_ref().and_then(|token| token.age), ..refusal })?;
     // Last, so that nothing that comes before uses a signature up.
-    let signed = route.signers.as_ref().map(|signers| signature::head(policy, signers, facts, now)).transpose()?;
+    let signed =
+        route.signers.as_ref().map(|signers| signature::head(policy, signers, facts, now)).transpose()?;
     Ok(Passed { token, dpop_nonce, signed })
 }
 

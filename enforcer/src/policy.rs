@@ -117,13 +117,18 @@ impl Listener {
 impl Policy {
     /// Reads certificates, keys and JWK sets and compiles everything.
     pub fn load(config: &Config) -> Result<Self> {
-        Self::build(config, None)
+        Self::load_at(config, clock::unix_now())
+    }
+
+    /// The same for a process that began at another time, seconds since 1970.
+    pub fn load_at(config: &Config, began: u64) -> Result<Self> {
+        Self::build(config, None, began)
     }
 
     /// The same for a reload: whatever did not change keeps its state (request limits, pooled upstream connections,
     /// session tickets).
     pub fn reload(&self, config: &Config) -> Result<Self> {
-        Self::build(config, Some(self))
+        Self::build(config, Some(self), self.replay.began())
     }
 
     /// When the certificates end that are served, by the listener's configured address.
@@ -174,7 +179,7 @@ impl Policy {
         Arc::new(ArcSwap::from_pointee(self))
     }
 
-    fn build(config: &Config, old: Option<&Self>) -> Result<Self> {
+    fn build(config: &Config, old: Option<&Self>, began: u64) -> Result<Self> {
         let tickets = match (&config.tls.ticket_keys, old) {
             (Some(path), _) => Arc::new(TicketKeys::from_file(path).context("tls.ticket_keys")?),
             (None, Some(old)) if old.tickets.is_own() => Arc::clone(&old.tickets),
@@ -231,7 +236,7 @@ impl Policy {
             allowed: config.kernel.allow.clone(),
             dpop: Dpop::new(&config.dpop, old.map(|old| &old.dpop))?,
             replay: old.map_or_else(
-                || Arc::new(Replay::new(config.replay.max_entries, clock::unix_now())),
+                || Arc::new(Replay::new(config.replay.max_entries, began)),
                 |old| Arc::clone(&old.replay),
             ),
             upstreams,

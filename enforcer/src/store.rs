@@ -77,8 +77,6 @@ struct Shared {
     wake: Condvar,
     gauges: Gauges,
     path: PathBuf,
-    /// What names the file in the configuration.
-    key: &'static str,
 }
 
 /// A store that is open. Dropping it writes what is pending.
@@ -99,7 +97,7 @@ pub struct Opened {
 
 /// Opens the store at `path`, which `key` of the configuration names, or makes it. A file that is broken is renamed, so that a new one can take its place: a daemon
 /// that does not start would protect nobody.
-pub fn open(key: &'static str, path: &Path, gauges: Gauges) -> Result<Opened> {
+pub fn open(key: &str, path: &Path, gauges: Gauges) -> Result<Opened> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(|error| explain(key, path, &error))?;
     }
@@ -115,7 +113,7 @@ pub fn open(key: &'static str, path: &Path, gauges: Gauges) -> Result<Opened> {
         }
         Err(problem) => return Err(refuse(key, path, problem)),
     };
-    let shared = Shared { inbox: Mutex::default(), wake: Condvar::new(), gauges, path: path.to_owned(), key };
+    let shared = Shared { inbox: Mutex::default(), wake: Condvar::new(), gauges, path: path.to_owned() };
     let store = Store { shared: Arc::new(shared), database: Some(database), writer: None };
     Ok(Opened { store, set_aside })
 }
@@ -152,11 +150,7 @@ impl Store {
         waits
     }
 
-    fn hand_over(
-        &mut self,
-        changes: impl IntoIterator<Item = Change>,
-        written: Option<oneshot::Sender<()>>,
-    ) {
+    fn hand_over(&mut self, changes: impl IntoIterator<Item = Change>, written: Option<oneshot::Sender<()>>) {
         let mut inbox = lock(&self.shared.inbox);
         inbox.waiting.extend(written);
         inbox.pending.extend(changes.into_iter().map(|change| ((change.table, change.key), change.value)));
@@ -205,7 +199,9 @@ fn run(shared: &Shared, database: Database) {
         let written = commit(shared, &mut open, &changes);
         if written.is_ok() {
             // Whoever has gone away has not waited for it.
-            waiting.into_iter().for_each(|waiting| drop(waiting.send(())));
+            for waits in waiting {
+                let _ = waits.send(());
+            }
         }
         let mut inbox = lock(&shared.inbox);
         match &written {
@@ -396,7 +392,9 @@ mod tests {
     fn a_place_that_cannot_be_written_is_named_with_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
-        let Err(refused) = open("bans.store", &folder.path().join("file/store.redb"), gauges()) else { panic!("opened") };
+        let Err(refused) = open("bans.store", &folder.path().join("file/store.redb"), gauges()) else {
+            panic!("opened")
+        };
         let text = refused.to_string();
         assert!(text.contains("file/store.redb") && text.contains("bans.store = \"off\""), "{text}");
     }

@@ -122,6 +122,17 @@ pub fn token(issuer: &str, jwks: PathBuf) -> config::Token {
     }
 }
 
+/// `[dpop]` as it is by default.
+pub fn dpop() -> config::Dpop {
+    config::Dpop {
+        algorithms: vec![TokenAlgorithm::Es256, TokenAlgorithm::EdDsa],
+        max_age: Duration::from_secs(120),
+        leeway: Duration::from_secs(60),
+        nonce: false,
+        nonce_lifetime: Duration::from_secs(300),
+    }
+}
+
 /// `STEM.pem` and `STEM.key` in `dir`.
 pub fn certificate(dir: &Path, stem: &str) -> config::Certificate {
     let (chain, key) = (dir.join(format!("{stem}.pem")), dir.join(format!("{stem}.key")));
@@ -174,13 +185,7 @@ fn bare_config() -> Config {
         tls: tls(),
         upstreams: BTreeMap::new(),
         tokens: BTreeMap::new(),
-        dpop: config::Dpop {
-            algorithms: vec![TokenAlgorithm::Es256, TokenAlgorithm::EdDsa],
-            max_age: Duration::from_secs(120),
-            leeway: Duration::from_secs(60),
-            nonce: false,
-            nonce_lifetime: Duration::from_secs(300),
-        },
+        dpop: dpop(),
         signatures: BTreeMap::new(),
         replay: config::Replay { max_entries: 1 << 16, store: None },
         routes: Vec::new(),

@@ -8,6 +8,7 @@ mod rootless {
     mod attacks;
     mod bodies;
     mod borders;
+    mod bound_tokens;
     mod budgets;
     mod captures;
     mod clients;
@@ -15,6 +16,8 @@ mod rootless {
     mod configs;
     mod control;
     mod corpus;
+    mod dpop;
+    mod dpop_once;
     mod edge;
     mod flights;
     mod floods;
@@ -33,6 +36,7 @@ mod rootless {
     mod smuggling;
     mod streams;
     mod tickets;
+    mod till;
     mod tls;
     mod token_command;
     mod token_forms;

@@ -147,7 +147,16 @@ impl<'a> RequestFacts<'a> {
         let named = target::named(head);
         let authority = target::authority(head);
         let target = Target { path: head.uri.path(), query: head.uri.query() };
-        Ok(Self { client, address, method: &head.method, path, named, authority, target, headers: &head.headers })
+        Ok(Self {
+            client,
+            address,
+            method: &head.method,
+            path,
+            named,
+            authority,
+            target,
+            headers: &head.headers,
+        })
     }
 
     /// The host that it names, in lower case.

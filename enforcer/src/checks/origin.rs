@@ -40,7 +40,7 @@ impl Origin {
         match port {
             Some(443) if scheme == "https" => {}
             Some(80) if scheme == "http" => {}
-            Some(port) => drop(write!(authority, ":{port}")),
+            Some(port) => authority += &format!(":{port}"),
             None => {}
         }
         Some(Self { scheme, authority })
@@ -134,7 +134,8 @@ fn plain(path: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            drop(write!(out, "%{byte:02X}"));
+            // A `String` takes everything.
+            let _ = write!(out, "%{byte:02X}");
         }
         rest = &rest[at + 3..];
     }

@@ -15,9 +15,9 @@ use super::value::{
     AddressOrOff, Alternatives, ByteRate, DurationOrOff, Names, Number, Rate, Size, Text, Written as _,
 };
 use super::{
-    AccessFormat, Answers, Binding, Feature, KeyExchange, LimitKey, LogFormat, Mode, OperationKind, Query, Refusal,
-    Refusals, SubjectAs, Suite, TlsVersion, TokenAlgorithm, TokenType, Treatment, UnknownName, Unrouted,
-    UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull, tls::ClientCertificates,
+    AccessFormat, Answers, Binding, Feature, KeyExchange, LimitKey, LogFormat, Mode, OperationKind, Query,
+    Refusal, Refusals, SubjectAs, Suite, TlsVersion, TokenAlgorithm, TokenType, Treatment, UnknownName,
+    Unrouted, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};

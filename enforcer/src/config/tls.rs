@@ -152,7 +152,9 @@ impl Config {
         }
         files.extend(self.tls.ticket_keys.as_deref());
         files.extend(self.tokens.values().filter_map(|token| token.keys.file()));
-        files.extend(self.signatures.values().flat_map(|signature| signature.keys.values().map(PathBuf::as_path)));
+        files.extend(
+            self.signatures.values().flat_map(|signature| signature.keys.values().map(PathBuf::as_path)),
+        );
         files.sort_unstable();
         files.dedup();
         files

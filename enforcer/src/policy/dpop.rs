@@ -83,7 +83,8 @@ impl Dpop {
 
     /// What the nonce of a proof is at `now`.
     pub fn judge_nonce(&self, nonce: &str, now: KernelTime) -> Nonce {
-        let is = |period| verify_slices_are_equal(self.nonces.of(period).as_bytes(), nonce.as_bytes()).is_ok();
+        let is =
+            |period| verify_slices_are_equal(self.nonces.of(period).as_bytes(), nonce.as_bytes()).is_ok();
         let current = now.0 / self.period;
         match current {
             _ if is(current) => Nonce::Current,

@@ -59,7 +59,8 @@ pub fn of_proof(jwk: &Value, algorithm: TokenAlgorithm) -> Result<(VerificationK
         TokenAlgorithm::EdDsa => &["crv", "kty", "x"],
     };
     // Sorted by name and without white space; none of these values needs an escape.
-    let members = members.iter().map(|name| Ok(format!("\"{name}\":\"{}\"", text(entry, name)?.unwrap_or_default())));
+    let members =
+        members.iter().map(|name| Ok(format!("\"{name}\":\"{}\"", text(entry, name)?.unwrap_or_default())));
     let canonical = format!("{{{}}}", members.collect::<Result<Vec<_>>>()?.join(","));
     Ok((key, URL_SAFE_NO_PAD.encode(digest(&SHA256, canonical.as_bytes()))))
 }

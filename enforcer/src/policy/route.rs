@@ -56,7 +56,11 @@ pub struct Tokens {
 
 impl Tokens {
     /// `None` for no issuers.
-    pub fn new(issuers: Vec<Arc<Issuer>>, demands: &config::Demands, bindings: Bindings) -> Result<Option<Self>> {
+    pub fn new(
+        issuers: Vec<Arc<Issuer>>,
+        demands: &config::Demands,
+        bindings: Bindings,
+    ) -> Result<Option<Self>> {
         let Some(first) = issuers.first() else {
             if !demands.is_empty() || bindings != Bindings::default() {
                 bail!("`scopes` or something like it without `token`: nothing could carry them");

@@ -130,8 +130,8 @@ impl Bench {
             method: &Method::GET,
             path: path.into(),
             named: Some(edge::NAME),
-        authority: Some(edge::NAME),
-        target: Target { path, query: None },
+            authority: Some(edge::NAME),
+            target: Target { path, query: None },
             headers,
         };
         let now = Now { monotonic: clock::kernel_now(), unix: self.unix };

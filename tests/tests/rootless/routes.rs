@@ -60,8 +60,8 @@ impl<'a> Ask<'a> {
             path: self.path.into(),
             method: &self.method,
             named: Some(self.host),
-        authority: Some(self.host),
-        target: Target { path: self.path, query: None },
+            authority: Some(self.host),
+            target: Target { path: self.path, query: None },
             headers: &self.headers,
         };
         let now = Now { monotonic: KernelTime(self.at), unix: super::admit::NOW };

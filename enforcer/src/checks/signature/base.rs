@@ -73,7 +73,9 @@ fn component(message: &Message<'_>, item: &Item) -> Option<String> {
     }
     if name.starts_with('@') {
         return match (name, parameter) {
-            ("@query-param", Some(("name", value))) => query_param(message.query?, value.as_string()?.as_str()),
+            ("@query-param", Some(("name", value))) => {
+                query_param(message.query?, value.as_string()?.as_str())
+            }
             (_, None) => derived(message, name),
             _ => None,
         };
@@ -81,7 +83,8 @@ fn component(message: &Message<'_>, item: &Item) -> Option<String> {
     if name.bytes().any(|b| b.is_ascii_uppercase()) {
         return None;
     }
-    let mut values = message.headers.get_all(name).iter().map(|value| value.as_bytes().trim_ascii()).peekable();
+    let mut values =
+        message.headers.get_all(name).iter().map(|value| value.as_bytes().trim_ascii()).peekable();
     values.peek()?;
     match parameter {
         None => {
@@ -126,7 +129,8 @@ fn derived(message: &Message<'_>, name: &str) -> Option<String> {
 
 /// Section 2.2.8: decoded as a form is, and encoded anew; a name that stands twice has no value.
 fn query_param(query: &str, name: &str) -> Option<String> {
-    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
+    let encode =
+        |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
     let mut found = None;
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
         if encode(&key) == name && found.replace(encode(&value)).is_some() {

@@ -7,11 +7,7 @@
 use http::{HeaderMap, HeaderName};
 
 use super::{Claimed, digest::Digests, is_recent};
-use crate::{
-    checks::facts::RequestFacts,
-    denial::Denial,
-    policy::signature::Signers,
-};
+use crate::{checks::facts::RequestFacts, denial::Denial, policy::signature::Signers};
 
 /// The id of the key.
 const KEY: HeaderName = HeaderName::from_static("x-signature-key");

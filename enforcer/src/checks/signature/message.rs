@@ -41,7 +41,8 @@ impl Signature {
         if !headers.contains_key("signature-input") && !headers.contains_key("signature") {
             return Err(Denial::SignatureMissing);
         }
-        let malformed = |denial| if denial == Denial::DigestMalformed { Denial::SignatureMalformed } else { denial };
+        let malformed =
+            |denial| if denial == Denial::DigestMalformed { Denial::SignatureMalformed } else { denial };
         let inputs = dictionary(headers, "signature-input").map_err(malformed)?;
         let mut signatures = dictionary(headers, "signature").map_err(malformed)?;
         if inputs.len() > MOST {

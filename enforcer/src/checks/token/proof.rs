@@ -114,11 +114,7 @@ pub fn verify(
     claims(&compact.claims, expected, follow)
 }
 
-fn claims(
-    claims: &[u8],
-    expected: &Expected<'_>,
-    follow: &mut dyn FnMut(Step<'_>),
-) -> Result<Proof, Denial> {
+fn claims(claims: &[u8], expected: &Expected<'_>, follow: &mut dyn FnMut(Step<'_>)) -> Result<Proof, Denial> {
     let claims = strict_json::object(claims).ok_or(Denial::DpopMalformed)?;
     let text = |name: &str| match claims.get(name) {
         Some(Value::String(text)) => Ok(Some(text.as_str())),

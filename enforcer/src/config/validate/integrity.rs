@@ -173,7 +173,8 @@ pub(super) fn bindings(section: &RouteSection, certified: bool, rules: &mut Rule
             rules.refuse(value.span(), key, problem, format!("add `token` or remove `{key}`"));
         }
     }
-    if let Some(value) = section.certificate_bound.as_ref().filter(|value| *value.get_ref() == Binding::Required)
+    if let Some(value) =
+        section.certificate_bound.as_ref().filter(|value| *value.get_ref() == Binding::Required)
         && !certified
     {
         let problem = "no listener asks for client certificates";
