@@ -244,3 +244,142 @@ fn read_key(key: &str) -> Option<(u64, Token)> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+    use prometheus::{IntCounter, IntGauge};
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn gauges() -> Gauges {
+        Gauges {
+            pending: IntGauge::new("pending", "x").unwrap(),
+            errors: IntCounter::new("errors", "x").unwrap(),
+        }
+    }
+
+    fn token(n: u32) -> Token {
+        Token::of("test", &[&n.to_be_bytes()])
+    }
+
+    /// A signature of now that is taken for ten minutes.
+    fn life(made: u64) -> Life {
+        Life { made, ahead: 300, until: made + 601 }
+    }
+
+    fn use_up(replay: &Replay, n: u32, now: u64) -> Result<bool, Spent> {
+        let receipt = replay.spend_for_good(token(n), life(now), now)?;
+        Ok(receipt.0.is_none_or(|written| written.blocking_recv().is_ok()))
+    }
+
+    #[test]
+    fn parts_are_not_run_together() {
+        let one = Token::of("a", &[b"bc", b"d"]);
+        for other in [
+            Token::of("a", &[b"b", b"cd"]),
+            Token::of("a", &[b"bcd"]),
+            Token::of("ab", &[b"c", b"d"]),
+            Token::of("a", &[b"bc", b"d", b""]),
+        ] {
+            assert_ne!(one, other);
+        }
+        assert_eq!(one, Token::of("a", &[b"bc", b"d"]));
+    }
+
+    #[test]
+    fn a_use_is_remembered_until_it_has_run_out_and_room_is_never_made() {
+        let replay = Replay::new(64, NOW - 1_000);
+        assert_eq!(replay.spend(token(1), NOW + 10, NOW), Ok(()));
+        assert_eq!(replay.spend(token(1), NOW + 10, NOW + 9), Err(Spent::Before));
+        assert_eq!(replay.spend(token(1), NOW + 10, NOW + 10), Err(Spent::Late));
+        assert_eq!(replay.len(), 0, "swept");
+        // A clock that steps back: nobody can tell any more whether it was used.
+        assert_eq!(replay.spend(token(1), NOW + 10, NOW), Err(Spent::Late));
+        let replay = Replay::new(64, NOW);
+        let outcomes: Vec<_> = (0..10_000).map(|n| replay.spend(token(n), NOW + 10, NOW)).collect();
+        let taken = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        assert_eq!((taken, replay.len()), (SHARDS, SHARDS));
+        for (n, outcome) in (0..).zip(&outcomes) {
+            let again = if outcome.is_ok() { Spent::Before } else { Spent::Full };
+            assert_eq!(replay.spend(token(n), NOW + 10, NOW), Err(again), "{n}");
+        }
+        assert_eq!(replay.spend(token(10_000), NOW + 30, NOW + 11), Ok(()));
+    }
+
+    #[test]
+    fn of_many_that_race_one_is_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let replay = Replay::new(1 << 16, NOW - 1_000);
+        replay.keep(&folder.path().join("replay.redb"), gauges(), NOW).unwrap();
+        for n in 0..100 {
+            let start = Barrier::new(4);
+            let wins = std::thread::scope(|scope| {
+                let race = |good: bool| {
+                    let (start, replay) = (&start, &replay);
+                    scope.spawn(move || {
+                        start.wait();
+                        if good {
+                            replay.spend_for_good(token(n), life(NOW), NOW).is_ok()
+                        } else {
+                            replay.spend(token(n), NOW + 601, NOW).is_ok()
+                        }
+                    })
+                };
+                let racers = [race(true), race(false), race(true), race(false)];
+                racers.into_iter().map(|racer| racer.join().unwrap()).filter(|won| *won).count()
+            });
+            assert_eq!(wins, 1, "{n}");
+        }
+    }
+
+    #[test]
+    fn a_use_for_good_outlives_the_process_however_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("replay.redb");
+        let first = Replay::new(1 << 16, NOW - 1_000);
+        first.keep(&path, gauges(), NOW).unwrap();
+        assert_eq!(use_up(&first, 1, NOW), Ok(true));
+        // As the disk has it while the process is in the middle of its work: what is left after a crash.
+        let crashed = folder.path().join("crashed.redb");
+        std::fs::copy(&path, &crashed).unwrap();
+        drop(first);
+        for path in [&path, &crashed] {
+            let next = Replay::new(1 << 16, NOW + 1);
+            next.keep(path, gauges(), NOW + 1).unwrap();
+            assert_eq!(use_up(&next, 1, NOW + 1), Err(Spent::Before));
+            assert_eq!(use_up(&next, 2, NOW + 1), Ok(true));
+            assert_eq!(next.len(), 2);
+        }
+        // What has run out goes, from the file as well.
+        let later = NOW + 10_000;
+        let last = Replay::new(1 << 16, later);
+        last.keep(&path, gauges(), later).unwrap();
+        for n in 10..1_000 {
+            assert_eq!(last.spend(token(n), later + 1, later), Ok(()));
+        }
+        drop(last);
+        let empty = Replay::new(1 << 16, later);
+        empty.keep(&path, gauges(), later).unwrap();
+        assert_eq!(empty.len(), 0);
+    }
+
+    #[test]
+    fn without_a_store_nothing_counts_that_may_have_been_used_before_the_start() {
+        let replay = Replay::new(1 << 16, NOW);
+        assert_eq!(use_up(&replay, 1, NOW), Err(Spent::Late));
+        assert_eq!(use_up(&replay, 1, NOW + 300), Err(Spent::Late), "a clock may have been ahead so far");
+        assert_eq!(use_up(&replay, 1, NOW + 301), Ok(true));
+        assert_eq!(use_up(&replay, 1, NOW + 301), Err(Spent::Before));
+        // A store that is broken tells nothing either.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("replay.redb");
+        std::fs::write(&path, "no store at all, but long enough to be one".repeat(1_000)).unwrap();
+        let replay = Replay::new(1 << 16, NOW);
+        replay.keep(&path, gauges(), NOW).unwrap();
+        assert_eq!(use_up(&replay, 1, NOW + 300), Err(Spent::Late));
+        assert_eq!(use_up(&replay, 1, NOW + 301), Ok(true));
+    }
+}

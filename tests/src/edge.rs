@@ -20,6 +20,7 @@ use enforcer::{
     ingress::Ingress,
     metrics::{self, Metrics},
     policy::{Policy, SharedPolicy},
+    store::Gauges,
 };
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
@@ -80,6 +81,11 @@ impl Site {
     pub fn start(self) -> Result<Edge> {
         let policy = Policy::load(&self.config)?.share();
         let metrics = Metrics::new()?;
+        if let Some(path) = &self.config.replay.store {
+            let (pending, errors) =
+                (metrics.replay_store_pending.clone(), metrics.replay_store_errors.clone());
+            policy.load().replay().keep(path, Gauges { pending, errors }, enforcer::clock::unix_now())?;
+        }
         metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
         let (reporter, offences) = Reporter::new(1024, metrics.offences_lost.clone());
         let access_log = AccessLog::start(&self.config.access_log, &metrics)?;
@@ -320,6 +326,14 @@ impl Edge {
         // TLS is the dialler's business; tonic's own would bring another provider.
         let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{NAME}"))?;
         Ok(endpoint.connect_with_connector(dial).await?)
+    }
+
+    /// Ends it as a daemon ends, with everything that it had open.
+    pub async fn stop(self) -> Site {
+        let Self { site, ingress, policy, metrics, .. } = self;
+        drop((policy, metrics));
+        ingress.drain(Duration::from_secs(5)).await;
+        site
     }
 
     /// The certificate that the server shows for `name`.

@@ -33,6 +33,11 @@ mod rootless {
     mod refusals;
     mod route_limits;
     mod routes;
+    mod signature_base;
+    mod signature_lines;
+    mod signatures;
+    mod signed_requests;
+    mod signers;
     mod smuggling;
     mod streams;
     mod tickets;

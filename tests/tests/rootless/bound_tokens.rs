@@ -5,11 +5,18 @@ use anyhow::Result;
 use aws_lc_rs::digest::{SHA256, digest};
 use enforcer::{
     checks::facts::{Client, ClientAddr, Identity},
-    config::Binding,
+    config::{Binding, Clients},
     denial::Denial,
 };
-use enforcer_tests::tokens::encode;
+use enforcer_tests::{
+    edge::{AUDIENCE, ISSUER, Site},
+    origin::Origin,
+    pki::Authority,
+    tls::{Setup, exchange_with},
+    tokens::{claims, encode},
+};
 use http::HeaderMap;
+use rustls::HandshakeKind;
 use serde_json::{Value, json};
 
 use super::{
@@ -69,5 +76,32 @@ fn mtls_a_bound_token_needs_its_certificate() -> Result<()> {
     let both = mint(json!({"x5t#S256": own, "jkt": thumbprint(&till.key)}))?;
     assert_eq!(judge("/api/x", &both, Some(&own)), Some(Denial::DpopMissing));
     assert_eq!(judge("/api/x", &both, None), Some(Denial::CertificateMissing));
+    Ok(())
+}
+
+#[tokio::test]
+async fn mtls_a_bound_token_is_held_to_its_connection_and_its_resumption() -> Result<()> {
+    let origin = Origin::start().await?;
+    let mut site = Site::new(origin.address)?;
+    let authority = Authority::new("Devices")?;
+    let roots = site.dir.path().join("devices.pem");
+    std::fs::write(&roots, authority.pem())?;
+    site.config.listeners[0].clients =
+        Some(Clients { required: false, authorities: roots, crls: Vec::new() });
+    let (phone, other) = (authority.issue_client("phone")?, authority.issue_client("other")?);
+    let own = encode(digest(&SHA256, &phone.certificate).as_ref());
+    let mut claims = claims(ISSUER, AUDIENCE, "read", enforcer::clock::unix_now());
+    claims["cnf"] = json!({"x5t#S256": own});
+    let token = site.key.mint(&claims)?;
+    let edge = site.start()?;
+    for old in [false, true] {
+        for (identity, status) in [(Some(&phone), 200), (Some(&other), 401), (None, 401)] {
+            let client = Setup { identity, old, ..Setup::default() }.client(&edge)?;
+            for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+                let got = exchange_with(&edge, &client, "/api/x", &token).await?;
+                assert_eq!(got, (kind, status), "old: {old}");
+            }
+        }
+    }
     Ok(())
 }
