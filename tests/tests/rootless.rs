@@ -23,6 +23,7 @@ mod rootless {
     mod floods;
     mod graphql;
     mod grpc;
+    mod interop;
     mod issuer_keys;
     mod known_tokens;
     mod ledger;

@@ -46,7 +46,8 @@ pub(super) fn head(
     facts: &RequestFacts<'_>,
     now: Now,
 ) -> Result<Signed, Refusal> {
-    let refuse = |denial| Refusal {
+    let refuse = |denial: Denial| Refusal {
+        challenge: (denial.status() == 401).then(|| signers.challenge.clone()),
         // A client whose clock is wrong can see by how much.
         server_time: (denial == Denial::SignatureStale).then_some(now.unix),
         ..Refusal::plain(denial)

@@ -47,8 +47,11 @@ use crate::{
 /// How long a request waits for the keys of its token's issuer: a handshake and an answer from far away. What is not decided
 /// then is refused.
 const KEY_PATIENCE: Duration = Duration::from_secs(2);
-/// Time for a body that is held: that of a GraphQL request, and one that is signed.
+/// Time for the body of a GraphQL request, which is small.
 const DOCUMENT_TIME: Duration = Duration::from_secs(30);
+
+/// Bytes a second that a signed body has to come with on the whole, besides that time, for it is held.
+const SIGNED_RATE: u64 = 16 << 10;
 
 /// Answers a request; never fails, because every failure is an answer.
 pub(super) async fn serve(
@@ -193,8 +196,9 @@ pub(super) async fn serve(
 /// Reads the body of a signed request and holds it against its signature; gives it back as it came.
 async fn signed(grant: &mut Grant, body: ClientBody, signers: &Signers) -> Result<ClientBody, Refusal> {
     let verify = async {
-        let reading = body.read_whole(signature::most(grant, signers));
-        let (bytes, body) = match tokio::time::timeout(DOCUMENT_TIME, reading).await {
+        let most = signature::most(grant, signers);
+        let patience = DOCUMENT_TIME + Duration::from_secs(most / SIGNED_RATE);
+        let (bytes, body) = match tokio::time::timeout(patience, body.read_whole(most)).await {
             Ok(Ok(Some(read))) => read,
             Ok(Ok(None)) => return Err(Refusal::plain(signature::beyond(grant))),
             Ok(Err(denial)) => return Err(Refusal::plain(denial)),

@@ -8,6 +8,7 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::HeaderValue;
 use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject as _};
 
 use crate::config::{self, SignatureScheme};
@@ -24,6 +25,8 @@ pub struct Signers {
     pub name: Box<str>,
     /// As configured.
     pub config: config::Signature,
+    /// `WWW-Authenticate` for whoever has not signed, or not well (RFC 9110 section 15.5.2).
+    pub challenge: HeaderValue,
     keys: BTreeMap<String, Key>,
 }
 
@@ -31,7 +34,7 @@ pub struct Signers {
 #[derive(Debug)]
 pub enum Key {
     /// `hmac-sha256`: a secret.
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     /// `ecdsa-p256-sha256`
     P256(Box<ParsedPublicKey>),
     /// `ed25519`
@@ -45,7 +48,9 @@ impl Signers {
         for (id, path) in &config.keys {
             keys.insert(id.clone(), Key::read(path, config.scheme).with_context(|| format!("key {id}"))?);
         }
-        Ok(Self { name: name.into(), config: config.clone(), keys })
+        // A name has letters, digits, `-` and `_`.
+        let challenge = HeaderValue::try_from(format!("Signature realm=\"{name}\""))?;
+        Ok(Self { name: name.into(), config: config.clone(), challenge, keys })
     }
 
     /// The key of this id.
@@ -74,7 +79,7 @@ impl Key {
             let Some(secret) = secret else {
                 bail!("neither the base64 of {} to {} bytes nor PEM", SECRET.start(), SECRET.end());
             };
-            return Ok(Self::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &secret)));
+            return Ok(Self::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &secret))));
         }
         if scheme == SignatureScheme::Hmac {
             bail!("holds a key in PEM form, and this scheme needs a secret");

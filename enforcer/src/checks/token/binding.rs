@@ -83,11 +83,11 @@ fn prove(
         now: now.unix,
     };
     let fresh = || Some((DPOP_NONCE, rules.nonce(now.monotonic)));
-    let refuse = |denial: Denial| match denial {
-        Denial::DpopNonce => Refusal::plain(denial).with(fresh()),
+    let refuse = |denial: Denial| {
+        let field = if denial == Denial::DpopNonce { fresh() } else { None };
         // A client whose clock is wrong can see by how much.
-        Denial::DpopStale => Refusal { server_time: Some(now.unix), ..Refusal::plain(denial) },
-        _ => Refusal::plain(denial),
+        let server_time = (denial == Denial::DpopStale).then_some(now.unix);
+        Refusal { server_time, ..Refusal::plain(denial) }.with(field)
     };
     let proof = proof::verify(proof, &expected, &mut |_| ()).map_err(refuse)?;
     let nonce = proof.nonce.as_deref().map(|nonce| rules.judge_nonce(nonce, now.monotonic));
@@ -129,20 +129,33 @@ pub(in crate::checks) fn challenge(
     let dpop = tokens.bindings.dpop == Binding::Required
         || presented(headers).is_ok_and(|presented| presented.scheme == Scheme::Dpop)
         || refusal.denial == Denial::DpopMissing;
-    let made = match refusal.denial {
+    let own = made_for(refusal.denial).and_then(|attributes| tokens.first()?.challenge(attributes).ok());
+    let Some(challenge) = own.or_else(|| refusal.challenge.clone()) else { return refusal };
+    let challenge = if dpop { in_dpop(&challenge, &policy.dpop.algs) } else { Some(challenge) };
+    Refusal { challenge, ..refusal }
+}
+
+/// What a challenge says of a refusal that is made here; `None` for others.
+#[allow(clippy::wildcard_enum_match_arm, reason = "all others are made elsewhere")]
+fn made_for(denial: Denial) -> Option<&'static str> {
+    match denial {
         Denial::DpopNonce => Some(", error=\"use_dpop_nonce\""),
         Denial::DpopMissing
         | Denial::DpopUnbound
         | Denial::CertificateMissing
         | Denial::CertificateMismatch
         | Denial::CertificateUnbound => Some(", error=\"invalid_token\""),
-        denial if denial.code().starts_with("dpop_") => Some(", error=\"invalid_dpop_proof\""),
+        Denial::DpopMalformed
+        | Denial::DpopAlgorithm
+        | Denial::DpopKey
+        | Denial::DpopWrongKey
+        | Denial::DpopBadSignature
+        | Denial::DpopWrongRequest
+        | Denial::DpopWrongToken
+        | Denial::DpopStale
+        | Denial::DpopReplayed => Some(", error=\"invalid_dpop_proof\""),
         _ => None,
-    };
-    let own = made.and_then(|attributes| tokens.first()?.challenge(attributes).ok());
-    let Some(challenge) = own.or_else(|| refusal.challenge.clone()) else { return refusal };
-    let challenge = if dpop { in_dpop(&challenge, &policy.dpop.algs) } else { Some(challenge) };
-    Refusal { challenge, ..refusal }
+    }
 }
 
 fn in_dpop(challenge: &HeaderValue, algs: &str) -> Option<HeaderValue> {
