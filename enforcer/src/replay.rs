@@ -124,9 +124,12 @@ impl Shard {
             let (end, tokens) = end.remove_entry();
             self.swept = self.swept.max(end);
             for token in tokens {
-                if self.uses.remove(&token).is_some_and(|(_, kept)| kept) {
-                    kept.push((end, token));
+                // A store may have it with an earlier end, too, which is all that goes.
+                let now_ends = self.uses.get(&token).is_some_and(|(until, _)| *until == end);
+                if now_ends && !self.uses.remove(&token).is_some_and(|(_, kept)| kept) {
+                    continue;
                 }
+                kept.push((end, token));
             }
         }
         kept
@@ -364,6 +367,18 @@ mod tests {
         let empty = Replay::new(1 << 16, later);
         empty.keep(&path, gauges(), later).unwrap();
         assert_eq!(empty.len(), 0);
+    }
+
+    #[test]
+    fn of_two_ends_in_the_store_the_later_one_counts() {
+        let mut shard = Shard::default();
+        shard.insert(token(1), NOW + 10, true);
+        shard.insert(token(1), NOW + 20, true);
+        assert_eq!(shard.sweep(NOW + 10), [(NOW + 10, token(1))]);
+        assert_eq!(shard.spend(token(1), NOW + 30, NOW + 10, 10, true), Err(Spent::Before));
+        assert_eq!(shard.sweep(NOW + 20), [(NOW + 20, token(1))]);
+        assert_eq!(shard.spend(token(1), NOW + 30, NOW + 20, 10, false), Ok(()));
+        assert_eq!(shard.sweep(NOW + 30), [], "the store has nothing of it");
     }
 
     #[test]

@@ -23,6 +23,8 @@ use tempfile::TempDir;
 mod clients;
 #[path = "daemon/files.rs"]
 mod files;
+#[path = "daemon/signed.rs"]
+mod signed;
 #[path = "daemon/upgrade.rs"]
 mod upgrade;
 

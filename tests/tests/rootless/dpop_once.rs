@@ -165,3 +165,23 @@ fn dpop_a_set_that_is_full_refuses() -> Result<()> {
     assert!(till.ask_at("/api/x", &till.headers("DPoP", &[&proof]), later).is_ok());
     Ok(())
 }
+
+#[test]
+fn dpop_a_proof_with_one_character_changed_is_none() -> Result<()> {
+    let till = Till::new()?;
+    let good = till.draft().sign(&till.key);
+    for at in 0..good.len() {
+        for other in [b'A', b'_', b'.', b'='] {
+            let mut changed = good.clone().into_bytes();
+            if changed[at] == other {
+                continue;
+            }
+            changed[at] = other;
+            let changed = String::from_utf8(changed)?;
+            assert!(till.judge(&changed).is_some(), "{changed}");
+        }
+        assert!(till.judge(&good[..at]).is_some(), "cut at {at}");
+    }
+    assert_eq!(till.judge(&good), None, "and none of them has used it up");
+    Ok(())
+}

@@ -10,6 +10,7 @@ use enforcer::{
     policy::signature::Key,
 };
 use http::{HeaderMap, HeaderName};
+use proptest::prelude::*;
 use serde_json::Value;
 use sfv::{InnerList, List, ListEntry, Parser};
 
@@ -223,4 +224,51 @@ fn a_value_that_could_be_read_as_another_line_makes_no_base() {
     // A list without end.
     let many: Vec<String> = (0..65).map(|n| format!("\"x-{n}\"")).collect();
     assert_eq!(build(&message, &inner(&format!("({})", many.join(" ")))), None);
+}
+
+proptest! {
+    /// Whatever a client sends as `Signature-Input`: no panic, and a base has a line for each component and one more.
+    #[test]
+    fn a_base_has_one_line_for_each_component(
+        names in prop::collection::vec("[\"@;=:()a-z0-9 ?\\\\-]{0,24}", 0..6),
+        value in "[ -~\t]{0,40}",
+        path in "/[!-~]{0,20}",
+        query in prop::option::of("[!-~]{0,30}"),
+    ) {
+        let mut headers = HeaderMap::new();
+        for name in ["a", "x-a", "content-digest"] {
+            headers.append(name, value.parse().unwrap());
+        }
+        let message = Message {
+            method: Some("GET"),
+            scheme: Some("https"),
+            authority: Some("example.com"),
+            path: &path,
+            query: query.as_deref(),
+            status: None,
+            headers: &headers,
+        };
+        let fixed = [r#""@path""#, r#""@query""#, r#""a""#, r#""x-a";bs"#, r#""@query-param";name="a""#];
+        let raw = names.join(" ");
+        for text in [format!("({raw})"), format!("({} {raw})", fixed.join(" ")), format!("({});{raw}", fixed[0])] {
+            let Ok(list) = Parser::new(&text).parse::<List>() else { continue };
+            let Some(ListEntry::InnerList(inner)) = list.into_iter().next() else { continue };
+            if let Some(base) = build(&message, &inner) {
+                prop_assert_eq!(base.lines().count(), inner.items.len() + 1, "{}", base);
+            }
+        }
+    }
+
+    /// Whatever stands in `Content-Digest` or `Signature`: it is read, or refused.
+    #[test]
+    fn every_field_is_read_or_refused(text in "[ -~]{0,200}") {
+        let mut headers = HeaderMap::new();
+        headers.insert("x", text.parse().unwrap());
+        let message = Message {
+            method: Some("GET"), scheme: None, authority: None, path: "/", query: None, status: None, headers: &headers,
+        };
+        if let Some(base) = build(&message, &inner(r#"("x";key="a")"#)) {
+            prop_assert_eq!(base.lines().count(), 2);
+        }
+    }
 }
