@@ -242,7 +242,7 @@ fn pass(
         let in_scheme = |refusal| binding::challenge(refusal, policy, tokens, facts.headers);
         let good = token::check(tokens, facts.headers, now, known, first).map_err(in_scheme)?;
         let aged = |refusal| in_scheme(Refusal { token_age: good.age, ..refusal });
-        dpop_nonce = binding::check(policy, tokens, facts, &good, now).map_err(aged)?;
+        dpop_nonce = binding::check(policy, (route, tokens), facts, &good, now).map_err(aged)?;
         demands::check(&tokens.demands, facts.method, &good, now.unix).map_err(aged)?;
         token = Some(good);
     }

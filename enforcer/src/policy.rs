@@ -158,6 +158,11 @@ impl Policy {
         self.allowed.iter().any(|prefix| prefix.contains(source))
     }
 
+    /// Whether a certificate that is served here is for a host.
+    pub fn serves(&self, host: &str) -> bool {
+        self.listeners.values().any(|listener| listener.certificates.serve(host))
+    }
+
     /// What was used and may not be again.
     pub const fn replay(&self) -> &Arc<Replay> {
         &self.replay

@@ -59,8 +59,17 @@ fn split(authority: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
+/// The origin of a request's URL, and who says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The origin.
+    pub origin: Origin,
+    /// Whether a trusted proxy names the host, and not the request itself.
+    pub by_proxy: bool,
+}
+
 /// The origin of a request's URL as its client has it; `None` if nobody says it, or more than one.
-pub fn of(facts: &RequestFacts<'_>, http: &Http) -> Option<Origin> {
+pub fn of(facts: &RequestFacts<'_>, http: &Http) -> Option<Said> {
     let peer = facts.client.address.get();
     let believed = http.forwarded_origin && http.trusted_proxies.iter().any(|proxy| proxy.contains(peer));
     let (mut scheme, mut host) = (None, None);
@@ -76,7 +85,8 @@ pub fn of(facts: &RequestFacts<'_>, http: &Http) -> Option<Origin> {
         };
     }
     // Nothing but TLS comes here.
-    Origin::new(scheme.as_deref().unwrap_or("https"), host.as_deref().or(facts.authority)?)
+    let origin = Origin::new(scheme.as_deref().unwrap_or("https"), host.as_deref().or(facts.authority)?)?;
+    Some(Said { origin, by_proxy: host.is_some() })
 }
 
 /// The one value of a field: `Some(None)` where there is none, `None` where there are several, in one line or more.

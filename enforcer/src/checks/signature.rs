@@ -59,7 +59,7 @@ pub(super) fn head(
         }
         SignatureScheme::Message => {
             let signature = message::Signature::read(signers, facts.headers).map_err(refuse)?;
-            let origin = super::origin::of(facts, &policy.http);
+            let origin = super::origin::of(facts, &policy.http).map(|said| said.origin);
             let claimed = signature.verify(signers, facts, origin.as_ref(), now.unix).map_err(refuse)?;
             spend(policy, signers, claimed, now).map_err(refuse)
         }

@@ -23,6 +23,8 @@ pub struct Route {
     pub name: Box<str>,
     /// As configured: exact, or a prefix with a trailing `/`.
     pub path: Box<str>,
+    /// Whether it says for which hosts it is, and takes requests for others not.
+    pub names_hosts: bool,
     /// Methods that it takes; empty: every one.
     pub methods: Box<[Method]>,
     /// Fields that its requests have.
@@ -115,6 +117,7 @@ impl Route {
         Ok(Self {
             name: config.name.as_str().into(),
             path: path.into(),
+            names_hosts: !config.hosts.is_empty(),
             methods: config.methods.clone().into(),
             headers: config.headers.clone().into(),
             upstream,

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{
     admit::NOW,
-    till::{Till, URL, ask, ath, bare, thumbprint, unique},
+    till::{Till, URL, ask, ask_host, ath, bare, thumbprint, unique},
 };
 
 #[test]
@@ -238,6 +238,35 @@ fn dpop_what_trusted_proxies_say_of_the_address_counts_where_they_are_asked() ->
             assert_eq!(judge("192.0.2.7", front, &twice), wrong, "two that differ");
             assert_eq!(judge("192.0.2.7", "https://evil.example/api/x", &twice), wrong, "two that differ");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn dpop_a_proof_for_another_host_is_not_relayed_under_its_name() -> Result<()> {
+    let till = Till::with(|site| {
+        let mut named = site.config.routes[1].clone();
+        (named.path, named.hosts) = ("/named/".to_owned(), vec!["edge.internal.example".to_owned()]);
+        site.config.routes.push(named);
+    })?;
+    let client = Client::at(ClientAddr::new("192.0.2.7".parse()?));
+    let wrong = Some(Denial::DpopWrongRequest);
+    for (host, path, expected) in [
+        (enforcer_tests::edge::NAME, "/api/x", None),
+        // By the certificate.
+        ("api.example.org", "/api/x", None),
+        ("a.b.example.org", "/api/x", wrong),
+        // Whom the client meant to prove itself to sends the proof on, under its own name.
+        ("evil.example", "/api/x", wrong),
+        ("192.0.2.66", "/api/x", wrong),
+        // By the route.
+        ("edge.internal.example", "/named/x", None),
+        ("edge.internal.example", "/api/x", wrong),
+    ] {
+        let proof = till.draft().claim("htu", json!(format!("https://{host}{path}"))).sign(&till.key);
+        let headers = till.headers("DPoP", &[&proof]);
+        let outcome = ask_host(&till.desk.policy, &client, host, path, &headers, NOW);
+        assert_eq!(outcome.err().map(|refusal| refusal.denial), expected, "{host}{path}");
     }
     Ok(())
 }

@@ -154,10 +154,22 @@ impl Till {
     }
 }
 
-/// What a `GET` gets; what was verified is known the second time.
+/// What a `GET` gets.
 pub(super) fn ask(
     policy: &Policy,
     client: &Client,
+    path: &str,
+    headers: &HeaderMap,
+    unix: u64,
+) -> Result<Option<HeaderValue>, Refusal> {
+    ask_host(policy, client, NAME, path, headers, unix)
+}
+
+/// The same for another host.
+pub(super) fn ask_host(
+    policy: &Policy,
+    client: &Client,
+    host: &str,
     path: &str,
     headers: &HeaderMap,
     unix: u64,
@@ -167,8 +179,8 @@ pub(super) fn ask(
         address: client.address,
         method: &Method::GET,
         path: path.into(),
-        named: Some(NAME),
-        authority: Some(NAME),
+        named: Some(host),
+        authority: Some(host),
         target: Target { path, query: Some("page=2") },
         headers,
     };

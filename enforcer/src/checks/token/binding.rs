@@ -13,7 +13,11 @@ use crate::{
     checks::{Now, Refusal, facts::RequestFacts, origin},
     config::Binding,
     denial::Denial,
-    policy::{Policy, dpop::Nonce, route::Tokens},
+    policy::{
+        Policy,
+        dpop::Nonce,
+        route::{Route, Tokens},
+    },
     replay::{Spent, Token},
 };
 
@@ -25,7 +29,7 @@ pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 /// Whether the sender has what the token is bound to; a nonce that the client shall use from now on.
 pub(in crate::checks) fn check(
     policy: &Policy,
-    tokens: &Tokens,
+    (route, tokens): (&Route, &Tokens),
     facts: &RequestFacts<'_>,
     token: &Checked,
     now: Now,
@@ -47,7 +51,7 @@ pub(in crate::checks) fn check(
         }
         (Scheme::Bearer, None) => Ok(None),
         (Scheme::Dpop, None) => Err(Refusal::plain(Denial::DpopUnbound)),
-        (Scheme::Dpop, Some(key)) => prove(policy, facts, key, token, now),
+        (Scheme::Dpop, Some(key)) => prove(policy, route, facts, (key, token), now),
     }
 }
 
@@ -65,14 +69,17 @@ fn certificate(bound: Option<&str>, demand: Binding, facts: &RequestFacts<'_>) -
 
 fn prove(
     policy: &Policy,
+    route: &Route,
     facts: &RequestFacts<'_>,
-    key: &str,
-    token: &[u8],
+    (key, token): (&str, &[u8]),
     now: Now,
 ) -> Result<Option<HeaderValue>, Refusal> {
     let rules = &policy.dpop;
     let proof = only(facts.headers).map_err(Refusal::plain)?;
-    let (origin, hash) = (origin::of(facts, &policy.http), digest(&SHA256, token));
+    // Whom a client trusts with a proof for its own host could send it on to us under that name.
+    let ours = || route.names_hosts || facts.named.is_some_and(|host| policy.serves(host));
+    let origin = origin::of(facts, &policy.http).filter(|said| said.by_proxy || ours());
+    let (origin, hash) = (origin.map(|said| said.origin), digest(&SHA256, token));
     let expected = Expected {
         rules,
         method: facts.method,
