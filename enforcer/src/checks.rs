@@ -239,7 +239,7 @@ fn pass(
     required(route, facts.headers)?;
     let (mut token, mut dpop_nonce) = (None, None);
     if let Some(tokens) = &route.tokens {
-        let in_scheme = |refusal| binding::challenge(refusal, policy, tokens, facts.headers);
+        let in_scheme = |refusal| binding::challenge(refusal, tokens, facts.headers);
         let good = token::check(tokens, facts.headers, now, known, first).map_err(in_scheme)?;
         let aged = |refusal| in_scheme(Refusal { token_age: good.age, ..refusal });
         dpop_nonce = binding::check(policy, (route, tokens), facts, &good, now).map_err(aged)?;

@@ -219,12 +219,13 @@ impl Policy {
             let read = Signers::load(name, signature).with_context(|| format!("signature.{name}"))?;
             signers.insert(name.clone(), Arc::new(read));
         }
+        let dpop = Dpop::new(&config.dpop, old.map(|old| &old.dpop))?;
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut limits = BTreeMap::new();
         for route in &config.routes {
             let id = identity(route);
             let kept = old.and_then(|old| old.limits.get(&id)).map(|route| &route.limits);
-            let built = build_route(config, route, (&upstreams, &issuers, &signers), kept);
+            let built = build_route(config, route, (&upstreams, &issuers, &signers, &dpop.algs), kept);
             let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);
             limits.insert(id, Arc::clone(&built));
             routes.push((route.hosts.as_slice(), built));
@@ -239,7 +240,7 @@ impl Policy {
             access_log: Arc::new(config.access_log.clone()),
             minimum_tls: config.kernel.minimum_tls,
             allowed: config.kernel.allow.clone(),
-            dpop: Dpop::new(&config.dpop, old.map(|old| &old.dpop))?,
+            dpop,
             replay: old.map_or_else(
                 || Arc::new(Replay::new(config.replay.max_entries, began)),
                 |old| Arc::clone(&old.replay),
@@ -271,24 +272,25 @@ fn answers(http: &config::Http) -> Result<Answers> {
     })
 }
 
-/// What routes name.
+/// What routes name, and what proofs may be signed with.
 type Named<'p> = (
     &'p BTreeMap<String, Arc<Upstream>>,
     &'p BTreeMap<String, Arc<Issuer>>,
     &'p BTreeMap<String, Arc<Signers>>,
+    &'p str,
 );
 
 fn build_route(
     config: &Config,
     route: &config::Route,
-    (upstreams, issuers, signers): Named<'_>,
+    (upstreams, issuers, signers, algs): Named<'_>,
     old: Option<&Limits>,
 ) -> Result<Route> {
     let upstream =
         upstreams.get(&route.upstream).ok_or_else(|| anyhow!("no [upstream.{}]", route.upstream))?;
     let issuer = |name: &String| issuers.get(name).cloned().ok_or_else(|| anyhow!("no [token.{name}]"));
     let named = route.tokens.iter().map(issuer).collect::<Result<Vec<_>>>()?;
-    let tokens = Tokens::new(named, &route.demands, route.bindings)?;
+    let tokens = Tokens::new(named, &route.demands, route.bindings, algs)?;
     let signer = |name: &String| signers.get(name).cloned().ok_or_else(|| anyhow!("no [signature.{name}]"));
     let signers = route.signature.as_ref().map(signer).transpose()?;
     let limits = Limits::new(route, &config.http, old);

@@ -8,7 +8,7 @@ mod request;
 
 use http::{HeaderValue, Method, header::ALLOW};
 
-use super::{Grant, Refusal, demands, facts::RequestFacts, limit, limit::Payer};
+use super::{Grant, Refusal, demands, facts::RequestFacts, limit, limit::Payer, token::binding};
 use crate::{clock::KernelTime, config::OperationKind, denial::Denial, policy::route::graphql::GraphQl};
 use document::Operation;
 
@@ -27,7 +27,13 @@ pub fn judge(
             grant.is_judged = true;
             Ok(())
         }
-        Err(refusal) => Err(refusal.at(&route, std::mem::take(&mut grant.standing))),
+        Err(refusal) => {
+            let refusal = match &route.tokens {
+                Some(tokens) => binding::challenge(refusal, tokens, facts.headers),
+                None => refusal,
+            };
+            Err(refusal.at(&route, std::mem::take(&mut grant.standing)))
+        }
     }
 }
 

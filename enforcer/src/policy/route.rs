@@ -54,6 +54,8 @@ pub struct Tokens {
     pub demands: Demands,
     /// What they must be bound to.
     pub bindings: Bindings,
+    /// What proofs of that may be signed with, for challenges.
+    pub algs: Box<str>,
 }
 
 impl Tokens {
@@ -62,6 +64,7 @@ impl Tokens {
         issuers: Vec<Arc<Issuer>>,
         demands: &config::Demands,
         bindings: Bindings,
+        algs: &str,
     ) -> Result<Option<Self>> {
         let Some(first) = issuers.first() else {
             if !demands.is_empty() || bindings != Bindings::default() {
@@ -70,7 +73,7 @@ impl Tokens {
             return Ok(None);
         };
         let demands = Demands::new(demands, first)?;
-        Ok(Some(Self { issuers: issuers.into(), demands, bindings }))
+        Ok(Some(Self { issuers: issuers.into(), demands, bindings, algs: algs.into() }))
     }
 
     /// Every issuer.

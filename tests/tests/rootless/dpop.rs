@@ -181,6 +181,44 @@ fn dpop_schemes_do_not_mix() -> Result<()> {
 }
 
 #[test]
+fn dpop_every_challenge_is_in_the_scheme_of_the_request() -> Result<()> {
+    let till = Till::with(|site| {
+        let demands = &mut site.config.routes[1].demands;
+        demands.scopes = vec!["admin".to_owned()];
+        let mut recent = site.config.routes[1].clone();
+        recent.path = "/recent/".to_owned();
+        recent.demands = enforcer::config::Demands {
+            max_auth_age: Some(std::time::Duration::from_secs(60)),
+            ..Default::default()
+        };
+        site.config.routes.push(recent);
+    })?;
+    let plain = till.desk.ec.mint(&till.desk.claims())?;
+    for (path, begins) in [
+        ("/api/x", " realm=\"main\", error=\"insufficient_scope\", scope=\"admin\""),
+        ("/recent/x", " realm=\"main\", error=\"insufficient_user_authentication\""),
+    ] {
+        let url = format!("https://api.example.com{path}");
+        let proof = till.draft().claim("htu", json!(url)).sign(&till.key);
+        let challenge = |headers: &HeaderMap| {
+            let refusal = till.ask_at(path, headers, NOW).unwrap_err();
+            refusal.challenge.unwrap().to_str().unwrap().to_owned()
+        };
+        let by_dpop = challenge(&till.headers("DPoP", &[&proof]));
+        assert!(by_dpop.starts_with(&format!("DPoP{begins}")), "{by_dpop}");
+        assert!(by_dpop.ends_with(", algs=\"ES256 EdDSA\""), "{by_dpop}");
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", format!("Bearer {plain}").parse()?);
+        let by_bearer = challenge(&headers);
+        assert!(
+            by_bearer.starts_with(&format!("Bearer{begins}")) && !by_bearer.contains("algs"),
+            "{by_bearer}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn dpop_every_algorithm_of_the_list_is_taken() -> Result<()> {
     let till = Till::with(|site| {
         use TokenAlgorithm::{EdDsa, Es256, Ps256, Rs256};

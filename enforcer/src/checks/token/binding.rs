@@ -127,18 +127,13 @@ fn only(headers: &HeaderMap) -> Result<&[u8], Denial> {
 }
 
 /// A refusal with the challenge of the scheme that the request used, or that its route wants (RFC 9449 section 7.1).
-pub(in crate::checks) fn challenge(
-    refusal: Refusal,
-    policy: &Policy,
-    tokens: &Tokens,
-    headers: &HeaderMap,
-) -> Refusal {
+pub(in crate::checks) fn challenge(refusal: Refusal, tokens: &Tokens, headers: &HeaderMap) -> Refusal {
     let dpop = tokens.bindings.dpop == Binding::Required
         || presented(headers).is_ok_and(|presented| presented.scheme == Scheme::Dpop)
         || refusal.denial == Denial::DpopMissing;
     let own = made_for(refusal.denial).and_then(|attributes| tokens.first()?.challenge(attributes).ok());
     let Some(challenge) = own.or_else(|| refusal.challenge.clone()) else { return refusal };
-    let challenge = if dpop { in_dpop(&challenge, &policy.dpop.algs) } else { Some(challenge) };
+    let challenge = if dpop { in_dpop(&challenge, &tokens.algs) } else { Some(challenge) };
     Refusal { challenge, ..refusal }
 }
 
