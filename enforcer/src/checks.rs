@@ -8,6 +8,8 @@ pub mod facts;
 pub mod forwarded;
 pub mod graphql;
 pub mod limit;
+pub mod origin;
+pub mod signature;
 pub mod target;
 pub mod token;
 
@@ -27,7 +29,8 @@ use crate::{
 };
 use facts::{ClientAddr, RequestFacts};
 use limit::{Payer, Standing};
-use token::{Checked, Claims, KnownTokens};
+use signature::Signed;
+use token::{Checked, Claims, KnownTokens, binding};
 
 /// The two clocks that checks need.
 #[derive(Clone, Copy, Debug)]
@@ -46,16 +49,23 @@ pub struct Grant {
     claims: Option<Arc<Claims>>,
     token_age: Option<i64>,
     v6_mask: u64,
+    /// What its client shall use in its next proof.
+    dpop_nonce: Option<HeaderValue>,
     /// Whether all that there is to judge was judged.
     is_judged: bool,
+    /// What its body is held against yet, if the route asks for a signature.
+    signed: Option<Signed>,
+    /// Whether all that has to be signed is.
+    is_signed: bool,
     /// What its limits made of it.
     pub standing: Standing,
 }
 
 impl Grant {
-    /// Where the request goes; nowhere before its document was judged, if its route asks for that.
+    /// Where the request goes; nowhere before its body was held against its signature, and its document was judged, if its route
+    /// asks for that.
     pub fn upstream(&self) -> Option<&Arc<Upstream>> {
-        self.is_judged.then_some(&self.route.upstream)
+        (self.is_judged && self.is_signed).then_some(&self.route.upstream)
     }
 
     /// The route that it was checked for.
@@ -71,6 +81,11 @@ impl Grant {
     /// `sub` of the token, if there is a token and it names one.
     pub fn subject(&self) -> Option<&str> {
         self.claims.as_ref()?.subject.as_deref()
+    }
+
+    /// `DPoP-Nonce` of the answer, if the client has to learn a new one.
+    pub fn dpop_nonce(&self) -> Option<&HeaderValue> {
+        self.dpop_nonce.as_ref()
     }
 
     /// Seconds between the issue of the token and now, when it is seen for the first time; negative if it is yet to come.
@@ -90,8 +105,8 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// `WWW-Authenticate` (RFC 6750 section 3).
     pub challenge: Option<HeaderValue>,
-    /// `Allow` (RFC 9110 section 10.2.1); rare, and so elsewhere.
-    pub allow: Option<Box<HeaderValue>>,
+    /// Another field of the answer: `Allow` (RFC 9110 section 10.2.1), `DPoP-Nonce`; rare, and so elsewhere.
+    pub field: Option<Box<(HeaderName, HeaderValue)>>,
     /// What its limits made of it, if it got that far.
     pub standing: Option<Box<Standing>>,
     /// The time by which the token was judged, seconds since 1970, where its times are the reason.
@@ -112,7 +127,7 @@ impl Refusal {
             route: None,
             retry_after: None,
             challenge: None,
-            allow: None,
+            field: None,
             server_time: None,
             token_age: None,
             missing: None,
@@ -121,13 +136,19 @@ impl Refusal {
         }
     }
 
+    /// The same with another field of the answer.
+    pub(crate) fn with(self, field: Option<(HeaderName, HeaderValue)>) -> Self {
+        Self { field: field.map(Box::new), ..self }
+    }
+
     /// The same for a request that got as far as this.
     pub(crate) fn at(self, route: &Arc<Route>, standing: Standing) -> Self {
         Self { route: Some(Arc::clone(route)), standing: Some(Box::new(standing)), ..self }
     }
 }
 
-/// Checks a request: bans, route, whether it comes too early, limits by address, required fields, token, what the route demands of it, other limits.
+/// Checks a request: bans, route, whether it comes too early, limits by address, required fields, token, what it is bound to, what the
+/// route demands of it, other limits, signature.
 ///
 /// Limits by address come before the token because verifying a signature costs more than everything else here together: a
 /// source beyond its limit must not be able to buy CPU time with bad tokens. What such a request was charged stays
@@ -201,7 +222,7 @@ fn judge(
         }
     }
     match pass(policy, route, facts, now, (known, first), &mut standing) {
-        Ok(token) => {
+        Ok(Passed { token, dpop_nonce, signed }) => {
             let (claims, token_age) = token.map_or((None, None), |token| (Some(token.claims), token.age));
             Ok(Grant {
                 route: Arc::clone(route),
@@ -209,7 +230,10 @@ fn judge(
                 claims,
                 token_age,
                 v6_mask: policy.v6_mask,
+                dpop_nonce,
                 is_judged: route.graphql.is_none(),
+                is_signed: route.signers.is_none(),
+                signed,
                 standing,
             })
         }
@@ -222,7 +246,7 @@ fn route<'p>(policy: &'p Policy, facts: &RequestFacts<'_>) -> Result<&'p Arc<Rou
     let found = policy.routes.find(host.as_deref(), &facts.path, facts.method, facts.headers);
     found.map_err(|miss| match (miss, policy.http.unrouted) {
         (Miss::Method(allow), _) => {
-            Refusal { allow: Some(Box::new(allow)), ..Refusal::plain(Denial::MethodNotAllowed) }
+            Refusal::plain(Denial::MethodNotAllowed).with(Some((header::ALLOW, allow)))
         }
         (Miss::Nothing, Unrouted::NotFound) => Refusal::plain(Denial::RouteNotFound),
         (Miss::Nothing, Unrouted::Deny) => Refusal::plain(Denial::RouteDenied),
@@ -236,6 +260,13 @@ fn in_time(route: &Route, facts: &RequestFacts<'_>) -> Result<(), Denial> {
     if facts.is_early && !is_good { Err(Denial::TooEarly) } else { Ok(()) }
 }
 
+/// What a request showed.
+struct Passed {
+    token: Option<Checked>,
+    dpop_nonce: Option<HeaderValue>,
+    signed: Option<Signed>,
+}
+
 /// What comes after the limits by address; the token, if the route needs one.
 fn pass(
     policy: &Policy,
@@ -244,20 +275,25 @@ fn pass(
     now: Now,
     (known, first): (&mut KnownTokens, bool),
     standing: &mut Standing,
-) -> Result<Option<Checked>, Refusal> {
+) -> Result<Passed, Refusal> {
     required(route, facts.headers)?;
-    let mut token = None;
+    let (mut token, mut dpop_nonce) = (None, None);
     if let Some(tokens) = &route.tokens {
-        let good = token::check(tokens, facts.headers, now, known, first)?;
-        demands::check(&tokens.demands, facts.method, &good, now.unix)
-            .map_err(|refusal| Refusal { token_age: good.age, ..refusal })?;
+        let in_scheme = |refusal| binding::challenge(refusal, tokens, facts.headers);
+        let good = token::check(tokens, facts.headers, now, known, first).map_err(in_scheme)?;
+        let aged = |refusal| in_scheme(Refusal { token_age: good.age, ..refusal });
+        dpop_nonce = binding::check(policy, (route, tokens), facts, &good, now).map_err(aged)?;
+        demands::check(&tokens.demands, facts.method, &good, now.unix).map_err(aged)?;
         token = Some(good);
     }
     let subject = token.as_ref().and_then(|token| token.claims.subject.as_deref());
     let payer = Payer { v6_mask: policy.v6_mask, facts, subject };
     limit::check(route.limits.late(), route, &payer, now.monotonic, standing)
         .map_err(|refusal| Refusal { token_age: token.as_ref().and_then(|token| token.age), ..refusal })?;
-    Ok(token)
+    // Last, so that nothing that comes before uses a signature up.
+    let signed =
+        route.signers.as_ref().map(|signers| signature::head(policy, signers, facts, now)).transpose()?;
+    Ok(Passed { token, dpop_nonce, signed })
 }
 
 /// What the route requires must be there, and go on: what `Connection` names does not (RFC 9110 section 7.6.1). Before the token,

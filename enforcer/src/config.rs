@@ -18,6 +18,7 @@ mod file;
 mod filter;
 mod graphql;
 mod inspect;
+mod integrity;
 mod load;
 mod marks;
 mod named;
@@ -37,6 +38,7 @@ pub use error::{Error, Errors};
 pub use filter::log_filter;
 pub use graphql::{GraphQl, Meant, Operation, OperationKind};
 pub use inspect::{Inspection, Probes, inspect, inspect_text};
+pub use integrity::{Binding, Bindings, Dpop, Replay, Signature, SignatureScheme};
 pub use load::{load, parse, pin_directory};
 pub use marks::{DEFAULT_TIER, Mark};
 pub use route::{HeaderRule, Limit, LimitKey, Route, Unrouted};
@@ -57,6 +59,12 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// `[token.NAME]`
     pub tokens: BTreeMap<String, Token>,
+    /// `[dpop]`
+    pub dpop: Dpop,
+    /// `[signature.NAME]`
+    pub signatures: BTreeMap<String, Signature>,
+    /// `[replay]`
+    pub replay: Replay,
     /// `[[route]]`, in the order of the file.
     pub routes: Vec<Route>,
     /// `[http]`
@@ -402,6 +410,8 @@ pub struct Http {
     pub trusted_proxies: Vec<Prefix>,
     /// `forwarded_by`: the field in which they say it, default `x-forwarded-for`.
     pub forwarded_by: ForwardedBy,
+    /// `forwarded_origin`: whether they also say which address the client asked for. Default false.
+    pub forwarded_origin: bool,
     /// `max_header_fields`, default 100.
     pub max_header_fields: u16,
     /// `max_body_bytes`, default 10 MiB; 0 means no bound.

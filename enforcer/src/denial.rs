@@ -17,6 +17,9 @@ pub enum Blame {
 /// What all 401 answers say, so that they tell a guesser nothing beyond the code.
 const UNAUTHORIZED: &str = "The request needs a valid access token.";
 
+/// The same for requests that have to be signed.
+const UNSIGNED: &str = "The request needs a valid signature.";
+
 macro_rules! denials {
     ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal, $status:literal, $blame:ident, $weight:literal, $message:expr;)+) => {
         /// Why a connection or a request was refused.
@@ -135,12 +138,68 @@ denials! {
     IssuerUnavailable = "issuer_unavailable", 503, Upstream, 0, "The access token cannot be verified now; try again later.";
     /// A required claim is missing, of the wrong type, or contradicts another; or the token lives longer than allowed.
     TokenClaims = "token_claims", 401, Client, 10, UNAUTHORIZED;
+    /// The token is bound (`cnf`) to something that nobody here can ask its sender for.
+    TokenConfirmation = "token_confirmation", 401, Client, 5, UNAUTHORIZED;
     /// The token has expired.
     TokenExpired = "token_expired", 401, Client, 1, UNAUTHORIZED;
     /// The token is not valid yet, or was issued in the future.
     TokenNotYetValid = "token_not_yet_valid", 401, Client, 1, UNAUTHORIZED;
     /// The token is meant for another audience.
     TokenWrongAudience = "token_wrong_audience", 401, Client, 5, UNAUTHORIZED;
+    /// The token is bound to a client certificate, and the connection has none: it may be stolen.
+    CertificateMissing = "certificate_missing", 401, Client, 5, UNAUTHORIZED;
+    /// The token is bound to another client certificate than the connection's: it may be stolen.
+    CertificateMismatch = "certificate_mismatch", 401, Client, 10, UNAUTHORIZED;
+    /// The route takes only tokens that are bound to a client certificate, and this one is not.
+    CertificateUnbound = "certificate_unbound", 401, Client, 2, UNAUTHORIZED;
+    /// The token is bound to a key, or the route takes only such, and the request brings no proof of having it: it may be stolen.
+    DpopMissing = "dpop_missing", 401, Client, 5, UNAUTHORIZED;
+    /// The token came with a proof of having a key, and is bound to none.
+    DpopUnbound = "dpop_unbound", 401, Client, 5, UNAUTHORIZED;
+    /// There are several proofs, or the one is too long, no JWS of the type `dpop+jwt`, or lacks what RFC 9449 demands of it.
+    DpopMalformed = "dpop_malformed", 401, Client, 10, UNAUTHORIZED;
+    /// The proof's algorithm is not allowed: `none`, HMAC, or one that is not in the list.
+    DpopAlgorithm = "dpop_algorithm", 401, Client, 25, UNAUTHORIZED;
+    /// The proof's key is private, of another type than its algorithm, or no good key.
+    DpopKey = "dpop_key", 401, Client, 10, UNAUTHORIZED;
+    /// The proof is made with another key than the one that the token is bound to: the token may be stolen.
+    DpopWrongKey = "dpop_wrong_key", 401, Client, 10, UNAUTHORIZED;
+    /// The proof's signature is wrong.
+    DpopBadSignature = "dpop_bad_signature", 401, Client, 25, UNAUTHORIZED;
+    /// The proof is for another method or another URL.
+    DpopWrongRequest = "dpop_wrong_request", 401, Client, 5, UNAUTHORIZED;
+    /// The proof is for another token, or does not say for which.
+    DpopWrongToken = "dpop_wrong_token", 401, Client, 10, UNAUTHORIZED;
+    /// The proof was made too long ago, or in the future.
+    DpopStale = "dpop_stale", 401, Client, 1, UNAUTHORIZED;
+    /// The proof needs the nonce that the answer gives.
+    DpopNonce = "dpop_nonce", 401, Client, 0, UNAUTHORIZED;
+    /// The proof was used before.
+    DpopReplayed = "dpop_replayed", 401, Client, 10, UNAUTHORIZED;
+    /// The route needs a signed request, and this one is not.
+    SignatureMissing = "signature_missing", 401, Client, 5, UNSIGNED;
+    /// The signature, or what goes with it, cannot be read, or could be read in two ways.
+    SignatureMalformed = "signature_malformed", 401, Client, 10, UNSIGNED;
+    /// The signature does not cover what it has to, or lacks its key id, its time or its nonce.
+    SignatureIncomplete = "signature_incomplete", 401, Client, 5, UNSIGNED;
+    /// No key of the route has the signature's key id.
+    SignatureUnknownKey = "signature_unknown_key", 401, Client, 10, UNSIGNED;
+    /// The signature names another algorithm than its key's.
+    SignatureAlgorithm = "signature_algorithm", 401, Client, 25, UNSIGNED;
+    /// The signature was made too long ago, or in the future, or has expired.
+    SignatureStale = "signature_stale", 401, Client, 1, UNSIGNED;
+    /// The signature is wrong.
+    SignatureBad = "signature_bad", 401, Client, 25, UNSIGNED;
+    /// The signature's nonce was used before.
+    SignatureReplayed = "signature_replayed", 401, Client, 10, UNSIGNED;
+    /// The digest of the body that was signed cannot be read, or is of no algorithm that counts.
+    DigestMalformed = "digest_malformed", 400, Client, 5, "The digest of the request's body cannot be understood.";
+    /// The body is not the one that was signed.
+    DigestMismatch = "digest_mismatch", 400, Client, 10, "The request's body is not the one that was signed.";
+    /// The use of a signature could not be written down (fails closed).
+    ReplayStore = "replay_store", 503, Us, 0, "The service is overloaded; try again later.";
+    /// There is no room to remember that a proof or a signature was used (fails closed).
+    ReplayFull = "replay_full", 503, Us, 0, "The service is overloaded; try again later.";
     /// The token is good, but lacks a scope that the route requires.
     ScopeMissing = "scope_missing", 403, Client, 2, "The access token does not permit this request.";
     /// The token is good, but a claim that the route requires is missing or has another value.
@@ -190,7 +249,8 @@ mod tests {
         for denial in Denial::ALL {
             assert!(codes.insert(denial.code()), "{} twice", denial.code());
             assert!(denial.weight() == 0 || denial.blame() == Blame::Client, "{}", denial.code());
-            assert!(denial.status() != 401 || denial.message() == UNAUTHORIZED, "{}", denial.code());
+            let general = [UNAUTHORIZED, UNSIGNED].contains(&denial.message());
+            assert!(denial.status() != 401 || general, "{}", denial.code());
             assert_eq!(denial.status() == 0, denial.message().is_empty(), "{}", denial.code());
             assert_eq!(Denial::from_code(denial.code()), Some(*denial));
         }

@@ -24,6 +24,7 @@ pub mod device;
 pub mod kernel;
 pub mod keys;
 pub mod metrics;
+pub mod replay;
 pub mod store;
 
 pub mod agreement;

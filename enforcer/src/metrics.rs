@@ -78,6 +78,12 @@ pub struct Metrics {
     pub store_pending: IntGauge,
     /// `enforcer_store_errors_total`: attempts to write `bans.store` that failed; they are made again.
     pub store_errors: IntCounter,
+    /// `enforcer_replay_entries`: proofs and signatures that were used and are remembered.
+    pub replay_entries: IntGauge,
+    /// `enforcer_replay_store_pending`: uses that have not reached `replay.store` yet.
+    pub replay_store_pending: IntGauge,
+    /// `enforcer_replay_store_errors_total`: attempts to write `replay.store` that failed; what waited for them was refused.
+    pub replay_store_errors: IntCounter,
     /// `enforcer_kernel_pinned`: 1: the program judges without the daemon, too.
     pub kernel_pinned: IntGauge,
     /// `enforcer_kernel_lease_seconds`: how long it does; 0: for ever.
@@ -200,6 +206,17 @@ impl Metrics {
         registry.register(Box::new(store_pending.clone()))?;
         let store_errors =
             counter("enforcer_store_errors_total", "Attempts to write bans.store that failed")?;
+        let gauge = |name: &str, help: &str| -> Result<IntGauge> {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let replay_entries =
+            gauge("enforcer_replay_entries", "Proofs and signatures that were used and are remembered")?;
+        let replay_store_pending =
+            gauge("enforcer_replay_store_pending", "Uses that have not reached replay.store yet")?;
+        let replay_store_errors =
+            counter("enforcer_replay_store_errors_total", "Attempts to write replay.store that failed")?;
         let kernel_pinned = IntGauge::new(
             "enforcer_kernel_pinned",
             "1: the program judges without the daemon, too; 0: it goes with it",
@@ -266,6 +283,9 @@ impl Metrics {
             kernel_write_errors,
             store_pending,
             store_errors,
+            replay_entries,
+            replay_store_pending,
+            replay_store_errors,
             kernel_pinned,
             kernel_lease,
             kernel_beginning,

@@ -4,12 +4,14 @@
 //! whole policy or an error, so a bad file never replaces a good policy. Nothing here looks at a request.
 
 pub mod demands;
+pub mod dpop;
 pub mod health;
 pub mod issuer;
 pub mod jwks;
 pub mod keyring;
 pub mod limiter;
 pub mod route;
+pub mod signature;
 pub mod strict_json;
 pub mod tls;
 pub mod upstream;
@@ -27,11 +29,15 @@ use enforcer_common::source::v6_mask;
 use http::{HeaderName, HeaderValue};
 
 use crate::{
+    clock,
     config::{self, AllowedPort, Config, Feature, Mode, TlsVersion},
     prefix::Prefix,
+    replay::Replay,
 };
+use dpop::Dpop;
 use issuer::Issuer;
 use route::{Route, Tokens, limits::Limits, table::RouteTable};
+use signature::Signers;
 use tls::{
     certificates::{Certificates, Expiry},
     sessions::Sessions,
@@ -65,6 +71,10 @@ pub struct Policy {
     allowed: Vec<Prefix>,
     /// Where bans hold, and where not.
     bans: BanRules,
+    /// What proofs of having a key are judged by.
+    pub(crate) dpop: Dpop,
+    /// What was used and may not be again; one for the life of the process.
+    pub(crate) replay: Arc<Replay>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
     issuers: BTreeMap<String, Arc<Issuer>>,
     bare_hosts: Vec<(usize, String)>,
@@ -114,13 +124,18 @@ impl Listener {
 impl Policy {
     /// Reads certificates, keys and JWK sets and compiles everything.
     pub fn load(config: &Config) -> Result<Self> {
-        Self::build(config, None)
+        Self::load_at(config, clock::unix_now())
+    }
+
+    /// The same for a process that began at another time, seconds since 1970.
+    pub fn load_at(config: &Config, began: u64) -> Result<Self> {
+        Self::build(config, None, began)
     }
 
     /// The same for a reload: whatever did not change keeps its state (request limits, pooled upstream connections,
     /// session tickets).
     pub fn reload(&self, config: &Config) -> Result<Self> {
-        Self::build(config, Some(self))
+        Self::build(config, Some(self), self.replay.began())
     }
 
     /// When the certificates end that are served, by the listener's configured address.
@@ -156,6 +171,16 @@ impl Policy {
         self.allowed.iter().any(|prefix| prefix.contains(source))
     }
 
+    /// Whether a certificate that is served here is for a host.
+    pub fn serves(&self, host: &str) -> bool {
+        self.listeners.values().any(|listener| listener.certificates.serve(host))
+    }
+
+    /// What was used and may not be again.
+    pub const fn replay(&self) -> &Arc<Replay> {
+        &self.replay
+    }
+
     /// Every group of servers, by name.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.values()
@@ -181,7 +206,7 @@ impl Policy {
         Arc::new(ArcSwap::from_pointee(self))
     }
 
-    fn build(config: &Config, old: Option<&Self>) -> Result<Self> {
+    fn build(config: &Config, old: Option<&Self>, began: u64) -> Result<Self> {
         let tickets = match (&config.tls.ticket_keys, old) {
             (Some(path), _) => Arc::new(TicketKeys::from_file(path).context("tls.ticket_keys")?),
             (None, Some(old)) if old.tickets.is_own() => Arc::clone(&old.tickets),
@@ -216,12 +241,18 @@ impl Policy {
                 .with_context(|| format!("token.{name}"))?;
             issuers.insert(name.clone(), issuer);
         }
+        let mut signers = BTreeMap::new();
+        for (name, signature) in &config.signatures {
+            let read = Signers::load(name, signature).with_context(|| format!("signature.{name}"))?;
+            signers.insert(name.clone(), Arc::new(read));
+        }
+        let dpop = Dpop::new(&config.dpop, old.map(|old| &old.dpop))?;
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut limits = BTreeMap::new();
         for route in &config.routes {
             let id = identity(route);
             let kept = old.and_then(|old| old.limits.get(&id)).map(|route| &route.limits);
-            let built = build_route(config, route, &upstreams, &issuers, kept);
+            let built = build_route(config, route, (&upstreams, &issuers, &signers, &dpop.algs), kept);
             let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);
             limits.insert(id, Arc::clone(&built));
             routes.push((route.hosts.as_slice(), built));
@@ -248,6 +279,11 @@ impl Policy {
             minimum_tls: config.kernel.minimum_tls,
             allowed: config.kernel.allow.clone(),
             bans: BanRules::new(&config.kernel),
+            dpop,
+            replay: old.map_or_else(
+                || Arc::new(Replay::new(config.replay.max_entries, began)),
+                |old| Arc::clone(&old.replay),
+            ),
             upstreams,
             issuers,
             bare_hosts,
@@ -307,19 +343,29 @@ fn answers(http: &config::Http) -> Result<Answers> {
     })
 }
 
+/// What routes name, and what proofs may be signed with.
+type Named<'p> = (
+    &'p BTreeMap<String, Arc<Upstream>>,
+    &'p BTreeMap<String, Arc<Issuer>>,
+    &'p BTreeMap<String, Arc<Signers>>,
+    &'p str,
+);
+
 fn build_route(
     config: &Config,
     route: &config::Route,
-    upstreams: &BTreeMap<String, Arc<Upstream>>,
-    issuers: &BTreeMap<String, Arc<Issuer>>,
+    (upstreams, issuers, signers, algs): Named<'_>,
     old: Option<&Limits>,
 ) -> Result<Route> {
     let upstream =
         upstreams.get(&route.upstream).ok_or_else(|| anyhow!("no [upstream.{}]", route.upstream))?;
     let issuer = |name: &String| issuers.get(name).cloned().ok_or_else(|| anyhow!("no [token.{name}]"));
-    let tokens = Tokens::new(route.tokens.iter().map(issuer).collect::<Result<Vec<_>>>()?, &route.demands)?;
+    let named = route.tokens.iter().map(issuer).collect::<Result<Vec<_>>>()?;
+    let tokens = Tokens::new(named, &route.demands, route.bindings, algs)?;
+    let signer = |name: &String| signers.get(name).cloned().ok_or_else(|| anyhow!("no [signature.{name}]"));
+    let signers = route.signature.as_ref().map(signer).transpose()?;
     let limits = Limits::new(route, &config.http, old);
-    Route::new(route, Arc::clone(upstream), tokens, limits)
+    Route::new(route, Arc::clone(upstream), (tokens, signers), limits)
 }
 
 /// Which requests a route is for, as a text that is equal for equal ones.

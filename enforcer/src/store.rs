@@ -18,6 +18,7 @@ use redb::{
     Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
     TableDefinition, TableError,
 };
+use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use crate::{clock, fault};
@@ -71,6 +72,8 @@ struct Inbox {
     batches: Vec<Batch>,
     /// Changes in them.
     pending: usize,
+    /// Whoever waits until what is pending is in the file.
+    waiting: Vec<oneshot::Sender<()>>,
     closed: bool,
 }
 
@@ -117,11 +120,11 @@ pub struct Opened {
     pub set_aside: Option<PathBuf>,
 }
 
-/// Opens the store at `path`, or makes it. A file that is broken is renamed, so that a new one can take its place: a daemon
+/// Opens the store at `path`, which `key` of the configuration names, or makes it. A file that is broken is renamed, so that a new one can take its place: a daemon
 /// that does not start would protect nobody.
-pub fn open(path: &Path, gauges: Gauges) -> Result<Opened> {
+pub fn open(key: &str, path: &Path, gauges: Gauges) -> Result<Opened> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(|error| explain(path, &error))?;
+        fs::create_dir_all(folder).map_err(|error| explain(key, path, &error))?;
     }
     let (database, set_aside) = match database(path) {
         Ok(database) => (database, None),
@@ -131,9 +134,9 @@ pub fn open(path: &Path, gauges: Gauges) -> Result<Opened> {
                 file = %path.display(), moved_to = %aside.display(), error = %problem,
                 "the store cannot be read: it was set aside, and a new one begins"
             );
-            (database(path).map_err(|error| refuse(path, error))?, Some(aside))
+            (database(path).map_err(|error| refuse(key, path, error))?, Some(aside))
         }
-        Err(problem) => return Err(refuse(path, problem)),
+        Err(problem) => return Err(refuse(key, path, problem)),
     };
     let shared = Shared { inbox: Mutex::default(), wake: Condvar::new(), gauges, path: path.to_owned() };
     let store = Store { shared: Arc::new(shared), database: Some(database), writer: None };
@@ -167,11 +170,25 @@ impl Store {
 
     /// The same for `count` changes that are put into words by the thread that writes them, once more for each attempt.
     pub fn write_later(&mut self, count: usize, changes: impl Fn() -> Vec<Change> + Send + 'static) {
+        self.hand_over(count, Box::new(changes), None);
+    }
+
+    /// The same at once, for whoever must not go on before; what is received then says that it is in the file, an error that it
+    /// could not be written.
+    pub fn write_now(&mut self, changes: impl IntoIterator<Item = Change>) -> oneshot::Receiver<()> {
+        let (written, waits) = oneshot::channel();
+        let changes: Vec<Change> = changes.into_iter().collect();
+        self.hand_over(changes.len(), Box::new(move || changes.clone()), Some(written));
+        waits
+    }
+
+    fn hand_over(&mut self, count: usize, batch: Batch, written: Option<oneshot::Sender<()>>) {
         if count == 0 {
             return;
         }
         let mut inbox = lock(&self.shared.inbox);
-        inbox.batches.push(Box::new(changes));
+        inbox.waiting.extend(written);
+        inbox.batches.push(batch);
         inbox.pending += count;
         self.shared.tell(inbox.pending);
         drop(inbox);
@@ -212,12 +229,19 @@ fn run(shared: &Shared, database: Database) {
         let mut inbox = gathered(shared, inbox);
         let batches = std::mem::take(&mut inbox.batches);
         let count = std::mem::take(&mut inbox.pending);
+        let waiting = std::mem::take(&mut inbox.waiting);
         let closed = inbox.closed;
         drop(inbox);
         if batches.is_empty() {
             return;
         }
         let written = commit(shared, &mut open, &batches);
+        if written.is_ok() {
+            // Whoever has gone away has not waited for it.
+            for waits in waiting {
+                let _ = waits.send(());
+            }
+        }
         let mut inbox = lock(&shared.inbox);
         match &written {
             Ok(()) if failing => info!(file = %shared.path.display(), "the store is written again"),
@@ -244,9 +268,9 @@ fn run(shared: &Shared, database: Database) {
             return;
         }
         if !closed {
-            // Woken early only by the end.
+            // Woken early only by the end, and by whoever waits while the disk does its work.
             let pause = if failing { AGAIN } else { PAUSE };
-            let until = |inbox: &mut Inbox| !inbox.closed;
+            let until = |inbox: &mut Inbox| !inbox.closed && (failing || inbox.waiting.is_empty());
             drop(shared.wake.wait_timeout_while(inbox, pause, until));
         }
     }
@@ -258,7 +282,7 @@ fn gathered<'a>(shared: &'a Shared, mut inbox: MutexGuard<'a, Inbox>) -> MutexGu
     let mut before = 0;
     for _ in 0..LOOKS {
         let pending = inbox.pending;
-        if pending < MANY || pending == before || inbox.closed {
+        if pending < MANY || pending == before || inbox.closed || !inbox.waiting.is_empty() {
             break;
         }
         before = pending;
@@ -325,20 +349,20 @@ fn aside(path: &Path) -> Result<PathBuf> {
 }
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "the library's errors are open-ended")]
-fn refuse(path: &Path, error: DatabaseError) -> anyhow::Error {
+fn refuse(key: &str, path: &Path, error: DatabaseError) -> anyhow::Error {
     match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => anyhow!(
-            "bans.store: another process has {} open: stop that enforcer, or name another file",
+            "{key}: another process has {} open: stop that enforcer, or name another file",
             path.display()
         ),
-        DatabaseError::Storage(StorageError::Io(error)) => explain(path, &error),
-        error => anyhow!("bans.store: {} cannot be opened: {error}", path.display()),
+        DatabaseError::Storage(StorageError::Io(error)) => explain(key, path, &error),
+        error => anyhow!("{key}: {} cannot be opened: {error}", path.display()),
     }
 }
 
-fn explain(path: &Path, error: &io::Error) -> anyhow::Error {
+fn explain(key: &str, path: &Path, error: &io::Error) -> anyhow::Error {
     let text = format!(
-        "bans.store: {} cannot be opened or made: {error}; give its folder to the daemon's user (the packaged unit does), name another file, or set bans.store = \"off\"",
+        "{key}: {} cannot be opened or made: {error}; give its folder to the daemon's user (the packaged unit does), name another file, or set {key} = \"off\"",
         path.display()
     );
     if error.kind() == io::ErrorKind::PermissionDenied { fault::permission(text) } else { anyhow!(text) }
@@ -369,14 +393,14 @@ mod tests {
     fn what_was_written_is_there_after_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new").join("store.redb");
-        let mut opened = open(&path, gauges()).unwrap();
+        let mut opened = open("bans.store", &path, gauges()).unwrap();
         assert!(opened.set_aside.is_none() && opened.store.read(TABLE).unwrap().is_empty());
         opened.store.write([change("a", Some("1")), change("b", Some("2"))]);
         opened.store.write([change("a", None), change("b", Some("3"))]);
-        let Err(refused) = open(&path, gauges()) else { panic!("opened twice") };
+        let Err(refused) = open("bans.store", &path, gauges()) else { panic!("opened twice") };
         assert!(refused.to_string().contains("another process"), "{refused}");
         drop(opened);
-        let opened = open(&path, gauges()).unwrap();
+        let opened = open("bans.store", &path, gauges()).unwrap();
         assert_eq!(opened.store.read(TABLE).unwrap(), [("b".to_owned(), b"3".to_vec())]);
     }
 
@@ -394,11 +418,27 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_is_told_once_it_is_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let mut store = open("bans.store", &path, gauges()).unwrap().store;
+        for n in 0..3_u8 {
+            let key = n.to_string();
+            store.write_now([change(&key, Some("x"))]).blocking_recv().unwrap();
+            // As it lies there, without the store's help.
+            let copy = folder.path().join(format!("copy-{n}.redb"));
+            fs::copy(&path, &copy).unwrap();
+            let rows = open("bans.store", &copy, gauges()).unwrap().store.read(TABLE).unwrap();
+            assert_eq!(rows.len(), usize::from(n) + 1);
+        }
+    }
+
+    #[test]
     fn a_broken_file_is_set_aside_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.redb");
         fs::write(&path, "no store at all, but long enough to be one".repeat(1000)).unwrap();
-        let opened = open(&path, gauges()).unwrap();
+        let opened = open("bans.store", &path, gauges()).unwrap();
         let aside = opened.set_aside.unwrap();
         assert!(fs::read_to_string(aside).unwrap().starts_with("no store"));
         assert!(opened.store.read(TABLE).unwrap().is_empty());
@@ -408,7 +448,9 @@ mod tests {
     fn a_place_that_cannot_be_written_is_named_with_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
-        let Err(refused) = open(&folder.path().join("file/store.redb"), gauges()) else { panic!("opened") };
+        let Err(refused) = open("bans.store", &folder.path().join("file/store.redb"), gauges()) else {
+            panic!("opened")
+        };
         let text = refused.to_string();
         assert!(text.contains("file/store.redb") && text.contains("bans.store = \"off\""), "{text}");
     }

@@ -20,6 +20,7 @@ use enforcer::{
     ingress::Ingress,
     metrics::{self, Metrics},
     policy::{Policy, SharedPolicy},
+    store::Gauges,
 };
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
@@ -80,6 +81,11 @@ impl Site {
     pub fn start(self) -> Result<Edge> {
         let policy = Policy::load(&self.config)?.share();
         let metrics = Metrics::new()?;
+        if let Some(path) = &self.config.replay.store {
+            let (pending, errors) =
+                (metrics.replay_store_pending.clone(), metrics.replay_store_errors.clone());
+            policy.load().replay().keep(path, Gauges { pending, errors }, enforcer::clock::unix_now())?;
+        }
         metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
         let (reporter, offences) = Reporter::new(1024, metrics.offences_lost.clone());
         let banned = Arc::clone(reporter.banned());
@@ -124,6 +130,17 @@ pub fn token(issuer: &str, jwks: PathBuf) -> config::Token {
     }
 }
 
+/// `[dpop]` as it is by default.
+pub fn dpop() -> config::Dpop {
+    config::Dpop {
+        algorithms: vec![TokenAlgorithm::Es256, TokenAlgorithm::EdDsa],
+        max_age: Duration::from_secs(120),
+        leeway: Duration::from_secs(60),
+        nonce: false,
+        nonce_lifetime: Duration::from_secs(300),
+    }
+}
+
 /// `STEM.pem` and `STEM.key` in `dir`.
 pub fn certificate(dir: &Path, stem: &str) -> config::Certificate {
     let (chain, key) = (dir.join(format!("{stem}.pem")), dir.join(format!("{stem}.key")));
@@ -161,6 +178,8 @@ pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route 
             scopes: scopes.iter().map(|scope| scope.to_string()).collect(),
             ..Demands::default()
         },
+        bindings: config::Bindings::default(),
+        signature: None,
         required_headers: Vec::new(),
         upgrade: Vec::new(),
         limits: Vec::new(),
@@ -177,6 +196,9 @@ fn bare_config() -> Config {
         tls: tls(),
         upstreams: BTreeMap::new(),
         tokens: BTreeMap::new(),
+        dpop: dpop(),
+        signatures: BTreeMap::new(),
+        replay: config::Replay { max_entries: 1 << 16, store: None },
         routes: Vec::new(),
         http: config::Http {
             strict_transport_security: Some("max-age=31536000".to_owned()),
@@ -191,6 +213,7 @@ fn bare_config() -> Config {
             min_body_rate: 64,
             write_timeout: Duration::from_secs(60),
             forwarded_by: config::ForwardedBy::XForwardedFor,
+            forwarded_origin: false,
             control_frames: Some(config::RateLimit {
                 events: 100,
                 period: Duration::from_secs(1),
@@ -310,6 +333,14 @@ impl Edge {
         // TLS is the dialler's business; tonic's own would bring another provider.
         let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{NAME}"))?;
         Ok(endpoint.connect_with_connector(dial).await?)
+    }
+
+    /// Ends it as a daemon ends, with everything that it had open.
+    pub async fn stop(self) -> Site {
+        let Self { site, ingress, policy, metrics, .. } = self;
+        drop((policy, metrics));
+        ingress.drain(Duration::from_secs(5)).await;
+        site
     }
 
     /// The certificate that the server shows for `name`.

@@ -30,6 +30,7 @@ pub mod process;
 pub mod recorder;
 pub mod scene;
 pub mod scrape;
+pub mod signing;
 pub mod site;
 pub mod tables;
 pub mod tap;

@@ -105,11 +105,22 @@ impl Setup<'_> {
 /// One request over one connection: how the handshake went, and the status of the answer. The client reads all, so it has
 /// the tickets that came along.
 pub async fn exchange(edge: &Edge, config: &Arc<ClientConfig>) -> Result<(HandshakeKind, u16)> {
+    exchange_with(edge, config, "/public/x", "").await
+}
+
+/// The same for a path, with a bearer token unless it is empty.
+pub async fn exchange_with(
+    edge: &Edge,
+    config: &Arc<ClientConfig>,
+    path: &str,
+    token: &str,
+) -> Result<(HandshakeKind, u16)> {
+    let bearer = if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
     let work = async {
         let stream = TcpStream::connect(edge.address).await?;
         let name = ServerName::try_from(NAME)?;
         let mut stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
-        let request = format!("GET /public/x HTTP/1.1\r\nhost: {NAME}\r\nconnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {NAME}\r\n{bearer}connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;

@@ -107,9 +107,18 @@ impl SigningKey {
         }
     }
 
-    /// A P-256 key as other software reads it: SubjectPublicKeyInfo (RFC 5480 section 2) in PEM. RSA keys are not needed yet.
+    /// A P-256 or Ed25519 key as other software reads it: SubjectPublicKeyInfo (RFC 5480 section 2, RFC 8410 section 4) in PEM.
     pub fn public_pem(&self) -> Result<String> {
-        let Pair::P256 { pair, .. } = &self.pair else { return Err(anyhow!("only P-256 keys")) };
+        let pair = match &self.pair {
+            Pair::P256 { pair, .. } => pair,
+            Pair::Ed25519(pair) => {
+                // SEQUENCE { SEQUENCE { id-Ed25519 }, BIT STRING } up to the key.
+                let prefix = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+                let der = STANDARD.encode([&prefix, pair.public_key().as_ref()].concat());
+                return Ok(format!("-----BEGIN PUBLIC KEY-----\n{der}\n-----END PUBLIC KEY-----\n"));
+            }
+            Pair::Rsa(_) | Pair::Pss(_) => return Err(anyhow!("only P-256 and Ed25519 keys")),
+        };
         // SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING } up to the point.
         const PREFIX: [u8; 26] = [
             0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,

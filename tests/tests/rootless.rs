@@ -8,6 +8,7 @@ mod rootless {
     mod attacks;
     mod bodies;
     mod borders;
+    mod bound_tokens;
     mod budgets;
     mod captures;
     mod clients;
@@ -16,6 +17,8 @@ mod rootless {
     mod control;
     mod corpus;
     mod cors;
+    mod dpop;
+    mod dpop_once;
     mod early_data;
     mod edge;
     mod far;
@@ -24,6 +27,7 @@ mod rootless {
     mod floods;
     mod graphql;
     mod grpc;
+    mod interop;
     mod issuer_keys;
     mod known_tokens;
     mod ledger;
@@ -34,9 +38,15 @@ mod rootless {
     mod refusals;
     mod route_limits;
     mod routes;
+    mod signature_base;
+    mod signature_lines;
+    mod signatures;
+    mod signed_requests;
+    mod signers;
     mod smuggling;
     mod streams;
     mod tickets;
+    mod till;
     mod tls;
     mod token_command;
     mod token_forms;

@@ -17,6 +17,7 @@ use super::{
     banned::Banned,
     keeping::Keeping,
     ledger::{Actions, Event, Input, Ledger, Outcome, Tally, Terms, distinct},
+    projection::Write,
     record::{Ban, FOREVER, Origin},
     writer::Writer,
 };
@@ -247,7 +248,7 @@ impl Task {
         let mut refusal = None;
         let Self { ledger, writer, banned, .. } = self;
         let error = thread::scope(|scope| {
-            let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+            let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<Write>>(1);
             let writing = scope.spawn(move || {
                 let (mut first, mut all) = (None, Vec::new());
                 for writes in receiver {

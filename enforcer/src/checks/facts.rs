@@ -106,6 +106,15 @@ pub enum SubjectName {
     Address(IpAddr),
 }
 
+/// What a request asks for, as it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// The path, encoded.
+    pub path: &'a str,
+    /// What stands after `?`, if there is one.
+    pub query: Option<&'a str>,
+}
+
 /// A request as the checks see it.
 #[derive(Debug)]
 pub struct RequestFacts<'a> {
@@ -119,6 +128,10 @@ pub struct RequestFacts<'a> {
     pub path: Cow<'a, str>,
     /// The host that it names, as it is written there.
     pub named: Option<&'a str>,
+    /// The same with its port.
+    pub authority: Option<&'a str>,
+    /// Its path and query, as they were sent.
+    pub target: Target<'a>,
     /// Its header fields.
     pub headers: &'a HeaderMap,
     /// Whether it came before its client's handshake was complete, so that it may be a replay.
@@ -138,14 +151,17 @@ impl<'a> RequestFacts<'a> {
             return Err(Denial::Misdirected);
         }
         let named = target::named(head);
-        let (method, headers) = (&head.method, &head.headers);
+        let authority = target::authority(head);
+        let target = Target { path: head.uri.path(), query: head.uri.query() };
         Ok(Self {
             client,
             address,
-            method,
+            method: &head.method,
             path,
             named,
-            headers,
+            authority,
+            target,
+            headers: &head.headers,
             is_early: false,
             is_banned: false,
             upgrades: false,

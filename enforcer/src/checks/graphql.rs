@@ -6,9 +6,9 @@
 mod document;
 mod request;
 
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, header::ALLOW};
 
-use super::{Grant, Refusal, demands, facts::RequestFacts, limit, limit::Payer};
+use super::{Grant, Refusal, demands, facts::RequestFacts, limit, limit::Payer, token::binding};
 use crate::{clock::KernelTime, config::OperationKind, denial::Denial, policy::route::graphql::GraphQl};
 use document::Operation;
 
@@ -27,7 +27,13 @@ pub fn judge(
             grant.is_judged = true;
             Ok(())
         }
-        Err(refusal) => Err(refusal.at(&route, std::mem::take(&mut grant.standing))),
+        Err(refusal) => {
+            let refusal = match &route.tokens {
+                Some(tokens) => binding::challenge(refusal, tokens, facts.headers),
+                None => refusal,
+            };
+            Err(refusal.at(&route, std::mem::take(&mut grant.standing)))
+        }
     }
 }
 
@@ -67,8 +73,8 @@ fn pass(
 }
 
 fn not_allowed(methods: &'static str) -> Refusal {
-    let allow = Some(Box::new(HeaderValue::from_static(methods)));
-    Refusal { allow, ..Refusal::plain(Denial::MethodNotAllowed) }
+    let allow = Some((ALLOW, HeaderValue::from_static(methods)));
+    Refusal::plain(Denial::MethodNotAllowed).with(allow)
 }
 
 fn bounds(graphql: &GraphQl, operation: &Operation) -> Result<(), Denial> {

@@ -68,12 +68,17 @@ pub fn is_for(head: &request::Parts, server_name: Option<&str>) -> bool {
     named(head).is_none_or(|host| host.eq_ignore_ascii_case(server_name))
 }
 
+/// The host that a request names, with its port, as it is written there.
+pub fn authority(head: &request::Parts) -> Option<&str> {
+    match head.headers.get(header::HOST) {
+        Some(host) => host.to_str().ok(),
+        None => Some(head.uri.authority()?.as_str()),
+    }
+}
+
 /// The host that a request names, without port and without the dot at the end of a name.
 pub fn named(head: &request::Parts) -> Option<&str> {
-    let host = match head.headers.get(header::HOST) {
-        Some(host) => host.to_str().ok()?,
-        None => head.uri.authority()?.as_str(),
-    };
+    let host = authority(head)?;
     // An address in brackets has colons of its own.
     let name = match host.rfind(':').filter(|colon| host.rfind(']').is_none_or(|end| end < *colon)) {
         Some(colon) => &host[..colon],

@@ -7,15 +7,17 @@
 //! A token that was verified is known by its digest as long as nothing has changed that it was judged by; its times are held
 //! against the clock for every request.
 
+pub mod binding;
 mod claims;
 mod compact;
 mod header;
 mod known;
+pub mod proof;
 
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, header::AUTHORIZATION};
-use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
 
 use super::{Now, Refusal};
@@ -31,7 +33,7 @@ use crate::{
         strict_json,
     },
 };
-pub use claims::{Claims, Times};
+pub use claims::{Claims, Confirmation, Times};
 use compact::{Compact, MAX_TOKEN};
 pub use known::KnownTokens;
 use known::{Digest, Known};
@@ -87,7 +89,7 @@ pub(super) fn check(
     let Now { unix: now, monotonic } = now;
     let mut age = None;
     let mut lacking = None;
-    let outcome = bearer(headers).and_then(|token| {
+    let outcome = presented(headers).and_then(|Presented { token, .. }| {
         let digest = Digest::of(token).filter(|_| known.remembers());
         if let Some(digest) = &digest
             && let Some((issuer, claims)) = known.find(digest, tokens.issuers())
@@ -147,18 +149,35 @@ pub(super) fn check(
     })
 }
 
-/// The one bearer token of a request (RFC 6750 section 2.1; the other two places of section 2 are never looked at).
-fn bearer(headers: &HeaderMap) -> Result<&[u8], Denial> {
+/// How a token is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// By whoever has it (RFC 6750).
+    Bearer,
+    /// With a proof (RFC 9449 section 7.1).
+    Dpop,
+}
+
+/// A token as it is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Presented<'h> {
+    pub scheme: Scheme,
+    pub token: &'h [u8],
+}
+
+/// The one token of a request (RFC 6750 section 2.1; the other two places of section 2 are never looked at).
+pub(super) fn presented(headers: &HeaderMap) -> Result<Presented<'_>, Denial> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(Denial::TokenMissing)?.as_bytes();
     if values.next().is_some() {
         // Which of two would the upstream believe?
         return Err(Denial::TokenMalformed);
     }
-    match value.split_at_checked(7) {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Ok(token.trim_ascii_start()),
-        _ => Err(Denial::TokenMissing),
-    }
+    let of = |scheme: Scheme, name: &[u8]| {
+        let (said, token) = value.split_at_checked(name.len())?;
+        said.eq_ignore_ascii_case(name).then(|| Presented { scheme, token: token.trim_ascii_start() })
+    };
+    of(Scheme::Bearer, b"bearer ").or_else(|| of(Scheme::Dpop, b"dpop ")).ok_or(Denial::TokenMissing)
 }
 
 /// A token that is good.
@@ -198,7 +217,7 @@ pub fn verify<'i>(
         return Err(Denial::TokenUnknownKey);
     };
     follow(Step::Key(key));
-    if !is_signed(&compact, key) {
+    if !is_signed(&compact, &key.key, key.algorithm) {
         return Err(Denial::TokenBadSignature);
     }
     follow(Step::Signature);
@@ -230,13 +249,13 @@ fn named<'i>(issuers: &'i [Arc<Issuer>], claims: &[u8]) -> Result<&'i Arc<Issuer
 }
 
 /// The algorithm is the key's, never the token's.
-fn is_signed(compact: &Compact<'_>, key: &VerificationKey) -> bool {
-    let algorithm = match key.algorithm {
+fn is_signed(compact: &Compact<'_>, key: &DecodingKey, algorithm: TokenAlgorithm) -> bool {
+    let algorithm = match algorithm {
         TokenAlgorithm::Rs256 => Algorithm::RS256,
         TokenAlgorithm::Es256 => Algorithm::ES256,
         TokenAlgorithm::Ps256 => Algorithm::PS256,
         TokenAlgorithm::EdDsa => Algorithm::EdDSA,
     };
     // An error here is a signature that cannot even be read.
-    jsonwebtoken::crypto::verify(compact.signature, compact.signed, &key.key, algorithm).unwrap_or(false)
+    jsonwebtoken::crypto::verify(compact.signature, compact.signed, key, algorithm).unwrap_or(false)
 }

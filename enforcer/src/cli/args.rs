@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::exit;
 use crate::{control::span, prefix::Prefix};
@@ -200,18 +201,34 @@ pub struct TokenVerify {
     /// The JWK set of issuers that publish theirs: it is not fetched here
     #[arg(long, value_name = "FILE")]
     pub jwks: Option<PathBuf>,
-    /// When, in seconds since 1970-01-01T00:00:00Z, as `date +%s` prints them [default: now]
-    #[arg(long, value_name = "TIME")]
+    /// When: a date like 2026-01-31T12:00:00Z, or seconds since 1970 [default: now]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     pub at: Option<u64>,
     /// Judge it for requests of this path, with what its route demands [default: by every issuer, without demands]
     #[arg(long, value_name = "PATH")]
     pub path: Option<String>,
     /// The method of such a request
-    #[arg(long, value_name = "METHOD", default_value = "GET", requires = "path")]
+    #[arg(long, value_name = "METHOD", default_value = "GET")]
     pub method: http::Method,
+    /// The proof that comes with the token in the field `DPoP`, for a request of this method to --url
+    #[arg(long, value_name = "PROOF", requires = "url")]
+    pub dpop: Option<String>,
+    /// The URL of such a request, as its client has it
+    #[arg(long, value_name = "URL", requires = "dpop")]
+    pub url: Option<String>,
     /// The host of such a request, for routes that tell hosts apart
     #[arg(long, value_name = "HOST", requires = "path")]
     pub host: Option<String>,
+}
+
+/// RFC 3339, or seconds since 1970.
+fn moment(text: &str) -> Result<u64, String> {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return text.parse().map_err(|_| "that is too far ahead".to_owned());
+    }
+    let date = OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|_| "write a date like 2026-01-31T12:00:00Z, or seconds since 1970".to_owned())?;
+    u64::try_from(date.unix_timestamp()).map_err(|_| "there were no tokens before 1970".to_owned())
 }
 
 /// `ban ...`

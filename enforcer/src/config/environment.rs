@@ -6,7 +6,7 @@ use std::{fs, io, net::SocketAddr, path::Path};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
-    TlsFile,
+    SignatureScheme, TlsFile,
     error::Collector,
     inspect::{Probes, is_folder},
     named::{Named, Place},
@@ -54,6 +54,9 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
                         problem,
                         "chmod 0640: whoever has the keys can read resumed sessions",
                     );
+                } else if matches!(kind, TlsFile::SignatureKey(_)) && is_open(path) && !is_public_key(path) {
+                    let problem = format!("{}: every user of this machine may read it", path.display());
+                    warn(collector, place, problem, "chmod 0640: whoever has the secret can sign requests");
                 }
             }
             Named::KeySet(path, algorithms) => {
@@ -80,6 +83,10 @@ fn is_open(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
+fn is_public_key(path: &Path) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.contains("-----BEGIN PUBLIC KEY-----"))
+}
+
 const fn tls_remedy(kind: TlsFile) -> &'static str {
     match kind {
         TlsFile::OcspResponse => "fetch it anew, for example with `openssl ocsp -respout`",
@@ -89,6 +96,12 @@ const fn tls_remedy(kind: TlsFile) -> &'static str {
         }
         TlsFile::RevocationList => "name a certificate revocation list, PEM or DER",
         TlsFile::TicketKeys => "write one key per line, made by `openssl rand -base64 48`",
+        TlsFile::SignatureKey(SignatureScheme::Hmac) => {
+            "write a secret into it, made by `openssl rand -base64 48`"
+        }
+        TlsFile::SignatureKey(SignatureScheme::Message) => {
+            "put a public key there (PEM, P-256 or Ed25519), or a secret made by `openssl rand -base64 48`"
+        }
     }
 }
 

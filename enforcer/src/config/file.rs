@@ -9,15 +9,18 @@ use serde::{
 };
 use toml::Spanned;
 
+mod integrity;
+
 use super::value::{
     AddressOrOff, Alternatives, ByteRate, DurationOrOff, Names, Number, Rate, Size, Text, Written as _,
 };
 use super::{
-    AccessFormat, Answers, Feature, KeyExchange, LimitKey, LogFormat, Mode, OperationKind, Query, Refusal,
-    Refusals, SubjectAs, Suite, TlsVersion, TokenAlgorithm, TokenType, Treatment, UnknownName, Unrouted,
-    UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull, tls::ClientCertificates,
+    AccessFormat, Answers, Binding, Feature, KeyExchange, LimitKey, LogFormat, Mode, OperationKind, Query,
+    Refusal, Refusals, SubjectAs, Suite, TlsVersion, TokenAlgorithm, TokenType, Treatment, UnknownName,
+    Unrouted, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
+pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};
 
 /// A value and where it stands, or nothing.
 pub(super) type Key<T> = Option<Spanned<T>>;
@@ -36,6 +39,9 @@ pub(super) struct File {
     pub(super) tls: TlsSection,
     pub(super) upstream: BTreeMap<String, Spanned<UpstreamSection>>,
     pub(super) token: BTreeMap<String, Spanned<TokenSection>>,
+    pub(super) dpop: DpopSection,
+    pub(super) signature: BTreeMap<String, Spanned<SignatureSection>>,
+    pub(super) replay: ReplaySection,
     pub(super) route: Vec<Spanned<RouteSection>>,
     pub(super) http: HttpSection,
     pub(super) bans: BansSection,
@@ -339,6 +345,9 @@ pub(super) struct RouteSection {
     pub(super) claims: Key<BTreeMap<String, Spanned<Alternatives>>>,
     pub(super) acr: List<Text<String>>,
     pub(super) max_auth_age: Key<Text<Duration>>,
+    pub(super) dpop: Key<Binding>,
+    pub(super) certificate_bound: Key<Binding>,
+    pub(super) signature: Key<Text<String>>,
     pub(super) limit: Key<LimitSection>,
     pub(super) limits: List<RouteLimitSection>,
     pub(super) graphql: Key<GraphQlSection>,
@@ -405,6 +414,7 @@ pub(super) struct HttpSection {
     pub(super) max_header_fields: Key<Number>,
     pub(super) trusted_proxies: List<Text<Prefix>>,
     pub(super) forwarded_by: Key<super::ForwardedBy>,
+    pub(super) forwarded_origin: Key<bool>,
     pub(super) control_frames: Key<LimitSection>,
     pub(super) body_timeout: Key<Text<Duration>>,
     pub(super) min_body_rate: Key<Size>,

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, Method};
 
-use super::{Cors, Demands, GraphQl, RateLimit};
+use super::{Bindings, Cors, Demands, GraphQl, RateLimit};
 
 /// What happens to some of the requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,10 @@ pub struct Route {
     pub tokens: Vec<String>,
     /// What the token must say.
     pub demands: Demands,
+    /// `dpop` and `certificate_bound`: what the token must be bound to.
+    pub bindings: Bindings,
+    /// `signature`: a name below `[signature]`, whose keys must have signed the request. Default: none.
+    pub signature: Option<String>,
     /// `required_headers`: fields without which a request is refused. Default: none.
     pub required_headers: Vec<HeaderName>,
     /// `upgrade`: protocols that a request may change to, by their names in lower case. Default: none.

@@ -117,7 +117,7 @@ pub enum KeyExchange {
     P256,
 }
 
-/// Kinds of files that are named for TLS beside certificates and keys.
+/// Kinds of files that are named for TLS beside certificates and keys, and keys of request signatures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFile {
     /// `ocsp`
@@ -130,6 +130,8 @@ pub enum TlsFile {
     TicketKeys,
     /// `authorities` of an upstream.
     ServerAuthorities,
+    /// An entry of `keys` of a signature.
+    SignatureKey(super::SignatureScheme),
 }
 
 impl Config {
@@ -154,6 +156,9 @@ impl Config {
         }
         files.extend(self.tls.ticket_keys.as_deref());
         files.extend(self.tokens.values().filter_map(|token| token.keys.file()));
+        files.extend(
+            self.signatures.values().flat_map(|signature| signature.keys.values().map(PathBuf::as_path)),
+        );
         files.sort_unstable();
         files.dedup();
         files

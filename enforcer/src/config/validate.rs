@@ -24,6 +24,7 @@ use crate::prefix::Prefix;
 
 mod access_log;
 mod answers;
+mod integrity;
 mod kernel;
 mod limits;
 mod lists;
@@ -47,15 +48,21 @@ pub(super) fn validate<'t>(
     tls::ports(file, kernel.mode, &mut rules);
     let upstreams = upstreams::upstreams(file, &mut rules);
     let tokens = tokens::tokens(file, &mut rules);
+    let dpop = integrity::dpop(&file.dpop, &mut rules);
+    let signatures = integrity::signatures(file, &mut rules);
     let routes = routes::routes(file, &mut rules);
     let http = service::http(&file.http, &listeners, &mut rules);
+    let bans = service::bans(&file.bans, &mut rules);
     Config {
         kernel,
         tls: tls::tls(&file.tls, &mut rules),
         upstreams,
         tokens,
+        dpop,
+        signatures,
+        replay: integrity::replay(&file.replay, bans.store.as_deref(), &mut rules),
         routes,
-        bans: service::bans(&file.bans, &mut rules),
+        bans,
         metrics: service::metrics(&file.metrics, &listeners, &http.redirect, &mut rules),
         http,
         control: service::control(&file.control, &mut rules),

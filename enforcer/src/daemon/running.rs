@@ -139,9 +139,11 @@ impl Running {
         self.readiness.hinder(obstacle);
     }
 
-    /// Keys that are fetched come and go without a reload.
+    /// Keys that are fetched come and go without a reload, as do uses of proofs.
     fn show_tokens(&self) {
         let tokens = facts::tokens(&self.policy.load());
+        let uses = self.policy.load().replay().len();
+        self.metrics.replay_entries.set(i64::try_from(uses).unwrap_or(i64::MAX));
         if self.facts.load().tokens != tokens {
             self.facts.rcu(|facts| Facts { tokens: tokens.clone(), ..(**facts).clone() });
         }

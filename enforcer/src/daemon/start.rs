@@ -105,6 +105,13 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         access_log.clone(),
         &mut inherited,
     )?;
+    if let Some(path) = &config.replay.store {
+        let gauges = store::Gauges {
+            pending: metrics.replay_store_pending.clone(),
+            errors: metrics.replay_store_errors.clone(),
+        };
+        policy.load().replay().keep(path, gauges, clock::unix_now())?;
+    }
     let (keeping, kept) = keeping(&config, &metrics)?.unzip();
     let known = kept.as_ref().map_or(0, |kept| kept.memory.bans.len());
     let mut kernel = Kernel::load_growing(&config.kernel, config.bans.max_entries, known)?;
@@ -254,7 +261,7 @@ fn keeping(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<(Keeping
     let Some(path) = &config.bans.store else { return Ok(None) };
     let gauges =
         store::Gauges { pending: metrics.store_pending.clone(), errors: metrics.store_errors.clone() };
-    Keeping::begin(store::open(path, gauges)?.store).map(Some)
+    Keeping::begin(store::open("bans.store", path, gauges)?.store).map(Some)
 }
 
 /// Says what the ledger began with.

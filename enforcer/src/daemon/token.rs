@@ -5,13 +5,17 @@ use anyhow::{Result, bail};
 use http::HeaderMap;
 
 use crate::{
-    checks::token::{self, Step, Verified},
+    checks::{
+        origin::Origin,
+        token::{self, Claims, Step, Verified, proof},
+    },
     cli::{
         args::TokenVerify,
         token::{Refused, Report, Step as Shown},
     },
     clock,
     config::{Config, KeySource},
+    denial::Denial,
     policy::Policy,
 };
 
@@ -75,6 +79,7 @@ pub(super) fn judge(config: &Config, verb: &TokenVerify, token: &[u8]) -> Result
         show("times", format!("good at {now}, with a leeway of {} s", issuer.leeway));
         show("subject", claims.subject.as_deref().unwrap_or("absent").to_owned());
         show("scopes", claims.scopes.join(" "));
+        bound(&policy, verb, &claims, (token, now), &mut show)?;
         let Some(demands) = demands else { return Ok(()) };
         token::meets(demands, &verb.method, issuer, claims, now)?;
         show("demands", format!("met for {}", verb.method));
@@ -86,4 +91,56 @@ pub(super) fn judge(config: &Config, verb: &TokenVerify, token: &[u8]) -> Result
         meaning: denial.description(),
     });
     Ok(Report { steps, refused })
+}
+
+/// What the token is bound to, and whether a proof is one of having it. Whether it was used before, and whether its nonce is
+/// good, only the daemon knows.
+fn bound(
+    policy: &Policy,
+    verb: &TokenVerify,
+    claims: &Claims,
+    (token, now): (&[u8], u64),
+    show: &mut dyn FnMut(&'static str, String),
+) -> Result<(), Denial> {
+    let confirmation = claims.confirmation.as_deref();
+    if let Some(certificate) = confirmation.and_then(|confirmation| confirmation.certificate.as_deref()) {
+        show(
+            "bound to",
+            format!("the client certificate {certificate}: only its connections may use the token"),
+        );
+    }
+    let key = confirmation.and_then(|confirmation| confirmation.key.as_deref());
+    if let Some(key) = key {
+        show("bound to", format!("the key {key}: each request needs a proof of having it"));
+    }
+    let (Some(proof), Some(url)) = (&verb.dpop, &verb.url) else { return Ok(()) };
+    let key = key.ok_or(Denial::DpopUnbound)?;
+    let parts = url.split_once("://").map(|(scheme, rest)| {
+        let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        (Origin::new(scheme, authority), &tail[..tail.find(['?', '#']).unwrap_or(tail.len())])
+    });
+    let (origin, path) = parts.unwrap_or((None, ""));
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token);
+    let expected = proof::Expected {
+        rules: &policy.dpop,
+        method: &verb.method,
+        origin: origin.as_ref(),
+        path,
+        key,
+        token: digest.as_ref(),
+        now,
+    };
+    let proof = proof::verify(proof.as_bytes(), &expected, &mut |step| match step {
+        proof::Step::Form { bytes } => show("proof", format!("three parts, {bytes} bytes")),
+        proof::Step::Key { algorithm, thumbprint } => {
+            show("proof key", format!("{}, {thumbprint}, the token's", algorithm.name()));
+        }
+        proof::Step::Signature => show("proof", "its signature is right".to_owned()),
+        proof::Step::Request => show("proof", format!("htm and htu are of {} {url}", verb.method)),
+        proof::Step::Token => show("proof", "ath is the token's".to_owned()),
+        proof::Step::Time(issued) => show("proof", format!("iat {issued} is recent at {now}")),
+    })?;
+    let nonce = proof.nonce.map_or("none", |_| "one, which only the daemon can judge");
+    show("proof", format!("jti {}; nonce: {nonce}", proof.id));
+    Ok(())
 }

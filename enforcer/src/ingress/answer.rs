@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE},
 };
 use hyper::body::{Body, Frame, SizeHint};
 use serde_json::json;
@@ -103,13 +103,17 @@ pub(super) fn problem(refusal: &Refusal, id: &RequestId) -> Response<Bytes> {
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if let Some(methods) = &refusal.allow {
-        headers.insert(ALLOW, HeaderValue::clone(methods));
-    }
+    tell(headers, refusal);
     if let Some(challenge) = &refusal.challenge {
         headers.insert(WWW_AUTHENTICATE, challenge.clone());
     }
     response
+}
+
+fn tell(headers: &mut HeaderMap, refusal: &Refusal) {
+    if let Some((name, value)) = refusal.field.as_deref() {
+        headers.insert(name.clone(), value.clone());
+    }
 }
 
 /// The answer to a refused gRPC call: trailers and nothing else, with status 200 as they must have.
@@ -118,6 +122,7 @@ pub(super) fn call_failed(refusal: &Refusal) -> Response<Bytes> {
     let headers = response.headers_mut();
     headers.extend(grpc::trailers(refusal.denial));
     headers.insert(CONTENT_TYPE, grpc::content_type());
+    tell(headers, refusal);
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -32,12 +32,15 @@ use crate::{
         facts::{ClientAddr, RequestFacts},
         forwarded,
         limit::{Marks, Standing},
+        signature,
+        token::binding::DPOP_NONCE,
     },
     clock,
     denial::Denial,
     policy::{
         Policy,
         route::{Route, graphql::GraphQl},
+        signature::Signers,
     },
     upstream::{AnswerBody, ClientBody, Clients, EARLY_DATA, Forwarded, Patience, Terms, grpc},
 };
@@ -47,6 +50,9 @@ use crate::{
 const KEY_PATIENCE: Duration = Duration::from_secs(2);
 /// Time for the body of a GraphQL request, which is small.
 const DOCUMENT_TIME: Duration = Duration::from_secs(30);
+
+/// Bytes a second that a signed body has to come with on the whole, besides that time, for it is held.
+const SIGNED_RATE: u64 = 16 << 10;
 
 /// Answers a request; never fails, because every failure is an answer.
 pub(super) async fn serve(
@@ -95,7 +101,7 @@ pub(super) async fn serve(
         let policy = worker.shared.policy.load();
         admitted = admit(&worker, &policy, &connection, source, &head, nature, Some(standing));
     }
-    let (mut marks, mut left) = (Marks::default(), None);
+    let (mut marks, mut left, mut dpop_nonce) = (Marks::default(), None, None);
     let outcome = match admitted {
         Err(refusal) => {
             body.discard();
@@ -110,9 +116,16 @@ pub(super) async fn serve(
             if let Some(entry) = &mut entry {
                 entry.granted(grant.subject());
             }
-            let judged = match &route.graphql {
+            dpop_nonce = grant.dpop_nonce().cloned();
+            let verified = match &route.signers {
                 None => Ok(body),
-                Some(graphql) => Box::pin(document(&connection, &mut grant, &head, body, graphql)).await,
+                Some(signers) => Box::pin(signed(&mut grant, body, signers)).await,
+            };
+            let judged = match (verified, &route.graphql) {
+                (Ok(body), Some(graphql)) => {
+                    Box::pin(document(&connection, &mut grant, &head, body, graphql)).await
+                }
+                (verified, _) => verified,
             };
             match judged {
                 Err(refusal) => Err(refusal),
@@ -168,6 +181,9 @@ pub(super) async fn serve(
         }
     };
     answer::secure(&mut response, &secured);
+    if let Some(nonce) = dpop_nonce {
+        response.headers_mut().insert(DPOP_NONCE, nonce);
+    }
     if let Some(route) = &route {
         answer::tell_limits(&mut response, &route.limits, left);
         if let Some(cors) = &route.cors {
@@ -206,6 +222,27 @@ pub(super) async fn serve(
         "request"
     );
     Ok(response.map(|answer| answer.logged(entry)))
+}
+
+/// Reads the body of a signed request and holds it against its signature; gives it back as it came.
+async fn signed(grant: &mut Grant, body: ClientBody, signers: &Signers) -> Result<ClientBody, Refusal> {
+    let verify = async {
+        let most = signature::most(grant, signers);
+        let patience = DOCUMENT_TIME + Duration::from_secs(most / SIGNED_RATE);
+        let (bytes, body) = match tokio::time::timeout(patience, body.read_whole(most)).await {
+            Ok(Ok(Some(read))) => read,
+            Ok(Ok(None)) => return Err(Refusal::plain(signature::beyond(grant))),
+            Ok(Err(denial)) => return Err(Refusal::plain(denial)),
+            Err(_) => return Err(Refusal::plain(Denial::RequestTimeout)),
+        };
+        signature::body(grant, &bytes).await?;
+        Ok(body)
+    };
+    let verified = verify.await;
+    verified.map_err(|refusal| {
+        let route = Arc::clone(grant.route());
+        refusal.at(&route, std::mem::take(&mut grant.standing))
+    })
 }
 
 /// Reads the body of a GraphQL request and has it judged; gives it back as it came.
@@ -309,6 +346,7 @@ async fn forward(
 }
 
 /// What becomes of a request that is not refused.
+#[allow(clippy::large_enum_variant, reason = "it is moved once, and nearly always the large one")]
 enum Admitted {
     /// It goes to a server.
     Granted(Grant),

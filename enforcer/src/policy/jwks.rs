@@ -8,6 +8,7 @@ use std::{collections::HashSet, io::Read, path::Path};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use aws_lc_rs::{
+    digest::{SHA256, digest},
     rsa::PublicKeyComponents,
     signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256},
 };
@@ -45,6 +46,23 @@ pub fn problems(path: &Path, algorithms: &[TokenAlgorithm]) -> Vec<String> {
         Err(error) => return vec![format!("{error:#}")],
     };
     errors.iter().map(|error| format!("{}: {error:#}", path.display())).collect()
+}
+
+/// The key of a proof: public, for signatures, and of this algorithm; with its thumbprint (RFC 7638) in base64url.
+pub fn of_proof(jwk: &Value, algorithm: TokenAlgorithm) -> Result<(VerificationKey, String)> {
+    let Value::Object(entry) = jwk else { bail!("not an object") };
+    let key = key(entry, &[algorithm], None)?.filter(|key| key.algorithm == algorithm);
+    let key = key.context("not for this algorithm")?;
+    let members: &[&str] = match algorithm {
+        TokenAlgorithm::Rs256 | TokenAlgorithm::Ps256 => &["e", "kty", "n"],
+        TokenAlgorithm::Es256 => &["crv", "kty", "x", "y"],
+        TokenAlgorithm::EdDsa => &["crv", "kty", "x"],
+    };
+    // Sorted by name and without white space; none of these values needs an escape.
+    let members =
+        members.iter().map(|name| Ok(format!("\"{name}\":\"{}\"", text(entry, name)?.unwrap_or_default())));
+    let canonical = format!("{{{}}}", members.collect::<Result<Vec<_>>>()?.join(","));
+    Ok((key, URL_SAFE_NO_PAD.encode(digest(&SHA256, canonical.as_bytes()))))
 }
 
 /// The bytes of a file with a set; hardly more than are allowed.

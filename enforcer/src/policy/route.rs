@@ -12,8 +12,8 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use http::Method;
 
-use super::{Upstream, demands::Demands, issuer::Issuer};
-use crate::config;
+use super::{Upstream, demands::Demands, issuer::Issuer, signature::Signers};
+use crate::config::{self, Bindings};
 use cors::Cors;
 use graphql::GraphQl;
 use limits::Limits;
@@ -25,6 +25,8 @@ pub struct Route {
     pub name: Box<str>,
     /// As configured: exact, or a prefix with a trailing `/`.
     pub path: Box<str>,
+    /// Whether it says for which hosts it is, and takes requests for others not.
+    pub names_hosts: bool,
     /// Methods that it takes; empty: every one.
     pub methods: Box<[Method]>,
     /// Fields that its requests have.
@@ -39,6 +41,8 @@ pub struct Route {
     pub required_headers: Box<[http::HeaderName]>,
     /// How many requests there may be.
     pub limits: Limits,
+    /// Who must have signed its requests; `None` where nobody has to.
+    pub signers: Option<Arc<Signers>>,
     /// What its documents may ask for; `None` where there are none.
     pub graphql: Option<GraphQl>,
     /// Whether requests with safe methods may come as early data.
@@ -54,19 +58,28 @@ pub struct Tokens {
     issuers: Box<[Arc<Issuer>]>,
     /// What they must say.
     pub demands: Demands,
+    /// What they must be bound to.
+    pub bindings: Bindings,
+    /// What proofs of that may be signed with, for challenges.
+    pub algs: Box<str>,
 }
 
 impl Tokens {
     /// `None` for no issuers.
-    pub fn new(issuers: Vec<Arc<Issuer>>, demands: &config::Demands) -> Result<Option<Self>> {
+    pub fn new(
+        issuers: Vec<Arc<Issuer>>,
+        demands: &config::Demands,
+        bindings: Bindings,
+        algs: &str,
+    ) -> Result<Option<Self>> {
         let Some(first) = issuers.first() else {
-            if !demands.is_empty() {
+            if !demands.is_empty() || bindings != Bindings::default() {
                 bail!("`scopes` or something like it without `token`: nothing could carry them");
             }
             return Ok(None);
         };
         let demands = Demands::new(demands, first)?;
-        Ok(Some(Self { issuers: issuers.into(), demands }))
+        Ok(Some(Self { issuers: issuers.into(), demands, bindings, algs: algs.into() }))
     }
 
     /// Every issuer.
@@ -85,7 +98,7 @@ impl Route {
     pub fn new(
         config: &config::Route,
         upstream: Arc<Upstream>,
-        tokens: Option<Tokens>,
+        (tokens, signers): (Option<Tokens>, Option<Arc<Signers>>),
         limits: Limits,
     ) -> Result<Self> {
         let path = config.path.as_str();
@@ -103,8 +116,8 @@ impl Route {
         if groups.sum::<usize>() + config.limits.len() > limits::MOST_OF_ALL {
             bail!("more than {} limits with those of its operations", limits::MOST_OF_ALL);
         }
-        if config.graphql.is_some() && !config.upgrade.is_empty() {
-            bail!("`upgrade` beside `graphql`: nothing that follows could be judged");
+        if (config.graphql.is_some() || signers.is_some()) && !config.upgrade.is_empty() {
+            bail!("`upgrade` beside `graphql` or `signature`: nothing that follows could be judged");
         }
         let issuer = tokens.as_ref().and_then(Tokens::first);
         let first = config.limits.len();
@@ -113,6 +126,7 @@ impl Route {
         Ok(Self {
             name: config.name.as_str().into(),
             path: path.into(),
+            names_hosts: !config.hosts.is_empty(),
             methods: config.methods.clone().into(),
             headers: config.headers.clone().into(),
             upstream,
@@ -120,6 +134,7 @@ impl Route {
             upgrades: config.upgrade.iter().map(|protocol| protocol.as_str().into()).collect(),
             required_headers: config.required_headers.clone().into(),
             limits,
+            signers,
             graphql,
             early_data: config.early_data,
             cors: config.cors.as_ref().map(Cors::new),

@@ -134,6 +134,7 @@ pub fn problem(kind: TlsFile, path: &Path) -> Option<String> {
         TlsFile::ClientAuthorities | TlsFile::ServerAuthorities => clients::authorities(path).map(drop),
         TlsFile::RevocationList => clients::revocations(path).map(drop),
         TlsFile::TicketKeys => TicketKeys::from_file(path).map(drop),
+        TlsFile::SignatureKey(scheme) => super::signature::Key::read(path, scheme).map(drop),
     };
     looked.err().map(|error| format!("{error:#}"))
 }

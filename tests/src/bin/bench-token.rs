@@ -11,7 +11,7 @@ use clap::Parser;
 use enforcer::{
     checks::{
         Now, admit,
-        facts::{Client, ClientAddr, RequestFacts},
+        facts::{Client, ClientAddr, RequestFacts, Target},
         token::KnownTokens,
     },
     clock,
@@ -130,6 +130,8 @@ impl Bench {
             method: &Method::GET,
             path: path.into(),
             named: Some(edge::NAME),
+            authority: Some(edge::NAME),
+            target: Target { path, query: None },
             headers,
             is_early: false,
             is_banned: false,

@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 #![allow(clippy::panic, reason = "a test that cannot go on stops")]
 
-use std::{fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use enforcer::config::{
-    self, AccessFormat, AccessLog, Cors, Destination, HeaderRule, KeySource, Limit, LimitKey, Meant,
-    OperationKind, Query, RateLimit, Refusals, SubjectAs, Unrouted,
+    self, AccessFormat, AccessLog, Binding, Bindings, Cors, Destination, Dpop, HeaderRule, KeySource, Limit,
+    LimitKey, Meant, OperationKind, Query, RateLimit, Refusals, Replay, Signature, SignatureScheme,
+    SubjectAs, TokenAlgorithm, Unrouted,
 };
 use http::{HeaderName, Method};
 
@@ -72,4 +73,53 @@ fn what_is_written_of_routes_is_what_holds() {
     assert_eq!(meant, [&Meant::Name("GetOrders".to_owned()), &Meant::Kind(OperationKind::Query), &field]);
     assert_eq!(graphql.operations[0].scopes, ["orders:read"]);
     assert_eq!(graphql.operations[2].limits[0].name, "query.search:subject");
+}
+
+#[test]
+fn what_is_written_of_proofs_and_signatures_is_what_holds() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/valid/every_key.toml");
+    let config = config::parse(&fs::read_to_string(file).unwrap(), Path::new("every_key.toml")).unwrap();
+    let seconds = Duration::from_secs;
+    let dpop = Dpop {
+        algorithms: vec![TokenAlgorithm::Es256, TokenAlgorithm::Ps256],
+        max_age: seconds(30),
+        leeway: seconds(5),
+        nonce: true,
+        nonce_lifetime: seconds(60),
+    };
+    assert_eq!(config.dpop, dpop);
+    assert_eq!(config.replay, Replay { max_entries: 5_000, store: Some("replay.redb".into()) });
+    assert!(config.http.forwarded_origin);
+    let bindings = Bindings { dpop: Binding::Required, certificate: Binding::Required };
+    assert_eq!(
+        (config.routes[0].bindings, config.routes[0].signature.as_deref()),
+        (bindings, Some("mobile"))
+    );
+    assert_eq!(
+        (config.routes[2].bindings, config.routes[2].signature.as_deref()),
+        (Bindings::default(), None)
+    );
+    let mobile = Signature {
+        scheme: SignatureScheme::Message,
+        keys: BTreeMap::from([
+            ("app-1".to_owned(), "keys/app-1.key".into()),
+            ("app:2".to_owned(), "/run/credentials/enforcer.service/app-2".into()),
+        ]),
+        window: seconds(60),
+        max_body_bytes: 64 << 10,
+        components: ["@method", "@target-uri", "x-device-id"].map(str::to_owned).to_vec(),
+        tag: Some("app".to_owned()),
+    };
+    assert_eq!(config.signatures["mobile"], mobile);
+    let old = Signature {
+        scheme: SignatureScheme::Hmac,
+        keys: BTreeMap::from([("app-0".to_owned(), "keys/app-0.key".into())]),
+        window: seconds(300),
+        max_body_bytes: 1 << 20,
+        components: ["@method", "@authority", "@path", "@query"].map(str::to_owned).to_vec(),
+        tag: None,
+    };
+    assert_eq!(config.signatures["old"], old);
+    let files: Vec<&Path> = config.files();
+    assert!(files.contains(&Path::new("keys/app-0.key")), "a change of it is noticed");
 }

@@ -11,11 +11,12 @@ use std::{
 
 use enforcer::config::{
     self, AccessFormat, AccessLog, AllowedPort, Answers, Bans, ByteLimit, Certificate, Clients, Config,
-    Control, Demands, Destination, Ejection, Everybody, HealthCheck, Http, Kernel, KernelLimits, KeyExchange,
-    KeySource, Limit, LimitSet, Listener, Log, LogFormat, Metrics, Mode, Query, RateLimit, Refusal, Refusals,
-    Route, SubjectAs, Suite, Tls, TlsVersion, Token, TokenAlgorithm, TokenType, Treatment, UnknownName,
-    Unparsed, Unrouted, Upstream, UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenExpired, WhenFull,
+    Control, Destination, Ejection, Everybody, HealthCheck, Http, Kernel, KernelLimits, KeyExchange, Limit,
+    LimitSet, Listener, Log, LogFormat, Metrics, Mode, Query, RateLimit, Refusal, Refusals, Route, SubjectAs,
+    Suite, Tls, TlsVersion, TokenAlgorithm, TokenType, Treatment, UnknownName, Unparsed, Unrouted, Upstream,
+    UpstreamProtocol, UpstreamTls, VerifyChecksums, WhenExpired, WhenFull,
 };
+use enforcer_tests::edge;
 use proptest::prelude::*;
 
 fn folder(name: &str) -> PathBuf {
@@ -163,31 +164,17 @@ fn the_smallest_file_gives_every_documented_default() {
         )]),
         tokens: BTreeMap::from([(
             "main".to_owned(),
-            Token {
-                issuer: "https://id.example.com/".to_owned(),
-                audience: vec!["api".to_owned()],
-                keys: KeySource::File("/etc/enforcer/jwks.json".into()),
-                algorithms: vec![TokenAlgorithm::Rs256, TokenAlgorithm::Es256],
-                kind: TokenType::Any,
-                leeway: seconds(60),
-                max_lifetime: seconds(24 * 3600),
-            },
+            edge::token("https://id.example.com/", "/etc/enforcer/jwks.json".into()),
         )]),
+        dpop: edge::dpop(),
+        signatures: BTreeMap::new(),
+        replay: config::Replay {
+            max_entries: 1_000_000,
+            store: Some("/var/lib/enforcer/replay.redb".into()),
+        },
         routes: vec![Route {
-            name: "/api/v1/".to_owned(),
-            hosts: vec![],
-            path: "/api/v1/".to_owned(),
-            methods: vec![],
-            headers: vec![],
-            upstream: "api".to_owned(),
-            tokens: vec!["main".to_owned()],
-            demands: Demands { scopes: vec!["read".to_owned()], ..Demands::default() },
-            required_headers: vec![],
-            upgrade: vec![],
             limits: vec![Limit::by_address(RateLimit { events: 5, period: seconds(1), burst: 10 })],
-            graphql: None,
-            early_data: false,
-            cors: None,
+            ..edge::route("/api/v1/", Some("main"), &["read"])
         }],
         http: Http {
             strict_transport_security: Some("max-age=31536000".to_owned()),
@@ -208,6 +195,7 @@ fn the_smallest_file_gives_every_documented_default() {
             min_body_rate: 64,
             write_timeout: seconds(60),
             forwarded_by: config::ForwardedBy::XForwardedFor,
+            forwarded_origin: false,
             control_frames: rate(100, 1000),
             max_body_bytes: 10 * 1024 * 1024,
             header_timeout: seconds(15),

@@ -5,7 +5,7 @@ use anyhow::Result;
 use enforcer::{
     checks::{
         Grant, Now, Refusal, admit,
-        facts::{Client, ClientAddr, RequestFacts},
+        facts::{Client, ClientAddr, RequestFacts, Target},
         token::KnownTokens,
     },
     clock::KernelTime,
@@ -60,6 +60,8 @@ impl<'a> Ask<'a> {
             path: self.path.into(),
             method: &self.method,
             named: Some(self.host),
+            authority: Some(self.host),
+            target: Target { path: self.path, query: None },
             headers: &self.headers,
             is_early: false,
             is_banned: false,
@@ -134,7 +136,7 @@ fn another_method_finds_no_way_around() -> Result<()> {
     for method in [Method::DELETE, Method::OPTIONS, Method::from_bytes(b"post").unwrap()] {
         let refusal = ask(method.clone()).of(&policy).unwrap_err();
         assert_eq!(refusal.denial, Denial::MethodNotAllowed, "{method}");
-        assert_eq!(*refusal.allow.unwrap(), "GET, HEAD, POST");
+        assert_eq!(refusal.field.unwrap().1, "GET, HEAD, POST");
     }
     let elsewhere = Ask::new(NAME, "/other").method(Method::DELETE);
     assert_eq!(elsewhere.name(&policy), Ok("all".to_owned()));

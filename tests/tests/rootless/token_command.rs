@@ -12,7 +12,10 @@ use enforcer::{
 };
 use serde_json::{Value, json};
 
-use super::admit::{Desk, NOW};
+use super::{
+    admit::{Desk, NOW},
+    till::Till,
+};
 
 fn verb(options: &[&str]) -> TokenVerify {
     let line = ["enforcer", "token", "verify", "-"].into_iter().chain(options.iter().copied());
@@ -105,4 +108,54 @@ fn a_path_brings_its_demands() -> Result<()> {
     assert_eq!(error("/nowhere"), "no route takes GET `/nowhere`");
     assert_eq!(error("/public/x"), "the route `/public/` is public");
     Ok(())
+}
+
+#[test]
+fn a_proof_is_judged_beside_its_token() -> Result<()> {
+    let till = Till::new()?;
+    let proof = till.draft().sign(&till.key);
+    let url = "https://api.example.com/api/x?page=3";
+    let report = judge(&till.desk, &["--path", "/api/x", "--dpop", &proof, "--url", url], &till.token)?;
+    let steps = names(&report);
+    assert_eq!(steps.iter().filter(|name| name.starts_with("proof")).count(), 7, "{steps:?}");
+    assert_eq!((steps.last().copied(), report.refused.as_ref()), (Some("demands"), None));
+    let refused =
+        |options: &[&str], token: &str| judge(&till.desk, options, token).unwrap().refused.unwrap().code;
+    assert_eq!(
+        refused(&["--dpop", &proof, "--url", url, "--method", "POST"], &till.token),
+        "dpop_wrong_request"
+    );
+    assert_eq!(
+        refused(&["--dpop", &proof, "--url", "https://other.example/api/x"], &till.token),
+        "dpop_wrong_request"
+    );
+    assert_eq!(refused(&["--dpop", &proof, "--url", "nonsense"], &till.token), "dpop_wrong_request");
+    assert_eq!(refused(&["--dpop", "x", "--url", url], &till.token), "dpop_malformed");
+    let plain = till.desk.ec.mint(&till.desk.claims())?;
+    assert_eq!(refused(&["--dpop", &proof, "--url", url], &plain), "dpop_unbound");
+    // Without a proof it is said that one is needed.
+    let report = judge(&till.desk, &[], &till.token)?;
+    assert!(names(&report).contains(&"bound to") && report.refused.is_none());
+    Ok(())
+}
+
+#[test]
+fn a_time_may_be_a_date() {
+    for (written, seconds) in [
+        ("1800000000", 1_800_000_000),
+        ("2027-01-15T08:00:00Z", 1_800_000_000),
+        ("2027-01-15T09:30:00.5+01:30", 1_800_000_000),
+        ("1970-01-01T00:00:00Z", 0),
+    ] {
+        assert_eq!(verb(&["--at", written]).at, Some(seconds), "{written}");
+    }
+    for wrong in ["", "now", "2027-01-15", "2027-02-30T00:00:00Z", "1969-12-31T23:59:59Z", "-1", "+1", "1e9"]
+    {
+        let line = ["enforcer", "token", "verify", "-", &format!("--at={wrong}")].map(str::to_owned);
+        assert!(Args::try_parse_from(line).is_err(), "{wrong}");
+    }
+    for lonely in [["--dpop", "x"], ["--url", "x"]] {
+        let line = ["enforcer", "token", "verify", "-"].into_iter().chain(lonely);
+        assert!(Args::try_parse_from(line).is_err(), "{lonely:?}");
+    }
 }

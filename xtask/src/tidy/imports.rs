@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 4] = ["clock", "fault", "prefix", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 22] = [
+const MAY_IMPORT: [(&str, &[&str]); 23] = [
     ("clock", &[]),
     ("fault", &[]),
     ("prefix", &[]),
@@ -19,8 +19,9 @@ const MAY_IMPORT: [(&str, &[&str]); 22] = [
     ("config", &["device"]),
     ("denial", &[]),
     ("log", &["config"]),
-    ("policy", &["config", "denial"]),
-    ("checks", &["config", "policy", "denial"]),
+    // What may be used once outlives a reload, as limits do.
+    ("policy", &["config", "denial", "replay"]),
+    ("checks", &["config", "policy", "denial", "replay"]),
     // What a request is forwarded with is a `Grant`, which only `checks` can make.
     ("upstream", &["checks", "config", "denial", "policy"]),
     // Settings for the program are made from the configuration.
@@ -29,6 +30,7 @@ const MAY_IMPORT: [(&str, &[&str]); 22] = [
     ("metrics", &["kernel", "denial", "log", "policy"]),
     // Keeps bytes and does not know whose.
     ("store", &[]),
+    ("replay", &["store"]),
     ("bans", &["config", "denial", "kernel", "metrics", "store"]),
     // Keys come over the network, and go where the policy has room for them.
     ("keys", &["config", "metrics", "policy"]),

@@ -3,6 +3,7 @@
 //! Times are whole seconds. With leeway L a token is good while `nbf - L <= now < exp + L` and `iat - L <= now`: at
 //! exactly `exp + L` it has expired, because RFC 7519 section 4.1.4 refuses "on or after".
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
 use crate::{denial::Denial, policy::issuer::Issuer, policy::strict_json};
@@ -20,8 +21,20 @@ pub struct Claims {
     pub acr: Option<Box<str>>,
     /// `auth_time`: when that was, seconds since 1970; likewise.
     pub authenticated: Option<u64>,
+    /// `cnf`: what its sender must have besides.
+    pub confirmation: Option<Box<Confirmation>>,
     /// Others, of those that routes ask for.
     pub others: Box<[(Box<str>, Value)]>,
+}
+
+/// What a token is bound to (`cnf`, RFC 7800 section 3.1). At least one of the two: a token that is bound to something else is
+/// refused, because nobody here could tell whether its sender has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmation {
+    /// `jkt`: the thumbprint of a key (RFC 9449 section 6.1).
+    pub key: Option<Box<str>>,
+    /// `x5t#S256`: the thumbprint of a client certificate (RFC 8705 section 3.1).
+    pub certificate: Option<Box<str>>,
 }
 
 /// `exp`, `nbf` and `iat`, in seconds since 1970.
@@ -56,13 +69,14 @@ pub(super) fn read(bytes: &[u8], issuer: &Issuer, show: impl FnOnce(&Times)) -> 
         Some(_) => return Err(Denial::TokenClaims),
     };
     let scopes = scopes(&claims)?;
+    let confirmation = confirmation(&claims)?;
     let acr = claims.get("acr").and_then(Value::as_str).map(Box::from);
     let authenticated = claims.get("auth_time").and_then(Value::as_u64);
     let mut others = Vec::new();
     for name in &issuer.asked {
         others.extend(claims.remove(name).map(|value| (name.as_str().into(), value)));
     }
-    Ok(Claims { subject, scopes, times, acr, authenticated, others: others.into() })
+    Ok(Claims { subject, scopes, times, acr, authenticated, confirmation, others: others.into() })
 }
 
 impl Times {
@@ -106,6 +120,25 @@ fn scopes(claims: &Map<String, Value>) -> Result<Box<[Box<str>]>, Denial> {
         (None, Some(scp)) => Ok(strings(scp)?.into_iter().map(Box::from).collect()),
         (None, None) => Ok(Box::default()),
     }
+}
+
+/// Members that are not known are ignored beside one that is (RFC 7800 section 3.1).
+fn confirmation(claims: &Map<String, Value>) -> Result<Option<Box<Confirmation>>, Denial> {
+    let Some(cnf) = claims.get("cnf") else { return Ok(None) };
+    let Value::Object(cnf) = cnf else { return Err(Denial::TokenClaims) };
+    let thumbprint = |name: &str| match cnf.get(name) {
+        None => Ok(None),
+        // SHA-256 in base64url without padding.
+        Some(Value::String(text)) if URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == 32) => {
+            Ok(Some(text.as_str().into()))
+        }
+        Some(_) => Err(Denial::TokenClaims),
+    };
+    let confirmation = Confirmation { key: thumbprint("jkt")?, certificate: thumbprint("x5t#S256")? };
+    if confirmation.key.is_none() && confirmation.certificate.is_none() {
+        return Err(Denial::TokenConfirmation);
+    }
+    Ok(Some(Box::new(confirmation)))
 }
 
 fn strings(value: &Value) -> Result<Vec<&str>, Denial> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use http::{HeaderName, Method};
 
-use super::{LimitRules, Rules, entries, names, quote, tokens};
+use super::{LimitRules, Rules, entries, integrity, names, quote, tokens};
 use crate::config::{
     HeaderRule, RateLimit, Route,
     file::{File, RouteSection},
@@ -39,6 +39,8 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             upstream: upstream(section, file, &mut rules),
             tokens: tokens::of_route(section, file, &mut rules),
             demands: tokens::demands(section, &mut rules),
+            bindings: integrity::bindings(section, certified, &mut rules),
+            signature: integrity::of_route(section, file, &mut rules),
             upgrade: upgrade::read(section, file, &mut rules),
             graphql: graphql::graphql(section, certified, &limits, &mut rules),
             required_headers: required::read(section, &mut rules),

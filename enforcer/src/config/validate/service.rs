@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    LimitRules, Rules, answers,
+    LimitRules, Rules, answers, integrity,
     tls::{MOST_PROXIES, both_take},
 };
 use crate::config::{
@@ -54,6 +54,7 @@ pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Ru
         write_timeout: rules.duration("write_timeout", &section.write_timeout, seconds(60), 100..=HOUR_MS),
         trusted_proxies: rules.prefixes("trusted_proxies", &section.trusted_proxies, MOST_PROXIES),
         forwarded_by: section.forwarded_by.as_ref().map_or(ForwardedBy::XForwardedFor, |by| *by.get_ref()),
+        forwarded_origin: integrity::forwarded_origin(section, &mut rules),
         max_header_fields: u16::try_from(fields).unwrap_or(u16::MAX),
         max_body_bytes: rules.size("max_body_bytes", &section.max_body_bytes, 10 << 20, 0..=1 << 50),
         header_timeout: rules.duration("header_timeout", &section.header_timeout, seconds(15), 100..=300_000),

@@ -1,0 +1,166 @@
+//! Whether the sender of a good token has what the token is bound to: a client certificate (RFC 8705 section 3) or a key
+//! (RFC 9449). Asked with every request, whether or not the token is known, and whatever the configuration says of the route:
+//! a bound token that is stolen is worth nothing.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{
+    Checked, Presented, Scheme, presented,
+    proof::{self, Expected},
+};
+use crate::{
+    checks::{Now, Refusal, facts::RequestFacts, origin},
+    config::Binding,
+    denial::Denial,
+    policy::{
+        Policy,
+        dpop::Nonce,
+        route::{Route, Tokens},
+    },
+    replay::{Spent, Token},
+};
+
+/// Where proofs are (RFC 9449 section 4.1).
+pub const DPOP: HeaderName = HeaderName::from_static("dpop");
+/// Where nonces are given out (section 8).
+pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// Whether the sender has what the token is bound to; a nonce that the client shall use from now on.
+pub(in crate::checks) fn check(
+    policy: &Policy,
+    (route, tokens): (&Route, &Tokens),
+    facts: &RequestFacts<'_>,
+    token: &Checked,
+    now: Now,
+) -> Result<Option<HeaderValue>, Refusal> {
+    let confirmation = token.claims.confirmation.as_deref();
+    certificate(
+        confirmation.and_then(|confirmation| confirmation.certificate.as_deref()),
+        tokens.bindings.certificate,
+        facts,
+    )
+    .map_err(Refusal::plain)?;
+    let key = confirmation.and_then(|confirmation| confirmation.key.as_deref());
+    let Presented { scheme, token } = presented(facts.headers).map_err(Refusal::plain)?;
+    match (scheme, key) {
+        // Whoever stole it tries this first (RFC 9449 section 7.2).
+        (Scheme::Bearer, Some(_)) => Err(Refusal::plain(Denial::DpopMissing)),
+        (Scheme::Bearer, None) if tokens.bindings.dpop == Binding::Required => {
+            Err(Refusal::plain(Denial::DpopMissing))
+        }
+        (Scheme::Bearer, None) => Ok(None),
+        (Scheme::Dpop, None) => Err(Refusal::plain(Denial::DpopUnbound)),
+        (Scheme::Dpop, Some(key)) => prove(policy, route, facts, (key, token), now),
+    }
+}
+
+/// What a field says of a certificate is never looked at: only the connection knows.
+fn certificate(bound: Option<&str>, demand: Binding, facts: &RequestFacts<'_>) -> Result<(), Denial> {
+    let shown = facts.client.identity.as_deref().map(|identity| &*identity.thumbprint);
+    match (bound, shown) {
+        (None, _) if demand == Binding::Required => Err(Denial::CertificateUnbound),
+        (None, _) => Ok(()),
+        (Some(_), None) => Err(Denial::CertificateMissing),
+        (Some(bound), Some(shown)) if bound == shown => Ok(()),
+        (Some(_), Some(_)) => Err(Denial::CertificateMismatch),
+    }
+}
+
+fn prove(
+    policy: &Policy,
+    route: &Route,
+    facts: &RequestFacts<'_>,
+    (key, token): (&str, &[u8]),
+    now: Now,
+) -> Result<Option<HeaderValue>, Refusal> {
+    let rules = &policy.dpop;
+    let proof = only(facts.headers).map_err(Refusal::plain)?;
+    // Whom a client trusts with a proof for its own host could send it on to us under that name.
+    let ours = || route.names_hosts || facts.named.is_some_and(|host| policy.serves(host));
+    let origin = origin::of(facts, &policy.http).filter(|said| said.by_proxy || ours());
+    let (origin, hash) = (origin.map(|said| said.origin), digest(&SHA256, token));
+    let expected = Expected {
+        rules,
+        method: facts.method,
+        origin: origin.as_ref(),
+        path: facts.target.path,
+        key,
+        token: hash.as_ref(),
+        now: now.unix,
+    };
+    let fresh = || Some((DPOP_NONCE, rules.nonce(now.monotonic)));
+    let refuse = |denial: Denial| {
+        let field = if denial == Denial::DpopNonce { fresh() } else { None };
+        // A client whose clock is wrong can see by how much.
+        let server_time = (denial == Denial::DpopStale).then_some(now.unix);
+        Refusal { server_time, ..Refusal::plain(denial) }.with(field)
+    };
+    let proof = proof::verify(proof, &expected, &mut |_| ()).map_err(refuse)?;
+    let nonce = proof.nonce.as_deref().map(|nonce| rules.judge_nonce(nonce, now.monotonic));
+    // A proof that was made before this process may have been used before it, and only a nonce shows that it was not.
+    let is_old = proof.issued <= policy.replay.began().saturating_add(rules.leeway);
+    match nonce {
+        Some(Nonce::Current | Nonce::Previous) => {}
+        None if !rules.needs_nonce && !is_old => {}
+        // One that is not ours is refused even where none is needed: it says that the client means to prove more than it can.
+        Some(Nonce::Unknown) | None => return Err(refuse(Denial::DpopNonce)),
+    }
+    let until = proof.issued.saturating_add(rules.max_age).saturating_add(1);
+    let once = Token::of("dpop", &[key.as_bytes(), proof.id.as_bytes()]);
+    policy.replay.spend(once, until, now.unix).map_err(|spent| match spent {
+        Spent::Before => refuse(Denial::DpopReplayed),
+        Spent::Late => refuse(Denial::DpopStale),
+        Spent::Full => refuse(Denial::ReplayFull),
+    })?;
+    Ok(Some(rules.nonce(now.monotonic)).filter(|_| nonce == Some(Nonce::Previous)))
+}
+
+/// The one proof of a request (RFC 9449 section 4.3, check 1).
+fn only(headers: &HeaderMap) -> Result<&[u8], Denial> {
+    let mut proofs = headers.get_all(DPOP).iter();
+    let proof = proofs.next().ok_or(Denial::DpopMissing)?;
+    if proofs.next().is_some() {
+        return Err(Denial::DpopMalformed);
+    }
+    Ok(proof.as_bytes())
+}
+
+/// A refusal with the challenge of the scheme that the request used, or that its route wants (RFC 9449 section 7.1).
+pub(in crate::checks) fn challenge(refusal: Refusal, tokens: &Tokens, headers: &HeaderMap) -> Refusal {
+    let dpop = tokens.bindings.dpop == Binding::Required
+        || presented(headers).is_ok_and(|presented| presented.scheme == Scheme::Dpop)
+        || refusal.denial == Denial::DpopMissing;
+    let own = made_for(refusal.denial).and_then(|attributes| tokens.first()?.challenge(attributes).ok());
+    let Some(challenge) = own.or_else(|| refusal.challenge.clone()) else { return refusal };
+    let challenge = if dpop { in_dpop(&challenge, &tokens.algs) } else { Some(challenge) };
+    Refusal { challenge, ..refusal }
+}
+
+/// What a challenge says of a refusal that is made here; `None` for others.
+#[allow(clippy::wildcard_enum_match_arm, reason = "all others are made elsewhere")]
+fn made_for(denial: Denial) -> Option<&'static str> {
+    match denial {
+        Denial::DpopNonce => Some(", error=\"use_dpop_nonce\""),
+        Denial::DpopMissing
+        | Denial::DpopUnbound
+        | Denial::CertificateMissing
+        | Denial::CertificateMismatch
+        | Denial::CertificateUnbound => Some(", error=\"invalid_token\""),
+        Denial::DpopMalformed
+        | Denial::DpopAlgorithm
+        | Denial::DpopKey
+        | Denial::DpopWrongKey
+        | Denial::DpopBadSignature
+        | Denial::DpopWrongRequest
+        | Denial::DpopWrongToken
+        | Denial::DpopStale
+        | Denial::DpopReplayed => Some(", error=\"invalid_dpop_proof\""),
+        _ => None,
+    }
+}
+
+fn in_dpop(challenge: &HeaderValue, algs: &str) -> Option<HeaderValue> {
+    let attributes = challenge.to_str().ok()?.strip_prefix("Bearer")?;
+    HeaderValue::try_from(format!("DPoP{attributes}, algs=\"{algs}\"")).ok()
+}
