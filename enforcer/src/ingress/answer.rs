@@ -19,6 +19,7 @@ use super::{access::Entry, connection::UnderWay};
 use crate::{
     checks::Refusal,
     policy::{Answers, route::limits::Limits},
+    random,
     upstream::{AnswerBody, grpc},
 };
 
@@ -27,25 +28,30 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 
 /// Ties an answer to its log line and to the upstream's; random, so that nobody learns how many requests there are.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RequestId(u128);
+pub(super) struct RequestId([u8; 32]);
 
 impl RequestId {
     pub(super) fn new() -> Self {
-        let mut bytes = [0; 16];
         // Without randomness there is no TLS either; an id of zeros is the least of it.
-        let _ = aws_lc_rs::rand::fill(&mut bytes);
-        Self(u128::from_ne_bytes(bytes))
+        let bytes = random::bytes::<16>().unwrap_or_default();
+        let mut text = [b'0'; 32];
+        random::hex(&bytes, &mut text);
+        Self(text)
     }
 
     pub(super) fn header(self) -> HeaderValue {
         // Hexadecimal digits are always a header value.
-        HeaderValue::try_from(self.to_string()).unwrap_or(HeaderValue::from_static(""))
+        HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        f.write_str(self.as_str())
     }
 }
 

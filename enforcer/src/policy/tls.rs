@@ -72,9 +72,8 @@ pub fn serve(
     };
     // Sessions live in tickets alone: a cache in memory would be locked by all workers, and know nothing of other nodes.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    if tls.ticket_lifetime.is_none() {
-        config.send_tls13_tickets = 0;
-    }
+    // One is enough for the next connection, and each is sealed whether or not it is ever used.
+    config.send_tls13_tickets = usize::from(tls.ticket_lifetime.is_some());
     // 0-RTT can be replayed (RFC 8446 section 8); no request here is known to be safe for that.
     config.max_early_data_size = 0;
     Ok(Served { config, certificates, lists_end })

@@ -27,15 +27,14 @@ impl Outgoing {
     pub(super) fn new(
         mut head: request::Parts,
         source: ClientAddr,
-        id: HeaderValue,
+        id: &HeaderValue,
         upgrade: Option<HeaderValue>,
     ) -> (Self, HeaderMap) {
         let reads = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains("trailers"));
         let trailers = head.headers.get_all(TE).iter().any(reads);
-        headers::to_upstream(&mut head, source, id.clone());
-        trace::continue_or_begin(&mut head.headers, &id);
+        let host = headers::to_upstream(&mut head, source, id.clone());
+        trace::continue_or_begin(&mut head.headers, id);
         let target = head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let host = head.headers.remove(HOST);
         (Self { method: head.method, target, host, trailers, upgrade }, head.headers)
     }
 
@@ -73,6 +72,27 @@ impl Outgoing {
         }
         *request.headers_mut() = headers;
         Ok(request)
+    }
+
+    /// The head of a request without a body, as HTTP/1.1 has it.
+    pub(super) fn spell(&self, headers: &HeaderMap, server: &Uri) -> Result<Vec<u8>, Denial> {
+        let own = if self.host.is_none() { Some(own_host(server)?) } else { None };
+        let host = self.host.as_ref().or(own.as_ref()).map_or(&b""[..], HeaderValue::as_bytes);
+        let mut text = Vec::with_capacity(1024);
+        let mut put = |pieces: &[&[u8]]| pieces.iter().for_each(|piece| text.extend_from_slice(piece));
+        put(&[
+            self.method.as_str().as_bytes(),
+            b" ",
+            self.target.as_str().as_bytes(),
+            b" HTTP/1.1\r\nhost: ",
+            host,
+        ]);
+        // What a connection of another kind was given, if there was one before.
+        for (name, value) in headers.iter().filter(|(name, _)| *name != HOST && *name != TE) {
+            put(&[b"\r\n", name.as_str().as_bytes(), b": ", value.as_bytes()]);
+        }
+        put(&[b"\r\n\r\n"]);
+        Ok(text)
     }
 
     fn absolute(&self, server: &Uri) -> Result<Uri, Denial> {

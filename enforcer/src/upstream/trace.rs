@@ -5,6 +5,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::random;
+
 const PARENT: HeaderName = HeaderName::from_static("traceparent");
 const STATE: HeaderName = HeaderName::from_static("tracestate");
 
@@ -25,27 +27,13 @@ pub(super) fn continue_or_begin(headers: &mut HeaderMap, id: &HeaderValue) {
 
 /// A trace of its own, not sampled: whoever asked did not ask for that.
 fn begin(id: &HeaderValue) -> Option<HeaderValue> {
-    let mut random = [0; 24];
-    aws_lc_rs::rand::fill(&mut random).ok()?;
-    let (span, trace) = random.split_at(8);
-    let mut text = String::with_capacity(55);
-    text.push_str("00-");
-    match id.to_str() {
-        Ok(id) if is_id(id.as_bytes(), 32) => text.push_str(id),
-        _ => push_hex(&mut text, trace),
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    match id.as_bytes() {
+        id if is_id(id, 32) => text[3..35].copy_from_slice(id),
+        _ => random::hex(&random::bytes::<16>()?, &mut text[3..35]),
     }
-    text.push('-');
-    push_hex(&mut text, span);
-    text.push_str("-00");
-    HeaderValue::try_from(text).ok()
-}
-
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: [char; 16] =
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    for byte in bytes {
-        text.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    }
+    random::hex(&random::bytes::<8>()?, &mut text[36..52]);
+    HeaderValue::from_bytes(&text).ok()
 }
 
 /// Section 3.2: version, trace, parent, flags. A later version may have more behind a further dash.
