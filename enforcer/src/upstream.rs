@@ -228,7 +228,7 @@ impl Attempts<'_> {
         };
         tracing::debug!(
             upstream = self.group.name(),
-            error = ?failed,
+            error = %failed,
             request_id = ?self.terms.id,
             "no answer from upstream"
         );
@@ -269,7 +269,8 @@ impl Attempts<'_> {
         };
         if let Some(request) = error.take_message() {
             let (head, body) = request.into_parts();
-            return Err(Next::Anew(head.headers, body.into_unread()));
+            let headers = self.outgoing.undress(head.headers);
+            return Err(Next::Anew(headers, body.into_unread()));
         }
         let error = error.into_error();
         tracing::debug!(

@@ -8,7 +8,7 @@
 use std::{
     any::Any,
     error::Error,
-    io,
+    fmt, io,
     mem::MaybeUninit,
     pin::pin,
     rc::Rc,
@@ -69,6 +69,15 @@ pub(super) enum Failed {
     Died(io::Error),
     /// What came is none.
     Unreadable(&'static str),
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Died(error) => write!(f, "the connection ended before an answer began: {error}"),
+            Self::Unreadable(why) => write!(f, "no answer: {why}"),
+        }
+    }
 }
 
 type Failure = Box<dyn Error + Send + Sync>;

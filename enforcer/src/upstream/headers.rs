@@ -34,13 +34,13 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// Prepares a request: what a client says of its own address is removed, what we know is set.
-/// Returns the host, which is taken out: each protocol says it in its own place.
+/// Prepares a request: what a client says of its own address is removed. Returns the host, which is taken out, because each
+/// protocol says it in its own place, and the fields that say what we know.
 pub(super) fn to_upstream(
     head: &mut request::Parts,
     source: ClientAddr,
     id: HeaderValue,
-) -> Option<HeaderValue> {
+) -> (Option<HeaderValue>, Vec<(HeaderName, HeaderValue)>) {
     let headers = &mut head.headers;
     // The 100 is sent from here, when the server asks for the body by reading it (RFC 9110 section 10.1.1). Many servers read `_` and
     // `-` as the same (CGI, RFC 3875 section 4.1.18), so `x_real_ip` would pass for ours.
@@ -49,6 +49,7 @@ pub(super) fn to_upstream(
         name == EXPECT
             || name == FORWARDED
             || name == REAL_IP
+            || name == REQUEST_ID
             || text.starts_with(FORWARDED_PREFIX)
             || text.contains('_')
     });
@@ -56,19 +57,17 @@ pub(super) fn to_upstream(
     let via = if head.version == Version::HTTP_2 { "2 enforcer" } else { "1.1 enforcer" };
     headers.append(VIA, HeaderValue::from_static(via));
     join_cookies(headers);
-    headers.insert(REQUEST_ID, id);
     let host = headers.remove(HOST).or_else(|| {
         // HTTP/2 says it in `:authority` (RFC 9113 section 8.3.1).
         HeaderValue::from_str(head.uri.authority()?.as_str()).ok()
     });
-    if let Some(host) = &host {
-        headers.insert(FORWARDED_HOST, host.clone());
-    }
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
-    if let Some(address) = spelled(source.get()) {
-        headers.insert(FORWARDED_FOR, address);
-    }
-    host
+    // One more will say which trace it belongs to.
+    let mut own = Vec::with_capacity(5);
+    own.push((REQUEST_ID, id));
+    own.push((FORWARDED_PROTO, HeaderValue::from_static("https")));
+    own.extend(host.as_ref().map(|host| (FORWARDED_HOST, host.clone())));
+    own.extend(spelled(source.get()).map(|address| (FORWARDED_FOR, address)));
+    (host, own)
 }
 
 /// An address as text.

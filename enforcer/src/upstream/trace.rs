@@ -10,19 +10,20 @@ use crate::random;
 const PARENT: HeaderName = HeaderName::from_static("traceparent");
 const STATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Sees to it that a request belongs to a trace.
-pub(super) fn continue_or_begin(headers: &mut HeaderMap, id: &HeaderValue) {
+/// Sees to it that a request belongs to a trace: its own, or one that begins with the field that is returned.
+pub(super) fn continue_or_begin(
+    headers: &mut HeaderMap,
+    id: &HeaderValue,
+) -> Option<(HeaderName, HeaderValue)> {
     let mut parents = headers.get_all(PARENT).iter();
     let alone = parents.next().filter(|_| parents.next().is_none());
     if alone.is_some_and(|parent| is_valid(parent.as_bytes())) {
-        return;
+        return None;
     }
     // Without its parent a state belongs to nothing (section 3.3).
     headers.remove(STATE);
-    match begin(id) {
-        Some(parent) => drop(headers.insert(PARENT, parent)),
-        None => drop(headers.remove(PARENT)),
-    }
+    headers.remove(PARENT);
+    begin(id).map(|parent| (PARENT, parent))
 }
 
 /// A trace of its own, not sampled: whoever asked did not ask for that.
@@ -73,7 +74,10 @@ mod tests {
             headers.append(PARENT, HeaderValue::from_str(parent).unwrap());
         }
         headers.insert(STATE, HeaderValue::from_static("a=1"));
-        continue_or_begin(&mut headers, &HeaderValue::from_static("0123456789abcdef0123456789abcdef"));
+        let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
+        if let Some((name, value)) = continue_or_begin(&mut headers, &id) {
+            headers.append(name, value);
+        }
         assert_eq!(headers.get_all(PARENT).iter().count(), 1);
         (headers[PARENT].to_str().unwrap().to_owned(), headers.contains_key(STATE))
     }
