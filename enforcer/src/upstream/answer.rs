@@ -107,7 +107,7 @@ impl AnswerBody {
         let Some(lease) = self.lease.take() else { return };
         match std::mem::replace(&mut self.source, Source::Over) {
             Source::Direct(direct) => lease.finish_direct(direct),
-            source => {
+            source @ (Source::Hyper(_) | Source::Over) => {
                 self.source = source;
                 lease.finish();
             }
