@@ -343,7 +343,13 @@ impl Server {
     fn stirs(&self, direct: &Direct) -> bool {
         let watcher = self.watcher.borrow();
         let Some(watcher) = &*watcher else { return false };
-        direct.poll_stirs(&mut Context::from_waker(watcher)).is_ready()
+        // There may have been something that was read already.
+        while direct.poll_stirs(&mut Context::from_waker(watcher)).is_ready() {
+            if direct.is_closed() {
+                return true;
+            }
+        }
+        false
     }
 
     fn keep(self: &Rc<Self>, channel: Channel) {
