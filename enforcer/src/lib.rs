@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod fault;
+pub mod random;
 pub mod secret;
 
 pub mod config;

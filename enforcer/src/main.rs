@@ -8,6 +8,11 @@ use enforcer::{
     policy::{jwks, tls},
 };
 
+/// Requests and connections are many small pieces of memory, which this one hands out and takes back at a fraction of the cost of
+/// the C library's; what is free for a while goes back to the kernel.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let program = Program {
         run: daemon::run,

@@ -8,6 +8,7 @@ mod answer;
 mod balance;
 mod body;
 mod connect;
+mod direct;
 pub mod grpc;
 mod headers;
 mod lease;
@@ -17,6 +18,7 @@ mod pool;
 mod trace;
 mod tunnel;
 mod watch;
+mod wire;
 
 use std::{
     cell::RefCell,
@@ -27,7 +29,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response, uri::Authority};
-use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 
 use crate::{checks::Grant, clock, denial::Denial, policy::Upstream};
 pub use answer::AnswerBody;
@@ -39,9 +41,10 @@ pub use trace::parent as trace_parent;
 pub use tunnel::Tunnel;
 pub use watch::watch;
 
-use answer::Limits;
+use answer::{Limits, Source};
 use balance::Group;
 use body::{Progress, RequestBody};
+use direct::Failed;
 use lease::{Flight, Lease};
 use outgoing::Outgoing;
 use pool::{Server, Unavailable, Want};
@@ -158,8 +161,9 @@ impl Attempts<'_> {
         self.group.save();
         let (mut unreachable, mut failing) = (Vec::new(), None);
         let mut unseen = 0;
-        let mut want = Want { http1: self.outgoing.upgrade.is_some(), fresh: false };
+        let mut want = Want { http1: self.outgoing.upgrade.is_some(), ..Want::default() };
         loop {
+            want.simple = body.is_none() && self.outgoing.upgrade.is_none();
             let server = self.choose(&unreachable, failing).ok_or(Denial::UpstreamUnreachable)?;
             let lease = match Flight::begin(server).board(want).await {
                 Ok(lease) => lease,
@@ -173,8 +177,14 @@ impl Attempts<'_> {
                 }
             };
             // A connection that was used before may be closed by its server at this very moment.
-            let spare = (failing.is_none() && self.outgoing.method.is_idempotent()).then(|| headers.clone());
-            match self.attempt(lease, headers, body, spare).await {
+            let may_repeat = failing.is_none() && self.outgoing.method.is_idempotent();
+            let outcome = if lease.is_direct() {
+                self.ask(lease, headers, may_repeat).await
+            } else {
+                let spare = may_repeat.then(|| headers.clone());
+                self.attempt(lease, headers, body, spare).await
+            };
+            match outcome {
                 Ok(forwarded) => return Ok(forwarded),
                 Err(Next::Stop(denial)) => return Err(denial),
                 Err(Next::Anew(..)) if unseen == MOST_UNSEEN => return Err(Denial::UpstreamProtocol),
@@ -203,6 +213,35 @@ impl Attempts<'_> {
         self.group.choose(&tried, now).or_else(|| self.group.choose(unreachable, now))
     }
 
+    /// One attempt for a request without a body, on a connection that is read here.
+    async fn ask(&self, mut lease: Lease, headers: HeaderMap, may_repeat: bool) -> Result<Forwarded, Next> {
+        let server = Rc::clone(lease.server());
+        let head = self.outgoing.spell(&headers, server.address()).map_err(Next::Stop)?;
+        let asking = lease.ask(&head, &self.outgoing.method);
+        let failed = match within(self.group.config().response_timeout, None, asking).await {
+            Ok(Ok(head)) => {
+                let source = lease.take_direct().map_or(Source::Over, Source::Direct);
+                return self.finish(head, source, lease, None).map_err(Next::Stop);
+            }
+            Ok(Err(failed)) => failed,
+            Err(denial) => {
+                server.failed(denial.code());
+                return Err(Next::Stop(denial));
+            }
+        };
+        tracing::debug!(
+            upstream = self.group.name(),
+            error = %failed,
+            request_id = ?self.terms.id,
+            "no answer from upstream"
+        );
+        let repeats = may_repeat && matches!(failed, Failed::Died(_));
+        if !repeats || !lease.reused {
+            server.failed(Denial::UpstreamProtocol.code());
+        }
+        Err(if repeats { Next::Repeat(headers, None) } else { Next::Stop(Denial::UpstreamProtocol) })
+    }
+
     /// One attempt. `spare`: the fields for another one, should this end without an answer.
     async fn attempt(
         &self,
@@ -219,7 +258,10 @@ impl Attempts<'_> {
         let config = self.group.config();
         let answer = within(config.response_timeout, progress.as_deref(), lease.send(request)).await;
         let mut error = match answer {
-            Ok(Ok(response)) => return self.finish(response, lease, progress).map_err(Next::Stop),
+            Ok(Ok(response)) => {
+                let (head, body) = response.into_parts();
+                return self.finish(head, Source::Hyper(body), lease, progress).map_err(Next::Stop);
+            }
             Ok(Err(error)) => error,
             Err(denial) => {
                 if denial == Denial::UpstreamTimeout {
@@ -230,7 +272,8 @@ impl Attempts<'_> {
         };
         if let Some(request) = error.take_message() {
             let (head, body) = request.into_parts();
-            return Err(Next::Anew(head.headers, body.into_unread()));
+            let headers = self.outgoing.undress(head.headers);
+            return Err(Next::Anew(headers, body.into_unread()));
         }
         let error = error.into_error();
         tracing::debug!(
@@ -259,11 +302,11 @@ impl Attempts<'_> {
 
     fn finish(
         &self,
-        response: Response<Incoming>,
+        mut head: response::Parts,
+        body: Source,
         lease: Lease,
         progress: Option<Rc<Progress>>,
     ) -> Result<Forwarded, Denial> {
-        let (mut head, body) = response.into_parts();
         match head.status {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 lease.server().failed(head.status.as_str());
@@ -295,15 +338,13 @@ fn renewed(head: response::Parts) -> response::Parts {
     fresh
 }
 
-type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
-
 /// Waits for an answer's head. The time limit counts from the last byte of the request that the server took, so that a
 /// slow upload is not mistaken for a slow server.
-async fn within(
+async fn within<A>(
     timeout: Duration,
     progress: Option<&Progress>,
-    answer: impl Future<Output = Answered>,
-) -> Result<Answered, Denial> {
+    answer: impl Future<Output = A>,
+) -> Result<A, Denial> {
     let mut answer = std::pin::pin!(answer);
     let mut last = progress.map_or_else(clock::instant_now, Progress::last);
     loop {

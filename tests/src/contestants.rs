@@ -1,6 +1,6 @@
 //! What the edge benchmark compares: proxies as child processes with the same certificate in front of the same server.
 //!
-//! Every contestant runs with one worker thread. All are ended by their process ids when they are dropped.
+//! Every contestant runs with one worker thread, unless ours is asked to run with more. All are ended by their process ids when they are dropped.
 
 use std::{
     fs,
@@ -146,7 +146,7 @@ impl Contestant {
     }
 
     /// Ours: the whole daemon but for its program. Every route has a limit, which is charged and never reached.
-    pub fn ours(site: &Site, origin: SocketAddr) -> Result<Self> {
+    pub fn ours(site: &Site, origin: SocketAddr, workers: usize) -> Result<Self> {
         let program = std::env::var_os("ENFORCER_BIN").context("ENFORCER_BIN does not name the daemon")?;
         let (open, dir) = (free_port()?, site.dir.path());
         let place = dir.display();
@@ -161,7 +161,7 @@ impl Contestant {
                  [token.main]\nissuer = \"{ISSUER}\"\naudience = [\"{AUDIENCE}\"]\njwks = \"{place}/jwks.json\"\n\n\
                  [[route]]\npath = \"/public/\"\nupstream = \"api\"\npublic = true\n{limit}\n\n\
                  [[route]]\npath = \"/api/\"\nupstream = \"api\"\ntoken = \"main\"\nscopes = [\"read\"]\n{limit}\n\n\
-                 [http]\nworkers = 1\nidle_timeout = \"10m\"\nmax_connections_per_source = 0\nresponse_headers = {{ \
+                 [http]\nworkers = {workers}\nidle_timeout = \"10m\"\nmax_connections_per_source = 0\nresponse_headers = {{ \
                  Content-Security-Policy = \"\", X-Content-Type-Options = \"\" }}\n\n\
                  [bans]\nstore = \"off\"\n\n[metrics]\naddress = \"off\"\n\n\
                  [control]\nsocket = \"{place}/control.sock\"\n\n[log]\nlevel = \"warn\"\n"

@@ -3,7 +3,7 @@
 //! Limits that are asked together are charged all or not at all, as nginx `limit_req` does it with several zones: a request
 //! that one of them refuses costs nothing in the others. A request without the key of a limit is not counted by it, again as there.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use enforcer_common::{limiter::Charge, source::SourceKey};
 use http::HeaderValue;
@@ -73,9 +73,14 @@ impl Standing {
 
     /// `r` requests are left, and after `t` seconds it is as if none had come (draft-ietf-httpapi-ratelimit-headers-10 section 4).
     fn tell(&mut self, limit: &Limit, left: u64, reset: u64) {
-        let comma = if self.text.is_empty() { "" } else { ", " };
-        let seconds = reset.div_ceil(1_000_000_000);
-        let _ = write!(self.text, "{comma}\"{}\";r={left};t={seconds}", limit.name);
+        let mut digits = itoa::Buffer::new();
+        self.text.reserve(limit.name.len() + 32);
+        self.text.push_str(if self.text.is_empty() { "\"" } else { ", \"" });
+        self.text.push_str(&limit.name);
+        self.text.push_str("\";r=");
+        self.text.push_str(digits.format(left));
+        self.text.push_str(";t=");
+        self.text.push_str(digits.format(reset.div_ceil(1_000_000_000)));
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
         Answers,
         route::{Route, limits::Limits},
     },
+    random,
     upstream::{AnswerBody, grpc},
 };
 
@@ -36,18 +37,19 @@ const LONGEST_ID: usize = 128;
 /// Ties an answer to its log line and to the upstream's.
 #[derive(Clone, Debug)]
 pub(super) enum RequestId {
-    /// Made here; random, so that nobody learns how many requests there are.
-    Own(u128),
+    /// Made here, 32 hexadecimal digits; random, so that nobody learns how many requests there are.
+    Own([u8; 32]),
     /// Given by a proxy that is believed.
     Given(HeaderValue),
 }
 
 impl RequestId {
     pub(super) fn new() -> Self {
-        let mut bytes = [0; 16];
         // Without randomness there is no TLS either; an id of zeros is the least of it.
-        let _ = aws_lc_rs::rand::fill(&mut bytes);
-        Self::Own(u128::from_ne_bytes(bytes))
+        let bytes = random::bytes::<16>().unwrap_or_default();
+        let mut text = [b'0'; 32];
+        random::hex(&bytes, &mut text);
+        Self::Own(text)
     }
 
     /// The id that a request brings along, if there is exactly one, and it is one: what goes into logs and to servers must not be
@@ -63,18 +65,22 @@ impl RequestId {
     pub(super) fn header(&self) -> HeaderValue {
         match self {
             // Hexadecimal digits are always a header value.
-            Self::Own(_) => HeaderValue::try_from(self.to_string()).unwrap_or(HeaderValue::from_static("")),
+            Self::Own(text) => HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("")),
             Self::Given(value) => value.clone(),
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Own(text) => std::str::from_utf8(text).unwrap_or_default(),
+            Self::Given(value) => value.to_str().unwrap_or_default(),
         }
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Own(number) => write!(f, "{number:032x}"),
-            Self::Given(value) => f.write_str(value.to_str().unwrap_or_default()),
-        }
+        f.write_str(self.as_str())
     }
 }
 

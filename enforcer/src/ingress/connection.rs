@@ -28,6 +28,7 @@ use super::{
     recorded::Recorded,
     request,
     secured::Secured,
+    sources::Place,
     stream::Readable,
     worker::Worker,
 };
@@ -51,6 +52,8 @@ const SEND_BUFFER: usize = 64 << 10;
 /// Bytes that hyper reads ahead, and holds for a slow client, on an HTTP/1.1 connection. A larger head is allowed where the
 /// configuration says so.
 const BUFFER: usize = 64 << 10;
+/// Fields of a head for which hyper has room without being told, at a lower cost.
+const HYPERS_FIELDS: u16 = 100;
 /// Time to leave for a client that was told to go: a round trip for HTTP/2's two GOAWAYs (RFC 9113 section 6.8), or one for
 /// a request of HTTP/1.1 that was on its way.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -168,36 +171,72 @@ impl Drop for UnderWay {
     }
 }
 
+/// What hyper does for a connection.
+type Serving = Pin<Box<dyn Future<Output = Result<(), hyper::Error>>>>;
+
+/// A connection on which HTTP is spoken.
+struct Established {
+    connection: Rc<Connection>,
+    serving: Serving,
+    _place: Option<Place>,
+}
+
 /// Serves a connection from its first byte to its end.
-pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: TcpStream, peer: ClientAddr) {
-    let (settings, http) = {
-        let policy = worker.shared.policy.load();
-        (policy.listeners.get(&listener).cloned(), policy.http.clone())
-    };
+///
+/// What lasts as long as the connection is little; everything else is on the heap and given back when it is done with, because
+/// connections idle for long, and there are many.
+pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, stream: TcpStream, peer: ClientAddr) {
+    let establishing = Box::pin(establish(Rc::clone(&worker), listener, stream, peer));
+    let Some(Established { connection, serving, _place }) = establishing.await else { return };
+    if let Err(error) = serving.await
+        && let Some(denial) = connection.ended_for.get().or_else(|| blame(&error))
+    {
+        let source = connection.client.address;
+        if denial == Denial::RequestTimeout {
+            worker.counters.borrow().too_late(Stage::Head);
+        }
+        worker.refused(source, denial);
+        tracing::debug!(source = %source.get(), code = denial.code(), %error, "request refused");
+    }
+    // Taken out of the connection, which they hold: they end with this task at the latest.
+    let tunnels = connection.tunnels.take();
+    if let Some(mut tunnels) = tunnels {
+        while tunnels.join_next().await.is_some() {}
+    }
+}
+
+/// Shakes hands; `None` for whoever is refused.
+async fn establish(
+    worker: Rc<Worker>,
+    listener: SocketAddr,
+    mut stream: TcpStream,
+    peer: ClientAddr,
+) -> Option<Established> {
+    let settings = worker.shared.policy.load().listeners.get(&listener).cloned();
     // A listener that is no longer configured has no certificate to show.
-    let Some(settings) = settings else { return };
-    // Answers are written whole; waiting for more to send would only delay them.
-    drop(stream.set_nodelay(true));
-    let (source, first, _place) = if settings.is_behind(peer.get()) {
+    let settings = settings?;
+    let (source, first, place) = if settings.is_behind(peer.get()) {
         let reading = tokio::time::timeout(settings.handshake_timeout, proxy::read(&mut stream));
         let Ok(Ok((client, first))) = reading.await else {
-            return refuse(&worker, peer, Denial::ProxyHeader);
+            refuse(&worker, peer, Denial::ProxyHeader);
+            return None;
         };
         let source = client.map_or(peer, ClientAddr::new);
         // Only now it is known whose connection it is.
         let place = client.map(|client| worker.shared.sources.take(client));
         if place.as_ref().is_some_and(Option::is_none) {
-            return refuse(&worker, source, Denial::ConnectionLimit);
+            refuse(&worker, source, Denial::ConnectionLimit);
+            return None;
         }
-        (source, first, place)
+        (source, first, place.flatten())
     } else {
         (peer, Vec::new(), None)
     };
     // Before the handshake, which would cost us more than it.
     if worker.bans(&worker.shared.policy.load(), source, listener.port(), clock::kernel_now()) {
-        return refuse(&worker, source, Denial::Banned);
+        refuse(&worker, source, Denial::Banned);
+        return None;
     }
-    // On the heap, so that its room is given back once it is done: the connection may idle for long.
     let handshake = Box::pin(handshake::shake(&settings, Recorded::new(stream, first), source));
     let (stream, client) = match tokio::time::timeout(settings.handshake_timeout, handshake).await {
         Ok(Ok(established)) => established,
@@ -205,14 +244,15 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: 
             if settings.hellos_judged {
                 compare(&worker, source, &failed);
             }
-            return refuse_handshake(&worker, source, &failed);
+            refuse_handshake(&worker, source, &failed);
+            return None;
         }
         Err(_) => {
             worker.counters.borrow().too_late(Stage::Handshake);
-            return refuse(&worker, source, Denial::TlsTimeout);
+            refuse(&worker, source, Denial::TlsTimeout);
+            return None;
         }
     };
-    drop(settings);
     worker.counters.borrow_mut().connection_accepted(stream.tls());
     tracing::debug!(
         source = %source.get(),
@@ -236,36 +276,20 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: SocketAddr, mut stream: 
         last_answer: Cell::new(false),
         tunnels: RefCell::default(),
     });
-    let outcome = speak(&worker, &connection, &http, stream).await;
-    if let Err(error) = outcome
-        && let Some(denial) = connection.ended_for.get().or_else(|| blame(&error))
-    {
-        if denial == Denial::RequestTimeout {
-            worker.counters.borrow().too_late(Stage::Head);
-        }
-        worker.refused(source, denial);
-        tracing::debug!(source = %source.get(), code = denial.code(), %error, "request refused");
-    }
-    // Taken out of the connection, which they hold: they end with this task at the latest.
-    let tunnels = connection.tunnels.take();
-    if let Some(mut tunnels) = tunnels {
-        while tunnels.join_next().await.is_some() {}
-    }
+    let serving = speak(&worker, &connection, &worker.shared.policy.load().http, stream);
+    Some(Established { connection, serving, _place: place })
 }
 
-async fn speak(
-    worker: &Rc<Worker>,
-    connection: &Rc<Connection>,
-    http: &config::Http,
-    stream: Secured,
-) -> Result<(), hyper::Error> {
+fn speak(worker: &Rc<Worker>, connection: &Rc<Connection>, http: &config::Http, stream: Secured) -> Serving {
+    let (own, of) = (Rc::clone(worker), Rc::clone(connection));
     let is_http2 = stream.tls().alpn_protocol() == Some(ALPN_H2);
-    let service = service_fn(|request| {
+    let service = service_fn(move |request| {
         // On the heap at once: hyper and tokio move it from hand to hand before it is polled.
-        Box::pin(request::serve(Rc::clone(worker), Rc::clone(connection), request))
+        Box::pin(request::serve(Rc::clone(&own), Rc::clone(&of), request))
     });
+    let (worker, connection) = (Rc::clone(worker), Rc::clone(connection));
     if is_http2 {
-        let stream = Calm::new(stream, Rc::clone(worker), Rc::clone(connection), http);
+        let stream = Calm::new(stream, Rc::clone(&worker), Rc::clone(&connection), http);
         let serving = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
@@ -276,17 +300,20 @@ async fn speak(
             .enable_connect_protocol()
             .serve_connection(TokioIo::new(stream), service);
         let wind_down = http2::Connection::graceful_shutdown;
-        watch(worker, connection, Limits::of(http), true, Box::pin(serving), wind_down).await
+        Box::pin(watch(worker, connection, Limits::of(http), true, Box::pin(serving), wind_down))
     } else {
-        let stream = Readable::new(stream, Rc::clone(connection), http);
-        let serving = http1::Builder::new()
-            .max_headers(usize::from(http.max_header_fields))
+        let stream = Readable::new(stream, Rc::clone(&connection), http);
+        let mut builder = http1::Builder::new();
+        if http.max_header_fields != HYPERS_FIELDS {
+            builder.max_headers(usize::from(http.max_header_fields));
+        }
+        let serving = builder
             .max_header_size(http.max_header_bytes as usize)
             .max_buf_size(BUFFER.max(http.max_header_bytes as usize))
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let wind_down = http1::UpgradeableConnection::graceful_shutdown;
-        watch(worker, connection, Limits::of(http), false, Box::pin(serving), wind_down).await
+        Box::pin(watch(worker, connection, Limits::of(http), false, Box::pin(serving), wind_down))
     }
 }
 
@@ -307,8 +334,8 @@ impl Limits {
 /// worker drains. hyper's part is on the heap: handed on by value it would have its room in each of the functions that it goes
 /// through, for as long as the connection lives.
 async fn watch<C>(
-    worker: &Rc<Worker>,
-    connection: &Rc<Connection>,
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
     limits: Limits,
     is_http2: bool,
     mut serving: Pin<Box<C>>,
@@ -322,6 +349,7 @@ where
     let (mut draining, mut closing) = (false, false);
     loop {
         tokio::select! {
+            biased;
             outcome = serving.as_mut() => return outcome,
             () = wake.as_mut() => {
                 let now = clock::instant_now();

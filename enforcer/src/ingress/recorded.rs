@@ -90,7 +90,11 @@ impl AsyncWrite for Recorded {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+        match pieces {
+            // TLS writes most answers as one record, and `send` costs the kernel less than `writev`.
+            [piece] => Pin::new(&mut self.stream).poll_write(context, piece),
+            pieces => Pin::new(&mut self.stream).poll_write_vectored(context, pieces),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::fault;
 
@@ -36,6 +36,7 @@ pub(super) fn adopt(address: SocketAddr, count: usize, kept: &mut Vec<TcpListene
     let context = || format!("listener {address}: a socket of the service manager cannot be used");
     for socket in &sockets {
         socket.set_nonblocking(true).with_context(context)?;
+        SockRef::from(socket).set_tcp_nodelay(true).with_context(context)?;
     }
     for number in 0..count.saturating_sub(sockets.len()) {
         let shared = sockets.get(number).map(TcpListener::try_clone);
@@ -74,6 +75,8 @@ fn bind(address: SocketAddr, share: bool) -> io::Result<Socket> {
     // Connections of a former process in TIME_WAIT do not count.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
+    // Connections inherit it (Linux). Answers are written whole; waiting for more to send would only delay them.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     if !share {
         // Only a listener shows whether somebody else listens: Linux lets two bound sockets share an address

@@ -7,17 +7,18 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
+        mpsc,
     },
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use prometheus::IntGauge;
 use tokio::{
     net::{TcpListener as AsyncListener, TcpStream},
-    runtime,
+    runtime::{self, LocalOptions},
     sync::{oneshot, watch},
-    task::{JoinSet, LocalSet},
+    task::JoinSet,
 };
 
 use super::{
@@ -125,14 +126,23 @@ pub(super) fn spawn(
     sockets: Vec<Listening>,
     report: oneshot::Sender<DrainReport>,
 ) -> Result<()> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let (told, ready) = mpsc::channel();
     let work = move || {
-        let outcome = LocalSet::new().block_on(&runtime, run(shared, sockets));
+        // It belongs to the thread that makes it.
+        let made = runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let runtime = match made {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(told.send(Err(error))),
+        };
+        let _ = told.send(Ok(()));
+        let outcome = runtime.block_on(run(shared, sockets));
         // Ends tasks of upstream connections; name lookups under way are not waited for.
         runtime.shutdown_background();
         let _ = report.send(outcome);
     };
     std::thread::Builder::new().name(format!("edge-{number}")).spawn(work)?;
+    // A thread that says nothing has ended.
+    ready.recv().context("the thread ended at once")??;
     Ok(())
 }
 
@@ -227,7 +237,8 @@ fn admit(
     connections.spawn_local(async move {
         match kind {
             Kind::Tls => connection::serve(worker, listener, stream, source).await,
-            Kind::Redirect => redirect::serve(worker, stream, source).await,
+            // Apart, so that every connection need not have room for it.
+            Kind::Redirect => Box::pin(redirect::serve(worker, stream, source)).await,
         }
         drop(permit);
     });

@@ -80,9 +80,8 @@ pub fn serve(
     };
     // Sessions live in tickets alone: a cache in memory would be locked by all workers, and know nothing of other nodes.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    if tls.ticket_lifetime.is_none() {
-        config.send_tls13_tickets = 0;
-    }
+    // One is enough for the next connection, and each is sealed whether or not it is ever used.
+    config.send_tls13_tickets = usize::from(tls.ticket_lifetime.is_some());
     // Early data can be replayed (RFC 8446 section 8), unless whoever takes it remembers which sessions were used: so the client of such
     // a listener gets a number in place of a ticket, good for one connection.
     if let Some(lifetime) = tls.ticket_lifetime.filter(|_| listener.early_data) {

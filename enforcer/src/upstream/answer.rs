@@ -15,12 +15,12 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
 
-use super::{body::Progress, grpc, lease::Lease};
+use super::{body::Progress, direct::Direct, grpc, lease::Lease};
 use crate::{clock, denial::Denial};
 
 /// The body of an answer.
 pub struct AnswerBody {
-    incoming: Incoming,
+    source: Source,
     /// `None` once the answer was read to its end, and where there is none to read.
     lease: Option<Lease>,
     /// The request's body, which may still be on its way.
@@ -42,12 +42,40 @@ pub(super) struct Limits {
     pub(super) deadline: Option<Instant>,
 }
 
+/// Where an answer's body comes from.
+pub(super) enum Source {
+    Hyper(Incoming),
+    Direct(Box<Direct>),
+    /// It was read to its end.
+    Over,
+}
+
+impl Source {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Hyper(incoming) => incoming.is_end_stream(),
+            Self::Direct(direct) => direct.is_over(),
+            Self::Over => true,
+        }
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Piece> {
+        match self {
+            Self::Hyper(incoming) => Pin::new(incoming)
+                .poll_frame(context)
+                .map(|piece| piece.map(|piece| piece.map_err(Into::into))),
+            Self::Direct(direct) => direct.poll_frame(context),
+            Self::Over => Poll::Ready(None),
+        }
+    }
+}
+
 type Failure = Box<dyn Error + Send + Sync>;
 type Piece = Option<Result<Frame<Bytes>, Failure>>;
 
 impl AnswerBody {
     pub(super) fn new(
-        incoming: Incoming,
+        source: Source,
         lease: Option<Lease>,
         upload: Option<Rc<Progress>>,
         limits: Limits,
@@ -55,7 +83,7 @@ impl AnswerBody {
     ) -> Self {
         let Limits { patience, deadline } = limits;
         let mut body = Self {
-            incoming,
+            source,
             lease,
             upload,
             patience,
@@ -70,10 +98,19 @@ impl AnswerBody {
     }
 
     fn finish_if_over(&mut self) {
-        if self.incoming.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
-            lease.finish();
+        if self.source.is_end_stream() {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        match std::mem::replace(&mut self.source, Source::Over) {
+            Source::Direct(direct) => lease.finish_direct(direct),
+            source @ (Source::Hyper(_) | Source::Over) => {
+                self.source = source;
+                lease.finish();
+            }
         }
     }
 
@@ -124,19 +161,15 @@ impl Body for AnswerBody {
         if this.broken {
             return Poll::Ready(None);
         }
-        match Pin::new(&mut this.incoming).poll_frame(context) {
+        match this.source.poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.waits_since = None;
                 this.finish_if_over();
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => {
-                Poll::Ready(this.break_off(Denial::UpstreamProtocol, error.into()))
-            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(this.break_off(Denial::UpstreamProtocol, error)),
             Poll::Ready(None) => {
-                if let Some(lease) = this.lease.take() {
-                    lease.finish();
-                }
+                this.finish();
                 Poll::Ready(None)
             }
             Poll::Pending => match this.is_late(context) {
@@ -150,10 +183,14 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.broken || self.incoming.is_end_stream()
+        self.broken || self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.source {
+            Source::Hyper(incoming) => incoming.size_hint(),
+            Source::Direct(direct) => direct.size_hint(),
+            Source::Over => SizeHint::with_exact(0),
+        }
     }
 }

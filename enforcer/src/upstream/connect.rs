@@ -23,11 +23,14 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
 };
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::TlsConnector;
 use tower_service::Service as _;
 
-use super::{body::RequestBody, chain};
+use super::{body::RequestBody, chain, wire::Wire};
 use crate::policy::{
     tls::{ALPN_H2, servers::Encryption},
     upstream::Servers,
@@ -82,6 +85,13 @@ impl Connector {
         Self { tcp }
     }
 
+    /// Connects to `server` and says nothing.
+    pub(super) async fn reach(&self, server: &Uri) -> Result<TcpStream, String> {
+        let mut tcp = self.tcp.clone();
+        poll_fn(|context| tcp.poll_ready(context)).await.map_err(|error| chain(&error))?;
+        Ok(tcp.call(server.clone()).await.map_err(|error| chain(&error))?.into_inner())
+    }
+
     /// Connects to `server`. `http1`: only that will do. `held` is dropped when the connection has ended.
     pub(super) async fn connect(
         &self,
@@ -90,9 +100,7 @@ impl Connector {
         http1: bool,
         held: impl Sized + 'static,
     ) -> Result<Connected, String> {
-        let mut tcp = self.tcp.clone();
-        poll_fn(|context| tcp.poll_ready(context)).await.map_err(|error| chain(&error))?;
-        let stream = tcp.call(server.clone()).await.map_err(|error| chain(&error))?.into_inner();
+        let stream = Wire(self.reach(server).await?);
         match &upstream.encryption {
             Some(encryption) if server.scheme() == Some(&Scheme::HTTPS) => {
                 let tls = connector(encryption, http1);

@@ -1,5 +1,7 @@
 //! Which header fields cross the border, and which are ours to set.
 
+use std::net::IpAddr;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
     header::{
@@ -13,7 +15,7 @@ use super::Terms;
 use crate::checks::facts::ClientAddr;
 
 /// Fields that describe one connection (RFC 9110 section 7.6.1), besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 9] = [
+static HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -35,45 +37,60 @@ pub const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 const POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// Prepares a request: what a client says of its own address is removed, what we know is set.
-pub(super) fn to_upstream(head: &mut request::Parts, source: ClientAddr, terms: &Terms) {
+/// Prepares a request: what a client says of its own address is removed. Returns the host, which is taken out, because each
+/// protocol says it in its own place, and the fields that say what we know.
+pub(super) fn to_upstream(
+    head: &mut request::Parts,
+    source: ClientAddr,
+    terms: &Terms,
+) -> (Option<HeaderValue>, Vec<(HeaderName, HeaderValue)>) {
     let headers = &mut head.headers;
-    remove_hop_by_hop(headers);
+    // The 100 is sent from here, when the server asks for the body by reading it (RFC 9110 section 10.1.1). Many servers read `_` and
+    // `-` as the same (CGI, RFC 3875 section 4.1.18), so `x_real_ip` would pass for ours.
+    remove(headers, |name| {
+        let text = name.as_str();
+        name == EXPECT
+            || name == FORWARDED
+            || name == REAL_IP
+            || name == REQUEST_ID
+            || name == EARLY_DATA
+            || text.starts_with(FORWARDED_PREFIX)
+            || text.contains('_')
+    });
     // A gateway says in every request that it was here, and what was spoken to it (RFC 9110 section 7.6.3).
     let via = if head.version == Version::HTTP_2 { "2 enforcer" } else { "1.1 enforcer" };
     headers.append(VIA, HeaderValue::from_static(via));
-    // The 100 is sent from here, when the server asks for the body by reading it (RFC 9110 section 10.1.1).
-    headers.remove(EXPECT);
-    headers.remove(FORWARDED);
-    headers.remove(REAL_IP);
-    // Many servers read `_` and `-` as the same (CGI, RFC 3875 section 4.1.18), so `x_real_ip` would pass for ours.
-    let claimed =
-        |name: &&HeaderName| name.as_str().starts_with(FORWARDED_PREFIX) || name.as_str().contains('_');
-    let claimed: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
-    for name in claimed {
-        headers.remove(name);
-    }
     join_cookies(headers);
-    headers.insert(REQUEST_ID, terms.id.clone());
-    // RFC 8470 section 5.1; a client's own word is none.
-    headers.remove(EARLY_DATA);
-    if terms.is_early {
-        headers.insert(EARLY_DATA, HeaderValue::from_static("1"));
-    }
-    if !headers.contains_key(HOST)
-        && let Some(authority) = head.uri.authority()
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
+    let host = headers.remove(HOST).or_else(|| {
         // HTTP/2 says it in `:authority` (RFC 9113 section 8.3.1).
-        headers.insert(HOST, host);
+        HeaderValue::from_str(head.uri.authority()?.as_str()).ok()
+    });
+    // One more will say which trace it belongs to.
+    let mut own = Vec::with_capacity(6);
+    own.push((REQUEST_ID, terms.id.clone()));
+    if terms.is_early {
+        // RFC 8470 section 5.1; a client's own word, which is taken out above, is none.
+        own.push((EARLY_DATA, HeaderValue::from_static("1")));
     }
-    if let Some(host) = headers.get(HOST).cloned() {
-        headers.insert(FORWARDED_HOST, host);
+    own.push((FORWARDED_PROTO, HeaderValue::from_static("https")));
+    own.extend(host.as_ref().map(|host| (FORWARDED_HOST, host.clone())));
+    own.extend(spelled(source.get()).map(|address| (FORWARDED_FOR, address)));
+    (host, own)
+}
+
+/// An address as text.
+fn spelled(address: IpAddr) -> Option<HeaderValue> {
+    let IpAddr::V4(address) = address else { return HeaderValue::try_from(address.to_string()).ok() };
+    let (mut room, mut length) = ([0; 15], 0);
+    for (number, octet) in address.octets().into_iter().enumerate() {
+        let mut digits = itoa::Buffer::new();
+        let dot = if number == 0 { "" } else { "." };
+        for byte in dot.bytes().chain(digits.format(octet).bytes()) {
+            *room.get_mut(length)? = byte;
+            length += 1;
+        }
     }
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
-    if let Ok(address) = HeaderValue::try_from(source.get().to_string()) {
-        headers.insert(FORWARDED_FOR, address);
-    }
+    HeaderValue::from_bytes(room.get(..length)?).ok()
 }
 
 /// HTTP/2 clients may send one cookie per field; HTTP/1.1 has one field for all (RFC 9113 section 8.2.3).
@@ -93,12 +110,12 @@ pub(super) fn to_client(head: &mut response::Parts) {
         // The coding overrides the length (RFC 9112 section 6.3), which may be a lie.
         head.headers.remove(CONTENT_LENGTH);
     }
-    remove_hop_by_hop(&mut head.headers);
-    head.headers.remove(SERVER);
-    head.headers.remove(POWERED_BY);
+    remove(&mut head.headers, |name| name == SERVER || name == POWERED_BY);
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
+/// Takes out the fields of one connection, and those that `unwanted` names. Most messages have hardly any, so they are looked for
+/// once and together.
+fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     if headers.contains_key(CONNECTION) {
         let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
         let named: Vec<HeaderName> = named
@@ -112,7 +129,22 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
             }
         }
     }
-    for name in HOP_BY_HOP {
+    let found = |name: &&HeaderName| HOP_BY_HOP.contains(name) || unwanted(name);
+    let found: Vec<HeaderName> = headers.keys().filter(found).cloned().collect();
+    for name in found {
         headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_spelled_as_the_library_does_it() {
+        for text in ["0.0.0.0", "198.18.0.1", "255.255.255.255", "127.10.99.100", "2001:db8::1"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(spelled(address).unwrap(), text);
+        }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 
-use http::{Request, Response};
+use http::{Method, Request, Response, response};
 use hyper::{body::Incoming, client::conn::TrySendError};
 
 use super::{
     body::RequestBody,
+    direct::{Direct, Failed},
     pool::{Channel, Server, Unavailable, Want},
 };
 
@@ -58,8 +59,38 @@ impl Lease {
         match &mut self.channel {
             Some(Channel::Http1 { sender, .. }) => sender.try_send_request(request).await,
             Some(Channel::Http2 { sender, .. }) => sender.try_send_request(request).await,
-            None => std::future::pending().await,
+            Some(Channel::Direct(_)) | None => std::future::pending().await,
         }
+    }
+
+    /// Whether the connection is one for [`Lease::ask`].
+    pub(super) fn is_direct(&self) -> bool {
+        self.channel.as_ref().is_some_and(Channel::is_direct)
+    }
+
+    /// Sends the head of a request without a body.
+    pub(super) async fn ask(&mut self, head: &[u8], method: &Method) -> Result<response::Parts, Failed> {
+        match &mut self.channel {
+            Some(Channel::Direct(direct)) => direct.ask(head, method).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// The connection, for whoever reads the answer from it.
+    pub(super) fn take_direct(&mut self) -> Option<Box<Direct>> {
+        match self.channel.take() {
+            Some(Channel::Direct(direct)) => Some(direct),
+            other => {
+                self.channel = other;
+                None
+            }
+        }
+    }
+
+    /// Gives it back, with its answer read to the end.
+    pub(super) fn finish_direct(mut self, direct: Box<Direct>) {
+        self.channel = Some(Channel::Direct(direct));
+        self.finish();
     }
 
     /// The answer was read to its end: the connection can carry another request.

@@ -1,7 +1,7 @@
 //! A request as a server gets it, in whichever protocol its connection speaks.
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
     header::{CONNECTION, HOST, TE, UPGRADE},
     request,
     uri::{Authority, PathAndQuery, Scheme},
@@ -16,6 +16,8 @@ pub(super) struct Outgoing {
     target: PathAndQuery,
     /// As the client said it; HTTP/2 says it in `:authority` (RFC 9113 section 8.3.1).
     host: Option<HeaderValue>,
+    /// What is said of the request here, in fields that nobody else may set.
+    own: Vec<(HeaderName, HeaderValue)>,
     /// Whether the client reads trailers.
     trailers: bool,
     /// What the client wants to speak from then on.
@@ -27,12 +29,11 @@ impl Outgoing {
     pub(super) fn new(mut head: request::Parts, source: ClientAddr, terms: &Terms) -> (Self, HeaderMap) {
         let reads = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains("trailers"));
         let trailers = head.headers.get_all(TE).iter().any(reads);
-        headers::to_upstream(&mut head, source, terms);
-        trace::continue_or_begin(&mut head.headers, &terms.id);
+        let (host, mut own) = headers::to_upstream(&mut head, source, terms);
+        own.extend(trace::continue_or_begin(&mut head.headers, &terms.id));
         let target = head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let host = head.headers.remove(HOST);
         let upgrade = terms.upgrade.clone();
-        (Self { method: head.method, target, host, trailers, upgrade }, head.headers)
+        (Self { method: head.method, target, host, own, trailers, upgrade }, head.headers)
     }
 
     /// The request for a connection to `server`.
@@ -45,9 +46,11 @@ impl Outgoing {
     ) -> Result<Request<RequestBody>, Denial> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
-        headers.remove(TE);
+        headers.reserve(self.own.len() + 3);
+        for (name, value) in &self.own {
+            headers.insert(name.clone(), value.clone());
+        }
         if is_http2 {
-            headers.remove(HOST);
             if self.trailers {
                 // The one value that it may have there (RFC 9113 section 8.2.2).
                 headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -69,6 +72,34 @@ impl Outgoing {
         }
         *request.headers_mut() = headers;
         Ok(request)
+    }
+
+    /// Takes away what [`Outgoing::dress`] has given: the next connection may be of another kind.
+    pub(super) fn undress(&self, mut headers: HeaderMap) -> HeaderMap {
+        for name in [HOST, TE, CONNECTION, UPGRADE].iter().chain(self.own.iter().map(|(name, _)| name)) {
+            headers.remove(name);
+        }
+        headers
+    }
+
+    /// The head of a request without a body, as HTTP/1.1 has it.
+    pub(super) fn spell(&self, headers: &HeaderMap, server: &Uri) -> Result<Vec<u8>, Denial> {
+        let own = if self.host.is_none() { Some(own_host(server)?) } else { None };
+        let host = self.host.as_ref().or(own.as_ref()).map_or(&b""[..], HeaderValue::as_bytes);
+        let mut text = Vec::with_capacity(1024);
+        let mut put = |pieces: &[&[u8]]| pieces.iter().for_each(|piece| text.extend_from_slice(piece));
+        put(&[
+            self.method.as_str().as_bytes(),
+            b" ",
+            self.target.as_str().as_bytes(),
+            b" HTTP/1.1\r\nhost: ",
+            host,
+        ]);
+        for (name, value) in headers.iter().chain(self.own.iter().map(|(name, value)| (name, value))) {
+            put(&[b"\r\n", name.as_str().as_bytes(), b": ", value.as_bytes()]);
+        }
+        put(&[b"\r\n\r\n"]);
+        Ok(text)
     }
 
     fn absolute(&self, server: &Uri) -> Result<Uri, Denial> {

@@ -5,8 +5,10 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -17,6 +19,7 @@ use tokio::sync::Notify;
 use super::{
     body::RequestBody,
     connect::{Connected, Connector, Streams},
+    direct::Direct,
 };
 use crate::{clock, policy::upstream::Servers};
 
@@ -35,6 +38,8 @@ pub(super) struct Want {
     pub(super) http1: bool,
     /// One that carried no other request.
     pub(super) fresh: bool,
+    /// The request has no body and changes to no other protocol.
+    pub(super) simple: bool,
 }
 
 /// The connections to one server.
@@ -45,6 +50,8 @@ pub(super) struct Server {
     connector: Connector,
     /// The one that was used last comes last, and is used next: what is not needed grows old.
     idle: RefCell<Vec<Idle>>,
+    /// Whoever sees to those that rest.
+    watcher: RefCell<Option<Waker>>,
     shared: RefCell<Vec<Rc<Shared>>>,
     /// Connections that stand or are being made, and their bounds.
     open: Cell<usize>,
@@ -61,9 +68,9 @@ pub(super) struct Server {
     reaping: Cell<bool>,
 }
 
+/// A connection that rests; never one of HTTP/2.
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
-    place: Rc<Place>,
+    channel: Channel,
     since: Instant,
 }
 
@@ -77,8 +84,16 @@ pub(super) struct Shared {
 
 /// What carries one request.
 pub(super) enum Channel {
-    Http1 { sender: http1::SendRequest<RequestBody>, place: Rc<Place> },
-    Http2 { sender: http2::SendRequest<RequestBody>, shared: Rc<Shared> },
+    Http1 {
+        sender: http1::SendRequest<RequestBody>,
+        place: Rc<Place>,
+    },
+    Http2 {
+        sender: http2::SendRequest<RequestBody>,
+        shared: Rc<Shared>,
+    },
+    /// HTTP/1.1 for requests without a body.
+    Direct(Box<Direct>),
 }
 
 /// One of the connections that a server is given.
@@ -127,6 +142,7 @@ impl Server {
         Self {
             connector: Connector::new(&upstream),
             idle: RefCell::default(),
+            watcher: RefCell::default(),
             shared: RefCell::default(),
             open: Cell::new(0),
             most,
@@ -175,7 +191,7 @@ impl Server {
             // One connection may be enough for all.
             let follows = !want.http1 && self.greeting.get() > 0;
             if !follows && (self.open.get() < self.most || self.give_up_idle()) {
-                return self.connect(want.http1).await.map(|channel| (channel, false));
+                return self.connect(want).await.map(|channel| (channel, false));
             }
             if !follows && self.waiting.get() >= self.most_waiting {
                 return Err(Unavailable::Busy);
@@ -217,8 +233,14 @@ impl Server {
         self.upstream.health.count_retry(self.index);
     }
 
-    async fn connect(self: &Rc<Self>, http1: bool) -> Result<Channel, Unavailable> {
+    async fn connect(self: &Rc<Self>, want: Want) -> Result<Channel, Unavailable> {
+        let Want { http1, .. } = want;
         let place = Place::take(self);
+        if self.is_direct(want) {
+            let reached = self.connector.reach(&self.address).await;
+            let stream = reached.map_err(|error| self.not_reached(error))?;
+            return Ok(Channel::Direct(Box::new(Direct::new(stream, place))));
+        }
         let may_be_http2 = !http1 && !self.speaks_http1.get() && self.address.scheme_str() != Some("http");
         let greeting = may_be_http2.then(|| Raised::new(&self.greeting));
         let made = self.connector.connect(&self.upstream, &self.address, http1, Rc::clone(&place)).await;
@@ -239,16 +261,18 @@ impl Server {
                 self.reap_later();
                 Channel::of(&shared)
             }
-            Err(error) => {
-                self.failures.set(self.failures.get() + 1);
-                self.room.notify_waiters();
-                return Err(Unavailable::Unreachable(Some(error)));
-            }
+            Err(error) => return Err(self.not_reached(error)),
         };
         if may_be_http2 {
             self.room.notify_waiters();
         }
         Ok(channel)
+    }
+
+    fn not_reached(&self, why: String) -> Unavailable {
+        self.failures.set(self.failures.get() + 1);
+        self.room.notify_waiters();
+        Unavailable::Unreachable(Some(why))
     }
 
     /// A connection that is there and free.
@@ -264,18 +288,31 @@ impl Server {
                 return Some(Channel::of(shared));
             }
         }
-        let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { sender, place, .. }) = idle.pop() {
-            if sender.is_ready() {
-                return Some(Channel::Http1 { sender, place });
+        let direct = self.is_direct(want);
+        loop {
+            let mut idle = self.idle.borrow_mut();
+            let last = idle.iter().rposition(|one| one.channel.is_direct() == direct)?;
+            let one = idle.remove(last);
+            // Its place may be given back here.
+            drop(idle);
+            if one.channel.is_ready() {
+                return Some(one.channel);
             }
         }
-        None
+    }
+
+    /// Whether a request needs no more than a bare connection.
+    fn is_direct(&self, want: Want) -> bool {
+        want.simple && self.address.scheme_str() == Some("http")
     }
 
     /// Whether a connection that rests could be closed to make room for another kind.
     fn give_up_idle(&self) -> bool {
-        self.idle.borrow_mut().pop().is_some() && self.open.get() < self.most
+        let given_up = self.idle.borrow_mut().pop();
+        given_up.is_some() && {
+            drop(given_up);
+            self.open.get() < self.most
+        }
     }
 
     /// Takes a connection back whose request is over; `whole`: it can carry another one.
@@ -283,13 +320,17 @@ impl Server {
         match channel {
             Channel::Http1 { sender, place } if whole => {
                 if sender.is_ready() {
-                    self.keep(sender, place);
+                    self.keep(Channel::Http1 { sender, place });
                 } else if !sender.is_closed() {
                     self.settle(sender, place);
                 }
             }
             // Dropping the sender ends the connection.
             Channel::Http1 { .. } => {}
+            Channel::Direct(direct) if whole && direct.can_go_on() && !self.stirs(&direct) => {
+                self.keep(Channel::Direct(direct));
+            }
+            Channel::Direct(_) => {}
             Channel::Http2 { shared, .. } => {
                 shared.used.set(shared.used.get() - 1);
                 shared.last.set(clock::instant_now());
@@ -298,8 +339,21 @@ impl Server {
         }
     }
 
-    fn keep(self: &Rc<Self>, sender: http1::SendRequest<RequestBody>, place: Rc<Place>) {
-        self.idle.borrow_mut().push(Idle { sender, place, since: clock::instant_now() });
+    /// Whether a server has ended a connection that is about to rest; if it does so later, whoever sees to those is woken.
+    fn stirs(&self, direct: &Direct) -> bool {
+        let watcher = self.watcher.borrow();
+        let Some(watcher) = &*watcher else { return false };
+        // There may have been something that was read already.
+        while direct.poll_stirs(&mut Context::from_waker(watcher)).is_ready() {
+            if direct.is_closed() {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn keep(self: &Rc<Self>, channel: Channel) {
+        self.idle.borrow_mut().push(Idle { channel, since: clock::instant_now() });
         self.reap_later();
         self.made_room();
     }
@@ -310,7 +364,7 @@ impl Server {
         let patience = self.upstream.config.idle_timeout;
         spawn(async move {
             if let Ok(Ok(())) = tokio::time::timeout(patience, sender.ready()).await {
-                server.keep(sender, place);
+                server.keep(Channel::Http1 { sender, place });
             }
         });
     }
@@ -330,11 +384,25 @@ impl Server {
         spawn(async move {
             let patience = server.upstream.config.idle_timeout;
             while !server.is_unused() {
-                tokio::time::sleep(patience / 2).await;
+                let stirred = poll_fn(|context| server.poll_stirs(context));
+                let _ = tokio::time::timeout(patience / 2, stirred).await;
                 server.reap(patience, clock::instant_now());
             }
             server.reaping.set(false);
+            server.watcher.take();
         });
+    }
+
+    /// Ready when one of the bare connections that rest may have been ended; nobody else watches them.
+    fn poll_stirs(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.watcher.replace(Some(context.waker().clone()));
+        let stirs = |one: &Idle| match &one.channel {
+            Channel::Direct(direct) => direct.poll_stirs(context).is_ready(),
+            Channel::Http1 { .. } | Channel::Http2 { .. } => false,
+        };
+        // All of them, so that each has the waker.
+        let count = self.idle.borrow().iter().map(stirs).filter(|stirs| *stirs).count();
+        if count > 0 { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn is_unused(&self) -> bool {
@@ -345,7 +413,7 @@ impl Server {
         let old = |since: Instant| now.saturating_duration_since(since) >= patience;
         // Their places are given back once nothing is borrowed.
         let aged: Vec<Idle> =
-            self.idle.borrow_mut().extract_if(.., |one| one.sender.is_closed() || old(one.since)).collect();
+            self.idle.borrow_mut().extract_if(.., |one| one.channel.is_closed() || old(one.since)).collect();
         let gone: Vec<Rc<Shared>> = self
             .shared
             .borrow_mut()
@@ -363,6 +431,27 @@ impl Channel {
 
     pub(super) const fn is_http2(&self) -> bool {
         matches!(self, Self::Http2 { .. })
+    }
+
+    pub(super) const fn is_direct(&self) -> bool {
+        matches!(self, Self::Direct(_))
+    }
+
+    /// Whether it can carry a request now.
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Http1 { sender, .. } => sender.is_ready(),
+            Self::Http2 { sender, .. } => sender.is_ready(),
+            Self::Direct(direct) => !direct.is_closed(),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1 { sender, .. } => sender.is_closed(),
+            Self::Http2 { sender, .. } => sender.is_closed(),
+            Self::Direct(direct) => direct.is_closed(),
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::random;
+
 const PARENT: HeaderName = HeaderName::from_static("traceparent");
 const STATE: HeaderName = HeaderName::from_static("tracestate");
 
@@ -14,42 +16,29 @@ pub fn parent(headers: &HeaderMap) -> Option<&HeaderValue> {
     parents.next().filter(|parent| parents.next().is_none() && is_valid(parent.as_bytes()))
 }
 
-/// Sees to it that a request belongs to a trace.
-pub(super) fn continue_or_begin(headers: &mut HeaderMap, id: &HeaderValue) {
+/// Sees to it that a request belongs to a trace: its own, or one that begins with the field that is returned.
+pub(super) fn continue_or_begin(
+    headers: &mut HeaderMap,
+    id: &HeaderValue,
+) -> Option<(HeaderName, HeaderValue)> {
     if parent(headers).is_some() {
-        return;
+        return None;
     }
     // Without its parent a state belongs to nothing (section 3.3).
     headers.remove(STATE);
-    match begin(id) {
-        Some(parent) => drop(headers.insert(PARENT, parent)),
-        None => drop(headers.remove(PARENT)),
-    }
+    headers.remove(PARENT);
+    begin(id).map(|parent| (PARENT, parent))
 }
 
 /// A trace of its own, not sampled: whoever asked did not ask for that.
 fn begin(id: &HeaderValue) -> Option<HeaderValue> {
-    let mut random = [0; 24];
-    aws_lc_rs::rand::fill(&mut random).ok()?;
-    let (span, trace) = random.split_at(8);
-    let mut text = String::with_capacity(55);
-    text.push_str("00-");
-    match id.to_str() {
-        Ok(id) if is_id(id.as_bytes(), 32) => text.push_str(id),
-        _ => push_hex(&mut text, trace),
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    match id.as_bytes() {
+        id if is_id(id, 32) => text[3..35].copy_from_slice(id),
+        _ => random::hex(&random::bytes::<16>()?, &mut text[3..35]),
     }
-    text.push('-');
-    push_hex(&mut text, span);
-    text.push_str("-00");
-    HeaderValue::try_from(text).ok()
-}
-
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: [char; 16] =
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    for byte in bytes {
-        text.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    }
+    random::hex(&random::bytes::<8>()?, &mut text[36..52]);
+    HeaderValue::from_bytes(&text).ok()
 }
 
 /// Section 3.2: version, trace, parent, flags. A later version may have more behind a further dash.
@@ -89,7 +78,10 @@ mod tests {
             headers.append(PARENT, HeaderValue::from_str(parent).unwrap());
         }
         headers.insert(STATE, HeaderValue::from_static("a=1"));
-        continue_or_begin(&mut headers, &HeaderValue::from_static("0123456789abcdef0123456789abcdef"));
+        let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
+        if let Some((name, value)) = continue_or_begin(&mut headers, &id) {
+            headers.append(name, value);
+        }
         assert_eq!(headers.get_all(PARENT).iter().count(), 1);
         (headers[PARENT].to_str().unwrap().to_owned(), headers.contains_key(STATE))
     }

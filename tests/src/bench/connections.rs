@@ -60,6 +60,14 @@ impl Caller {
         Ok(StreamOwned::new(tls, socket))
     }
 
+    /// A handshake and the ticket that follows it, without which the next one could not be resumed; says whether this one was.
+    pub fn shake_again(&self) -> Result<bool> {
+        let mut open = self.shake()?;
+        ensure!(open.conn.read_tls(&mut open.sock)? > 0, "no ticket");
+        open.conn.process_new_packets()?;
+        Ok(open.conn.handshake_kind() == Some(HandshakeKind::Resumed))
+    }
+
     /// A handshake, one request, and the end; says whether the session was resumed.
     pub fn ask_once(&self, path: &str) -> Result<bool> {
         let mut stream = self.shake()?;

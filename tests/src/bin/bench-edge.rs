@@ -76,7 +76,7 @@ fn main() -> Result<()> {
     claims["exp"] = json!(clock::unix_now() + 3600 * 12);
     let token = site.key.mint(&claims)?;
     if arguments.profile {
-        return profile(&Contestant::ours(&site, origin.open)?, &token, arguments.requests);
+        return profile(&Contestant::ours(&site, origin.open, 1)?, &token, arguments.requests);
     }
     let effort = Effort {
         requests: arguments.requests,
@@ -86,12 +86,17 @@ fn main() -> Result<()> {
     };
     let all = [H2, H1, H2_CHECKED, H1_CHECKED];
     let figures = [
-        measure(Contestant::ours(&site, origin.open)?, &site, &token, &all, effort)?,
+        measure(Contestant::ours(&site, origin.open, 1)?, &site, &token, &all, effort)?,
         measure(Contestant::haproxy(&site, origin.open)?, &site, &token, &all, effort)?,
         measure(Contestant::nginx(&site, origin.open)?, &site, &token, &all[..2], effort)?,
     ];
+    let spread = edge::requests(&Contestant::ours(&site, origin.open, 2)?, H2_CHECKED, &token, effort)?;
     let bars = bars(&figures, arguments.idle)?;
-    let text = if arguments.json { as_json(&figures, &bars)? } else { as_table(&figures, &bars, effort) };
+    let text = if arguments.json {
+        as_json(&figures, &spread, &bars)?
+    } else {
+        as_table(&figures, &spread, &bars, effort)
+    };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
@@ -139,7 +144,7 @@ fn name_of(job: Job) -> String {
     format!("{} {}", job.protocol, if job.checked { "with ES256 token" } else { "without token" })
 }
 
-fn as_table(figures: &[Figures; 3], bars: &[Bar], effort: Effort) -> String {
+fn as_table(figures: &[Figures; 3], spread: &Reading, bars: &[Bar], effort: Effort) -> String {
     let mut text = format!(
         "{:<44} {:>9} {:>10} {:>10} {:>8} {:>8}\n",
         "per request", "proxy", "CPU us", "per s", "p50 us", "p99 us"
@@ -155,14 +160,16 @@ fn as_table(figures: &[Figures; 3], bars: &[Bar], effort: Effort) -> String {
             }
         }
     }
+    line(&format!("{}, two workers", name_of(H2_CHECKED)), figures[0].name, spread);
     for one in figures {
         line("new connection each", one.name, &one.fresh);
     }
     text += &format!("\n{:<44} {:>9} {:>9} {:>9}\n", "", figures[0].name, figures[1].name, figures[2].name);
     type Row<'r> = (String, Box<dyn Fn(&Figures) -> f64 + 'r>);
     let idle = effort.idle;
-    let rows: [Row<'_>; 6] = [
+    let rows: [Row<'_>; 7] = [
         ("TLS 1.3 handshake, CPU us".to_owned(), Box::new(|one| one.handshakes.full)),
+        ("TLS 1.3 handshake, resumed, CPU us".to_owned(), Box::new(|one| one.handshakes.resumed)),
         ("handshake and request, CPU us".to_owned(), Box::new(|one| one.handshakes.full_and_request)),
         ("the same, resumed, CPU us".to_owned(), Box::new(|one| one.handshakes.resumed_and_request)),
         ("resident before, KiB".to_owned(), Box::new(|one| one.memory.before_kib as f64)),
@@ -181,7 +188,7 @@ fn as_table(figures: &[Figures; 3], bars: &[Bar], effort: Effort) -> String {
     text
 }
 
-fn as_json(figures: &[Figures; 3], bars: &[Bar]) -> Result<String> {
+fn as_json(figures: &[Figures; 3], spread: &Reading, bars: &[Bar]) -> Result<String> {
     let proxy = |one: &Figures| -> Value {
         let request = |(job, reading): &(Job, Reading)| {
             json!({
@@ -199,6 +206,7 @@ fn as_json(figures: &[Figures; 3], bars: &[Bar]) -> Result<String> {
     let bar = |Bar { name, ratio, bar }: &Bar| json!({"name": name, "ratio": ratio, "bar": bar, "met": ratio <= bar});
     let document = json!({
         "proxies": figures.iter().map(proxy).collect::<Vec<_>>(),
+        "two_workers": spread,
         "bars": bars.iter().map(bar).collect::<Vec<_>>(),
     });
     Ok(serde_json::to_string_pretty(&document)? + "\n")

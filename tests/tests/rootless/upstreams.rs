@@ -21,6 +21,10 @@ use http_body_util::{BodyExt, Empty};
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 use super::bodies::{Channel, eventually, within};
 
@@ -246,6 +250,38 @@ async fn a_server_gets_no_more_than_it_is_given() -> Result<()> {
     drop((held, client));
     eventually(|| look().in_flight == 0).await?;
     assert!(origin.connections() <= 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_that_rests_is_given_up_when_its_server_ends_it() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let mut site = Site::new(listener.local_addr()?)?;
+    site.config.http.workers = 1;
+    let edge = site.start()?;
+    let policy = edge.policy.load_full();
+    let connections = || {
+        let upstream = policy.upstreams().next().unwrap();
+        upstream.health.look(0, clock::kernel_now()).unwrap().connections
+    };
+    let mut client = edge.http1().await?;
+    for _ in 0..2 {
+        let serve = async {
+            let (mut stream, _) = listener.accept().await?;
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                stream.read_buf(&mut head).await?;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await?;
+            Result::<_>::Ok(stream)
+        };
+        let (served, got) = tokio::join!(serve, get(&mut client, "/public/x"));
+        assert_eq!(got?.0, StatusCode::OK);
+        assert_eq!(connections(), 1);
+        drop(served?);
+        eventually(|| connections() == 0).await?;
+    }
+    assert_eq!(health(&edge), [State::Up]);
     Ok(())
 }
 

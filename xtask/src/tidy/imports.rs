@@ -6,13 +6,14 @@ use std::path::{Component, Path};
 use super::{File, Finding};
 
 /// Values that everybody uses and that use nobody.
-const FOUNDATION: [&str; 4] = ["clock", "fault", "prefix", "secret"];
+const FOUNDATION: [&str; 5] = ["clock", "fault", "prefix", "random", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 23] = [
+const MAY_IMPORT: [(&str, &[&str]); 24] = [
     ("clock", &[]),
     ("fault", &[]),
     ("prefix", &[]),
+    ("random", &[]),
     ("secret", &[]),
     // What drivers do to frames, as sysfs and ethtool tell it.
     ("device", &[]),

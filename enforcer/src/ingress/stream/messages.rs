@@ -253,11 +253,10 @@ fn take(bytes: &[u8], left: u64) -> (usize, u64) {
 fn request_line(line: &[u8]) -> Option<bool> {
     let mut parts = line.split(|byte| *byte == b' ');
     let (method, target, version) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() || method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
+    if parts.next().is_some() || method.is_empty() || !are(TOKEN, method) {
         return None;
     }
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/?&=-._~%+,:@!$'()*;".contains(byte);
-    let ordinary = target.first() == Some(&b'/') && target.iter().all(plain);
+    let ordinary = target.first() == Some(&b'/') && are(PLAIN, target);
     // A fragment is none of a target's (RFC 9112 section 3.2), and parsers that meet one cut it off or do not.
     let good = ordinary || (memchr(b'#', target).is_none() && Uri::try_from(target).is_ok());
     if target.len() > LONGEST_TARGET || !good {
@@ -274,8 +273,7 @@ fn request_line(line: &[u8]) -> Option<bool> {
 fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr(b':', line)?;
     let (name, value) = (line.get(..colon)?, line.get(colon + 1..)?);
-    let visible = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
-    let good = !name.is_empty() && name.iter().all(|byte| is_token(*byte)) && value.iter().all(visible);
+    let good = !name.is_empty() && are(TOKEN, name) && are(VISIBLE, value);
     good.then(|| (name, value.trim_ascii()))
 }
 
@@ -310,6 +308,54 @@ fn decimal(text: &[u8]) -> Option<u64> {
     text.iter().try_fold(0, |number: u64, digit| {
         digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0'))
     })
+}
+
+/// Bytes of a token.
+const TOKEN: u8 = 1;
+/// Bytes of a field's value: `field-vchar` and what may stand between (RFC 9110 section 5.5).
+const VISIBLE: u8 = 2;
+/// Bytes of a target that have one meaning.
+const PLAIN: u8 = 4;
+
+/// What each byte may be.
+static KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < kinds.len() {
+        let one = byte as u8;
+        let plain = one.is_ascii_alphanumeric()
+            || matches!(
+                one,
+                b'/' | b'?'
+                    | b'&'
+                    | b'='
+                    | b'-'
+                    | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'%'
+                    | b'+'
+                    | b','
+                    | b':'
+                    | b'@'
+                    | b'!'
+                    | b'$'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b';'
+            );
+        let visible = one == b'\t' || (one >= b' ' && one != 0x7f);
+        kinds[byte] = is_token(one) as u8 * TOKEN + visible as u8 * VISIBLE + plain as u8 * PLAIN;
+        byte += 1;
+    }
+    kinds
+};
+
+/// Whether all of them are of a kind. Every head goes through here, so it looks at all and branches at none.
+fn are(kind: u8, bytes: &[u8]) -> bool {
+    bytes.iter().fold(kind, |kind, byte| kind & KINDS[usize::from(*byte)]) != 0
 }
 
 /// `tchar` of RFC 9110 section 5.6.2.
