@@ -87,6 +87,8 @@ pub fn serve(
     if let Some(lifetime) = tls.ticket_lifetime.filter(|_| listener.early_data) {
         config.session_storage = Arc::new(Remembered::new(Arc::clone(sessions), lifetime));
         config.max_early_data_size = EARLY_DATA;
+        // Each is good for one connection, and clients open two at once.
+        config.send_tls13_tickets = 2;
         // The answer does not wait for the client's end of the handshake either.
         config.send_half_rtt_data = true;
     }

@@ -178,7 +178,10 @@ async fn a_server_that_breaks_off_in_the_middle_of_its_body() -> Result<()> {
                     }
                     // The reset overtook the head.
                     Ok(response) => assert_eq!(response.status(), 502, "{deed:?}"),
-                    Err(error) => bail!("{deed:?}: {error:#}"),
+                    // It was known before the head was sent: then the connection ends without one.
+                    Err(error) => {
+                        assert!(!is_http2 && format!("{error:#}").contains("closed"), "{deed:?}: {error:#}")
+                    }
                 }
                 script.asked();
                 script.tell(&[Deed::Keep(OK)]);
