@@ -171,6 +171,12 @@ reasons! {
         GlobalLimit = 107, "global_limit";
         /// More than the /48 around the IPv6 source may send.
         NetworkLimit = 108, "ipv6_48_limit";
+        /// A ClientHello that asks for a server name which is refused.
+        HelloName = 109, "hello_name";
+        /// A ClientHello that asks for none of the server names which alone are served.
+        HelloUnlisted = 110, "hello_unlisted";
+        /// A ClientHello with a fingerprint which is refused.
+        HelloFingerprint = 111, "hello_fingerprint";
     }
 }
 

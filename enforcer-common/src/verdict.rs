@@ -11,6 +11,7 @@ mod cookies;
 mod further;
 mod glance;
 mod headers;
+mod hellos;
 mod quic;
 mod refusal;
 mod standing;
@@ -24,6 +25,7 @@ use crate::{
     flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
     headers::Headers,
+    hello::marks::Marks,
     limiter::{Charge, Known},
     packet::Packet,
     port::Port,
@@ -99,7 +101,9 @@ pub trait Tables {
     /// [`flow::open`] for a segment, which is that of [`Work`].
     fn open_flow(&self, segment: &Segment, opening: &Opening) -> bool;
     /// [`flow::follow`] for a segment.
-    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment) -> Followed;
+    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment, marks: &mut Marks) -> Followed;
+    /// What is listed of the name or the fingerprint with this hash, see [`crate::hello::lists`]; 0: nothing.
+    fn hello(&self, hash: u64) -> u32;
     /// [`flow::close`] in the hash's bucket.
     fn close_flow(&self, hash: u64);
 }
@@ -144,6 +148,7 @@ pub fn take<P: Packet, T: Tables>(step: Step, packet: &P, tables: &T, work: &mut
         Step::Follow => tls::follow(&context, work),
         Step::Stranger => tls::unknown(&context, work),
         Step::Conclude => tls::conclude(&context, work),
+        Step::Compare => hellos::compare(&context, work),
     };
     match taken {
         Ok(next) => next,

@@ -5,6 +5,7 @@
 
 pub mod demands;
 pub mod health;
+pub mod hellos;
 pub mod issuer;
 pub mod jwks;
 pub mod keyring;
@@ -30,6 +31,7 @@ use crate::{
     config::{self, Config, Feature, Mode, TlsVersion},
     prefix::Prefix,
 };
+use hellos::Hellos;
 use issuer::Issuer;
 use route::{Route, Tokens, limits::Limits, table::RouteTable};
 use tls::{
@@ -95,6 +97,8 @@ pub struct Listener {
     pub hellos_judged: bool,
     /// Load balancers that say by the PROXY protocol whose connection it is.
     pub proxies: Vec<Prefix>,
+    /// What is listed of hellos, if anything is.
+    pub hellos: Option<Arc<Hellos>>,
 }
 
 impl Listener {
@@ -165,6 +169,7 @@ impl Policy {
             (None, Some(old)) if old.tickets.is_own() => Arc::clone(&old.tickets),
             (None, _) => Arc::new(TicketKeys::own()?),
         };
+        let hellos = Hellos::of(&config.kernel).map(Arc::new);
         let mut listeners = BTreeMap::new();
         for listener in &config.listeners {
             let served = tls::serve(listener, config.kernel.minimum_tls, &config.tls, &tickets)
@@ -178,6 +183,7 @@ impl Policy {
                 handshake_timeout: listener.handshake_timeout,
                 hellos_judged: hellos_judged(&config.kernel, listener.address.port()),
                 proxies: listener.proxy_protocol_from.clone(),
+                hellos: hellos.clone(),
             };
             listeners.insert(listener.address, listening);
         }

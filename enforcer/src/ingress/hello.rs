@@ -5,7 +5,9 @@
 
 mod ja4;
 
-use crate::checks::facts::Hello;
+use enforcer_common::hello::marks;
+
+use crate::{checks::facts::Hello, config::Fingerprint};
 
 /// Content type of a record with handshake messages (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 22;
@@ -40,7 +42,13 @@ impl Offer<'_> {
 pub(super) fn read(bytes: &[u8]) -> Option<Hello> {
     let message = message(bytes)?;
     let offer = parse(&message)?;
-    Some(Hello { version: offer.version(), alpn: spelled(&offer.protocols), ja4: ja4::fingerprint(&offer)? })
+    Some(Hello {
+        version: offer.version(),
+        alpn: spelled(&offer.protocols),
+        ja4: ja4::fingerprint(&offer)?,
+        // Names play no part in it, so neither does their key.
+        fingerprint: marks::read(&bytes, 0).map(|marks| Fingerprint(marks.fingerprint())),
+    })
 }
 
 /// The first handshake message; it may go over several records (RFC 8446 section 5.1).

@@ -95,6 +95,7 @@ fn the_smallest_file_gives_every_documented_default() {
             ipv6_prefix: 64,
             minimum_tls: TlsVersion::Tls12,
             refusal: Refusal::Alert,
+            hellos: config::Hellos::default(),
             verify_checksums: VerifyChecksums::Auto,
             answers: Answers::Auto,
             strict_connections: false,
@@ -315,8 +316,7 @@ fn what_is_written_is_what_holds() {
     assert_eq!(demands.claims["tier"], [serde_json::json!("gold"), serde_json::json!(1)]);
     assert_eq!(demands.max_auth_age, Some(seconds(600)));
     assert!(config.routes[1].tokens.is_empty());
-    assert_eq!(config.http.max_header_bytes, 16 * 1024);
-    assert_eq!(config.http.max_header_fields, 50);
+    assert_eq!((config.http.max_header_bytes, config.http.max_header_fields), (16 * 1024, 50));
     assert_eq!(config.http.max_body_bytes, 0);
     let api = &config.upstreams["api"];
     assert_eq!((api.connect_timeout, api.total_timeout), (Duration::from_millis(500), Some(seconds(60))));
