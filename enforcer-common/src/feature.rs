@@ -154,6 +154,7 @@ impl PassReason {
             Self::NotIp | Self::Unparsed => "kernel.unparsed",
             Self::QuicInitial => "kernel.quic_ports",
             Self::CookieDeclined => "kernel.syn_cookies",
+            Self::LimiterShared => "kernel.limits.when_full",
             Self::Allowed => "kernel.allow",
             Self::Management => "kernel.management_ports",
             Self::HelloAccepted | Self::HelloIncomplete => "kernel.minimum_tls",

@@ -86,6 +86,8 @@ reasons! {
         QuicInitial = 14, "quic_initial";
         /// A SYN above the global budget for which the kernel makes no cookie: it has no listener there, or still room for the SYN.
         CookieDeclined = 16, "cookie_declined";
+        /// Clean, but a limiter had no slot for its source: it passes at the expense of what those without one share.
+        LimiterShared = 18, "limiter_shared";
     }
 }
 

@@ -18,6 +18,8 @@ mod standing;
 mod tls;
 pub mod work;
 
+use core::cell::Cell;
+
 use self::work::{Next, Step, Work};
 use crate::{
     answer::Answer,
@@ -135,7 +137,7 @@ fn walk<P: Packet, T: Tables>(mut next: Next, packet: &P, tables: &T, work: &mut
 #[inline(always)]
 pub fn take<P: Packet, T: Tables>(step: Step, packet: &P, tables: &T, work: &mut Work) -> Next {
     let Some(settings) = tables.settings() else { return Next::end(Verdict::Pass(PassReason::NoSettings)) };
-    let context = Context { packet, tables, settings };
+    let context = Context { packet, tables, settings, shared: Cell::new(false) };
     let taken = match step {
         Step::Begin => headers::begin(&context, work),
         Step::Extensions => headers::extensions(&context, work),
@@ -150,17 +152,24 @@ pub fn take<P: Packet, T: Tables>(step: Step, packet: &P, tables: &T, work: &mut
         Step::Conclude => tls::conclude(&context, work),
         Step::Compare => hellos::compare(&context, work),
     };
+    work.shared |= context.shared.get();
     match taken {
+        Ok(next) if next == CLEAN && work.shared => Next::end(Verdict::Pass(PassReason::LimiterShared)),
         Ok(next) => next,
         Err(reason) => Next::end(Verdict::Drop(reason)),
     }
 }
+
+/// A packet of which there is nothing else to say.
+const CLEAN: Next = Next::end(Verdict::Pass(PassReason::Clean));
 
 /// What every step works with.
 struct Context<'a, P, T> {
     packet: &'a P,
     tables: &'a T,
     settings: &'a Settings,
+    /// Whether this step has charged a budget that sources without a slot share.
+    shared: Cell<bool>,
 }
 
 impl Verdict {

@@ -9,6 +9,9 @@
 //! connection's first bytes are known to be that: what is no hello is said to be none, and nothing depends on how likely
 //! bytes look like one.
 
+mod field;
+
+use self::field::width;
 use super::{
     NEWEST, SUPPORTED_VERSIONS,
     marks::{ALPN, Marks, SERVER_NAME, SIGNATURE_ALGORITHMS},
@@ -56,30 +59,6 @@ impl Progress {
             _ => Self::Malformed,
         }
     }
-}
-
-/// The field that is being read.
-mod field {
-    pub(super) const HANDSHAKE: u8 = 0;
-    pub(super) const VERSION: u8 = 1;
-    pub(super) const SESSION: u8 = 2;
-    pub(super) const SUITES: u8 = 3;
-    pub(super) const COMPRESSION: u8 = 4;
-    pub(super) const EXTENSIONS: u8 = 5;
-    pub(super) const EXTENSION: u8 = 6;
-    pub(super) const LIST: u8 = 7;
-    pub(super) const LISTED: u8 = 8;
-    // From here on: only where marks are gathered.
-    pub(super) const SUITE: u8 = 9;
-    /// Length of the list of server names, and the type of the first one.
-    pub(super) const SERVER_NAMES: u8 = 10;
-    pub(super) const NAME_LENGTH: u8 = 11;
-    pub(super) const NAME: u8 = 12;
-    pub(super) const SIGNATURES: u8 = 13;
-    pub(super) const SIGNATURE: u8 = 14;
-    /// Length of the list of protocols, and that of the first one.
-    pub(super) const PROTOCOLS: u8 = 15;
-    pub(super) const PROTOCOL: u8 = 16;
 }
 
 /// Everything that is known of a hello between two segments. Lies in map memory, so the verifier knows nothing of it.
@@ -243,17 +222,6 @@ impl Parser {
 /// Reads whatever of the data is there, in plain memory.
 pub fn run<P: Packet>(parser: &mut Parser, packet: &P) {
     while !step(parser, packet) {}
-}
-
-/// Bytes of a field.
-#[inline(always)]
-const fn width(field: u8) -> u8 {
-    match field {
-        field::HANDSHAKE | field::EXTENSION => 4,
-        field::SERVER_NAMES | field::PROTOCOLS => 3,
-        field::SESSION | field::COMPRESSION | field::LIST | field::NAME | field::PROTOCOL => 1,
-        _ => 2,
-    }
 }
 
 /// Makes one step; `true`: no further one can be made with the data at hand.

@@ -128,6 +128,8 @@ pub struct Work {
     pub(super) broken: u32,
     /// Why a SYN passes that is as it should be.
     pub(super) clean: PassReason,
+    /// Whether it passes at the expense of what sources without a slot share.
+    pub(super) shared: bool,
     /// Whether the flow has just been taken up, on a guess.
     pub(super) guessed: bool,
     /// What the segment is to its flow.
@@ -146,6 +148,7 @@ impl Work {
         port: Port::UNKNOWN,
         broken: 0,
         clean: PassReason::Clean,
+        shared: false,
         guessed: false,
         followed: Followed::UNKNOWN,
         segment: Segment::NONE,

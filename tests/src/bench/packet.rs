@@ -250,8 +250,10 @@ impl Bench {
     /// What it costs to read a hello to its end and to compare it with lists, none of which it meets. It comes with its SYN (fast open): a
     /// test run repeats one frame, and a flow that repeats itself without end is refused.
     fn listed(&mut self, full: &mut Enforcer, units: &Units) -> Result<()> {
-        let name =
-            |number: usize| ServerName { name: format!("n{number}.example.com"), below: number % 2 == 0 };
+        let name = |number: usize| ServerName {
+            name: format!("n{number}.example.com"),
+            below: number.is_multiple_of(2),
+        };
         let lists = Hellos {
             refuse_names: (0..1_000).map(name).collect(),
             refuse_fingerprints: (1..1_000).map(Fingerprint).collect(),
