@@ -75,6 +75,9 @@ pub const fn shows_hello(reason: u32) -> bool {
         || reason == DropReason::BadChecksum as u32
         || reason == DropReason::HelloLimit as u32
         || reason == DropReason::HelloAhead as u32
+        || reason == DropReason::HelloName as u32
+        || reason == DropReason::HelloUnlisted as u32
+        || reason == DropReason::HelloFingerprint as u32
         || reason == PassReason::HelloPoisoned as u32
 }
 
@@ -135,8 +138,18 @@ mod tests {
         let whole = DropReason::ALL.iter().filter(|reason| shows_hello(**reason as u32));
         let mut whole: Vec<&str> = whole.map(|reason| reason.label()).collect();
         whole.sort_unstable();
-        let mut expected = [TlsVersion, MalformedHello, NotHello, BadChecksum, HelloLimit, HelloAhead]
-            .map(DropReason::label);
+        let mut expected = [
+            TlsVersion,
+            MalformedHello,
+            NotHello,
+            BadChecksum,
+            HelloLimit,
+            HelloAhead,
+            HelloName,
+            HelloUnlisted,
+            HelloFingerprint,
+        ]
+        .map(DropReason::label);
         expected.sort_unstable();
         assert_eq!(whole, expected);
     }

@@ -22,12 +22,25 @@ pub enum Feature {
     SynCookies,
     /// The form of datagrams to QUIC ports.
     Quic,
+    /// Lists of server names.
+    HelloNames,
+    /// The list of fingerprints of ClientHellos.
+    HelloFingerprints,
 }
 
 impl Feature {
     /// Every feature.
-    pub const ALL: [Self; 7] =
-        [Self::Parsing, Self::Fragments, Self::Bans, Self::Limits, Self::Tls, Self::SynCookies, Self::Quic];
+    pub const ALL: [Self; 9] = [
+        Self::Parsing,
+        Self::Fragments,
+        Self::Bans,
+        Self::Limits,
+        Self::Tls,
+        Self::SynCookies,
+        Self::Quic,
+        Self::HelloNames,
+        Self::HelloFingerprints,
+    ];
 
     /// The stable name in configuration and command output.
     pub const fn label(self) -> &'static str {
@@ -39,6 +52,8 @@ impl Feature {
             Self::Tls => "tls",
             Self::SynCookies => "syn_cookies",
             Self::Quic => "quic",
+            Self::HelloNames => "hello_names",
+            Self::HelloFingerprints => "hello_fingerprints",
         }
     }
 
@@ -75,6 +90,8 @@ impl DropReason {
             | Self::LimiterFull => Feature::Limits,
             Self::SynCookie => Feature::SynCookies,
             Self::QuicShort | Self::QuicVersion | Self::NotQuic => Feature::Quic,
+            Self::HelloName | Self::HelloUnlisted => Feature::HelloNames,
+            Self::HelloFingerprint => Feature::HelloFingerprints,
             Self::TlsVersion
             | Self::MalformedHello
             | Self::HelloAhead
@@ -117,6 +134,9 @@ impl DropReason {
             Self::QuicVersion => "kernel.quic_versions",
             Self::QuicShort | Self::NotQuic => "kernel.quic_ports",
             Self::TlsVersion => "kernel.minimum_tls",
+            Self::HelloName => "kernel.hellos.refuse_names",
+            Self::HelloUnlisted => "kernel.hellos.only_names",
+            Self::HelloFingerprint => "kernel.hellos.refuse_fingerprints",
         }
     }
 }
@@ -134,6 +154,7 @@ impl PassReason {
             Self::NotIp | Self::Unparsed => "kernel.unparsed",
             Self::QuicInitial => "kernel.quic_ports",
             Self::CookieDeclined => "kernel.syn_cookies",
+            Self::LimiterShared => "kernel.limits.when_full",
             Self::Allowed => "kernel.allow",
             Self::Management => "kernel.management_ports",
             Self::HelloAccepted | Self::HelloIncomplete => "kernel.minimum_tls",

@@ -19,6 +19,7 @@ use crate::{
     hello::{
         Hello,
         automaton::{self, Parser, Progress},
+        marks::Marks,
     },
     limiter::mix,
     packet::Packet,
@@ -105,8 +106,10 @@ pub struct Segment {
     pub end: u32,
     /// Lowest acceptable version as on the wire.
     pub minimum: u16,
-    /// Keeps the layout free of implicit padding.
-    pub reserved: u16,
+    /// Whether a hello that begins here is to be read to its end; else 0.
+    pub whole: u16,
+    /// The key of names, see [`Marks`].
+    pub key: u64,
 }
 
 impl Segment {
@@ -119,7 +122,8 @@ impl Segment {
         offset: 0,
         end: 0,
         minimum: 0,
-        reserved: 0,
+        whole: 0,
+        key: 0,
     };
 }
 
@@ -172,10 +176,10 @@ pub struct Entry {
     loose: u32,
     /// The parser between two segments.
     pub parser: Parser,
-    reserved: [u64; 2],
+    reserved: [u64; 3],
 }
 
-const _: () = assert!(size_of::<Entry>() == 128);
+const _: () = assert!(size_of::<Entry>() == 256);
 
 /// Shared access to one bucket. Words are atomic and sequentially consistent; an entry is touched by whoever has
 /// claimed its word.
@@ -237,6 +241,8 @@ pub struct Followed {
     pub begins: bool,
     /// Whether a list of versions stands in place of the hello's legacy version.
     pub listed: bool,
+    /// Whether an accepted hello was read to its end.
+    pub whole: bool,
     /// The hello's legacy version, if it was read; else 0.
     pub version: u16,
     /// See [`Kind`].
@@ -248,7 +254,7 @@ impl Followed {
     pub const UNKNOWN: Self = Self::only(Kind::Unknown);
 
     const fn only(kind: Kind) -> Self {
-        Self { kind, first: false, begins: false, listed: false, version: 0, value: 0 }
+        Self { kind, first: false, begins: false, listed: false, whole: false, version: 0, value: 0 }
     }
 }
 
@@ -339,9 +345,14 @@ pub fn close<B: Bucket>(bucket: &B, hash: u64) {
     }
 }
 
-/// Follows a flow through one segment.
+/// Follows a flow through one segment; `marks` are those of a hello that has been read to its end.
 #[inline(always)]
-pub fn follow<B: Bucket, P: Packet>(bucket: &mut B, segment: &Segment, packet: &P) -> Followed {
+pub fn follow<B: Bucket, P: Packet>(
+    bucket: &mut B,
+    segment: &Segment,
+    packet: &P,
+    marks: &mut Marks,
+) -> Followed {
     let slot = find(bucket, segment.hash);
     if slot == SLOTS {
         return Followed::UNKNOWN;
@@ -353,7 +364,7 @@ pub fn follow<B: Bucket, P: Packet>(bucket: &mut B, segment: &Segment, packet: &
     {
         return Followed::only(Kind::Ahead);
     }
-    let (followed, next) = advance(bucket, slot, word, segment, packet);
+    let (followed, next) = advance(bucket, slot, word, segment, packet, marks);
     // Nobody changes a claimed word.
     let _ = bucket.swap(slot, slot::claimed(word), next);
     followed
@@ -367,6 +378,7 @@ fn advance<B: Bucket, P: Packet>(
     word: u64,
     segment: &Segment,
     packet: &P,
+    marks: &mut Marks,
 ) -> (Followed, u64) {
     let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
     if !entry.ends.are(&segment.ends) {
@@ -420,23 +432,32 @@ fn advance<B: Bucket, P: Packet>(
     let mut progress = Progress::More;
     let mut version = 0;
     let mut listed = false;
-    if first || again {
+    let mut whole = false;
+    // What is to be read to its end takes the longer way at once, but for a repeated beginning: that one may be judged anew only if all
+    // of it is here, since what came behind its first segment has passed.
+    let gathers = segment.whole != 0;
+    let mut complete = false;
+    if (first && !gathers) || again {
         let seen = packet.inspect_hello(from as usize, segment.end as usize, segment.minimum);
         version = seen.version;
         listed = seen.listed;
         match seen.hello {
+            Hello::Accepted if gathers => complete = seen.complete,
             Hello::Accepted => progress = Progress::Accepted,
             Hello::Refused => progress = Progress::Refused,
             Hello::Absent | Hello::Incomplete | Hello::Malformed => {}
         }
     }
     if progress == Progress::More {
-        if again && inspected >= length {
+        if again && inspected >= length && !complete {
             return (Followed::only(Kind::Behind), word);
         }
         let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
         if again {
             entry.parser.restart();
+        }
+        if gathers && (first || again) {
+            entry.parser.begin_marks(segment.key);
         }
         entry.parser.offset = from;
         entry.parser.end = segment.end;
@@ -446,6 +467,10 @@ fn advance<B: Bucket, P: Packet>(
         progress = entry.parser.progress();
         version = entry.parser.legacy;
         listed = entry.parser.listed != 0;
+        if progress == Progress::Accepted && entry.parser.whole != 0 {
+            whole = true;
+            *marks = entry.parser.marks;
+        }
         if !loose || progress == Progress::More {
             entry.next = segment.sequence.wrapping_add(length);
         }
@@ -461,10 +486,11 @@ fn advance<B: Bucket, P: Packet>(
         Progress::Malformed => Kind::Malformed,
         Progress::NotHello => Kind::NotHello,
     };
-    // Of a flow without its SYN no refusal is stored: its parser stays where it ended, and says the same of what is repeated.
-    let keep = kind == Kind::Part || (loose && kind != Kind::Accepted);
+    // Of a flow without its SYN no refusal is stored: its parser stays where it ended, and says the same of what is repeated. A hello that
+    // was read to its end may yet be refused.
+    let keep = kind == Kind::Part || (loose && (kind != Kind::Accepted || whole));
     let after = if keep { slot::word(segment.hash, Phase::Awaiting, segment.now) } else { 0 };
-    (Followed { kind, first, begins: !loose, listed, version, value: next }, after)
+    (Followed { kind, first, begins: !loose, listed, whole, version, value: next }, after)
 }
 
 #[cfg(test)]

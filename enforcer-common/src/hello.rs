@@ -17,6 +17,8 @@
 //! what seems to contradict itself, since here the work is bounded more closely.
 
 pub mod automaton;
+pub mod lists;
+pub mod marks;
 
 use crate::packet::Packet;
 
@@ -64,13 +66,18 @@ pub struct Seen {
     pub version: u16,
     /// Whether a list of versions stands in its place.
     pub listed: bool,
+    /// Whether the hello is there to its end, in one record.
+    pub complete: bool,
 }
 
 impl Seen {
     /// As one number, for a function that the verifier checks by itself.
     #[inline(always)]
     pub const fn pack(self) -> u32 {
-        self.hello as u32 | (self.listed as u32) << 8 | (self.version as u32) << 16
+        self.hello as u32
+            | (self.listed as u32) << 8
+            | (self.complete as u32) << 9
+            | (self.version as u32) << 16
     }
 
     /// The opposite of [`Seen::pack`]; what has no number is malformed.
@@ -83,7 +90,8 @@ impl Seen {
             3 => Hello::Incomplete,
             _ => Hello::Malformed,
         };
-        Self { hello, version: (number >> 16) as u16, listed: number & 0x100 != 0 }
+        let (listed, complete) = (number & 0x100 != 0, number & 0x200 != 0);
+        Self { hello, version: (number >> 16) as u16, listed, complete }
     }
 }
 
@@ -103,7 +111,8 @@ pub fn inspect<P: Packet + ?Sized>(packet: &P, start: usize, end: usize, minimum
         Err(End::Incomplete) => Hello::Incomplete,
         Err(End::Malformed) => Hello::Malformed,
     };
-    Seen { hello, version: walk.legacy, listed: walk.listed }
+    let complete = walk.hello_end != 0 && walk.hello_end == walk.visible;
+    Seen { hello, version: walk.legacy, listed: walk.listed, complete }
 }
 
 /// Why a walk ended before it knew the version.

@@ -33,6 +33,8 @@ pub const SHARED: &str = "SHARED_BUDGETS";
 pub const FLOW_WORDS: &str = "FLOW_WORDS";
 /// Entries of the flow table, by bucket and slot. Written by the program.
 pub const FLOWS: &str = "FLOWS";
+/// `hash -> bits` of names and fingerprints of ClientHellos, see [`crate::hello::lists`]. Written by the daemon.
+pub const HELLOS: &str = "HELLOS";
 /// Per CPU, interface and reason: packets and bytes. Written by the program.
 pub const COUNTERS: &str = "COUNTERS";
 /// Packets that were not passed on as they came, as samples, see [`crate::event`]. Written by the program, read by the daemon.

@@ -86,6 +86,8 @@ reasons! {
         QuicInitial = 14, "quic_initial";
         /// A SYN above the global budget for which the kernel makes no cookie: it has no listener there, or still room for the SYN.
         CookieDeclined = 16, "cookie_declined";
+        /// Clean, but a limiter had no slot for its source: it passes at the expense of what those without one share.
+        LimiterShared = 18, "limiter_shared";
     }
 }
 
@@ -171,6 +173,12 @@ reasons! {
         GlobalLimit = 107, "global_limit";
         /// More than the /48 around the IPv6 source may send.
         NetworkLimit = 108, "ipv6_48_limit";
+        /// A ClientHello that asks for a server name which is refused.
+        HelloName = 109, "hello_name";
+        /// A ClientHello that asks for none of the server names which alone are served.
+        HelloUnlisted = 110, "hello_unlisted";
+        /// A ClientHello with a fingerprint which is refused.
+        HelloFingerprint = 111, "hello_fingerprint";
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
 
 /// Moves whenever the layout or the meaning of [`Settings`] or of a map changes. A program that finds another
 /// number judges nothing and counts `no_settings`.
-pub const ABI: u32 = 4;
+pub const ABI: u32 = 5;
 
 /// Moves whenever the meaning of a table changes that is carried over to another version: the buckets of the limiters, bans and
 /// listings with their keys and values, and [`Identity`]. It is independent of [`ABI`], so that an upgrade forgets nothing that
@@ -112,8 +112,12 @@ pub mod flag {
     pub const BANS_WITHOUT_LEASE: u32 = 1 << 8;
     /// Frames that are neither IP nor link control are dropped; clear: they pass.
     pub const DROP_NOT_IP: u32 = 1 << 4;
+    /// Hellos are read to their end and compared with what is listed, see [`crate::hello::lists`]; clear: nothing is.
+    pub const HELLO_LISTS: u32 = 1 << 11;
+    /// Hellos that ask for no name which is listed as served are refused; clear: no name needs to be listed.
+    pub const ONLY_NAMES: u32 = 1 << 12;
 
-    const ALL: [u32; 8] = [
+    const ALL: [u32; 10] = [
         DROP_WHEN_FULL,
         SHARE_WHEN_FULL,
         MORE_BUDGETS,
@@ -122,6 +126,8 @@ pub mod flag {
         STRICT_CONNECTIONS,
         BANS_WITHOUT_LEASE,
         DROP_NOT_IP,
+        HELLO_LISTS,
+        ONLY_NAMES,
     ];
     const _: () = {
         let (mut flag, mut seen) = (0, 0);

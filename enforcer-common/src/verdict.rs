@@ -11,11 +11,14 @@ mod cookies;
 mod further;
 mod glance;
 mod headers;
+mod hellos;
 mod quic;
 mod refusal;
 mod standing;
 mod tls;
 pub mod work;
+
+use core::cell::Cell;
 
 use self::work::{Next, Step, Work};
 use crate::{
@@ -24,6 +27,7 @@ use crate::{
     flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
     headers::Headers,
+    hello::marks::Marks,
     limiter::{Charge, Known},
     packet::Packet,
     port::Port,
@@ -99,7 +103,9 @@ pub trait Tables {
     /// [`flow::open`] for a segment, which is that of [`Work`].
     fn open_flow(&self, segment: &Segment, opening: &Opening) -> bool;
     /// [`flow::follow`] for a segment.
-    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment) -> Followed;
+    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment, marks: &mut Marks) -> Followed;
+    /// What is listed of the name or the fingerprint with this hash, see [`crate::hello::lists`]; 0: nothing.
+    fn hello(&self, hash: u64) -> u32;
     /// [`flow::close`] in the hash's bucket.
     fn close_flow(&self, hash: u64);
 }
@@ -131,7 +137,7 @@ fn walk<P: Packet, T: Tables>(mut next: Next, packet: &P, tables: &T, work: &mut
 #[inline(always)]
 pub fn take<P: Packet, T: Tables>(step: Step, packet: &P, tables: &T, work: &mut Work) -> Next {
     let Some(settings) = tables.settings() else { return Next::end(Verdict::Pass(PassReason::NoSettings)) };
-    let context = Context { packet, tables, settings };
+    let context = Context { packet, tables, settings, shared: Cell::new(false) };
     let taken = match step {
         Step::Begin => headers::begin(&context, work),
         Step::Extensions => headers::extensions(&context, work),
@@ -144,18 +150,26 @@ pub fn take<P: Packet, T: Tables>(step: Step, packet: &P, tables: &T, work: &mut
         Step::Follow => tls::follow(&context, work),
         Step::Stranger => tls::unknown(&context, work),
         Step::Conclude => tls::conclude(&context, work),
+        Step::Compare => hellos::compare(&context, work),
     };
+    work.shared |= context.shared.get();
     match taken {
+        Ok(next) if next == CLEAN && work.shared => Next::end(Verdict::Pass(PassReason::LimiterShared)),
         Ok(next) => next,
         Err(reason) => Next::end(Verdict::Drop(reason)),
     }
 }
+
+/// A packet of which there is nothing else to say.
+const CLEAN: Next = Next::end(Verdict::Pass(PassReason::Clean));
 
 /// What every step works with.
 struct Context<'a, P, T> {
     packet: &'a P,
     tables: &'a T,
     settings: &'a Settings,
+    /// Whether this step has charged a budget that sources without a slot share.
+    shared: Cell<bool>,
 }
 
 impl Verdict {

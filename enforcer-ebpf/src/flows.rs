@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use enforcer_common::{
     flow::{self, Bucket, Entry, Followed, Opening, RawBucket, SLOTS, Segment, slot::Phase},
-    hello::automaton,
+    hello::{automaton, marks::Marks},
     packet::Packet,
 };
 
@@ -53,9 +53,14 @@ pub(crate) fn open(opening: &Opening) -> bool {
 
 /// Follows a flow.
 #[inline(always)]
-pub(crate) fn follow<P: Packet>(context: *mut xdp_md, packet: &P, segment: &Segment) -> Followed {
+pub(crate) fn follow<P: Packet>(
+    context: *mut xdp_md,
+    packet: &P,
+    segment: &Segment,
+    marks: &mut Marks,
+) -> Followed {
     match Slots::of(segment.hash, context) {
-        Some(mut bucket) => flow::follow(&mut bucket, segment, packet),
+        Some(mut bucket) => flow::follow(&mut bucket, segment, packet, marks),
         None => Followed::UNKNOWN,
     }
 }

@@ -138,6 +138,9 @@ pub(crate) fn judge(context: *mut xdp_md, length: usize, first: u32) -> Judged {
     if next == Step::Conclude as u32 {
         next = enforcer_conclude(context);
     }
+    if next == Step::Compare as u32 {
+        next = enforcer_compare(context);
+    }
     Judged { reason: next & !ANSWERED, answered: next & ANSWERED != 0 }
 }
 
@@ -195,6 +198,7 @@ steps! {
     enforcer_follow = Follow,
     enforcer_stranger = Stranger,
     enforcer_conclude = Conclude,
+    enforcer_compare = Compare,
 }
 
 /// The segment that steps are about.

@@ -22,6 +22,7 @@ use enforcer_common::{
     flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
     headers::Headers,
+    hello::{lists, marks::Marks},
     limiter::{self, Bucket, Charge, Known, RawBucket},
     listed,
     maps::Counter,
@@ -52,6 +53,8 @@ static BANS: HashMap<u64, Ban, 1024, NO_PREALLOC> = HashMap::new();
 static LISTED_V4: LpmTrie<[u8; 4], [u32; 4], 1024> = LpmTrie::new();
 #[btf_map]
 static LISTED_V6: LpmTrie<[u64; 2], [u32; 4], 1024> = LpmTrie::new();
+#[btf_map]
+static HELLOS: HashMap<u64, u32, { lists::ENTRIES }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 static SOURCES: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
@@ -234,8 +237,14 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment) -> Followed {
-        flows::follow(self.context, packet, segment)
+    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment, marks: &mut Marks) -> Followed {
+        flows::follow(self.context, packet, segment, marks)
+    }
+
+    #[inline(always)]
+    fn hello(&self, hash: u64) -> u32 {
+        // SAFETY: as of bans: an entry that is replaced meanwhile may show its successor, at worst one wrong verdict.
+        unsafe { HELLOS.get(hash) }.copied().unwrap_or(0)
     }
 
     #[inline(always)]

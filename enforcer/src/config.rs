@@ -17,6 +17,7 @@ mod error;
 mod file;
 mod filter;
 mod graphql;
+mod hellos;
 mod inspect;
 mod integrity;
 mod load;
@@ -37,6 +38,7 @@ pub use diff::settle;
 pub use error::{Error, Errors};
 pub use filter::log_filter;
 pub use graphql::{GraphQl, Meant, Operation, OperationKind};
+pub use hellos::{Fingerprint, Hellos, MAX_HELLOS, ServerName};
 pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use integrity::{Binding, Bindings, Dpop, Replay, Signature, SignatureScheme};
 pub use load::{load, parse, pin_directory};
@@ -114,6 +116,8 @@ pub struct Kernel {
     pub minimum_tls: TlsVersion,
     /// `refusal`: how a refused ClientHello is answered. Default `"alert"`.
     pub refusal: Refusal,
+    /// `[kernel.hellos]`
+    pub hellos: Hellos,
     /// `verify_checksums`: whether segments with a ClientHello need a right TCP checksum. Default `"auto"`.
     pub verify_checksums: VerifyChecksums,
     /// `answers`: whether frames that the program sends itself may be used. Default `"auto"`.

@@ -12,6 +12,7 @@ mod bpffs;
 mod budgets;
 mod detach;
 mod exact;
+mod hellos;
 mod heritage;
 mod holder;
 mod layout;
@@ -47,6 +48,7 @@ use tracing::warn;
 
 pub use self::{
     detach::{Detached, detach},
+    hellos::entries as listed_hellos,
     heritage::{Beginning, Held},
     practice::Practice,
     rule::{Grounds, rule},

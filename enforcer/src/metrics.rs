@@ -12,6 +12,8 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use crate::denial::Denial;
+
 /// Seconds since a token's issue: below 0 the issuer's clock is ahead of ours, or the client's where it signs for itself.
 const TOKEN_AGES: [f64; 12] =
     [-60.0, -30.0, -10.0, -5.0, -1.0, 1.0, 5.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0];
@@ -37,6 +39,8 @@ pub struct Metrics {
     pub missed_hellos: IntCounter,
     /// `enforcer_hellos_compared_total`: refused hellos that were shown to rustls.
     pub hellos_compared: IntCounter,
+    /// `enforcer_hellos_would_refuse_total{code}`: handshakes that the lists of `kernel.hellos` would have refused but for a dry run.
+    pub hellos_rehearsed: IntCounterVec,
     /// `enforcer_connections_open`
     pub connections_open: IntGauge,
     /// `enforcer_requests_total{route, status}`: answers by route and status class (`2xx`...).
@@ -140,6 +144,11 @@ impl Metrics {
         let hellos_compared = counter(
             "enforcer_hellos_compared_total",
             "Refused ClientHellos that were shown to the TLS stack",
+        )?;
+        let hellos_rehearsed = counter_vec(
+            "enforcer_hellos_would_refuse_total",
+            "Handshakes that a dry run of kernel.hellos has spared",
+            &["code"],
         )?;
         let connections_open =
             IntGauge::new("enforcer_connections_open", "Client connections that are open")?;
@@ -263,6 +272,7 @@ impl Metrics {
             false_drops: disagreements.with_label_values(&["false_drop"]),
             missed_hellos: disagreements.with_label_values(&["missed"]),
             hellos_compared,
+            hellos_rehearsed,
             connections_open,
             requests,
             headers_missing,
@@ -297,5 +307,10 @@ impl Metrics {
             crl_expiry,
             registry,
         })
+    }
+
+    /// A handshake would have been refused for this.
+    pub fn hello_rehearsed(&self, denial: Denial) {
+        self.hellos_rehearsed.with_label_values(&[denial.code()]).inc();
     }
 }

@@ -6,6 +6,7 @@
 pub mod demands;
 pub mod dpop;
 pub mod health;
+pub mod hellos;
 pub mod issuer;
 pub mod jwks;
 pub mod keyring;
@@ -35,6 +36,7 @@ use crate::{
     replay::Replay,
 };
 use dpop::Dpop;
+use hellos::Hellos;
 use issuer::Issuer;
 use route::{Route, Tokens, limits::Limits, table::RouteTable};
 use signature::Signers;
@@ -112,6 +114,8 @@ pub struct Listener {
     pub proxies: Vec<Prefix>,
     /// Whether clients that come back may send early data.
     pub early_data: bool,
+    /// What is listed of hellos, if anything is.
+    pub hellos: Option<Arc<Hellos>>,
 }
 
 impl Listener {
@@ -216,6 +220,7 @@ impl Policy {
             Some(old) => Arc::clone(&old.sessions),
             None => Arc::new(Sessions::new(config.tls.early_data_sessions)),
         };
+        let hellos = Hellos::of(&config.kernel).map(Arc::new);
         let mut listeners = BTreeMap::new();
         for listener in &config.listeners {
             let served = tls::serve(listener, config.kernel.minimum_tls, &config.tls, &tickets, &sessions)
@@ -230,6 +235,7 @@ impl Policy {
                 hellos_judged: hellos_judged(&config.kernel, listener.address.port()),
                 proxies: listener.proxy_protocol_from.clone(),
                 early_data: listener.early_data,
+                hellos: hellos.clone(),
             };
             listeners.insert(listener.address, listening);
         }

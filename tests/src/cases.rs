@@ -9,6 +9,7 @@ mod flows;
 mod hellos;
 mod limits;
 mod link;
+mod listed;
 mod network;
 mod quic;
 mod transport;
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Case> {
         budgets::cases(),
         hellos::cases(),
         flows::cases(),
+        listed::cases(),
         cookies::cases(),
         quic::cases(),
     ]

@@ -172,15 +172,30 @@ pub fn openssl(netns: &Netns, source: IpAddr, version: &str, limit: Duration) ->
     openssl_start(netns, source, version)?.finish(limit).map(|finished| read_handshake(&finished))
 }
 
+/// The same, asking for a server of another name.
+pub fn openssl_asking(
+    netns: &Netns,
+    source: IpAddr,
+    name: &str,
+    version: &str,
+    limit: Duration,
+) -> Result<Handshake> {
+    start(netns, source, name, version)?.finish(limit).map(|finished| read_handshake(&finished))
+}
+
 /// Starts the handshake of [`openssl`]; whoever ends it reads it with [`read_handshake`].
 pub fn openssl_start(netns: &Netns, source: IpAddr, version: &str) -> Result<process::Running> {
+    start(netns, source, HOST, version)
+}
+
+fn start(netns: &Netns, source: IpAddr, name: &str, version: &str) -> Result<process::Running> {
     let bracketed = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("[{v6}]"),
     };
     let mut command = netns.command("openssl");
     command.args(["s_client", "-connect", &format!("{}:443", bracketed(Lab::server_address(source)))]);
-    command.args(["-bind", &format!("{}:0", bracketed(source)), "-servername", HOST, version]);
+    command.args(["-bind", &format!("{}:0", bracketed(source)), "-servername", name, version]);
     // Debian's OpenSSL offers TLS 1.0 and 1.1 only at its lowest security level.
     command.args(["-cipher", "DEFAULT@SECLEVEL=0"]);
     process::start(&mut command)

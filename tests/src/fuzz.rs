@@ -8,7 +8,10 @@ pub mod corpus;
 
 use std::sync::LazyLock;
 
-use enforcer::agreement::TlsStack;
+use enforcer::{
+    agreement::TlsStack,
+    config::{Fingerprint, Hellos, ServerName},
+};
 use enforcer_common::{
     feature::Feature,
     settings::{Limit, flag},
@@ -39,6 +42,7 @@ mod bit {
     pub(super) const CROWDED: u16 = 1 << 10;
     pub(super) const DRY: u16 = 1 << 11;
     pub(super) const TOLERANT: u16 = 1 << 12;
+    pub(super) const LISTS: u16 = 1 << 13;
 }
 
 /// Judges the frames of an input; what became of each.
@@ -96,7 +100,18 @@ fn state(bits: u16) -> State {
     let limits =
         Limit::ALL.into_iter().take(4).filter(|limit| bits >> (bit::LIMITS + *limit as u16) & 1 != 0);
     let state = limits.fold(state, State::limited);
+    let state = if bits & bit::LISTS == 0 { state } else { state.listing_hellos(&lists()) };
     if bits & bit::CROWDED == 0 { state } else { state.crowded() }
+}
+
+/// Lists that name one thing of each kind.
+fn lists() -> Hellos {
+    let name = |name: &str, below| ServerName { name: name.to_owned(), below };
+    Hellos {
+        refuse_names: vec![name("www.example.com", false)],
+        only_names: vec![name("example.com", true)],
+        refuse_fingerprints: vec![Fingerprint(0)],
+    }
 }
 
 /// Settings that seeds are made for: none, limits, a full table, checksums, other policies, another refusal, a dry run, TLS 1.3.

@@ -55,6 +55,12 @@ pub fn openssl() -> Result<Vec<Named>> {
     OPENSSL.iter().map(|words| Ok((format!("openssl {words}"), sent_by_openssl(words)?))).collect()
 }
 
+/// What it sends for these options, asking for a name.
+pub fn openssl_of(words: &str) -> Result<Named> {
+    let words = format!("-servername api.example.com {words}");
+    Ok((format!("openssl {words}"), sent_by_openssl(&words)?))
+}
+
 fn sent_by_openssl(words: &str) -> Result<Vec<u8>> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let mut command = Command::new("openssl");

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use enforcer::config::{
-    Answers, Everybody, Kernel, KernelLimits, LimitSet, Mode, Refusal, TlsVersion, Treatment, Unparsed,
-    VerifyChecksums, WhenExpired, WhenFull,
+    Answers, Everybody, Hellos, Kernel, KernelLimits, LimitSet, Mode, Refusal, TlsVersion, Treatment,
+    Unparsed, VerifyChecksums, WhenExpired, WhenFull,
 };
 use enforcer_common::quic;
 
@@ -24,6 +24,7 @@ pub fn plain() -> Kernel {
         ipv6_prefix: 64,
         minimum_tls: TlsVersion::Tls12,
         refusal: Refusal::Alert,
+        hellos: Hellos::default(),
         verify_checksums: VerifyChecksums::Off,
         answers: Answers::Auto,
         strict_connections: false,

@@ -1,6 +1,10 @@
 //! What a packet case finds in the tables: in plain memory, and in the maps of the loaded program.
 
-use enforcer::{kernel::model::Model, prefix::Prefix};
+use enforcer::{
+    config::Hellos,
+    kernel::{listed_hellos, model::Model},
+    prefix::Prefix,
+};
 use enforcer_common::{
     ban::{Ban, Listing},
     budget::{Scope, shared},
@@ -51,6 +55,8 @@ pub struct State {
     pub budgets: RawBucket,
     /// Shared budgets of which nothing is left, by place.
     pub spent: Vec<u32>,
+    /// What is listed of hellos.
+    pub hellos: Vec<(u64, u32)>,
 }
 
 impl Default for State {
@@ -72,6 +78,7 @@ impl Default for State {
             buckets: [[0; 8]; LIMITS],
             budgets: [0; 8],
             spent: vec![],
+            hellos: vec![],
         }
     }
 }
@@ -164,6 +171,14 @@ impl State {
         bucket
     }
 
+    /// With lists of hellos.
+    pub fn listing_hellos(mut self, hellos: &Hellos) -> Self {
+        let key = self.settings.map_or(0, |settings| settings.seed);
+        self.hellos = listed_hellos(hellos, key).into_iter().collect();
+        let only = if hellos.only_names.is_empty() { 0 } else { flag::ONLY_NAMES };
+        self.set(|settings| settings.flags |= flag::HELLO_LISTS | only)
+    }
+
     /// With a flow table that has no room.
     pub fn crowded(mut self) -> Self {
         self.crowded = true;
@@ -236,6 +251,9 @@ impl State {
         // Whichever a budget falls into.
         for index in 0..2 {
             model.fill_budgets(index, self.budgets);
+        }
+        for (hash, bits) in self.hellos {
+            model.list_hello(hash, bits);
         }
         model.fill_flows(0, flows);
         model.listen(PROTECTED, COOKIE);

@@ -27,6 +27,7 @@ mod rootless {
     mod floods;
     mod graphql;
     mod grpc;
+    mod hello_lists;
     mod interop;
     mod issuer_keys;
     mod known_tokens;

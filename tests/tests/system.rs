@@ -17,6 +17,7 @@ mod system {
     mod hellos;
     mod life;
     mod limits;
+    mod listed;
     mod nginx_limits;
     mod packets;
     mod pins;

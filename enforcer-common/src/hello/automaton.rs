@@ -1,14 +1,22 @@
 //! Which TLS version a client offers, told from a ClientHello that comes in any number of segments and records.
 //!
-//! Called by [`crate::flow`] where [`super::inspect`] has seen no end. An automaton of 56 bytes that keeps no payload: [`step`]
-//! reads one byte, one record header or one stretch that may be skipped. The program repeats it by `bpf_loop`, everybody else in
+//! Called by [`crate::flow`] where [`super::inspect`] has seen no end, and where a list asks for more than versions: then it goes on to the
+//! hello's end and gathers [`Marks`]. An automaton of 56 bytes, and of those, that keeps no payload: [`step`] reads one byte, one field, one
+//! record header or one stretch that may be skipped. The program repeats it by `bpf_loop`, everybody else in
 //! a loop; it never looks back, allocates or knows where a segment came from.
 //!
 //! A record's header has an accumulator of its own, so the borders of records and of segments may fall anywhere. Here a
 //! connection's first bytes are known to be that: what is no hello is said to be none, and nothing depends on how likely
 //! bytes look like one.
 
-use super::{NEWEST, SUPPORTED_VERSIONS, offered_by_legacy};
+mod field;
+
+use self::field::width;
+use super::{
+    NEWEST, SUPPORTED_VERSIONS,
+    marks::{ALPN, Marks, SERVER_NAME, SIGNATURE_ALGORITHMS},
+    offered_by_legacy,
+};
 use crate::packet::Packet;
 
 /// Steps per connection. The longest hellos of browsers, with post-quantum key shares, take about 150; what takes more than this (a
@@ -53,19 +61,6 @@ impl Progress {
     }
 }
 
-/// The field that is being read.
-mod field {
-    pub(super) const HANDSHAKE: u8 = 0;
-    pub(super) const VERSION: u8 = 1;
-    pub(super) const SESSION: u8 = 2;
-    pub(super) const SUITES: u8 = 3;
-    pub(super) const COMPRESSION: u8 = 4;
-    pub(super) const EXTENSIONS: u8 = 5;
-    pub(super) const EXTENSION: u8 = 6;
-    pub(super) const LIST: u8 = 7;
-    pub(super) const LISTED: u8 = 8;
-}
-
 /// Everything that is known of a hello between two segments. Lies in map memory, so the verifier knows nothing of it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,7 +75,7 @@ pub struct Parser {
     record_left: u32,
     /// Bytes of the message that are still to come.
     hello_left: u32,
-    /// Bytes of the list of versions that are still to come.
+    /// Bytes of the list that is being read that are still to come.
     list_left: u32,
     /// Where in the frame the next byte lies.
     pub offset: u32,
@@ -106,10 +101,16 @@ pub struct Parser {
     begun: u8,
     /// Whether a list of versions stands in place of the legacy version.
     pub listed: u8,
-    reserved: [u8; 6],
+    /// Whether the hello is read to its end, and marks are gathered.
+    pub whole: u8,
+    reserved: u8,
+    /// Bytes of the message behind the extension that is being read.
+    behind: u32,
+    /// What is gathered; of no meaning unless `whole`.
+    pub marks: Marks,
 }
 
-const _: () = assert!(size_of::<Parser>() == 56);
+const _: () = assert!(size_of::<Parser>() == 56 + size_of::<Marks>());
 
 impl Parser {
     /// Begins anew.
@@ -130,6 +131,14 @@ impl Parser {
         self.progress = Progress::More as u8;
         self.begun = 0;
         self.listed = 0;
+        self.whole = 0;
+    }
+
+    /// From the first byte on, gathers marks as well. `key` is that of names.
+    #[inline(always)]
+    pub fn begin_marks(&mut self, key: u64) {
+        self.whole = 1;
+        self.marks.reset(key);
     }
 
     /// Begins anew because the connection repeats its beginning. Steps go on counting, or whoever repeats it for ever would have work
@@ -158,6 +167,7 @@ impl Parser {
     #[inline(always)]
     fn judge(&mut self) -> bool {
         let enough = self.offered >= self.minimum;
+        self.marks.offered(self.offered);
         self.finish(if enough { Progress::Accepted } else { Progress::Refused })
     }
 
@@ -171,21 +181,47 @@ impl Parser {
         self.skip = skip;
         false
     }
+
+    /// Bytes of the extension that are still to come.
+    #[inline(always)]
+    const fn extension_left(&self) -> u32 {
+        self.hello_left.wrapping_sub(self.behind)
+    }
+
+    /// What is left of the extension does not matter.
+    #[inline(always)]
+    fn leave_extension(&mut self) -> bool {
+        if self.behind == 0 {
+            return self.judge();
+        }
+        self.expect(field::EXTENSION, self.extension_left())
+    }
+
+    /// Goes on to the entries of a list of `length` bytes in the extension, or leaves it: what contradicts itself there is left to the server.
+    #[inline(always)]
+    fn enter_list(&mut self, field: u8, length: u32) -> bool {
+        if length == 0 || length > self.extension_left() {
+            return self.leave_extension();
+        }
+        self.list_left = length;
+        self.expect(field, 0)
+    }
+
+    /// An entry of such a list has been read.
+    #[inline(always)]
+    fn leave_entry(&mut self) -> bool {
+        let width = width(self.field) as u32;
+        self.list_left = self.list_left.wrapping_sub(width);
+        if self.list_left < width {
+            return self.leave_extension();
+        }
+        self.expect(self.field, 0)
+    }
 }
 
 /// Reads whatever of the data is there, in plain memory.
 pub fn run<P: Packet>(parser: &mut Parser, packet: &P) {
     while !step(parser, packet) {}
-}
-
-/// Bytes of a field.
-#[inline(always)]
-const fn width(field: u8) -> u8 {
-    match field {
-        field::HANDSHAKE | field::EXTENSION => 4,
-        field::SESSION | field::COMPRESSION | field::LIST => 1,
-        _ => 2,
-    }
 }
 
 /// Makes one step; `true`: no further one can be made with the data at hand.
@@ -221,6 +257,18 @@ pub fn step<P: Packet>(parser: &mut Parser, packet: &P) -> bool {
         parser.offset += RECORD_HEADER as u32;
         return begin_record(parser, u64::from_be_bytes([0, 0, 0, kind, major, minor, high, low]));
     }
+    // Fields of which all is there are read at once.
+    if parser.have == 0 && parser.record_left >= 4 && left >= 4 {
+        let width = width(parser.field);
+        if parser.field == field::EXTENSION {
+            let Some(bytes) = packet.data::<4>(offset) else { return parser.finish(Progress::Malformed) };
+            return read_at_once(parser, 4, u32::from_be_bytes(bytes));
+        }
+        if width == 2 {
+            let Some(bytes) = packet.data::<2>(offset) else { return parser.finish(Progress::Malformed) };
+            return read_at_once(parser, 2, u16::from_be_bytes(bytes) as u32);
+        }
+    }
     let Some([byte]) = packet.data::<1>(offset) else { return parser.finish(Progress::Malformed) };
     parser.offset += 1;
     if parser.record_left == 0 {
@@ -240,6 +288,16 @@ pub fn step<P: Packet>(parser: &mut Parser, packet: &P) -> bool {
         return parser.finish(Progress::NotHello);
     }
     parser.have == width(parser.field) && read(parser)
+}
+
+/// A field of `width` bytes.
+#[inline(always)]
+fn read_at_once(parser: &mut Parser, width: u32, value: u32) -> bool {
+    parser.offset += width;
+    parser.record_left -= width;
+    parser.hello_left -= width;
+    parser.value = value;
+    read(parser)
 }
 
 /// What a record that is not of the handshake is: no beginning of a hello, or no part of one.
@@ -296,7 +354,19 @@ fn read(parser: &mut Parser) -> bool {
             if value == 0 || value & 1 != 0 {
                 return parser.finish(Progress::Malformed);
             }
-            parser.expect(field::COMPRESSION, value)
+            if parser.whole == 0 {
+                return parser.expect(field::COMPRESSION, value);
+            }
+            if value >= parser.hello_left {
+                return parser.finish(Progress::Malformed);
+            }
+            parser.list_left = value;
+            parser.expect(field::SUITE, 0)
+        }
+        field::SUITE => {
+            parser.marks.suite(value);
+            parser.list_left -= 2;
+            parser.expect(if parser.list_left == 0 { field::COMPRESSION } else { field::SUITE }, 0)
         }
         field::COMPRESSION => {
             if value == 0 {
@@ -322,7 +392,24 @@ fn read(parser: &mut Parser) -> bool {
             if length > parser.hello_left {
                 return parser.finish(Progress::Malformed);
             }
-            if value >> 16 == SUPPORTED_VERSIONS as u32 {
+            let kind = value >> 16;
+            parser.behind = parser.hello_left - length;
+            if parser.whole != 0 {
+                parser.marks.extension(kind);
+                if kind == SERVER_NAME && length > 3 {
+                    return parser.expect(field::SERVER_NAMES, 0);
+                }
+                if kind == SIGNATURE_ALGORITHMS && length > 2 {
+                    return parser.expect(field::SIGNATURES, 0);
+                }
+                if kind == ALPN {
+                    parser.marks.protocols();
+                    if length > 3 {
+                        return parser.expect(field::PROTOCOLS, 0);
+                    }
+                }
+            }
+            if kind == SUPPORTED_VERSIONS as u32 {
                 parser.list_left = length;
                 if length == 0 {
                     return parser.finish(Progress::Malformed);
@@ -344,13 +431,46 @@ fn read(parser: &mut Parser) -> bool {
             parser.listed = 1;
             parser.expect(field::LISTED, 0)
         }
+        field::SERVER_NAMES => {
+            if value & 0xff != 0 || parser.extension_left() < 2 {
+                // No host name (RFC 6066 section 3).
+                return parser.leave_extension();
+            }
+            parser.expect(field::NAME_LENGTH, 0)
+        }
+        field::NAME_LENGTH => {
+            parser.marks.name();
+            parser.enter_list(field::NAME, value)
+        }
+        field::NAME => {
+            parser.marks.name_byte(value);
+            if parser.list_left == 1 {
+                parser.marks.end_name();
+            }
+            parser.leave_entry()
+        }
+        field::SIGNATURES => parser.enter_list(field::SIGNATURE, value & !1),
+        field::SIGNATURE => {
+            parser.marks.signature(value);
+            parser.leave_entry()
+        }
+        field::PROTOCOLS => parser.enter_list(field::PROTOCOL, value & 0xff),
+        field::PROTOCOL => {
+            parser.marks.protocol_byte(value);
+            parser.leave_entry()
+        }
         _ => {
             if value <= NEWEST as u32 && value as u16 > parser.offered {
                 parser.offered = value as u16;
             }
             parser.list_left -= 2;
-            // No later entry can take back what has been offered.
-            if parser.list_left == 0 || parser.offered >= parser.minimum {
+            let enough = parser.offered >= parser.minimum;
+            if parser.whole != 0 && enough {
+                if parser.list_left == 0 {
+                    return parser.leave_extension();
+                }
+            } else if parser.list_left == 0 || enough {
+                // No later entry can take back what has been offered.
                 return parser.judge();
             }
             parser.expect(field::LISTED, 0)

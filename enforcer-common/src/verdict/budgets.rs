@@ -115,6 +115,7 @@ pub(super) fn crowd<P: Packet, T: Tables>(
     rate: Rate,
 ) -> Result<(), DropReason> {
     let full = if context.settings.flags & flag::SHARE_WHEN_FULL != 0 {
+        context.shared.set(true);
         context.tables.charge_shared(place, context.tables.now(), rate) != Charge::Within
     } else {
         context.settings.flags & flag::DROP_WHEN_FULL != 0

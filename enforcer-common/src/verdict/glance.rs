@@ -63,6 +63,7 @@ pub fn glance<P: Packet, T: Tables>(packet: &P, tables: &T) -> Next {
 }
 
 /// Whether the first look knows everything that these settings ask for of a source that is not listed. What it does not know is named here.
+/// Lists of hellos are not: whatever may be part of a hello is left to the steps in any case.
 #[inline(always)]
 const fn suffices(settings: &Settings) -> bool {
     settings.abi == ABI && settings.dry_run == 0 && settings.flags & flag::MORE_BUDGETS == 0
@@ -91,4 +92,5 @@ pub fn recall<P: Packet, T: Tables>(packet: &P, tables: &T, work: &mut Work) {
     work.source = standing::find(tables, settings, &work.headers);
     work.port = tables.port(work.headers.port);
     work.broken = 0;
+    work.shared = false;
 }

@@ -51,6 +51,7 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
     }
     work.source = standing::find(context.tables, settings, &work.headers);
     work.broken = 0;
+    work.shared = false;
     if work.source.is_allowed() {
         return pass(PassReason::Allowed);
     }

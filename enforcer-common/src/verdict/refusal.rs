@@ -1,4 +1,5 @@
-//! How a refused hello is answered, and every later packet of its connection. Called by [`super::tls`] alone.
+//! How a refused hello is answered, and every later packet of its connection. Called by [`super::tls`] and
+//! [`super::hellos`] alone.
 //!
 //! The server has a socket that waits for a hello, and the client a connection that it believes in: both are ended. One frame
 //! can be sent on or sent back, not both, so the second end waits for the client's next packet.
@@ -50,6 +51,10 @@ pub(super) fn refuse<P: Packet, T: Tables>(
             description = alert::UNEXPECTED_MESSAGE;
         } else if followed.kind == Kind::Malformed {
             description = alert::DECODE_ERROR;
+        } else if reason == DropReason::HelloFingerprint {
+            description = alert::ACCESS_DENIED;
+        } else if followed.kind == Kind::Accepted {
+            description = alert::UNRECOGNIZED_NAME;
         }
         context.tables.answer(Answer {
             sequence: headers.acknowledgement,

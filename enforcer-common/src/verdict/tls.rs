@@ -47,7 +47,7 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
 /// Follows the flow through the segment.
 #[inline(always)]
 pub(super) fn follow<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
-    let followed = context.tables.follow_flow(context.packet, &work.segment);
+    let followed = context.tables.follow_flow(context.packet, &work.segment, &mut work.marks);
     if work.guessed {
         // Else what has been guessed stands.
         if followed.kind != Kind::Unknown {
@@ -105,7 +105,8 @@ fn fill<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers, se
         offset: headers.offset as u32,
         end: headers.end as u32,
         minimum: context.settings.minimum_tls,
-        reserved: 0,
+        whole: (context.settings.flags & flag::HELLO_LISTS != 0) as u16,
+        key: context.settings.seed,
     };
 }
 
@@ -129,16 +130,22 @@ pub(super) fn unknown<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &
         first: true,
         begins: false,
         listed: seen.listed,
+        whole: false,
         version: seen.version,
         value: work.segment.sequence,
     };
     let incomplete = seen.hello == Hello::Incomplete;
+    // Good, but something is listed: it has to be followed to its end like one that goes on.
+    let unread = seen.hello == Hello::Accepted && work.segment.whole != 0;
+    if unread {
+        work.followed.kind = Kind::Unfollowed;
+    }
     if known == Kind::Elsewhere {
-        if incomplete {
+        if incomplete || unread {
             // One flow of a connection is followed, and which of the two the server takes is not known.
             work.followed.kind = Kind::Ahead;
         }
-    } else if (incomplete || seen.hello == Hello::Malformed)
+    } else if (incomplete || unread || seen.hello == Hello::Malformed)
         && context.tables.open_flow(&work.segment, &beginning(&work.segment))
     {
         if incomplete {
@@ -187,7 +194,7 @@ pub(super) fn conclude<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: 
                 return unfollowed(context);
             }
             if followed.kind == Kind::Accepted {
-                return pass(PassReason::HelloAccepted);
+                return if followed.whole { go(Step::Compare) } else { pass(PassReason::HelloAccepted) };
             }
             if followed.kind == Kind::Malformed { DropReason::MalformedHello } else { DropReason::TlsVersion }
         }

@@ -8,6 +8,7 @@ use super::{Source, Verdict};
 use crate::{
     flow::{Followed, Segment},
     headers::Headers,
+    hello::marks::Marks,
     port::Port,
     reason::{DropReason, PassReason},
 };
@@ -39,6 +40,8 @@ pub enum Step {
     Stranger,
     /// What has become known of a hello: what it costs, and whether it is refused.
     Conclude,
+    /// A hello that is good so far and has been read to its end, where something is listed of such.
+    Compare,
 }
 
 /// Beyond every reason's number.
@@ -81,7 +84,7 @@ impl Next {
 
     /// The step that is to be taken, if one is.
     pub const fn step(self) -> Option<Step> {
-        const STEPS: [Step; 11] = [
+        const STEPS: [Step; 12] = [
             Step::Begin,
             Step::Extensions,
             Step::Transport,
@@ -93,6 +96,7 @@ impl Next {
             Step::Follow,
             Step::Stranger,
             Step::Conclude,
+            Step::Compare,
         ];
         if self.is_end() { None } else { Some(STEPS[(self.0 - FIRST) as usize]) }
     }
@@ -124,12 +128,16 @@ pub struct Work {
     pub(super) broken: u32,
     /// Why a SYN passes that is as it should be.
     pub(super) clean: PassReason,
+    /// Whether it passes at the expense of what sources without a slot share.
+    pub(super) shared: bool,
     /// Whether the flow has just been taken up, on a guess.
     pub(super) guessed: bool,
     /// What the segment is to its flow.
     pub(super) followed: Followed,
     /// The segment, as the flow table sees it.
     pub segment: Segment,
+    /// What was gathered of a hello that has been read to its end.
+    pub marks: Marks,
 }
 
 impl Work {
@@ -140,9 +148,11 @@ impl Work {
         port: Port::UNKNOWN,
         broken: 0,
         clean: PassReason::Clean,
+        shared: false,
         guessed: false,
         followed: Followed::UNKNOWN,
         segment: Segment::NONE,
+        marks: Marks::NONE,
     };
 }
 
@@ -152,7 +162,7 @@ mod tests {
 
     #[test]
     fn numbers_tell_steps_from_verdicts() {
-        for step in [Step::Begin, Step::Charge, Step::Stranger, Step::Conclude] {
+        for step in [Step::Begin, Step::Charge, Step::Stranger, Step::Conclude, Step::Compare] {
             assert_eq!(Next::to(step).step(), Some(step));
         }
         for reason in DropReason::ALL {

@@ -65,6 +65,9 @@ pub struct Record<'a> {
     /// The fingerprint of its ClientHello.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ja4: Option<&'a str>,
+    /// The same as the program sees it, which can be listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// `1.2` or `1.3`.
     pub tls: &'static str,
     /// From the request's head to the end of the answer.
@@ -221,6 +224,7 @@ mod tests {
             subject: Some("who am\ni".to_owned()),
             device: None,
             ja4: None,
+            fingerprint: None,
             tls: "1.3",
             duration_ms: 1.25,
             upstream_ms: None,

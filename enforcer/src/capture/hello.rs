@@ -1,7 +1,9 @@
 //! What a ClientHello says of itself, for people: the versions that it offers and the server that it asks for.
 //!
-//! Not what a verdict goes by: the program judges by `enforcer_common::hello`. This one reads as far as the bytes go.
+//! Not what a verdict goes by: the program judges by `enforcer_common::hello`, from where the fingerprint is as well. The rest reads as far as
+//! the bytes go.
 
+use enforcer_common::hello::marks;
 use serde::{Deserialize, Serialize};
 
 /// Longest record header and handshake header, in bytes (RFC 8446 sections 5.1 and 4).
@@ -23,6 +25,9 @@ pub struct Hello {
     /// The server that it asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
+    /// Its fingerprint, which can be listed in `kernel.hellos`, if it was there to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// Whether it was there to its end.
     pub complete: bool,
 }
@@ -36,6 +41,7 @@ pub fn read(data: &[u8]) -> Option<Hello> {
     hello.versions = vec![version(legacy)];
     // What is cut off ends the reading, not the hello.
     let _ = extensions(&mut body, &mut hello);
+    hello.fingerprint = marks::read(&data, 0).map(|marks| format!("{:016x}", marks.fingerprint()));
     Some(hello)
 }
 

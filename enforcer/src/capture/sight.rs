@@ -143,6 +143,9 @@ impl Sight {
             if let Some(name) = &hello.server_name {
                 text.push_str(&format!(" for {name}"));
             }
+            if let Some(fingerprint) = &hello.fingerprint {
+                text.push_str(&format!(" [{fingerprint}]"));
+            }
             if !hello.complete {
                 text.push_str(" (in part)");
             }

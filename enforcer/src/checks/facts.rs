@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, net::IpAddr};
 use http::{HeaderMap, Method, request};
 
 use super::target;
-use crate::denial::Denial;
+use crate::{config::Fingerprint, denial::Denial};
 
 /// Where a connection comes from; IPv4-mapped addresses are IPv4, so that an address has one spelling everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +52,8 @@ pub struct Hello {
     pub alpn: Box<str>,
     /// Its fingerprint.
     pub ja4: Ja4,
+    /// Its fingerprint as the program sees it, which can be listed; absent for one that comes in too many records.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// A JA4 fingerprint: 36 characters of ASCII in three parts.

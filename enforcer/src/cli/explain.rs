@@ -24,7 +24,7 @@ use crate::{
         moment,
         sight::{self, Frame, Sight},
     },
-    config::{self, Kernel},
+    config::{self, Hellos, Kernel},
     kernel::{Grounds, Reason, model::Model, rule},
     prefix::Prefix,
 };
@@ -128,6 +128,7 @@ struct Judge {
     /// Names by number.
     tiers: Vec<String>,
     groups: Vec<String>,
+    hellos: Hellos,
 }
 
 impl Judge {
@@ -139,6 +140,7 @@ impl Judge {
             v6_length: kernel.ipv6_prefix,
             tiers,
             groups: kernel.groups.keys().cloned().collect(),
+            hellos: kernel.hellos.clone(),
         };
         if let Some(path) = &verb.bans {
             let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
@@ -185,7 +187,28 @@ impl Judge {
         let tier = (tier, self.tiers.get(usize::from(tier)).map_or("", String::as_str));
         let group = sight.port.map_or(0, |port| self.model.port(port).group()) as usize;
         let group = group.checked_sub(1).and_then(|at| self.groups.get(at)).map_or("", String::as_str);
-        rule(reason, Grounds { settings, port: sight.port, entry, tier, group })
+        let rule = rule(reason, Grounds { settings, port: sight.port, entry, tier, group });
+        self.listed(&rule, sight).unwrap_or(rule)
+    }
+
+    /// The entry of `kernel.hellos` that a hello meets, if the packet shows it.
+    fn listed(&self, key: &str, sight: &Sight) -> Option<String> {
+        let hello = sight.hello.as_ref()?;
+        let name = hello.server_name.as_ref().map(|name| name.to_ascii_lowercase());
+        match key {
+            "kernel.hellos.refuse_names" => {
+                let name = name?;
+                let entry = self.hellos.refuse_names.iter().find(|listed| listed.covers(&name))?;
+                Some(format!("{key} has {entry}"))
+            }
+            "kernel.hellos.only_names" => {
+                Some(format!("{key} does not have {}", name.as_deref().unwrap_or("a hello without a name")))
+            }
+            "kernel.hellos.refuse_fingerprints" => {
+                hello.fingerprint.as_ref().map(|fingerprint| format!("{key} has {fingerprint}"))
+            }
+            _ => None,
+        }
     }
 
     /// The entry of the lists that holds for an address.

@@ -38,7 +38,7 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     }
     // Bans are kept by source, and another `ipv6_prefix` makes other sources; tables have their size for good.
     keep!(kernel, Kernel, "kernel", new.kernel,
-        live: [allow, allow_ports, management_ports, management_from, tiers, groups, everybody, protected_ports, minimum_tls, refusal, verify_checksums, answers, strict_connections, quic_ports, quic_versions, syn_cookies, unparsed, limits, lease, lease_expired, dry_run, events],
+        live: [allow, allow_ports, management_ports, management_from, tiers, groups, everybody, protected_ports, hellos, minimum_tls, refusal, verify_checksums, answers, strict_connections, quic_ports, quic_versions, syn_cookies, unparsed, limits, lease, lease_expired, dry_run, events],
         fixed: [mode, interfaces, ipv6_prefix, log, persist, pin_directory]);
     keep!(&kernel.limits, KernelLimits, "kernel.limits", new.kernel.limits,
         live: [packets, connections, hellos, quic, bytes, ipv6_56, ipv6_48, when_full],

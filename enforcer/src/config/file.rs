@@ -15,9 +15,10 @@ use super::value::{
     AddressOrOff, Alternatives, ByteRate, DurationOrOff, Names, Number, Rate, Size, Text, Written as _,
 };
 use super::{
-    AccessFormat, Answers, Binding, Feature, KeyExchange, LimitKey, LogFormat, Mode, OperationKind, Query,
-    Refusal, Refusals, SubjectAs, Suite, TlsVersion, TokenAlgorithm, TokenType, Treatment, UnknownName,
-    Unrouted, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull, tls::ClientCertificates,
+    AccessFormat, Answers, Binding, Feature, Fingerprint, KeyExchange, LimitKey, LogFormat, Mode,
+    OperationKind, Query, Refusal, Refusals, ServerName, SubjectAs, Suite, TlsVersion, TokenAlgorithm,
+    TokenType, Treatment, UnknownName, Unrouted, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull,
+    tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};
@@ -74,6 +75,7 @@ pub(super) struct KernelSection {
     pub(super) quic_versions: List<Number>,
     pub(super) syn_cookies: Key<LimitSection>,
     pub(super) unparsed: UnparsedSection,
+    pub(super) hellos: HellosSection,
     pub(super) limits: LimitsSection,
     pub(super) dry_run: List<Text<Feature>>,
     pub(super) events: Key<LimitSection>,
@@ -204,6 +206,15 @@ pub(super) struct UnparsedSection {
     pub(super) extension_depth: Key<Treatment>,
     pub(super) malformed_tcp: Key<Treatment>,
     pub(super) malformed_udp: Key<Treatment>,
+}
+
+/// `[kernel.hellos]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct HellosSection {
+    pub(super) refuse_names: List<Text<ServerName>>,
+    pub(super) only_names: List<Text<ServerName>>,
+    pub(super) refuse_fingerprints: List<Text<Fingerprint>>,
 }
 
 /// `{ rate = "10MiB/s", burst = "20MiB" }`

@@ -24,6 +24,7 @@ use crate::prefix::Prefix;
 
 mod access_log;
 mod answers;
+mod hellos;
 mod integrity;
 mod kernel;
 mod limits;

@@ -184,6 +184,11 @@ impl Entry {
             subject: self.subject.as_deref().and_then(|text| record::subject(text, self.settings.subject)),
             device,
             ja4: client.hello.as_deref().map(|hello| hello.ja4.as_str()),
+            fingerprint: client
+                .hello
+                .as_deref()
+                .and_then(|hello| hello.fingerprint)
+                .map(|print| print.to_string()),
             tls: self.connection.tls_version,
             duration_ms: record::milliseconds(clock::instant_now().saturating_duration_since(self.began)),
             upstream_ms: self.upstream.map(record::milliseconds),

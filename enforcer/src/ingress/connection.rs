@@ -237,7 +237,11 @@ async fn establish(
         refuse(&worker, source, Denial::Banned);
         return None;
     }
-    let handshake = Box::pin(handshake::shake(&settings, Recorded::new(stream, first), source));
+    // Nothing stops whom the configuration allows, here as little as in the program.
+    let lists = settings.hellos.as_deref().filter(|_| !worker.shared.policy.load().allows(source.get()));
+    let rehearse = |denial: Denial| worker.shared.metrics.hello_rehearsed(denial);
+    let shaking = handshake::shake(&settings, Recorded::new(stream, first), source, lists, rehearse);
+    let handshake = Box::pin(shaking);
     let (stream, client) = match tokio::time::timeout(settings.handshake_timeout, handshake).await {
         Ok(Ok(established)) => established,
         Ok(Err(failed)) => {
@@ -258,6 +262,7 @@ async fn establish(
         source = %source.get(),
         server_name = client.server_name.as_deref(),
         ja4 = client.hello.as_deref().map(|hello| tracing::field::display(hello.ja4)),
+        fingerprint = client.hello.as_deref().and_then(|hello| hello.fingerprint).map(tracing::field::display),
         alpn = client.hello.as_deref().map(|hello| &*hello.alpn),
         identity = client.identity.as_deref().map(|identity| &*identity.thumbprint),
         "connection accepted"
@@ -435,6 +440,7 @@ fn refuse_handshake(worker: &Worker, source: ClientAddr, failed: &Failed) {
         source = %source.get(),
         server_name = server_name.as_deref(),
         ja4 = hello.as_ref().map(|hello| tracing::field::display(hello.ja4)),
+        fingerprint = hello.as_ref().and_then(|hello| hello.fingerprint).map(tracing::field::display),
         alpn = hello.as_ref().map(|hello| &*hello.alpn),
         version = hello.as_ref().map(|hello| hello.version),
         %error,

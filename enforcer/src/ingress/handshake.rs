@@ -21,11 +21,14 @@ use crate::{
     clock,
     config::{TlsVersion, UnknownName},
     denial::Denial,
-    policy::Listener,
+    policy::{Listener, hellos::Hellos},
 };
 
 /// The fatal alert `unrecognized_name` (RFC 6066 section 3) in a record of its own, as it stands before keys are agreed upon.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// The fatal alert `access_denied` (RFC 8446 section 6.2), likewise.
+const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 
 /// A handshake that failed.
 pub(super) struct Failed {
@@ -52,16 +55,30 @@ impl Failed {
     }
 }
 
-/// Shakes hands.
+/// Shakes hands. `lists` are those that hold for this client, and `rehearse` hears of what a dry run of them has spared.
 pub(super) async fn shake(
     settings: &Listener,
     stream: Recorded,
     address: ClientAddr,
+    lists: Option<&Hellos>,
+    rehearse: impl Fn(Denial),
 ) -> Result<(Secured, Client), Box<Failed>> {
     let mut started = greet(stream).await?;
     let hello = started.io.take().as_deref().and_then(hello::read);
     let server_name =
         started.client_hello().server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
+    let judgement = lists.map(|lists| {
+        let fingerprint = hello.as_ref().and_then(|hello| hello.fingerprint);
+        lists.judge(server_name.as_deref(), fingerprint)
+    });
+    let judgement = judgement.unwrap_or_default();
+    judgement.rehearsed.into_iter().flatten().for_each(&rehearse);
+    if let Some(denial) = judgement.refused {
+        let alert = if denial == Denial::TlsRefusedName { UNRECOGNIZED_NAME } else { ACCESS_DENIED };
+        let told = started.io.write_all(&alert).await;
+        let error = told.err().unwrap_or_else(|| io::Error::other("kernel.hellos"));
+        return Err(Box::new(Failed { denial: Some(denial), error, hello, server_name }));
+    }
     let known = server_name.as_deref().is_some_and(|name| settings.certificates.serve(name));
     if settings.unknown_name == UnknownName::Refuse && !known {
         let told = started.io.write_all(&UNRECOGNIZED_NAME).await;

@@ -5,7 +5,9 @@
 
 mod ja4;
 
-use crate::checks::facts::Hello;
+use enforcer_common::hello::marks;
+
+use crate::{checks::facts::Hello, config::Fingerprint};
 
 /// Content type of a record with handshake messages (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 22;
@@ -40,7 +42,13 @@ impl Offer<'_> {
 pub(super) fn read(bytes: &[u8]) -> Option<Hello> {
     let message = message(bytes)?;
     let offer = parse(&message)?;
-    Some(Hello { version: offer.version(), alpn: spelled(&offer.protocols), ja4: ja4::fingerprint(&offer)? })
+    Some(Hello {
+        version: offer.version(),
+        alpn: spelled(&offer.protocols),
+        ja4: ja4::fingerprint(&offer)?,
+        // Names play no part in it, so neither does their key.
+        fingerprint: marks::read(&bytes, 0).map(|marks| Fingerprint(marks.fingerprint())),
+    })
 }
 
 /// The first handshake message; it may go over several records (RFC 8446 section 5.1).
@@ -222,6 +230,53 @@ mod tests {
             .collect();
         let facts = read(&hello(0x0303, &SUITES, Some(&unsigned), 1 << 14)).unwrap();
         assert_eq!(facts.ja4.as_str(), "t13d1516h2_8daaf6152771_6d807ffa2a79");
+    }
+
+    /// The fingerprint that can be listed tells clients apart as JA4 does.
+    #[test]
+    fn both_fingerprints_change_together() {
+        let of = |version, suites: &[u16], extensions: &[(u16, Vec<u8>)]| {
+            let facts = read(&hello(version, suites, Some(extensions), 300)).unwrap();
+            (facts.ja4.as_str().to_owned(), facts.fingerprint.unwrap())
+        };
+        let example = example();
+        let mut turned = example.clone();
+        turned.reverse();
+        let mut suites = SUITES;
+        suites.reverse();
+        let same = of(0x0303, &SUITES, &example);
+        assert_eq!(of(0x0303, &suites, &turned), same);
+        let mut found = vec![same];
+        for left_out in 0..example.len() {
+            let mut fewer = example.clone();
+            let (kind, _) = fewer.remove(left_out);
+            if !is_grease(kind) {
+                found.push(of(0x0303, &SUITES, &fewer));
+            }
+        }
+        for left_out in 1..SUITES.len() {
+            let fewer: Vec<u16> = SUITES
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| *at != left_out)
+                .map(|(_, suite)| *suite)
+                .collect();
+            found.push(of(0x0303, &fewer, &example));
+        }
+        for kind in [SIGNATURE_ALGORITHMS, ALPN] {
+            let content = |one: u16, content: Vec<u8>| match one {
+                _ if one != kind => content,
+                SIGNATURE_ALGORITHMS => list16(&[0x0804, 0x0403]),
+                _ => alpn(&[b"http/1.1", b"h2"]),
+            };
+            let other: Vec<_> = example.iter().cloned().map(|(one, old)| (one, content(one, old))).collect();
+            found.push(of(0x0303, &SUITES, &other));
+        }
+        for (at, one) in found.iter().enumerate() {
+            for other in &found[..at] {
+                assert!(one.0 != other.0 && one.1 != other.1, "{one:?} {other:?}");
+            }
+        }
     }
 
     proptest::proptest! {

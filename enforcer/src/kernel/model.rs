@@ -15,6 +15,7 @@ use enforcer_common::{
     flow::{self, Entry, Followed, Opening, SLOTS, Segment, slot::Phase},
     gcra::Rate,
     headers::{Headers, tcp},
+    hello::marks::Marks,
     limiter::{self, Bucket, Charge, Known, RawBucket, debt},
     packet::Packet,
     port::Port,
@@ -48,6 +49,7 @@ pub struct Model {
     /// Buckets of the flow table that were touched, by index; all others are empty.
     flows: RefCell<HashMap<u32, Flows>>,
     listening: HashMap<u16, Cookie>,
+    hellos: HashMap<u64, u32>,
     now: Cell<u64>,
 }
 
@@ -66,6 +68,9 @@ impl Model {
             if port != Port::UNKNOWN {
                 model.mark(number, port);
             }
+        }
+        for (hash, bits) in super::hellos::entries(&config.hellos, 0) {
+            model.list_hello(hash, bits);
         }
         let marks = config.marks();
         for prefix in marks.keys() {
@@ -157,6 +162,11 @@ impl Model {
     /// Has a listener at a port, which answers SYNs with this cookie.
     pub fn listen(&mut self, port: u16, cookie: Cookie) {
         self.listening.insert(port, cookie);
+    }
+
+    /// Lists the hash of a name, or a fingerprint, see [`enforcer_common::hello::lists`].
+    pub fn list_hello(&mut self, hash: u64, bits: u32) {
+        self.hellos.insert(hash, bits);
     }
 
     /// Moves the time, in nanoseconds.
@@ -270,8 +280,12 @@ impl Tables for Model {
         self.with_flows(segment.hash, |flows| flow::open(flows, segment, opening))
     }
 
-    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment) -> Followed {
-        self.with_flows(segment.hash, |flows| flow::follow(flows, segment, packet))
+    fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment, marks: &mut Marks) -> Followed {
+        self.with_flows(segment.hash, |flows| flow::follow(flows, segment, packet, marks))
+    }
+
+    fn hello(&self, hash: u64) -> u32 {
+        self.hellos.get(&hash).copied().unwrap_or(0)
     }
 
     fn close_flow(&self, hash: u64) {

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::{
     Attachment, Practice,
     attach::{self, Site},
+    hellos::{self, HellosMap},
     heritage::{self, Beginning, Carried, Heritage, Tables},
     layout::Layout,
     pins::{Found, Pins},
@@ -44,6 +45,7 @@ pub(super) struct Xdp {
     pub(super) seed: u64,
     pub(super) settings: SharedSettings,
     pub(super) ports: PortsMap,
+    hellos: HellosMap,
     pub(super) links: Vec<attach::Link>,
     pub(super) attachments: Arc<ArcSwap<Vec<Attachment>>>,
     pub(super) slots: Arc<ArcSwap<Slots>>,
@@ -69,6 +71,7 @@ impl Xdp {
         let mut program = Program::load_over(sizes, config.log, same)?;
         let settings = SettingsMap::open(program.map(maps::SETTINGS)?)?;
         let ports = PortsMap::open(program.map(maps::PORTS)?)?;
+        let hellos = HellosMap::open(program.map(maps::HELLOS)?)?;
         let heritage = heritage::inherit(&found);
         let seed = match heritage.as_ref().map(Heritage::seed) {
             // What sources owe lies where the seed has put it.
@@ -87,6 +90,7 @@ impl Xdp {
             seed,
             settings,
             ports,
+            hellos,
             links: Vec::new(),
             attachments: Arc::default(),
             slots: Arc::default(),
@@ -170,15 +174,18 @@ impl Xdp {
         }
     }
 
-    /// Writes what `config` says of settings and ports.
+    /// Writes what `config` says of settings, ports and hellos.
     pub(super) fn write(&mut self, config: &config::Kernel) -> Result<()> {
         let (means, practice) = practice::look(config, &self.attached());
         let mut next = settings::settings(config, self.sizes, self.seed, means);
         next.lease_until = settings::lease_until(config.lease);
+        let listed = hellos::entries(&config.hellos, self.seed);
+        self.hellos.add(&listed)?;
         SettingsMap::change(&self.settings, |settings| {
             next.interfaces = settings.interfaces;
             *settings = next;
         })?;
+        self.hellos.settle(&listed)?;
         self.ports.write(&settings::ports(config))?;
         self.live = config.clone();
         if self.links.is_empty() {

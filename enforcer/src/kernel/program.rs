@@ -50,7 +50,7 @@ const EXPECTED_BANS: u32 = 100_000;
 const MAX_PREFIXES: u32 = PREFIX_BANS + OPERATOR_ALLOWANCES + OPERATOR_TIERS + 2 * MAX_ALLOW as u32;
 
 /// Buckets of the flow table, a power of two: 65,536 flows that await a hello at the same time. Their words take 512 KiB,
-/// which stay in the cache of a processor; their entries take 8 MiB.
+/// which stay in the cache of a processor; their entries take 16 MiB.
 pub(super) const FLOW_BUCKETS: u32 = 1 << 13;
 
 /// The oldest kernel that has what the program needs: multi-buffer XDP is of 5.18, and 6.1 is the oldest long-term

@@ -58,7 +58,9 @@ pub fn rule(reason: Reason, grounds: Grounds<'_>) -> String {
                 refusal::POISON => "poison",
                 _ => "drop",
             };
-            format!("{}, {key} is \"{how}\"", minimum_tls(settings))
+            // Or for a list, where there is one.
+            let lists = if settings.flags & flag::HELLO_LISTS == 0 { "" } else { ", or kernel.hellos" };
+            format!("{}{lists}, {key} is \"{how}\"", minimum_tls(settings))
         }
         "kernel.limits.packets" => limit(Limit::Packets),
         "kernel.limits.connections" => limit(Limit::Connections),

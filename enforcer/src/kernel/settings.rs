@@ -57,13 +57,15 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: 
         WhenExpired::Bans => flag::BANS_WITHOUT_LEASE,
         WhenExpired::Pass => 0,
     };
+    let hellos = if config.hellos.is_empty() { 0 } else { flag::HELLO_LISTS };
+    let only_names = if config.hellos.only_names.is_empty() { 0 } else { flag::ONLY_NAMES };
     let mut quic_versions = [0; QUIC_VERSIONS];
     for (place, version) in quic_versions.iter_mut().zip(&config.quic_versions) {
         *place = *version;
     }
     let mut settings = Settings {
         abi: ABI,
-        flags: when_full | clock | not_ip | verify | strict | expired,
+        flags: when_full | clock | not_ip | verify | strict | expired | hellos | only_names,
         v6_mask: v6_mask(config.ipv6_prefix),
         seed,
         source_mask: sizes.source_buckets() - 1,
@@ -149,6 +151,7 @@ pub(super) mod tests {
             ipv6_prefix: 56,
             minimum_tls: TlsVersion::Tls13,
             refusal: Refusal::Alert,
+            hellos: config::Hellos::default(),
             verify_checksums: VerifyChecksums::Off,
             answers: Answers::Auto,
             strict_connections: false,

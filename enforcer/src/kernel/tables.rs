@@ -18,6 +18,7 @@ use enforcer_common::{
     flow::{Followed, Opening, Segment, slot::Phase},
     gcra::Rate,
     headers::Headers,
+    hello::marks::Marks,
     limiter::{self, Bucket, Charge, RawBucket},
     maps::{self, Counter},
     packet::Packet,
@@ -290,8 +291,13 @@ impl Tables for Snapshot<'_> {
         true
     }
 
-    fn follow_flow<P: Packet>(&self, _: &P, _: &Segment) -> Followed {
+    fn follow_flow<P: Packet>(&self, _: &P, _: &Segment, _: &mut Marks) -> Followed {
         Followed::default()
+    }
+
+    /// So no hello is ever read to its end.
+    fn hello(&self, _: u64) -> u32 {
+        0
     }
 
     fn close_flow(&self, _: u64) {}

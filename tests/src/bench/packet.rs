@@ -7,7 +7,7 @@
 use anyhow::{Context as _, Result, ensure};
 use enforcer::{
     clock,
-    config::{self, KernelLimits, RateLimit},
+    config::{self, Fingerprint, Hellos, KernelLimits, RateLimit, ServerName},
     kernel::{Counters, Kernel, Reason, View},
 };
 use enforcer_common::{
@@ -167,6 +167,7 @@ impl Bench {
         let target = Target::new(&full.program, Frames::InParts)?;
         fill(&mut full, &target.real, &frame)?;
         self.hot(&full, &frame, &units)?;
+        self.listed(&mut full, &units)?;
         self.cold(&full, &target, &frame, &units)?;
         drop((full, target));
         self.beside_xdp_filter(scale, &frame)?;
@@ -244,6 +245,41 @@ impl Bench {
             }
         }
         Ok(())
+    }
+
+    /// What it costs to read a hello to its end and to compare it with lists, none of which it meets. It comes with its SYN (fast open): a
+    /// test run repeats one frame, and a flow that repeats itself without end is refused.
+    fn listed(&mut self, full: &mut Enforcer, units: &Units) -> Result<()> {
+        let name = |number: usize| ServerName {
+            name: format!("n{number}.example.com"),
+            below: number.is_multiple_of(2),
+        };
+        let lists = Hellos {
+            refuse_names: (0..1_000).map(name).collect(),
+            refuse_fingerprints: (1..1_000).map(Fingerprint).collect(),
+            ..Hellos::default()
+        };
+        let frame = tcp_frame(SOURCE_V4.into(), 443, SYN, &client_hello());
+        let accepted = Reason::Pass(PassReason::HelloAccepted);
+        let one = self.all[..1].to_vec();
+        for (name, hellos) in [
+            ("SYN with a ClientHello", Hellos::default()),
+            ("SYN with a ClientHello, 1,999 names and fingerprints listed", lists),
+        ] {
+            full.kernel.apply(&config::Kernel { limits: wide(), hellos, ..plain() })?;
+            let line = |program| Line { program, frame: &frame, action: None };
+            let lines = [line(units.empty(accepted)), line(&full.program)];
+            let ([floor, sample], share) = self.judged(full, lines, accepted, &one)?;
+            let mut row = Row::plain(name, false, 1, sample, sample.median - floor.median).against(
+                Unit::Empty,
+                sample.median,
+                floor.median,
+                None,
+            );
+            row.expected = share;
+            self.rows.push(row);
+        }
+        full.kernel.apply(&config::Kernel { limits: wide(), ..plain() })
     }
 
     /// Another source each time, and tables far larger than any cache.
@@ -414,27 +450,22 @@ fn fill(full: &mut Enforcer, targets: &Map, frame: &[u8]) -> Result<()> {
     let mut code = Code::default();
     let filler = Program::load(code.next_key(Keys::Rising, KNOWN - 1).source(KNOWN_BASE).call(targets))?;
     filler.run(&seeded(frame, 0), KNOWN).context("filling the limiter")?;
-    let wide = RateLimit { events: 1_000_000, period: Duration::from_secs(1), burst: 4_000_000_000 };
-    full.kernel.apply(&config::Kernel { limits: limits(Some(wide)), ..plain() })
+    full.kernel.apply(&config::Kernel { limits: wide(), ..plain() })
+}
+
+/// Wider than anything measured here.
+fn wide() -> KernelLimits {
+    limits(Some(RateLimit { events: 1_000_000, period: Duration::from_secs(1), burst: 4_000_000_000 }))
 }
 
 /// A hello of the size and shape that a phone's TLS library sends without post-quantum key shares: 517 bytes, fourteen
 /// extensions, the versions near the end.
 fn client_hello() -> Vec<u8> {
-    let extensions: [(u16, usize); 11] = [
-        (0x7a7a, 0),
-        (0, 20),
-        (23, 0),
-        (65281, 1),
-        (10, 10),
-        (11, 2),
-        (35, 0),
-        (16, 14),
-        (5, 5),
-        (13, 18),
-        (51, 43),
-    ];
+    let extensions: [(u16, usize); 10] =
+        [(0x7a7a, 0), (23, 0), (65281, 1), (10, 10), (11, 2), (35, 0), (16, 14), (5, 5), (13, 18), (51, 43)];
     let hello = Hello { session: 32, suites: 16, extensions: Some(vec![]), ..Hello::legacy(0x0303) };
+    let name = b"\0\x12\0\0\x0fapi.example.com";
+    let hello = hello.with(0, name);
     let hello = extensions.iter().fold(hello, |hello, (kind, length)| hello.with(*kind, &vec![0; *length]));
     let hello = hello.with(45, &[1, 1]).with(43, &version_list(&[0x7a7a, 0x0304, 0x0303]));
     /// Clients pad to this (RFC 7685), record header included.

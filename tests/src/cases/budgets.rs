@@ -272,11 +272,11 @@ fn crowds() -> Vec<Case> {
     };
     let first = |source: u8| data([198, 18, 1, source]);
     vec![
-        case("no slot, and the shared budget has room", data(SOURCE_V4), Pass(Clean))
+        case("no slot, and the shared budget has room", data(SOURCE_V4), Pass(LimiterShared))
             .with(full(Limit::Packets)),
         case("no slot, and the shared budget is used up", data(SOURCE_V4), Drop(LimiterFull))
             .with(spent(Limit::Packets)),
-        case("no slot, and that of another limit is used up", data(SOURCE_V4), Pass(Clean))
+        case("no slot, and that of another limit is used up", data(SOURCE_V4), Pass(LimiterShared))
             .with(full(Limit::Packets).spent(shared::crowd(Limit::Hellos, None, 0))),
         case("a source with a slot beside those without", data(SOURCE_V4), Pass(Clean))
             .with(spent(Limit::Packets).holding(Limit::Packets, key(SOURCE_V4))),
@@ -307,8 +307,12 @@ fn crowds() -> Vec<Case> {
         case("no slot for a further budget, dropping", data(SOURCE_V4), Drop(LimiterFull))
             .with(dropping(group())),
         case("no slot for a further budget, passing", data(SOURCE_V4), Pass(Clean)).with(group()),
-        case("no slot for a further budget, and the shared one has room", data(SOURCE_V4), Pass(Clean))
-            .with(sharing(group())),
+        case(
+            "no slot for a further budget, and the shared one has room",
+            data(SOURCE_V4),
+            Pass(LimiterShared),
+        )
+        .with(sharing(group())),
         case(
             "no slot for a further budget, and the shared one is used up",
             data(SOURCE_V4),
@@ -318,13 +322,31 @@ fn crowds() -> Vec<Case> {
         case(
             "no slot for a further budget, and that of another kind is used up",
             data(SOURCE_V4),
-            Pass(Clean),
+            Pass(LimiterShared),
         )
         .with(crowded(Scope::Share)),
+        case(
+            "no slot in the connection table, and the shared budget has room",
+            syn(SOURCE_V4),
+            Pass(LimiterShared),
+        )
+        .with(full(Limit::Connections)),
+        case("no slot, and the shared budget is used up, rehearsed", data(SOURCE_V4), Pass(LimiterShared))
+            .with(spent(Limit::Packets).set(|settings| settings.dry_run = LimiterFull.bit())),
+        case("no slot, passing", data(SOURCE_V4), Pass(Clean)).with(State::default().full(Limit::Packets)),
+        sequence(
+            "no slot for a connection, and then data that needs none",
+            vec![
+                (syn(SOURCE_V4), Pass(LimiterShared)),
+                // Not at the first look, for it might begin a hello.
+                (tcp_frame(SOURCE_V4.into(), PROTECTED, ACK, &[0x16, 2]), Pass(Clean)),
+            ],
+        )
+        .with(full(Limit::Connections)),
         sequence(
             "invented sources without a slot share one budget",
             vec![
-                (first(1), Pass(Clean)),
+                (first(1), Pass(LimiterShared)),
                 (first(2), Drop(LimiterFull)),
                 (first(3), Drop(LimiterFull)),
                 (tcp_frame(SOURCE_V4.into(), MANAGEMENT, SYN, &[]), Pass(Management)),
@@ -334,7 +356,7 @@ fn crowds() -> Vec<Case> {
         sequence(
             "every table is full: one packet of each kind, and no more",
             vec![
-                (syn(SOURCE_V6), Pass(Clean)),
+                (syn(SOURCE_V6), Pass(LimiterShared)),
                 (data([198, 18, 1, 1]), Drop(LimiterFull)),
                 (data(NEIGHBOUR), Drop(LimiterFull)),
             ],

@@ -189,6 +189,49 @@ fn a_capture_is_judged_by_the_configuration_and_the_bans_that_are_named() {
     assert!(format!("{wrong:#}").contains("line 2"), "{wrong:#}");
 }
 
+/// Names and fingerprints are found in hellos that go over several packets, too; the packet that is dropped may show neither.
+#[test]
+fn listed_hellos_are_told_from_others() {
+    let asking = |name: &str| {
+        let length = name.len() as u16;
+        let list = [&(length + 3).to_be_bytes()[..], &[0], &length.to_be_bytes(), name.as_bytes()].concat();
+        Hello { extensions: None, ..Hello::legacy(0x0303) }.with(0, &list).with(10, &[0, 2, 0, 29]).bytes()
+    };
+    let (refused, served) = (asking("www.Example.com"), asking("api.example.com"));
+    let whole = |bytes: &[u8]| tcp_frame(SOURCE_V4.into(), 443, DATA, bytes);
+    let part = |at: usize, bytes: &[u8]| tcp_at(SOURCE_V4.into(), 443, 7_001 + at as u32, DATA, bytes);
+    let syn = tcp_at(SOURCE_V4.into(), 443, 7_000, SYN, &[]);
+    let frames = [whole(&refused), whole(&served), syn, part(0, &refused[..60]), part(60, &refused[60..])];
+    let frames: Vec<_> =
+        frames.into_iter().enumerate().map(|(at, frame)| (BEGIN + at as u64, frame)).collect();
+    let folder = Folder::new(&[("capture", &written(&frames))]);
+    let judged = |lists: &str| {
+        let config = [PLAIN, b"[kernel.hellos]\n", lists.as_bytes()].concat();
+        folder.explain(&config, |_| {}).unwrap()
+    };
+    let pair = |reason: &str, rule: &str| (reason.to_owned(), rule.to_owned());
+    let minimum = "kernel.minimum_tls is \"1.2\"";
+    let (accepted, begun) = (pair("hello_accepted", minimum), pair("hello_incomplete", minimum));
+    assert_eq!(
+        judged("refuse_names = [\"*.net\", \"www.example.com\"]"),
+        [
+            pair("hello_name", "kernel.hellos.refuse_names has www.example.com"),
+            accepted.clone(),
+            pair("clean", ""),
+            begun.clone(),
+            pair("hello_name", "kernel.hellos.refuse_names"),
+        ]
+    );
+    let only = judged("only_names = [\"www.example.com\"]");
+    assert_eq!(only[1], pair("hello_unlisted", "kernel.hellos.only_names does not have api.example.com"));
+    assert_eq!(only[4], accepted);
+    let seen = enforcer::capture::hello::read(&refused).unwrap().fingerprint.unwrap();
+    let by_print = judged(&format!("refuse_fingerprints = [\"{seen}\"]"));
+    let rule = format!("kernel.hellos.refuse_fingerprints has {seen}");
+    assert_eq!(by_print[0], pair("hello_fingerprint", &rule));
+    assert_eq!(by_print[1], by_print[0], "the name plays no part");
+}
+
 /// Limits behave as they would have: by the time of the packets, not of the test.
 #[test]
 fn limits_go_by_the_time_of_the_capture() {

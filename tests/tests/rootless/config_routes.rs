@@ -1,13 +1,13 @@
-//! What routes, their limits, the access log and issuers whose keys are fetched are told by the file that has every key.
+//! What routes, their limits, the access log, issuers whose keys are fetched and lists of hellos are told by the file that has every key.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 #![allow(clippy::panic, reason = "a test that cannot go on stops")]
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use enforcer::config::{
-    self, AccessFormat, AccessLog, Binding, Bindings, Cors, Destination, Dpop, HeaderRule, KeySource, Limit,
-    LimitKey, Meant, OperationKind, Query, RateLimit, Refusals, Replay, Signature, SignatureScheme,
-    SubjectAs, TokenAlgorithm, Unrouted,
+    self, AccessFormat, AccessLog, Binding, Bindings, Cors, Destination, Dpop, Fingerprint, HeaderRule,
+    KeySource, Limit, LimitKey, MAX_HELLOS, Meant, OperationKind, Query, RateLimit, Refusals, Replay,
+    ServerName, Signature, SignatureScheme, SubjectAs, TokenAlgorithm, Unrouted,
 };
 use http::{HeaderName, Method};
 
@@ -122,4 +122,32 @@ fn what_is_written_of_proofs_and_signatures_is_what_holds() {
     assert_eq!(config.signatures["old"], old);
     let files: Vec<&Path> = config.files();
     assert!(files.contains(&Path::new("keys/app-0.key")), "a change of it is noticed");
+}
+
+#[test]
+fn what_is_written_of_hellos_is_what_holds() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/valid/every_key.toml");
+    let config = config::parse(&fs::read_to_string(file).unwrap(), Path::new("every_key.toml")).unwrap();
+    let name = |name: &str, below| ServerName { name: name.to_owned(), below };
+    let hellos = &config.kernel.hellos;
+    assert_eq!(hellos.refuse_names, [name("old.example.com", false), name("staging.example.com", true)]);
+    assert_eq!(hellos.only_names, [name("example.com", true)]);
+    assert_eq!(hellos.refuse_fingerprints, [Fingerprint(0x0123_4567_89ab_cdef)]);
+}
+
+/// The kernel's table has room for so many, twice.
+#[test]
+fn as_many_names_are_listed_as_there_is_room_for() {
+    let config = |count: usize| {
+        let names: Vec<String> = (0..count).map(|number| format!("\"n{number}.example.com\"")).collect();
+        let text = format!(
+            "[kernel]\nmode = \"off\"\n[kernel.hellos]\nrefuse_names = [{}]\nonly_names = [\"a.test\"]\n\
+             [[listener]]\naddress = \"[::]:443\"\ncertificates = [{{ chain = \"c\", key = \"k\" }}]\n",
+            names.join(", ")
+        );
+        config::parse(&text, Path::new("many.toml"))
+    };
+    assert!(config(MAX_HELLOS - 1).is_ok());
+    let errors = config(MAX_HELLOS).unwrap_err().to_string();
+    assert!(errors.contains("kernel.hellos.refuse_names: 4096 entries of 4097"), "{errors}");
 }

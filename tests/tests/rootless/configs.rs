@@ -94,6 +94,7 @@ fn the_smallest_file_gives_every_documented_default() {
             ipv6_prefix: 64,
             minimum_tls: TlsVersion::Tls12,
             refusal: Refusal::Alert,
+            hellos: config::Hellos::default(),
             verify_checksums: VerifyChecksums::Auto,
             answers: Answers::Auto,
             strict_connections: false,

@@ -44,7 +44,9 @@ fn a_refused_hello_is_shown_with_the_name_and_the_version_that_it_asks_for() -> 
         assert_eq!(row["hello"]["versions"], serde_json::json!(["TLS 1.0"]), "{seen}");
         assert_eq!(row["captured"], row["length"], "a hello is sampled as a whole: {seen}");
     }
-    let shown = watch(&scene, &daemon, source_v4(1).into(), &["events", "-n", "1"])?.success("events")?;
+    // What is left of the connections before is refused as well.
+    let words = ["events", "-n", "1", "--reason", "tls_version"];
+    let shown = watch(&scene, &daemon, source_v4(1).into(), &words)?.success("events")?;
     let lines: Vec<&str> = shown.lines().collect();
     let [heading, line] = lines[..] else { panic!("{shown}") };
     assert_eq!(heading.find("VERDICT"), line.find("drop"), "{shown}");

@@ -47,6 +47,7 @@ pub(super) struct Loaded {
     bits_v6: Array<MapData, u64>,
     limiters: Vec<Array<MapData, RawBucket>>,
     flow_words: Array<MapData, RawBucket>,
+    hellos: HashMap<MapData, u64, u32>,
     budgets: Array<MapData, RawBucket>,
     shared: Array<MapData, RawBucket>,
     counters: PerCpuArray<MapData, Counter>,
@@ -66,6 +67,7 @@ impl Loaded {
             bits_v6: map(maps::LISTED_BITS_V6).try_into().unwrap(),
             spilled: map(maps::SPILLED).try_into().unwrap(),
             limiters: maps::LIMITERS.iter().map(|name| map(name).try_into().unwrap()).collect(),
+            hellos: map(maps::HELLOS).try_into().unwrap(),
             flow_words: map(maps::FLOW_WORDS).try_into().unwrap(),
             budgets: map(maps::BUDGETS).try_into().unwrap(),
             shared: map(maps::SHARED).try_into().unwrap(),
@@ -92,6 +94,12 @@ impl Loaded {
         }
         for (number, port) in &state.ports {
             self.ports.set(u32::from(*number), port.word(), 0).unwrap();
+        }
+        for key in self.hellos.keys().collect::<Result<Vec<_>, _>>().unwrap() {
+            self.hellos.remove(&key).unwrap();
+        }
+        for (hash, bits) in &state.hellos {
+            self.hellos.insert(hash, bits, 0).unwrap();
         }
         self.spilled.set(0, if state.spilled.is_empty() { 0 } else { u64::MAX }, 0).unwrap();
         for (source, ban) in &state.spilled {

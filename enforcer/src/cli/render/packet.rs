@@ -124,6 +124,7 @@ mod tests {
                 hello: Some(Hello {
                     versions: vec!["TLS 1.0".into()],
                     server_name: Some("api.example.com".into()),
+                    fingerprint: None,
                     complete: true,
                 }),
             },

@@ -7,7 +7,7 @@ use std::{
 
 use enforcer_common::{quic, reason::DropReason, settings::QUIC_VERSIONS};
 
-use super::{LimitRules, Rules, entries, limits, lists};
+use super::{LimitRules, Rules, entries, hellos, limits, lists};
 use crate::config::{
     Answers, Kernel, Mode, PIN_DIRECTORY, RateLimit, Refusal, TlsVersion, Treatment, Unparsed,
     VerifyChecksums, WhenExpired,
@@ -79,6 +79,7 @@ pub(super) fn kernel(section: &KernelSection, listeners: &[u16], rules: &mut Rul
         ipv6_prefix,
         minimum_tls: section.minimum_tls.as_ref().map_or(TlsVersion::Tls12, |tls| *tls.get_ref()),
         refusal,
+        hellos: hellos::hellos(&section.hellos, &mut rules),
         verify_checksums: section
             .verify_checksums
             .as_ref()
