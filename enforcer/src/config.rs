@@ -20,6 +20,7 @@ mod inspect;
 mod load;
 mod marks;
 mod named;
+mod revocation;
 mod route;
 mod tls;
 mod token;
@@ -37,6 +38,7 @@ pub use graphql::{GraphQl, Meant, Operation, OperationKind};
 pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use load::{load, parse, pin_directory};
 pub use marks::{DEFAULT_TIER, Mark};
+pub use revocation::{Revocation, RevocationClient};
 pub use route::{HeaderRule, Limit, LimitKey, Route, Unrouted};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
 pub use token::{Demands, KeySource, RemoteKeys, Token, TokenAlgorithm, TokenType};
@@ -61,6 +63,8 @@ pub struct Config {
     pub http: Http,
     /// `[bans]`
     pub bans: Bans,
+    /// `[revocation]`
+    pub revocation: Revocation,
     /// `[metrics]`
     pub metrics: Metrics,
     /// `[control]`

@@ -135,6 +135,8 @@ denials! {
     TokenNotYetValid = "token_not_yet_valid", 401, Client, 1, UNAUTHORIZED;
     /// The token is meant for another audience.
     TokenWrongAudience = "token_wrong_audience", 401, Client, 5, UNAUTHORIZED;
+    /// The token was taken back before its time: it, or its session, subject, device or key was revoked.
+    TokenRevoked = "token_revoked", 401, Client, 2, UNAUTHORIZED;
     /// The token is good, but lacks a scope that the route requires.
     ScopeMissing = "scope_missing", 403, Client, 2, "The access token does not permit this request.";
     /// The token is good, but a claim that the route requires is missing or has another value.

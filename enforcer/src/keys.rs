@@ -81,7 +81,7 @@ async fn tend_one(name: String, keyring: Arc<Keyring>, metrics: Metrics) {
         }
         let Some(remote) = keyring.remote() else { return };
         keyring.begin(clock::kernel_now());
-        let fetched = tokio::time::timeout(PATIENCE, fetch::keys(remote)).await;
+        let fetched = tokio::time::timeout(PATIENCE, fetch::keys(remote, keyring.validator())).await;
         let fetched =
             fetched.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", PATIENCE.as_secs())));
         let outcome = keyring.end(fetched, clock::kernel_now());

@@ -5,6 +5,7 @@
 pub mod http;
 pub mod kernel;
 pub mod process;
+pub mod revocations;
 pub mod upstreams;
 
 use anyhow::Result;
@@ -72,6 +73,10 @@ pub struct Metrics {
     pub store_pending: IntGauge,
     /// `enforcer_store_errors_total`: attempts to write `bans.store` that failed; they are made again.
     pub store_errors: IntCounter,
+    /// `enforcer_revocation_store_pending`: changes that have not reached `revocation.store` yet.
+    pub revocation_store_pending: IntGauge,
+    /// `enforcer_revocation_store_errors_total`: attempts to write it that failed; they are made again.
+    pub revocation_store_errors: IntCounter,
     /// `enforcer_kernel_pinned`: 1: the program judges without the daemon, too.
     pub kernel_pinned: IntGauge,
     /// `enforcer_kernel_lease_seconds`: how long it does; 0: for ever.
@@ -187,6 +192,15 @@ impl Metrics {
         registry.register(Box::new(store_pending.clone()))?;
         let store_errors =
             counter("enforcer_store_errors_total", "Attempts to write bans.store that failed")?;
+        let revocation_store_pending = IntGauge::new(
+            "enforcer_revocation_store_pending",
+            "Changes that have not reached revocation.store yet",
+        )?;
+        registry.register(Box::new(revocation_store_pending.clone()))?;
+        let revocation_store_errors = counter(
+            "enforcer_revocation_store_errors_total",
+            "Attempts to write revocation.store that failed",
+        )?;
         let kernel_pinned = IntGauge::new(
             "enforcer_kernel_pinned",
             "1: the program judges without the daemon, too; 0: it goes with it",
@@ -251,6 +265,8 @@ impl Metrics {
             kernel_write_errors,
             store_pending,
             store_errors,
+            revocation_store_pending,
+            revocation_store_errors,
             kernel_pinned,
             kernel_lease,
             kernel_beginning,

@@ -9,6 +9,7 @@ pub mod issuer;
 pub mod jwks;
 pub mod keyring;
 pub mod limiter;
+pub mod revocations;
 pub mod route;
 pub mod strict_json;
 pub mod tls;
@@ -29,6 +30,7 @@ use http::{HeaderName, HeaderValue};
 use crate::{
     config::{self, Config, Feature, Mode, TlsVersion},
     prefix::Prefix,
+    revoked::Revoked,
 };
 use issuer::Issuer;
 use route::{Route, Tokens, limits::Limits, table::RouteTable};
@@ -65,6 +67,10 @@ pub struct Policy {
     upstreams: BTreeMap<String, Arc<Upstream>>,
     issuers: BTreeMap<String, Arc<Issuer>>,
     tickets: Arc<TicketKeys>,
+    /// What is revoked; the same for every policy of a daemon.
+    revoked: Arc<Revoked>,
+    /// Who may revoke by request.
+    revocation_client: Option<revocations::Client>,
 }
 
 /// Fields that answers get here.
@@ -107,13 +113,18 @@ impl Listener {
 impl Policy {
     /// Reads certificates, keys and JWK sets and compiles everything.
     pub fn load(config: &Config) -> Result<Self> {
-        Self::build(config, None)
+        Self::load_with(config, Revoked::new(config.revocation.max_entries as usize)?)
+    }
+
+    /// The same beside what is revoked already.
+    pub fn load_with(config: &Config, revoked: Arc<Revoked>) -> Result<Self> {
+        Self::build(config, None, revoked)
     }
 
     /// The same for a reload: whatever did not change keeps its state (request limits, pooled upstream connections,
     /// session tickets).
     pub fn reload(&self, config: &Config) -> Result<Self> {
-        Self::build(config, Some(self))
+        Self::build(config, Some(self), Arc::clone(&self.revoked))
     }
 
     /// When the certificates end that are served, by the listener's configured address.
@@ -131,6 +142,16 @@ impl Policy {
     /// Every issuer of tokens, by name.
     pub fn issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
         self.issuers.values()
+    }
+
+    /// What is revoked.
+    pub const fn revoked(&self) -> &Arc<Revoked> {
+        &self.revoked
+    }
+
+    /// Who may revoke by request; `None`: nobody.
+    pub const fn revocation_client(&self) -> Option<&revocations::Client> {
+        self.revocation_client.as_ref()
     }
 
     /// What every connection has to offer.
@@ -159,7 +180,7 @@ impl Policy {
         Arc::new(ArcSwap::from_pointee(self))
     }
 
-    fn build(config: &Config, old: Option<&Self>) -> Result<Self> {
+    fn build(config: &Config, old: Option<&Self>, revoked: Arc<Revoked>) -> Result<Self> {
         let tickets = match (&config.tls.ticket_keys, old) {
             (Some(path), _) => Arc::new(TicketKeys::from_file(path).context("tls.ticket_keys")?),
             (None, Some(old)) if old.tickets.is_own() => Arc::clone(&old.tickets),
@@ -185,7 +206,7 @@ impl Policy {
         let mut issuers = BTreeMap::new();
         for (name, token) in &config.tokens {
             let old = old.and_then(|old| old.issuers.get(name));
-            let issuer = Issuer::load(name, token, asked(config, name), old)
+            let issuer = Issuer::load(name, token, asked(config, name), &revoked, old)
                 .with_context(|| format!("token.{name}"))?;
             issuers.insert(name.clone(), issuer);
         }
@@ -199,19 +220,27 @@ impl Policy {
             limits.insert(id, Arc::clone(&built));
             routes.push((route.hosts.as_slice(), built));
         }
+        let routes = RouteTable::new(routes)?;
+        let answers = Arc::new(answers(&config.http)?);
+        let revocation_client =
+            config.revocation.client.as_ref().map(revocations::Client::load).transpose()?;
+        // Last of all, because it is in force at once.
+        revocations::list(config, &revoked)?;
         Ok(Self {
             listeners,
-            routes: RouteTable::new(routes)?,
+            routes,
             limits,
             v6_mask: v6_mask(config.kernel.ipv6_prefix),
             http: config.http.clone(),
-            answers: Arc::new(answers(&config.http)?),
+            answers,
             access_log: Arc::new(config.access_log.clone()),
             minimum_tls: config.kernel.minimum_tls,
             allowed: config.kernel.allow.clone(),
             upstreams,
             issuers,
             tickets,
+            revoked,
+            revocation_client,
         })
     }
 }

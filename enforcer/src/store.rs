@@ -95,8 +95,13 @@ pub struct Opened {
 /// Opens the store at `path`, or makes it. A file that is broken is renamed, so that a new one can take its place: a daemon
 /// that does not start would protect nobody.
 pub fn open(path: &Path, gauges: Gauges) -> Result<Opened> {
+    open_as("bans.store", path, gauges)
+}
+
+/// The same for a store that another key of the configuration names.
+pub fn open_as(key: &str, path: &Path, gauges: Gauges) -> Result<Opened> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(|error| explain(path, &error))?;
+        fs::create_dir_all(folder).map_err(|error| explain(key, path, &error))?;
     }
     let (database, set_aside) = match database(path) {
         Ok(database) => (database, None),
@@ -106,9 +111,9 @@ pub fn open(path: &Path, gauges: Gauges) -> Result<Opened> {
                 file = %path.display(), moved_to = %aside.display(), error = %problem,
                 "the store cannot be read: it was set aside, and a new one begins"
             );
-            (database(path).map_err(|error| refuse(path, error))?, Some(aside))
+            (database(path).map_err(|error| refuse(key, path, error))?, Some(aside))
         }
-        Err(problem) => return Err(refuse(path, problem)),
+        Err(problem) => return Err(refuse(key, path, problem)),
     };
     let shared = Shared { inbox: Mutex::default(), wake: Condvar::new(), gauges, path: path.to_owned() };
     let store = Store { shared: Arc::new(shared), database: Some(database), writer: None };
@@ -118,6 +123,13 @@ pub fn open(path: &Path, gauges: Gauges) -> Result<Opened> {
 impl Store {
     /// Everything in a table; before the first [`Store::write`].
     pub fn read(&self, table: Table) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut rows = Vec::new();
+        self.each(table, |key, value| rows.push((key.to_owned(), value.to_vec())))?;
+        Ok(rows)
+    }
+
+    /// The same one by one, for tables that are large.
+    pub fn each(&self, table: Table, mut see: impl FnMut(&str, &[u8])) -> Result<()> {
         let context = || format!("reading {} from {}", table, self.shared.path.display());
         let Some(database) = &self.database else {
             return Err(anyhow!("read too late")).with_context(context);
@@ -125,13 +137,14 @@ impl Store {
         let read = database.begin_read().with_context(context)?;
         let rows = match read.open_table(definition(table)) {
             Ok(rows) => rows,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
             Err(error) => return Err(error).with_context(context),
         };
-        let rows = rows.iter().with_context(context)?;
-        rows.map(|row| row.map(|(key, value)| (key.value().to_owned(), value.value().to_vec())))
-            .collect::<Result<_, _>>()
-            .with_context(context)
+        for row in rows.iter().with_context(context)? {
+            let (key, value) = row.with_context(context)?;
+            see(key.value(), value.value());
+        }
+        Ok(())
     }
 
     /// Has `changes` written soon; the newest of a key counts.
@@ -283,20 +296,20 @@ fn aside(path: &Path) -> Result<PathBuf> {
 }
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "the library's errors are open-ended")]
-fn refuse(path: &Path, error: DatabaseError) -> anyhow::Error {
+fn refuse(key: &str, path: &Path, error: DatabaseError) -> anyhow::Error {
     match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => anyhow!(
-            "bans.store: another process has {} open: stop that enforcer, or name another file",
+            "{key}: another process has {} open: stop that enforcer, or name another file",
             path.display()
         ),
-        DatabaseError::Storage(StorageError::Io(error)) => explain(path, &error),
-        error => anyhow!("bans.store: {} cannot be opened: {error}", path.display()),
+        DatabaseError::Storage(StorageError::Io(error)) => explain(key, path, &error),
+        error => anyhow!("{key}: {} cannot be opened: {error}", path.display()),
     }
 }
 
-fn explain(path: &Path, error: &io::Error) -> anyhow::Error {
+fn explain(key: &str, path: &Path, error: &io::Error) -> anyhow::Error {
     let text = format!(
-        "bans.store: {} cannot be opened or made: {error}; give its folder to the daemon's user (the packaged unit does), name another file, or set bans.store = \"off\"",
+        "{key}: {} cannot be opened or made: {error}; give its folder to the daemon's user (the packaged unit does), name another file, or set {key} = \"off\"",
         path.display()
     );
     if error.kind() == io::ErrorKind::PermissionDenied { fault::permission(text) } else { anyhow!(text) }

@@ -119,6 +119,7 @@ pub fn token(issuer: &str, jwks: PathBuf) -> config::Token {
         kind: TokenType::Any,
         leeway: Duration::from_secs(60),
         max_lifetime: Duration::from_secs(24 * 3600),
+        device_claim: "device_id".to_owned(),
     }
 }
 
@@ -211,6 +212,7 @@ fn bare_config() -> Config {
             dry_run: false,
             store: None,
         },
+        revocation: config::Revocation { store: None, ..config::Revocation::default() },
         metrics: config::Metrics { address: None },
         control: config::Control { socket: "control.sock".into(), group: None },
         log: config::Log { level: "info".to_owned(), format: config::LogFormat::Text },

@@ -32,6 +32,8 @@ use crate::{
 pub enum Manner {
     /// This status, these fields (each with its line end) and this body.
     Answer(u16, String, Vec<u8>),
+    /// This set by this `ETag` (with its quotes), good for a minute; 304 for who knows it.
+    Tagged(String, Vec<u8>),
     /// The end of the connection, without a word.
     HangUp,
     /// Nothing, for ever.
@@ -49,6 +51,7 @@ pub struct LiveIssuer {
     authorities: PathBuf,
     manner: Arc<Mutex<Manner>>,
     asked: Arc<AtomicU64>,
+    unchanged: Arc<AtomicU64>,
     _dir: TempDir,
 }
 
@@ -70,15 +73,16 @@ impl LiveIssuer {
         let address = listener.local_addr()?;
         let manner = Arc::new(Mutex::new(Manner::HangUp));
         let asked = Arc::new(AtomicU64::new(0));
-        let (how, count) = (Arc::clone(&manner), Arc::clone(&asked));
+        let unchanged = Arc::new(AtomicU64::new(0));
+        let (how, count) = (Arc::clone(&manner), (Arc::clone(&asked), Arc::clone(&unchanged)));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, how, count) = (acceptor.clone(), Arc::clone(&how), Arc::clone(&count));
+                let (acceptor, how, count) = (acceptor.clone(), Arc::clone(&how), count.clone());
                 // Whatever goes wrong here, the client says so.
                 tokio::spawn(async move { drop(serve(stream, acceptor, address, &how, &count).await) });
             }
         });
-        let issuer = Self { address, authorities, manner, asked, _dir: dir };
+        let issuer = Self { address, authorities, manner, asked, unchanged, _dir: dir };
         issuer.publish(keys);
         Ok(issuer)
     }
@@ -97,6 +101,11 @@ impl LiveIssuer {
     /// How often its keys were asked for.
     pub fn asked(&self) -> u64 {
         self.asked.load(SeqCst)
+    }
+
+    /// How often it has said that they are the same.
+    pub fn unchanged(&self) -> u64 {
+        self.unchanged.load(SeqCst)
     }
 
     /// Where its keys are, for a configuration. With discovery it is the issuer of [`LiveIssuer::name`].
@@ -124,7 +133,7 @@ async fn serve(
     acceptor: TlsAcceptor,
     address: SocketAddr,
     manner: &Mutex<Manner>,
-    asked: &AtomicU64,
+    (asked, unchanged): &(Arc<AtomicU64>, Arc<AtomicU64>),
 ) -> Result<()> {
     let mut stream = acceptor.accept(stream).await?;
     let mut head = Vec::new();
@@ -147,6 +156,14 @@ async fn serve(
     match manner {
         Manner::Answer(status, fields, body) => {
             stream.write_all(&respond(status, &fields, &body)).await?;
+            stream.shutdown().await?;
+        }
+        Manner::Tagged(tag, body) => {
+            let fields = format!("ETag: {tag}\r\nCache-Control: max-age=60\r\n");
+            let known = String::from_utf8_lossy(&head).contains(&format!("if-none-match: {tag}\r\n"));
+            unchanged.fetch_add(known.into(), SeqCst);
+            let answer = if known { respond(304, &fields, b"") } else { respond(200, &fields, &body) };
+            stream.write_all(&answer).await?;
             stream.shutdown().await?;
         }
         Manner::HangUp => {}

@@ -28,6 +28,7 @@ mod rootless {
     mod policy_files;
     mod proxies;
     mod refusals;
+    mod revocation;
     mod route_limits;
     mod routes;
     mod smuggling;

@@ -12,7 +12,7 @@ mod compact;
 mod header;
 mod known;
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use http::{HeaderMap, Method, header::AUTHORIZATION};
 use jsonwebtoken::Algorithm;
@@ -30,6 +30,7 @@ use crate::{
         route::Tokens,
         strict_json,
     },
+    revoked::Kind,
 };
 pub use claims::{Claims, Times};
 use compact::{Compact, MAX_TOKEN};
@@ -74,6 +75,8 @@ pub enum Step<'a> {
     Signature,
     /// `iss` and `aud` are right, and these are well-formed.
     Times(&'a Times),
+    /// The token is good by its times; whether it is revoked nevertheless, and by what it is known.
+    Revocation(&'a Issuer, Option<Kind>),
 }
 
 /// The token of a request. `first`: it has not waited for its issuer's keys yet.
@@ -90,9 +93,17 @@ pub(super) fn check(
     let outcome = bearer(headers).and_then(|token| {
         let digest = Digest::of(token).filter(|_| known.remembers());
         if let Some(digest) = &digest
-            && let Some((issuer, claims)) = known.find(digest, tokens.issuers())
+            && let Some((issuer, claims, clean)) = known.find(digest, tokens.issuers())
         {
-            if let Err(denial) = claims.times.judge(issuer, now) {
+            let generation = issuer.revoked().generation();
+            let mut judged = claims.times.judge(issuer, now);
+            if judged.is_ok() && clean != generation {
+                match issuer.revocation(&claims.marks, now) {
+                    None => known.clear(digest, generation),
+                    Some(_) => judged = Err(Denial::TokenRevoked),
+                }
+            }
+            if let Err(denial) = judged {
                 known.forget(digest);
                 return Err(denial);
             }
@@ -109,12 +120,15 @@ pub(super) fn check(
             | Step::Header { .. }
             | Step::Key(_)
             | Step::Signature
-            | Step::Times(_) => {}
+            | Step::Times(_)
+            | Step::Revocation(..) => {}
         };
-        let Verified { issuer, claims, footing } = verify(tokens.issuers(), token, now, &mut follow)?;
+        let Verified { issuer, claims, footing, generation } =
+            verify(tokens.issuers(), token, now, &mut follow)?;
         let claims = Arc::new(claims);
         if let Some(digest) = digest {
-            known.learn(digest, Known { footing, claims: Arc::clone(&claims) });
+            let clean = Cell::new(generation);
+            known.learn(digest, Known { footing, claims: Arc::clone(&claims), clean });
         }
         Ok(Checked { claims, leeway: issuer.leeway, age })
     });
@@ -170,6 +184,8 @@ pub struct Verified<'i> {
     pub claims: Claims,
     /// How long that is to be believed.
     pub footing: Footing,
+    /// The generation of revocations by which it is not revoked.
+    pub generation: u64,
 }
 
 /// Verifies a token at `now` (seconds since 1970).
@@ -202,9 +218,21 @@ pub fn verify<'i>(
         return Err(Denial::TokenBadSignature);
     }
     follow(Step::Signature);
-    let claims = claims::read(&compact.claims, issuer, |times| follow(Step::Times(times)))?;
+    let mut claims = claims::read(&compact.claims, issuer, |times| follow(Step::Times(times)))?;
     claims.times.judge(issuer, now)?;
-    Ok(Verified { issuer, claims, footing: issuer.footing(&keys) })
+    let marker = issuer.revoked().marker();
+    if let Some(kid) = &key.kid {
+        claims.marks.all.push((Kind::Key, marker.mark(Kind::Key, kid.as_bytes())));
+    }
+    // Not the signature: of some algorithms there is a second one for the same token.
+    claims.marks.all.push((Kind::Token, marker.mark(Kind::Token, compact.signed)));
+    let generation = issuer.revoked().generation();
+    let revocation = issuer.revocation(&claims.marks, now);
+    follow(Step::Revocation(issuer, revocation));
+    match revocation {
+        None => Ok(Verified { issuer, claims, footing: issuer.footing(&keys), generation }),
+        Some(_) => Err(Denial::TokenRevoked),
+    }
 }
 
 /// Whether a token that was verified says what a route demands.

@@ -1,11 +1,14 @@
 //! What can be typed.
 
+mod token;
+
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use super::exit;
 use crate::{control::span, prefix::Prefix};
+pub use token::{Names, TokenRevoke, What};
 
 /// Where the daemon listens unless told otherwise.
 pub const SOCKET: &str = "/run/enforcer/control.sock";
@@ -47,7 +50,7 @@ pub enum Verb {
     Log(Log),
     /// Judge every packet of a capture as the program would, without a daemon and without privilege
     Explain(Explain),
-    /// Judge access tokens as the daemon would, without a daemon and without a network
+    /// Judge access tokens as the daemon would, and take them back before their time
     #[command(subcommand)]
     Token(TokenVerb),
     /// Take away what a daemon left in the kernel: program, bans, limits, pins
@@ -184,8 +187,14 @@ pub struct Explain {
 /// `token ...`
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum TokenVerb {
-    /// Go the way of a request's token, and show each step
+    /// Go the way of a request's token, and show each step; without a daemon and without a network, unless --ask
     Verify(TokenVerify),
+    /// Have the daemon refuse tokens from now on
+    Revoke(TokenRevoke),
+    /// Take that back
+    Restore(What),
+    /// How much is revoked, or whether this is
+    Revoked(What),
 }
 
 /// `token verify ...`
@@ -203,6 +212,9 @@ pub struct TokenVerify {
     /// When, in seconds since 1970-01-01T00:00:00Z, as `date +%s` prints them [default: now]
     #[arg(long, value_name = "TIME")]
     pub at: Option<u64>,
+    /// Ask the daemon besides whether it is revoked
+    #[arg(long)]
+    pub ask: bool,
     /// Judge it for requests of this path, with what its route demands [default: by every issuer, without demands]
     #[arg(long, value_name = "PATH")]
     pub path: Option<String>,

@@ -19,6 +19,7 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
         routes: _,
         http,
         bans,
+        revocation,
         metrics,
         control,
         log,
@@ -50,6 +51,9 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     keep!(bans, Bans, "bans", new.bans,
         live: [threshold, window, duration, max_duration, dry_run],
         fixed: [max_entries, store]);
+    keep!(revocation, Revocation, "revocation", new.revocation,
+        live: [file, client],
+        fixed: [store, max_entries]);
     keep!(metrics, Metrics, "metrics", new.metrics, live: [], fixed: [address]);
     keep!(control, Control, "control", new.control, live: [], fixed: [socket, group]);
     keep!(log, Log, "log", new.log, live: [level], fixed: [format]);

@@ -39,6 +39,7 @@ pub(super) struct File {
     pub(super) route: Vec<Spanned<RouteSection>>,
     pub(super) http: HttpSection,
     pub(super) bans: BansSection,
+    pub(super) revocation: RevocationSection,
     pub(super) metrics: MetricsSection,
     pub(super) control: ControlSection,
     pub(super) log: LogSection,
@@ -315,6 +316,7 @@ pub(super) struct TokenSection {
     pub(super) typ: Key<TokenType>,
     pub(super) leeway: Key<Text<Duration>>,
     pub(super) max_lifetime: Key<Text<Duration>>,
+    pub(super) device_claim: Key<Text<String>>,
 }
 
 /// `[[route]]`
@@ -417,6 +419,17 @@ pub(super) struct BansSection {
     pub(super) max_entries: Key<Number>,
     pub(super) dry_run: Key<bool>,
     pub(super) store: Key<Text<String>>,
+}
+
+/// `[revocation]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RevocationSection {
+    pub(super) store: Key<Text<String>>,
+    pub(super) max_entries: Key<Number>,
+    pub(super) file: Key<Text<String>>,
+    pub(super) client_id: Key<Text<String>>,
+    pub(super) secret_file: Key<Text<String>>,
 }
 
 /// `[metrics]`

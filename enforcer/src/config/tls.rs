@@ -149,6 +149,8 @@ impl Config {
             }
         }
         files.extend(self.tls.ticket_keys.as_deref());
+        files.extend(self.revocation.file.as_deref());
+        files.extend(self.revocation.client.as_ref().map(|client| client.secret.as_path()));
         files.extend(self.tokens.values().filter_map(|token| token.keys.file()));
         files.sort_unstable();
         files.dedup();

@@ -25,6 +25,8 @@ pub struct Token {
     pub leeway: Duration,
     /// `max_lifetime`: largest `exp - iat`, default 24 h.
     pub max_lifetime: Duration,
+    /// `device_claim`: the claim that names the device, for revocations; a path as in `claims`. Default `device_id`.
+    pub device_claim: String,
 }
 
 /// Where the keys of an issuer are.

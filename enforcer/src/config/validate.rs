@@ -27,6 +27,7 @@ mod answers;
 mod kernel;
 mod limits;
 mod lists;
+mod revocation;
 mod routes;
 mod service;
 mod tls;
@@ -49,14 +50,17 @@ pub(super) fn validate<'t>(
     let tokens = tokens::tokens(file, &mut rules);
     let routes = routes::routes(file, &mut rules);
     let http = service::http(&file.http, &listeners, &mut rules);
+    let bans = service::bans(&file.bans, &mut rules);
+    let metrics = service::metrics(&file.metrics, &listeners, &http.redirect, &mut rules);
     Config {
         kernel,
         tls: tls::tls(&file.tls, &mut rules),
         upstreams,
         tokens,
         routes,
-        bans: service::bans(&file.bans, &mut rules),
-        metrics: service::metrics(&file.metrics, &listeners, &http.redirect, &mut rules),
+        revocation: revocation::revocation(&file.revocation, &bans, &metrics, &mut rules),
+        bans,
+        metrics,
         http,
         control: service::control(&file.control, &mut rules),
         log: service::log(&file.log, &mut rules),

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use http::{
     Request, StatusCode, Uri,
-    header::{ACCEPT, AGE, CACHE_CONTROL, HOST, USER_AGENT},
+    header::{ACCEPT, AGE, CACHE_CONTROL, ETAG, HOST, IF_NONE_MATCH, USER_AGENT},
 };
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
@@ -20,14 +20,20 @@ use tokio_rustls::TlsConnector;
 use super::address::is_public;
 use crate::{
     config::{RemoteKeys, UpstreamProtocol, UpstreamTls},
-    policy::{strict_json, tls::servers},
+    policy::{
+        keyring::{Fetched, Validator},
+        strict_json,
+        tls::servers,
+    },
 };
 
 /// Bytes of a document, at most; `policy::jwks` allows no more either.
 const MOST_BYTES: usize = 1 << 20;
+/// Bytes of an `ETag` that is sent back.
+const MOST_TAG: usize = 1_024;
 
-/// A set, and for how long its issuer calls it good.
-pub(super) async fn keys(remote: &RemoteKeys) -> Result<(Vec<u8>, Option<Duration>)> {
+/// A set; nothing of it where it is the one that `known` tells from others.
+pub(super) async fn keys(remote: &RemoteKeys, known: Option<Validator>) -> Result<Fetched> {
     let tls = UpstreamTls {
         authorities: remote.authorities.clone(),
         server_name: None,
@@ -39,13 +45,16 @@ pub(super) async fn keys(remote: &RemoteKeys) -> Result<(Vec<u8>, Option<Duratio
     let set = match &remote.discovery {
         None => remote.address.clone(),
         Some(issuer) => {
-            let (document, _) = get(&remote.address, &tls, remote.private_addresses)
+            let document = get(&remote.address, &tls, remote.private_addresses, None)
                 .await
                 .with_context(|| format!("discovery at {}", remote.address))?;
-            jwks_uri(&document, issuer).with_context(|| format!("discovery at {}", remote.address))?
+            jwks_uri(&document.text.unwrap_or_default(), issuer)
+                .with_context(|| format!("discovery at {}", remote.address))?
         }
     };
-    get(&set, &tls, remote.private_addresses).await.with_context(|| format!("JWK set at {set}"))
+    // A tag means something where it was given, and nowhere else.
+    let known = known.filter(|known| set == known.address.as_str());
+    get(&set, &tls, remote.private_addresses, known).await.with_context(|| format!("JWK set at {set}"))
 }
 
 /// Where an issuer says that its keys are (OpenID Connect Discovery 1.0 section 4.3: it must be the issuer that it is asked as).
@@ -65,7 +74,8 @@ async fn get(
     address: &Uri,
     tls: &Arc<ClientConfig>,
     private_addresses: bool,
-) -> Result<(Vec<u8>, Option<Duration>)> {
+    known: Option<Validator>,
+) -> Result<Fetched> {
     let host = address.host().context("no host")?.trim_start_matches('[').trim_end_matches(']');
     let name = ServerName::try_from(host.to_owned()).context("no usable host")?;
     let stream = connect(host, address.port_u16().unwrap_or(443), private_addresses).await?;
@@ -77,19 +87,27 @@ async fn get(
     driving.spawn(connection);
     let path = address.path_and_query().map_or("/", |path| path.as_str());
     let authority = address.authority().context("no host")?.as_str();
-    let request = Request::get(path)
+    let mut request = Request::get(path)
         .header(HOST, authority)
         .header(ACCEPT, "application/json")
-        .header(USER_AGENT, concat!("enforcer/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::<Bytes>::new())?;
+        .header(USER_AGENT, concat!("enforcer/", env!("CARGO_PKG_VERSION")));
+    if let Some(known) = &known {
+        request = request.header(IF_NONE_MATCH, &known.tag);
+    }
+    let request = request.body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await.context("HTTP")?;
     let status = response.status();
+    let lifetime = lifetime(response.headers());
+    if let (StatusCode::NOT_MODIFIED, Some(known)) = (status, known) {
+        return Ok(Fetched { text: None, lifetime, validator: Some(known) });
+    }
     ensure!(!status.is_redirection(), "answered {status}, and no redirect is followed");
     ensure!(status == StatusCode::OK, "answered {status}");
-    let lifetime = lifetime(response.headers());
+    let tag = response.headers().get(ETAG).filter(|tag| tag.len() <= MOST_TAG).cloned();
     let body = Limited::new(response.into_body(), MOST_BYTES).collect().await;
     let body = body.map_err(|error| anyhow::anyhow!("reading the answer: {error}"))?;
-    Ok((body.to_bytes().to_vec(), lifetime))
+    let validator = tag.map(|tag| Validator { address: address.to_string(), tag });
+    Ok(Fetched { text: Some(body.to_bytes().to_vec()), lifetime, validator })
 }
 
 async fn connect(host: &str, port: u16, private_addresses: bool) -> Result<TcpStream> {

@@ -6,7 +6,7 @@ use std::{fs, path::Path, time::Duration};
 
 use enforcer::config::{
     self, AccessFormat, AccessLog, Destination, HeaderRule, KeySource, Limit, LimitKey, Meant, OperationKind,
-    Query, RateLimit, Refusals, SubjectAs, Unrouted,
+    Query, RateLimit, Refusals, Revocation, RevocationClient, SubjectAs, Unrouted,
 };
 use http::{HeaderName, Method};
 
@@ -52,6 +52,15 @@ fn what_is_written_of_routes_is_what_holds() {
     let KeySource::Remote(found) = &config.tokens["found"].keys else { panic!("not fetched") };
     assert_eq!(found.address, "https://found.example/.well-known/openid-configuration");
     assert_eq!(found.discovery.as_deref(), Some("https://found.example/"));
+    assert_eq!(config.tokens["main"].device_claim, "device.id");
+    let client = RevocationClient { id: "issuer".to_owned(), secret: "revoke.secret".into() };
+    let revocation = Revocation {
+        store: Some("state/revoked.redb".into()),
+        max_entries: 5_000,
+        file: Some("revoked.jsonl".into()),
+        client: Some(client),
+    };
+    assert_eq!(config.revocation, revocation);
     let graphql = config.routes[2].graphql.as_ref().unwrap();
     assert_eq!((graphql.max_body_bytes, graphql.max_document_bytes), (64 << 10, 8 << 10));
     assert_eq!((graphql.max_depth, graphql.max_aliases, graphql.max_batch), (7, 5, 3));
@@ -62,4 +71,13 @@ fn what_is_written_of_routes_is_what_holds() {
     assert_eq!(meant, [&Meant::Name("GetOrders".to_owned()), &Meant::Kind(OperationKind::Query), &field]);
     assert_eq!(graphql.operations[0].scopes, ["orders:read"]);
     assert_eq!(graphql.operations[2].limits[0].name, "query.search:subject");
+}
+
+#[test]
+fn relative_paths_count_from_the_folder_of_the_file() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/valid/relative_paths.toml");
+    let text = fs::read_to_string(file).unwrap();
+    let config = config::parse(&text, Path::new("/srv/enforcer/enforcer.toml")).unwrap();
+    assert_eq!(config.listeners[0].certificates[0].chain, Path::new("/srv/enforcer/tls/api.pem"));
+    assert_eq!(config.tokens["main"].keys.file(), Some(Path::new("/srv/enforcer/jwks.json")));
 }

@@ -40,7 +40,7 @@ fn each_step_is_shown_up_to_where_it_ends() -> Result<()> {
         (
             "good",
             good.clone(),
-            &["form", "issuer", "header", "key", "signature", "claims", "times", "subject", "scopes"],
+            &["form", "issuer", "header", "key", "signature", "claims", "times", "revocation", "subject", "scopes"],
             None,
         ),
         ("no token", "x".to_owned(), &[], Some("token_malformed")),

@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 4] = ["clock", "fault", "prefix", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 22] = [
+const MAY_IMPORT: [(&str, &[&str]); 23] = [
     ("clock", &[]),
     ("fault", &[]),
     ("prefix", &[]),
@@ -19,8 +19,10 @@ const MAY_IMPORT: [(&str, &[&str]); 22] = [
     ("config", &["device"]),
     ("denial", &[]),
     ("log", &["config"]),
-    ("policy", &["config", "denial"]),
-    ("checks", &["config", "policy", "denial"]),
+    // What is taken back is kept by marks; who says so is elsewhere.
+    ("revoked", &["store"]),
+    ("policy", &["config", "denial", "revoked"]),
+    ("checks", &["config", "policy", "denial", "revoked"]),
     // What a request is forwarded with is a `Grant`, which only `checks` can make.
     ("upstream", &["checks", "config", "denial", "policy"]),
     // Settings for the program are made from the configuration.
@@ -54,7 +56,8 @@ const MAY_IMPORT: [(&str, &[&str]); 22] = [
     ("agreement", &["config", "kernel", "log", "metrics", "policy"]),
     // Frames as people see them: the command line writes and reads captures.
     ("capture", &[]),
-    ("control", &["bans", "capture", "config", "denial", "kernel", "metrics", "policy"]),
+    // Operators ask what becomes of a token, and take tokens back.
+    ("control", &["bans", "capture", "checks", "config", "denial", "kernel", "metrics", "policy", "revoked"]),
     ("cli", &["capture", "config", "control", "denial", "kernel"]),
 ];
 

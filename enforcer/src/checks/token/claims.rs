@@ -5,7 +5,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::{denial::Denial, policy::issuer::Issuer, policy::strict_json};
+use crate::{
+    denial::Denial,
+    policy::{issuer::Issuer, strict_json},
+    revoked::{Kind, Marks},
+};
 
 /// What is used of a token after it was verified. Kept as long as the token is known, so it is small.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Claims {
     pub authenticated: Option<u64>,
     /// Others, of those that routes ask for.
     pub others: Box<[(Box<str>, Value)]>,
+    /// What it can be revoked by.
+    pub marks: Marks,
 }
 
 /// `exp`, `nbf` and `iat`, in seconds since 1970.
@@ -37,7 +43,7 @@ pub struct Times {
 
 /// Reads decoded claims, and shows their times, which are not judged here: that is done for every request.
 pub(super) fn read(bytes: &[u8], issuer: &Issuer, show: impl FnOnce(&Times)) -> Result<Claims, Denial> {
-    let mut claims = strict_json::object(bytes).ok_or(Denial::TokenMalformed)?;
+    let claims = strict_json::object(bytes).ok_or(Denial::TokenMalformed)?;
     match claims.get("iss") {
         Some(Value::String(iss)) if *iss == issuer.issuer => {}
         Some(Value::String(_)) => return Err(Denial::TokenWrongIssuer),
@@ -60,9 +66,44 @@ pub(super) fn read(bytes: &[u8], issuer: &Issuer, show: impl FnOnce(&Times)) -> 
     let authenticated = claims.get("auth_time").and_then(Value::as_u64);
     let mut others = Vec::new();
     for name in &issuer.asked {
-        others.extend(claims.remove(name).map(|value| (name.as_str().into(), value)));
+        others.extend(at(&claims, name).map(|value| (name.as_str().into(), value.clone())));
     }
-    Ok(Claims { subject, scopes, times, acr, authenticated, others: others.into() })
+    let marks = marks(&claims, issuer, times.issued);
+    Ok(Claims { subject, scopes, times, acr, authenticated, others: others.into(), marks })
+}
+
+/// The claim of this name, or what a path leads to whose steps are separated by dots: `realm_access.roles`. A member that has the dots
+/// in its name comes first.
+pub(super) fn at<'c>(claims: &'c Map<String, Value>, path: &str) -> Option<&'c Value> {
+    claims.get(path).or_else(|| {
+        path.match_indices('.').find_map(|(dot, _)| {
+            let (first, rest) = path.split_at_checked(dot)?;
+            at(claims.get(first)?.as_object()?, rest.get(1..)?)
+        })
+    })
+}
+
+/// What of the claims the token can be revoked by.
+pub(super) fn marks(claims: &Map<String, Value>, issuer: &Issuer, issued: Option<u64>) -> Marks {
+    let marker = issuer.revoked().marker();
+    let named = [
+        (Kind::Id, claims.get("jti")),
+        (Kind::Session, claims.get("sid")),
+        (Kind::Subject, claims.get("sub")),
+        (Kind::Device, at(claims, &issuer.device_claim)),
+    ];
+    let mut all = Vec::with_capacity(named.len() + 3);
+    for (kind, value) in named {
+        match value {
+            Some(Value::String(text)) => all.push((kind, marker.mark(kind, text.as_bytes()))),
+            Some(Value::Number(number)) => {
+                all.push((kind, marker.mark(kind, number.to_string().as_bytes())));
+            }
+            Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => {}
+        }
+    }
+    all.push((Kind::Every, marker.mark(Kind::Every, b"")));
+    Marks { issued, all }
 }
 
 impl Times {

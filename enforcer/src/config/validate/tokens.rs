@@ -39,6 +39,10 @@ pub(super) fn tokens(file: &File, rules: &mut Rules<'_, '_>) -> BTreeMap<String,
             kind: section.typ.as_ref().map_or(TokenType::Any, |kind| *kind.get_ref()),
             leeway: rules.duration("leeway", &section.leeway, Duration::from_secs(60), 0..=300_000),
             max_lifetime: rules.duration("max_lifetime", &section.max_lifetime, day, 1_000..=31_536_000_000),
+            device_claim: match &section.device_claim {
+                None => "device_id".to_owned(),
+                named => rules.text("device_claim", named, "name a claim, or remove the key"),
+            },
         };
         (name.clone(), token)
     };
