@@ -137,6 +137,8 @@ denials! {
     TokenWrongAudience = "token_wrong_audience", 401, Client, 5, UNAUTHORIZED;
     /// The token was taken back before its time: it, or its session, subject, device or key was revoked.
     TokenRevoked = "token_revoked", 401, Client, 2, UNAUTHORIZED;
+    /// The issuer says that the token is not active: it has ended, was revoked, or never was one.
+    TokenInactive = "token_inactive", 401, Client, 10, UNAUTHORIZED;
     /// The token is good, but lacks a scope that the route requires.
     ScopeMissing = "scope_missing", 403, Client, 2, "The access token does not permit this request.";
     /// The token is good, but a claim that the route requires is missing or has another value.

@@ -53,6 +53,8 @@ pub struct Metrics {
     pub token_keys_age: IntGaugeVec,
     /// `enforcer_token_key_fetches_total{issuer, result}`: `good`, `failed`.
     pub token_key_fetches: IntCounterVec,
+    /// `enforcer_introspections_total{issuer, result}`: calls about tokens: `active`, `inactive`, `failed`.
+    pub introspections: IntCounterVec,
     /// `enforcer_offences_lost_total`
     pub offences_lost: IntCounter,
     /// `enforcer_offences_of_proxies_total`: offences of proxies that speak for many; they ban nobody.
@@ -161,6 +163,11 @@ impl Metrics {
             "Attempts to fetch the keys of an issuer",
             &["issuer", "result"],
         )?;
+        let introspections = counter_vec(
+            "enforcer_introspections_total",
+            "Calls that asked an issuer about a token",
+            &["issuer", "result"],
+        )?;
         let options = HistogramOpts::new(
             "enforcer_token_age_seconds",
             "From the issue of a token to its first request; negative: a clock is ahead",
@@ -255,6 +262,7 @@ impl Metrics {
             token_keys,
             token_keys_age,
             token_key_fetches,
+            introspections,
             offences_lost,
             offences_of_proxies,
             bans_active,

@@ -5,6 +5,7 @@
 
 pub mod demands;
 pub mod health;
+pub mod introspection;
 pub mod issuer;
 pub mod jwks;
 pub mod keyring;

@@ -120,6 +120,7 @@ pub fn token(issuer: &str, jwks: PathBuf) -> config::Token {
         leeway: Duration::from_secs(60),
         max_lifetime: Duration::from_secs(24 * 3600),
         device_claim: "device_id".to_owned(),
+        introspection: None,
     }
 }
 

@@ -20,6 +20,7 @@ mod rootless {
     mod floods;
     mod graphql;
     mod grpc;
+    mod introspection;
     mod issuer_keys;
     mod known_tokens;
     mod ledger;

@@ -11,6 +11,7 @@ mod claims;
 mod compact;
 mod header;
 mod known;
+mod opaque;
 
 use std::{cell::Cell, sync::Arc};
 
@@ -91,6 +92,11 @@ pub(super) fn check(
     let mut age = None;
     let mut lacking = None;
     let outcome = bearer(headers).and_then(|token| {
+        if let Some(asked) = opaque::issuer(tokens.issuers(), token) {
+            let good = opaque::check(asked, token, first, (now, monotonic), &mut lacking)?;
+            age = good.age;
+            return Ok(good);
+        }
         let digest = Digest::of(token).filter(|_| known.remembers());
         if let Some(digest) = &digest
             && let Some((issuer, claims, clean)) = known.find(digest, tokens.issuers())

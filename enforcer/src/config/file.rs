@@ -317,6 +317,24 @@ pub(super) struct TokenSection {
     pub(super) leeway: Key<Text<Duration>>,
     pub(super) max_lifetime: Key<Text<Duration>>,
     pub(super) device_claim: Key<Text<String>>,
+    pub(super) introspection: Key<IntrospectionSection>,
+}
+
+/// `introspection = { ... }` of an issuer
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct IntrospectionSection {
+    pub(super) url: Key<Text<String>>,
+    pub(super) client_id: Key<Text<String>>,
+    pub(super) secret_file: Key<Text<String>>,
+    pub(super) authorities: Key<Text<String>>,
+    pub(super) private_addresses: Key<bool>,
+    pub(super) timeout: Key<Text<Duration>>,
+    pub(super) cache: Key<Text<Duration>>,
+    pub(super) negative_cache: Key<Text<Duration>>,
+    pub(super) max_entries: Key<Number>,
+    pub(super) max_calls: Key<Number>,
+    pub(super) without_audience: Key<bool>,
 }
 
 /// `[[route]]`

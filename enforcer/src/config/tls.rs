@@ -152,6 +152,8 @@ impl Config {
         files.extend(self.revocation.file.as_deref());
         files.extend(self.revocation.client.as_ref().map(|client| client.secret.as_path()));
         files.extend(self.tokens.values().filter_map(|token| token.keys.file()));
+        let asked = self.tokens.values().filter_map(|token| token.introspection.as_ref());
+        files.extend(asked.map(|introspection| introspection.secret.as_path()));
         files.sort_unstable();
         files.dedup();
         files

@@ -24,6 +24,7 @@ use crate::prefix::Prefix;
 
 mod access_log;
 mod answers;
+mod introspection;
 mod kernel;
 mod limits;
 mod lists;

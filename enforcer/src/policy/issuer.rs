@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context, Result};
 use http::HeaderValue;
 
-use super::keyring::{KeySet, Keyring};
+use super::{
+    introspection::Introspector,
+    keyring::{KeySet, Keyring},
+};
 use crate::{
     config::{self, TokenAlgorithm, TokenType},
     revoked::{Kind, Mark, Marks, Revoked},
@@ -62,6 +65,7 @@ pub struct Issuer {
     pub invalid_challenge: HeaderValue,
     /// The claim that names the device of a token.
     pub device_claim: String,
+    introspector: Option<Arc<Introspector>>,
     revoked: Arc<Revoked>,
     /// Tells what is revoked of this issuer alone.
     mark: Mark,
@@ -81,11 +85,18 @@ impl Issuer {
         old: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>> {
         let keyring = Keyring::load(token, old.map(|old| (&old.made_from, &old.keyring)))?;
+        let introspector = token.introspection.as_ref().map(Introspector::load).transpose()?;
+        let same_secret = |old: &Self| match (&old.introspector, &introspector) {
+            (Some(old), Some(new)) => old.is_as(new),
+            (None, None) => true,
+            _ => false,
+        };
         let kept = |old: &&Arc<Self>| {
             old.name == name
                 && old.asked == asked
                 && old.made_from == *token
                 && Arc::ptr_eq(&old.revoked, revoked)
+                && same_secret(old)
                 && Arc::ptr_eq(&old.keyring, &keyring)
         };
         if let Some(old) = old.filter(kept) {
@@ -104,6 +115,7 @@ impl Issuer {
             max_lifetime: token.max_lifetime.as_secs(),
             asked,
             device_claim: token.device_claim.clone(),
+            introspector: introspector.map(Arc::new),
             revoked: Arc::clone(revoked),
             mark: revoked.marker().issuer(&token.issuer),
             keyring,
@@ -118,6 +130,16 @@ impl Issuer {
     /// Its keys.
     pub const fn keyring(&self) -> &Arc<Keyring> {
         &self.keyring
+    }
+
+    /// Who is asked about its tokens that say nothing themselves.
+    pub const fn introspector(&self) -> Option<&Arc<Introspector>> {
+        self.introspector.as_ref()
+    }
+
+    /// Whether it signs tokens.
+    pub fn has_keys(&self) -> bool {
+        self.made_from.keys != config::KeySource::None
     }
 
     /// What is revoked, of this issuer and of others.

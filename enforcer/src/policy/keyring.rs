@@ -155,6 +155,11 @@ pub enum Missing {
 pub struct Pending(watch::Receiver<u64>);
 
 impl Pending {
+    /// Of something that is told of here.
+    pub(super) const fn of(ended: watch::Receiver<u64>) -> Self {
+        Self(ended)
+    }
+
     /// Until a fetch has ended, at most so long.
     pub async fn wait(&mut self, patience: Duration) {
         let _ = tokio::time::timeout(patience, self.0.changed()).await;
@@ -188,6 +193,10 @@ impl Keyring {
                     .with_context(|| format!("JWK set {}", path.display()))?;
                 Ok(Arc::new(Self { set: ArcSwap::from_pointee(set), remote: None }))
             }
+            KeySource::None => Ok(same.map_or_else(
+                || Arc::new(Self { set: ArcSwap::from_pointee(KeySet::none()), remote: None }),
+                |(_, old)| Arc::clone(old),
+            )),
             KeySource::Remote(config) => Ok(same.map_or_else(
                 || {
                     let remote = Remote {
@@ -245,6 +254,14 @@ impl Keyring {
             Some(remote) if !remote.state().is_refuted(kid, now) => Missing::Unavailable,
             Some(_) | None => Missing::Unknown,
         }
+    }
+
+    /// Whether somebody asks, or it is time.
+    pub fn is_due(&self, now: KernelTime) -> bool {
+        self.remote.as_ref().is_some_and(|remote| {
+            let state = remote.state();
+            state.under_way || state.due <= now
+        })
     }
 
     /// Until when there is nothing to fetch, unless somebody asks before.

@@ -5,8 +5,8 @@
 use std::{fs, path::Path, time::Duration};
 
 use enforcer::config::{
-    self, AccessFormat, AccessLog, Destination, HeaderRule, KeySource, Limit, LimitKey, Meant, OperationKind,
-    Query, RateLimit, Refusals, Revocation, RevocationClient, SubjectAs, Unrouted,
+    self, AccessFormat, AccessLog, Destination, HeaderRule, Introspection, KeySource, Limit, LimitKey, Meant,
+    OperationKind, Query, RateLimit, Refusals, Revocation, RevocationClient, SubjectAs, Unrouted,
 };
 use http::{HeaderName, Method};
 
@@ -52,6 +52,20 @@ fn what_is_written_of_routes_is_what_holds() {
     let KeySource::Remote(found) = &config.tokens["found"].keys else { panic!("not fetched") };
     assert_eq!(found.address, "https://found.example/.well-known/openid-configuration");
     assert_eq!(found.discovery.as_deref(), Some("https://found.example/"));
+    let introspection = Introspection {
+        address: "https://found.example/introspect".parse().unwrap(),
+        client_id: "edge".to_owned(),
+        secret: "introspect.secret".into(),
+        authorities: Some("partner.pem".into()),
+        private_addresses: true,
+        timeout: Duration::from_millis(500),
+        positive: seconds(30),
+        negative: seconds(5),
+        max_entries: 1_000,
+        max_calls: 8,
+        without_audience: true,
+    };
+    assert_eq!(config.tokens["found"].introspection, Some(introspection));
     assert_eq!(config.tokens["main"].device_claim, "device.id");
     let client = RevocationClient { id: "issuer".to_owned(), secret: "revoke.secret".into() };
     let revocation = Revocation {

@@ -172,6 +172,7 @@ fn the_smallest_file_gives_every_documented_default() {
                 leeway: seconds(60),
                 max_lifetime: seconds(24 * 3600),
                 device_claim: "device_id".to_owned(),
+                introspection: None,
             },
         )]),
         routes: vec![Route {

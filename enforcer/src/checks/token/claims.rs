@@ -56,25 +56,30 @@ pub(super) fn read(bytes: &[u8], issuer: &Issuer, show: impl FnOnce(&Times)) -> 
         issued: seconds(&claims, "iat")?,
     };
     show(&times);
+    used(&claims, issuer, times)
+}
+
+/// What is used of claims besides.
+pub(super) fn used(claims: &Map<String, Value>, issuer: &Issuer, times: Times) -> Result<Claims, Denial> {
     let subject = match claims.get("sub") {
         None => None,
         Some(Value::String(subject)) => Some(subject.as_str().into()),
         Some(_) => return Err(Denial::TokenClaims),
     };
-    let scopes = scopes(&claims)?;
+    let scopes = scopes(claims)?;
     let acr = claims.get("acr").and_then(Value::as_str).map(Box::from);
     let authenticated = claims.get("auth_time").and_then(Value::as_u64);
     let mut others = Vec::new();
     for name in &issuer.asked {
-        others.extend(at(&claims, name).map(|value| (name.as_str().into(), value.clone())));
+        others.extend(at(claims, name).map(|value| (name.as_str().into(), value.clone())));
     }
-    let marks = marks(&claims, issuer, times.issued);
+    let marks = marks(claims, issuer, times.issued);
     Ok(Claims { subject, scopes, times, acr, authenticated, others: others.into(), marks })
 }
 
 /// The claim of this name, or what a path leads to whose steps are separated by dots: `realm_access.roles`. A member that has the dots
 /// in its name comes first.
-pub(super) fn at<'c>(claims: &'c Map<String, Value>, path: &str) -> Option<&'c Value> {
+fn at<'c>(claims: &'c Map<String, Value>, path: &str) -> Option<&'c Value> {
     claims.get(path).or_else(|| {
         path.match_indices('.').find_map(|(dot, _)| {
             let (first, rest) = path.split_at_checked(dot)?;
@@ -84,7 +89,7 @@ pub(super) fn at<'c>(claims: &'c Map<String, Value>, path: &str) -> Option<&'c V
 }
 
 /// What of the claims the token can be revoked by.
-pub(super) fn marks(claims: &Map<String, Value>, issuer: &Issuer, issued: Option<u64>) -> Marks {
+fn marks(claims: &Map<String, Value>, issuer: &Issuer, issued: Option<u64>) -> Marks {
     let marker = issuer.revoked().marker();
     let named = [
         (Kind::Id, claims.get("jti")),
@@ -128,13 +133,13 @@ impl Times {
 }
 
 /// A string or an array of strings (RFC 7519 section 4.1.3), compared whole.
-fn audience(claims: &Map<String, Value>, issuer: &Issuer) -> Result<(), Denial> {
+pub(super) fn audience(claims: &Map<String, Value>, issuer: &Issuer) -> Result<(), Denial> {
     let audience = strings(claims.get("aud").ok_or(Denial::TokenClaims)?)?;
     let ours = |audience: &&str| issuer.audience.iter().any(|ours| ours == audience);
     if audience.iter().any(ours) { Ok(()) } else { Err(Denial::TokenWrongAudience) }
 }
 
-fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Denial> {
+pub(super) fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Denial> {
     claims.get(name).map(|value| value.as_u64().ok_or(Denial::TokenClaims)).transpose()
 }
 

@@ -30,6 +30,13 @@ impl Digest {
     }
 }
 
+impl Digest {
+    /// Its bytes.
+    pub(super) const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
 /// A digest needs no further hashing.
 impl Hash for Digest {
     fn hash<H: Hasher>(&self, state: &mut H) {
