@@ -8,6 +8,7 @@ pub mod facts;
 pub mod forwarded;
 pub mod graphql;
 pub mod limit;
+pub mod oauth;
 pub mod target;
 pub mod token;
 
@@ -24,6 +25,7 @@ use crate::{
         keyring::Pending,
         route::{Route, table::Miss},
     },
+    revoked::Mark,
 };
 use facts::{ClientAddr, RequestFacts};
 use limit::{Payer, Standing};
@@ -48,6 +50,8 @@ pub struct Grant {
     v6_mask: u64,
     /// Whether all that there is to judge was judged.
     is_judged: bool,
+    /// The refresh token that is used up once the request has succeeded.
+    refresh: Option<Mark>,
     /// What its limits made of it.
     pub standing: Standing,
 }
@@ -56,6 +60,11 @@ impl Grant {
     /// Where the request goes; nowhere before its document was judged, if its route asks for that.
     pub fn upstream(&self) -> Option<&Arc<Upstream>> {
         self.is_judged.then_some(&self.route.upstream)
+    }
+
+    /// What the refresh token of the request is remembered by.
+    pub const fn refresh(&self) -> Option<Mark> {
+        self.refresh
     }
 
     /// The route that it was checked for.
@@ -176,7 +185,8 @@ fn judge(
                 claims,
                 token_age,
                 v6_mask: policy.v6_mask,
-                is_judged: route.graphql.is_none(),
+                is_judged: route.graphql.is_none() && route.oauth.is_none(),
+                refresh: None,
                 standing,
             })
         }
@@ -206,6 +216,9 @@ fn pass(
     standing: &mut Standing,
 ) -> Result<Option<Checked>, Refusal> {
     required(route, facts.headers)?;
+    if !policy.http.tokens_in_query && facts.query.is_some_and(oauth::has_credentials) {
+        return Err(Refusal::plain(Denial::TokenInQuery));
+    }
     let mut token = None;
     if let Some(tokens) = &route.tokens {
         let good = token::check(tokens, facts.headers, now, known, first)?;

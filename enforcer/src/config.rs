@@ -21,6 +21,7 @@ mod introspection;
 mod load;
 mod marks;
 mod named;
+mod oauth;
 mod revocation;
 mod route;
 mod tls;
@@ -40,6 +41,7 @@ pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use introspection::Introspection;
 pub use load::{load, parse, pin_directory};
 pub use marks::{DEFAULT_TIER, Mark};
+pub use oauth::{Endpoint, OAuth};
 pub use revocation::{Revocation, RevocationClient};
 pub use route::{HeaderRule, Limit, LimitKey, Route, Unrouted};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
@@ -422,6 +424,8 @@ pub struct Http {
     pub max_delayed: u32,
     /// `ratelimit_headers`: whether answers tell what is left of a route's limits. Default true.
     pub ratelimit_headers: bool,
+    /// `tokens_in_query`: whether requests may carry tokens in their query. Default false.
+    pub tokens_in_query: bool,
     /// `default`: what a request meets that no route is for, default `"not-found"`.
     pub unrouted: Unrouted,
     /// `token_cache`: verified tokens that each worker remembers, default 65,536; 0: none.

@@ -55,6 +55,8 @@ pub struct Metrics {
     pub token_key_fetches: IntCounterVec,
     /// `enforcer_introspections_total{issuer, result}`: calls about tokens: `active`, `inactive`, `failed`.
     pub introspections: IntCounterVec,
+    /// `enforcer_refresh_untracked_total`: refresh tokens that were used, and for which there was no room to remember that.
+    pub refresh_untracked: IntCounter,
     /// `enforcer_offences_lost_total`
     pub offences_lost: IntCounter,
     /// `enforcer_offences_of_proxies_total`: offences of proxies that speak for many; they ban nobody.
@@ -168,6 +170,10 @@ impl Metrics {
             "Calls that asked an issuer about a token",
             &["issuer", "result"],
         )?;
+        let refresh_untracked = counter(
+            "enforcer_refresh_untracked_total",
+            "Refresh tokens whose use is not remembered, for want of room",
+        )?;
         let options = HistogramOpts::new(
             "enforcer_token_age_seconds",
             "From the issue of a token to its first request; negative: a clock is ahead",
@@ -263,6 +269,7 @@ impl Metrics {
             token_keys_age,
             token_key_fetches,
             introspections,
+            refresh_untracked,
             offences_lost,
             offences_of_proxies,
             bans_active,

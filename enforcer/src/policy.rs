@@ -34,7 +34,7 @@ use crate::{
     revoked::Revoked,
 };
 use issuer::Issuer;
-use route::{Route, Tokens, limits::Limits, table::RouteTable};
+use route::{Route, Tokens, limits::Limits, oauth::OAuth, table::RouteTable};
 use tls::{
     certificates::{Certificates, Expiry},
     tickets::TicketKeys,
@@ -70,6 +70,8 @@ pub struct Policy {
     tickets: Arc<TicketKeys>,
     /// What is revoked; the same for every policy of a daemon.
     revoked: Arc<Revoked>,
+    /// Refresh tokens that were exchanged for others; likewise.
+    refreshed: Arc<Revoked>,
     /// Who may revoke by request.
     revocation_client: Option<revocations::Client>,
 }
@@ -150,6 +152,11 @@ impl Policy {
         &self.revoked
     }
 
+    /// Refresh tokens that are used up.
+    pub const fn refreshed(&self) -> &Arc<Revoked> {
+        &self.refreshed
+    }
+
     /// Who may revoke by request; `None`: nobody.
     pub const fn revocation_client(&self) -> Option<&revocations::Client> {
         self.revocation_client.as_ref()
@@ -211,12 +218,18 @@ impl Policy {
                 .with_context(|| format!("token.{name}"))?;
             issuers.insert(name.clone(), issuer);
         }
+        let refreshed = match old {
+            Some(old) => Arc::clone(&old.refreshed),
+            None => Revoked::new(config.revocation.max_refresh_tokens as usize)?,
+        };
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut limits = BTreeMap::new();
         for route in &config.routes {
             let id = identity(route);
             let kept = old.and_then(|old| old.limits.get(&id)).map(|route| &route.limits);
-            let built = build_route(config, route, &upstreams, &issuers, kept);
+            let oauth = route.oauth.as_ref();
+            let oauth = oauth.map(|oauth| OAuth::new(oauth, config.http.max_sources, &refreshed, &revoked));
+            let built = build_route(config, (route, oauth), &upstreams, &issuers, kept);
             let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);
             limits.insert(id, Arc::clone(&built));
             routes.push((route.hosts.as_slice(), built));
@@ -241,6 +254,7 @@ impl Policy {
             issuers,
             tickets,
             revoked,
+            refreshed,
             revocation_client,
         })
     }
@@ -268,7 +282,7 @@ fn answers(http: &config::Http) -> Result<Answers> {
 
 fn build_route(
     config: &Config,
-    route: &config::Route,
+    (route, oauth): (&config::Route, Option<OAuth>),
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     issuers: &BTreeMap<String, Arc<Issuer>>,
     old: Option<&Limits>,
@@ -278,7 +292,7 @@ fn build_route(
     let issuer = |name: &String| issuers.get(name).cloned().ok_or_else(|| anyhow!("no [token.{name}]"));
     let tokens = Tokens::new(route.tokens.iter().map(issuer).collect::<Result<Vec<_>>>()?, &route.demands)?;
     let limits = Limits::new(route, &config.http, old);
-    Route::new(route, Arc::clone(upstream), tokens, limits)
+    Route::new(route, Arc::clone(upstream), tokens, limits, oauth)
 }
 
 /// Which requests a route is for, as a text that is equal for equal ones.

@@ -164,6 +164,7 @@ pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route 
         upgrade: Vec::new(),
         limits: Vec::new(),
         graphql: None,
+        oauth: None,
     }
 }
 
@@ -200,6 +201,7 @@ fn bare_config() -> Config {
             max_sources: 1024,
             max_delayed: 1000,
             ratelimit_headers: true,
+            tokens_in_query: false,
             unrouted: config::Unrouted::NotFound,
             token_cache: 1024,
             workers: 2,

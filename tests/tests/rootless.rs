@@ -25,6 +25,7 @@ mod rootless {
     mod known_tokens;
     mod ledger;
     mod ledger_room;
+    mod oauth;
     mod packets;
     mod policy_files;
     mod proxies;

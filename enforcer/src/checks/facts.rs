@@ -117,6 +117,8 @@ pub struct RequestFacts<'a> {
     pub method: &'a Method,
     /// The decoded path, known to have one reading only.
     pub path: Cow<'a, str>,
+    /// What stands behind the `?` of its target.
+    pub query: Option<&'a str>,
     /// The host that it names, as it is written there.
     pub named: Option<&'a str>,
     /// Its header fields.
@@ -132,7 +134,8 @@ impl<'a> RequestFacts<'a> {
             return Err(Denial::Misdirected);
         }
         let named = target::named(head);
-        Ok(Self { client, address, method: &head.method, path, named, headers: &head.headers })
+        let query = head.uri.query();
+        Ok(Self { client, address, method: &head.method, path, query, named, headers: &head.headers })
     }
 
     /// The host that it names, in lower case.

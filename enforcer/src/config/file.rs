@@ -19,6 +19,9 @@ use super::{
 };
 use crate::prefix::Prefix;
 
+mod tokens;
+pub(super) use tokens::{IntrospectionSection, OauthSection, RevocationSection};
+
 /// A value and where it stands, or nothing.
 pub(super) type Key<T> = Option<Spanned<T>>;
 /// A list whose entries are reported one by one.
@@ -320,23 +323,6 @@ pub(super) struct TokenSection {
     pub(super) introspection: Key<IntrospectionSection>,
 }
 
-/// `introspection = { ... }` of an issuer
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct IntrospectionSection {
-    pub(super) url: Key<Text<String>>,
-    pub(super) client_id: Key<Text<String>>,
-    pub(super) secret_file: Key<Text<String>>,
-    pub(super) authorities: Key<Text<String>>,
-    pub(super) private_addresses: Key<bool>,
-    pub(super) timeout: Key<Text<Duration>>,
-    pub(super) cache: Key<Text<Duration>>,
-    pub(super) negative_cache: Key<Text<Duration>>,
-    pub(super) max_entries: Key<Number>,
-    pub(super) max_calls: Key<Number>,
-    pub(super) without_audience: Key<bool>,
-}
-
 /// `[[route]]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -360,6 +346,7 @@ pub(super) struct RouteSection {
     pub(super) limit: Key<LimitSection>,
     pub(super) limits: List<RouteLimitSection>,
     pub(super) graphql: Key<GraphQlSection>,
+    pub(super) oauth: Key<OauthSection>,
 }
 
 /// `graphql = { ... }` of a route
@@ -422,6 +409,7 @@ pub(super) struct HttpSection {
     pub(super) max_delayed: Key<Number>,
     pub(super) ratelimit_headers: Key<bool>,
     pub(super) default: Key<Unrouted>,
+    pub(super) tokens_in_query: Key<bool>,
     pub(super) token_cache: Key<Number>,
     pub(super) workers: Key<Number>,
 }
@@ -437,17 +425,6 @@ pub(super) struct BansSection {
     pub(super) max_entries: Key<Number>,
     pub(super) dry_run: Key<bool>,
     pub(super) store: Key<Text<String>>,
-}
-
-/// `[revocation]`
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RevocationSection {
-    pub(super) store: Key<Text<String>>,
-    pub(super) max_entries: Key<Number>,
-    pub(super) file: Key<Text<String>>,
-    pub(super) client_id: Key<Text<String>>,
-    pub(super) secret_file: Key<Text<String>>,
 }
 
 /// `[metrics]`

@@ -10,6 +10,8 @@ pub struct Revocation {
     pub store: Option<PathBuf>,
     /// `max_entries`: default 1,000,000. Reached: further ones are refused, loudly.
     pub max_entries: u32,
+    /// `max_refresh_tokens`: refresh tokens that are remembered as used up, default 1,000,000.
+    pub max_refresh_tokens: u32,
     /// `file`: what is revoked as long as it stands there. Default: none.
     pub file: Option<PathBuf>,
     /// `client_id` and `secret_file`: who may revoke tokens by `POST /revoke` on the metrics listener (RFC 7009). Default: nobody.
@@ -30,6 +32,7 @@ impl Default for Revocation {
         Self {
             store: Some("/var/lib/enforcer/revocations.redb".into()),
             max_entries: 1_000_000,
+            max_refresh_tokens: 1_000_000,
             file: None,
             client: None,
         }

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, Method};
 
-use super::{Demands, GraphQl, RateLimit};
+use super::{Demands, GraphQl, OAuth, RateLimit};
 
 /// What happens to some of the requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +31,8 @@ pub struct Route {
     pub limits: Vec<Limit>,
     /// `graphql`: what its documents may ask for; `None` for all other routes.
     pub graphql: Option<GraphQl>,
+    /// `oauth`: an endpoint of an authorization server; `None` for all other routes.
+    pub oauth: Option<OAuth>,
 }
 
 /// A field that a request must have.

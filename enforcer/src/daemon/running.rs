@@ -112,7 +112,9 @@ impl Running {
                     renew_lease(&self.kernel, self.healthy);
                     self.reap();
                     self.show_tokens();
-                    self.policy.load().revoked().sweep(clock::unix_now());
+                    let policy = self.policy.load();
+                    policy.revoked().sweep(clock::unix_now());
+                    policy.refreshed().sweep(clock::unix_now());
                 }
             }
         }

@@ -4,6 +4,7 @@
 
 pub mod graphql;
 pub mod limits;
+pub mod oauth;
 pub mod table;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::{Upstream, demands::Demands, issuer::Issuer};
 use crate::config;
 use graphql::GraphQl;
 use limits::Limits;
+use oauth::OAuth;
 
 /// What happens to the requests of one kind.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub struct Route {
     pub limits: Limits,
     /// What its documents may ask for; `None` where there are none.
     pub graphql: Option<GraphQl>,
+    /// What an authorization server is sent; `None` where there is none.
+    pub oauth: Option<OAuth>,
 }
 
 /// Whose tokens open a route.
@@ -81,6 +85,7 @@ impl Route {
         upstream: Arc<Upstream>,
         tokens: Option<Tokens>,
         limits: Limits,
+        oauth: Option<OAuth>,
     ) -> Result<Self> {
         let path = config.path.as_str();
         if !path.starts_with('/') {
@@ -115,6 +120,7 @@ impl Route {
             required_headers: config.required_headers.clone().into(),
             limits,
             graphql,
+            oauth,
         })
     }
 }

@@ -129,6 +129,7 @@ impl Bench {
             address: client.address,
             method: &Method::GET,
             path: path.into(),
+            query: None,
             named: Some(edge::NAME),
             headers,
         };

@@ -106,6 +106,7 @@ pub(super) fn admit_from(
         address: from,
         method,
         path: path.into(),
+        query: None,
         named: Some(NAME),
         headers,
     };

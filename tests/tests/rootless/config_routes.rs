@@ -5,8 +5,9 @@
 use std::{fs, path::Path, time::Duration};
 
 use enforcer::config::{
-    self, AccessFormat, AccessLog, Destination, HeaderRule, Introspection, KeySource, Limit, LimitKey, Meant,
-    OperationKind, Query, RateLimit, Refusals, Revocation, RevocationClient, SubjectAs, Unrouted,
+    self, AccessFormat, AccessLog, Destination, Endpoint, HeaderRule, Introspection, KeySource, Limit,
+    LimitKey, Meant, OperationKind, Query, RateLimit, Refusals, Revocation, RevocationClient, SubjectAs,
+    Unrouted,
 };
 use http::{HeaderName, Method};
 
@@ -71,10 +72,20 @@ fn what_is_written_of_routes_is_what_holds() {
     let revocation = Revocation {
         store: Some("state/revoked.redb".into()),
         max_entries: 5_000,
+        max_refresh_tokens: 100,
         file: Some("revoked.jsonl".into()),
         client: Some(client),
     };
     assert_eq!(config.revocation, revocation);
+    assert!(config.http.tokens_in_query);
+    let oauth = config.routes[3].oauth.as_ref().unwrap();
+    assert_eq!((oauth.endpoint, oauth.clients.len(), oauth.rotation), (Endpoint::Authorization, 2, None));
+    assert_eq!(oauth.clients["cli"], ["http://127.0.0.1:8000/"]);
+    assert_eq!(oauth.grants, ["authorization_code", "refresh_token"]);
+    let oauth = config.routes[4].oauth.as_ref().unwrap();
+    assert_eq!((oauth.endpoint, oauth.rotation), (Endpoint::Token, Some(seconds(86_400))));
+    assert_eq!(oauth.client_limit, Some(rate(100, 1, 100)));
+    assert_eq!(oauth.grants[1], "urn:ietf:params:oauth:grant-type:device_code");
     let graphql = config.routes[2].graphql.as_ref().unwrap();
     assert_eq!((graphql.max_body_bytes, graphql.max_document_bytes), (64 << 10, 8 << 10));
     assert_eq!((graphql.max_depth, graphql.max_aliases, graphql.max_batch), (7, 5, 3));

@@ -188,6 +188,7 @@ fn the_smallest_file_gives_every_documented_default() {
             upgrade: vec![],
             limits: vec![Limit::by_address(RateLimit { events: 5, period: seconds(1), burst: 10 })],
             graphql: None,
+            oauth: None,
         }],
         http: Http {
             strict_transport_security: Some("max-age=31536000".to_owned()),
@@ -216,6 +217,7 @@ fn the_smallest_file_gives_every_documented_default() {
             max_sources: 65_536,
             max_delayed: 1_000,
             ratelimit_headers: true,
+            tokens_in_query: false,
             unrouted: Unrouted::NotFound,
             token_cache: 65_536,
             workers: 0,

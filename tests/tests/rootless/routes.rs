@@ -59,6 +59,7 @@ impl<'a> Ask<'a> {
             address: self.client.address,
             path: self.path.into(),
             method: &self.method,
+            query: None,
             named: Some(self.host),
             headers: &self.headers,
         };

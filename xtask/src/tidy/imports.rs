@@ -49,6 +49,7 @@ const MAY_IMPORT: [(&str, &[&str]); 23] = [
             "log",
             "metrics",
             "policy",
+            "revoked",
             "upstream",
         ],
     ),

@@ -22,11 +22,13 @@ pub(super) fn revocation(
         rules.refuse(value.span(), "store", "is bans.store", "name another file");
     }
     let most = rules.number("max_entries", &section.max_entries, 1_000_000, 1..=50_000_000);
+    let refresh = rules.number("max_refresh_tokens", &section.max_refresh_tokens, 1_000_000, 1..=50_000_000);
     let file =
         section.file.as_ref().map(|_| rules.file("file", &section.file, "name a file, or remove the key"));
     Revocation {
         store,
         max_entries: u32::try_from(most).unwrap_or(u32::MAX),
+        max_refresh_tokens: u32::try_from(refresh).unwrap_or(u32::MAX),
         file,
         client: client(section, metrics, &mut rules),
     }

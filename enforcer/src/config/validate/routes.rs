@@ -14,6 +14,7 @@ use crate::config::{
 mod coverage;
 mod graphql;
 mod limits;
+mod oauth;
 mod required;
 mod upgrade;
 
@@ -39,6 +40,7 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             demands: tokens::demands(section, &mut rules),
             upgrade: upgrade::read(section, file, &mut rules),
             graphql: graphql::graphql(section, certified, &limits, &mut rules),
+            oauth: oauth::oauth(section, &limits, &mut rules),
             required_headers: required::read(section, &mut rules),
             limits,
             path,
