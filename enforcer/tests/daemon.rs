@@ -23,6 +23,8 @@ use tempfile::TempDir;
 mod clients;
 #[path = "daemon/files.rs"]
 mod files;
+#[path = "daemon/revocations.rs"]
+mod revocations;
 #[path = "daemon/upgrade.rs"]
 mod upgrade;
 

@@ -37,6 +37,7 @@ mod rootless {
     mod streams;
     mod tickets;
     mod tls;
+    mod token_checklist;
     mod token_command;
     mod token_forms;
     mod upgrades;

@@ -41,7 +41,7 @@ fn client(
     rules: &mut Rules<'_, '_>,
 ) -> Option<RevocationClient> {
     let (id, secret) = (&section.client_id, &section.secret_file);
-    let Some(written) = id.as_ref().or(secret.as_ref()) else { return None };
+    let written = id.as_ref().or(secret.as_ref())?;
     if let (Some(value), None) = (id, secret) {
         let problem = "needs a `secret_file` beside it: nobody revokes without a secret";
         rules.refuse(value.span(), "client_id", problem, "name the file with its secret");
