@@ -71,9 +71,10 @@ fn active() -> Value {
 
 fn but(name: &str, value: Value) -> Value {
     let mut answer = active();
-    match value {
-        Value::Null => drop(answer.as_object_mut().unwrap().remove(name)),
-        value => answer[name] = value,
+    if value.is_null() {
+        answer.as_object_mut().unwrap().remove(name);
+    } else {
+        answer[name] = value;
     }
     answer
 }
