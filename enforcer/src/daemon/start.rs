@@ -83,6 +83,8 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let metrics = Metrics::new()?;
     metrics::process::register(&metrics.registry)?;
     let seen = Seen::of(&config);
+    // Before the stores: a daemon that answers there is what a second one has to be told of.
+    let socket = Socket::bind(&config.control.socket, config.control.group.as_deref())?;
     let revoked = revocations::begin(&config, &metrics, clock::unix_now())?;
     let policy = Policy::load_with(&config, revoked).map_err(Error::Configuration)?.share();
     let readiness = Readiness::default();
@@ -94,7 +96,6 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         None => None,
     };
     let scrape_address = scrapes.as_ref().map(Server::address).transpose()?;
-    let socket = Socket::bind(&config.control.socket, config.control.group.as_deref())?;
     let (reporter, offences) = Reporter::new(OFFENCES, metrics.offences_lost.clone());
     let mut affordable = config.clone();
     let budget = Budget::claim(&config.http);
