@@ -8,6 +8,7 @@ pub mod facts;
 pub mod forwarded;
 pub mod graphql;
 pub mod limit;
+pub mod oauth;
 pub mod origin;
 pub mod signature;
 pub mod target;
@@ -26,6 +27,7 @@ use crate::{
         keyring::Pending,
         route::{Route, table::Miss},
     },
+    revoked::Mark,
 };
 use facts::{ClientAddr, RequestFacts};
 use limit::{Payer, Standing};
@@ -57,6 +59,8 @@ pub struct Grant {
     signed: Option<Signed>,
     /// Whether all that has to be signed is.
     is_signed: bool,
+    /// The refresh token that is used up once the request has succeeded.
+    refresh: Option<Mark>,
     /// What its limits made of it.
     pub standing: Standing,
 }
@@ -66,6 +70,11 @@ impl Grant {
     /// asks for that.
     pub fn upstream(&self) -> Option<&Arc<Upstream>> {
         (self.is_judged && self.is_signed).then_some(&self.route.upstream)
+    }
+
+    /// What the refresh token of the request is remembered by.
+    pub const fn refresh(&self) -> Option<Mark> {
+        self.refresh
     }
 
     /// The route that it was checked for.
@@ -231,9 +240,10 @@ fn judge(
                 token_age,
                 v6_mask: policy.v6_mask,
                 dpop_nonce,
-                is_judged: route.graphql.is_none(),
+                is_judged: route.graphql.is_none() && route.oauth.is_none(),
                 is_signed: route.signers.is_none(),
                 signed,
+                refresh: None,
                 standing,
             })
         }
@@ -277,6 +287,9 @@ fn pass(
     standing: &mut Standing,
 ) -> Result<Passed, Refusal> {
     required(route, facts.headers)?;
+    if !policy.http.tokens_in_query && facts.target.query.is_some_and(oauth::has_credentials) {
+        return Err(Refusal::plain(Denial::TokenInQuery));
+    }
     let (mut token, mut dpop_nonce) = (None, None);
     if let Some(tokens) = &route.tokens {
         let in_scheme = |refusal| binding::challenge(refusal, tokens, facts.headers);

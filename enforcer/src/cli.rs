@@ -13,6 +13,7 @@ pub mod log;
 pub mod output;
 pub mod remote;
 pub mod render;
+mod revoke;
 pub mod session;
 pub mod table;
 pub mod token;
@@ -39,7 +40,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, program: &Program) -> Exit
         Verb::Check { config } => local::check(program, &config, args.json),
         Verb::Log(verb) => log::log(&verb, args.json),
         Verb::Explain(verb) => explain::explain(&verb, args.json),
-        Verb::Token(TokenVerb::Verify(verb)) => token::verify(program, &verb, args.json),
+        Verb::Token(TokenVerb::Verify(verb)) => token::verify(program, &args.socket, &verb, args.json),
+        Verb::Token(verb) => revoke::ask(&args.socket, verb, args.json),
         Verb::Remote(Remote::Events(verb)) => events::events(&args.socket, &verb, args.json),
         Verb::Detach { pin_directory, config, force } => {
             let directory = pin_directory.unwrap_or_else(|| local::pin_directory(&config));

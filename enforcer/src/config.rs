@@ -20,9 +20,12 @@ mod graphql;
 mod hellos;
 mod inspect;
 mod integrity;
+mod introspection;
 mod load;
 mod marks;
 mod named;
+mod oauth;
+mod revocation;
 mod route;
 mod tls;
 mod token;
@@ -41,8 +44,11 @@ pub use graphql::{GraphQl, Meant, Operation, OperationKind};
 pub use hellos::{Fingerprint, Hellos, MAX_HELLOS, ServerName};
 pub use inspect::{Inspection, Probes, inspect, inspect_text};
 pub use integrity::{Binding, Bindings, Dpop, Replay, Signature, SignatureScheme};
+pub use introspection::Introspection;
 pub use load::{load, parse, pin_directory};
 pub use marks::{DEFAULT_TIER, Mark};
+pub use oauth::{Endpoint, OAuth};
+pub use revocation::{Revocation, RevocationClient};
 pub use route::{HeaderRule, Limit, LimitKey, Route, Unrouted};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
 pub use token::{Demands, KeySource, RemoteKeys, Token, TokenAlgorithm, TokenType};
@@ -73,6 +79,8 @@ pub struct Config {
     pub http: Http,
     /// `[bans]`
     pub bans: Bans,
+    /// `[revocation]`
+    pub revocation: Revocation,
     /// `[metrics]`
     pub metrics: Metrics,
     /// `[control]`
@@ -432,6 +440,8 @@ pub struct Http {
     pub max_delayed: u32,
     /// `ratelimit_headers`: whether answers tell what is left of a route's limits. Default true.
     pub ratelimit_headers: bool,
+    /// `tokens_in_query`: whether requests may carry tokens in their query. Default false.
+    pub tokens_in_query: bool,
     /// `default`: what a request meets that no route is for, default `"not-found"`.
     pub unrouted: Unrouted,
     /// `token_cache`: verified tokens that each worker remembers, default 65,536; 0: none.

@@ -6,7 +6,9 @@
 pub mod answer;
 pub mod bulk;
 pub mod client;
+pub mod endpoint;
 mod places;
+pub mod revocation;
 pub mod rows;
 pub mod server;
 pub mod socket;

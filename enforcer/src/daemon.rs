@@ -8,6 +8,7 @@ mod facts;
 mod files;
 mod notify;
 mod reload;
+mod revocations;
 mod running;
 mod sockets;
 mod start;

@@ -125,6 +125,8 @@ denials! {
     HeaderMissing = "header_missing", 400, Client, 0, "The request lacks a header field that the service needs.";
     /// The route needs a bearer token and the request carries none.
     TokenMissing = "token_missing", 401, Client, 5, UNAUTHORIZED;
+    /// The request carries a token, or a client's secret, in its query, where logs and histories keep it.
+    TokenInQuery = "token_in_query", 400, Client, 5, "Credentials do not belong into a request's address.";
     /// The token is not a JWS in compact form, or its header or claims are not what RFC 7515 and 7519 demand.
     TokenMalformed = "token_malformed", 401, Client, 10, UNAUTHORIZED;
     /// The token's algorithm is not allowed: `none`, HMAC, or one that the issuer does not use.
@@ -150,6 +152,10 @@ denials! {
     TokenNotYetValid = "token_not_yet_valid", 401, Client, 1, UNAUTHORIZED;
     /// The token is meant for another audience.
     TokenWrongAudience = "token_wrong_audience", 401, Client, 5, UNAUTHORIZED;
+    /// The token was taken back before its time: it, or its session, subject, device or key was revoked.
+    TokenRevoked = "token_revoked", 401, Client, 2, UNAUTHORIZED;
+    /// The issuer says that the token is not active: it has ended, was revoked, or never was one.
+    TokenInactive = "token_inactive", 401, Client, 10, UNAUTHORIZED;
     /// The token is bound to a client certificate, and the connection has none: it may be stolen.
     CertificateMissing = "certificate_missing", 401, Client, 5, UNAUTHORIZED;
     /// The token is bound to another client certificate than the connection's: it may be stolen.
@@ -226,6 +232,16 @@ denials! {
     GraphqlIntrospection = "graphql_introspection", 403, Client, 2, "The schema is not shown.";
     /// The operation is of a kind that is not allowed, or not one of those that are.
     GraphqlOperation = "graphql_operation", 403, Client, 2, "This operation is not permitted.";
+    /// The request to the authorization server lacks a parameter, has one twice, or says elsewhere what it asks for.
+    OauthRequest = "oauth_request", 400, Client, 5, "The authorization request cannot be understood.";
+    /// The request to the authorization server names no client that is known, or a redirect URI that is not one of that client's.
+    OauthRedirect = "oauth_redirect", 400, Client, 10, "The client or its redirect URI is not known.";
+    /// The request to the authorization server asks for a grant that is not served: implicit, password, or another one.
+    OauthGrant = "oauth_grant", 400, Client, 5, "This grant is not served.";
+    /// The request to the authorization server does without PKCE (RFC 7636), does it by `plain`, or wrongly.
+    OauthPkce = "oauth_pkce", 400, Client, 5, "Proof Key for Code Exchange by S256 is needed.";
+    /// The refresh token was exchanged for another one before: one of two who have it has stolen it.
+    OauthRefreshReused = "oauth_refresh_reused", 400, Client, 25, "The refresh token was used before.";
     /// The request asks for another protocol (extended CONNECT) where the route allows none of that name.
     UpgradeRefused = "upgrade_refused", 501, Client, 1, "This protocol is not spoken here.";
     /// No server of the upstream could be reached.

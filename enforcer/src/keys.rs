@@ -1,10 +1,12 @@
-//! Fetches the keys of issuers that publish them by https, before they run out and when a token asks for one that is not there.
+//! Fetches the keys of issuers that publish them by https, before they run out and when a token asks for one that is not there, and asks
+//! about tokens that say nothing themselves.
 //!
 //! The daemon runs [`tend`]; what was fetched goes into the policy's keyrings, which decide when to ask. Nothing here looks
 //! at a token.
 
 mod address;
 mod fetch;
+mod introspect;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +16,7 @@ use tracing::{info, warn};
 use crate::{
     clock,
     metrics::Metrics,
-    policy::{SharedPolicy, issuer::Issuer, keyring::Keyring},
+    policy::{SharedPolicy, introspection::Introspector, issuer::Issuer, keyring::Keyring},
 };
 
 /// Between two looks at the policy: a new issuer waits at most so long for its first fetch.
@@ -37,6 +39,7 @@ impl Drop for Tended {
 /// Looks after every keyring of the policy in force, until it is dropped.
 pub async fn tend(policy: SharedPolicy, metrics: Metrics) {
     let mut tended: Vec<Tended> = Vec::new();
+    let mut asked: Vec<Asked> = Vec::new();
     loop {
         let issuers: Vec<Arc<Issuer>> = policy.load().issuers().cloned().collect();
         let is_served =
@@ -53,8 +56,39 @@ pub async fn tend(policy: SharedPolicy, metrics: Metrics) {
                 tended.push(Tended { keyring: Arc::clone(keyring), task });
             }
         }
+        look_after(&issuers, &mut asked, &metrics);
         show(&issuers, &metrics);
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// An introspector whose calls are made.
+struct Asked {
+    introspector: Arc<Introspector>,
+    task: AbortHandle,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn look_after(issuers: &[Arc<Issuer>], asked: &mut Vec<Asked>, metrics: &Metrics) {
+    let wanted = |one: &Asked| {
+        let same = |issuer: &Arc<Issuer>| {
+            issuer.introspector().is_some_and(|wanted| Arc::ptr_eq(wanted, &one.introspector))
+        };
+        !one.task.is_finished() && issuers.iter().any(same)
+    };
+    asked.retain(wanted);
+    for issuer in issuers {
+        let Some(introspector) = issuer.introspector() else { continue };
+        if !asked.iter().any(|one| Arc::ptr_eq(&one.introspector, introspector)) {
+            let calls = introspect::tend(issuer.name.clone(), Arc::clone(introspector), metrics.clone());
+            let task = tokio::spawn(calls).abort_handle();
+            asked.push(Asked { introspector: Arc::clone(introspector), task });
+        }
     }
 }
 
@@ -80,8 +114,12 @@ async fn tend_one(name: String, keyring: Arc<Keyring>, metrics: Metrics) {
             () = keyring.wanted() => {}
         }
         let Some(remote) = keyring.remote() else { return };
+        // Whoever asked may have got the fetch that was due.
+        if !keyring.is_due(clock::kernel_now()) {
+            continue;
+        }
         keyring.begin(clock::kernel_now());
-        let fetched = tokio::time::timeout(PATIENCE, fetch::keys(remote)).await;
+        let fetched = tokio::time::timeout(PATIENCE, fetch::keys(remote, keyring.validator())).await;
         let fetched =
             fetched.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", PATIENCE.as_secs())));
         let outcome = keyring.end(fetched, clock::kernel_now());

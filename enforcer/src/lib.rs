@@ -12,6 +12,7 @@ pub mod denial;
 pub mod prefix;
 
 pub mod policy;
+pub mod revoked;
 
 pub mod access_log;
 pub mod ingress;

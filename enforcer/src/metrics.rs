@@ -5,6 +5,7 @@
 pub mod http;
 pub mod kernel;
 pub mod process;
+pub mod revocations;
 pub mod upstreams;
 
 use anyhow::Result;
@@ -62,6 +63,10 @@ pub struct Metrics {
     pub token_keys_age: IntGaugeVec,
     /// `enforcer_token_key_fetches_total{issuer, result}`: `good`, `failed`.
     pub token_key_fetches: IntCounterVec,
+    /// `enforcer_introspections_total{issuer, result}`: calls about tokens: `active`, `inactive`, `failed`.
+    pub introspections: IntCounterVec,
+    /// `enforcer_refresh_untracked_total`: refresh tokens that were used, and for which there was no room to remember that.
+    pub refresh_untracked: IntCounter,
     /// `enforcer_offences_lost_total`
     pub offences_lost: IntCounter,
     /// `enforcer_offences_of_proxies_total`: offences of proxies that speak for many; they ban nobody.
@@ -88,6 +93,10 @@ pub struct Metrics {
     pub replay_store_pending: IntGauge,
     /// `enforcer_replay_store_errors_total`: attempts to write `replay.store` that failed; what waited for them was refused.
     pub replay_store_errors: IntCounter,
+    /// `enforcer_revocation_store_pending`: changes that have not reached `revocation.store` yet.
+    pub revocation_store_pending: IntGauge,
+    /// `enforcer_revocation_store_errors_total`: attempts to write it that failed; they are made again.
+    pub revocation_store_errors: IntCounter,
     /// `enforcer_kernel_pinned`: 1: the program judges without the daemon, too.
     pub kernel_pinned: IntGauge,
     /// `enforcer_kernel_lease_seconds`: how long it does; 0: for ever.
@@ -184,6 +193,15 @@ impl Metrics {
             "Attempts to fetch the keys of an issuer",
             &["issuer", "result"],
         )?;
+        let introspections = counter_vec(
+            "enforcer_introspections_total",
+            "Calls that asked an issuer about a token",
+            &["issuer", "result"],
+        )?;
+        let refresh_untracked = counter(
+            "enforcer_refresh_untracked_total",
+            "Refresh tokens whose use is not remembered, for want of room",
+        )?;
         let options = HistogramOpts::new(
             "enforcer_token_age_seconds",
             "From the issue of a token to its first request; negative: a clock is ahead",
@@ -226,6 +244,12 @@ impl Metrics {
             gauge("enforcer_replay_store_pending", "Uses that have not reached replay.store yet")?;
         let replay_store_errors =
             counter("enforcer_replay_store_errors_total", "Attempts to write replay.store that failed")?;
+        let revocation_store_pending =
+            gauge("enforcer_revocation_store_pending", "Changes that have not reached revocation.store yet")?;
+        let revocation_store_errors = counter(
+            "enforcer_revocation_store_errors_total",
+            "Attempts to write revocation.store that failed",
+        )?;
         let kernel_pinned = IntGauge::new(
             "enforcer_kernel_pinned",
             "1: the program judges without the daemon, too; 0: it goes with it",
@@ -283,6 +307,8 @@ impl Metrics {
             token_keys,
             token_keys_age,
             token_key_fetches,
+            introspections,
+            refresh_untracked,
             offences_lost,
             offences_of_proxies,
             bans_active,
@@ -296,6 +322,8 @@ impl Metrics {
             replay_entries,
             replay_store_pending,
             replay_store_errors,
+            revocation_store_pending,
+            revocation_store_errors,
             kernel_pinned,
             kernel_lease,
             kernel_beginning,

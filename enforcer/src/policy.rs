@@ -7,10 +7,12 @@ pub mod demands;
 pub mod dpop;
 pub mod health;
 pub mod hellos;
+pub mod introspection;
 pub mod issuer;
 pub mod jwks;
 pub mod keyring;
 pub mod limiter;
+pub mod revocations;
 pub mod route;
 pub mod signature;
 pub mod strict_json;
@@ -34,11 +36,12 @@ use crate::{
     config::{self, AllowedPort, Config, Feature, Mode, TlsVersion},
     prefix::Prefix,
     replay::Replay,
+    revoked::Revoked,
 };
 use dpop::Dpop;
 use hellos::Hellos;
 use issuer::Issuer;
-use route::{Route, Tokens, limits::Limits, table::RouteTable};
+use route::{Route, Tokens, limits::Limits, oauth::OAuth, table::RouteTable};
 use signature::Signers;
 use tls::{
     certificates::{Certificates, Expiry},
@@ -82,6 +85,12 @@ pub struct Policy {
     bare_hosts: Vec<(usize, String)>,
     tickets: Arc<TicketKeys>,
     sessions: Arc<Sessions>,
+    /// What is revoked; the same for every policy of a daemon.
+    revoked: Arc<Revoked>,
+    /// Refresh tokens that were exchanged for others; likewise.
+    refreshed: Arc<Revoked>,
+    /// Who may revoke by request.
+    revocation_client: Option<revocations::Client>,
 }
 
 /// Fields that answers get here.
@@ -133,13 +142,18 @@ impl Policy {
 
     /// The same for a process that began at another time, seconds since 1970.
     pub fn load_at(config: &Config, began: u64) -> Result<Self> {
-        Self::build(config, None, began)
+        Self::build(config, None, began, Revoked::new(config.revocation.max_entries as usize)?)
+    }
+
+    /// The same beside what is revoked already.
+    pub fn load_with(config: &Config, revoked: Arc<Revoked>) -> Result<Self> {
+        Self::build(config, None, clock::unix_now(), revoked)
     }
 
     /// The same for a reload: whatever did not change keeps its state (request limits, pooled upstream connections,
     /// session tickets).
     pub fn reload(&self, config: &Config) -> Result<Self> {
-        Self::build(config, Some(self), self.replay.began())
+        Self::build(config, Some(self), self.replay.began(), Arc::clone(&self.revoked))
     }
 
     /// When the certificates end that are served, by the listener's configured address.
@@ -163,6 +177,21 @@ impl Policy {
     /// Every issuer of tokens, by name.
     pub fn issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
         self.issuers.values()
+    }
+
+    /// What is revoked.
+    pub const fn revoked(&self) -> &Arc<Revoked> {
+        &self.revoked
+    }
+
+    /// Refresh tokens that are used up.
+    pub const fn refreshed(&self) -> &Arc<Revoked> {
+        &self.refreshed
+    }
+
+    /// Who may revoke by request; `None`: nobody.
+    pub const fn revocation_client(&self) -> Option<&revocations::Client> {
+        self.revocation_client.as_ref()
     }
 
     /// What every connection has to offer.
@@ -210,7 +239,7 @@ impl Policy {
         Arc::new(ArcSwap::from_pointee(self))
     }
 
-    fn build(config: &Config, old: Option<&Self>, began: u64) -> Result<Self> {
+    fn build(config: &Config, old: Option<&Self>, began: u64, revoked: Arc<Revoked>) -> Result<Self> {
         let tickets = match (&config.tls.ticket_keys, old) {
             (Some(path), _) => Arc::new(TicketKeys::from_file(path).context("tls.ticket_keys")?),
             (None, Some(old)) if old.tickets.is_own() => Arc::clone(&old.tickets),
@@ -243,7 +272,7 @@ impl Policy {
         let mut issuers = BTreeMap::new();
         for (name, token) in &config.tokens {
             let old = old.and_then(|old| old.issuers.get(name));
-            let issuer = Issuer::load(name, token, asked(config, name), old)
+            let issuer = Issuer::load(name, token, asked(config, name), &revoked, old)
                 .with_context(|| format!("token.{name}"))?;
             issuers.insert(name.clone(), issuer);
         }
@@ -253,12 +282,19 @@ impl Policy {
             signers.insert(name.clone(), Arc::new(read));
         }
         let dpop = Dpop::new(&config.dpop, old.map(|old| &old.dpop))?;
+        let refreshed = match old {
+            Some(old) => Arc::clone(&old.refreshed),
+            None => Revoked::new(config.revocation.max_refresh_tokens as usize)?,
+        };
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut limits = BTreeMap::new();
         for route in &config.routes {
             let id = identity(route);
             let kept = old.and_then(|old| old.limits.get(&id)).map(|route| &route.limits);
-            let built = build_route(config, route, (&upstreams, &issuers, &signers, &dpop.algs), kept);
+            let oauth = route.oauth.as_ref();
+            let oauth = oauth.map(|oauth| OAuth::new(oauth, config.http.max_sources, &refreshed, &revoked));
+            let named = (&upstreams, &issuers, &signers, dpop.algs.as_str());
+            let built = build_route(config, (route, oauth), named, kept);
             let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);
             limits.insert(id, Arc::clone(&built));
             routes.push((route.hosts.as_slice(), built));
@@ -274,13 +310,19 @@ impl Policy {
             .enumerate()
             .flat_map(|(i, route)| route.hosts.iter().map(move |host| (i, host)));
         let bare_hosts = hosts.filter(|(_, host)| is_bare(host)).map(|(i, host)| (i, host.clone())).collect();
+        let routes = RouteTable::new(routes)?;
+        let answers = Arc::new(answers(&config.http)?);
+        let revocation_client =
+            config.revocation.client.as_ref().map(revocations::Client::load).transpose()?;
+        // Last of all, because it is in force at once.
+        revocations::list(config, &revoked)?;
         Ok(Self {
             listeners,
-            routes: RouteTable::new(routes)?,
+            routes,
             limits,
             v6_mask: v6_mask(config.kernel.ipv6_prefix),
             http: config.http.clone(),
-            answers: Arc::new(answers(&config.http)?),
+            answers,
             access_log: Arc::new(config.access_log.clone()),
             minimum_tls: config.kernel.minimum_tls,
             allowed: config.kernel.allow.clone(),
@@ -295,6 +337,9 @@ impl Policy {
             bare_hosts,
             tickets,
             sessions,
+            revoked,
+            refreshed,
+            revocation_client,
         })
     }
 }
@@ -359,7 +404,7 @@ type Named<'p> = (
 
 fn build_route(
     config: &Config,
-    route: &config::Route,
+    (route, oauth): (&config::Route, Option<OAuth>),
     (upstreams, issuers, signers, algs): Named<'_>,
     old: Option<&Limits>,
 ) -> Result<Route> {
@@ -371,7 +416,7 @@ fn build_route(
     let signer = |name: &String| signers.get(name).cloned().ok_or_else(|| anyhow!("no [signature.{name}]"));
     let signers = route.signature.as_ref().map(signer).transpose()?;
     let limits = Limits::new(route, &config.http, old);
-    Route::new(route, Arc::clone(upstream), (tokens, signers), limits)
+    Route::new(route, Arc::clone(upstream), (tokens, signers), limits, oauth)
 }
 
 /// Which requests a route is for, as a text that is equal for equal ones.

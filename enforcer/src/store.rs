@@ -146,6 +146,13 @@ pub fn open(key: &str, path: &Path, gauges: Gauges) -> Result<Opened> {
 impl Store {
     /// Everything in a table; before the first [`Store::write`].
     pub fn read(&self, table: Table) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut rows = Vec::new();
+        self.each(table, |key, value| rows.push((key.to_owned(), value.to_vec())))?;
+        Ok(rows)
+    }
+
+    /// The same one by one, for tables that are large.
+    pub fn each(&self, table: Table, mut see: impl FnMut(&str, &[u8])) -> Result<()> {
         let context = || format!("reading {} from {}", table, self.shared.path.display());
         let Some(database) = &self.database else {
             return Err(anyhow!("read too late")).with_context(context);
@@ -153,13 +160,14 @@ impl Store {
         let read = database.begin_read().with_context(context)?;
         let rows = match read.open_table(definition(table)) {
             Ok(rows) => rows,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
             Err(error) => return Err(error).with_context(context),
         };
-        let rows = rows.iter().with_context(context)?;
-        rows.map(|row| row.map(|(key, value)| (key.value().to_owned(), value.value().to_vec())))
-            .collect::<Result<_, _>>()
-            .with_context(context)
+        for row in rows.iter().with_context(context)? {
+            let (key, value) = row.with_context(context)?;
+            see(key.value(), value.value());
+        }
+        Ok(())
     }
 
     /// Has `changes` written soon; the newest of a key counts.

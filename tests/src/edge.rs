@@ -127,6 +127,8 @@ pub fn token(issuer: &str, jwks: PathBuf) -> config::Token {
         kind: TokenType::Any,
         leeway: Duration::from_secs(60),
         max_lifetime: Duration::from_secs(24 * 3600),
+        device_claim: "device_id".to_owned(),
+        introspection: None,
     }
 }
 
@@ -186,6 +188,7 @@ pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route 
         graphql: None,
         early_data: false,
         cors: None,
+        oauth: None,
     }
 }
 
@@ -226,6 +229,7 @@ fn bare_config() -> Config {
             max_sources: 1024,
             max_delayed: 1000,
             ratelimit_headers: true,
+            tokens_in_query: false,
             unrouted: config::Unrouted::NotFound,
             token_cache: 1024,
             workers: 2,
@@ -239,6 +243,7 @@ fn bare_config() -> Config {
             dry_run: false,
             store: None,
         },
+        revocation: config::Revocation { store: None, ..config::Revocation::default() },
         metrics: config::Metrics { address: None },
         control: config::Control { socket: "control.sock".into(), group: None },
         log: config::Log { level: "info".to_owned(), format: config::LogFormat::Text },

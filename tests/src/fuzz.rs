@@ -1,10 +1,11 @@
-//! What is fuzzed: an input's bytes as frames for the whole decision, or as a stream for the automaton of ClientHellos, and what must
-//! hold for each.
+//! What is fuzzed: an input's bytes as frames for the whole decision, as a stream for the automaton of ClientHellos, or as an access token,
+//! and what must hold for each.
 //!
-//! The fuzz targets of `tests/fuzz` call [`decide`] and [`automaton`]. The tests replay the corpus that is kept there: in plain memory, and
+//! The fuzz targets of `tests/fuzz` call [`decide`], [`automaton`] and [`token::judge`]. The tests replay the corpus that is kept there: in plain memory, and
 //! through the kernel.
 
 pub mod corpus;
+pub mod token;
 
 use std::sync::LazyLock;
 

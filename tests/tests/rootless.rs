@@ -29,14 +29,17 @@ mod rootless {
     mod grpc;
     mod hello_lists;
     mod interop;
+    mod introspection;
     mod issuer_keys;
     mod known_tokens;
     mod ledger;
     mod ledger_room;
+    mod oauth;
     mod packets;
     mod policy_files;
     mod proxies;
     mod refusals;
+    mod revocation;
     mod route_limits;
     mod routes;
     mod signature_base;
@@ -49,6 +52,7 @@ mod rootless {
     mod tickets;
     mod till;
     mod tls;
+    mod token_checklist;
     mod token_command;
     mod token_forms;
     mod upgrades;

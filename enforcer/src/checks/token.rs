@@ -12,9 +12,10 @@ mod claims;
 mod compact;
 mod header;
 mod known;
+mod opaque;
 pub mod proof;
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use http::{HeaderMap, Method, header::AUTHORIZATION};
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -32,6 +33,7 @@ use crate::{
         route::Tokens,
         strict_json,
     },
+    revoked::Kind,
 };
 pub use claims::{Claims, Confirmation, Times};
 use compact::{Compact, MAX_TOKEN};
@@ -76,6 +78,8 @@ pub enum Step<'a> {
     Signature,
     /// `iss` and `aud` are right, and these are well-formed.
     Times(&'a Times),
+    /// The token is good by its times; whether it is revoked nevertheless, and by what it is known.
+    Revocation(&'a Issuer, Option<Kind>),
 }
 
 /// The token of a request. `first`: it has not waited for its issuer's keys yet.
@@ -90,11 +94,24 @@ pub(super) fn check(
     let mut age = None;
     let mut lacking = None;
     let outcome = presented(headers).and_then(|Presented { token, .. }| {
+        if let Some(asked) = opaque::issuer(tokens.issuers(), token) {
+            let good = opaque::check(asked, token, first, (now, monotonic), &mut lacking)?;
+            age = good.age;
+            return Ok(good);
+        }
         let digest = Digest::of(token).filter(|_| known.remembers());
         if let Some(digest) = &digest
-            && let Some((issuer, claims)) = known.find(digest, tokens.issuers())
+            && let Some((issuer, claims, clean)) = known.find(digest, tokens.issuers())
         {
-            if let Err(denial) = claims.times.judge(issuer, now) {
+            let generation = issuer.revoked().generation();
+            let mut judged = claims.times.judge(issuer, now);
+            if judged.is_ok() && clean != generation {
+                match issuer.revocation(&claims.marks, now) {
+                    None => known.clear(digest, generation),
+                    Some(_) => judged = Err(Denial::TokenRevoked),
+                }
+            }
+            if let Err(denial) = judged {
                 known.forget(digest);
                 return Err(denial);
             }
@@ -111,12 +128,15 @@ pub(super) fn check(
             | Step::Header { .. }
             | Step::Key(_)
             | Step::Signature
-            | Step::Times(_) => {}
+            | Step::Times(_)
+            | Step::Revocation(..) => {}
         };
-        let Verified { issuer, claims, footing } = verify(tokens.issuers(), token, now, &mut follow)?;
+        let Verified { issuer, claims, footing, generation } =
+            verify(tokens.issuers(), token, now, &mut follow)?;
         let claims = Arc::new(claims);
         if let Some(digest) = digest {
-            known.learn(digest, Known { footing, claims: Arc::clone(&claims) });
+            let clean = Cell::new(generation);
+            known.learn(digest, Known { footing, claims: Arc::clone(&claims), clean });
         }
         Ok(Checked { claims, leeway: issuer.leeway, age })
     });
@@ -189,6 +209,8 @@ pub struct Verified<'i> {
     pub claims: Claims,
     /// How long that is to be believed.
     pub footing: Footing,
+    /// The generation of revocations by which it is not revoked.
+    pub generation: u64,
 }
 
 /// Verifies a token at `now` (seconds since 1970).
@@ -221,9 +243,21 @@ pub fn verify<'i>(
         return Err(Denial::TokenBadSignature);
     }
     follow(Step::Signature);
-    let claims = claims::read(&compact.claims, issuer, |times| follow(Step::Times(times)))?;
+    let mut claims = claims::read(&compact.claims, issuer, |times| follow(Step::Times(times)))?;
     claims.times.judge(issuer, now)?;
-    Ok(Verified { issuer, claims, footing: issuer.footing(&keys) })
+    let marker = issuer.revoked().marker();
+    if let Some(kid) = &key.kid {
+        claims.marks.all.push((Kind::Key, marker.mark(Kind::Key, kid.as_bytes())));
+    }
+    // Not the signature: of some algorithms there is a second one for the same token.
+    claims.marks.all.push((Kind::Token, marker.mark(Kind::Token, compact.signed)));
+    let generation = issuer.revoked().generation();
+    let revocation = issuer.revocation(&claims.marks, now);
+    follow(Step::Revocation(issuer, revocation));
+    match revocation {
+        None => Ok(Verified { issuer, claims, footing: issuer.footing(&keys), generation }),
+        Some(_) => Err(Denial::TokenRevoked),
+    }
 }
 
 /// Whether a token that was verified says what a route demands.

@@ -1,5 +1,7 @@
 //! What can be typed.
 
+mod token;
+
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -7,6 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::exit;
 use crate::{control::span, prefix::Prefix};
+pub use token::{Names, TokenRevoke, What};
 
 /// Where the daemon listens unless told otherwise.
 pub const SOCKET: &str = "/run/enforcer/control.sock";
@@ -48,7 +51,7 @@ pub enum Verb {
     Log(Log),
     /// Judge every packet of a capture as the program would, without a daemon and without privilege
     Explain(Explain),
-    /// Judge access tokens as the daemon would, without a daemon and without a network
+    /// Judge access tokens as the daemon would, and take them back before their time
     #[command(subcommand)]
     Token(TokenVerb),
     /// Take away what a daemon left in the kernel: program, bans, limits, pins
@@ -185,8 +188,14 @@ pub struct Explain {
 /// `token ...`
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum TokenVerb {
-    /// Go the way of a request's token, and show each step
+    /// Go the way of a request's token, and show each step; without a daemon and without a network, unless --ask
     Verify(TokenVerify),
+    /// Have the daemon refuse tokens from now on
+    Revoke(TokenRevoke),
+    /// Take that back
+    Restore(What),
+    /// How much is revoked, or whether this is
+    Revoked(What),
 }
 
 /// `token verify ...`
@@ -204,6 +213,9 @@ pub struct TokenVerify {
     /// When: a date like 2026-01-31T12:00:00Z, or seconds since 1970 [default: now]
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub at: Option<u64>,
+    /// Ask the daemon besides whether it is revoked
+    #[arg(long)]
+    pub ask: bool,
     /// Judge it for requests of this path, with what its route demands [default: by every issuer, without demands]
     #[arg(long, value_name = "PATH")]
     pub path: Option<String>,

@@ -69,6 +69,8 @@ pub fn events(socket: &Path, verb: &Events, json: bool) -> Exit {
             | Answer::Tiers(_)
             | Answer::Why(_)
             | Answer::Reloaded(_)
+            | Answer::Revoked(_)
+            | Answer::Judged(_)
             | Answer::Metrics(_) => true,
         };
         if shown && left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -31,6 +31,11 @@ pub fn ask(socket: &Path, verb: Remote, json: bool) -> Exit {
         Asked::One(command) => command,
         Asked::Many(list) => return import::import(socket, &list, json),
     };
+    tell(socket, command, json)
+}
+
+/// Asks one thing, and shows the answer.
+pub(super) fn tell(socket: &Path, command: Command, json: bool) -> Exit {
     match client::ask(socket, command) {
         Ok(answer) => {
             if json {
@@ -115,6 +120,8 @@ fn show_json(answer: &Answer) {
         Answer::Bans(rows) => output::json(rows),
         Answer::Allowances(rows) => output::json(rows),
         Answer::Tiers(rows) => output::json(rows),
+        Answer::Revoked(row) => output::json(row),
+        Answer::Judged(row) => output::json(row),
         Answer::Why(why) => output::json(why),
         Answer::Reloaded(reloaded) => output::json(reloaded),
         Answer::Metrics(text) => output::json(text),

@@ -4,6 +4,7 @@ mod counters;
 mod detail;
 mod import;
 pub mod packet;
+mod revoked;
 mod upstreams;
 
 pub(super) use import::imported;
@@ -20,6 +21,8 @@ pub fn answer(answer: &Answer) -> String {
     match answer {
         Answer::Status(status) => detail::status(status),
         Answer::Why(why) => detail::why(why),
+        Answer::Revoked(row) => revoked::revoked(row),
+        Answer::Judged(row) => revoked::judged(row),
         Answer::Done(row) => done(row),
         Answer::Many(many) => import::answered(many),
         Answer::Bans(rows) => bans(rows),

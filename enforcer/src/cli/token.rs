@@ -1,6 +1,9 @@
 //! `enforcer token verify`: what becomes of a token, step by step. The steps are the daemon's own; here they are only shown.
 
-use std::io::{self, Read as _};
+use std::{
+    io::{self, Read as _},
+    path::Path,
+};
 
 use serde::Serialize;
 
@@ -10,7 +13,14 @@ use super::{
     local::Program,
     output,
 };
-use crate::config;
+use crate::{
+    config,
+    control::{
+        client,
+        wire::{Answer, Command, TokenCommand},
+    },
+    denial::Denial,
+};
 
 /// Bytes of standard input that are read: more than any token may have.
 const MOST: u64 = 64 << 10;
@@ -45,7 +55,7 @@ pub struct Refused {
 }
 
 /// Shows what a request with the token would meet.
-pub fn verify(program: &Program, verb: &TokenVerify, json: bool) -> Exit {
+pub fn verify(program: &Program, socket: &Path, verb: &TokenVerify, json: bool) -> Exit {
     let config = match config::load(&verb.config) {
         Ok(config) => config,
         Err(errors) => {
@@ -66,13 +76,22 @@ pub fn verify(program: &Program, verb: &TokenVerify, json: bool) -> Exit {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"bearer ") => rest.trim_ascii_start(),
         _ => token,
     };
-    let report = match (program.token)(&config, verb, token) {
+    let mut report = match (program.token)(&config, verb, token) {
         Ok(report) => report,
         Err(error) => {
             output::complain(&format!("{error:#}"));
             return exit::CONFIGURATION;
         }
     };
+    if verb.ask && report.refused.is_none() {
+        match asked(socket, token) {
+            Ok(answer) => report.add(answer),
+            Err(problem) => {
+                output::complain(&problem);
+                return exit::UNREACHABLE;
+            }
+        }
+    }
     if json {
         output::json(&report);
     } else {
@@ -81,7 +100,35 @@ pub fn verify(program: &Program, verb: &TokenVerify, json: bool) -> Exit {
     if report.refused.is_none() { exit::OK } else { exit::FAILED }
 }
 
+/// What the daemon says of the token: nothing, or why it refuses it.
+fn asked(socket: &Path, token: &[u8]) -> Result<Option<(Denial, Option<String>)>, String> {
+    let token = String::from_utf8_lossy(token).into_owned();
+    match client::ask(socket, Command::Token(TokenCommand::Judge { token })) {
+        Ok(Answer::Judged(row)) => {
+            let denial = row.refused.as_deref().and_then(Denial::from_code);
+            Ok(denial.map(|denial| (denial, row.revoked_by)))
+        }
+        Ok(_) => Err("the daemon answers something else: use its own command line".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 impl Report {
+    /// What the daemon says besides.
+    fn add(&mut self, answer: Option<(Denial, Option<String>)>) {
+        let found = match &answer {
+            None => "takes it, so it is not revoked".to_owned(),
+            Some((_, Some(by))) => format!("refuses it by its {by}"),
+            Some((_, None)) => "refuses it".to_owned(),
+        };
+        self.steps.push(Step { name: "daemon", found });
+        self.refused = answer.map(|(denial, _)| Refused {
+            code: denial.code(),
+            status: denial.status(),
+            meaning: denial.description(),
+        });
+    }
+
     /// For people.
     fn text(&self) -> String {
         let mut text = String::new();

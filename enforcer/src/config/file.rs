@@ -23,6 +23,9 @@ use super::{
 use crate::prefix::Prefix;
 pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};
 
+mod tokens;
+pub(super) use tokens::{IntrospectionSection, OauthSection, RevocationSection};
+
 /// A value and where it stands, or nothing.
 pub(super) type Key<T> = Option<Spanned<T>>;
 /// A list whose entries are reported one by one.
@@ -46,6 +49,7 @@ pub(super) struct File {
     pub(super) route: Vec<Spanned<RouteSection>>,
     pub(super) http: HttpSection,
     pub(super) bans: BansSection,
+    pub(super) revocation: RevocationSection,
     pub(super) metrics: MetricsSection,
     pub(super) control: ControlSection,
     pub(super) log: LogSection,
@@ -334,6 +338,8 @@ pub(super) struct TokenSection {
     pub(super) typ: Key<TokenType>,
     pub(super) leeway: Key<Text<Duration>>,
     pub(super) max_lifetime: Key<Text<Duration>>,
+    pub(super) device_claim: Key<Text<String>>,
+    pub(super) introspection: Key<IntrospectionSection>,
 }
 
 /// `[[route]]`
@@ -362,6 +368,7 @@ pub(super) struct RouteSection {
     pub(super) limit: Key<LimitSection>,
     pub(super) limits: List<RouteLimitSection>,
     pub(super) graphql: Key<GraphQlSection>,
+    pub(super) oauth: Key<OauthSection>,
     pub(super) early_data: Key<bool>,
     pub(super) cors: Key<CorsSection>,
 }
@@ -438,6 +445,7 @@ pub(super) struct HttpSection {
     pub(super) max_delayed: Key<Number>,
     pub(super) ratelimit_headers: Key<bool>,
     pub(super) default: Key<Unrouted>,
+    pub(super) tokens_in_query: Key<bool>,
     pub(super) token_cache: Key<Number>,
     pub(super) workers: Key<Number>,
 }

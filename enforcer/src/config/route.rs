@@ -2,7 +2,7 @@
 
 use http::{HeaderName, Method};
 
-use super::{Bindings, Cors, Demands, GraphQl, RateLimit};
+use super::{Bindings, Cors, Demands, GraphQl, OAuth, RateLimit};
 
 /// What happens to some of the requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +39,8 @@ pub struct Route {
     pub early_data: bool,
     /// `cors`: which pages of other origins may use it. `None`: whatever the upstream says.
     pub cors: Option<Cors>,
+    /// `oauth`: an endpoint of an authorization server; `None` for all other routes.
+    pub oauth: Option<OAuth>,
 }
 
 /// A field that a request must have.

@@ -155,10 +155,14 @@ impl Config {
             }
         }
         files.extend(self.tls.ticket_keys.as_deref());
+        files.extend(self.revocation.file.as_deref());
+        files.extend(self.revocation.client.as_ref().map(|client| client.secret.as_path()));
         files.extend(self.tokens.values().filter_map(|token| token.keys.file()));
         files.extend(
             self.signatures.values().flat_map(|signature| signature.keys.values().map(PathBuf::as_path)),
         );
+        let asked = self.tokens.values().filter_map(|token| token.introspection.as_ref());
+        files.extend(asked.map(|introspection| introspection.secret.as_path()));
         files.sort_unstable();
         files.dedup();
         files

@@ -8,6 +8,8 @@ use std::{
 
 use serde_json::Value;
 
+use super::Introspection;
+
 /// An issuer of tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Token {
@@ -25,6 +27,10 @@ pub struct Token {
     pub leeway: Duration,
     /// `max_lifetime`: largest `exp - iat`, default 24 h.
     pub max_lifetime: Duration,
+    /// `device_claim`: the claim that names the device, for revocations; a path as in `claims`. Default `device_id`.
+    pub device_claim: String,
+    /// `introspection`: who is asked about tokens that say nothing themselves. Default: nobody.
+    pub introspection: Option<Introspection>,
 }
 
 /// Where the keys of an issuer are.
@@ -34,6 +40,8 @@ pub enum KeySource {
     File(PathBuf),
     /// Published.
     Remote(RemoteKeys),
+    /// There are none: its tokens are asked about.
+    None,
 }
 
 impl KeySource {
@@ -41,7 +49,7 @@ impl KeySource {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
-            Self::Remote(_) => None,
+            Self::Remote(_) | Self::None => None,
         }
     }
 }

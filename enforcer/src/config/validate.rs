@@ -26,9 +26,11 @@ mod access_log;
 mod answers;
 mod hellos;
 mod integrity;
+mod introspection;
 mod kernel;
 mod limits;
 mod lists;
+mod revocation;
 mod routes;
 mod service;
 mod tls;
@@ -54,6 +56,7 @@ pub(super) fn validate<'t>(
     let routes = routes::routes(file, &mut rules);
     let http = service::http(&file.http, &listeners, &mut rules);
     let bans = service::bans(&file.bans, &mut rules);
+    let metrics = service::metrics(&file.metrics, &listeners, &http.redirect, &mut rules);
     Config {
         kernel,
         tls: tls::tls(&file.tls, &mut rules),
@@ -63,8 +66,9 @@ pub(super) fn validate<'t>(
         signatures,
         replay: integrity::replay(&file.replay, bans.store.as_deref(), &mut rules),
         routes,
+        revocation: revocation::revocation(&file.revocation, &bans, &metrics, &mut rules),
         bans,
-        metrics: service::metrics(&file.metrics, &listeners, &http.redirect, &mut rules),
+        metrics,
         http,
         control: service::control(&file.control, &mut rules),
         log: service::log(&file.log, &mut rules),

@@ -9,7 +9,7 @@ use prometheus::core::Collector as _;
 use tokio::sync::{broadcast::Receiver, mpsc, oneshot};
 
 use super::{
-    bulk,
+    bulk, revocation,
     rows::{self, Hook},
     server::Respond,
     span,
@@ -128,6 +128,7 @@ impl Respond for Context {
                 };
                 self.look(all).await.map(Answer::Tiers)
             }
+            Command::Token(command) => revocation::carry_out(&self.policy.load(), command, clock::unix_now()),
             Command::Why { address, port, protocol } => {
                 let port = port.unwrap_or(self.facts.load().port);
                 self.why(address, port, protocol).await.map(|why| Answer::Why(Box::new(why)))
@@ -287,6 +288,7 @@ impl Context {
             metrics: facts.metrics.clone(),
             max_connections: facts.max_connections,
             tokens: facts.tokens.clone(),
+            revocations: revocation::row(&self.policy.load()),
             upstreams: rows::upstreams(&self.policy.load(), clock::kernel_now()),
             bans: bans.into(),
             dry_run,

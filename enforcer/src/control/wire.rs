@@ -6,6 +6,7 @@ mod changes;
 mod failure;
 mod many;
 mod tier;
+mod token;
 mod upstream;
 
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ pub use changes::{FilesRow, ReloadRow, Reloaded};
 pub use failure::{Failure, FailureKind};
 pub use many::{Many, RefusedRow};
 pub use tier::{TierCommand, TierRow};
+pub use token::{FoundRow, JudgedRow, Named, RevokedRow, TokenCommand};
 pub use upstream::UpstreamRow;
 
 /// The version of the language.
@@ -124,6 +126,8 @@ pub enum Command {
     AllowList,
     /// Whose budgets a prefix has.
     Tier(TierCommand),
+    /// What is revoked.
+    Token(TokenCommand),
     /// What would happen to a packet from an address, and why.
     Why {
         /// From where.
@@ -179,7 +183,7 @@ pub enum Body {
 pub enum Answer {
     /// To `status`.
     Status(Box<Status>),
-    /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`, `tier`.
+    /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`, `tier`, `token`.
     Done(Done),
     /// To `ban_add_many`, `ban_del_many`.
     Many(Many),
@@ -189,6 +193,10 @@ pub enum Answer {
     Allowances(Vec<AllowanceRow>),
     /// To `tier`, `list`.
     Tiers(Vec<TierRow>),
+    /// To `token`, `revoked`.
+    Revoked(RevokedRow),
+    /// To `token`, `judge`.
+    Judged(JudgedRow),
     /// To `why`.
     Why(Box<Why>),
     /// To `reload`.
@@ -390,6 +398,9 @@ pub struct Status {
     pub max_connections: u32,
     /// Issuers of tokens.
     pub tokens: Vec<TokenRow>,
+    /// What is revoked.
+    #[serde(default)]
+    pub revocations: RevokedRow,
     /// Servers behind.
     #[serde(default)]
     pub upstreams: Vec<UpstreamRow>,

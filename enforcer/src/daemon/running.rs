@@ -15,6 +15,7 @@ use super::{facts, files::Seen, notify, start::Tied};
 use crate::{
     access_log::AccessLog,
     bans::{ledger::Input, task::Handle},
+    clock,
     config::{Config, Mode},
     control::answer::{Facts, ReloadRequest, own_addresses},
     ingress::Ingress,
@@ -111,6 +112,9 @@ impl Running {
                     renew_lease(&self.kernel, self.healthy);
                     self.reap();
                     self.show_tokens();
+                    let policy = self.policy.load();
+                    policy.revoked().sweep(clock::unix_now());
+                    policy.refreshed().sweep(clock::unix_now());
                 }
             }
         }

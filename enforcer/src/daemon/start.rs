@@ -18,7 +18,7 @@ use super::{
     descriptors::Budget,
     facts,
     files::{self, Seen},
-    notify,
+    notify, revocations,
     running::Running,
     sockets,
 };
@@ -35,6 +35,7 @@ use crate::{
     config::Config,
     control::{
         answer::{Context, own_addresses},
+        endpoint::Endpoint,
         server,
         socket::Socket,
     },
@@ -82,14 +83,19 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let metrics = Metrics::new()?;
     metrics::process::register(&metrics.registry)?;
     let seen = Seen::of(&config);
-    let policy = Policy::load(&config).map_err(Error::Configuration)?.share();
+    // Before the stores: a daemon that answers there is what a second one has to be told of.
+    let socket = Socket::bind(&config.control.socket, config.control.group.as_deref())?;
+    let revoked = revocations::begin(&config, &metrics, clock::unix_now())?;
+    let policy = Policy::load_with(&config, revoked).map_err(Error::Configuration)?.share();
     let readiness = Readiness::default();
     let scrapes = match config.metrics.address {
-        Some(address) => Some(Server::bind(address, metrics.registry.clone(), readiness.clone()).await?),
+        Some(address) => {
+            let server = Server::bind(address, metrics.registry.clone(), readiness.clone()).await?;
+            Some(server.with_admin(Arc::new(Endpoint(Arc::clone(&policy)))))
+        }
         None => None,
     };
     let scrape_address = scrapes.as_ref().map(Server::address).transpose()?;
-    let socket = Socket::bind(&config.control.socket, config.control.group.as_deref())?;
     let (reporter, offences) = Reporter::new(OFFENCES, metrics.offences_lost.clone());
     let banned = Arc::clone(reporter.banned());
     let mut affordable = config.clone();
@@ -119,6 +125,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let view = kernel.view()?;
     metrics::kernel::register(&metrics.registry, Arc::clone(&view))?;
     metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
+    metrics::revocations::register(&metrics.registry, Arc::clone(&policy))?;
     let ledger = Ledger::new(config.bans.clone());
     let (bans, task) = task::spawn(ledger, kernel.lists()?, offences, metrics.clone(), keeping, banned);
     let ban_task = Tied::of(task.abort_handle());

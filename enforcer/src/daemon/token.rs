@@ -62,6 +62,14 @@ pub(super) fn judge(config: &Config, verb: &TokenVerify, token: &[u8]) -> Result
             }
         }
         Step::Signature => show("signature", "right".to_owned()),
+        Step::Revocation(issuer, found) => {
+            show("times", format!("good at {now}, with a leeway of {} s", issuer.leeway));
+            match (found, &config.revocation.file) {
+                (Some(_), _) => {}
+                (None, Some(file)) => show("revocation", format!("none in {}", file.display())),
+                (None, None) => show("revocation", "no revocation.file; --ask asks the daemon".to_owned()),
+            }
+        }
         Step::Times(times) => {
             let until = times.expires.cast_signed().saturating_sub(now.cast_signed());
             let begins = times.begins.map_or_else(|| "none".to_owned(), |at| at.to_string());
@@ -76,7 +84,6 @@ pub(super) fn judge(config: &Config, verb: &TokenVerify, token: &[u8]) -> Result
         }
     });
     let outcome = outcome.and_then(|Verified { issuer, claims, .. }| {
-        show("times", format!("good at {now}, with a leeway of {} s", issuer.leeway));
         show("subject", claims.subject.as_deref().unwrap_or("absent").to_owned());
         show("scopes", claims.scopes.join(" "));
         bound(&policy, verb, &claims, (token, now), &mut show)?;

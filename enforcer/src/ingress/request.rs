@@ -37,18 +37,15 @@ use crate::{
     },
     clock,
     denial::Denial,
-    policy::{
-        Policy,
-        route::{Route, graphql::GraphQl},
-        signature::Signers,
-    },
+    policy::{Policy, route::Route, signature::Signers},
+    revoked::Mark,
     upstream::{AnswerBody, ClientBody, Clients, EARLY_DATA, Forwarded, Patience, Terms, grpc},
 };
 
 /// How long a request waits for the keys of its token's issuer: a handshake and an answer from far away. What is not decided
 /// then is refused.
 const KEY_PATIENCE: Duration = Duration::from_secs(2);
-/// Time for the body of a GraphQL request, which is small.
+/// Time for the body of a request that is judged by it, which is small.
 const DOCUMENT_TIME: Duration = Duration::from_secs(30);
 
 /// Bytes a second that a signed body has to come with on the whole, besides that time, for it is held.
@@ -121,9 +118,14 @@ pub(super) async fn serve(
                 None => Ok(body),
                 Some(signers) => Box::pin(signed(&mut grant, body, signers)).await,
             };
-            let judged = match (verified, &route.graphql) {
-                (Ok(body), Some(graphql)) => {
-                    Box::pin(document(&connection, &mut grant, &head, body, graphql)).await
+            let most = match (&route.graphql, &route.oauth) {
+                (None, None) => None,
+                (Some(graphql), _) => Some((graphql.config.max_body_bytes, Denial::GraphqlTooLarge)),
+                (None, Some(_)) => Some((checks::oauth::MOST_BYTES, Denial::OauthRequest)),
+            };
+            let judged = match (verified, most) {
+                (Ok(body), Some(most)) => {
+                    Box::pin(document(&connection, &mut grant, &head, body, most)).await
                 }
                 (verified, _) => verified,
             };
@@ -138,6 +140,7 @@ pub(super) async fn serve(
                             let terms = Terms { max_body, id: id.header(), upgrade: None, is_early };
                             let request = Request::from_parts(head, body);
                             let began = clock::instant_now();
+                            let refresh = grant.refresh();
                             // On the heap, because every move of this future would otherwise copy room for a second request.
                             let forwarded =
                                 Box::pin(forward(&worker.clients, &connection, grant, request, terms, asked))
@@ -145,6 +148,9 @@ pub(super) async fn serve(
                             if let Some(entry) = &mut entry {
                                 let server = forwarded.as_ref().ok().and_then(|(_, server)| server.clone());
                                 entry.forwarded(began, server);
+                            }
+                            if let Ok((response, _)) = &forwarded {
+                                spend(&worker, &route, refresh, response.status());
                             }
                             match forwarded {
                                 Ok((response, _)) => Ok((route, Some(response))),
@@ -245,24 +251,35 @@ async fn signed(grant: &mut Grant, body: ClientBody, signers: &Signers) -> Resul
     })
 }
 
-/// Reads the body of a GraphQL request and has it judged; gives it back as it came.
+/// A refresh token that was exchanged is used up: its server gives another one for it.
+fn spend(worker: &Worker, route: &Route, refresh: Option<Mark>, status: StatusCode) {
+    if let (Some(oauth), Some(refresh), StatusCode::OK) = (&route.oauth, refresh, status)
+        && !oauth.spend(refresh, clock::unix_now())
+    {
+        worker.shared.metrics.refresh_untracked.inc();
+    }
+}
+
+/// Reads the body of a request that is judged by it, at most so many bytes, and has it judged; gives it back as it came.
 async fn document(
     connection: &Connection,
     grant: &mut Grant,
     head: &http::request::Parts,
     body: ClientBody,
-    graphql: &GraphQl,
+    (most, beyond): (u64, Denial),
 ) -> Result<ClientBody, Refusal> {
-    let reading = body.read_whole(graphql.config.max_body_bytes);
+    let reading = body.read_whole(most);
     let read = match tokio::time::timeout(DOCUMENT_TIME, reading).await {
         Ok(Ok(Some(read))) => Ok(read),
-        Ok(Ok(None)) => Err(Denial::GraphqlTooLarge),
+        Ok(Ok(None)) => Err(beyond),
         Ok(Err(denial)) => Err(denial),
         Err(_) => Err(Denial::RequestTimeout),
     };
     let judged = read.map_err(Refusal::plain).and_then(|(bytes, body)| {
         let facts = RequestFacts::read(&connection.client, grant.source(), head).map_err(Refusal::plain)?;
-        checks::graphql::judge(grant, &facts, head.uri.query(), &bytes, clock::kernel_now())?;
+        let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
+        checks::graphql::judge(grant, &facts, facts.target.query, &bytes, now.monotonic)?;
+        checks::oauth::judge(grant, &facts, facts.target.query, &bytes, now)?;
         Ok(body)
     });
     judged.map_err(|refusal| {

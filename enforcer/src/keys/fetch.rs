@@ -1,12 +1,12 @@
 //! One fetch of a JWK set over https: bounded in time, size and place, and by one way only: no redirect is followed.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use http::{
     Request, StatusCode, Uri,
-    header::{ACCEPT, AGE, CACHE_CONTROL, HOST, USER_AGENT},
+    header::{ACCEPT, AGE, CACHE_CONTROL, ETAG, HOST, IF_NONE_MATCH, USER_AGENT},
 };
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
@@ -15,37 +15,51 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio::{net::TcpStream, task::JoinSet};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::address::is_public;
 use crate::{
     config::{RemoteKeys, UpstreamProtocol, UpstreamTls},
-    policy::{strict_json, tls::servers},
+    policy::{
+        keyring::{Fetched, Validator},
+        strict_json,
+        tls::servers,
+    },
 };
 
 /// Bytes of a document, at most; `policy::jwks` allows no more either.
 const MOST_BYTES: usize = 1 << 20;
+/// Bytes of an `ETag` that is sent back.
+const MOST_TAG: usize = 1_024;
 
-/// A set, and for how long its issuer calls it good.
-pub(super) async fn keys(remote: &RemoteKeys) -> Result<(Vec<u8>, Option<Duration>)> {
+/// A set; nothing of it where it is the one that `known` tells from others.
+pub(super) async fn keys(remote: &RemoteKeys, known: Option<Validator>) -> Result<Fetched> {
+    // Roots may have been renewed since; a fetch is rare.
+    let tls = tls(remote.authorities.clone()).await?;
+    let set = match &remote.discovery {
+        None => remote.address.clone(),
+        Some(issuer) => {
+            let document = get(&remote.address, &tls, remote.private_addresses, None)
+                .await
+                .with_context(|| format!("discovery at {}", remote.address))?;
+            jwks_uri(&document.text.unwrap_or_default(), issuer)
+                .with_context(|| format!("discovery at {}", remote.address))?
+        }
+    };
+    // A tag means something where it was given, and nowhere else.
+    let known = known.filter(|known| set == known.address.as_str());
+    get(&set, &tls, remote.private_addresses, known).await.with_context(|| format!("JWK set at {set}"))
+}
+
+/// How a server is spoken to whose certificate comes from these roots, or from those of the system.
+pub(super) async fn tls(authorities: Option<PathBuf>) -> Result<Arc<ClientConfig>> {
     let tls = UpstreamTls {
-        authorities: remote.authorities.clone(),
+        authorities,
         server_name: None,
         certificate: None,
         alpn: vec![UpstreamProtocol::Http1],
     };
-    // Roots may have been renewed since; a fetch is rare.
-    let tls = tokio::task::spawn_blocking(move || servers::connect(&tls)).await??.http1;
-    let set = match &remote.discovery {
-        None => remote.address.clone(),
-        Some(issuer) => {
-            let (document, _) = get(&remote.address, &tls, remote.private_addresses)
-                .await
-                .with_context(|| format!("discovery at {}", remote.address))?;
-            jwks_uri(&document, issuer).with_context(|| format!("discovery at {}", remote.address))?
-        }
-    };
-    get(&set, &tls, remote.private_addresses).await.with_context(|| format!("JWK set at {set}"))
+    Ok(tokio::task::spawn_blocking(move || servers::connect(&tls)).await??.http1)
 }
 
 /// Where an issuer says that its keys are (OpenID Connect Discovery 1.0 section 4.3: it must be the issuer that it is asked as).
@@ -65,40 +79,64 @@ async fn get(
     address: &Uri,
     tls: &Arc<ClientConfig>,
     private_addresses: bool,
-) -> Result<(Vec<u8>, Option<Duration>)> {
-    let host = address.host().context("no host")?.trim_start_matches('[').trim_end_matches(']');
-    let name = ServerName::try_from(host.to_owned()).context("no usable host")?;
-    let stream = connect(host, address.port_u16().unwrap_or(443), private_addresses).await?;
-    let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.context("TLS")?;
+    known: Option<Validator>,
+) -> Result<Fetched> {
     let (mut sender, connection) =
-        http1::Builder::new().max_buf_size(64 << 10).handshake(TokioIo::new(stream)).await.context("HTTP")?;
+        open::<Empty<Bytes>>(address, tls, (private_addresses, "jwks_private_addresses")).await?;
     // Ends with this function, whatever the server does.
     let mut driving = JoinSet::new();
     driving.spawn(connection);
     let path = address.path_and_query().map_or("/", |path| path.as_str());
     let authority = address.authority().context("no host")?.as_str();
-    let request = Request::get(path)
+    let mut request = Request::get(path)
         .header(HOST, authority)
         .header(ACCEPT, "application/json")
-        .header(USER_AGENT, concat!("enforcer/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::<Bytes>::new())?;
+        .header(USER_AGENT, concat!("enforcer/", env!("CARGO_PKG_VERSION")));
+    if let Some(known) = &known {
+        request = request.header(IF_NONE_MATCH, &known.tag);
+    }
+    let request = request.body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await.context("HTTP")?;
     let status = response.status();
+    let lifetime = lifetime(response.headers());
+    if let (StatusCode::NOT_MODIFIED, Some(known)) = (status, known) {
+        return Ok(Fetched { text: None, lifetime, validator: Some(known) });
+    }
     ensure!(!status.is_redirection(), "answered {status}, and no redirect is followed");
     ensure!(status == StatusCode::OK, "answered {status}");
-    let lifetime = lifetime(response.headers());
+    let tag = response.headers().get(ETAG).filter(|tag| tag.len() <= MOST_TAG).cloned();
     let body = Limited::new(response.into_body(), MOST_BYTES).collect().await;
     let body = body.map_err(|error| anyhow::anyhow!("reading the answer: {error}"))?;
-    Ok((body.to_bytes().to_vec(), lifetime))
+    let validator = tag.map(|tag| Validator { address: address.to_string(), tag });
+    Ok(Fetched { text: Some(body.to_bytes().to_vec()), lifetime, validator })
 }
 
-async fn connect(host: &str, port: u16, private_addresses: bool) -> Result<TcpStream> {
+/// A connection to the server of an https address.
+pub(super) async fn open<B>(
+    address: &Uri,
+    tls: &Arc<ClientConfig>,
+    allow: (bool, &str),
+) -> Result<(http1::SendRequest<B>, http1::Connection<TokioIo<TlsStream<TcpStream>>, B>)>
+where
+    B: hyper::body::Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let host = address.host().context("no host")?.trim_start_matches('[').trim_end_matches(']');
+    let name = ServerName::try_from(host.to_owned()).context("no usable host")?;
+    let stream = connect(host, address.port_u16().unwrap_or(443), allow).await?;
+    let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.context("TLS")?;
+    http1::Builder::new().max_buf_size(64 << 10).handshake(TokioIo::new(stream)).await.context("HTTP")
+}
+
+/// `allow`: whether addresses may be used that are not public, and the key that says so.
+async fn connect(host: &str, port: u16, (private_addresses, key): (bool, &str)) -> Result<TcpStream> {
     let found = tokio::net::lookup_host((host, port)).await.context("looking up the host")?;
     let found: Vec<SocketAddr> = found.collect();
     let allowed: Vec<SocketAddr> =
         found.iter().copied().filter(|address| private_addresses || is_public(address.ip())).collect();
     if let (true, Some(address)) = (allowed.is_empty(), found.first()) {
-        bail!("{} is no public address; `jwks_private_addresses = true` allows it", address.ip());
+        bail!("{} is no public address; `{key} = true` allows it", address.ip());
     }
     let mut last = None;
     for address in allowed {

@@ -1,6 +1,7 @@
 //! The listener for Prometheus and for health checks: `/metrics`, `/livez`, `/readyz`.
 //!
-//! Plain HTTP/1.1 on an address of its own, loopback by default. It answers nothing else, and nothing it is sent has an effect.
+//! Plain HTTP/1.1 on an address of its own, loopback by default. It answers nothing else but `/revoke`, which is for whom it was given
+//! to; nothing else that it is sent has an effect.
 
 use std::{
     convert::Infallible,
@@ -16,8 +17,8 @@ use std::{
 use anyhow::{Result, anyhow};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{Method, Request, Response, StatusCode, header, request::Parts};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Registry, TextEncoder};
@@ -31,6 +32,9 @@ const CONNECTIONS: usize = 32;
 
 /// How long a client may take over its request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a request's body: a form with a token.
+const MOST_BYTES: usize = 64 << 10;
 
 /// Rest before the next attempt when accepting fails, which it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -65,19 +69,32 @@ impl Readiness {
     }
 }
 
+/// Whoever answers requests for `/revoke`.
+pub trait Admin: std::fmt::Debug + Send + Sync {
+    /// The answer.
+    fn answer(&self, head: &Parts, body: &[u8]) -> Response<Full<Bytes>>;
+}
+
 /// A bound listener.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     registry: Registry,
     readiness: Readiness,
+    admin: Option<Arc<dyn Admin>>,
 }
 
 impl Server {
     /// Binds `address`.
     pub async fn bind(address: SocketAddr, registry: Registry, readiness: Readiness) -> Result<Self> {
         let listener = TcpListener::bind(address).await.map_err(|error| explain(address, error))?;
-        Ok(Self { listener, registry, readiness })
+        Ok(Self { listener, registry, readiness, admin: None })
+    }
+
+    /// The same, with somebody who answers `/revoke`.
+    #[must_use]
+    pub fn with_admin(self, admin: Arc<dyn Admin>) -> Self {
+        Self { admin: Some(admin), ..self }
     }
 
     /// The address that was bound.
@@ -100,11 +117,21 @@ impl Server {
                     continue;
                 }
             };
-            let (registry, readiness) = (self.registry.clone(), self.readiness.clone());
+            let (registry, readiness, admin) =
+                (self.registry.clone(), self.readiness.clone(), self.admin.clone());
             tokio::spawn(async move {
                 let service = service_fn(|request: Request<Incoming>| {
-                    let response = answer(request.method(), request.uri().path(), &registry, &readiness);
-                    async move { Ok::<_, Infallible>(response) }
+                    let admin = admin.clone().filter(|_| request.uri().path() == "/revoke");
+                    let response = match &admin {
+                        None => Some(answer(request.method(), request.uri().path(), &registry, &readiness)),
+                        Some(_) => None,
+                    };
+                    async move {
+                        match (response, admin) {
+                            (None, Some(admin)) => Ok(administer(request, &*admin).await),
+                            (response, _) => Ok::<_, Infallible>(response.unwrap_or_default()),
+                        }
+                    }
                 });
                 let served = http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -117,6 +144,17 @@ impl Server {
                 drop(permit);
             });
         }
+    }
+}
+
+/// Reads the request whole, within the time for a head, and has it answered.
+async fn administer(request: Request<Incoming>, admin: &dyn Admin) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let body = tokio::time::timeout(HEADER_TIMEOUT, Limited::new(body, MOST_BYTES).collect()).await;
+    match body {
+        Ok(Ok(body)) => admin.answer(&head, &body.to_bytes()),
+        Ok(Err(_)) => plain(StatusCode::PAYLOAD_TOO_LARGE, "the request cannot be read\n".into()),
+        Err(_) => plain(StatusCode::REQUEST_TIMEOUT, "the request took too long\n".into()),
     }
 }
 

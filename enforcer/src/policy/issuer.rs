@@ -11,8 +11,14 @@ use std::{
 use anyhow::{Context, Result};
 use http::HeaderValue;
 
-use super::keyring::{KeySet, Keyring};
-use crate::config::{self, TokenAlgorithm, TokenType};
+use super::{
+    introspection::Introspector,
+    keyring::{KeySet, Keyring},
+};
+use crate::{
+    config::{self, TokenAlgorithm, TokenType},
+    revoked::{Kind, Mark, Marks, Revoked},
+};
 
 /// Names one state of something that tokens are judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +63,12 @@ pub struct Issuer {
     pub missing_challenge: HeaderValue,
     /// `WWW-Authenticate` for requests with a bad one.
     pub invalid_challenge: HeaderValue,
+    /// The claim that names the device of a token.
+    pub device_claim: String,
+    introspector: Option<Arc<Introspector>>,
+    revoked: Arc<Revoked>,
+    /// Tells what is revoked of this issuer alone.
+    mark: Mark,
     keyring: Arc<Keyring>,
     rules: Epoch,
     realm: String,
@@ -69,13 +81,22 @@ impl Issuer {
         name: &str,
         token: &config::Token,
         asked: BTreeSet<String>,
+        revoked: &Arc<Revoked>,
         old: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>> {
         let keyring = Keyring::load(token, old.map(|old| (&old.made_from, &old.keyring)))?;
+        let introspector = token.introspection.as_ref().map(Introspector::load).transpose()?;
+        let same_secret = |old: &Self| match (&old.introspector, &introspector) {
+            (Some(old), Some(new)) => old.is_as(new),
+            (None, None) => true,
+            _ => false,
+        };
         let kept = |old: &&Arc<Self>| {
             old.name == name
                 && old.asked == asked
                 && old.made_from == *token
+                && Arc::ptr_eq(&old.revoked, revoked)
+                && same_secret(old)
                 && Arc::ptr_eq(&old.keyring, &keyring)
         };
         if let Some(old) = old.filter(kept) {
@@ -93,6 +114,10 @@ impl Issuer {
             leeway: token.leeway.as_secs(),
             max_lifetime: token.max_lifetime.as_secs(),
             asked,
+            device_claim: token.device_claim.clone(),
+            introspector: introspector.map(Arc::new),
+            revoked: Arc::clone(revoked),
+            mark: revoked.marker().issuer(&token.issuer),
             keyring,
             missing_challenge: challenge(&realm, "")?,
             invalid_challenge: challenge(&realm, ", error=\"invalid_token\"")?,
@@ -105,6 +130,31 @@ impl Issuer {
     /// Its keys.
     pub const fn keyring(&self) -> &Arc<Keyring> {
         &self.keyring
+    }
+
+    /// Who is asked about its tokens that say nothing themselves.
+    pub const fn introspector(&self) -> Option<&Arc<Introspector>> {
+        self.introspector.as_ref()
+    }
+
+    /// Whether it signs tokens.
+    pub fn has_keys(&self) -> bool {
+        self.made_from.keys != config::KeySource::None
+    }
+
+    /// What is revoked, of this issuer and of others.
+    pub const fn revoked(&self) -> &Arc<Revoked> {
+        &self.revoked
+    }
+
+    /// What tells what is revoked of this issuer alone.
+    pub const fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// By what one of its tokens that is known by `marks` is revoked.
+    pub fn revocation(&self, marks: &Marks, now: u64) -> Option<Kind> {
+        self.revoked.covers(marks, self.mark, now)
     }
 
     /// What is verified by one of its sets of keys stands on this.

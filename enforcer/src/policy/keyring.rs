@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use arc_swap::{ArcSwap, Guard};
+use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 
 use super::{
@@ -86,6 +87,11 @@ struct State {
     /// Attempts that failed since the last that did not.
     failures: u32,
     attempted: Option<KernelTime>,
+    /// When it was last asked because of a token. What is fetched for other reasons does not count: a key that is first used right
+    /// after such a fetch is found.
+    demanded: Option<KernelTime>,
+    /// What tells the set that is known from another one.
+    validator: Option<Validator>,
     fetched: Option<KernelTime>,
     /// When the next one is due.
     due: KernelTime,
@@ -113,6 +119,26 @@ impl State {
     }
 }
 
+/// What tells one state of a set from another (RFC 9110 section 8.8.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validator {
+    /// Where it was fetched.
+    pub address: String,
+    /// Its `ETag`.
+    pub tag: HeaderValue,
+}
+
+/// What a fetch brought.
+#[derive(Debug, Default)]
+pub struct Fetched {
+    /// The set; `None`: it is the one that is known.
+    pub text: Option<Vec<u8>>,
+    /// For how long its issuer calls it good.
+    pub lifetime: Option<Duration>,
+    /// What tells it from others.
+    pub validator: Option<Validator>,
+}
+
 /// What it means that a key is not there.
 #[derive(Debug)]
 pub enum Missing {
@@ -129,6 +155,11 @@ pub enum Missing {
 pub struct Pending(watch::Receiver<u64>);
 
 impl Pending {
+    /// Of something that is told of here.
+    pub(super) const fn of(ended: watch::Receiver<u64>) -> Self {
+        Self(ended)
+    }
+
     /// Until a fetch has ended, at most so long.
     pub async fn wait(&mut self, patience: Duration) {
         let _ = tokio::time::timeout(patience, self.0.changed()).await;
@@ -162,6 +193,10 @@ impl Keyring {
                     .with_context(|| format!("JWK set {}", path.display()))?;
                 Ok(Arc::new(Self { set: ArcSwap::from_pointee(set), remote: None }))
             }
+            KeySource::None => Ok(same.map_or_else(
+                || Arc::new(Self { set: ArcSwap::from_pointee(KeySet::none()), remote: None }),
+                |(_, old)| Arc::clone(old),
+            )),
             KeySource::Remote(config) => Ok(same.map_or_else(
                 || {
                     let remote = Remote {
@@ -188,8 +223,8 @@ impl Keyring {
         self.remote.as_ref().map(|remote| &remote.config)
     }
 
-    /// A token asks for a key that is not there. An issuer is asked once for one key in a while, and not more often than its
-    /// interval allows, whatever clients invent.
+    /// A token asks for a key that is not there. An issuer is asked once for one key in a while, and because of tokens not more often
+    /// than its interval allows, whatever clients invent.
     pub fn missing(&self, kid: &str, now: KernelTime) -> Missing {
         let Some(remote) = &self.remote else { return Missing::Unknown };
         let interval = remote.config.interval;
@@ -199,12 +234,11 @@ impl Keyring {
             return Missing::Unknown;
         }
         if !state.under_way {
-            if lately(state.fetched) {
-                return Missing::Unknown;
+            let in_vain = state.failures > 0 || state.fetched.is_none();
+            if lately(state.demanded) || (in_vain && lately(state.attempted)) {
+                return if in_vain { Missing::Unavailable } else { Missing::Unknown };
             }
-            if lately(state.attempted) {
-                return Missing::Unavailable;
-            }
+            state.demanded = state.attempted.and(Some(now));
             state.under_way = true;
             remote.wanted.notify_one();
         }
@@ -222,6 +256,14 @@ impl Keyring {
         }
     }
 
+    /// Whether somebody asks, or it is time.
+    pub fn is_due(&self, now: KernelTime) -> bool {
+        self.remote.as_ref().is_some_and(|remote| {
+            let state = remote.state();
+            state.under_way || state.due <= now
+        })
+    }
+
     /// Until when there is nothing to fetch, unless somebody asks before.
     pub fn due(&self) -> KernelTime {
         self.remote.as_ref().map_or(KernelTime(u64::MAX), |remote| remote.state().due)
@@ -233,6 +275,11 @@ impl Keyring {
             Some(remote) => remote.wanted.notified().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// What tells the set that is known from others.
+    pub fn validator(&self) -> Option<Validator> {
+        self.remote.as_ref()?.state().validator.clone()
     }
 
     /// A fetch begins.
@@ -247,18 +294,20 @@ impl Keyring {
 
     /// A fetch has ended at `now` with a set, and for how long the issuer calls it good; or with an error, which leaves the keys as
     /// they are until they are too old. Says whether the keys are others now.
-    pub fn end(&self, fetched: Result<(Vec<u8>, Option<Duration>)>, now: KernelTime) -> Result<bool> {
+    pub fn end(&self, fetched: Result<Fetched>, now: KernelTime) -> Result<bool> {
         let Some(remote) = &self.remote else { return Ok(false) };
-        let read = fetched.and_then(|(text, lifetime)| {
-            let same = self.set.load().text == text;
-            let set = if same { None } else { Some(KeySet::new(text, &remote.algorithms)?) };
-            Ok((set, lifetime))
+        let read = fetched.and_then(|fetched| {
+            let known = self.set.load();
+            let text = fetched.text.filter(|text| known.text != *text);
+            let set = text.map(|text| KeySet::new(text, &remote.algorithms)).transpose()?;
+            Ok((set, fetched.lifetime, fetched.validator))
         });
         let mut state = remote.state();
         state.under_way = false;
         let outcome = match read {
-            Ok((set, lifetime)) => {
+            Ok((set, lifetime, validator)) => {
                 state.failures = 0;
+                state.validator = validator;
                 state.fetched = Some(now);
                 state.error = None;
                 let lifetime = lifetime.unwrap_or(remote.config.refresh);
@@ -291,6 +340,7 @@ impl Keyring {
                 let limit = state.fetched.map(|at| at.plus(remote.config.max_stale));
                 if limit.is_some_and(|limit| limit <= now) {
                     state.fetched = None;
+                    state.validator = None;
                     self.set.store(Arc::new(KeySet::none()));
                 } else if let Some(limit) = limit {
                     // Looked at again when they are too old, at the latest.

@@ -5,6 +5,7 @@
 pub mod cors;
 pub mod graphql;
 pub mod limits;
+pub mod oauth;
 pub mod table;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::config::{self, Bindings};
 use cors::Cors;
 use graphql::GraphQl;
 use limits::Limits;
+use oauth::OAuth;
 
 /// What happens to the requests of one kind.
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub struct Route {
     pub early_data: bool,
     /// Which pages of other origins may use it.
     pub cors: Option<Cors>,
+    /// What an authorization server is sent; `None` where there is none.
+    pub oauth: Option<OAuth>,
 }
 
 /// Whose tokens open a route.
@@ -100,6 +104,7 @@ impl Route {
         upstream: Arc<Upstream>,
         (tokens, signers): (Option<Tokens>, Option<Arc<Signers>>),
         limits: Limits,
+        oauth: Option<OAuth>,
     ) -> Result<Self> {
         let path = config.path.as_str();
         if !path.starts_with('/') {
@@ -138,6 +143,7 @@ impl Route {
             graphql,
             early_data: config.early_data,
             cors: config.cors.as_ref().map(Cors::new),
+            oauth,
         })
     }
 }

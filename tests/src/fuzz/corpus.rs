@@ -1,4 +1,4 @@
-//! The inputs that are kept: two files, each of many inputs behind their lengths. They are embedded, since tests also run where the
+//! The inputs that are kept: a file for each target, each of many inputs behind their lengths. They are embedded, since tests also run where the
 //! repository is not; `cargo xtask fuzz` writes them by the program `corpus`.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{SETTINGS, automaton, decide, input_of_frames, input_of_stream};
+use super::{SETTINGS, automaton, decide, input_of_frames, input_of_stream, token};
 use crate::{cases, hellos};
 
 /// Bytes of one file at most.
@@ -22,13 +22,19 @@ const LONGEST: usize = 4_096;
 const DECIDE: &[u8] = include_bytes!("../../fuzz/corpus/decide.bin");
 /// Inputs for [`automaton`].
 const AUTOMATON: &[u8] = include_bytes!("../../fuzz/corpus/automaton.bin");
+/// Inputs for [`token::judge`].
+const TOKEN: &[u8] = include_bytes!("../../fuzz/corpus/token.bin");
 
 /// Fuzz targets by their names.
-pub const TARGETS: [&str; 2] = ["decide", "automaton"];
+pub const TARGETS: [&str; 3] = ["decide", "automaton", "token"];
 
 /// The inputs that are kept for a target.
 pub fn kept(target: &str) -> Vec<&'static [u8]> {
-    let mut rest = if target == TARGETS[0] { DECIDE } else { AUTOMATON };
+    let mut rest = match target {
+        "decide" => DECIDE,
+        "token" => TOKEN,
+        _ => AUTOMATON,
+    };
     let mut inputs = Vec::new();
     while let Some((length, behind)) = rest.split_first_chunk::<2>() {
         let Some((input, behind)) = behind.split_at_checked(u16::from_le_bytes(*length).into()) else {
@@ -49,6 +55,10 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             SETTINGS.map(|bits| input_of_frames(bits, &frames))
         });
         return shortest(inputs, decide);
+    }
+    if target == TARGETS[2] {
+        // Many have the same outcome, and each is there for another reason.
+        return token::seeds();
     }
     let streams = hellos::made_up();
     let cut = |places: &[u16]| {

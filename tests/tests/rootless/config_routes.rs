@@ -5,9 +5,10 @@
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use enforcer::config::{
-    self, AccessFormat, AccessLog, Binding, Bindings, Cors, Destination, Dpop, Fingerprint, HeaderRule,
-    KeySource, Limit, LimitKey, MAX_HELLOS, Meant, OperationKind, Query, RateLimit, Refusals, Replay,
-    ServerName, Signature, SignatureScheme, SubjectAs, TokenAlgorithm, Unrouted,
+    self, AccessFormat, AccessLog, Binding, Bindings, Cors, Destination, Dpop, Endpoint, Fingerprint,
+    HeaderRule, Introspection, KeySource, Limit, LimitKey, MAX_HELLOS, Meant, OperationKind, Query,
+    RateLimit, Refusals, Replay, Revocation, RevocationClient, ServerName, Signature, SignatureScheme,
+    SubjectAs, TokenAlgorithm, Unrouted,
 };
 use http::{HeaderName, Method};
 
@@ -63,6 +64,39 @@ fn what_is_written_of_routes_is_what_holds() {
     let KeySource::Remote(found) = &config.tokens["found"].keys else { panic!("not fetched") };
     assert_eq!(found.address, "https://found.example/.well-known/openid-configuration");
     assert_eq!(found.discovery.as_deref(), Some("https://found.example/"));
+    let introspection = Introspection {
+        address: "https://found.example/introspect".parse().unwrap(),
+        client_id: "edge".to_owned(),
+        secret: "introspect.secret".into(),
+        authorities: Some("partner.pem".into()),
+        private_addresses: true,
+        timeout: Duration::from_millis(500),
+        positive: seconds(30),
+        negative: seconds(5),
+        max_entries: 1_000,
+        max_calls: 8,
+        without_audience: true,
+    };
+    assert_eq!(config.tokens["found"].introspection, Some(introspection));
+    assert_eq!(config.tokens["main"].device_claim, "device.id");
+    let client = RevocationClient { id: "issuer".to_owned(), secret: "revoke.secret".into() };
+    let revocation = Revocation {
+        store: Some("state/revoked.redb".into()),
+        max_entries: 5_000,
+        max_refresh_tokens: 100,
+        file: Some("revoked.jsonl".into()),
+        client: Some(client),
+    };
+    assert_eq!(config.revocation, revocation);
+    assert!(config.http.tokens_in_query);
+    let oauth = config.routes[3].oauth.as_ref().unwrap();
+    assert_eq!((oauth.endpoint, oauth.clients.len(), oauth.rotation), (Endpoint::Authorization, 2, None));
+    assert_eq!(oauth.clients["cli"], ["http://127.0.0.1:8000/"]);
+    assert_eq!(oauth.grants, ["authorization_code", "refresh_token"]);
+    let oauth = config.routes[4].oauth.as_ref().unwrap();
+    assert_eq!((oauth.endpoint, oauth.rotation), (Endpoint::Token, Some(seconds(86_400))));
+    assert_eq!(oauth.client_limit, Some(rate(100, 1, 100)));
+    assert_eq!(oauth.grants[1], "urn:ietf:params:oauth:grant-type:device_code");
     let graphql = config.routes[2].graphql.as_ref().unwrap();
     assert_eq!((graphql.max_body_bytes, graphql.max_document_bytes), (64 << 10, 8 << 10));
     assert_eq!((graphql.max_depth, graphql.max_aliases, graphql.max_batch), (7, 5, 3));
@@ -150,4 +184,13 @@ fn as_many_names_are_listed_as_there_is_room_for() {
     assert!(config(MAX_HELLOS - 1).is_ok());
     let errors = config(MAX_HELLOS).unwrap_err().to_string();
     assert!(errors.contains("kernel.hellos.refuse_names: 4096 entries of 4097"), "{errors}");
+}
+
+#[test]
+fn relative_paths_count_from_the_folder_of_the_file() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/valid/relative_paths.toml");
+    let text = fs::read_to_string(file).unwrap();
+    let config = config::parse(&text, Path::new("/srv/enforcer/enforcer.toml")).unwrap();
+    assert_eq!(config.listeners[0].certificates[0].chain, Path::new("/srv/enforcer/tls/api.pem"));
+    assert_eq!(config.tokens["main"].keys.file(), Some(Path::new("/srv/enforcer/jwks.json")));
 }

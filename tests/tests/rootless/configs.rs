@@ -205,6 +205,7 @@ fn the_smallest_file_gives_every_documented_default() {
             max_sources: 65_536,
             max_delayed: 1_000,
             ratelimit_headers: true,
+            tokens_in_query: false,
             unrouted: Unrouted::NotFound,
             token_cache: 65_536,
             workers: 0,
@@ -218,6 +219,7 @@ fn the_smallest_file_gives_every_documented_default() {
             dry_run: false,
             store: Some("/var/lib/enforcer/bans.redb".into()),
         },
+        revocation: config::Revocation::default(),
         metrics: Metrics { address: Some("127.0.0.1:9464".parse().unwrap()) },
         control: Control { socket: "/run/enforcer/control.sock".into(), group: None },
         log: Log { level: "info".to_owned(), format: LogFormat::Text },
@@ -326,14 +328,6 @@ fn what_is_written_is_what_holds() {
     assert_eq!(valid("development.toml").metrics.address, None);
     assert_eq!(valid("sixteen_listener_ports.toml").kernel.protected_ports.len(), 16);
     assert_eq!(valid("limits_off.toml").kernel.limits.packets, None);
-}
-
-#[test]
-fn relative_paths_count_from_the_folder_of_the_file() {
-    let text = fs::read_to_string(folder("valid").join("relative_paths.toml")).unwrap();
-    let config = config::parse(&text, Path::new("/srv/enforcer/enforcer.toml")).unwrap();
-    assert_eq!(config.listeners[0].certificates[0].chain, Path::new("/srv/enforcer/tls/api.pem"));
-    assert_eq!(config.tokens["main"].keys.file(), Some(Path::new("/srv/enforcer/jwks.json")));
 }
 
 #[test]

@@ -9,9 +9,11 @@ use enforcer_tests::fuzz::{self, corpus};
 fn everything_that_fuzzing_has_kept_is_judged_as_it_must() {
     let verdicts: HashSet<_> = corpus::kept("decide").into_iter().flat_map(fuzz::decide).collect();
     let opinions: HashSet<_> = corpus::kept("automaton").into_iter().flat_map(fuzz::automaton).collect();
+    let tokens: HashSet<_> = corpus::kept("token").into_iter().filter_map(fuzz::token::judge).collect();
     // An empty corpus would show nothing.
     assert!(verdicts.len() >= 30, "{verdicts:?}");
     assert!(opinions.len() >= 6, "{opinions:?}");
+    assert!(tokens.len() >= 10 && tokens.contains(&Ok(())), "{tokens:?}");
 }
 
 #[test]

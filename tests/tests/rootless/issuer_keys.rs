@@ -1,5 +1,5 @@
 //! Keys that an issuer publishes: a live one rotates them under load, is down, is asked for what it has not, and is hostile.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on stops")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use enforcer::{
     clock::KernelTime,
     config::KeySource,
     keys,
-    policy::keyring::{Keyring, Missing},
+    policy::keyring::{Fetched, Keyring, Missing},
 };
 use enforcer_tests::{
     edge::{Client, Edge, ISSUER, Outgoing, Site, token},
@@ -47,6 +47,10 @@ impl Scene {
         let policy = self.edge.policy.load();
         Arc::clone(policy.issuers().next().unwrap().keyring())
     }
+}
+
+fn fetched(keys: &[&SigningKey]) -> Result<Fetched> {
+    Ok(Fetched { text: Some(tokens::jwks(keys).into_bytes()), ..Fetched::default() })
 }
 
 fn every(seconds: u64) -> impl FnOnce(&mut KeySource) {
@@ -153,7 +157,11 @@ async fn a_flood_of_unknown_keys_asks_once() -> Result<()> {
         let (status, code) = code(ask(&mut client, &stranger).await?).await?;
         assert_eq!((status, code.as_str()), (StatusCode::UNAUTHORIZED, "token_unknown_key"), "{n}");
     }
-    assert_eq!(scene.issuer.asked(), 1, "the interval of this test is an hour");
+    assert_eq!(
+        scene.issuer.asked(),
+        2,
+        "once to begin with, and once in an hour, which is this test's interval"
+    );
     Ok(())
 }
 
@@ -249,7 +257,7 @@ async fn an_issuer_is_asked_no_more_often_than_allowed_and_keys_end() -> Result<
     let keyring = Keyring::load(&configured, None)?;
     let at = |seconds: u64| KernelTime(1_000_000_000 * (100_000 + seconds));
     let (key, next) = (SigningKey::p256("one")?, SigningKey::p256("two")?);
-    let set = |keys: &[&SigningKey]| Ok((tokens::jwks(keys).into_bytes(), None));
+    let set = |keys: &[&SigningKey]| fetched(keys);
     let is_asked = |kid: &str, seconds| match keyring.missing(kid, at(seconds)) {
         Missing::Pending(_) => "asked",
         Missing::Unknown => "unknown",
@@ -264,11 +272,14 @@ async fn an_issuer_is_asked_no_more_often_than_allowed_and_keys_end() -> Result<
     assert_eq!((is_asked("two", 1), is_asked("two", 59)), ("unknown", "unknown"), "it was not in there");
     assert!(matches!(keyring.still_missing("two", at(1)), Missing::Unknown));
     assert!(matches!(keyring.still_missing("zero", at(1)), Missing::Unavailable), "nobody was asked for it");
-    assert_eq!(is_asked("three", 9), "unknown", "what is ten seconds old is new enough");
-    assert_eq!(is_asked("four", 11), "asked");
-    keyring.begin(at(11));
-    assert!(keyring.end(Err(anyhow::anyhow!("down")), at(12)).is_err());
-    assert_eq!(is_asked("five", 20), "unavailable");
+    assert_eq!(is_asked("three", 2), "asked", "it may have come into use since");
+    keyring.begin(at(2));
+    assert!(!keyring.end(set(&[&key]), at(2))?);
+    assert_eq!((is_asked("three", 3), is_asked("four", 11)), ("unknown", "unknown"), "but once an interval");
+    assert_eq!(is_asked("four", 12), "asked");
+    keyring.begin(at(12));
+    assert!(keyring.end(Err(anyhow::anyhow!("down")), at(13)).is_err());
+    assert_eq!(is_asked("five", 21), "unavailable");
     assert_eq!(keyring.set().keys.len(), 1, "the keys hold on");
     let before = keyring.set().epoch();
     keyring.begin(at(30));
@@ -283,5 +294,88 @@ async fn an_issuer_is_asked_no_more_often_than_allowed_and_keys_end() -> Result<
     assert!(keyring.due() <= at(40 + 3600), "looked at when they are too old");
     assert!(keyring.end(Err(anyhow::anyhow!("down")), at(40 + 3600)).is_err());
     assert!(keyring.set().keys.is_empty(), "an hour without a word is too long");
+    Ok(())
+}
+
+/// Ten minutes without a word from the issuer, in no time: known keys hold on, what is unknown is refused as what nobody can tell, and the
+/// issuer is left alone but for a few attempts. When it is back, everything is as it should be.
+#[tokio::test]
+async fn ten_minutes_without_the_issuer_refuse_nobody_whose_key_is_known() -> Result<()> {
+    let issuer = LiveIssuer::start(&[]).await?;
+    let mut configured = token(ISSUER, "unused".into());
+    configured.keys = issuer.source(false)?;
+    if let KeySource::Remote(remote) = &mut configured.keys {
+        remote.interval = Duration::from_secs(10);
+    }
+    let keyring = Keyring::load(&configured, None)?;
+    let at = |seconds: u64| KernelTime(1_000_000_000 * (100_000 + seconds));
+    let (key, next) = (SigningKey::p256("one")?, SigningKey::p256("two")?);
+    keyring.begin(at(0));
+    keyring.end(fetched(&[&key]), at(0))?;
+    // Down from here on. It is looked in every second whether somebody is due to ask, and every second comes a token of a new key.
+    let (down, mut attempts, mut wanted) = (700, 0, false);
+    for second in down..down + 600 {
+        match keyring.missing("two", at(second)) {
+            Missing::Pending(_) => wanted = true,
+            Missing::Unavailable => {}
+            Missing::Unknown => panic!("nobody can tell, {second}"),
+        }
+        if wanted || keyring.due() <= at(second) {
+            wanted = false;
+            attempts += 1;
+            keyring.begin(at(second));
+            assert!(keyring.end(Err(anyhow::anyhow!("down")), at(second)).is_err());
+        }
+        assert_eq!(keyring.set().keys.len(), 1, "what is known holds on, {second}");
+    }
+    assert!((2..=60).contains(&attempts), "{attempts}: at most one in ten seconds");
+    // Back: the first token asks, and its key is there.
+    let second = down + 610;
+    assert!(matches!(keyring.missing("two", at(second)), Missing::Pending(_)));
+    keyring.begin(at(second));
+    assert!(keyring.end(fetched(&[&key, &next]), at(second))?);
+    assert_eq!(keyring.set().keys.len(), 2);
+    assert!(keyring.condition(at(second)).error.is_none());
+    Ok(())
+}
+
+/// A key that comes into use right after a fetch is found at once, and not after the interval.
+#[tokio::test]
+async fn a_key_that_is_used_right_after_a_fetch_is_found() -> Result<()> {
+    let (key, next) = (SigningKey::p256("one")?, SigningKey::p256("two")?);
+    let scene = Scene::new(&[&key], |_| ()).await?;
+    let mut client = scene.edge.http1().await?;
+    assert_eq!(ask(&mut client, &mint(&key)?).await?.status(), StatusCode::OK);
+    scene.issuer.publish(&[&key, &next]);
+    assert_eq!(ask(&mut client, &mint(&next)?).await?.status(), StatusCode::OK, "the interval is an hour");
+    assert_eq!(scene.issuer.asked(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_set_that_is_the_same_is_not_sent_again() -> Result<()> {
+    let (key, next) = (SigningKey::p256("one")?, SigningKey::p256("two")?);
+    let scene = Scene::new(&[&key], every(0)).await?;
+    let mut client = scene.edge.http1().await?;
+    let set = |keys: &[&SigningKey]| tokens::jwks(keys).into_bytes();
+    let good = mint(&key)?;
+    assert_eq!(ask(&mut client, &good).await?.status(), StatusCode::OK);
+    let stranger = |n: usize| {
+        let header = serde_json::json!({"alg": "ES256", "kid": format!("invented-{n}")}).to_string();
+        let claims = tokens::claims(ISSUER, "api", "read", enforcer::clock::unix_now()).to_string();
+        key.mint_raw(&header, &claims)
+    };
+    scene.issuer.behave(Manner::Tagged("\"a\"".to_owned(), set(&[&key])));
+    // The first answer has the tag, the others are asked for by it.
+    for n in 0..3 {
+        let epoch = scene.keyring().set().epoch();
+        assert_eq!(ask(&mut client, &stranger(n)?).await?.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(scene.issuer.unchanged(), n as u64);
+        assert_eq!(scene.keyring().set().epoch(), epoch, "nothing is verified anew");
+        assert_eq!(ask(&mut client, &good).await?.status(), StatusCode::OK);
+    }
+    scene.issuer.behave(Manner::Tagged("\"b\"".to_owned(), set(&[&key, &next])));
+    assert_eq!(ask(&mut client, &mint(&next)?).await?.status(), StatusCode::OK);
+    assert_eq!(scene.issuer.unchanged(), 2, "it was another one");
     Ok(())
 }

@@ -328,3 +328,39 @@ fn what_a_route_demands_is_asked_of_known_tokens_too() -> Result<()> {
     assert_eq!(counter.ask("/api/x", &token, NOW + 1), Err(StepUp), "known, and a second later too old");
     Ok(())
 }
+
+#[test]
+fn nested_claims_are_found_by_their_path() -> Result<()> {
+    let cases = [
+        ("realm_access.roles", json!({"realm_access": {"roles": ["user", "admin"]}}), true),
+        ("realm_access.roles", json!({"realm_access": {"roles": "admin"}}), true),
+        ("realm_access.roles", json!({"realm_access.roles": "admin"}), true),
+        (
+            "realm_access.roles",
+            json!({"realm_access.roles": "user", "realm_access": {"roles": "admin"}}),
+            false,
+        ),
+        ("realm_access.roles", json!({"realm_access": {"roles": ["user"]}}), false),
+        ("realm_access.roles", json!({"realm_access": ["roles", "admin"]}), false),
+        ("realm_access.roles", json!({"roles": "admin"}), false),
+        ("resource_access.my.app.roles", json!({"resource_access": {"my.app": {"roles": ["admin"]}}}), true),
+        ("https://example.com/role", json!({"https://example.com/role": "admin"}), true),
+        ("a..b", json!({"a": {"": {"b": "admin"}}}), true),
+        (".", json!({"": {"": "admin"}}), true),
+    ];
+    for (path, members, is_met) in cases {
+        let mut counter = Counter::with(16, |site| {
+            site.config.routes[1].demands.claims.insert(path.to_owned(), vec![json!("admin")]);
+        })?;
+        let mut claims = counter.desk.claims();
+        for (name, value) in members.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        let token = counter.desk.ec.mint(&claims)?;
+        let expected = if is_met { None } else { Some(Denial::ClaimMissing) };
+        for round in ["first", "known"] {
+            assert_eq!(counter.ask("/api/x", &token, NOW).err(), expected, "{path} in {members}, {round}");
+        }
+    }
+    Ok(())
+}

@@ -11,6 +11,7 @@ use enforcer::{
     config::TokenAlgorithm,
     denial::Denial,
     policy::issuer::Issuer,
+    revoked::Revoked,
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Value, json};
@@ -173,7 +174,7 @@ fn issuer_of(public: &Value, jwks: &Path) -> Result<Arc<Issuer>> {
     std::fs::write(jwks, json!({"keys": [public]}).to_string())?;
     let mut token = enforcer_tests::edge::token("https://id.example.com/", jwks.to_owned());
     token.algorithms = ALL.to_vec();
-    Issuer::load("vectors", &token, BTreeSet::new(), None)
+    Issuer::load("vectors", &token, BTreeSet::new(), &Revoked::new(16)?, None)
 }
 
 fn header_of(token: &str) -> Option<Value> {

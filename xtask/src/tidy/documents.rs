@@ -3,6 +3,8 @@
 use super::{File, Finding};
 
 const KEYS: &str = "enforcer/src/config/file.rs";
+/// Where further sections are.
+const MORE: &str = "enforcer/src/config/file/";
 const REFERENCE: &str = "docs/configuration.md";
 
 /// Every key that the file structures know occurs in the reference. Its values are compared by a test.
@@ -12,13 +14,20 @@ pub(super) fn configuration(files: &[File]) -> Vec<Finding> {
         let text = format!("{KEYS} and {REFERENCE} must both exist");
         return vec![Finding { file: REFERENCE.into(), line: 0, text }];
     };
+    let more = files.iter().filter(|file| file.path.to_str().is_some_and(|path| path.starts_with(MORE)));
+    [keys].into_iter().chain(more).flat_map(|keys| undocumented(keys, reference)).collect()
+}
+
+fn undocumented(keys: &File, reference: &File) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (i, line) in keys.text.lines().enumerate() {
-        let Some((key, kind)) =
-            line.trim().strip_prefix("pub(super) ").and_then(|rest| rest.split_once(": "))
-        else {
-            continue;
+        let field = |line: &'_ str| {
+            line.strip_prefix("pub(super) ")
+                .or(line.strip_prefix("pub(in crate::config) "))
+                .map(str::to_owned)
         };
+        let Some(rest) = field(line.trim()) else { continue };
+        let Some((key, kind)) = rest.split_once(": ") else { continue };
         let limit = kind.contains("LimitSection") || kind.contains("BytesSection");
         let section = kind.contains("Section") && !limit;
         let shown = if section {

@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 5] = ["clock", "fault", "prefix", "random", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 24] = [
+const MAY_IMPORT: [(&str, &[&str]); 25] = [
     ("clock", &[]),
     ("fault", &[]),
     ("prefix", &[]),
@@ -20,9 +20,11 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
     ("config", &["device"]),
     ("denial", &[]),
     ("log", &["config"]),
+    // What is taken back is kept by marks; who says so is elsewhere.
+    ("revoked", &["store"]),
     // What may be used once outlives a reload, as limits do.
-    ("policy", &["config", "denial", "replay"]),
-    ("checks", &["config", "policy", "denial", "replay"]),
+    ("policy", &["config", "denial", "replay", "revoked"]),
+    ("checks", &["config", "policy", "denial", "replay", "revoked"]),
     // What a request is forwarded with is a `Grant`, which only `checks` can make.
     ("upstream", &["checks", "config", "denial", "policy"]),
     // Settings for the program are made from the configuration.
@@ -50,6 +52,7 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
             "log",
             "metrics",
             "policy",
+            "revoked",
             "upstream",
         ],
     ),
@@ -57,7 +60,8 @@ const MAY_IMPORT: [(&str, &[&str]); 24] = [
     ("agreement", &["config", "kernel", "log", "metrics", "policy"]),
     // Frames as people see them: the command line writes and reads captures.
     ("capture", &[]),
-    ("control", &["bans", "capture", "config", "denial", "kernel", "metrics", "policy"]),
+    // Operators ask what becomes of a token, and take tokens back.
+    ("control", &["bans", "capture", "checks", "config", "denial", "kernel", "metrics", "policy", "revoked"]),
     ("cli", &["capture", "config", "control", "denial", "kernel"]),
 ];
 

@@ -6,7 +6,11 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-use crate::{denial::Denial, policy::issuer::Issuer, policy::strict_json};
+use crate::{
+    denial::Denial,
+    policy::{issuer::Issuer, strict_json},
+    revoked::{Kind, Marks},
+};
 
 /// What is used of a token after it was verified. Kept as long as the token is known, so it is small.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub struct Claims {
     pub confirmation: Option<Box<Confirmation>>,
     /// Others, of those that routes ask for.
     pub others: Box<[(Box<str>, Value)]>,
+    /// What it can be revoked by.
+    pub marks: Marks,
 }
 
 /// What a token is bound to (`cnf`, RFC 7800 section 3.1). At least one of the two: a token that is bound to something else is
@@ -50,7 +56,7 @@ pub struct Times {
 
 /// Reads decoded claims, and shows their times, which are not judged here: that is done for every request.
 pub(super) fn read(bytes: &[u8], issuer: &Issuer, show: impl FnOnce(&Times)) -> Result<Claims, Denial> {
-    let mut claims = strict_json::object(bytes).ok_or(Denial::TokenMalformed)?;
+    let claims = strict_json::object(bytes).ok_or(Denial::TokenMalformed)?;
     match claims.get("iss") {
         Some(Value::String(iss)) if *iss == issuer.issuer => {}
         Some(Value::String(_)) => return Err(Denial::TokenWrongIssuer),
@@ -63,20 +69,60 @@ pub(super) fn read(bytes: &[u8], issuer: &Issuer, show: impl FnOnce(&Times)) -> 
         issued: seconds(&claims, "iat")?,
     };
     show(&times);
+    used(&claims, issuer, times)
+}
+
+/// What is used of claims besides.
+pub(super) fn used(claims: &Map<String, Value>, issuer: &Issuer, times: Times) -> Result<Claims, Denial> {
     let subject = match claims.get("sub") {
         None => None,
         Some(Value::String(subject)) => Some(subject.as_str().into()),
         Some(_) => return Err(Denial::TokenClaims),
     };
-    let scopes = scopes(&claims)?;
-    let confirmation = confirmation(&claims)?;
+    let scopes = scopes(claims)?;
+    let confirmation = confirmation(claims)?;
     let acr = claims.get("acr").and_then(Value::as_str).map(Box::from);
     let authenticated = claims.get("auth_time").and_then(Value::as_u64);
     let mut others = Vec::new();
     for name in &issuer.asked {
-        others.extend(claims.remove(name).map(|value| (name.as_str().into(), value)));
+        others.extend(at(claims, name).map(|value| (name.as_str().into(), value.clone())));
     }
-    Ok(Claims { subject, scopes, times, acr, authenticated, confirmation, others: others.into() })
+    let marks = marks(claims, issuer, times.issued);
+    Ok(Claims { subject, scopes, times, acr, authenticated, confirmation, others: others.into(), marks })
+}
+
+/// The claim of this name, or what a path leads to whose steps are separated by dots: `realm_access.roles`. A member that has the dots
+/// in its name comes first.
+fn at<'c>(claims: &'c Map<String, Value>, path: &str) -> Option<&'c Value> {
+    claims.get(path).or_else(|| {
+        path.match_indices('.').find_map(|(dot, _)| {
+            let (first, rest) = path.split_at_checked(dot)?;
+            at(claims.get(first)?.as_object()?, rest.get(1..)?)
+        })
+    })
+}
+
+/// What of the claims the token can be revoked by.
+fn marks(claims: &Map<String, Value>, issuer: &Issuer, issued: Option<u64>) -> Marks {
+    let marker = issuer.revoked().marker();
+    let named = [
+        (Kind::Id, claims.get("jti")),
+        (Kind::Session, claims.get("sid")),
+        (Kind::Subject, claims.get("sub")),
+        (Kind::Device, at(claims, &issuer.device_claim)),
+    ];
+    let mut all = Vec::with_capacity(named.len() + 3);
+    for (kind, value) in named {
+        match value {
+            Some(Value::String(text)) => all.push((kind, marker.mark(kind, text.as_bytes()))),
+            Some(Value::Number(number)) => {
+                all.push((kind, marker.mark(kind, number.to_string().as_bytes())));
+            }
+            Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => {}
+        }
+    }
+    all.push((Kind::Every, marker.mark(Kind::Every, b"")));
+    Marks { issued, all }
 }
 
 impl Times {
@@ -101,13 +147,13 @@ impl Times {
 }
 
 /// A string or an array of strings (RFC 7519 section 4.1.3), compared whole.
-fn audience(claims: &Map<String, Value>, issuer: &Issuer) -> Result<(), Denial> {
+pub(super) fn audience(claims: &Map<String, Value>, issuer: &Issuer) -> Result<(), Denial> {
     let audience = strings(claims.get("aud").ok_or(Denial::TokenClaims)?)?;
     let ours = |audience: &&str| issuer.audience.iter().any(|ours| ours == audience);
     if audience.iter().any(ours) { Ok(()) } else { Err(Denial::TokenWrongAudience) }
 }
 
-fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Denial> {
+pub(super) fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Denial> {
     claims.get(name).map(|value| value.as_u64().ok_or(Denial::TokenClaims)).transpose()
 }
 

@@ -5,6 +5,7 @@
 //! that verified it. Only tokens that are good get in, so that nobody can wash out those of others by inventing some.
 
 use std::{
+    cell::Cell,
     hash::{BuildHasherDefault, Hash, Hasher},
     sync::Arc,
 };
@@ -26,6 +27,13 @@ impl Digest {
             return None;
         }
         digest(&SHA256, token).as_ref().try_into().ok().map(Self)
+    }
+}
+
+impl Digest {
+    /// Its bytes.
+    pub(super) const fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 
@@ -60,6 +68,8 @@ impl Hasher for Taken {
 pub(super) struct Known {
     pub footing: Footing,
     pub claims: Arc<Claims>,
+    /// The generation of revocations by which it was not revoked.
+    pub clean: Cell<u64>,
 }
 
 /// One worker's verified tokens.
@@ -82,15 +92,23 @@ impl KnownTokens {
         self.remembers
     }
 
-    /// A token that was verified by what one of `issuers` is now. Its times are not judged.
+    /// A token that was verified by what one of `issuers` is now, and by which generation of revocations it was not revoked. Its
+    /// times are not judged.
     pub(super) fn find<'i>(
         &self,
         digest: &Digest,
         issuers: &'i [Arc<Issuer>],
-    ) -> Option<(&'i Issuer, Arc<Claims>)> {
+    ) -> Option<(&'i Issuer, Arc<Claims>, u64)> {
         let known = self.cache.get(digest)?;
         let issuer = issuers.iter().find(|issuer| issuer.stands_on(known.footing))?;
-        Some((issuer, Arc::clone(&known.claims)))
+        Some((issuer, Arc::clone(&known.claims), known.clean.get()))
+    }
+
+    /// It is not revoked by this generation either.
+    pub(super) fn clear(&self, digest: &Digest, generation: u64) {
+        if let Some(known) = self.cache.get(digest) {
+            known.clean.set(generation);
+        }
     }
 
     pub(super) fn learn(&mut self, digest: Digest, known: Known) {

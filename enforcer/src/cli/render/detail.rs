@@ -2,6 +2,7 @@
 
 use super::{
     counters::{counters, traffic},
+    revoked::summary,
     upstreams::upstreams,
 };
 use crate::{
@@ -102,6 +103,7 @@ pub(super) fn status(status: &Status) -> String {
         ("clients", format!("at most {}", count(status.max_connections.into(), "connection", "connections"))),
         ("metrics", status.metrics.clone().unwrap_or_else(|| "off".to_owned())),
         ("tokens", or_none(tokens.join(", "))),
+        ("revoked", summary(&status.revocations)),
         ("bans", format!("{}{dry}", bans.join(", "))),
         ("store", status.persistence.store.clone().unwrap_or_else(|| "off".to_owned())),
         ("files", status.files.as_ref().map_or_else(|| "as they were read".to_owned(), files)),
@@ -279,7 +281,7 @@ fn count(number: u64, one: &str, many: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
-        control::wire::{CountRow, CounterRow, ScoreRow, TrafficRow, UpstreamRow},
+        control::wire::{CountRow, CounterRow, RevokedRow, ScoreRow, TrafficRow, UpstreamRow},
         kernel::{Attachment, Explanation},
     };
 
@@ -327,6 +329,14 @@ mod tests {
                 age_seconds: Some(90),
                 error: None,
             }],
+            revocations: RevokedRow {
+                entries: 1_003,
+                listed: 2,
+                most: 1_000_000,
+                bytes: 48_000,
+                is_kept: true,
+                ..RevokedRow::default()
+            },
             upstreams: vec![UpstreamRow {
                 upstream: "api".into(),
                 server: "https://10.0.0.1:8443".into(),
@@ -377,6 +387,7 @@ mod tests {
              clients    at most 20,000 connections\n\
              metrics    127.0.0.1:9464\n\
              tokens     main https://id.example.com/ (2 keys, fetched 1m 30s ago)\n\
+             revoked    1,003 of 1,000,000, 2 by file, 48.0 kB\n\
              bans       1,200 by offence, 3 by operator\n\
              store      /var/lib/enforcer/bans.redb\n\
              files      changed 1m ago, taken over\n\

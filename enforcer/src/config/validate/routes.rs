@@ -16,6 +16,7 @@ mod coverage;
 mod early;
 mod graphql;
 mod limits;
+mod oauth;
 mod required;
 mod upgrade;
 
@@ -43,6 +44,7 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             signature: integrity::of_route(section, file, &mut rules),
             upgrade: upgrade::read(section, file, &mut rules),
             graphql: graphql::graphql(section, certified, &limits, &mut rules),
+            oauth: oauth::oauth(section, &limits, &mut rules),
             required_headers: required::read(section, &mut rules),
             early_data: false,
             cors: None,

@@ -63,6 +63,7 @@ pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Ru
         max_sources: rules.slots(&section.max_sources, 65_536),
         max_delayed: u32_of(rules.number("max_delayed", &section.max_delayed, 1_000, 0..=1_000_000)),
         ratelimit_headers: section.ratelimit_headers.as_ref().is_none_or(|told| *told.get_ref()),
+        tokens_in_query: section.tokens_in_query.as_ref().is_some_and(|allowed| *allowed.get_ref()),
         unrouted: section.default.as_ref().map_or(Unrouted::NotFound, |default| *default.get_ref()),
         token_cache: u32_of(tokens),
         workers: usize::try_from(workers).unwrap_or(0),

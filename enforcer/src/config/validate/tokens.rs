@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use toml::Spanned;
 
-use super::{Rules, entries, quote, routes::meant};
+use super::{Rules, entries, introspection::introspection, quote, routes::meant};
 use crate::config::{
     Demands, KeySource, RemoteKeys, TlsFile, Token, TokenAlgorithm, TokenType,
     file::{File, List, RouteSection, TokenSection},
@@ -39,6 +39,11 @@ pub(super) fn tokens(file: &File, rules: &mut Rules<'_, '_>) -> BTreeMap<String,
             kind: section.typ.as_ref().map_or(TokenType::Any, |kind| *kind.get_ref()),
             leeway: rules.duration("leeway", &section.leeway, Duration::from_secs(60), 0..=300_000),
             max_lifetime: rules.duration("max_lifetime", &section.max_lifetime, day, 1_000..=31_536_000_000),
+            device_claim: match &section.device_claim {
+                None => "device_id".to_owned(),
+                named => rules.text("device_claim", named, "name a claim, or remove the key"),
+            },
+            introspection: introspection(&section.introspection, &mut rules),
         };
         (name.clone(), token)
     };
@@ -100,6 +105,9 @@ fn keys(section: &TokenSection, algorithms: &[TokenAlgorithm], rules: &mut Rules
 }
 
 fn file(section: &TokenSection, algorithms: &[TokenAlgorithm], rules: &mut Rules<'_, '_>) -> KeySource {
+    if section.jwks.is_none() && section.introspection.is_some() {
+        return KeySource::None;
+    }
     let beside: [(&str, Option<std::ops::Range<usize>>); 5] = [
         ("jwks_authorities", section.jwks_authorities.as_ref().map(Spanned::span)),
         ("jwks_private_addresses", section.jwks_private_addresses.as_ref().map(Spanned::span)),
@@ -157,6 +165,12 @@ pub(super) fn of_route(section: &RouteSection, file: &File, rules: &mut Rules<'_
             rules.refuse(value.span(), "token", problem, "name one of the two");
         }
         issuers.push((name, issuer));
+    }
+    let asked =
+        |name: &&String| file.token.get(*name).is_some_and(|token| token.get_ref().introspection.is_some());
+    if names.iter().filter(asked).count() > 1 {
+        let problem = "two issuers with `introspection`: a token that says nothing does not say whose it is";
+        rules.refuse(value.span(), "token", problem, "name one of the two");
     }
     names.clone()
 }

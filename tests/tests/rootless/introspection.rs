@@ -1,0 +1,283 @@
+//! Tokens that say nothing themselves: who is asked about them, how often, and what its answer is worth (RFC 7662).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on stops")]
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Result;
+use enforcer::{
+    clock::{self, KernelTime},
+    config::{Introspection, KeySource, Token},
+    keys,
+    policy::introspection::{Answer, Introspector, Look},
+    revoked::{FOREVER, Kind, Terms, WHENEVER, mark::token_body},
+};
+use enforcer_tests::{
+    edge::{AUDIENCE, Client, Edge, ISSUER, Outgoing, Site},
+    issuer::{LiveIssuer, Manner},
+    origin::Origin,
+    tokens::{self, SigningKey},
+};
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+/// An edge in front of which tokens come that only their issuer understands.
+struct Scene {
+    edge: Edge,
+    issuer: LiveIssuer,
+    key: SigningKey,
+    _origin: Origin,
+    _tending: JoinSet<()>,
+}
+
+impl Scene {
+    async fn new(change: impl FnOnce(&mut Token)) -> Result<Self> {
+        let origin = Origin::start().await?;
+        let key = SigningKey::p256("key-1")?;
+        let issuer = LiveIssuer::start(&[&key]).await?;
+        let mut site = Site::new(origin.address)?;
+        let secret = site.dir.path().join("introspect.secret");
+        std::fs::write(&secret, "s:cret and more\n")?;
+        std::fs::write(site.dir.path().join("jwks.json"), tokens::jwks(&[&key]))?;
+        let main = site.config.tokens.get_mut("main").unwrap();
+        main.introspection = Some(issuer.introspection(secret)?);
+        change(main);
+        let edge = site.start()?;
+        let mut tending = JoinSet::new();
+        tending.spawn(keys::tend(Arc::clone(&edge.policy), edge.metrics.clone()));
+        Ok(Self { edge, issuer, key, _origin: origin, _tending: tending })
+    }
+
+    /// Status and code of a request with a token.
+    async fn ask(&self, client: &mut Client, token: &str) -> Result<(u16, String)> {
+        let empty: Outgoing = Empty::new().boxed();
+        let request = Request::get("/api/x").header("authorization", format!("Bearer {token}"));
+        let response = client.send(request.body(empty)?).await?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await?.to_bytes();
+        let document: Value = serde_json::from_slice(&body).unwrap_or_default();
+        Ok((status, document["code"].as_str().unwrap_or_default().to_owned()))
+    }
+}
+
+fn active() -> Value {
+    let now = clock::unix_now();
+    json!({
+        "active": true, "iss": ISSUER, "aud": AUDIENCE, "sub": "subject-1", "scope": "read other",
+        "token_type": "Bearer", "iat": now, "exp": now + 600,
+    })
+}
+
+fn but(name: &str, value: Value) -> Value {
+    let mut answer = active();
+    if value.is_null() {
+        answer.as_object_mut().unwrap().remove(name);
+    } else {
+        answer[name] = value;
+    }
+    answer
+}
+
+#[tokio::test]
+async fn an_issuer_is_asked_once_and_its_answer_judged_as_claims_are() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    scene.issuer.say("good~1", active());
+    for mut client in scene.edge.clients().await? {
+        for _ in 0..3 {
+            assert_eq!(scene.ask(&mut client, "good~1").await?.0, 200);
+        }
+        let inactive = (401, "token_inactive".to_owned());
+        assert_eq!(scene.ask(&mut client, "bad~1").await?, inactive);
+        assert_eq!(scene.ask(&mut client, "bad~1").await?, inactive);
+    }
+    assert_eq!(scene.issuer.introspected(), 2, "once for each token");
+    // "edge 1" and "s:cret and more", form-encoded, with a colon between.
+    assert_eq!(scene.issuer.authorization(), "Basic ZWRnZSsxOnMlM0FjcmV0K2FuZCttb3Jl");
+    let now = clock::unix_now();
+    let mut client = scene.edge.http1().await?;
+    for (name, answer, code) in [
+        ("no issuer", but("iss", Value::Null), ""),
+        ("another issuer", but("iss", json!("https://other.example/")), "token_wrong_issuer"),
+        ("no audience", but("aud", Value::Null), "token_claims"),
+        ("another audience", but("aud", json!(["other"])), "token_wrong_audience"),
+        ("several audiences", but("aud", json!(["other", AUDIENCE])), ""),
+        ("no scope", but("scope", Value::Null), "scope_missing"),
+        ("a scope that contains it", but("scope", json!("read_all")), "scope_missing"),
+        ("has ended", but("exp", json!(now - 1)), "token_inactive"),
+        ("no end", but("exp", Value::Null), ""),
+        ("an end in words", but("exp", json!("soon")), "issuer_unavailable"),
+        ("not yet", but("nbf", json!(now + 3_600)), "token_not_yet_valid"),
+        ("bound to a key", but("cnf", json!({"jkt": "x"})), "token_claims"),
+        ("bound by its type", but("token_type", json!("DPoP")), "token_claims"),
+    ] {
+        let token = format!("case-{}", name.replace(' ', "-"));
+        scene.issuer.say(&token, answer);
+        // After an answer that cannot be used nobody is asked for a second.
+        let asked = scene.issuer.introspected();
+        let got = loop {
+            let got = scene.ask(&mut client, &token).await?;
+            if scene.issuer.introspected() > asked {
+                break got;
+            }
+        };
+        assert_eq!(got.1, code, "{name}: {got:?}");
+    }
+    for bad in ["with space", "quote\"", "umlaut-%C3%A4", "="] {
+        assert_eq!(scene.ask(&mut client, bad).await?.1, "token_malformed", "{bad}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_signed_token_is_not_asked_about_unless_there_are_no_keys() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    let mut client = scene.edge.http1().await?;
+    let signed = scene.key.mint(&tokens::claims(ISSUER, AUDIENCE, "read", clock::unix_now()))?;
+    assert_eq!(scene.ask(&mut client, &signed).await?.0, 200);
+    assert_eq!(scene.issuer.introspected(), 0);
+    let scene = Scene::new(|token| token.keys = KeySource::None).await?;
+    let mut client = scene.edge.http1().await?;
+    assert_eq!(scene.ask(&mut client, &signed).await?.1, "token_inactive");
+    scene.issuer.say("another", active());
+    assert_eq!(scene.ask(&mut client, "another").await?.0, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_revoked_is_refused_whatever_its_issuer_says() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    let mut client = scene.edge.http1().await?;
+    for token in ["one", "two", "three"] {
+        scene.issuer.say(token, but("sub", json!(format!("subject-{token}"))));
+    }
+    let (good, revoked) = ((200, String::new()), (401, "token_revoked".to_owned()));
+    for token in ["one", "two"] {
+        assert_eq!(scene.ask(&mut client, token).await?, good);
+    }
+    let list = |kind: Kind, text: &[u8]| {
+        let policy = scene.edge.policy.load();
+        let mark = policy.revoked().marker().mark(kind, text);
+        policy.revoked().revoke(mark, Terms { until: FOREVER, before: WHENEVER }, clock::unix_now()).unwrap();
+    };
+    list(Kind::Token, token_body(b"one"));
+    list(Kind::Token, b"three");
+    assert_eq!(scene.ask(&mut client, "one").await?, revoked, "known or not");
+    assert_eq!(scene.ask(&mut client, "three").await?, revoked);
+    assert_eq!(scene.issuer.introspected(), 2, "nobody is asked about what is revoked");
+    assert_eq!(scene.ask(&mut client, "two").await?, good);
+    list(Kind::Subject, b"subject-two");
+    assert_eq!(scene.ask(&mut client, "two").await?, revoked);
+    Ok(())
+}
+
+#[tokio::test]
+async fn hostile_and_slow_servers_let_nobody_in_and_take_nobody_with_them() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    let mut client = scene.edge.http1().await?;
+    scene.issuer.say("known", active());
+    assert_eq!(scene.ask(&mut client, "known").await?.0, 200);
+    let good = active().to_string();
+    let twice = good.replacen('{', "{\"active\":false,", 1);
+    let words = good.replace("\"active\":true", "\"active\":\"true\"");
+    let redirect = format!("Location: https://{}/introspect\r\n", scene.issuer.address);
+    for (name, manner) in [
+        ("hangs up", Manner::HangUp),
+        ("an error with an answer", Manner::Answer(500, String::new(), good.clone().into_bytes())),
+        ("a redirect", Manner::Answer(307, redirect, good.clone().into_bytes())),
+        ("not JSON", Manner::Answer(200, String::new(), b"active".to_vec())),
+        ("a member twice", Manner::Answer(200, String::new(), twice.into_bytes())),
+        ("active in words", Manner::Answer(200, String::new(), words.into_bytes())),
+        ("no end", Manner::Flood),
+        ("one byte at a time", Manner::Drip),
+        ("silence", Manner::Silence),
+    ] {
+        scene.issuer.behave(manner);
+        let asked = scene.issuer.introspected();
+        let token = format!("new-{}", name.replace(' ', "-"));
+        while scene.issuer.introspected() == asked {
+            assert_eq!(
+                scene.ask(&mut client, &token).await?,
+                (503, "issuer_unavailable".to_owned()),
+                "{name}"
+            );
+        }
+        assert_eq!(scene.ask(&mut client, "known").await?.0, 200, "{name}");
+    }
+    scene.issuer.publish(&[]);
+    scene.issuer.say("after", active());
+    while scene.ask(&mut client, "after").await?.0 != 200 {}
+    let failed = scene.edge.metrics.introspections.with_label_values(&["main", "failed"]).get();
+    assert!(failed >= 9, "{failed}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn private_addresses_are_not_asked_unless_allowed() -> Result<()> {
+    let scene = Scene::new(|token| token.introspection.as_mut().unwrap().private_addresses = false).await?;
+    let mut client = scene.edge.http1().await?;
+    scene.issuer.say("good", active());
+    assert_eq!(scene.ask(&mut client, "good").await?, (503, "issuer_unavailable".to_owned()));
+    assert_eq!(scene.issuer.introspected(), 0);
+    assert_eq!(scene.edge.metrics.introspections.with_label_values(&["main", "failed"]).get(), 1);
+    Ok(())
+}
+
+/// Time is an argument here: what is remembered, for how long, and how many calls there are at once.
+#[tokio::test]
+async fn answers_are_believed_no_longer_than_stated_and_calls_are_bounded() -> Result<()> {
+    let issuer = LiveIssuer::start(&[]).await?;
+    let folder = tempfile::tempdir()?;
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "secret")?;
+    let config =
+        Introspection { max_calls: 2, negative: Duration::from_secs(10), ..issuer.introspection(secret)? };
+    let introspector = Introspector::load(&config)?;
+    let (unix, at) = (1_800_000_000, |seconds: u64| KernelTime(1_000_000_000 * (1_000 + seconds)));
+    let digest = |n: u8| [n; 32];
+    let is =
+        |n: u8, seconds: u64, first: bool| match introspector.look(&digest(n), "token", first, at(seconds)) {
+            Look::Known(Answer::Active(_)) => "active",
+            Look::Known(Answer::Inactive) => "inactive",
+            Look::Pending(_) => "asked",
+            Look::Unavailable => "unavailable",
+        };
+    let say = |n: u8, text: &str, seconds: u64| {
+        introspector.end(&digest(n), Ok(text.as_bytes().to_vec()), at(seconds), unix + seconds)
+    };
+    assert_eq!((is(1, 0, true), is(1, 0, true), is(2, 0, true)), ("asked", "asked", "asked"));
+    assert_eq!(is(3, 0, true), "unavailable", "two calls at once, no more");
+    assert_eq!(is(1, 0, false), "unavailable", "who has waited does not ask again");
+    let next = async || introspector.next().await.digest;
+    assert_eq!((next().await, next().await), (digest(1), digest(2)), "one call for each");
+    assert!(say(1, &format!(r#"{{"active":true,"exp":{}}}"#, unix + 1_000), 0)?);
+    assert!(!say(2, r#"{"active":false}"#, 0)?);
+    assert_eq!((is(1, 59, false), is(1, 60, false)), ("active", "unavailable"), "`cache`, not `exp`");
+    assert_eq!((is(2, 9, false), is(2, 10, false)), ("inactive", "unavailable"));
+    assert_eq!(is(3, 20, true), "asked");
+    assert!(say(3, &format!(r#"{{"active":true,"exp":{}}}"#, unix + 25), 20)?);
+    assert_eq!((is(3, 24, false), is(3, 25, false)), ("active", "unavailable"), "`exp`, not `cache`");
+    assert_eq!(is(4, 30, true), "asked");
+    assert!(say(4, "[]", 30).is_err());
+    assert_eq!(
+        (is(4, 30, true), is(5, 30, true)),
+        ("unavailable", "unavailable"),
+        "it rests after a failure"
+    );
+    assert_eq!(is(4, 31, true), "asked");
+    assert!(!say(4, &format!(r#"{{"active":true,"exp":{}}}"#, unix), 31)?, "it has ended already");
+    assert_eq!(is(4, 32, true), "inactive");
+    // Room for so many; those that are asked for least give way.
+    for n in 0..2_000_u32 {
+        let mut digest = [0; 32];
+        digest[..4].copy_from_slice(&n.to_le_bytes());
+        introspector.end(&digest, Ok(br#"{"active":false}"#.to_vec()), at(40), unix)?;
+    }
+    let known = (0..2_000_u32).filter(|n| {
+        let mut digest = [0; 32];
+        digest[..4].copy_from_slice(&n.to_le_bytes());
+        matches!(introspector.look(&digest, "token", false, at(40)), Look::Known(_))
+    });
+    assert!((1..=1_000).contains(&known.count()));
+    Ok(())
+}

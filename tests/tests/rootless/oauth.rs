@@ -1,0 +1,312 @@
+//! Requests to an authorization server behind: the code flow with PKCE and nothing older, to where clients said they want their answers,
+//! and refresh tokens once (RFC 6749, RFC 7636, RFC 9700).
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+use std::time::Duration;
+
+use anyhow::Result;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use enforcer::config::{self, Endpoint, Limit, OAuth, RateLimit};
+use enforcer_tests::{
+    edge::{Client, Edge, Outgoing, Site, route},
+    origin::Origin,
+};
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use serde_json::Value;
+
+const CALLBACK: &str = "com.example.app:/callback";
+const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+
+struct Scene {
+    edge: Edge,
+    origin: Origin,
+}
+
+impl Scene {
+    async fn new(change: impl FnOnce(&mut config::Config)) -> Result<Self> {
+        let origin = Origin::start().await?;
+        let mut site = Site::new(origin.address)?;
+        let oauth = |endpoint| {
+            Some(OAuth {
+                endpoint,
+                clients: [("app".to_owned(), vec![CALLBACK.to_owned(), "https://app.example/cb".to_owned()])]
+                    .into(),
+                grants: vec!["authorization_code".to_owned(), "refresh_token".to_owned()],
+                client_limit: None,
+                rotation: Some(Duration::from_secs(3_600)),
+            })
+        };
+        let mut authorize = route("/authorize", None, &[]);
+        authorize.oauth = oauth(Endpoint::Authorization);
+        let mut token = route("/token", None, &[]);
+        token.oauth = oauth(Endpoint::Token);
+        let rate = RateLimit { events: 10_000, period: Duration::from_secs(1), burst: 10_000 };
+        token.limits.push(Limit::by_address(rate));
+        site.config.routes.extend([authorize, token]);
+        change(&mut site.config);
+        Ok(Self { edge: site.start()?, origin })
+    }
+
+    async fn code(&self, client: &mut Client, request: Request<Outgoing>) -> Result<String> {
+        let response = client.send(request).await?;
+        code(response).await
+    }
+}
+
+/// The code of a refusal; empty for an answer of the server's.
+async fn code(response: Response<Incoming>) -> Result<String> {
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    if status.is_success() {
+        return Ok(String::new());
+    }
+    let document: Value = serde_json::from_slice(&body).unwrap_or_default();
+    Ok(document["code"].as_str().unwrap_or("?").to_owned())
+}
+
+fn body(text: &str) -> Outgoing {
+    Full::new(Bytes::from(text.to_owned())).map_err(|never| match never {}).boxed()
+}
+
+fn get(target: &str) -> Request<Outgoing> {
+    Request::get(target).body(body("")).unwrap()
+}
+
+fn form(target: &str, text: &str) -> Request<Outgoing> {
+    let request = Request::post(target).header("content-type", "application/x-www-form-urlencoded");
+    request.body(body(text)).unwrap()
+}
+
+/// A good authorization request, with a parameter replaced, or taken away by an empty value.
+fn authorize(name: &str, value: &str) -> String {
+    let mut pairs = vec![
+        ("response_type", "code"),
+        ("client_id", "app"),
+        ("redirect_uri", CALLBACK),
+        ("state", "x"),
+        ("code_challenge", CHALLENGE),
+        ("code_challenge_method", "S256"),
+    ];
+    pairs.retain(|(known, _)| *known != name);
+    if !value.is_empty() {
+        pairs.push((name, value));
+    }
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+/// PKCE and redirect URIs at the authorization endpoint; the same as a form.
+#[tokio::test]
+async fn authorization_requests_are_the_code_flow_with_pkce_to_a_known_place() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    let long = "A".repeat(44);
+    let cases = [
+        ("good", "", "", ""),
+        ("another redirect URI", "redirect_uri", "https://app.example/cb", ""),
+        ("challenge_missing", "code_challenge", "", "oauth_pkce"),
+        ("challenge_plain", "code_challenge_method", "plain", "oauth_pkce"),
+        ("challenge_method_missing", "code_challenge_method", "", "oauth_pkce"),
+        ("challenge_method_case", "code_challenge_method", "s256", "oauth_pkce"),
+        ("challenge_short", "code_challenge", &CHALLENGE[1..], "oauth_pkce"),
+        ("challenge_long", "code_challenge", &long, "oauth_pkce"),
+        (
+            "challenge_characters",
+            "code_challenge",
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw+cM",
+            "oauth_pkce",
+        ),
+        ("implicit", "response_type", "token", "oauth_grant"),
+        ("implicit id_token", "response_type", "id_token token", "oauth_grant"),
+        ("hybrid", "response_type", "code id_token", "oauth_grant"),
+        ("response_type_missing", "response_type", "", "oauth_request"),
+        ("client_missing", "client_id", "", "oauth_request"),
+        ("client_unknown", "client_id", "other", "oauth_redirect"),
+        ("redirect_missing", "redirect_uri", "", "oauth_redirect"),
+        ("redirect_longer", "redirect_uri", "https://app.example/cb/x", "oauth_redirect"),
+        ("redirect_query", "redirect_uri", "https://app.example/cb?x=1", "oauth_redirect"),
+        ("redirect_case", "redirect_uri", "https://APP.example/cb", "oauth_redirect"),
+        ("redirect_slash", "redirect_uri", "https://app.example/cb/", "oauth_redirect"),
+        ("redirect_userinfo", "redirect_uri", "https://app.example@evil.example/cb", "oauth_redirect"),
+        ("request object", "request", "eyJ", "oauth_request"),
+        ("request_uri", "request_uri", "https://evil.example/r", "oauth_request"),
+        ("token in query", "access_token", "x", "token_in_query"),
+    ];
+    for mut client in scene.edge.clients().await? {
+        for (name, parameter, value, expected) in cases {
+            let query = authorize(parameter, value);
+            let got = scene.code(&mut client, get(&format!("/authorize?{query}"))).await?;
+            assert_eq!(got, expected, "{name}");
+            if expected != "token_in_query" {
+                let got = scene.code(&mut client, form("/authorize", &query)).await?;
+                assert_eq!(got, expected, "{name}, as a form");
+            }
+        }
+        let twice = format!("{}&code_challenge_method=plain", authorize("", ""));
+        assert_eq!(scene.code(&mut client, get(&format!("/authorize?{twice}"))).await?, "oauth_request");
+        let split = form(&format!("/authorize?{}", authorize("", "")), "code_challenge_method=plain");
+        assert_eq!(scene.code(&mut client, split).await?, "oauth_request", "part of it in the body");
+    }
+    Ok(())
+}
+
+fn exchange(name: &str, value: &str) -> String {
+    let mut pairs = vec![
+        ("grant_type", "authorization_code"),
+        ("client_id", "app"),
+        ("code", "c0de"),
+        ("redirect_uri", CALLBACK),
+        ("code_verifier", VERIFIER),
+    ];
+    pairs.retain(|(known, _)| *known != name);
+    if !value.is_empty() {
+        pairs.push((name, value));
+    }
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+#[tokio::test]
+async fn token_requests_have_a_verifier_and_a_grant_that_is_served() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    let of = |count: usize| "a".repeat(count);
+    let cases = [
+        ("good", "", String::new(), ""),
+        ("verifier_absent", "code_verifier", String::new(), "oauth_pkce"),
+        ("verifier_42", "code_verifier", of(42), "oauth_pkce"),
+        ("verifier_43", "code_verifier", of(43), ""),
+        ("verifier_128", "code_verifier", of(128), ""),
+        ("verifier_129", "code_verifier", of(129), "oauth_pkce"),
+        ("verifier_characters", "code_verifier", format!("{}+", of(50)), "oauth_pkce"),
+        ("all_characters", "code_verifier", format!("{}-._~", of(50)), ""),
+        ("code_missing", "code", String::new(), "oauth_request"),
+        ("grant_missing", "grant_type", String::new(), "oauth_request"),
+        ("password", "grant_type", "password".to_owned(), "oauth_grant"),
+        ("client_credentials", "grant_type", "client_credentials".to_owned(), "oauth_grant"),
+        ("client_unknown", "client_id", "other".to_owned(), "oauth_redirect"),
+        ("client_missing", "client_id", String::new(), "oauth_redirect"),
+        ("redirect_other", "redirect_uri", "https://evil.example/".to_owned(), "oauth_redirect"),
+    ];
+    for mut client in scene.edge.clients().await? {
+        for (name, parameter, value, expected) in &cases {
+            let got = scene.code(&mut client, form("/token", &exchange(parameter, value))).await?;
+            assert_eq!(got, *expected, "{name}");
+        }
+        let twice = format!("{}&code_verifier={VERIFIER}", exchange("", ""));
+        assert_eq!(scene.code(&mut client, form("/token", &twice)).await?, "oauth_request");
+        assert_eq!(scene.code(&mut client, get("/token")).await?, "method_not_allowed");
+        let by_query = form(&format!("/token?{}", exchange("", "")), "");
+        assert_eq!(scene.code(&mut client, by_query).await?, "oauth_request");
+        let json = Request::post("/token").header("content-type", "application/json").body(body("{}"))?;
+        assert_eq!(scene.code(&mut client, json).await?, "oauth_request");
+        let large = format!("{}&x={}", exchange("", ""), "a".repeat(70 << 10));
+        assert_eq!(scene.code(&mut client, form("/token", &large)).await?, "oauth_request");
+        for (id, expected) in [("app", ""), ("other", "oauth_redirect")] {
+            let mut basic = form("/token", &exchange("client_id", ""));
+            let value = format!("Basic {}", STANDARD.encode(format!("{id}:secret")));
+            basic.headers_mut().insert("authorization", value.parse()?);
+            assert_eq!(scene.code(&mut client, basic).await?, expected, "{id} by HTTP Basic");
+        }
+        let mut two = form("/token", &exchange("", ""));
+        two.headers_mut().insert("authorization", format!("Basic {}", STANDARD.encode("x:y")).parse()?);
+        assert_eq!(scene.code(&mut client, two).await?, "oauth_request", "two clients");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_good_once() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    let mut client = scene.edge.http1().await?;
+    let refresh = |token: &str| {
+        form("/token", &format!("grant_type=refresh_token&client_id=app&refresh_token={token}"))
+    };
+    assert_eq!(scene.code(&mut client, refresh("one")).await?, "");
+    assert_eq!(scene.code(&mut client, refresh("one")).await?, "oauth_refresh_reused");
+    assert_eq!(scene.code(&mut client, refresh("two")).await?, "", "another one");
+    let policy = scene.edge.policy.load();
+    assert_eq!(policy.refreshed().look().entries, 2);
+    // What its server refused is not used up: the origin answers so to the path that it is sent.
+    use enforcer::revoked::{FOREVER, Kind, Terms, WHENEVER};
+    let mark = policy.revoked().marker().mark(Kind::Token, b"three");
+    policy.revoked().revoke(mark, Terms { until: FOREVER, before: WHENEVER }, 1_800_000_000).unwrap();
+    assert_eq!(scene.code(&mut client, refresh("three")).await?, "token_revoked");
+    assert_eq!(policy.refreshed().look().entries, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_was_refused_or_does_not_rotate_may_come_again() -> Result<()> {
+    let scene = Scene::new(|config| {
+        for route in &mut config.routes {
+            if let Some(oauth) = &mut route.oauth {
+                oauth.rotation = None;
+            }
+        }
+    })
+    .await?;
+    let mut client = scene.edge.http1().await?;
+    let refresh = || form("/token", "grant_type=refresh_token&client_id=app&refresh_token=one");
+    for _ in 0..3 {
+        assert_eq!(scene.code(&mut client, refresh()).await?, "");
+    }
+    // A server that cannot be reached has exchanged nothing.
+    let nowhere = Scene::new(|config| {
+        config.upstreams.insert(
+            "api".to_owned(),
+            enforcer_tests::edge::upstream("127.0.0.1:9".parse().unwrap()).unwrap(),
+        );
+    })
+    .await?;
+    let mut client = nowhere.edge.http1().await?;
+    for _ in 0..2 {
+        assert_eq!(nowhere.code(&mut client, refresh()).await?, "upstream_unreachable");
+    }
+    drop((scene.origin, nowhere.origin));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_has_a_limit_of_its_own() -> Result<()> {
+    let scene = Scene::new(|config| {
+        for route in &mut config.routes {
+            if let Some(oauth) = &mut route.oauth {
+                oauth.clients.clear();
+                oauth.client_limit =
+                    Some(RateLimit { events: 1, period: Duration::from_secs(3_600), burst: 1 });
+            }
+        }
+    })
+    .await?;
+    let mut client = scene.edge.http1().await?;
+    for (id, expected) in [("a", ""), ("a", ""), ("a", "rate_limited"), ("b", ""), ("a", "rate_limited")] {
+        let got = scene.code(&mut client, form("/token", &exchange("client_id", id))).await?;
+        assert_eq!(got, expected, "{id}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn credentials_in_a_query_are_refused_everywhere_unless_allowed() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    for mut client in scene.edge.clients().await? {
+        for (query, expected) in [
+            ("?access_token=x", "token_in_query"),
+            ("?a=b&access%5Ftoken=x", "token_in_query"),
+            ("?refresh_token", "token_in_query"),
+            ("?client_secret=x", "token_in_query"),
+            ("?id_token=x", "token_in_query"),
+            ("?token=x", ""),
+            ("?my_access_token=x&access_tokens=1&q=access_token", ""),
+            ("", ""),
+        ] {
+            let got = scene.code(&mut client, get(&format!("/public/x{query}"))).await?;
+            assert_eq!(got, expected, "{query}");
+        }
+    }
+    let lax = Scene::new(|config| config.http.tokens_in_query = true).await?;
+    let mut client = lax.edge.http1().await?;
+    assert_eq!(lax.code(&mut client, get("/public/x?access_token=x")).await?, "");
+    Ok(())
+}
