@@ -77,24 +77,23 @@ struct Inbox {
     closed: bool,
 }
 
-impl Inbox {
-    fn merge(&mut self) {
-        let newest: BTreeMap<(Table, String), Option<Vec<u8>>> = self
-            .batches
-            .drain(..)
-            .flat_map(|batch| batch())
-            .map(|change| ((change.table, change.key), change.value))
-            .collect();
-        self.pending = newest.len();
-        self.batches.push(Box::new(move || {
-            let change = |((table, key), value): (&(Table, String), &Option<Vec<u8>>)| Change {
-                table,
-                key: key.clone(),
-                value: value.clone(),
-            };
-            newest.iter().map(change).collect()
-        }));
-    }
+/// The same changes as one batch, in which each key has its newest value only; and how many those are.
+fn merged(batches: Vec<Batch>) -> (Batch, usize) {
+    let newest: BTreeMap<(Table, String), Option<Vec<u8>>> = batches
+        .iter()
+        .flat_map(|batch| batch())
+        .map(|change| ((change.table, change.key), change.value))
+        .collect();
+    let count = newest.len();
+    let batch = move || {
+        let change = |((table, key), value): (&(Table, String), &Option<Vec<u8>>)| Change {
+            table,
+            key: key.clone(),
+            value: value.clone(),
+        };
+        newest.iter().map(change).collect()
+    };
+    (Box::new(batch), count)
 }
 
 struct Shared {
@@ -250,6 +249,13 @@ fn run(shared: &Shared, database: Database) {
                 let _ = waits.send(());
             }
         }
+        // Outside the lock, because of many it takes some time.
+        let (batches, count) = if written.is_err() && batches.len() > BATCHES {
+            let (batch, count) = merged(batches);
+            (vec![batch], count)
+        } else {
+            (batches, count)
+        };
         let mut inbox = lock(&shared.inbox);
         match &written {
             Ok(()) if failing => info!(file = %shared.path.display(), "the store is written again"),
@@ -265,9 +271,6 @@ fn run(shared: &Shared, database: Database) {
                 // What has come in since is newer.
                 inbox.batches.splice(0..0, batches);
                 inbox.pending += count;
-                if inbox.batches.len() > BATCHES {
-                    inbox.merge();
-                }
             }
         }
         failing = written.is_err();
@@ -414,15 +417,12 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_disk_is_bounded_by_its_keys_and_keeps_the_newest() {
-        let mut inbox = Inbox::default();
-        for round in 0..1000 {
-            let changes = vec![change("a", Some(&round.to_string())), change("b", None)];
-            inbox.pending += changes.len();
-            inbox.batches.push(Box::new(move || changes.clone()));
-        }
-        inbox.merge();
-        assert_eq!((inbox.batches.len(), inbox.pending), (1, 2));
-        assert_eq!(inbox.batches[0](), [change("a", Some("999")), change("b", None)]);
+        let batch = |round: usize| -> Batch {
+            Box::new(move || vec![change("a", Some(&round.to_string())), change("b", None)])
+        };
+        let (batch, count) = merged((0..1000).map(batch).collect());
+        assert_eq!(count, 2);
+        assert_eq!(batch(), [change("a", Some("999")), change("b", None)]);
     }
 
     #[test]

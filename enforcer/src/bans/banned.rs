@@ -6,10 +6,9 @@
 //! one part of the table, a writer puts a changed copy of that part in its place.
 
 use std::{
-    collections::HashMap,
     fmt,
     net::IpAddr,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
 };
 
 use arc_swap::ArcSwap;
@@ -17,7 +16,7 @@ use enforcer_common::{
     ban::{Listing, class},
     source::SourceKey,
 };
-use foldhash::fast::RandomState;
+use ipnet::IpNet;
 
 use super::projection::{Place, Write};
 use crate::{clock::KernelTime, prefix::Prefix};
@@ -25,15 +24,25 @@ use crate::{clock::KernelTime, prefix::Prefix};
 /// Parts of the table of sources: with a million bans each has some 250.
 const PARTS: usize = 4_096;
 
-/// Keys and ends of bans, by key.
-type Part = Vec<(u64, u64)>;
+/// Parts of the prefixes: with a hundred thousand of them each has some 100.
+const PREFIX_PARTS: usize = 1_024;
+
+/// Prefix lengths of IPv6, zero included.
+const LENGTHS: usize = 129;
+
+/// What is listed, by key; few enough to be copied for each change.
+type Part<K, V> = Vec<(K, V)>;
 
 /// Every ban that holds.
 pub struct Banned {
-    parts: Box<[ArcSwap<Part>]>,
+    /// Ends of bans.
+    sources: Box<[ArcSwap<Part<u64, u64>>]>,
     /// How many sources there are in all parts.
     count: AtomicUsize,
-    prefixes: ArcSwap<Prefixes>,
+    /// What tries hold in the kernel.
+    prefixes: Box<[ArcSwap<Part<Prefix, Listing>>]>,
+    /// How many prefixes have which length, of IPv4 and of IPv6.
+    lengths: [[AtomicU32; LENGTHS]; 2],
     /// Odd; so that nobody can choose addresses that are all in one part.
     seed: u64,
 }
@@ -44,55 +53,16 @@ impl fmt::Debug for Banned {
     }
 }
 
-/// What tries hold in the kernel.
-#[derive(Clone, Default)]
-struct Prefixes {
-    listed: HashMap<Prefix, Listing, RandomState>,
-    /// The lengths that there are, the longest first: of IPv4 and of IPv6.
-    lengths: [Vec<u8>; 2],
-}
-
-impl Prefixes {
-    fn put(&mut self, prefix: Prefix, listing: Option<Listing>) {
-        match listing {
-            Some(listing) => self.listed.insert(prefix, listing),
-            None => self.listed.remove(&prefix),
-        };
-    }
-
-    fn measure(&mut self) {
-        for (lengths, is_v4) in self.lengths.iter_mut().zip([true, false]) {
-            let of_family = self.listed.keys().map(Prefix::net).filter(|net| net.addr().is_ipv4() == is_v4);
-            *lengths = of_family.map(|net| net.prefix_len()).collect();
-            lengths.sort_unstable_by(|one, other| other.cmp(one));
-            lengths.dedup();
-        }
-    }
-
-    fn find(&self, address: IpAddr) -> Listing {
-        if self.listed.is_empty() {
-            return Listing::NONE;
-        }
-        let host = Prefix::host(address);
-        let [v4, v6] = &self.lengths;
-        let lengths = if host.net().addr().is_ipv4() { v4 } else { v6 };
-        lengths
-            .iter()
-            .find_map(|length| self.listed.get(&host.widened(*length)))
-            .copied()
-            .unwrap_or(Listing::NONE)
-    }
-}
-
 impl Default for Banned {
     fn default() -> Self {
         let mut seed = [0; 8];
         // Without randomness there is no TLS either; it spreads addresses all the same.
         let _ = aws_lc_rs::rand::fill(&mut seed);
         Self {
-            parts: (0..PARTS).map(|_| ArcSwap::default()).collect(),
+            sources: (0..PARTS).map(|_| ArcSwap::default()).collect(),
             count: AtomicUsize::new(0),
-            prefixes: ArcSwap::default(),
+            prefixes: (0..PREFIX_PARTS).map(|_| ArcSwap::default()).collect(),
+            lengths: [const { [const { AtomicU32::new(0) }; LENGTHS] }; 2],
             seed: u64::from_ne_bytes(seed) | 1,
         }
     }
@@ -101,7 +71,7 @@ impl Default for Banned {
 impl Banned {
     /// Whether an address is banned; `v6_mask` is what makes an IPv6 source.
     pub fn holds(&self, address: IpAddr, v6_mask: u64, now: KernelTime) -> bool {
-        let listing = self.prefixes.load().find(address);
+        let listing = self.listing(address);
         match listing.class {
             class::ALLOW => return false,
             class::BAN if now.0 < listing.until => return true,
@@ -111,18 +81,34 @@ impl Banned {
             return false;
         }
         let key = SourceKey::of(address, v6_mask).get();
-        let Some(part) = self.parts.get(self.part_of(key)).map(ArcSwap::load) else { return false };
-        let found = part.binary_search_by_key(&key, |(key, _)| *key);
-        found.is_ok_and(|index| part.get(index).is_some_and(|(_, until)| now.0 < *until))
+        let Some(part) = self.sources.get(self.part_of(key)).map(ArcSwap::load) else { return false };
+        found(&part, &key).is_some_and(|until| now.0 < until)
+    }
+
+    /// What the longest prefix around an address says.
+    fn listing(&self, address: IpAddr) -> Listing {
+        let host = Prefix::host(address);
+        let lengths = &self.lengths[family(&host)][..=usize::from(host.net().prefix_len())];
+        let taken = lengths.iter().enumerate().rev().filter(|(_, count)| count.load(Relaxed) > 0);
+        let listed = taken.filter_map(|(length, _)| {
+            let prefix = host.widened(u8::try_from(length).ok()?);
+            found(&self.prefixes.get(self.prefix_part_of(&prefix))?.load(), &prefix)
+        });
+        listed.into_iter().next().unwrap_or(Listing::NONE)
     }
 
     /// Forgets everything and holds this. For the ban task alone, like [`Banned::apply`].
     pub fn replace(&self, listed: impl Iterator<Item = (Place, Listing)>) {
-        for part in &self.parts {
+        for part in &self.sources {
             part.store(Default::default());
         }
         self.count.store(0, Relaxed);
-        self.prefixes.store(Default::default());
+        for part in &self.prefixes {
+            part.store(Default::default());
+        }
+        for count in self.lengths.iter().flatten() {
+            count.store(0, Relaxed);
+        }
         let writes: Vec<Write> =
             listed.map(|(place, listing)| Write { place, listing: Some(listing) }).collect();
         self.apply(&writes);
@@ -130,13 +116,11 @@ impl Banned {
 
     /// Takes over changes of the kernel's tables.
     pub fn apply(&self, writes: &[Write]) {
-        let mut sources = Vec::new();
-        let mut prefixes: Option<Prefixes> = None;
+        let (mut sources, mut prefixes) = (Vec::new(), Vec::new());
         for write in writes {
             match write.place {
                 Place::Prefix(prefix) => {
-                    let changed = prefixes.get_or_insert_with(|| (**self.prefixes.load()).clone());
-                    changed.put(prefix, write.listing);
+                    prefixes.push((self.prefix_part_of(&prefix), prefix, write.listing));
                 }
                 Place::Source(key) => {
                     let key = key.get();
@@ -144,34 +128,76 @@ impl Banned {
                 }
             }
         }
-        if let Some(mut changed) = prefixes {
-            changed.measure();
-            self.prefixes.store(changed.into());
-        }
-        // Stable: of two changes of one source the later one counts.
-        sources.sort_by_key(|(part, ..)| *part);
-        for changes in sources.chunk_by(|(one, ..), (other, ..)| one == other) {
-            let Some(part) = changes.first().and_then(|(part, ..)| self.parts.get(*part)) else { continue };
-            let old = part.load();
-            let mut new = Part::with_capacity(old.len() + changes.len());
-            new.extend_from_slice(&old);
-            for (_, key, until) in changes {
-                match (new.binary_search_by_key(key, |(key, _)| *key), until) {
-                    (Ok(index), Some(until)) => new[index].1 = *until,
-                    (Ok(index), None) => drop(new.remove(index)),
-                    (Err(index), Some(until)) => new.insert(index, (*key, *until)),
-                    (Err(_), None) => {}
-                }
-            }
-            new.shrink_to_fit();
-            self.count.fetch_add(new.len(), Relaxed);
-            self.count.fetch_sub(old.len(), Relaxed);
-            part.store(new.into());
-        }
+        change(&self.prefixes, prefixes, |prefix, is_new| {
+            let count = &self.lengths[family(prefix)][usize::from(prefix.net().prefix_len())];
+            let _ = if is_new { count.fetch_add(1, Relaxed) } else { count.fetch_sub(1, Relaxed) };
+        });
+        change(&self.sources, sources, |_, is_new| {
+            let _ = if is_new { self.count.fetch_add(1, Relaxed) } else { self.count.fetch_sub(1, Relaxed) };
+        });
     }
 
     fn part_of(&self, key: u64) -> usize {
         (key.wrapping_mul(self.seed) >> (64 - PARTS.ilog2())) as usize
+    }
+
+    fn prefix_part_of(&self, prefix: &Prefix) -> usize {
+        let bits = match prefix.net() {
+            IpNet::V4(net) => u64::from(net.addr().to_bits()),
+            IpNet::V6(net) => {
+                let bits = net.addr().to_bits();
+                (bits >> 64) as u64 ^ (bits as u64).wrapping_mul(self.seed)
+            }
+        };
+        let key = bits.wrapping_add(u64::from(prefix.net().prefix_len()) << 32);
+        (key.wrapping_mul(self.seed) >> (64 - PREFIX_PARTS.ilog2())) as usize
+    }
+}
+
+const fn family(prefix: &Prefix) -> usize {
+    match prefix.net() {
+        IpNet::V4(_) => 0,
+        IpNet::V6(_) => 1,
+    }
+}
+
+fn found<K: Ord, V: Copy>(part: &Part<K, V>, key: &K) -> Option<V> {
+    let index = part.binary_search_by(|(own, _)| own.cmp(key)).ok()?;
+    part.get(index).map(|(_, value)| *value)
+}
+
+/// Puts changed copies of parts in their places; `counted` hears of keys that come in, and of those that go.
+fn change<K: Copy + Ord, V: Copy>(
+    parts: &[ArcSwap<Part<K, V>>],
+    mut changes: Vec<(usize, K, Option<V>)>,
+    counted: impl Fn(&K, bool),
+) {
+    // Stable: of two changes of one key the later one counts.
+    changes.sort_by_key(|(part, ..)| *part);
+    for changes in changes.chunk_by(|(one, ..), (other, ..)| one == other) {
+        let Some(part) = changes.first().and_then(|(part, ..)| parts.get(*part)) else { continue };
+        let old = part.load();
+        let mut new = Part::with_capacity(old.len() + changes.len());
+        new.extend_from_slice(&old);
+        let mut gone = Vec::new();
+        for (_, key, value) in changes {
+            match (new.binary_search_by(|(own, _)| own.cmp(key)), value) {
+                (Ok(index), Some(value)) => new[index].1 = *value,
+                (Ok(index), None) => {
+                    new.remove(index);
+                    gone.push(key);
+                }
+                (Err(index), Some(value)) => {
+                    new.insert(index, (*key, *value));
+                    // Before it can be found, because nobody looks for what is not counted.
+                    counted(key, true);
+                }
+                (Err(_), None) => {}
+            }
+        }
+        new.shrink_to_fit();
+        part.store(new.into());
+        gone.into_iter().for_each(|key| counted(key, false));
     }
 }
 
@@ -244,7 +270,7 @@ mod tests {
         banned.apply(&writes);
         assert_eq!(banned.count.load(Relaxed), 1);
         assert!(holds(&banned, "10.0.195.79", 0) && !holds(&banned, "10.0.195.78", 0));
-        let longest = banned.parts.iter().map(|part| part.load().len()).max();
+        let longest = banned.sources.iter().map(|part| part.load().len()).max();
         assert_eq!(longest, Some(1));
         banned.replace(std::iter::empty());
         assert!(!holds(&banned, "10.0.195.79", 0));

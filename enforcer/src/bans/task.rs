@@ -269,8 +269,9 @@ impl Task {
                 } else {
                     refusal = Some(actions.outcome);
                 }
-                if sender.send(actions.writes).is_err() {
-                    break;
+                // Without the thread they are written by whoever gets what is left.
+                if let Err(unsent) = sender.send(actions.writes) {
+                    sum.writes.extend(unsent.0);
                 }
             }
             drop(sender);

@@ -1,8 +1,8 @@
 //! Many bans at once, as an imported blocklist has them: the rules for one ban, applied to each, and one account of it.
 //!
 //! The ledger calls it for [`Input::BanMany`](super::Input::BanMany) and [`Input::BanDelMany`](super::Input::BanDelMany).
-//! The work is linear in the entries: the tables are compared once, after the last of them. An entry that is refused
-//! never keeps the others from being done.
+//! The work is linear in the entries: the tables are compared once for all that come together, which of an import are some at a time.
+//! An entry that is refused never keeps the others from being done.
 
 use std::collections::HashSet;
 
