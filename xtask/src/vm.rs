@@ -324,7 +324,7 @@ fn image(kernel: &kernels::Kernel, series: &Series, plan: &Plan<'_>) -> Result<I
             )
         };
         format!(
-            "export ENFORCER_BIN=/usr/bin/enforcer ENFORCER_TEST_PATIENCE={PATIENCE}\n\
+            "export ENFORCER_BIN=/usr/bin/enforcer ENFORCER_HANDSHAKES=200 ENFORCER_TEST_PATIENCE={PATIENCE}\n\
              step programs 300 tests-system {VERIFIER_TEST} --nocapture\n\
              {rest}"
         )
