@@ -6,6 +6,7 @@
 mod descriptors;
 mod facts;
 mod files;
+mod memory;
 mod notify;
 mod reload;
 mod revocations;
@@ -101,6 +102,7 @@ fn live(config: Config, path: PathBuf) -> Result<(), Error> {
     let ended = runtime.block_on(async {
         let signals = running::Signals::install()?;
         let running = start::start(config, path, log).await?;
+        memory::give_back();
         running.serve(signals).await.map_err(Error::from)
     });
     // Dropping the tasks removes the control socket; a read of a slow disk may be left behind.

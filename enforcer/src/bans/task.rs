@@ -42,6 +42,9 @@ const BATCH: usize = 256;
 /// Bans of an import that the ledger takes at once, while those before are written.
 const AT_ONCE: usize = 512;
 
+/// Changes of an import that requests may not be judged by yet, at most: the kernel judges packets by them already.
+const UNSHOWN: usize = 65_536;
+
 /// Requests that may wait. They come from the control socket, which bounds its connections.
 const WAITING: usize = 64;
 
@@ -119,8 +122,16 @@ pub fn spawn(
 ) -> (Handle, JoinHandle<()>) {
     let (requests, receiver) = mpsc::channel(WAITING);
     let writer = Writer::new(lists, metrics.clone());
-    let task =
-        Task { ledger, writer, keeping, banned, metrics, import: Import::default(), complained: false };
+    let task = Task {
+        ledger,
+        writer,
+        keeping,
+        banned,
+        unshown: Vec::new(),
+        metrics,
+        import: Import::default(),
+        complained: false,
+    };
     (Handle { requests }, tokio::spawn(task.run(offences, receiver)))
 }
 
@@ -139,6 +150,8 @@ struct Task {
     keeping: Option<Keeping>,
     /// What requests are judged by.
     banned: Arc<Banned>,
+    /// What it does not show yet, of an import that goes on: for a tick at most.
+    unshown: Vec<Write>,
     metrics: Metrics,
     import: Import,
     /// Whether "no room" was logged since the last tick: a flood of offences must not flood the log.
@@ -207,6 +220,7 @@ impl Task {
         let (actions, error) = if let Input::BanMany { prefixes, terms, more } = input {
             self.import(now, prefixes, &terms, more)
         } else {
+            self.banned.apply(&std::mem::take(&mut self.unshown));
             (self.ledger.handle(now, input), None)
         };
         let Actions { writes, events, saves, outcome } = actions;
@@ -246,16 +260,19 @@ impl Task {
         let mut sum = Actions::default();
         let mut tally = Tally { repeated, ..Tally::default() };
         let mut refusal = None;
-        let Self { ledger, writer, banned, .. } = self;
+        let Self { ledger, writer, banned, unshown, .. } = self;
         let error = thread::scope(|scope| {
             let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<Write>>(1);
             let writing = scope.spawn(move || {
-                let (mut first, mut all) = (None, Vec::new());
+                let mut first = None;
                 for writes in receiver {
-                    all.extend_from_slice(&writes);
+                    unshown.extend_from_slice(&writes);
                     first = first.or(writer.write(writes));
                 }
-                banned.apply(&all);
+                // Each time copies whatever it changes, which of a whole import is all of it.
+                if !more || unshown.len() > UNSHOWN {
+                    banned.apply(&std::mem::take(unshown));
+                }
                 first
             });
             for some in prefixes.chunks(AT_ONCE) {
