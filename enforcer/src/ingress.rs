@@ -20,6 +20,7 @@ mod secured;
 mod socket;
 mod sources;
 mod stream;
+mod underway;
 mod upgrade;
 mod worker;
 

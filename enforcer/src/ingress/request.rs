@@ -177,7 +177,11 @@ pub(super) async fn serve(
             }
             // A banned client's connection is of no more use; a proxy's carries the requests of others.
             let is_own = source == connection.client.address;
-            close = ends_connection(refusal.denial) || refusal.denial == Denial::Banned && is_own;
+            let is_banned = refusal.denial == Denial::Banned && is_own;
+            close = ends_connection(refusal.denial) || is_banned;
+            if is_banned && is_http2 {
+                connection.wind_down();
+            }
             if let (Some(name), Some(route)) = (&refusal.missing, &refusal.route) {
                 worker.counters.borrow().header_missing(route, name);
             }
