@@ -235,9 +235,14 @@ impl Attempts<'_> {
             request_id = ?self.terms.id,
             "no answer from upstream"
         );
-        let repeats = may_repeat && matches!(failed, Failed::Died(_));
-        if !repeats || !lease.reused {
+        // A connection that rested may be closed as idle while a request is on its way: that is nobody's failure.
+        let crossed = lease.reused && matches!(failed, Failed::Unsent(_) | Failed::Died { mute: true, .. });
+        let repeats = may_repeat && matches!(failed, Failed::Died { .. });
+        if !crossed && !(repeats && lease.reused) {
             server.failed(Denial::UpstreamProtocol.code());
+        }
+        if let Failed::Unsent(_) = failed {
+            return Err(Next::Anew(headers, None));
         }
         Err(if repeats { Next::Repeat(headers, None) } else { Next::Stop(Denial::UpstreamProtocol) })
     }
