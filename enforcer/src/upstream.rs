@@ -238,9 +238,9 @@ impl Attempts<'_> {
             "no answer from upstream"
         );
         // A connection that rested may be closed as idle while a request is on its way: that is nobody's failure.
-        let crossed = lease.reused && matches!(failed, Failed::Unsent(_) | Failed::Died { mute: true, .. });
         let repeats = may_repeat && matches!(failed, Failed::Died { .. });
-        if !crossed && !(repeats && lease.reused) {
+        let ended = matches!(failed, Failed::Unsent(_) | Failed::Died { mute: true, .. });
+        if !(lease.reused && (repeats || ended)) {
             server.failed(Denial::UpstreamProtocol.code());
         }
         if let Failed::Unsent(_) = failed {
