@@ -319,6 +319,8 @@ pub struct Http {
     pub max_header_fields: u16,
     /// `max_body_bytes`, default 10 MiB; 0 means no bound.
     pub max_body_bytes: u64,
+    /// `max_held_bytes`: of bodies that are held to be judged, all together, default 256 MiB.
+    pub max_held_bytes: u64,
     /// `header_timeout`: from the first byte (or the last response) to the end of the head, default 15 s.
     pub header_timeout: Duration,
     /// `idle_timeout` of client connections, default 75 s.

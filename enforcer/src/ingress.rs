@@ -20,6 +20,7 @@ mod secured;
 mod socket;
 mod sources;
 mod stream;
+mod underway;
 mod upgrade;
 mod worker;
 
@@ -122,6 +123,7 @@ impl Ingress {
         let per_source = config.http.max_connections_per_source;
         let sources = Arc::new(Sources::new(per_source, config.kernel.ipv6_prefix));
         let delayed = Arc::new(AtomicU32::new(0));
+        let held = Arc::default();
         let mut reports = Vec::with_capacity(workers);
         for (number, sockets) in sockets.into_iter().enumerate() {
             let (report, reported) = oneshot::channel();
@@ -133,6 +135,7 @@ impl Ingress {
                 open: Arc::clone(&open),
                 sources: Arc::clone(&sources),
                 delayed: Arc::clone(&delayed),
+                held: Arc::clone(&held),
                 https_port,
                 workers,
                 number,

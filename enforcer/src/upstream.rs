@@ -11,6 +11,7 @@ mod connect;
 mod direct;
 pub mod grpc;
 mod headers;
+mod held;
 mod lease;
 mod outgoing;
 mod pace;
@@ -36,6 +37,7 @@ pub use answer::AnswerBody;
 pub use body::ClientBody;
 pub use connect::LocalExecutor;
 pub use headers::EARLY_DATA;
+pub use held::{Held, Room};
 pub use pace::Patience;
 pub use trace::parent as trace_parent;
 pub use tunnel::Tunnel;
@@ -235,9 +237,14 @@ impl Attempts<'_> {
             request_id = ?self.terms.id,
             "no answer from upstream"
         );
-        let repeats = may_repeat && matches!(failed, Failed::Died(_));
-        if !repeats || !lease.reused {
+        // A connection that rested may be closed as idle while a request is on its way: that is nobody's failure.
+        let repeats = may_repeat && matches!(failed, Failed::Died { .. });
+        let ended = matches!(failed, Failed::Unsent(_) | Failed::Died { mute: true, .. });
+        if !(lease.reused && (repeats || ended)) {
             server.failed(Denial::UpstreamProtocol.code());
+        }
+        if let Failed::Unsent(_) = failed {
+            return Err(Next::Anew(headers, None));
         }
         Err(if repeats { Next::Repeat(headers, None) } else { Next::Stop(Denial::UpstreamProtocol) })
     }

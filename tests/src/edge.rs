@@ -223,6 +223,7 @@ fn bare_config() -> Config {
                 burst: 1000,
             }),
             max_body_bytes: 1 << 20,
+            max_held_bytes: 256 << 20,
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(20),

@@ -49,7 +49,7 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     }
     new.listeners = renewed(listeners, &new.listeners);
     keep!(http, Http, "http", new.http,
-        live: [strict_transport_security, response_headers, max_header_bytes, max_header_fields, trusted_proxies, forwarded_by, forwarded_origin, control_frames, body_timeout, min_body_rate, write_timeout, max_body_bytes, header_timeout, idle_timeout, drain_timeout, max_delayed, ratelimit_headers, tokens_in_query, unrouted],
+        live: [strict_transport_security, response_headers, max_header_bytes, max_header_fields, trusted_proxies, forwarded_by, forwarded_origin, control_frames, body_timeout, min_body_rate, write_timeout, max_body_bytes, max_held_bytes, header_timeout, idle_timeout, drain_timeout, max_delayed, ratelimit_headers, tokens_in_query, unrouted],
         fixed: [redirect, max_connections, max_connections_per_source, max_sources, token_cache, workers]);
     keep!(bans, Bans, "bans", new.bans,
         live: [threshold, window, duration, max_duration, dry_run],

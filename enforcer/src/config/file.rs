@@ -10,6 +10,7 @@ use serde::{
 use toml::Spanned;
 
 mod integrity;
+mod tokens;
 
 use super::value::{
     AddressOrOff, Alternatives, ByteRate, DurationOrOff, Names, Number, Rate, Size, Text, Written as _,
@@ -22,8 +23,6 @@ use super::{
 };
 use crate::prefix::Prefix;
 pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};
-
-mod tokens;
 pub(super) use tokens::{IntrospectionSection, OauthSection, RevocationSection};
 
 /// A value and where it stands, or nothing.
@@ -438,6 +437,7 @@ pub(super) struct HttpSection {
     pub(super) min_body_rate: Key<Size>,
     pub(super) write_timeout: Key<Text<Duration>>,
     pub(super) max_body_bytes: Key<Size>,
+    pub(super) max_held_bytes: Key<Size>,
     pub(super) header_timeout: Key<Text<Duration>>,
     pub(super) idle_timeout: Key<Text<Duration>>,
     pub(super) drain_timeout: Key<Text<Duration>>,

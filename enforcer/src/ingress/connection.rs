@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
@@ -9,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -30,6 +32,7 @@ use super::{
     secured::Secured,
     sources::Place,
     stream::Readable,
+    underway::Underway,
     worker::Worker,
 };
 use crate::{
@@ -37,7 +40,6 @@ use crate::{
     clock, config,
     denial::Denial,
     policy::tls::ALPN_H2,
-    upstream::LocalExecutor,
 };
 
 /// Requests at once on an HTTP/2 connection; RFC 9113 section 6.5.2 recommends at least 100.
@@ -67,10 +69,11 @@ pub(super) struct Connection {
     pub tls_version: &'static str,
     /// Tells whether the handshake is complete, if it was not when the connection began.
     completion: Option<Arc<AtomicBool>>,
-    under_way: Cell<u32>,
-    /// Answers of which a piece waits for the client to take it.
-    offered: Cell<u32>,
+    under_way: Underway,
+    /// When something was answered last, or taken of an answer.
     last: Cell<Instant>,
+    /// Whether the client is to go, whatever it still has in hand.
+    unwelcome: Cell<bool>,
     /// Why a head was refused for which a request stands that hyper will ask about.
     unreadable: Cell<Option<Denial>>,
     /// Why the connection was ended from here.
@@ -85,8 +88,12 @@ pub(super) struct Connection {
 impl Connection {
     /// Counts a request as under way until the guard is dropped with its answer.
     pub(super) fn begin(self: &Rc<Self>) -> UnderWay {
-        self.under_way.set(self.under_way.get() + 1);
-        UnderWay { connection: Rc::clone(self), offered: false }
+        UnderWay { connection: Rc::clone(self), place: self.under_way.begin() }
+    }
+
+    /// The client is banned: what it asked for is answered, and then it has to go.
+    pub(super) fn wind_down(&self) {
+        self.unwelcome.set(true);
     }
 
     /// Runs what a request was upgraded to; as long as it lasts, the request is under way.
@@ -133,41 +140,36 @@ impl Connection {
         self.last_answer.get()
     }
 
-    /// Since when nothing is under way.
-    fn idle_since(&self) -> Option<Instant> {
-        (self.under_way.get() == 0).then(|| self.last.get())
+    fn poll_unwelcome(&self) -> Poll<()> {
+        if self.unwelcome.get() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Since when nobody takes what is offered.
-    fn unread_since(&self) -> Option<Instant> {
-        (self.offered.get() > 0).then(|| self.last.get())
+    /// Since when nothing is under way.
+    fn idle_since(&self) -> Option<Instant> {
+        self.under_way.is_empty().then(|| self.last.get())
     }
 }
 
 /// A request that is not fully answered yet.
 pub(super) struct UnderWay {
     connection: Rc<Connection>,
-    offered: bool,
+    place: usize,
 }
 
 impl UnderWay {
     /// A piece of the answer was handed over and waits for the client, or has been taken and the next one is not there.
-    pub(super) fn offers(&mut self, offered: bool) {
-        let count = self.connection.offered.get();
-        match (self.offered, offered) {
-            (false, true) => self.connection.offered.set(count + 1),
-            (true, false) => self.connection.offered.set(count - 1),
-            _ => {}
-        }
-        self.offered = offered;
-        self.connection.last.set(clock::instant_now());
+    pub(super) fn offers(&self, offered: bool) {
+        let now = clock::instant_now();
+        self.connection.under_way.offers(self.place, offered.then_some(now));
+        self.connection.last.set(now);
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.offers(false);
-        self.connection.under_way.set(self.connection.under_way.get() - 1);
+        if self.connection.under_way.end(self.place) {
+            self.connection.last.set(clock::instant_now());
+        }
     }
 }
 
@@ -272,9 +274,9 @@ async fn establish(
         port: listener.port(),
         tls_version: counters::version(stream.tls().protocol_version()),
         completion: stream.completion(),
-        under_way: Cell::new(0),
-        offered: Cell::new(0),
+        under_way: Underway::default(),
         last: Cell::new(clock::instant_now()),
+        unwelcome: Cell::new(false),
         unreadable: Cell::new(None),
         ended_for: Cell::new(None),
         switched: Cell::new(false),
@@ -295,7 +297,7 @@ fn speak(worker: &Rc<Worker>, connection: &Rc<Connection>, http: &config::Http, 
     let (worker, connection) = (Rc::clone(worker), Rc::clone(connection));
     if is_http2 {
         let stream = Calm::new(stream, Rc::clone(&worker), Rc::clone(&connection), http);
-        let serving = http2::Builder::new(LocalExecutor)
+        let serving = http2::Builder::new(Streams(Rc::clone(&connection)))
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(http.max_header_bytes)
@@ -319,6 +321,17 @@ fn speak(worker: &Rc<Worker>, connection: &Rc<Connection>, http: &config::Http, 
             .with_upgrades();
         let wind_down = http1::UpgradeableConnection::graceful_shutdown;
         Box::pin(watch(worker, connection, Limits::of(http), false, Box::pin(serving), wind_down))
+    }
+}
+
+/// Runs the requests of an HTTP/2 connection, each in a task that can be ended by itself.
+#[derive(Clone)]
+struct Streams(Rc<Connection>);
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, future: F) {
+        let Self(connection) = self;
+        connection.under_way.spawned(tokio::task::spawn_local(future).abort_handle());
     }
 }
 
@@ -351,7 +364,7 @@ where
 {
     let mut phase = worker.shared.phase.clone();
     let mut wake = pin!(tokio::time::sleep(limits.idle.min(limits.write)));
-    let (mut draining, mut closing) = (false, false);
+    let (mut draining, mut closing, mut left) = (false, false, false);
     loop {
         tokio::select! {
             biased;
@@ -362,12 +375,19 @@ where
                     closing = true;
                     wind_down(serving.as_mut());
                 }
-                let idle = connection.idle_since().unwrap_or(now) + limits.idle;
-                let unread = connection.unread_since().unwrap_or(now) + limits.write;
+                let patience = if left { FAREWELL.min(limits.idle) } else { limits.idle };
+                let idle = connection.idle_since().unwrap_or(now) + patience;
+                let mut unread = connection.under_way.unread_since().unwrap_or(now) + limits.write;
                 if unread <= now {
-                    worker.counters.borrow().too_late(Stage::Write);
+                    // As long as the client takes something, it loses no more than what it does not take.
+                    let lives = connection.last.get() + limits.write > now;
+                    let reset = if lives { connection.under_way.reset_unread(now, limits.write) } else { 0 };
+                    (0..reset.max(1)).for_each(|_| worker.counters.borrow().too_late(Stage::Write));
                     worker.refused(connection.client.address, Denial::AnswerUnread);
-                    return Ok(());
+                    if reset == 0 {
+                        return Ok(());
+                    }
+                    unread = connection.under_way.unread_since().unwrap_or(now) + limits.write;
                 }
                 if idle > now {
                     wake.as_mut().reset(idle.min(unread).into());
@@ -382,6 +402,12 @@ where
                     wind_down(serving.as_mut());
                     wake.as_mut().reset((now + FAREWELL.min(limits.idle)).into());
                 }
+            }
+            // The answer that goes out meanwhile has woken this task.
+            () = poll_fn(|_| connection.poll_unwelcome()), if !left => {
+                (left, closing) = (true, true);
+                wind_down(serving.as_mut());
+                wake.as_mut().reset((clock::instant_now() + FAREWELL.min(limits.idle)).into());
             }
             // An error means that the `Ingress` is gone: the same.
             _ = phase.wait_for(|phase| matches!(phase, Phase::Draining(_))), if !draining => {

@@ -39,7 +39,7 @@ use crate::{
     denial::Denial,
     policy::{Policy, route::Route, signature::Signers},
     revoked::Mark,
-    upstream::{AnswerBody, ClientBody, Clients, EARLY_DATA, Forwarded, Patience, Terms, grpc},
+    upstream::{AnswerBody, ClientBody, Clients, EARLY_DATA, Forwarded, Patience, Room, Terms, grpc},
 };
 
 /// How long a request waits for the keys of its token's issuer: a handshake and an answer from far away. What is not decided
@@ -68,7 +68,7 @@ pub(super) async fn serve(
     let method = head.method.clone();
     let is_http2 = head.version == Version::HTTP_2;
     let expects = !is_http2 && head.headers.contains_key(EXPECT);
-    let (mut admitted, source, patience, max_body, max_delayed, secured) = {
+    let (mut admitted, source, patience, max_body, max_held, max_delayed, secured) = {
         // Held for the checks alone: a request under way must not keep an old policy alive.
         let policy = worker.shared.policy.load();
         let http = &policy.http;
@@ -79,6 +79,7 @@ pub(super) async fn serve(
             source,
             Patience { between: http.body_timeout, rate: http.min_body_rate },
             http.max_body_bytes,
+            http.max_held_bytes,
             http.max_delayed,
             Arc::clone(&policy.answers),
         )
@@ -114,9 +115,10 @@ pub(super) async fn serve(
                 entry.granted(grant.subject());
             }
             dpop_nonce = grant.dpop_nonce().cloned();
+            let room = || Room::new(&worker.shared.held, max_held);
             let verified = match &route.signers {
                 None => Ok(body),
-                Some(signers) => Box::pin(signed(&mut grant, body, signers)).await,
+                Some(signers) => Box::pin(signed(&mut grant, body, signers, room())).await,
             };
             let most = match (&route.graphql, &route.oauth) {
                 (None, None) => None,
@@ -125,7 +127,7 @@ pub(super) async fn serve(
             };
             let judged = match (verified, most) {
                 (Ok(body), Some(most)) => {
-                    Box::pin(document(&connection, &mut grant, &head, body, most)).await
+                    Box::pin(document(&connection, &mut grant, &head, (body, room()), most)).await
                 }
                 (verified, _) => verified,
             };
@@ -177,7 +179,11 @@ pub(super) async fn serve(
             }
             // A banned client's connection is of no more use; a proxy's carries the requests of others.
             let is_own = source == connection.client.address;
-            close = ends_connection(refusal.denial) || refusal.denial == Denial::Banned && is_own;
+            let is_banned = refusal.denial == Denial::Banned && is_own;
+            close = ends_connection(refusal.denial) || is_banned;
+            if is_banned && is_http2 {
+                connection.wind_down();
+            }
             if let (Some(name), Some(route)) = (&refusal.missing, &refusal.route) {
                 worker.counters.borrow().header_missing(route, name);
             }
@@ -231,11 +237,16 @@ pub(super) async fn serve(
 }
 
 /// Reads the body of a signed request and holds it against its signature; gives it back as it came.
-async fn signed(grant: &mut Grant, body: ClientBody, signers: &Signers) -> Result<ClientBody, Refusal> {
+async fn signed(
+    grant: &mut Grant,
+    body: ClientBody,
+    signers: &Signers,
+    room: Room,
+) -> Result<ClientBody, Refusal> {
     let verify = async {
         let most = signature::most(grant, signers);
         let patience = DOCUMENT_TIME + Duration::from_secs(most / SIGNED_RATE);
-        let (bytes, body) = match tokio::time::timeout(patience, body.read_whole(most)).await {
+        let (bytes, body) = match tokio::time::timeout(patience, body.read_whole(most, room)).await {
             Ok(Ok(Some(read))) => read,
             Ok(Ok(None)) => return Err(Refusal::plain(signature::beyond(grant))),
             Ok(Err(denial)) => return Err(Refusal::plain(denial)),
@@ -265,10 +276,10 @@ async fn document(
     connection: &Connection,
     grant: &mut Grant,
     head: &http::request::Parts,
-    body: ClientBody,
+    (body, room): (ClientBody, Room),
     (most, beyond): (u64, Denial),
 ) -> Result<ClientBody, Refusal> {
-    let reading = body.read_whole(most);
+    let reading = body.read_whole(most, room);
     let read = match tokio::time::timeout(DOCUMENT_TIME, reading).await {
         Ok(Ok(Some(read))) => Ok(read),
         Ok(Ok(None)) => Err(beyond),

@@ -36,7 +36,7 @@ use crate::{
     log::Seldom,
     metrics::Metrics,
     policy::{Policy, SharedPolicy},
-    upstream::{self, Clients},
+    upstream::{self, Clients, Held},
 };
 
 /// Pause after a failed accept: the usual cause is that the process has no file descriptor left, and only time helps.
@@ -61,6 +61,8 @@ pub(super) struct Shared {
     pub sources: Arc<Sources>,
     /// Requests that wait for a limit, of all workers.
     pub delayed: Arc<AtomicU32>,
+    /// Bodies that are held to be judged, of all workers.
+    pub held: Arc<Held>,
     /// Where plain HTTP is sent to: the port of the first TLS listener.
     pub https_port: u16,
     pub phase: watch::Receiver<Phase>,

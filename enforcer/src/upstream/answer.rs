@@ -1,9 +1,10 @@
 //! A server's answer on its way to a client: passed on piece by piece, with an end where nothing more comes.
 //!
 //! `forward` makes it, ingress reads it as fast as its client does. An HTTP answer that cannot go on is broken off; a gRPC
-//! call ends with trailers that say why.
+//! call ends with trailers that say why. One whose time is over lets its server go even if nobody reads on.
 
 use std::{
+    cell::RefCell,
     error::Error,
     pin::Pin,
     rc::Rc,
@@ -13,13 +14,23 @@ use std::{
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::Sleep;
+use tokio::{task::JoinHandle, time::Sleep};
 
 use super::{body::Progress, direct::Direct, grpc, lease::Lease};
 use crate::{clock, denial::Denial};
 
 /// The body of an answer.
-pub struct AnswerBody {
+pub struct AnswerBody(Kind);
+
+enum Kind {
+    /// It ends when its reader finds out that it has to.
+    Plain(Reading),
+    /// It ends in time, whether or not anybody reads.
+    Timed(Rc<RefCell<Reading>>, JoinHandle<()>),
+}
+
+/// An answer that is being read.
+struct Reading {
     source: Source,
     /// `None` once the answer was read to its end, and where there is none to read.
     lease: Option<Lease>,
@@ -31,6 +42,8 @@ pub struct AnswerBody {
     waits_since: Option<Instant>,
     alarm: Option<Pin<Box<Sleep>>>,
     is_grpc: bool,
+    /// Its time was over before somebody read its end; the server is let go.
+    expired: bool,
     broken: bool,
 }
 
@@ -82,7 +95,7 @@ impl AnswerBody {
         is_grpc: bool,
     ) -> Self {
         let Limits { patience, deadline } = limits;
-        let mut body = Self {
+        let mut reading = Reading {
             source,
             lease,
             upload,
@@ -91,10 +104,48 @@ impl AnswerBody {
             waits_since: None,
             alarm: None,
             is_grpc,
+            expired: false,
             broken: false,
         };
-        body.finish_if_over();
-        body
+        reading.finish_if_over();
+        let Some(deadline) = deadline.filter(|_| reading.lease.is_some()) else {
+            return Self(Kind::Plain(reading));
+        };
+        let reading = Rc::new(RefCell::new(reading));
+        let watched = Rc::downgrade(&reading);
+        // A client that reads nothing must not keep a server.
+        let timer = tokio::task::spawn_local(async move {
+            tokio::time::sleep_until(deadline.into()).await;
+            if let Some(reading) = watched.upgrade() {
+                reading.borrow_mut().expire();
+            }
+        });
+        Self(Kind::Timed(reading, timer))
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        if let Self(Kind::Timed(_, timer)) = self {
+            timer.abort();
+        }
+    }
+}
+
+impl Reading {
+    /// Its time is over.
+    fn expire(&mut self) {
+        if self.lease.is_some() && !self.broken {
+            self.expired = true;
+            self.source = Source::Over;
+            self.lease = None;
+        }
+    }
+
+    fn is_expired(&self) -> bool {
+        // The clock is asked for answers that have a deadline alone, and are not at their end.
+        self.expired
+            || self.lease.is_some() && self.deadline.is_some_and(|deadline| deadline <= clock::instant_now())
     }
 
     fn finish_if_over(&mut self) {
@@ -157,37 +208,65 @@ impl Body for AnswerBody {
     type Error = Failure;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Piece> {
-        let this = &mut *self;
-        if this.broken {
+        match &mut self.0 {
+            Kind::Plain(reading) => reading.poll_frame(context),
+            Kind::Timed(reading, _) => reading.borrow_mut().poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Plain(reading) => reading.is_end_stream(),
+            Kind::Timed(reading, _) => reading.borrow().is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Plain(reading) => reading.size_hint(),
+            Kind::Timed(reading, _) => reading.borrow().size_hint(),
+        }
+    }
+}
+
+impl Reading {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Piece> {
+        if self.broken {
             return Poll::Ready(None);
         }
-        match this.source.poll_frame(context) {
+        // Also where more is there: a server that never ends would have no deadline.
+        if self.is_expired() {
+            self.source = Source::Over;
+            return Poll::Ready(self.break_off(Denial::DeadlineExceeded, "the answer took too long".into()));
+        }
+        match self.source.poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                this.waits_since = None;
-                this.finish_if_over();
+                self.waits_since = None;
+                self.finish_if_over();
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(this.break_off(Denial::UpstreamProtocol, error)),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(self.break_off(Denial::UpstreamProtocol, error)),
             Poll::Ready(None) => {
-                this.finish();
+                self.finish();
                 Poll::Ready(None)
             }
-            Poll::Pending => match this.is_late(context) {
+            Poll::Pending => match self.is_late(context) {
                 None => Poll::Pending,
                 Some(denial) => {
                     let error = "the upstream stopped in the middle of its answer".into();
-                    Poll::Ready(this.break_off(denial, error))
+                    Poll::Ready(self.break_off(denial, error))
                 }
             },
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.broken || self.source.is_end_stream()
+        self.broken || !self.expired && self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
+            _ if self.expired => SizeHint::default(),
             Source::Hyper(incoming) => incoming.size_hint(),
             Source::Direct(direct) => direct.size_hint(),
             Source::Over => SizeHint::with_exact(0),

@@ -14,7 +14,10 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::runtime::Handle;
 
-use super::pace::{Pace, Patience};
+use super::{
+    held::Room,
+    pace::{Pace, Patience},
+};
 use crate::{clock, denial::Denial};
 
 /// Bytes of an unwanted body that are still read. hyper resets an HTTP/2 stream whose body nobody holds (RFC 9113 section
@@ -78,8 +81,9 @@ impl ClientBody {
         Self { source: Source::Client(incoming), expects, pace: Pace::new(patience) }
     }
 
-    /// Reads all of it, at most so many bytes, and gives it back to be forwarded as it came; `None`: there are more.
-    pub async fn read_whole(mut self, most: u64) -> Result<Option<(Bytes, Self)>, Denial> {
+    /// Reads all of it, at most so many bytes, and gives it back to be forwarded as it came; `None`: there are more. Has room taken
+    /// for it as long as it is held.
+    pub async fn read_whole(mut self, most: u64, mut room: Room) -> Result<Option<(Bytes, Self)>, Denial> {
         let mut whole = BytesMut::new();
         loop {
             let frame = match std::future::poll_fn(|context| self.poll(context)).await {
@@ -98,9 +102,13 @@ impl ClientBody {
                 self.discard();
                 return Ok(None);
             }
+            if !room.take(data.len() as u64) {
+                self.discard();
+                return Err(Denial::Overloaded);
+            }
             whole.extend_from_slice(&data);
         }
-        let whole = whole.freeze();
+        let whole = room.keep(whole.freeze());
         let held = Self { source: Source::Held(whole.clone()), ..self };
         Ok(Some((whole, held)))
     }

@@ -23,6 +23,7 @@ use http::{
 };
 use httparse::{Header, ParserConfig, Status};
 use hyper::body::{Frame, SizeHint};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -65,8 +66,10 @@ enum Rest {
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum Failed {
-    /// The connection ended before one began.
-    Died(io::Error),
+    /// The connection had ended before anything of the request was sent.
+    Unsent(io::Error),
+    /// The connection ended before one began; `mute`: without a byte.
+    Died { error: io::Error, mute: bool },
     /// What came is none.
     Unreadable(&'static str),
 }
@@ -74,7 +77,8 @@ pub(super) enum Failed {
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Died(error) => write!(f, "the connection ended before an answer began: {error}"),
+            Self::Unsent(error) => write!(f, "the connection had ended before the request began: {error}"),
+            Self::Died { error, .. } => write!(f, "the connection ended before an answer began: {error}"),
             Self::Unreadable(why) => write!(f, "no answer: {why}"),
         }
     }
@@ -92,8 +96,19 @@ impl Direct {
     pub(super) async fn ask(&mut self, head: &[u8], method: &Method) -> Result<response::Parts, Failed> {
         // Until the answer was read to its end.
         self.goes_on = false;
-        // A server may have answered before it ended the connection.
-        let written = self.stream.write_all(head).await;
+        let mut rest = head;
+        let mut broken = None;
+        while !rest.is_empty() && broken.is_none() {
+            match self.stream.write(rest).await {
+                Ok(0) => broken = Some(io::ErrorKind::WriteZero.into()),
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                // What is here to be read cannot be an answer.
+                Err(error) if rest.len() == head.len() => return Err(Failed::Unsent(error)),
+                // A server may have answered before it ended the connection.
+                Err(error) => broken = Some(error),
+            }
+        }
+        let mut mute = true;
         loop {
             if let Some(head) = self.head(method).map_err(Failed::Unreadable)? {
                 return Ok(head);
@@ -102,12 +117,15 @@ impl Direct {
                 return Err(Failed::Unreadable("the head is too large"));
             }
             self.read.reserve(PIECE);
-            match (self.stream.read_buf(&mut self.read).await, written.as_ref().err()) {
-                (Ok(1..), _) => {}
-                (_, Some(error)) => return Err(Failed::Died(error.kind().into())),
-                (Ok(0), None) => return Err(Failed::Died(io::ErrorKind::UnexpectedEof.into())),
-                (Err(error), None) => return Err(Failed::Died(error)),
-            }
+            let error = match self.stream.read_buf(&mut self.read).await {
+                Ok(1..) => {
+                    mute = false;
+                    continue;
+                }
+                Ok(_) => io::ErrorKind::UnexpectedEof.into(),
+                Err(error) => error,
+            };
+            return Err(Failed::Died { error: broken.unwrap_or(error), mute });
         }
     }
 
@@ -156,7 +174,9 @@ impl Direct {
                 || status.is_informational()
                 || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
             self.rest = if bodiless { Rest::Nothing } else { framing(&head.headers, is_http11)? };
-            self.goes_on = goes_on(&head.headers, is_http11) && self.rest != Rest::UntilClose;
+            // What follows a change of protocols is not HTTP.
+            let changes = status == StatusCode::SWITCHING_PROTOCOLS;
+            self.goes_on = goes_on(&head.headers, is_http11) && self.rest != Rest::UntilClose && !changes;
             return Ok(Some(head));
         }
     }
@@ -315,6 +335,13 @@ impl Direct {
         !matches!(self.stream.try_read(&mut room), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Whether it is open, and nothing came unasked, as the kernel knows it at this moment: the runtime may not have been told yet.
+    pub(super) fn is_silent(&self) -> bool {
+        let mut room = [MaybeUninit::uninit()];
+        let peeked = SockRef::from(&self.stream).peek(&mut room);
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Ready when there is something to read; wakes the task then.
     pub(super) fn poll_stirs(&self, context: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_read_ready(context).map(drop)
@@ -372,115 +399,4 @@ fn goes_on(headers: &HeaderMap, is_http11: bool) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
-
-    use super::*;
-
-    /// What a server's bytes come to, in pieces of so many: status, body, trailers, and whether the connection goes on.
-    async fn read(
-        method: &Method,
-        answer: &'static [u8],
-        size: usize,
-    ) -> Result<(u16, Vec<u8>, usize, bool), String> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (mut server, _) = listener.accept().await.unwrap();
-        let serve = async move {
-            let mut asked = [0; 64];
-            assert!(server.read(&mut asked).await.unwrap() > 0);
-            for piece in answer.chunks(size) {
-                // Whoever has seen enough is gone.
-                if server.write_all(piece).await.is_err() {
-                    return;
-                }
-                tokio::task::yield_now().await;
-            }
-            let _ = server.shutdown().await;
-        };
-        let ask = async move {
-            let mut direct = Direct::new(stream, Rc::new(()));
-            let head = match direct.ask(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", method).await {
-                Ok(head) => head,
-                Err(Failed::Died(_)) => return Err("died".to_owned()),
-                Err(Failed::Unreadable(why)) => return Err(why.to_owned()),
-            };
-            let (mut body, mut trailers) = (Vec::new(), 0);
-            while let Some(frame) = std::future::poll_fn(|context| direct.poll_frame(context)).await {
-                let frame = frame.map_err(|error| error.to_string())?;
-                match frame.into_data() {
-                    Ok(data) => body.extend_from_slice(&data),
-                    Err(frame) => trailers += frame.into_trailers().map_or(0, |fields| fields.len()),
-                }
-            }
-            Ok((head.status.as_u16(), body, trailers, direct.can_go_on()))
-        };
-        tokio::join!(serve, ask).1
-    }
-
-    #[tokio::test]
-    async fn answers_end_where_their_framing_says() {
-        /// Method, what comes, status, body, trailers, and whether the connection goes on.
-        type Case<'c> = (&'c Method, &'static [u8], u16, &'c [u8], usize, bool);
-        let (get, head) = (Method::GET, Method::HEAD);
-        let cases: [Case<'_>; 17] = [
-            (&get, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", 200, b"hello", 0, true),
-            (&get, b"HTTP/1.1 200 OK\r\ncontent-length: 5, 5\r\nContent-Length: 5\r\n\r\nhello", 200, b"hello", 0, true),
-            (&get, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200, b"", 0, true),
-            (&get, b"HTTP/1.1 200\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n5;a=b\r\nhello\r\n1\r\n!\r\n0\r\n\r\n", 200, b"hello!", 0, true),
-            (&get, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\nx: y\r\nz: a\r\n\r\n", 200, b"", 2, true),
-            (&get, b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\na: b\r\n\r\nHTTP/1.1 404 No\r\ncontent-length: 1\r\n\r\nx", 404, b"x", 0, true),
-            (&head, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", 200, b"", 0, true),
-            (&get, b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", 0, true),
-            (&get, b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n", 304, b"", 0, true),
-            (&get, b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nab", 200, b"ab", 0, false),
-            (&get, b"HTTP/1.0 200 OK\r\nconnection: Keep-Alive\r\ncontent-length: 2\r\n\r\nab", 200, b"ab", 0, true),
-            (&get, b"HTTP/1.1 200 OK\r\nconnection: a, close\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nab", 200, b"ab", 0, false),
-            (&get, b"HTTP/1.1 200 OK\r\n\r\nall of it", 200, b"all of it", 0, false),
-            (&get, b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nall", 200, b"all", 0, false),
-            (&get, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nabHTTP/1.1 200 OK\r\n", 200, b"ab", 0, false),
-            (&get, b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n", 101, b"", 0, true),
-            (&get, b"HTTP/1.1 200 OK\r\na:\r\nb: \xff\r\ncontent-length: 0\r\n\r\n", 200, b"", 0, true),
-        ];
-        for (method, answer, status, body, trailers, goes_on) in cases {
-            for size in [1, 7, answer.len()] {
-                let (seen, text, fields, on) = read(method, answer, size).await.unwrap();
-                let expected = (status, body, trailers);
-                assert_eq!((seen, &*text, fields), expected, "{} by {size}", answer.escape_ascii());
-                // In small pieces what follows may not have come yet.
-                assert!(on == goes_on || size < answer.len(), "{} by {size}", answer.escape_ascii());
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_no_answer_is_told_from_a_connection_that_died() {
-        let cases: [(&'static [u8], &str); 13] = [
-            (b"", "died"),
-            (b"HTTP/1.1 200 OK\r\ncontent-le", "died"),
-            (b"HTTP/1.1 100 Continue\r\n\r\n", "died"),
-            (b"HTTP/2 200\r\n\r\n", "this is no head of HTTP/1.1"),
-            (b"HTTP/1.1 200 OK\r\na b: c\r\n\r\n", "this is no head of HTTP/1.1"),
-            (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd", "two lengths"),
-            (b"HTTP/1.1 200 OK\r\ncontent-length: +3\r\n\r\nabc", "this is no length"),
-            (b"HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\nabc", "this is no length"),
-            (b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", "a coding in HTTP/1.0"),
-            (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhell", "the connection ended within an answer"),
-            (
-                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
-                "the connection ended within an answer",
-            ),
-            (
-                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhelloX\r\n",
-                "a chunk does not end where it says",
-            ),
-            (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nx\r\n", "this is no chunk"),
-        ];
-        for (answer, expected) in cases {
-            for size in [1, answer.len().max(1)] {
-                let failed = read(&Method::GET, answer, size).await.unwrap_err();
-                assert_eq!(failed, expected, "{} by {size}", answer.escape_ascii());
-            }
-        }
-    }
-}
+mod tests;

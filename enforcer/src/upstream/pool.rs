@@ -188,12 +188,13 @@ impl Server {
             if let Some(channel) = self.take(want) {
                 return Ok((channel, true));
             }
+            let full = self.waiting.get() >= self.most_waiting;
             // One connection may be enough for all.
-            let follows = !want.http1 && self.greeting.get() > 0;
+            let follows = !want.http1 && self.greeting.get() > 0 && !full;
             if !follows && (self.open.get() < self.most || self.give_up_idle()) {
                 return self.connect(want).await.map(|channel| (channel, false));
             }
-            if !follows && self.waiting.get() >= self.most_waiting {
+            if full {
                 return Err(Unavailable::Busy);
             }
             let waiting = Raised::new(&self.waiting);
@@ -442,7 +443,7 @@ impl Channel {
         match self {
             Self::Http1 { sender, .. } => sender.is_ready(),
             Self::Http2 { sender, .. } => sender.is_ready(),
-            Self::Direct(direct) => !direct.is_closed(),
+            Self::Direct(direct) => direct.is_silent(),
         }
     }
 

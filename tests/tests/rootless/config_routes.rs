@@ -43,6 +43,7 @@ fn what_is_written_of_routes_is_what_holds() {
     assert_eq!((&config.routes[0].cors, &config.routes[1].cors), (&None, &Some(cors)));
     assert_eq!((config.listeners[0].early_data, config.tls.early_data_sessions), (false, 2_048));
     assert_eq!((config.http.unrouted, config.http.max_delayed), (Unrouted::Deny, 100));
+    assert_eq!(config.http.max_held_bytes, 64 << 20);
     assert!(!config.http.ratelimit_headers);
     let access = AccessLog {
         destination: Destination::File("log/access.log".into()),

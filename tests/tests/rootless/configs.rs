@@ -199,6 +199,7 @@ fn the_smallest_file_gives_every_documented_default() {
             forwarded_origin: false,
             control_frames: rate(100, 1000),
             max_body_bytes: 10 * 1024 * 1024,
+            max_held_bytes: 256 << 20,
             header_timeout: seconds(15),
             idle_timeout: seconds(75),
             drain_timeout: seconds(20),

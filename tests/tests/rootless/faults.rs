@@ -307,6 +307,28 @@ async fn a_server_that_takes_connections_and_never_shakes_hands() -> Result<()> 
     Ok(())
 }
 
+#[tokio::test]
+async fn no_more_requests_wait_for_a_handshake_than_for_a_connection() -> Result<()> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let silent = listener.local_addr()?;
+    let edge = edge(silent, |site| {
+        site.config.http.workers = 1;
+        let api = site.config.upstreams.get_mut("api").unwrap();
+        api.servers = vec![format!("https://{silent}").parse().unwrap()];
+        api.connect_timeout = Duration::from_secs(3600);
+        (api.max_connections, api.max_pending) = (1, 1);
+    })?;
+    let mut asking = JoinSet::new();
+    for _ in 0..3 {
+        let mut client = edge.http2().await?;
+        asking.spawn(async move { ask(&mut client, &Method::GET).await });
+    }
+    // One shakes hands, one waits for it.
+    let got = within(asking.join_next()).await?.unwrap()??;
+    assert!(is(&got, (503, "upstream_busy")), "{got:?}");
+    Ok(())
+}
+
 fn waiting(path: &str, length: usize) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nhost: {NAME}\r\nexpect: 100-continue\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"

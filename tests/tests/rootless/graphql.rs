@@ -14,6 +14,8 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 
+use super::bodies::{Channel, within};
+
 /// `/api/`, with a token and the scope `read`, as it is by default.
 fn plain() -> GraphQl {
     GraphQl {
@@ -161,5 +163,35 @@ async fn what_is_not_listed_can_be_refused() -> Result<()> {
         let (status, code) = post(&edge, &mut client, document).await?;
         assert_eq!((status, code.as_str()), expected, "{document}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn bodies_that_are_held_have_a_bound_together() -> Result<()> {
+    let origin = Origin::start().await?;
+    let mut site = Site::new(origin.address)?;
+    site.config.routes[1].graphql = Some(plain());
+    site.config.http.max_held_bytes = 2_000;
+    let edge = site.start()?;
+    let mut client = edge.http2().await?;
+    let document = format!("{{ a }} #{}", "x".repeat(500));
+    for _ in 0..10 {
+        assert_eq!(post(&edge, &mut client, &document).await?, (200, "echo".to_owned()), "it is given back");
+    }
+    let (sender, body) = Channel::open();
+    sender.send(Bytes::from(vec![b' '; 1_800])).await?;
+    let request =
+        Request::post("/api/echo").header("authorization", format!("Bearer {}", edge.site.token()?));
+    let request = request.header("content-type", "application/json").body(body)?;
+    let mut slow = edge.http2().await?;
+    let slow = tokio::spawn(async move { slow.send(request).await });
+    let until = async |client: &mut Client, expected: (u16, &str)| {
+        while post(&edge, client, &document).await? != (expected.0, expected.1.to_owned()) {}
+        anyhow::Ok(())
+    };
+    within(until(&mut client, (503, "overloaded"))).await??;
+    drop(sender);
+    within(slow).await???;
+    within(until(&mut client, (200, "echo"))).await??;
     Ok(())
 }

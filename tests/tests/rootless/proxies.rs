@@ -14,6 +14,7 @@ use enforcer::{
 use enforcer_common::ban::{FOREVER, Listing};
 use enforcer_tests::{
     edge::{Edge, NAME, Site},
+    frames::{self, END_HEADERS, END_STREAM, frame, kind::HEADERS, preface, request},
     witness::Witness,
 };
 use tokio::{
@@ -168,6 +169,34 @@ async fn a_banned_client_behind_a_load_balancer_does_not_get_to_its_handshake() 
     assert!(ask(&edge, V1, "").await?.starts_with("HTTP/1.1 200"));
     assert_eq!(from(&witness).len(), 2);
     assert!(edge.offences.try_recv().is_err(), "to be banned is no offence");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_banned_client_behind_a_load_balancer_does_not_keep_its_connection() -> Result<()> {
+    let witness = Witness::start().await?;
+    let mut site = Site::new(witness.address)?;
+    site.config.listeners[0].proxy_protocol_from = vec!["127.0.0.0/8".parse().unwrap()];
+    let edge = site.start()?;
+    let mut stream = TcpStream::connect(edge.address).await?;
+    stream.write_all(V1).await?;
+    let mut client = within(edge.tls_over(stream, NAME, &["h2"])).await??;
+    let get = |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &request("GET", "/public/x"));
+    client.write_all(&[preface(), get(1)].concat()).await?;
+    let (mut statuses, mut goodbyes) = (Vec::new(), Vec::new());
+    while let Some(frame) = within(frames::next(&mut client)).await?? {
+        if let Some(status) = frame.status() {
+            if statuses.is_empty() {
+                ban(&edge.banned, "203.0.113.7", Some(FOREVER));
+                client.write_all(&get(3)).await?;
+            }
+            statuses.push(status);
+        }
+        goodbyes.extend(frame.reason());
+    }
+    assert_eq!(statuses, [200, 403]);
+    assert!(!goodbyes.is_empty() && goodbyes.iter().all(|reason| *reason == "NO_ERROR"), "{goodbyes:?}");
+    eventually(|| edge.metrics.connections_open.get() == 0).await?;
     Ok(())
 }
 

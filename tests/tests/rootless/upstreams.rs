@@ -338,6 +338,53 @@ async fn a_request_has_its_time_and_no_more() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_answers_time_ends_whether_it_is_read_fast_or_not_at_all() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let (let_go, mut gone) = tokio::sync::mpsc::unbounded_channel();
+    // It always has more.
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let let_go = let_go.clone();
+            tokio::spawn(async move {
+                let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n";
+                let _ = stream.write_all(head.as_bytes()).await;
+                while stream.write_all(&[b'x'; 64 << 10]).await.is_ok() {}
+                let _ = let_go.send(());
+            });
+        }
+    });
+    let mut site = Site::new(address)?;
+    api(&mut site).total_timeout = Some(Duration::from_millis(300));
+    site.config.http.write_timeout = Duration::from_secs(3600);
+    let edge = site.start()?;
+    for mut client in edge.clients().await? {
+        let request = Request::get("/public/x");
+        let mut unread = client.send(request.body(nothing())?).await?;
+        assert_eq!(unread.status(), StatusCode::OK);
+        within(gone.recv()).await?.unwrap();
+        // What was on its way arrives, and no end.
+        let ends = async { while let Some(Ok(_)) = unread.body_mut().frame().await {} };
+        within(ends).await?;
+    }
+    for mut client in edge.clients().await? {
+        let mut read = client.send(Request::get("/public/x").body(nothing())?).await?;
+        let outcome = async {
+            loop {
+                match read.body_mut().frame().await {
+                    Some(Ok(_)) => {}
+                    other => return other.is_some_and(|piece| piece.is_err()),
+                }
+            }
+        };
+        assert!(within(outcome).await?, "an answer that was broken off does not look whole");
+        within(gone.recv()).await?.unwrap();
+    }
+    assert_eq!(health(&edge), [State::Up], "that is no failure of the server");
+    Ok(())
+}
+
+#[tokio::test]
 async fn silence_ends_an_answer_only_if_nobody_speaks() -> Result<()> {
     let origin = Origin::start().await?;
     let mut site = Site::new(origin.address)?;

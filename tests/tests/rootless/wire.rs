@@ -318,6 +318,50 @@ async fn a_client_that_reads_nothing_is_cut() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_answer_that_nobody_reads_ends_though_others_are_read() -> Result<()> {
+    let (address, let_go) = scripted(|mut stream: TcpStream, let_go| async move {
+        let heads = AtomicU32::new(0);
+        while !head(&mut stream, &heads).await?.starts_with("GET /public/large") {
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.ok()?;
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n").await.ok()?;
+        while stream.write_all(&[b'x'; 64 << 10]).await.is_ok() {}
+        let_go.fetch_add(1, SeqCst);
+        None
+    })
+    .await?;
+    let mut site = Site::new(address)?;
+    site.config.http.write_timeout = Duration::from_millis(300);
+    let mut edge = site.start()?;
+    let mut client = edge.tls(NAME, &["h2"]).await?;
+    let get = |stream, path| frame(HEADERS, END_HEADERS | END_STREAM, stream, &request("GET", path));
+    // Nothing of an answer's body is taken: SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 section 6.5.2).
+    let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let begin = [preface(), no_window, get(1, "/public/large"), get(3, "/public/small")].concat();
+    client.write_all(&begin).await?;
+    let mut last = 3;
+    let ask_on = async {
+        loop {
+            let Frame { kind, flags, stream, payload } = next_frame(&mut client).await?;
+            match (kind, stream) {
+                (RST_STREAM, 1) => return anyhow::Ok(Frame { kind, flags, stream, payload }),
+                (HEADERS, answered) if answered == last => {
+                    last += 2;
+                    client.write_all(&get(last, "/public/small")).await?;
+                }
+                _ => {}
+            }
+        }
+    };
+    assert_eq!(within(ask_on).await??.reason(), Some("CANCEL"));
+    eventually(|| let_go.load(SeqCst) == 1).await?;
+    assert_eq!(within(edge.offences.recv()).await?.unwrap().denial, Denial::AnswerUnread);
+    assert_eq!(edge.metrics.time_limits.with_label_values(&["write"]).get(), 1);
+    assert_eq!(edge.metrics.connections_open.get(), 1, "the others go on");
+    Ok(())
+}
+
+#[tokio::test]
 async fn bodies_that_stop_or_trickle_are_cut() -> Result<()> {
     let origin = Origin::start().await?;
     let mut site = Site::new(origin.address)?;

@@ -57,6 +57,7 @@ pub(super) fn http(section: &HttpSection, listeners: &[Listener], rules: &mut Ru
         forwarded_origin: integrity::forwarded_origin(section, &mut rules),
         max_header_fields: u16::try_from(fields).unwrap_or(u16::MAX),
         max_body_bytes: rules.size("max_body_bytes", &section.max_body_bytes, 10 << 20, 0..=1 << 50),
+        max_held_bytes: rules.size("max_held_bytes", &section.max_held_bytes, 256 << 20, 1 << 20..=1 << 50),
         header_timeout: rules.duration("header_timeout", &section.header_timeout, seconds(15), 100..=300_000),
         idle_timeout: rules.duration("idle_timeout", &section.idle_timeout, seconds(75), 100..=24 * HOUR_MS),
         drain_timeout: rules.duration("drain_timeout", &section.drain_timeout, seconds(20), 0..=HOUR_MS),
