@@ -14,7 +14,10 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::runtime::Handle;
 
-use super::pace::{Pace, Patience};
+use super::{
+    headers,
+    pace::{Pace, Patience},
+};
 use crate::{clock, denial::Denial};
 
 /// Bytes of an unwanted body that are still read. hyper resets an HTTP/2 stream whose body nobody holds (RFC 9113 section
@@ -284,7 +287,7 @@ impl Body for RequestBody {
             self.moved();
             return Poll::Ready(None);
         };
-        let frame = match frame {
+        let mut frame = match frame {
             Ok(frame) => frame,
             Err(Break::Late) => {
                 self.body = None;
@@ -298,6 +301,9 @@ impl Body for RequestBody {
             }
         };
         self.now(State::Flowing);
+        if let Some(trailers) = frame.trailers_mut() {
+            headers::trailers_to_upstream(trailers);
+        }
         if let Some(data) = frame.data_ref() {
             let Some(left) = self.left.checked_sub(data.len() as u64) else {
                 self.now(State::TooLarge);
