@@ -172,9 +172,13 @@ pub fn admit(
 }
 
 /// Whether a request is the question of a browser that a route answers for its pages (CORS preflight, Fetch standard section 3.2.2): then
-/// the route that the announced request would get. Such a question carries no token by design, so none is asked for; bans and
-/// limits by address hold.
-pub fn preflight(policy: &Policy, facts: &RequestFacts<'_>, now: Now) -> Option<Result<Arc<Route>, Refusal>> {
+/// the route that the announced request would get, and what its limits made of it. Such a question carries no token by design, so none
+/// is asked for; bans and limits by address hold.
+pub fn preflight(
+    policy: &Policy,
+    facts: &RequestFacts<'_>,
+    now: Now,
+) -> Option<Result<(Arc<Route>, Standing), Refusal>> {
     if *facts.method != Method::OPTIONS {
         return None;
     }
@@ -193,7 +197,7 @@ pub fn preflight(policy: &Policy, facts: &RequestFacts<'_>, now: Now) -> Option<
     let payer = Payer { v6_mask: policy.v6_mask, facts, subject: None };
     let mut standing = Standing::default();
     Some(match limit::check(route.limits.early(), route, &payer, now.monotonic, &mut standing) {
-        Ok(()) => Ok(Arc::clone(route)),
+        Ok(()) => Ok((Arc::clone(route), standing)),
         Err(refusal) => Err(refusal.at(route, standing)),
     })
 }

@@ -3,7 +3,12 @@
 //! `File` (what stands in the TOML) becomes `Config` in one step that reports every error at once; nothing
 //! downstream validates again. `Config` imports nothing of the daemon: policy and settings are made from it elsewhere.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use enforcer_common::reason::DropReason;
 
@@ -341,6 +346,13 @@ pub struct Http {
     pub token_cache: u32,
     /// `workers`: threads; 0 (default) means one per CPU.
     pub workers: usize,
+}
+
+impl Http {
+    /// Whether `source` is a proxy that is believed what it says of requests.
+    pub fn trusts(&self, source: IpAddr) -> bool {
+        Prefix::any_contains(&self.trusted_proxies, source)
+    }
 }
 
 /// How offences become bans.

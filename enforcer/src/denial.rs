@@ -76,9 +76,9 @@ denials! {
     /// The TLS handshake asked for a server name of no certificate, or for none, on a listener that refuses such.
     TlsUnknownName = "tls_unknown_name", 0, Client, 1, "";
     /// The TLS handshake asked for a server name that is refused, or for none of those that alone are served.
-    TlsRefusedName = "tls_refused_name", 0, Client, 1, "";
+    TlsRefusedName = "tls_refused_name", 0, Client, 0, "";
     /// The ClientHello has a fingerprint that is refused.
-    TlsRefusedFingerprint = "tls_refused_fingerprint", 0, Client, 1, "";
+    TlsRefusedFingerprint = "tls_refused_fingerprint", 0, Client, 0, "";
     /// The client showed no certificate where one is required, or one that is not accepted.
     TlsClientCertificate = "tls_client_certificate", 0, Client, 1, "";
     /// A load balancer that has to say whose connection it is, by the PROXY protocol, did not say it, or not in time.

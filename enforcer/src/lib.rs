@@ -3,6 +3,7 @@
 //! Modules are listed in the order in which data flows.
 
 pub mod clock;
+pub mod decimal;
 pub mod fault;
 pub mod random;
 pub mod secret;

@@ -130,7 +130,7 @@ pub struct Listener {
 impl Listener {
     /// Whether connections of `peer` begin with a header of the PROXY protocol.
     pub fn is_behind(&self, peer: IpAddr) -> bool {
-        self.proxies.iter().any(|prefix| prefix.contains(peer))
+        Prefix::any_contains(&self.proxies, peer)
     }
 }
 
@@ -199,9 +199,10 @@ impl Policy {
         self.minimum_tls
     }
 
-    /// Whether the configuration allows a source whatever it sends.
-    pub fn allows(&self, source: IpAddr) -> bool {
-        self.allowed.iter().any(|prefix| prefix.contains(source))
+    /// Whether the program judges nothing that `source` sends to a port: the configuration allows it everywhere, or there. What
+    /// operators allow besides is in the ledger.
+    pub fn exempts(&self, source: IpAddr, port: u16) -> bool {
+        Prefix::any_contains(&self.allowed, source) || self.bans.exempt(source, port)
     }
 
     /// Whether a certificate that is served here is for a host.
@@ -231,7 +232,7 @@ impl Policy {
 
     /// Whether `source` is a proxy that is believed what it says of requests.
     pub fn trusts(&self, source: IpAddr) -> bool {
-        self.http.trusted_proxies.iter().any(|prefix| prefix.contains(source))
+        self.http.trusts(source)
     }
 
     /// A policy in the form that ingress watches.
@@ -364,13 +365,15 @@ impl BanRules {
     }
 
     fn hold(&self, source: IpAddr, port: u16) -> bool {
-        let is_managed = || {
-            let from = &self.management_from;
-            self.management_ports.contains(&port)
-                && (from.is_empty() || from.iter().any(|prefix| prefix.contains(source)))
-        };
-        let has_door = || self.doors.iter().any(|door| door.port == port && door.source.contains(source));
-        !self.rehearsed && !has_door() && !is_managed()
+        !self.rehearsed && !self.exempt(source, port)
+    }
+
+    /// Whether a source passes at a port for a door of its own, or because it manages this host.
+    fn exempt(&self, source: IpAddr, port: u16) -> bool {
+        let from = &self.management_from;
+        self.doors.iter().any(|door| door.port == port && door.source.contains(source))
+            || self.management_ports.contains(&port)
+                && (from.is_empty() || Prefix::any_contains(from, source))
     }
 }
 

@@ -65,6 +65,11 @@ impl Prefix {
         self.0.contains(&address.to_canonical())
     }
 
+    /// Whether `address` lies in one of several.
+    pub fn any_contains(prefixes: &[Self], address: IpAddr) -> bool {
+        prefixes.iter().any(|prefix| prefix.contains(address))
+    }
+
     /// Whether it is a single address.
     pub fn is_host(&self) -> bool {
         self.0.prefix_len() == self.0.max_prefix_len()

@@ -9,6 +9,7 @@ mod balance;
 mod body;
 mod connect;
 mod direct;
+mod framing;
 pub mod grpc;
 mod headers;
 mod held;
@@ -47,6 +48,7 @@ use answer::{Limits, Source};
 use balance::Group;
 use body::{Progress, RequestBody};
 use direct::Failed;
+use framing::Framing;
 use lease::{Flight, Lease};
 use outgoing::Outgoing;
 use pool::{Server, Unavailable, Want};
@@ -311,9 +313,18 @@ impl Attempts<'_> {
         &self,
         mut head: response::Parts,
         body: Source,
-        lease: Lease,
+        mut lease: Lease,
         progress: Option<Rc<Progress>>,
     ) -> Result<Forwarded, Denial> {
+        let framing = framing::read(&head.headers).map_err(|error| {
+            tracing::debug!(upstream = self.group.name(), error, request_id = ?self.terms.id, "no answer from upstream");
+            lease.server().failed(Denial::UpstreamProtocol.code());
+            Denial::UpstreamProtocol
+        })?;
+        framing::settle(&mut head.headers, framing);
+        if framing == (Framing::Chunked { doubtful: true }) {
+            lease.retire();
+        }
         match head.status {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 lease.server().failed(head.status.as_str());

@@ -25,6 +25,7 @@ mod rootless {
     mod faults;
     mod flights;
     mod floods;
+    mod framing;
     mod graphql;
     mod grpc;
     mod hello_lists;

@@ -97,6 +97,11 @@ impl Banned {
         listed.into_iter().next().unwrap_or(Listing::NONE)
     }
 
+    /// Whether an address is allowed whatever it sends.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.listing(address).class == class::ALLOW
+    }
+
     /// Forgets everything and holds this. For the ban task alone, like [`Banned::apply`].
     pub fn replace(&self, listed: impl Iterator<Item = (Place, Listing)>) {
         for part in &self.sources {
@@ -252,6 +257,9 @@ mod tests {
         ]);
         assert!(holds(&banned, "198.18.1.1", 99) && !holds(&banned, "198.18.1.1", 100));
         assert!(!holds(&banned, "198.18.5.9", 0), "an allowance is above every ban");
+        let allowed =
+            ["198.18.5.1", "198.18.5.9", "198.18.6.1"].map(|one| banned.allows(one.parse().unwrap()));
+        assert_eq!(allowed, [true, true, false]);
         assert!(!holds(&banned, "198.18.6.1", 0) && holds(&banned, "198.18.6.9", 0));
         assert!(holds(&banned, "2001:db8::1", 0) && !holds(&banned, "2001:db9::1", 0));
         banned.apply(&[put("198.18.0.0/16", None), put("198.18.5.0/24", None)]);

@@ -13,7 +13,7 @@ const MOST: usize = 32;
 
 /// Whose request it is that came from `peer`.
 pub fn client(peer: ClientAddr, headers: &HeaderMap, trusted: &[Prefix], by: ForwardedBy) -> ClientAddr {
-    let is_trusted = |address: ClientAddr| trusted.iter().any(|prefix| prefix.contains(address.get()));
+    let is_trusted = |address: ClientAddr| Prefix::any_contains(trusted, address.get());
     let mut client = peer;
     if !is_trusted(peer) {
         return peer;

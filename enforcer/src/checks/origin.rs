@@ -71,7 +71,7 @@ pub struct Said {
 /// The origin of a request's URL as its client has it; `None` if nobody says it, or more than one.
 pub fn of(facts: &RequestFacts<'_>, http: &Http) -> Option<Said> {
     let peer = facts.client.address.get();
-    let believed = http.forwarded_origin && http.trusted_proxies.iter().any(|proxy| proxy.contains(peer));
+    let believed = http.forwarded_origin && http.trusts(peer);
     let (mut scheme, mut host) = (None, None);
     if believed {
         (scheme, host) = match http.forwarded_by {

@@ -24,7 +24,7 @@ use crate::{
         moment,
         sight::{self, Frame, Sight},
     },
-    config::{self, Hellos, Kernel},
+    config::{self, Hellos, Kernel, ServerName},
     kernel::{Grounds, Reason, model::Model, rule},
     prefix::Prefix,
 };
@@ -194,7 +194,7 @@ impl Judge {
     /// The entry of `kernel.hellos` that a hello meets, if the packet shows it.
     fn listed(&self, key: &str, sight: &Sight) -> Option<String> {
         let hello = sight.hello.as_ref()?;
-        let name = hello.server_name.as_ref().map(|name| name.to_ascii_lowercase());
+        let name = hello.server_name.as_deref().map(ServerName::plain);
         match key {
             "kernel.hellos.refuse_names" => {
                 let name = name?;

@@ -13,6 +13,8 @@ pub struct Cors {
     pub methods: Vec<Method>,
     /// `headers` that a page may set, default `Authorization` and `Content-Type`.
     pub headers: Vec<HeaderName>,
+    /// `expose`: fields of answers that a page may read besides those that are set here. Default: none.
+    pub expose: Vec<HeaderName>,
     /// `credentials`: whether cookies and client certificates go along. Default false.
     pub credentials: bool,
     /// `max_age`: how long a browser remembers it, default 10 min.

@@ -9,6 +9,7 @@ use serde::{
 };
 use toml::Spanned;
 
+mod cors;
 mod integrity;
 mod tokens;
 
@@ -22,6 +23,7 @@ use super::{
     tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
+pub(super) use cors::CorsSection;
 pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};
 pub(super) use tokens::{IntrospectionSection, OauthSection, RevocationSection};
 
@@ -370,17 +372,6 @@ pub(super) struct RouteSection {
     pub(super) oauth: Key<OauthSection>,
     pub(super) early_data: Key<bool>,
     pub(super) cors: Key<CorsSection>,
-}
-
-/// `cors = { ... }` of a route
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct CorsSection {
-    pub(super) origins: List<Text<String>>,
-    pub(super) methods: List<Text<String>>,
-    pub(super) headers: List<Text<String>>,
-    pub(super) credentials: Key<bool>,
-    pub(super) max_age: Key<Text<Duration>>,
 }
 
 /// `graphql = { ... }` of a route

@@ -42,7 +42,13 @@ pub struct ServerName {
 }
 
 impl ServerName {
-    /// Whether `name`, in lower case, is meant.
+    /// A name that a client asks for, as names are written here: in lower case and without a dot at its end, which names the same server
+    /// (RFC 1034 section 3.1). RFC 6066 section 3 wants it left out, and not everybody does so.
+    pub fn plain(asked: &str) -> String {
+        asked.strip_suffix('.').unwrap_or(asked).to_ascii_lowercase()
+    }
+
+    /// Whether `name`, as [`ServerName::plain`] writes it, is meant.
     pub fn covers(&self, name: &str) -> bool {
         match name.strip_suffix(&self.name) {
             Some("") => !self.below,

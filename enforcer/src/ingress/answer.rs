@@ -196,7 +196,11 @@ impl Answer {
     }
 
     /// What to write down when it is over.
-    pub(super) fn logged(self, entry: Option<Box<Entry>>) -> Self {
+    pub(super) fn logged(self, mut entry: Option<Box<Entry>>) -> Self {
+        // What is empty is asked for nothing.
+        if let Some(entry) = entry.as_mut().filter(|_| self.is_end_stream()) {
+            entry.complete();
+        }
         Self { entry, ..self }
     }
 }

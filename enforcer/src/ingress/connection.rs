@@ -239,8 +239,9 @@ async fn establish(
         refuse(&worker, source, Denial::Banned);
         return None;
     }
-    // Nothing stops whom the configuration allows, here as little as in the program.
-    let lists = settings.hellos.as_deref().filter(|_| !worker.shared.policy.load().allows(source.get()));
+    // Nothing stops whom the configuration or an operator allows, here as little as in the program.
+    let is_exempt = || worker.exempts(&worker.shared.policy.load(), source, listener.port());
+    let lists = settings.hellos.as_deref().filter(|_| !is_exempt());
     let rehearse = |denial: Denial| worker.shared.metrics.hello_rehearsed(denial);
     let shaking = handshake::shake(&settings, Recorded::new(stream, first), source, lists, rehearse);
     let handshake = Box::pin(shaking);
@@ -248,7 +249,7 @@ async fn establish(
         Ok(Ok(established)) => established,
         Ok(Err(failed)) => {
             if settings.hellos_judged {
-                compare(&worker, source, &failed);
+                compare(&worker, source, listener.port(), &failed);
             }
             refuse_handshake(&worker, source, &failed);
             return None;
@@ -452,10 +453,10 @@ fn breach(error: &hyper::Error) -> Option<Denial> {
 }
 
 /// Counts a hello that the program should have refused. What comes by the loopback is not meant for it.
-fn compare(worker: &Worker, source: ClientAddr, failed: &Failed) {
+fn compare(worker: &Worker, source: ClientAddr, port: u16, failed: &Failed) {
     let policy = worker.shared.policy.load();
-    let address = source.get();
-    if failed.is_too_old(policy.minimum_tls()) && !address.is_loopback() && !policy.allows(address) {
+    let is_meant = !source.get().is_loopback() && !worker.exempts(&policy, source, port);
+    if is_meant && failed.is_too_old(policy.minimum_tls()) {
         worker.shared.metrics.missed_hellos.inc();
     }
 }

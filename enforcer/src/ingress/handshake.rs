@@ -19,7 +19,7 @@ use crate::{
     agreement,
     checks::facts::{Client, ClientAddr, Hello},
     clock,
-    config::{TlsVersion, UnknownName},
+    config::{ServerName, TlsVersion, UnknownName},
     denial::Denial,
     policy::{Listener, hellos::Hellos},
 };
@@ -65,8 +65,9 @@ pub(super) async fn shake(
 ) -> Result<(Secured, Client), Box<Failed>> {
     let mut started = greet(stream).await?;
     let hello = started.io.take().as_deref().and_then(hello::read);
-    let server_name =
-        started.client_hello().server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
+    // Whoever compares it later, with lists, certificates and the hosts of requests, finds one spelling.
+    let asked = started.client_hello();
+    let server_name = asked.server_name().map(|name| ServerName::plain(name).into_boxed_str());
     let judgement = lists.map(|lists| {
         let fingerprint = hello.as_ref().and_then(|hello| hello.fingerprint);
         lists.judge(server_name.as_deref(), fingerprint)

@@ -12,7 +12,7 @@ use std::{
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, EXPECT, ORIGIN},
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, ORIGIN},
     uri::Authority,
 };
 use hyper::body::Incoming;
@@ -105,9 +105,14 @@ pub(super) async fn serve(
             body.discard();
             Err(refusal)
         }
-        Ok(Admitted::Preflight(route)) => {
+        Ok(Admitted::Preflight(route, mut standing)) => {
             body.discard();
-            Ok((route, None))
+            marks = standing.marks;
+            left = standing.field();
+            match wait(&worker, standing.delay, max_delayed).await {
+                Err(refusal) => Err(Refusal { route: Some(route), ..refusal }),
+                Ok(()) => Ok((route, None)),
+            }
         }
         Ok(Admitted::Granted(mut grant)) => {
             let route = Arc::clone(grant.route());
@@ -187,7 +192,12 @@ pub(super) async fn serve(
             if let (Some(name), Some(route)) = (&refusal.missing, &refusal.route) {
                 worker.counters.borrow().header_missing(route, name);
             }
-            let response = refuse(&worker, source, &method, &refusal, (&id, is_grpc));
+            let mut response = refuse(&worker, source, &method, &refusal, (&id, is_grpc));
+            if method == Method::HEAD {
+                // hyper takes away the body of HTTP/1.1 alone (RFC 9110 section 9.3.2).
+                let body = std::mem::take(response.body_mut());
+                response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            }
             refused = StatusCode::from_u16(refusal.denial.status()).ok();
             (refusal.route, response.map(|body| Answer::own(body, under_way)))
         }
@@ -379,7 +389,7 @@ enum Admitted {
     /// It goes to a server.
     Granted(Grant),
     /// It is a browser's question, which is answered here.
-    Preflight(Arc<Route>),
+    Preflight(Arc<Route>, Standing),
 }
 
 /// What a request is besides its head.
@@ -389,17 +399,18 @@ struct Nature {
     upgrades: bool,
 }
 
-/// What proxies that are believed say of a request: its id, and that it was early data where it came from (RFC 8470 section 5.1). It
-/// is early as well if its client's handshake with us is not complete.
+/// What is said of a request: by proxies that are believed, its id; by anybody, that it was early data where it came from (RFC 8470
+/// section 5.1), for that takes something away and gives nothing. It is early as well if its client's handshake with us is not
+/// complete.
 fn sayings(worker: &Worker, connection: &Connection, headers: &HeaderMap) -> (RequestId, bool) {
-    let is_early = connection.is_early();
-    if !headers.contains_key(answer::REQUEST_ID) && !headers.contains_key(EARLY_DATA) {
+    let is_early = connection.is_early() || headers.contains_key(EARLY_DATA);
+    if !headers.contains_key(answer::REQUEST_ID) {
         return (RequestId::new(), is_early);
     }
     let policy = worker.shared.policy.load();
     let is_believed = policy.trusts(connection.client.address.get());
     let id = RequestId::given(headers).filter(|_| is_believed).unwrap_or_else(RequestId::new);
-    (id, is_early || is_believed && headers.contains_key(EARLY_DATA))
+    (id, is_early)
 }
 
 /// Has a request checked; `before` is what its limits made of it, if it was before.
@@ -425,7 +436,7 @@ fn admit(
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
     facts.is_banned = worker.bans(policy, source, connection.port, now.monotonic);
     if let Some(judged) = checks::preflight(policy, &facts, now) {
-        return judged.map(Admitted::Preflight);
+        return judged.map(|(route, standing)| Admitted::Preflight(route, standing));
     }
     let mut known = worker.tokens.borrow_mut();
     let outcome = match before {

@@ -4,7 +4,7 @@
 //! `request` asks before the checks, and gives the connection its tunnel once a server has agreed. Whether a route allows it is
 //! the policy's business.
 
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
@@ -14,6 +14,8 @@ use http::{
     request,
 };
 use hyper::{ext::Protocol, upgrade::OnUpgrade};
+
+use crate::random;
 
 const WEBSOCKET: &str = "websocket";
 /// RFC 6455 section 4.2.2.
@@ -47,8 +49,12 @@ impl Asked {
             Version::HTTP_2 if head.method == Method::CONNECT => {
                 let protocol = head.extensions.remove::<Protocol>()?;
                 let client = head.extensions.remove::<OnUpgrade>()?;
+                // Without randomness it stays CONNECT, which has no route.
+                let expected = match protocol.as_str() == WEBSOCKET {
+                    true => Some(give_key(&mut head.headers)?),
+                    false => None,
+                };
                 head.method = Method::GET;
-                let expected = (protocol.as_str() == WEBSOCKET).then(|| give_key(&mut head.headers));
                 let protocol = HeaderValue::from_str(protocol.as_str()).ok()?;
                 Some(Self { protocol, client, extended: Some(expected) })
             }
@@ -90,18 +96,16 @@ fn names_upgrade(value: &str) -> bool {
     value.split(',').any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
 }
 
-/// Sets what HTTP/1.1 servers want and HTTP/2 has no use for, and says what they answer to it (RFC 8441 section 5).
-fn give_key(headers: &mut HeaderMap) -> HeaderValue {
-    let mut bytes = [0; 16];
-    // It has to be new each time, and no secret (RFC 6455 section 10.3).
-    let _ = rand::fill(&mut bytes);
-    let key = STANDARD.encode(bytes);
+/// Sets what HTTP/1.1 servers want and HTTP/2 has no use for, and says what they answer to it (RFC 8441 section 5); `None` if there is
+/// no randomness, for it has to be new each time (RFC 6455 section 10.3).
+fn give_key(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    let key = STANDARD.encode(random::bytes::<16>()?);
     let mut accept = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     accept.update(key.as_bytes());
     accept.update(GUID);
     let accept = STANDARD.encode(accept.finish());
     set(headers, SEC_WEBSOCKET_KEY, &key);
-    HeaderValue::from_str(&accept).unwrap_or(HeaderValue::from_static(""))
+    HeaderValue::from_str(&accept).ok()
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
@@ -124,7 +128,7 @@ mod tests {
         accept.update(GUID);
         assert_eq!(STANDARD.encode(accept.finish()), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "RFC 6455 section 1.3");
         assert_eq!(STANDARD.decode(headers[SEC_WEBSOCKET_KEY].as_bytes()).unwrap().len(), 16);
-        assert_eq!(STANDARD.decode(expected.as_bytes()).unwrap().len(), 20);
+        assert_eq!(STANDARD.decode(expected.as_ref().unwrap().as_bytes()).unwrap().len(), 20);
         assert_ne!(give_key(&mut headers), expected);
     }
 

@@ -102,6 +102,11 @@ impl Worker {
         banned.holds(source.get(), policy.v6_mask, now) && policy.bans_hold(source.get(), port)
     }
 
+    /// Whether the program judges nothing that `source` sends to a port. What it lets through unread by its rules is not refused here.
+    pub(super) fn exempts(&self, policy: &Policy, source: ClientAddr, port: u16) -> bool {
+        policy.exempts(source.get(), port) || self.shared.reporter.banned().allows(source.get())
+    }
+
     /// Counts and reports a refusal.
     pub(super) fn refused(&self, source: ClientAddr, denial: Denial) {
         self.counters.borrow().denied(denial);

@@ -14,6 +14,7 @@ use crate::{
     clock::KernelTime,
     config,
     policy::{Upstream, upstream::Servers},
+    random,
 };
 
 /// What one request adds to the budget of repetitions, and what one repetition costs: a fifth of all requests may be
@@ -44,9 +45,8 @@ impl Group {
         let servers = addresses
             .map(|(index, address)| Rc::new(Server::new(Arc::clone(&upstream), index, address, workers)))
             .collect();
-        let mut seed = [0; 8];
         // Without randomness servers are drawn in an order that is known; nothing depends on that.
-        let _ = aws_lc_rs::rand::fill(&mut seed);
+        let seed = random::bytes::<8>().unwrap_or_default();
         let lots = Cell::new(u64::from_ne_bytes(seed) | 1);
         Self { origin, servers, lots, budget: Cell::new(MOST_SAVED), upstream }
     }

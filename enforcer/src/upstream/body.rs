@@ -15,6 +15,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::runtime::Handle;
 
 use super::{
+    headers,
     held::Room,
     pace::{Pace, Patience},
 };
@@ -292,7 +293,7 @@ impl Body for RequestBody {
             self.moved();
             return Poll::Ready(None);
         };
-        let frame = match frame {
+        let mut frame = match frame {
             Ok(frame) => frame,
             Err(Break::Late) => {
                 self.body = None;
@@ -306,6 +307,9 @@ impl Body for RequestBody {
             }
         };
         self.now(State::Flowing);
+        if let Some(trailers) = frame.trailers_mut() {
+            headers::trailers_to_upstream(trailers);
+        }
         if let Some(data) = frame.data_ref() {
             let Some(left) = self.left.checked_sub(data.len() as u64) else {
                 self.now(State::TooLarge);

@@ -16,11 +16,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
-    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
-    response,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header::CONNECTION, response};
 use httparse::{Header, ParserConfig, Status};
 use hyper::body::{Frame, SizeHint};
 use socket2::SockRef;
@@ -28,6 +24,8 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+
+use super::framing::{self, Framing};
 
 /// The largest head of an answer, and trailers.
 const LARGEST: usize = 64 << 10;
@@ -61,6 +59,17 @@ enum Rest {
     Trailers,
     /// All that comes.
     UntilClose,
+}
+
+impl Rest {
+    const fn of(framing: Framing) -> Self {
+        match framing {
+            Framing::Length(0) => Self::Nothing,
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked { .. } => Self::ChunkSize,
+            Framing::UntilClose => Self::UntilClose,
+        }
+    }
 }
 
 /// Why there is no answer.
@@ -173,10 +182,17 @@ impl Direct {
             let bodiless = *method == Method::HEAD
                 || status.is_informational()
                 || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-            self.rest = if bodiless { Rest::Nothing } else { framing(&head.headers, is_http11)? };
+            let framing = framing::read(&head.headers)?;
+            if !is_http11 && matches!(framing, Framing::Chunked { .. }) {
+                return Err("a coding in HTTP/1.0");
+            }
+            self.rest = if bodiless { Rest::Nothing } else { Rest::of(framing) };
             // What follows a change of protocols is not HTTP.
             let changes = status == StatusCode::SWITCHING_PROTOCOLS;
-            self.goes_on = goes_on(&head.headers, is_http11) && self.rest != Rest::UntilClose && !changes;
+            self.goes_on = goes_on(&head.headers, is_http11)
+                && !changes
+                && self.rest != Rest::UntilClose
+                && framing != Framing::Chunked { doubtful: true };
             return Ok(Some(head));
         }
     }
@@ -346,42 +362,6 @@ impl Direct {
     pub(super) fn poll_stirs(&self, context: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_read_ready(context).map(drop)
     }
-}
-
-/// What frames the body of an answer that may have one (RFC 9112 section 6.3).
-fn framing(headers: &HeaderMap, is_http11: bool) -> Result<Rest, &'static str> {
-    if let Some(last) = headers.get_all(TRANSFER_ENCODING).iter().next_back() {
-        if !is_http11 {
-            return Err("a coding in HTTP/1.0");
-        }
-        let last = last.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
-        let chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
-        return Ok(if chunked { Rest::ChunkSize } else { Rest::UntilClose });
-    }
-    let mut length = None;
-    for value in headers.get_all(CONTENT_LENGTH) {
-        for one in value.as_bytes().split(|byte| *byte == b',') {
-            let one = decimal(one.trim_ascii()).ok_or("this is no length")?;
-            if length.replace(one).is_some_and(|other| other != one) {
-                return Err("two lengths");
-            }
-        }
-    }
-    Ok(match length {
-        None => Rest::UntilClose,
-        Some(0) => Rest::Nothing,
-        Some(length) => Rest::Length(length),
-    })
-}
-
-/// Digits and nothing else (RFC 9110 section 8.6).
-fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || text.len() > 18 {
-        return None;
-    }
-    text.iter().try_fold(0, |number: u64, digit| {
-        digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0'))
-    })
 }
 
 /// Whether the server keeps the connection (RFC 9112 section 9.3).

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
     header::{
-        CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-        SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, ORIGIN,
+        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
     },
     request, response,
 };
@@ -45,18 +45,7 @@ pub(super) fn to_upstream(
     terms: &Terms,
 ) -> (Option<HeaderValue>, Vec<(HeaderName, HeaderValue)>) {
     let headers = &mut head.headers;
-    // The 100 is sent from here, when the server asks for the body by reading it (RFC 9110 section 10.1.1). Many servers read `_` and
-    // `-` as the same (CGI, RFC 3875 section 4.1.18), so `x_real_ip` would pass for ours.
-    remove(headers, |name| {
-        let text = name.as_str();
-        name == EXPECT
-            || name == FORWARDED
-            || name == REAL_IP
-            || name == REQUEST_ID
-            || name == EARLY_DATA
-            || text.starts_with(FORWARDED_PREFIX)
-            || text.contains('_')
-    });
+    remove(headers, is_ours);
     // A gateway says in every request that it was here, and what was spoken to it (RFC 9110 section 7.6.3).
     let via = if head.version == Version::HTTP_2 { "2 enforcer" } else { "1.1 enforcer" };
     headers.append(VIA, HeaderValue::from_static(via));
@@ -69,13 +58,47 @@ pub(super) fn to_upstream(
     let mut own = Vec::with_capacity(6);
     own.push((REQUEST_ID, terms.id.clone()));
     if terms.is_early {
-        // RFC 8470 section 5.1; a client's own word, which is taken out above, is none.
+        // RFC 8470 section 5.1, in the one form that it has, whatever was said before.
         own.push((EARLY_DATA, HeaderValue::from_static("1")));
     }
     own.push((FORWARDED_PROTO, HeaderValue::from_static("https")));
     own.extend(host.as_ref().map(|host| (FORWARDED_HOST, host.clone())));
     own.extend(spelled(source.get()).map(|address| (FORWARDED_FOR, address)));
     (host, own)
+}
+
+/// Whether a field of a request is nobody's to set but ours.
+///
+/// The 100 is sent from here, when the server asks for the body by reading it (RFC 9110 section 10.1.1). Many servers read `_` and
+/// `-` as the same (CGI, RFC 3875 section 4.1.18), so `x_real_ip` would pass for ours.
+fn is_ours(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    *name == EXPECT
+        || *name == FORWARDED
+        || *name == REAL_IP
+        || *name == REQUEST_ID
+        || *name == EARLY_DATA
+        || text.starts_with(FORWARDED_PREFIX)
+        || text.contains('_')
+}
+
+/// Fields that are judged, set or joined in the head, or frame a message: behind the body nobody has looked at them (RFC 9110 section
+/// 6.5.1).
+static IN_HEAD_ALONE: [HeaderName; 9] = [
+    AUTHORIZATION,
+    CONTENT_LENGTH,
+    COOKIE,
+    HOST,
+    ORIGIN,
+    VIA,
+    HeaderName::from_static("dpop"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+];
+
+/// Prepares the trailers of a request: a server that takes them for fields of the head must find nothing there that is not true.
+pub(super) fn trailers_to_upstream(trailers: &mut HeaderMap) {
+    remove(trailers, |name| is_ours(name) || IN_HEAD_ALONE.contains(name));
 }
 
 /// An address as text.
@@ -106,10 +129,6 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// Prepares an answer; what software serves it is nobody's business.
 pub(super) fn to_client(head: &mut response::Parts) {
-    if head.headers.contains_key(TRANSFER_ENCODING) {
-        // The coding overrides the length (RFC 9112 section 6.3), which may be a lie.
-        head.headers.remove(CONTENT_LENGTH);
-    }
     remove(&mut head.headers, |name| name == SERVER || name == POWERED_BY);
 }
 
@@ -124,7 +143,7 @@ fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
             .collect();
         for name in named {
             // A client must not be able to take away what the server relies on.
-            if name != HOST && name != http::header::AUTHORIZATION {
+            if name != HOST && name != AUTHORIZATION {
                 headers.remove(name);
             }
         }

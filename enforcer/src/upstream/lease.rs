@@ -23,7 +23,7 @@ impl Flight {
     /// Waits for a connection.
     pub(super) async fn board(self, want: Want) -> Result<Lease, Unavailable> {
         let (channel, reused) = self.0.acquire(want).await?;
-        Ok(Lease { channel: Some(channel), reused, flight: self })
+        Ok(Lease { channel: Some(channel), reused, is_last: false, flight: self })
     }
 }
 
@@ -39,6 +39,8 @@ pub(super) struct Lease {
     channel: Option<Channel>,
     /// The connection carried other requests before.
     pub(super) reused: bool,
+    /// The connection carries nothing after this.
+    is_last: bool,
     flight: Flight,
 }
 
@@ -87,6 +89,11 @@ impl Lease {
         }
     }
 
+    /// Has the connection end with this answer.
+    pub(super) const fn retire(&mut self) {
+        self.is_last = true;
+    }
+
     /// Gives it back, with its answer read to the end.
     pub(super) fn finish_direct(mut self, direct: Box<Direct>) {
         self.channel = Some(Channel::Direct(direct));
@@ -96,7 +103,7 @@ impl Lease {
     /// The answer was read to its end: the connection can carry another request.
     pub(super) fn finish(mut self) {
         if let Some(channel) = self.channel.take() {
-            self.flight.0.release(channel, true);
+            self.flight.0.release(channel, !self.is_last);
         }
     }
 }

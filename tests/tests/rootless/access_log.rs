@@ -4,7 +4,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::Result;
-use enforcer::config::{AccessFormat, Destination, Limit, Query, RateLimit, Refusals, SubjectAs};
+use enforcer::config::{AccessFormat, Cors, Destination, Limit, Query, RateLimit, Refusals, SubjectAs};
 use enforcer_tests::{
     edge::{Client, Edge, Site},
     origin::Origin,
@@ -96,6 +96,52 @@ async fn a_line_tells_who_asked_for_what_and_what_came_of_it() -> Result<()> {
     Ok(())
 }
 
+/// HTTP/2 asks for no body where there is none.
+#[tokio::test]
+async fn an_answer_without_a_body_is_complete_at_once() -> Result<()> {
+    let (edge, _origin) = edge(|site| {
+        site.config.routes[1].cors = Some(Cors {
+            origins: Vec::new(),
+            methods: vec![http::Method::GET],
+            headers: Vec::new(),
+            expose: Vec::new(),
+            credentials: false,
+            max_age: Duration::from_secs(600),
+        });
+    })
+    .await?;
+    let asks = [("origin", "https://app.example.com"), ("access-control-request-method", "GET")];
+    let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+    let none: &[(&str, &str)] = &[];
+    let cases = [
+        ("GET", "/public/status/204", none, 204),
+        ("GET", "/public/status/304", none, 304),
+        ("GET", "/public/produce/0", none, 200),
+        ("OPTIONS", "/api/x", &asks, 204),
+        ("POST", "/api/x", &grpc, 200),
+    ];
+    let mut count = 0;
+    for mut client in edge.clients().await? {
+        let is_http2 = matches!(client, Client::Http2(_));
+        // There is no gRPC without HTTP/2.
+        for (method, path, fields, status) in
+            cases.into_iter().filter(|(method, ..)| is_http2 || *method != "POST")
+        {
+            let mut request = Request::builder().method(method).uri(path);
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            let response = client.send(request.body(Empty::new().boxed())?).await?;
+            assert_eq!(response.status(), status, "{path}");
+            response.into_body().collect().await?;
+            count += 1;
+            let line = parse(&lines(&edge, "access.log", count).await[count - 1]);
+            assert_eq!((line["complete"].as_bool(), line["bytes"].as_u64()), (Some(true), Some(0)), "{line}");
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn combined_lines_are_what_log_readers_know() -> Result<()> {
     let (edge, _origin) = edge(|site| {
@@ -134,6 +180,7 @@ async fn of_a_sample_refusals_are_never_left_out_unless_told() -> Result<()> {
         drop(client);
         let all = lines(&edge, "access.log", expected - 1).await;
         assert!(edge.access_log.as_ref().unwrap().flush(Duration::from_secs(20)));
+        let all = lines(&edge, "access.log", all.len()).await;
         let statuses: Vec<u64> = all.iter().map(|line| parse(line)["status"].as_u64().unwrap()).collect();
         // The first and the seventh of all.
         let refused = if refusals == Refusals::All { 6 } else { 1 };

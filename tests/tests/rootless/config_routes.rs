@@ -37,6 +37,7 @@ fn what_is_written_of_routes_is_what_holds() {
         origins: vec!["https://app.example.com".to_owned(), "http://localhost:3000".to_owned()],
         methods: vec![Method::GET, Method::PUT],
         headers: vec![HeaderName::from_static("x-api-version")],
+        expose: vec![HeaderName::from_static("x-total-count")],
         credentials: true,
         max_age: seconds(3600),
     };

@@ -20,6 +20,7 @@ fn cors(origins: &[&str], credentials: bool) -> Cors {
         origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
         methods: vec![Method::GET, Method::POST],
         headers: vec![http::header::AUTHORIZATION, http::header::CONTENT_TYPE],
+        expose: vec!["x-total-count".parse().unwrap(), http::header::RETRY_AFTER],
         credentials,
         max_age: Duration::from_secs(600),
     }
@@ -112,10 +113,14 @@ async fn every_answer_of_the_route_says_who_may_read_it() -> Result<()> {
         assert_eq!(answer.status(), status);
         assert_eq!(field(&answer, "access-control-allow-origin"), Some(PAGE), "{status}");
         assert_eq!(field(&answer, "access-control-allow-credentials"), Some("true"));
+        let exposed = field(&answer, "access-control-expose-headers").unwrap();
+        let own = "dpop-nonce, www-authenticate, retry-after, ratelimit, ratelimit-policy, x-request-id";
+        assert_eq!(exposed, format!("{own}, x-total-count"), "{status}");
     }
     let other = [("origin", "https://evil.example"), ("authorization", token.as_str())];
     let answer = ask(&mut client, Method::GET, "/api/x", &other).await?;
     assert_eq!((answer.status().as_u16(), field(&answer, "access-control-allow-origin")), (200, None));
+    assert_eq!(field(&answer, "access-control-expose-headers"), None);
     let answer = ask(&mut client, Method::GET, "/public/x", &[("origin", PAGE)]).await?;
     assert_eq!((field(&answer, "access-control-allow-origin"), varies(&answer).as_str()), (None, ""));
     Ok(())

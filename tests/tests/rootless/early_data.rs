@@ -154,16 +154,17 @@ async fn an_early_request_has_its_answer_in_two_round_trips() -> Result<()> {
     let edge = edge(witness.address, |_| ())?;
     let config = known(&edge, &["http/1.1"]).await?;
     witness.take();
-    // What it says of itself is not believed.
+    // What it says of itself can make it early, and never late; however it says so, the server hears it once.
     for saying in ["", "early-data: 1\r\n", "early-data: 0\r\nearly-data: x\r\n", "early_data: 1\r\n"] {
         let answers = both(&edge, &config, request("GET", "/public/x", saying)).await?;
         assert!(answers.iter().all(|answer| answer.starts_with("HTTP/1.1 200")), "{answers:?}");
         let seen = witness.take();
         let [early, late] = [0, 1].map(|number| seen[number].values("early-data"));
-        assert_eq!((early, late), (vec!["1"], vec![]), "{saying}");
+        let says = saying.starts_with("early-data");
+        assert_eq!((early, late), (vec!["1"], if says { vec!["1"] } else { vec![] }), "{saying}");
         assert!(seen.iter().all(|request| request.values("early_data").is_empty()));
     }
-    assert_eq!(counted(&edge), [4, 0, 0]);
+    assert_eq!(counted(&edge), [6, 0, 0]);
     Ok(())
 }
 
@@ -315,9 +316,9 @@ async fn sessions_outlive_a_reload_and_early_data_is_off_by_default() -> Result<
     Ok(())
 }
 
-/// A proxy in front has taken it early (RFC 8470 section 5.2).
+/// Somebody in front has taken it early (RFC 8470 section 5.2); who it is, nobody has to know.
 #[tokio::test]
-async fn a_trusted_proxy_says_that_it_was_early() -> Result<()> {
+async fn whoever_is_in_front_says_that_it_was_early() -> Result<()> {
     let witness = Witness::start().await?;
     for trusted in [true, false] {
         let edge = edge(witness.address, |site| {
@@ -327,7 +328,7 @@ async fn a_trusted_proxy_says_that_it_was_early() -> Result<()> {
             }
         })?;
         let mut client = edge.http1().await?;
-        for (path, status) in [("/public/x", 200), ("/later/x", if trusted { 425 } else { 200 })] {
+        for (path, status) in [("/public/x", 200), ("/later/x", 425)] {
             let request = http::Request::get(path).header("early-data", "1");
             let body = http_body_util::BodyExt::boxed(http_body_util::Empty::new());
             let answer = client.send(request.body(body)?).await?;
@@ -335,8 +336,7 @@ async fn a_trusted_proxy_says_that_it_was_early() -> Result<()> {
             http_body_util::BodyExt::collect(answer.into_body()).await?;
         }
         let seen = witness.take();
-        let expected: &[&str] = if trusted { &["1"] } else { &[] };
-        assert_eq!(seen[0].values("early-data"), expected);
+        assert_eq!((seen.len(), seen[0].values("early-data")), (1, vec!["1"]));
     }
     Ok(())
 }

@@ -255,7 +255,7 @@ async fn heads_with_two_readings_are_refused_and_end_the_connection() -> Result<
 }
 
 #[tokio::test]
-async fn an_answer_with_two_lengths_arrives_whole() -> Result<()> {
+async fn a_coding_beside_a_length_says_where_an_answer_ends() -> Result<()> {
     let (address, _) = scripted(|mut stream: TcpStream, heads| async move {
         head(&mut stream, &heads).await?;
         let answer = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";

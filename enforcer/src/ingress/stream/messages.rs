@@ -7,7 +7,7 @@
 use http::Uri;
 use memchr::memchr;
 
-use crate::denial::Denial;
+use crate::{decimal, denial::Denial};
 
 /// Bytes of the line with a chunk's size: 16 digits, and extensions (RFC 9112 section 7.1.1), which nobody uses.
 const LONGEST_CHUNK_LINE: usize = 256;
@@ -227,7 +227,7 @@ impl Head {
     /// and no coding but `chunked` (RFC 9112 sections 6.1 and 6.3).
     fn frame(&mut self, name: &[u8], value: &[u8]) -> Result<(), Denial> {
         if name.eq_ignore_ascii_case(b"content-length") {
-            let length = decimal(value).ok_or(Denial::RequestAmbiguous)?;
+            let length = decimal::read(value).ok_or(Denial::RequestAmbiguous)?;
             if self.is_chunked || self.length.replace(length).is_some() {
                 return Err(Denial::RequestAmbiguous);
             }
@@ -297,16 +297,6 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0, |size: u64, digit| {
         let digit = char::from(*digit).to_digit(16)?;
         size.checked_mul(16)?.checked_add(u64::from(digit))
-    })
-}
-
-/// Digits and nothing else (RFC 9110 section 8.6); what no server can count has no value.
-fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || text.len() > 18 {
-        return None;
-    }
-    text.iter().try_fold(0, |number: u64, digit| {
-        digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0'))
     })
 }
 

@@ -4,12 +4,17 @@ use http::{
     HeaderMap, HeaderValue,
     header::{
         ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-        ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-        ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+        ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+        ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
     },
 };
 
 use crate::config;
+
+/// Fields that are set here, and that a page needs to do what they ask for: without being told, browsers show none of them (Fetch standard,
+/// section 3.2.6).
+const OWN: [&str; 6] =
+    ["dpop-nonce", "www-authenticate", "retry-after", "ratelimit", "ratelimit-policy", "x-request-id"];
 
 /// `cors` of a route.
 #[derive(Debug)]
@@ -18,6 +23,7 @@ pub struct Cors {
     origins: Box<[Box<str>]>,
     methods: HeaderValue,
     headers: HeaderValue,
+    exposed: HeaderValue,
     credentials: bool,
     max_age: HeaderValue,
 }
@@ -29,10 +35,13 @@ impl Cors {
         let list = |texts: Vec<&str>| {
             HeaderValue::try_from(texts.join(", ")).unwrap_or(HeaderValue::from_static(""))
         };
+        let further = config.expose.iter().map(http::HeaderName::as_str).filter(|name| !OWN.contains(name));
+        let exposed = OWN.into_iter().chain(further).collect();
         Self {
             origins: config.origins.iter().map(|origin| origin.as_str().into()).collect(),
             methods: list(config.methods.iter().map(http::Method::as_str).collect()),
             headers: list(config.headers.iter().map(http::HeaderName::as_str).collect()),
+            exposed: list(exposed),
             credentials: config.credentials,
             max_age: HeaderValue::from(config.max_age.as_secs()),
         }
@@ -57,6 +66,8 @@ impl Cors {
         }
         if let Some(allowed) = self.allowed(origin) {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+            // An upstream may have said more, which stays.
+            headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, self.exposed.clone());
             if self.credentials {
                 headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
             }

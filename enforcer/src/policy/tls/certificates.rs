@@ -19,7 +19,10 @@ use super::{
     read,
     staple::{self, Staple},
 };
-use crate::{clock, config::Certificate};
+use crate::{
+    clock,
+    config::{Certificate, ServerName},
+};
 
 /// Until when a certificate, and what is stapled to it, is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +138,7 @@ impl Certificates {
 
     /// Whether one of the certificates is for `name`.
     pub fn serve(&self, name: &str) -> bool {
-        let name = name.to_ascii_lowercase();
+        let name = ServerName::plain(name);
         self.entries.iter().any(|entry| entry.serves(&name, true) || entry.serves(&name, false))
     }
 
@@ -156,7 +159,7 @@ impl Certificates {
     /// Exact names before wildcards, the file's order among equals; for everybody else the first certificate, or the
     /// one of another kind for the same names. Where nothing suits, the handshake fails with the alert that says so.
     fn find(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Entry> {
-        let name = server_name.unwrap_or_default().to_ascii_lowercase();
+        let name = ServerName::plain(server_name.unwrap_or_default());
         let of = |exactly: bool| self.entries.iter().filter(move |entry| entry.serves(&name, exactly));
         let named: Vec<&Entry> = of.clone()(true).chain(of(false)).collect();
         let first = named.first().copied().or(self.entries.first())?;

@@ -7,7 +7,8 @@ use http::{HeaderName, Method, Uri};
 use super::super::{Rules, entries};
 use crate::config::{
     Cors, Route,
-    file::{CorsSection, RouteSection},
+    file::{CorsSection, List, RouteSection},
+    value::Text,
 };
 
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -26,6 +27,7 @@ pub(super) fn read(section: &RouteSection, route: &Route, rules: &mut Rules<'_, 
         origins: origins(cors, credentials, &mut rules),
         methods: methods(cors, route, &mut rules),
         headers: headers(cors, &mut rules),
+        expose: names(&cors.expose, "expose", "write names like \"X-Total-Count\", each once", &mut rules),
         credentials,
         max_age,
     })
@@ -103,19 +105,23 @@ fn headers(cors: &CorsSection, rules: &mut Rules<'_, '_>) -> Vec<HeaderName> {
     if cors.headers.is_none() {
         return vec![http::header::AUTHORIZATION, http::header::CONTENT_TYPE];
     }
-    let mut headers: Vec<HeaderName> = Vec::new();
-    for entry in entries(&cors.headers) {
+    let remedy = "write names like \"X-Api-Version\", each once; `*` would not mean Authorization";
+    names(&cors.headers, "headers", remedy, rules)
+}
+
+/// A list of names of fields.
+fn names(list: &List<Text<String>>, key: &str, remedy: &str, rules: &mut Rules<'_, '_>) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> = Vec::new();
+    for entry in entries(list) {
         let text = &entry.get_ref().0;
         match text.parse::<HeaderName>() {
-            Ok(name) if text != "*" && !headers.contains(&name) => headers.push(name),
+            Ok(name) if text != "*" && !names.contains(&name) => names.push(name),
             _ => {
                 let problem =
                     format!("`{}` is no name of a field, or stands here twice", text.escape_debug());
-                let remedy =
-                    "write names like \"X-Api-Version\", each once; `*` would not mean Authorization";
-                rules.refuse_entry(entry.span(), "headers", problem, remedy);
+                rules.refuse_entry(entry.span(), key, problem, remedy);
             }
         }
     }
-    headers
+    names
 }
