@@ -7,10 +7,12 @@ use enforcer::{
     config::{Feature, Fingerprint, ServerName},
     denial::Denial,
 };
+use enforcer_common::hello::marks::read;
 use enforcer_tests::{
     edge::{Edge, NAME, Site},
     hellos,
     origin::Origin,
+    packets::Hello,
     tls::{Setup, exchange, s_client},
 };
 
@@ -65,6 +67,17 @@ async fn listed_names_are_refused_without_a_program_and_a_reload_changes_them() 
     edge.policy.store(policy.into());
     assert_eq!(alert(&edge, Some(NAME)).await?, None, "nothing stops whom the configuration allows");
     Ok(())
+}
+
+/// Padding, pre-shared key, early data, cookie: one client has them in one connection and not in the next.
+#[test]
+fn what_varies_between_connections_is_not_in_a_fingerprint() {
+    let of = |hello: Hello| read(&&*hello.bytes(), 0).unwrap().fingerprint();
+    let plain = || Hello::offering(&[0x0304]).with(51, &[7; 40]);
+    for kind in [21, 41, 42, 44] {
+        assert_eq!(of(plain().with(kind, &[0; 9])), of(plain()), "{kind}");
+    }
+    assert_ne!(of(plain().with(45, &[1, 1])), of(plain()));
 }
 
 #[tokio::test]
