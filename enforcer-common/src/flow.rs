@@ -13,7 +13,8 @@
 //!
 //! What cannot be told from outside: a segment that the server ignores for another reason than its checksum (a timestamp that
 //! is too old, an acknowledgement of what was never sent) is taken for part of the hello. Who hides an old version that
-//! way meets the server's own TLS stack, which is compared with this judgement and counted.
+//! way meets the server's own TLS stack, which is compared with this judgement and counted. So does who repeats a part with other
+//! content: whichever copy the server keeps, what is said of the hello comes from the first, or, of a repeated beginning that decides by itself, from that one.
 
 mod segment;
 pub mod slot;

@@ -206,11 +206,8 @@ proptest! {
             let followed = advance_by(&mut bucket, &segment(place, range.0, range.1), &&bytes[..]);
             // What is not of a flow passes only if it is no part of a hello.
             let begins = range.0 == 0;
-            let passes = match followed.kind {
-                Kind::Part | Kind::Behind | Kind::Accepted => true,
-                Kind::Unknown | Kind::Elsewhere => !begins || followed.kind == Kind::Unknown,
-                _ => false,
-            };
+            let passes = matches!(followed.kind, Kind::Part | Kind::Behind | Kind::Accepted | Kind::Unknown)
+                || (followed.kind == Kind::Elsewhere && !begins);
             head |= step == 2 && passes;
             tail |= step == 3 && passes;
             if step == 3 && followed.kind == Kind::Refused {
