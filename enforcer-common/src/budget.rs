@@ -25,6 +25,9 @@ pub enum Scope {
     Share = 3,
 }
 
+/// How many scopes there are.
+const SCOPES: u32 = 4;
+
 impl Scope {
     /// The networks around a source, and the bits of an address that they have.
     pub const NETWORKS: [(Self, u8); 2] = [(Self::Site, 56), (Self::Network, 48)];
@@ -49,14 +52,17 @@ impl Scope {
 pub mod shared {
     use super::{LIMITS, Limit};
 
-    /// Cells for those who find no slot. Buckets that are full share one where they are more than that.
+    /// Cells of each table for those who find no slot. Buckets of it that are full share one where they are more than that; those of two
+    /// tables never do, since what one limit allows is nothing to another.
     pub const CELLS: u32 = 1 << 10;
     /// The budget of SYNs to protected ports, above which cookies are sent.
     pub const SYNS: u32 = LIMITS as u32;
     /// Where the cells begin.
     const FIRST: u32 = SYNS + 1;
+    /// Tables with cells of their own: a limit's, and further budgets' of a limit.
+    const TABLES: u32 = LIMITS as u32 * (1 + super::SCOPES);
     /// All places.
-    pub const PLACES: usize = (FIRST + CELLS) as usize;
+    pub const PLACES: usize = (FIRST + TABLES * CELLS) as usize;
 
     /// The budget of everybody together.
     #[inline(always)]
@@ -67,11 +73,12 @@ pub mod shared {
     /// The budget of those for whom bucket `index` of a table has no slot: of that of a limit, or, by `scope`, of the further budgets'.
     #[inline(always)]
     pub const fn crowd(limit: Limit, scope: Option<super::Scope>, index: u32) -> u32 {
-        let table = match scope {
-            Some(scope) => LIMITS as u32 + scope as u32,
-            None => limit as u32,
+        let scopes = match scope {
+            Some(scope) => 1 + scope as u32,
+            None => 0,
         };
-        FIRST + (index.wrapping_add(table * 0x61) & (CELLS - 1))
+        let table = scopes * LIMITS as u32 + limit as u32;
+        FIRST + table * CELLS + (index & (CELLS - 1))
     }
 }
 
@@ -117,5 +124,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn no_two_tables_share_a_cell() {
+        let scopes = [None, Some(Scope::Site), Some(Scope::Network), Some(Scope::Group), Some(Scope::Share)];
+        let mut cells = HashSet::new();
+        for limit in Limit::ALL {
+            for scope in scopes {
+                assert!((0..shared::CELLS).all(|index| cells.insert(shared::crowd(limit, scope, index))));
+            }
+        }
+        assert_eq!(cells.len() + LIMITS + 1, shared::PLACES);
     }
 }

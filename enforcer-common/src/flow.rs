@@ -7,21 +7,26 @@
 //! A bucket is a cache line of [`slot`] words and beside it an [`Entry`] per slot. Whoever works on an entry has claimed its word by
 //! compare-and-set; whoever finds it claimed drops his segment, and its sender repeats it.
 //!
+//! Of a second SYN with another number nobody can tell whether it is the server's connection, the sender's trick or a third
+//! party's forgery. So a flow has up to two beginnings: data that begins at either is followed from there, what lies behind the
+//! other one is held back until it is, and a hello that was accepted at one leaves the other standing.
+//!
 //! What cannot be told from outside: a segment that the server ignores for another reason than its checksum (a timestamp that
 //! is too old, an acknowledgement of what was never sent) is taken for part of the hello. Who hides an old version that
-//! way meets the server's own TLS stack, which is compared with this judgement and counted.
+//! way meets the server's own TLS stack, which is compared with this judgement and counted. So does who repeats a part with other
+//! content: whichever copy the server keeps, what is said of the hello comes from the first, or, of a repeated beginning that decides by itself, from that one.
 
+mod segment;
 pub mod slot;
 
+pub use self::segment::{Ends, Opening, Segment};
 use self::slot::Phase;
 use crate::{
-    headers::{Headers, Link},
     hello::{
         Hello,
         automaton::{self, Parser, Progress},
         marks::Marks,
     },
-    limiter::mix,
     packet::Packet,
 };
 
@@ -36,129 +41,6 @@ const WINDOW: u32 = 1 << 16;
 
 /// The words of a bucket as they lie in memory.
 pub type RawBucket = [u64; SLOTS];
-
-/// The two ends of a connection, host order; of an IPv4 address the first half.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Ends {
-    /// The client's address.
-    pub source: [u64; 2],
-    /// The server's address.
-    pub destination: [u64; 2],
-    /// The client's port in the upper half, the server's in the lower.
-    pub ports: u32,
-    /// 4 or 6.
-    pub family: u32,
-}
-
-impl Ends {
-    /// Those that the headers of a TCP segment name.
-    #[inline(always)]
-    pub const fn of(headers: &Headers) -> Self {
-        Self {
-            source: headers.source,
-            destination: headers.destination,
-            ports: (headers.source_port as u32) << 16 | headers.port as u32,
-            family: if matches!(headers.link, Link::Ipv4) { 4 } else { 6 },
-        }
-    }
-
-    /// Equality, word by word: of a comparison of arrays LLVM would make a call.
-    #[inline(always)]
-    const fn are(&self, other: &Self) -> bool {
-        self.source[0] == other.source[0]
-            && self.source[1] == other.source[1]
-            && self.destination[0] == other.destination[0]
-            && self.destination[1] == other.destination[1]
-            && self.ports == other.ports
-            && self.family == other.family
-    }
-
-    /// Where a flow lies: its bucket in the lower half, its tag in the upper.
-    #[inline(always)]
-    pub const fn hash(&self, seed: u64) -> u64 {
-        let ports = (self.family as u64) << 32 | self.ports as u64;
-        let mut hash = mix(self.source[0] ^ seed);
-        hash = mix(hash ^ self.destination[0].rotate_left(32) ^ ports.rotate_left(16));
-        if self.family == 6 {
-            hash = mix(hash ^ self.source[1]);
-            hash = mix(hash ^ self.destination[1]);
-        }
-        hash
-    }
-}
-
-/// A segment, as far as a flow is concerned.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Segment {
-    /// Whose it is.
-    pub ends: Ends,
-    /// See [`Ends::hash`].
-    pub hash: u64,
-    /// Instant of `CLOCK_MONOTONIC`, in nanoseconds.
-    pub now: u64,
-    /// Sequence number of its first byte of data; a SYN stands one in front of it.
-    pub sequence: u32,
-    /// Where in the frame its data begins.
-    pub offset: u32,
-    /// Where in the frame its data ends.
-    pub end: u32,
-    /// Lowest acceptable version as on the wire.
-    pub minimum: u16,
-    /// Whether a hello that begins here is to be read to its end; else 0.
-    pub whole: u16,
-    /// The key of names, see [`Marks`].
-    pub key: u64,
-}
-
-impl Segment {
-    /// None yet.
-    pub const NONE: Self = Self {
-        ends: Ends { source: [0; 2], destination: [0; 2], ports: 0, family: 0 },
-        hash: 0,
-        now: 0,
-        sequence: 0,
-        offset: 0,
-        end: 0,
-        minimum: 0,
-        whole: 0,
-        key: 0,
-    };
-}
-
-/// How a flow is taken up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opening {
-    /// How far it is.
-    pub phase: Phase,
-    /// Whether it begins here for sure, since this is its SYN.
-    pub begins: bool,
-    /// The next sequence number that is to be inspected; of a refused flow, the one that the server expects.
-    pub next: u32,
-    /// Of a refused flow: the sequence number behind the answer that the client is given.
-    pub value: u32,
-}
-
-impl Opening {
-    /// As numbers, for a function that the verifier checks by itself.
-    #[inline(always)]
-    pub const fn pack(&self) -> (u32, u64) {
-        let phase = self.phase as u32 | (self.begins as u32) << 8;
-        (phase, (self.next as u64) << 32 | self.value as u64)
-    }
-
-    /// The opposite of [`Opening::pack`].
-    #[inline(always)]
-    pub const fn unpack(phase: u32, numbers: u64) -> Self {
-        Self {
-            phase: Phase::from_number(phase as u8),
-            begins: phase & 0x100 != 0,
-            next: (numbers >> 32) as u32,
-            value: numbers as u32,
-        }
-    }
-}
 
 /// What is known of one flow.
 #[repr(C)]
@@ -176,10 +58,52 @@ pub struct Entry {
     loose: u32,
     /// The parser between two segments.
     pub parser: Parser,
-    reserved: [u64; 3],
+    /// Where another SYN says that the hello begins, if [`others::ONE`] is set.
+    other: u32,
+    /// See [`others`].
+    others: u32,
+    reserved: [u64; 2],
+}
+
+/// What other beginnings a flow has had.
+mod others {
+    /// There is another one.
+    pub(super) const ONE: u32 = 1;
+    /// There was one more, which has been forgotten.
+    pub(super) const LOST: u32 = 2;
+    /// There may have been data at it: it is not given up for another one.
+    pub(super) const USED: u32 = 4;
 }
 
 const _: () = assert!(size_of::<Entry>() == 256);
+
+impl Entry {
+    /// Whether data lies behind the other beginning, at whose first byte nothing has been followed.
+    #[inline(always)]
+    const fn reaches_other(&self, sequence: u32, length: u32) -> bool {
+        let end = sequence.wrapping_add(length).wrapping_sub(self.other);
+        end != 0 && end <= WINDOW + length
+    }
+
+    /// The hello at one beginning has been accepted: waits at the other one, or, where one has been forgotten, nowhere, so that nobody may
+    /// begin there. `false`: there is no other.
+    #[inline(always)]
+    fn turn(&mut self, next: u32) -> bool {
+        if self.others & others::ONE != 0 {
+            self.start = self.other;
+        } else if self.others != 0 {
+            // As far as can be from the accepted hello, whose connection goes on.
+            self.start = next.wrapping_add(1 << 31);
+        } else {
+            return false;
+        }
+        self.next = self.start;
+        self.loose = 0;
+        self.others &= others::LOST;
+        self.parser.reset();
+        true
+    }
+}
 
 /// Shared access to one bucket. Words are atomic and sequentially consistent; an entry is touched by whoever has
 /// claimed its word.
@@ -239,6 +163,8 @@ pub struct Followed {
     pub first: bool,
     /// Whether the flow is known from its SYN; else anybody may have forged the segment.
     pub begins: bool,
+    /// Whether another SYN has been seen that the segment does not fit: one of the two may be forged.
+    pub disputed: bool,
     /// Whether a list of versions stands in place of the hello's legacy version.
     pub listed: bool,
     /// Whether an accepted hello was read to its end.
@@ -254,7 +180,16 @@ impl Followed {
     pub const UNKNOWN: Self = Self::only(Kind::Unknown);
 
     const fn only(kind: Kind) -> Self {
-        Self { kind, first: false, begins: false, listed: false, whole: false, version: 0, value: 0 }
+        Self {
+            kind,
+            first: false,
+            begins: false,
+            disputed: false,
+            listed: false,
+            whole: false,
+            version: 0,
+            value: 0,
+        }
     }
 }
 
@@ -312,20 +247,36 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
     }
     let Some(entry) = bucket.entry(chosen) else { return false };
     let mut kept = opened;
-    if known
+    let live = known
         && opening.begins
         && slot::phase(word).awaits()
-        && entry.start == opening.next
-        && entry.ends.are(&segment.ends)
-    {
-        // The SYN again: what has been inspected since stays inspected, or the rest would seem to be ahead.
-        kept = word;
+        && !slot::is_forgotten(word, segment.now)
+        && entry.ends.are(&segment.ends);
+    if live && opening.next == entry.start {
+        if opening.value == Opening::ANEW {
+            entry.next = entry.start;
+            entry.parser.reset();
+        } else {
+            // The SYN again: what has been inspected since stays inspected, or the rest would seem to be ahead.
+            kept = word;
+        }
+    } else if live {
+        // Another beginning: which one the server took is not known, and the first one is more likely.
+        if entry.others & others::ONE != 0 && entry.other != opening.next {
+            entry.others |= others::LOST;
+        }
+        if entry.others & others::USED == 0 {
+            entry.other = opening.next;
+        }
+        entry.others |= others::ONE;
+        kept = slot::with_phase(opened, slot::phase(word));
     } else {
         entry.ends = segment.ends;
         entry.next = opening.next;
         entry.start = opening.next;
         entry.value = opening.value;
         entry.loose = !opening.begins as u32;
+        entry.others = 0;
         entry.parser.reset();
     }
     // Nobody changes a claimed word.
@@ -387,8 +338,23 @@ fn advance<B: Bucket, P: Packet>(
     if slot::is_forgotten(word, segment.now) {
         return (Followed::UNKNOWN, 0);
     }
-    let phase = slot::phase(word);
+    let mut phase = slot::phase(word);
+    let mut reaches = false;
     let length = segment.end.wrapping_sub(segment.offset);
+    if phase.awaits() && length != 0 && entry.others & others::ONE != 0 {
+        if segment.sequence == entry.other {
+            // Data at the other beginning: from now on it is followed there.
+            entry.other = entry.start;
+            entry.start = segment.sequence;
+            entry.next = segment.sequence;
+            entry.others |= others::USED;
+            entry.loose = 0;
+            entry.parser.reset();
+            phase = Phase::Opened;
+        }
+        reaches = entry.reaches_other(segment.sequence, length);
+    }
+    let word = slot::with_phase(word, phase);
     let inspected = entry.next.wrapping_sub(segment.sequence);
     let (next, start, loose) = (entry.next, entry.start, entry.loose != 0);
     let ahead = (inspected as i32) < 0;
@@ -404,6 +370,10 @@ fn advance<B: Bucket, P: Packet>(
         }
         return (Followed { value: entry.value, ..Followed::only(Kind::Ended) }, word);
     }
+    let behind = inspected >= length && segment.sequence != start;
+    if reaches && (ahead || far || behind) {
+        return (Followed::only(Kind::Ahead), word);
+    }
     if ahead && !loose && !far {
         return (Followed::only(Kind::Ahead), word);
     }
@@ -412,8 +382,8 @@ fn advance<B: Bucket, P: Packet>(
         return (Followed::UNKNOWN, 0);
     }
     if phase == Phase::Opened && (far || inspected >= length) {
-        // Another SYN, even a forged one, may have moved the beginning: what seems to lie in front of it may be the hello.
-        return (Followed::UNKNOWN, word);
+        // Of a connection that was there before a SYN was forged, or of a beginning that has been forgotten.
+        return (Followed::only(Kind::Elsewhere), word);
     }
     if far {
         return (Followed::only(Kind::Elsewhere), word);
@@ -486,11 +456,35 @@ fn advance<B: Bucket, P: Packet>(
         Progress::Malformed => Kind::Malformed,
         Progress::NotHello => Kind::NotHello,
     };
+    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
+    let disputed = entry.others != 0;
+    let passes = matches!(kind, Kind::Part | Kind::Accepted);
+    if disputed && (reaches || !passes) {
+        // What does not pass may be forged, so that the connection itself waits as it did. What passed and lies behind the other
+        // beginning would be taken for the beginning of a hello, should the server begin there.
+        entry.next = entry.start;
+        entry.parser.reset();
+        let word = slot::with_phase(word, Phase::Opened);
+        if passes {
+            return (Followed::only(Kind::Ahead), word);
+        }
+        return (
+            Followed { kind, first, begins: !loose, disputed, listed, whole, version, value: next },
+            word,
+        );
+    }
     // Of a flow without its SYN no refusal is stored: its parser stays where it ended, and says the same of what is repeated. A hello that
     // was read to its end may yet be refused.
     let keep = kind == Kind::Part || (loose && (kind != Kind::Accepted || whole));
-    let after = if keep { slot::word(segment.hash, Phase::Awaiting, segment.now) } else { 0 };
-    (Followed { kind, first, begins: !loose, listed, whole, version, value: next }, after)
+    let mut after = 0;
+    if keep {
+        after = slot::word(segment.hash, Phase::Awaiting, segment.now);
+    } else if let Some(entry) = bucket.entry(slot)
+        && entry.turn(next)
+    {
+        after = slot::word(segment.hash, Phase::Opened, segment.now);
+    }
+    (Followed { kind, first, begins: !loose, disputed, listed, whole, version, value: next }, after)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use enforcer::{
 };
 use enforcer_common::{
     reason::{DropReason, PassReason},
+    settings::flag,
     verdict::{Verdict, decide},
 };
 
@@ -69,7 +70,16 @@ pub fn core(stream: &[u8], minimum: TlsVersion, segments: &[(usize, usize)]) -> 
 
 /// What it says of these frames.
 pub fn core_of(frames: &[Vec<u8>], minimum: TlsVersion) -> Core {
-    let tables = State::default().set(|settings| settings.minimum_tls = minimum.number()).tables(1);
+    core_reading(frames, minimum, false)
+}
+
+/// What it says of them; `whole`: while something is listed that nothing meets, so that hellos are read to their end.
+fn core_reading(frames: &[Vec<u8>], minimum: TlsVersion, whole: bool) -> Core {
+    let state = State::default().set(|settings| {
+        settings.minimum_tls = minimum.number();
+        settings.flags |= if whole { flag::HELLO_LISTS } else { 0 };
+    });
+    let tables = state.tables(1);
     for frame in frames {
         match decide(&&**frame, &tables) {
             Verdict::Pass(PassReason::HelloAccepted) => return Core::Accepted,
@@ -128,23 +138,28 @@ pub fn compare(core: Core, opinion: Opinion, stream: &[u8]) -> Comparison {
     }
 }
 
-/// Compares both on one stream, under both minima and however it is cut.
+/// Compares both on one stream, under both minima, however it is cut, and read as far as need be or to its end.
 pub fn judge(
     stack: &TlsStack,
     stream: &[u8],
     places: &[usize],
 ) -> Result<Vec<(Core, Opinion, Comparison)>, String> {
     let mut found = Vec::new();
-    for minimum in [TlsVersion::Tls12, TlsVersion::Tls13] {
-        let whole = core(stream, minimum, &cut(stream.len(), &[]));
-        let parts = core(stream, minimum, &cut(stream.len(), places));
+    let ways = [TlsVersion::Tls12, TlsVersion::Tls13].map(|minimum| [(minimum, false), (minimum, true)]);
+    for (minimum, end) in ways.into_iter().flatten() {
+        let whole = core_reading(&frames(stream, &cut(stream.len(), &[])), minimum, end);
+        let parts = core_reading(&frames(stream, &cut(stream.len(), places)), minimum, end);
         let opinion = stack.opinion(stream, minimum);
         let comparison = compare(whole, opinion, stream);
         if parts != whole {
-            return Err(format!("{whole:?} as a whole, {parts:?} cut at {places:?}, {minimum:?} required"));
+            return Err(format!(
+                "{whole:?} as a whole, {parts:?} cut at {places:?}, {minimum:?} required, to its end: {end}"
+            ));
         }
         if comparison == Comparison::Differ {
-            return Err(format!("the core says {whole:?}, rustls {opinion:?}, {minimum:?} required"));
+            return Err(format!(
+                "the core says {whole:?}, rustls {opinion:?}, {minimum:?} required, to its end: {end}"
+            ));
         }
         found.push((whole, opinion, comparison));
     }

@@ -177,6 +177,46 @@ proptest! {
         prop_assert_eq!(judge(&stream, start, &overlapping), whole);
     }
 
+    /// Whatever SYNs and good hellos elsewhere come in between: who gets all of a hello through to the server has had it judged.
+    #[test]
+    fn other_beginnings_hide_nothing(
+        start in any::<u32>(),
+        cut in 60usize..1_000,
+        far in 70_000u32..1 << 31,
+        moves in vec(0u8..8, 1..24),
+    ) {
+        let bad = stream(&[0x0302], 0x0303, 1_000, false, &[], None);
+        let good = stream(&[0x0304], 0x0303, 1_000, false, &[], None);
+        let mut bucket = opened(start);
+        let (mut head, mut tail) = (false, false);
+        for step in moves {
+            let at = start.wrapping_add(far.wrapping_mul(1 + step as u32 / 4));
+            let (place, range, bytes) = match step {
+                0 | 4 => {
+                    let opening = Opening { phase: Phase::Opened, begins: true, next: at, value: 0 };
+                    prop_assert!(open(&mut bucket, &segment(at, 0, 0), &opening));
+                    continue;
+                }
+                1 | 5 => (at, (0, good.len()), &good),
+                6 => (at, (0, cut), &good),
+                2 => (start, (0, cut), &bad),
+                3 => (start, (cut, bad.len() - cut), &bad),
+                _ => (at, (cut, good.len() - cut), &good),
+            };
+            let followed = advance_by(&mut bucket, &segment(place, range.0, range.1), &&bytes[..]);
+            // What is not of a flow passes only if it is no part of a hello.
+            let begins = range.0 == 0;
+            let passes = matches!(followed.kind, Kind::Part | Kind::Behind | Kind::Accepted | Kind::Unknown)
+                || (followed.kind == Kind::Elsewhere && !begins);
+            head |= step == 2 && passes;
+            tail |= step == 3 && passes;
+            if step == 3 && followed.kind == Kind::Refused {
+                return Ok(());
+            }
+        }
+        prop_assert!(!(head && tail));
+    }
+
     #[test]
     fn any_bytes_have_an_end(bytes in vec(any::<u8>(), 0..600), cuts in vec(any::<Index>(), 0..5)) {
         judge(&bytes, 7, &borders(bytes.len(), &cuts));

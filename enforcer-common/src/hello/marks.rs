@@ -9,7 +9,7 @@
 //! **The fingerprint** is what JA4 looks at: the newest version, the cipher suites and the extensions in any order, the signature
 //! algorithms in their order, the first protocol of ALPN, whether there is a server name; all without GREASE (RFC 8701). The extensions for the
 //! server's name and for protocols count only as such, so that the fingerprint is the same at every server. It has no key: it is
-//! written into configurations. Whoever wants another one changes his hello.
+//! written into configurations. Extensions that come and go with a client's connections (padding, resumption, a retry) do not count either. Whoever wants another one changes his hello.
 
 use super::automaton::{self, Parser, Progress};
 use crate::{limiter::mix, packet::Packet};
@@ -107,7 +107,7 @@ impl Marks {
     pub(super) fn extension(&mut self, kind: u32) {
         if kind == SERVER_NAME {
             self.named = 1;
-        } else if kind != ALPN && !is_grease(kind) {
+        } else if kind != ALPN && !varies(kind) && !is_grease(kind) {
             self.extensions = self.extensions.wrapping_add(mix(domain::EXTENSION ^ kind as u64));
         }
     }
@@ -209,6 +209,13 @@ impl Marks {
         hash = mix(hash ^ self.signatures);
         mix(hash ^ self.protocol)
     }
+}
+
+/// Extensions that a client sends in one connection and not in another: padding (RFC 7685), and the pre-shared key, early data and cookie of
+/// RFC 8446 section 4.2.
+#[inline(always)]
+const fn varies(kind: u32) -> bool {
+    matches!(kind, 21 | 41 | 42 | 44)
 }
 
 /// RFC 8701 section 2: 0x0a0a, 0x1a1a, ... 0xfafa.

@@ -25,9 +25,9 @@ pub(super) fn refuse<P: Packet, T: Tables>(
     reason: DropReason,
 ) -> DropReason {
     let Work { headers, followed, segment, .. } = work;
-    if headers.opens() || !followed.begins {
+    if headers.opens() || !followed.begins || followed.disputed {
         // There is no connection yet that could be ended; a client repeats its SYN without data (RFC 7413 section 4.2.1).
-        // Or its SYN was not seen: whoever forges one segment must not end another's connection.
+        // Or its SYN was not seen, or more than one: whoever forges one segment, or two, must not end another's connection.
         return reason;
     }
     let mode = context.settings.refusal;

@@ -129,6 +129,7 @@ pub(super) fn unknown<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &
         },
         first: true,
         begins: false,
+        disputed: false,
         listed: seen.listed,
         whole: false,
         version: seen.version,
@@ -178,12 +179,13 @@ pub(super) fn conclude<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: 
                 && let Err(over) = budgets::charge(context, work, Limit::Hellos, DropReason::HelloLimit)
             {
                 // The sender will repeat it. Until then nothing behind it passes, or it would pass without having been seen.
-                context.tables.close_flow(segment.hash);
                 if followed.begins {
-                    let next = followed.value;
+                    let (next, value) = (followed.value, Opening::ANEW);
                     context
                         .tables
-                        .open_flow(segment, &Opening { phase: Phase::Opened, begins: true, next, value: 0 });
+                        .open_flow(segment, &Opening { phase: Phase::Opened, begins: true, next, value });
+                } else {
+                    context.tables.close_flow(segment.hash);
                 }
                 return Err(over);
             }

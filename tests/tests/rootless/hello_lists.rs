@@ -7,11 +7,12 @@ use enforcer::{
     capture::hello,
     config::{AllowedPort, Feature, Fingerprint, Kernel, ServerName},
 };
-use enforcer_common::ban::Listing;
+use enforcer_common::{ban::Listing, hello::marks::read};
 use enforcer_tests::{
     edge::{Edge, NAME, Site},
     hellos,
     origin::Origin,
+    packets::Hello,
     tls::{Setup, exchange, s_client},
 };
 
@@ -97,6 +98,17 @@ async fn whom_the_program_passes_unjudged_meets_no_list_here() -> Result<()> {
     };
     assert_eq!(changed(&manage).await?, None);
     Ok(())
+}
+
+/// Padding, pre-shared key, early data, cookie: one client has them in one connection and not in the next.
+#[test]
+fn what_varies_between_connections_is_not_in_a_fingerprint() {
+    let of = |hello: Hello| read(&&*hello.bytes(), 0).unwrap().fingerprint();
+    let plain = || Hello::offering(&[0x0304]).with(51, &[7; 40]);
+    for kind in [21, 41, 42, 44] {
+        assert_eq!(of(plain().with(kind, &[0; 9])), of(plain()), "{kind}");
+    }
+    assert_ne!(of(plain().with(45, &[1, 1])), of(plain()));
 }
 
 #[tokio::test]

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
-    io::Write as _,
-    net::{IpAddr, SocketAddr, TcpStream},
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream},
+    os::fd::AsRawFd as _,
     sync::Arc,
     time::Duration,
 };
@@ -13,11 +14,14 @@ use enforcer_tests::{
     clients::{self, HOST, Handshake},
     eventually,
     keepalive::offer,
-    netns::{Lab, Netns, WIRE, source_v4, source_v6},
-    packets::Hello,
+    netns::{Lab, Netns, SERVER_V4, WIRE, assert_inside, source_v4, source_v6},
+    packets::{DATA, Hello, SYN, tcp_at, with_checksum},
     scene::Scene,
 };
-use rustls::ClientConnection;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
+};
+use rustls::{ClientConnection, Stream};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Handshakes with a hello in many segments; `ENFORCER_HANDSHAKES` asks for fewer, where a CPU is emulated.
@@ -86,6 +90,81 @@ fn a_silent_client_leaves_no_socket() -> Result<()> {
     eventually!(6, "the end of the server's socket", sockets(&scene.lab.server)? == 0)?;
     drop(stream);
     Ok(())
+}
+
+/// Sends a SYN and an old hello from somebody's ends, which only their addresses and ports are known of.
+fn forge(scene: &Scene, ends: SocketAddrV4) -> Result<()> {
+    scene.lab.client.enter(|| {
+        assert_inside()?;
+        let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw)?;
+        let to = SockaddrIn::from(SocketAddrV4::new(SERVER_V4, 0));
+        for (sequence, flags, data) in [(7, SYN, Vec::new()), (8, DATA, Hello::legacy(0x0301).bytes())] {
+            let mut frame = tcp_at(IpAddr::V4(*ends.ip()), 443, sequence, flags, &data);
+            frame[30..34].copy_from_slice(&SERVER_V4.octets());
+            frame[34..36].copy_from_slice(&ends.port().to_be_bytes());
+            sendto(raw.as_raw_fd(), &with_checksum(frame)[14..], &to, MsgFlags::empty())?;
+        }
+        Ok(())
+    })
+}
+
+/// Listening sockets at the protected port.
+fn listeners(server: &Netns) -> Result<usize> {
+    let tables = server.enter(|| Ok(fs::read_to_string("/proc/thread-self/net/tcp")?))?;
+    let listens = |line: &&str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        words.get(1).is_some_and(|local| local.ends_with(":01BB")) && words.get(3) == Some(&"0A")
+    };
+    Ok(tables.lines().filter(listens).count())
+}
+
+/// Whoever forges two packets with the ends of a connection has neither it ended nor, where there is none, the listener.
+#[test]
+fn forged_hellos_end_no_socket() -> Result<()> {
+    let scene = Scene::new()?;
+    let daemon = scene.daemon(&scene.plan())?;
+    let server = SocketAddr::new(Lab::server_address(source_v4(1).into()), 443);
+    let config = offer(&scene.site.ca(), Vec::new())?;
+    let (mut victim, mut tls, ends) = scene.lab.client.enter(|| {
+        let mut stream = TcpStream::connect(server)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut tls = ClientConnection::new(Arc::clone(&config), HOST.try_into()?)?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream)?;
+        }
+        let SocketAddr::V4(ends) = stream.local_addr()? else {
+            anyhow::bail!("an address of another family")
+        };
+        Ok((stream, tls, ends))
+    })?;
+    let listening = listeners(&scene.lab.server)?;
+    forge(&scene, ends)?;
+    // Nobody has this port.
+    forge(&scene, SocketAddrV4::new(*ends.ip(), 9))?;
+    let refused = || Ok::<_, anyhow::Error>(daemon.scrape()?.packets("tls_version"));
+    eventually!(5, "two refused hellos", refused()? == 2)?;
+    // A silent client's socket is ended, and it was refused last.
+    let hello = Hello::legacy(0x0301).bytes();
+    let silent = scene.lab.client.enter(|| {
+        let mut stream = TcpStream::connect(server)?;
+        stream.write_all(&hello)?;
+        Ok(stream)
+    })?;
+    scene.lab.client.ip(&format!("link set {WIRE} down"))?;
+    assert_eq!(refused()?, 3);
+    assert_eq!(sockets(&scene.lab.server)?, 2);
+    eventually!(6, "the end of the silent client's socket", sockets(&scene.lab.server)? == 1)?;
+    assert_eq!(listeners(&scene.lab.server)?, listening);
+    drop(silent);
+    scene.lab.client.ip(&format!("link set {WIRE} up"))?;
+    scene.lab.client.enter(|| {
+        let mut stream = Stream::new(&mut tls, &mut victim);
+        write!(stream, "GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n")?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer)?;
+        anyhow::ensure!(answer.starts_with(b"HTTP/1.1 "), "{answer:?}");
+        Ok(())
+    })
 }
 
 #[test]

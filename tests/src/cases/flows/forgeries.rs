@@ -18,7 +18,7 @@ use crate::{
 const DATA_RECORD: &[u8] = &[0x17, 3, 3, 0, 9, 1, 2];
 
 pub(super) fn cases() -> Vec<Case> {
-    [forged(), hidden()].concat()
+    [forged(), hidden(), beginnings()].concat()
 }
 
 /// A victim's segments pass.
@@ -125,6 +125,105 @@ fn hidden() -> Vec<Case> {
                 (part(0, &bad), Drop(TlsVersion)),
                 (part(900, &bad[900..]), Drop(TlsVersion)),
             ],
+        ),
+    ]
+}
+
+/// Second SYNs far away: the server answers them with no more than a challenge, and its connection goes on.
+fn beginnings() -> Vec<Case> {
+    const FAR: i64 = 1 << 20;
+    let (good, bad) = (modern(), dated());
+    let incomplete = Pass(HelloIncomplete);
+    let syn = |at| (at_flags(at - 1, SYN, &[]), Pass(Clean));
+    let head = |verdict| (part(0, &bad[..900]), verdict);
+    let tail = |verdict| (part(900, &bad[900..]), verdict);
+    vec![
+        flow(
+            "an old hello's second segment first, after a second SYN far away",
+            vec![syn(FAR), tail(Drop(HelloAhead)), head(incomplete), tail(Drop(TlsVersion))],
+        ),
+        flow(
+            "an old hello with a second SYN far away in between",
+            vec![head(incomplete), syn(FAR), tail(Drop(TlsVersion))],
+        ),
+        flow(
+            "an old hello after a good one at a second SYN",
+            vec![
+                syn(FAR),
+                (part(FAR, &good), Pass(HelloAccepted)),
+                tail(Drop(HelloAhead)),
+                head(incomplete),
+                tail(Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "an old hello while one at a second SYN goes on",
+            vec![
+                syn(FAR),
+                (part(FAR, &good[..900]), incomplete),
+                tail(Drop(HelloAhead)),
+                head(incomplete),
+                (part(FAR + 900, &good[900..]), Drop(HelloAhead)),
+                tail(Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "an old hello at a beginning that two more SYNs have pushed out",
+            vec![
+                syn(FAR),
+                syn(2 * FAR),
+                (part(FAR + 900, &bad[900..]), Pass(Clean)),
+                (part(FAR, &bad[..900]), Drop(HelloAhead)),
+                (part(0, &good), Pass(HelloAccepted)),
+                (part(2 * FAR, &good), Pass(HelloAccepted)),
+                (part(FAR, &bad[..900]), Drop(HelloAhead)),
+                (part(FAR, &bad), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "an old hello's second segment first, after the beginning of another without a SYN",
+            vec![
+                (part(FAR, &good[..900]), Drop(HelloAhead)),
+                tail(Drop(HelloAhead)),
+                head(incomplete),
+                tail(Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "an old hello inside one that began at an earlier SYN",
+            vec![syn(700), (part(0, &good[..600]), incomplete), (part(600, &good[600..]), Drop(HelloAhead))],
+        ),
+        flow(
+            "a good hello in two segments with a forged SYN in front of it, and its data",
+            vec![
+                syn(FAR),
+                (part(FAR, &good[..900]), incomplete),
+                (part(FAR + 900, &good[900..]), Pass(HelloAccepted)),
+                (part(FAR + good.len() as i64, DATA_RECORD), Pass(Clean)),
+            ],
+        ),
+        flow(
+            "a good hello in two segments with forged SYNs before and in between, and its data",
+            vec![
+                syn(FAR),
+                (part(0, &good[..900]), incomplete),
+                syn(2 * FAR),
+                (part(900, &good[900..]), Pass(HelloAccepted)),
+                (part(good.len() as i64, DATA_RECORD), Pass(Clean)),
+            ],
+        ),
+        flow(
+            "a new connection from the port of one whose hello broke off",
+            vec![
+                (part(0, &good[..900]), incomplete),
+                syn(FAR),
+                (part(FAR, &good[..900]), incomplete),
+                (part(FAR + 900, &good[900..]), Pass(HelloAccepted)),
+            ],
+        ),
+        flow(
+            "three forged SYNs, then an established connection's data",
+            vec![syn(FAR), syn(2 * FAR), syn(3 * FAR), (part(5 * FAR, DATA_RECORD), Pass(Clean))],
         ),
     ]
 }

@@ -31,6 +31,24 @@ fn strangers() -> Vec<Case> {
             vec![(part(0, &bad[..900]), incomplete), (part(900, &bad[900..]), Drop(TlsVersion))],
         ),
         sequence(
+            "an old hello's second segment first, after a cookie: the server judges",
+            vec![
+                (at_flags(0, ACK, &[]), Pass(Clean)),
+                (part(900, &bad[900..]), Pass(Clean)),
+                (part(0, &bad[..900]), incomplete),
+            ],
+        ),
+        sequence(
+            "an old hello in two segments after a cookie",
+            vec![
+                (at_flags(-1, SYN, &[]), Drop(SynCookie)),
+                (at_flags(0, ACK, &[]), Pass(Clean)),
+                (part(0, &bad[..900]), incomplete),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+            ],
+        )
+        .with(State::default().syns_spent()),
+        sequence(
             "one byte of ciphertext that looks like a hello, then more of it",
             vec![
                 (part(0, &[0x16]), incomplete),
