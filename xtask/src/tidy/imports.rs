@@ -6,11 +6,12 @@ use std::path::{Component, Path};
 use super::{File, Finding};
 
 /// Values that everybody uses and that use nobody.
-const FOUNDATION: [&str; 5] = ["clock", "fault", "prefix", "random", "secret"];
+const FOUNDATION: [&str; 6] = ["clock", "decimal", "fault", "prefix", "random", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 25] = [
+const MAY_IMPORT: [(&str, &[&str]); 26] = [
     ("clock", &[]),
+    ("decimal", &[]),
     ("fault", &[]),
     ("prefix", &[]),
     ("random", &[]),
