@@ -29,11 +29,11 @@ pub struct Entry {
 /// What other beginnings a flow has had.
 pub(super) mod others {
     /// There is another one.
-    pub const ONE: u32 = 1;
+    pub(crate) const ONE: u32 = 1;
     /// There was one more, which has been forgotten.
-    pub const LOST: u32 = 2;
+    pub(crate) const LOST: u32 = 2;
     /// There may have been data at it: it is not given up for another one.
-    pub const USED: u32 = 4;
+    pub(crate) const USED: u32 = 4;
 }
 
 const _: () = assert!(size_of::<Entry>() == 256);
