@@ -16,15 +16,17 @@
 //! way meets the server's own TLS stack, which is compared with this judgement and counted. So does who repeats a part with other
 //! content: whichever copy the server keeps, what is said of the hello comes from the first, or, of a repeated beginning that decides by itself, from that one.
 
+mod entry;
 mod segment;
 pub mod slot;
 
+pub use self::entry::Entry;
 pub use self::segment::{Ends, Opening, Segment};
-use self::slot::Phase;
+use self::{entry::others, slot::Phase};
 use crate::{
     hello::{
         Hello,
-        automaton::{self, Parser, Progress},
+        automaton::{self, Progress},
         marks::Marks,
     },
     packet::Packet,
@@ -42,69 +44,6 @@ const WINDOW: u32 = 1 << 16;
 /// The words of a bucket as they lie in memory.
 pub type RawBucket = [u64; SLOTS];
 
-/// What is known of one flow.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Entry {
-    /// Whose it is.
-    pub ends: Ends,
-    /// The first sequence number that has not been inspected; of a refused flow, the one that the server expects.
-    pub next: u32,
-    /// Where the hello begins.
-    pub start: u32,
-    /// Of a refused flow: the sequence number behind the answer that the client was given.
-    pub value: u32,
-    /// Whether the flow's SYN was not seen, so that nothing says that it begins where it seems to.
-    loose: u32,
-    /// The parser between two segments.
-    pub parser: Parser,
-    /// Where another SYN says that the hello begins, if [`others::ONE`] is set.
-    other: u32,
-    /// See [`others`].
-    others: u32,
-    reserved: [u64; 2],
-}
-
-/// What other beginnings a flow has had.
-mod others {
-    /// There is another one.
-    pub(super) const ONE: u32 = 1;
-    /// There was one more, which has been forgotten.
-    pub(super) const LOST: u32 = 2;
-    /// There may have been data at it: it is not given up for another one.
-    pub(super) const USED: u32 = 4;
-}
-
-const _: () = assert!(size_of::<Entry>() == 256);
-
-impl Entry {
-    /// Whether data lies behind the other beginning, at whose first byte nothing has been followed.
-    #[inline(always)]
-    const fn reaches_other(&self, sequence: u32, length: u32) -> bool {
-        let end = sequence.wrapping_add(length).wrapping_sub(self.other);
-        end != 0 && end <= WINDOW + length
-    }
-
-    /// The hello at one beginning has been accepted: waits at the other one, or, where one has been forgotten, nowhere, so that nobody may
-    /// begin there. `false`: there is no other.
-    #[inline(always)]
-    fn turn(&mut self, next: u32) -> bool {
-        if self.others & others::ONE != 0 {
-            self.start = self.other;
-        } else if self.others != 0 {
-            // As far as can be from the accepted hello, whose connection goes on.
-            self.start = next.wrapping_add(1 << 31);
-        } else {
-            return false;
-        }
-        self.next = self.start;
-        self.loose = 0;
-        self.others &= others::LOST;
-        self.parser.reset();
-        true
-    }
-}
-
 /// Shared access to one bucket. Words are atomic and sequentially consistent; an entry is touched by whoever has
 /// claimed its word.
 pub trait Bucket {
@@ -114,6 +53,14 @@ pub trait Bucket {
     fn swap(&self, slot: usize, old: u64, new: u64) -> bool;
     /// The entry of a slot; `None` never happens, but the verifier cannot know.
     fn entry(&mut self, slot: usize) -> Option<&mut Entry>;
+    /// [`Entry::meet`] on a slot.
+    fn meet(&mut self, slot: usize, sequence: u32, length: u32) -> u32 {
+        self.entry(slot).map_or(0, |entry| entry.meet(sequence, length))
+    }
+    /// [`Entry::settle`] on a slot.
+    fn settle(&mut self, slot: usize, how: u32, next: u32) -> u32 {
+        self.entry(slot).map_or(0, |entry| entry.settle(how, next))
+    }
     /// [`automaton::run`] on a slot's parser.
     fn run<P: Packet>(&mut self, slot: usize, packet: &P) {
         if let Some(entry) = self.entry(slot) {
@@ -341,19 +288,14 @@ fn advance<B: Bucket, P: Packet>(
     let mut phase = slot::phase(word);
     let mut reaches = false;
     let length = segment.end.wrapping_sub(segment.offset);
-    if phase.awaits() && length != 0 && entry.others & others::ONE != 0 {
-        if segment.sequence == entry.other {
-            // Data at the other beginning: from now on it is followed there.
-            entry.other = entry.start;
-            entry.start = segment.sequence;
-            entry.next = segment.sequence;
-            entry.others |= others::USED;
-            entry.loose = 0;
-            entry.parser.reset();
+    if phase.awaits() {
+        let found = bucket.meet(slot, segment.sequence, length);
+        if found & Entry::TURNED != 0 {
             phase = Phase::Opened;
         }
-        reaches = entry.reaches_other(segment.sequence, length);
+        reaches = found & Entry::REACHES != 0;
     }
+    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
     let word = slot::with_phase(word, phase);
     let inspected = entry.next.wrapping_sub(segment.sequence);
     let (next, start, loose) = (entry.next, entry.start, entry.loose != 0);
@@ -456,32 +398,21 @@ fn advance<B: Bucket, P: Packet>(
         Progress::Malformed => Kind::Malformed,
         Progress::NotHello => Kind::NotHello,
     };
-    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
-    let disputed = entry.others != 0;
-    let passes = matches!(kind, Kind::Part | Kind::Accepted);
-    if disputed && (reaches || !passes) {
-        // What does not pass may be forged, so that the connection itself waits as it did. What passed and lies behind the other
-        // beginning would be taken for the beginning of a hello, should the server begin there.
-        entry.next = entry.start;
-        entry.parser.reset();
-        let word = slot::with_phase(word, Phase::Opened);
-        if passes {
-            return (Followed::only(Kind::Ahead), word);
-        }
-        return (
-            Followed { kind, first, begins: !loose, disputed, listed, whole, version, value: next },
-            word,
-        );
-    }
     // Of a flow without its SYN no refusal is stored: its parser stays where it ended, and says the same of what is repeated. A hello that
     // was read to its end may yet be refused.
     let keep = kind == Kind::Part || (loose && (kind != Kind::Accepted || whole));
+    let passes = matches!(kind, Kind::Part | Kind::Accepted);
+    let settled = bucket.settle(slot, reaches as u32 | (passes as u32) << 1 | (keep as u32) << 2, next);
+    let disputed = settled & Entry::DISPUTED != 0;
     let mut after = 0;
-    if keep {
+    if settled & Entry::HELD != 0 {
+        after = slot::with_phase(word, Phase::Opened);
+        if passes {
+            return (Followed::only(Kind::Ahead), after);
+        }
+    } else if keep {
         after = slot::word(segment.hash, Phase::Awaiting, segment.now);
-    } else if let Some(entry) = bucket.entry(slot)
-        && entry.turn(next)
-    {
+    } else if settled & Entry::OPENED != 0 {
         after = slot::word(segment.hash, Phase::Opened, segment.now);
     }
     (Followed { kind, first, begins: !loose, disputed, listed, whole, version, value: next }, after)

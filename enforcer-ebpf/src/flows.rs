@@ -106,6 +106,24 @@ extern "C" fn enforcer_flow_run(context: *mut xdp_md, index: u32) -> u32 {
     1
 }
 
+/// [`Entry::meet`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_meet(index: u32, sequence: u32, length: u32) -> u32 {
+    let Some(entry) = FLOWS.get_ptr_mut(index) else { return 0 };
+    // SAFETY: the entry's word is claimed.
+    unsafe { &mut *entry }.meet(sequence, length)
+}
+
+/// [`Entry::settle`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_settle(index: u32, how: u32, next: u32) -> u32 {
+    let Some(entry) = FLOWS.get_ptr_mut(index) else { return 0 };
+    // SAFETY: the entry's word is claimed.
+    unsafe { &mut *entry }.settle(how, next)
+}
+
 /// What a step works on. Pointers alone: what the verifier knew of a number here it would take for true in every step.
 #[repr(C)]
 struct Work {
@@ -164,6 +182,16 @@ impl Bucket for Slots {
         let entry = FLOWS.get_ptr_mut(self.first.wrapping_add(slot as u32))?;
         // SAFETY: only who has claimed the slot's word asks for its entry.
         Some(unsafe { &mut *entry })
+    }
+
+    #[inline(always)]
+    fn meet(&mut self, slot: usize, sequence: u32, length: u32) -> u32 {
+        enforcer_flow_meet(self.first.wrapping_add(slot as u32), sequence, length)
+    }
+
+    #[inline(always)]
+    fn settle(&mut self, slot: usize, how: u32, next: u32) -> u32 {
+        enforcer_flow_settle(self.first.wrapping_add(slot as u32), how, next)
     }
 
     #[inline(always)]

@@ -1,0 +1,109 @@
+//! What the flow table keeps of one flow, and which of its beginnings is followed.
+
+use super::{Ends, WINDOW};
+use crate::hello::automaton::Parser;
+
+/// What is known of one flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose it is.
+    pub ends: Ends,
+    /// The first sequence number that has not been inspected; of a refused flow, the one that the server expects.
+    pub next: u32,
+    /// Where the hello begins.
+    pub start: u32,
+    /// Of a refused flow: the sequence number behind the answer that the client was given.
+    pub value: u32,
+    /// Whether the flow's SYN was not seen, so that nothing says that it begins where it seems to.
+    pub(super) loose: u32,
+    /// The parser between two segments.
+    pub parser: Parser,
+    /// Where another SYN says that the hello begins, if [`others::ONE`] is set.
+    pub(super) other: u32,
+    /// See [`others`].
+    pub(super) others: u32,
+    reserved: [u64; 2],
+}
+
+/// What other beginnings a flow has had.
+pub(super) mod others {
+    /// There is another one.
+    pub(crate) const ONE: u32 = 1;
+    /// There was one more, which has been forgotten.
+    pub(crate) const LOST: u32 = 2;
+    /// There may have been data at it: it is not given up for another one.
+    pub(crate) const USED: u32 = 4;
+}
+
+const _: () = assert!(size_of::<Entry>() == 256);
+
+impl Entry {
+    pub(super) const TURNED: u32 = 1;
+    pub(super) const REACHES: u32 = 2;
+    pub(super) const DISPUTED: u32 = 1;
+    pub(super) const HELD: u32 = 2;
+    pub(super) const OPENED: u32 = 4;
+
+    /// Data of a flow that awaits its hello: whether it begins at the other beginning, where it is followed from now on, and whether it lies behind
+    /// the one that is left. In numbers, for a function that the verifier checks by itself.
+    pub fn meet(&mut self, sequence: u32, length: u32) -> u32 {
+        if length == 0 || self.others & others::ONE == 0 {
+            return 0;
+        }
+        let mut found = 0;
+        if sequence == self.other {
+            self.other = self.start;
+            self.start = sequence;
+            self.next = sequence;
+            self.others |= others::USED;
+            self.loose = 0;
+            self.parser.reset();
+            found = Self::TURNED;
+        }
+        if self.reaches_other(sequence, length) { found | Self::REACHES } else { found }
+    }
+
+    /// What becomes of a flow after a segment of its hello; `how` has a bit each for one that lies behind the other beginning, one that
+    /// passes, and a flow that is followed on.
+    pub fn settle(&mut self, how: u32, next: u32) -> u32 {
+        let (reaches, passes, keep) = (how & 1 != 0, how & 2 != 0, how & 4 != 0);
+        if self.others == 0 {
+            return 0;
+        }
+        if reaches || !passes {
+            // What does not pass may be forged, so that the connection itself waits as it did. What passed and lies behind the other
+            // beginning would be taken for the beginning of a hello, should the server begin there.
+            self.next = self.start;
+            self.parser.reset();
+            return Self::DISPUTED | Self::HELD;
+        }
+        if !keep && self.turn(next) { Self::DISPUTED | Self::OPENED } else { Self::DISPUTED }
+    }
+
+    /// Whether data lies behind the other beginning, at whose first byte nothing has been followed.
+    #[inline(always)]
+    const fn reaches_other(&self, sequence: u32, length: u32) -> bool {
+        let end = sequence.wrapping_add(length).wrapping_sub(self.other);
+        end != 0 && end <= WINDOW + length
+    }
+
+    /// The hello at one beginning has been accepted: waits at the other one, or, where one has been forgotten, nowhere, so that nobody may
+    /// begin there. `false`: there is no other.
+    #[inline(always)]
+    fn turn(&mut self, next: u32) -> bool {
+        if self.others & others::ONE != 0 {
+            self.start = self.other;
+        } else if self.others != 0 {
+            // As far as can be from the accepted hello, whose connection goes on.
+            self.start = next.wrapping_add(1 << 31);
+        } else {
+            return false;
+        }
+        self.next = self.start;
+        self.loose = 0;
+        self.others &= others::LOST;
+        self.parser.reset();
+        true
+    }
+}
