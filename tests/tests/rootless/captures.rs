@@ -198,7 +198,8 @@ fn listed_hellos_are_told_from_others() {
         Hello { extensions: None, ..Hello::legacy(0x0303) }.with(0, &list).with(10, &[0, 2, 0, 29]).bytes()
     };
     let (refused, served) = (asking("www.Example.com"), asking("api.example.com"));
-    let whole = |bytes: &[u8]| tcp_frame(SOURCE_V4.into(), 443, DATA, bytes);
+    // Of others, so that nothing is remembered of them where the connection below begins.
+    let whole = |bytes: &[u8]| tcp_frame([198, 18, 0, 99].into(), 443, DATA, bytes);
     let part = |at: usize, bytes: &[u8]| tcp_at(SOURCE_V4.into(), 443, 7_001 + at as u32, DATA, bytes);
     let syn = tcp_at(SOURCE_V4.into(), 443, 7_000, SYN, &[]);
     let frames = [whole(&refused), whole(&served), syn, part(0, &refused[..60]), part(60, &refused[60..])];

@@ -9,8 +9,10 @@ use enforcer_tests::{
     eventually,
     netns::{Lab, source_v4, source_v6},
     packets::{FIN, RST},
+    process,
     recorder::{Recorder, Segment},
     scene::Scene,
+    site::Plan,
 };
 
 use super::hellos::sockets;
@@ -180,22 +182,25 @@ fn by_drop_the_client_hears_nothing() -> Result<()> {
 #[test]
 fn hellos_that_the_program_lets_through_are_counted_as_missed() -> Result<()> {
     let scene = Scene::new()?;
-    let mut plan = scene.plan();
+    let mut plan = Plan { persist: true, ..scene.plan() };
     plan.kernel += &format!("allow = [\"{}\"]\n", source_v4(2));
     let daemon = scene.daemon(&plan)?;
+    daemon.say(&["allow", "add", &source_v4(3).to_string()])?;
     let missed = || {
         Ok::<_, anyhow::Error>(
             daemon.scrape()?.sum("enforcer_hello_disagreements_total", &[("kind", "missed")]),
         )
     };
-    for version in ["-tls1", "-tls1_1"] {
-        let shake = clients::openssl(&scene.lab.client, source_v4(2).into(), version, PATIENCE)?;
+    // Whom the configuration or an operator allows is not judged.
+    for client in [source_v4(2), source_v4(3)] {
+        let shake = clients::openssl(&scene.lab.client, client.into(), "-tls1", PATIENCE)?;
         ensure!(matches!(shake, Handshake::Refused(_)), "{shake:?}");
     }
     assert_eq!(missed()?, 0, "an allowed source");
-    daemon.say(&["allow", "add", &source_v4(3).to_string()])?;
+    let mut detach = daemon.command(&["detach", "--force", "--pin-directory"]);
+    process::run(detach.arg(scene.site.pins()), PATIENCE)?.success("enforcer detach")?;
     for (version, count) in [("-tls1", 1), ("-tls1_1", 2), ("-tls1_3", 2)] {
-        let shake = clients::openssl(&scene.lab.client, source_v4(3).into(), version, PATIENCE)?;
+        let shake = clients::openssl(&scene.lab.client, source_v4(4).into(), version, PATIENCE)?;
         ensure!(matches!(shake, Handshake::Done(_)) == (version == "-tls1_3"), "{shake:?}");
         eventually!(5, format!("{count} missed hellos after {version}"), missed()? == count)?;
     }
