@@ -34,7 +34,7 @@ pub struct Names {
     /// The token of this id
     #[arg(long, value_name = "ID")]
     pub jti: Option<String>,
-    /// Tokens of this session
+    /// Tokens with this `sid`
     #[arg(long, value_name = "ID")]
     pub sid: Option<String>,
     /// Tokens of this subject (`sub`)
