@@ -1,9 +1,7 @@
 //! What scanners for TLS find: sslscan and testssl.sh against the real daemon with XDP in front. The list of what may be negotiated
-//! is asserted whole; of findings with a severity only those about the test's own certificate are expected. Where a scanner is not
-//! installed (`cargo xtask setup` does it) the test says so and ends.
-#![allow(clippy::print_stderr, reason = "says that a test did not run")]
+//! is asserted whole; of findings with a severity only those about the test's own certificate are expected. `cargo xtask setup` installs both.
 
-use std::{collections::BTreeSet, fs, process::Command, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use anyhow::{Context as _, Result};
 use enforcer_tests::{clients::HOST, netns::SERVER_V4, process, scene::Scene, site::Plan};
@@ -11,14 +9,6 @@ use serde_json::Value;
 
 /// testssl.sh takes a minute or two.
 const PATIENCE: Duration = Duration::from_secs(900);
-
-fn is_there(program: &str) -> bool {
-    let found = Command::new("which").arg(program).output().is_ok_and(|done| done.status.success());
-    if !found {
-        eprintln!("skipped: there is no {program} here");
-    }
-    found
-}
 
 /// Scans end in failed handshakes by the dozen, which are offences.
 fn plan(scene: &Scene) -> Plan {
@@ -42,9 +32,6 @@ fn values(document: &str, element: &str, wanted: (&str, &str), name: &str) -> BT
 
 #[test]
 fn sslscan_finds_what_is_configured_and_nothing_else() -> Result<()> {
-    if !is_there("sslscan") {
-        return Ok(());
-    }
     let scene = Scene::new()?;
     let _link = scene.lab.hear_answers()?;
     let daemon = scene.daemon(&plan(&scene))?;
@@ -77,9 +64,6 @@ fn sslscan_finds_what_is_configured_and_nothing_else() -> Result<()> {
 
 #[test]
 fn testssl_has_no_finding_but_about_the_test_certificate() -> Result<()> {
-    if !is_there("testssl") {
-        return Ok(());
-    }
     let scene = Scene::new()?;
     let _link = scene.lab.hear_answers()?;
     let _daemon = scene.daemon(&plan(&scene))?;
