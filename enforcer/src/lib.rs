@@ -12,6 +12,7 @@ pub mod config;
 pub mod denial;
 pub mod prefix;
 
+pub mod attestation;
 pub mod policy;
 pub mod revoked;
 
