@@ -15,12 +15,15 @@ use enforcer_common::{
     packet::Packet as _,
     reason::{DropReason, FIRST_DROP},
     verdict::{
-        self,
+        self, Tables as _,
         work::{Next, Step, Work},
     },
 };
 
-use crate::{frame::Frame, tables::Maps};
+use crate::{
+    frame::Frame,
+    tables::{Maps, refuse_event},
+};
 
 /// What steps leave for each other, and for whoever carries the verdict out.
 #[repr(C)]
@@ -75,15 +78,13 @@ extern "C" fn enforcer_glance(context: *mut xdp_md) -> u32 {
     if !next.is_end() {
         return next.number();
     }
-    if next.number() < FIRST_DROP {
-        maps.count(next.number(), frame.length());
-        return FINISHED | xdp_action::XDP_PASS;
-    }
-    if maps.shows_events() {
+    let drops = next.number() >= FIRST_DROP;
+    // Nearly all that a flood consists of is beyond what is shown.
+    if drops && maps.shows_events() && !refuse_event(maps.now()) {
         return next.number();
     }
     maps.count(next.number(), frame.length());
-    FINISHED | xdp_action::XDP_DROP
+    FINISHED | if drops { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
 }
 
 /// The verdict that a first look has come to, or the one that step after step comes to.
