@@ -15,15 +15,12 @@ use enforcer_common::{
     packet::Packet as _,
     reason::{DropReason, FIRST_DROP},
     verdict::{
-        self, Tables as _,
+        self,
         work::{Next, Step, Work},
     },
 };
 
-use crate::{
-    frame::Frame,
-    tables::{Maps, refuse_event},
-};
+use crate::{frame::Frame, tables::Maps};
 
 /// What steps leave for each other, and for whoever carries the verdict out.
 #[repr(C)]
@@ -80,7 +77,7 @@ extern "C" fn enforcer_glance(context: *mut xdp_md) -> u32 {
     }
     let drops = next.number() >= FIRST_DROP;
     // Nearly all that a flood consists of is beyond what is shown.
-    if drops && maps.shows_events() && !refuse_event(maps.now()) {
+    if drops && !maps.refuses_event() {
         return next.number();
     }
     maps.count(next.number(), frame.length());

@@ -131,6 +131,15 @@ impl Maps {
         self.settings.is_some_and(|settings| settings.events.is_limited())
     }
 
+    /// Whether the daemon wants no sample of a packet that is dropped, or has had as many as it wants by now.
+    #[inline(always)]
+    pub(crate) fn refuses_event(&self) -> bool {
+        let Some(settings) = self.settings.filter(|settings| settings.events.is_limited()) else {
+            return true;
+        };
+        event_budget().is_none_or(|budget| budget.refuses(self.now(), settings.events))
+    }
+
     /// Whether the verdict asked for something to be written.
     #[inline(always)]
     pub(crate) fn answered(&self) -> bool {
@@ -285,22 +294,15 @@ extern "C" fn enforcer_rehearse(context: *mut xdp_md, reason: u32, number: u32, 
 /// Charges one sample to this CPU; whether it may be made.
 #[inline(always)]
 pub(crate) fn charge_event(now: u64) -> Option<&'static mut Budget> {
-    let (settings, budget) = event_budget()?;
+    let (settings, budget) = (SETTINGS.get(0)?, event_budget()?);
     if budget.take(now, settings.events) { Some(budget) } else { None }
 }
 
-/// Whether no sample may be made on this CPU; if one may, nothing has been charged.
+/// The samples of this CPU.
 #[inline(always)]
-pub(crate) fn refuse_event(now: u64) -> bool {
-    let Some((settings, budget)) = event_budget() else { return true };
-    budget.refuses(now, settings.events)
-}
-
-#[inline(always)]
-fn event_budget() -> Option<(&'static Settings, &'static mut Budget)> {
-    let (settings, budget) = (SETTINGS.get(0)?, EVENT_BUDGET.get_ptr_mut(0)?);
+fn event_budget() -> Option<&'static mut Budget> {
     // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
-    Some((settings, unsafe { &mut *budget }))
+    EVENT_BUDGET.get_ptr_mut(0).map(|budget| unsafe { &mut *budget })
 }
 
 /// Whether a bit is set; those that an array does not have are not.
