@@ -343,7 +343,8 @@ impl Attempts<'_> {
             _ => (None, Some(lease)),
         };
         headers::to_client(&mut head);
-        let body = AnswerBody::new(body, lease, progress, limits, self.is_grpc);
+        let call = self.is_grpc.then(|| self.terms.id.clone());
+        let body = AnswerBody::new(body, lease, progress, limits, call);
         Ok(Forwarded { response: Response::from_parts(renewed(head), body), tunnel, server })
     }
 }

@@ -471,5 +471,5 @@ fn refuse(
         request_id = %id,
         "request refused"
     );
-    if is_grpc { answer::call_failed(refusal) } else { answer::problem(refusal, id) }
+    if is_grpc { answer::call_failed(refusal, id) } else { answer::problem(refusal, id) }
 }
