@@ -37,7 +37,7 @@ use crate::{checks::Grant, clock, denial::Denial, policy::Upstream};
 pub use answer::AnswerBody;
 pub use body::ClientBody;
 pub use connect::LocalExecutor;
-pub use headers::EARLY_DATA;
+pub use headers::{EARLY_DATA, take_out_named};
 pub use held::{Held, Room};
 pub use pace::Patience;
 pub use trace::parent as trace_parent;
