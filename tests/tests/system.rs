@@ -19,6 +19,7 @@ mod system {
     mod limits;
     mod listed;
     mod nginx_limits;
+    mod nginx_schedules;
     mod packets;
     mod pins;
     mod proxy;
