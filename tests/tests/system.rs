@@ -13,6 +13,7 @@ mod system {
     mod events;
     mod floods;
     mod frames;
+    mod handshakes;
     mod harness;
     mod hellos;
     mod life;
