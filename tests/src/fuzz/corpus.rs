@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{SETTINGS, automaton, decide, input_of_frames, input_of_stream, token};
+use super::{SETTINGS, automaton, base, decide, input_of_frames, input_of_stream, token};
 use crate::{cases, hellos};
 
 /// Bytes of one file at most.
@@ -25,14 +25,18 @@ const AUTOMATON: &[u8] = include_bytes!("../../fuzz/corpus/automaton.bin");
 /// Inputs for [`token::judge`].
 const TOKEN: &[u8] = include_bytes!("../../fuzz/corpus/token.bin");
 
+/// Inputs for [`base::judge`].
+const BASE: &[u8] = include_bytes!("../../fuzz/corpus/base.bin");
+
 /// Fuzz targets by their names.
-pub const TARGETS: [&str; 3] = ["decide", "automaton", "token"];
+pub const TARGETS: [&str; 4] = ["decide", "automaton", "token", "base"];
 
 /// The inputs that are kept for a target.
 pub fn kept(target: &str) -> Vec<&'static [u8]> {
     let mut rest = match target {
         "decide" => DECIDE,
         "token" => TOKEN,
+        "base" => BASE,
         _ => AUTOMATON,
     };
     let mut inputs = Vec::new();
@@ -59,6 +63,9 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     if target == TARGETS[2] {
         // Many have the same outcome, and each is there for another reason.
         return token::seeds();
+    }
+    if target == TARGETS[3] {
+        return base::seeds();
     }
     let streams = hellos::made_up();
     let cut = |places: &[u16]| {
