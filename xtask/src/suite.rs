@@ -8,12 +8,12 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
     compile::{binary, with_program},
     demo,
-    process::{cargo, output, program, spell},
+    process::{cargo, program, spell},
     setup,
     tally::{self, Tally},
     tidy,
@@ -50,12 +50,17 @@ struct Run {
 pub(crate) fn command(parts: Parts) -> Result<()> {
     let mut run = Run { steps: Vec::new() };
     if parts == Parts::Rootless {
-        run.rootless(setup::toolchain_is_there());
+        // What cannot be had says so, and its tests that they are not run.
+        if let Err(missing) = setup::clients() {
+            eprintln!("{missing}");
+        }
+        run.rootless(setup::toolchain_is_there(), false);
         return run.finish(None);
     }
     let setup = setup::everything();
     if parts == Parts::All {
-        run.rootless(setup.require_build().is_ok());
+        run.own_step("clients", || setup::clients().map_err(|missing| anyhow!("{missing}")));
+        run.rootless(setup.require_build().is_ok(), true);
     }
     let blocked = setup.require_system().err();
     if blocked.is_none() {
@@ -65,31 +70,22 @@ pub(crate) fn command(parts: Parts) -> Result<()> {
 }
 
 impl Run {
-    fn rootless(&mut self, program: bool) {
+    /// `clients`: the interoperation tests must find what they need.
+    fn rootless(&mut self, program: bool, clients: bool) {
         let cargo = || if program { with_program(cargo()) } else { cargo() };
         self.own_step("tools", setup::lint_tools);
         self.step("format", cargo().args(["fmt", "--all", "--check"]));
         self.own_step("tidy", tidy::command);
-        self.dependencies();
         // The system tests are named because `--tests` passes over what plain `cargo test` does not run; `--all-targets` would
         // pass over them even when they are named.
         let mut lint = cargo();
         lint.args(["clippy", "--quiet", "--lib", "--bins", "--tests", "--test", "system", "--test", "wires"]);
         self.step("lint", lint.args(["--", "-D", "warnings"]));
-        self.step("rootless tests", cargo().args(["test", "--quiet", "--no-fail-fast"]));
-    }
-
-    /// What `deny.toml` says of licenses, bans and sources. Advisories come from the network: they are asked for by hand.
-    fn dependencies(&mut self) {
-        let name = "dependencies";
-        if output(cargo().args(["deny", "--version"])).is_ok() {
-            self.step(name, cargo().args(["deny", "--locked", "check", "licenses", "bans", "sources"]));
-            return;
+        let mut tests = cargo();
+        if clients {
+            tests.env("ENFORCER_REQUIRE_CLIENTS", "1");
         }
-        println!(
-            "\n== {name}\nNOT CHECKED: there is no cargo-deny; `cargo install cargo-deny --locked` brings it"
-        );
-        self.steps.push((name.to_owned(), Tally { not_run: 1, ..Tally::default() }, 0.0, true));
+        self.step("rootless tests", tests.args(["test", "--quiet", "--no-fail-fast"]));
     }
 
     fn system(&mut self) {
@@ -141,12 +137,8 @@ impl Run {
         println!("\n== summary");
         let mut sum = Tally::default();
         for (name, tally, seconds, good) in &self.steps {
-            let word = match (good, tally) {
-                (false, _) => "FAILED",
-                (true, Tally { passed: 0, failed: 0, not_run: 1.. }) => "NOT RUN",
-                (true, _) => "ok",
-            };
-            println!("{name:<16} {word:<7} {seconds:>7.1} s  {tally}");
+            let word = if *good { "ok" } else { "FAILED" };
+            println!("{name:<16} {word:<6} {seconds:>7.1} s  {tally}");
             sum.add(*tally);
         }
         if let Some(reason) = &blocked {

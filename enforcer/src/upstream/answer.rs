@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::{task::JoinHandle, time::Sleep};
 
@@ -28,6 +28,8 @@ enum Kind {
     Plain(Reading),
     /// It ends in time, whether or not anybody reads.
     Timed(Rc<RefCell<Reading>>, JoinHandle<()>),
+    /// It was read here, and goes on as it came.
+    Whole(Option<Bytes>),
 }
 
 /// An answer that is being read.
@@ -42,8 +44,7 @@ struct Reading {
     /// Since when nothing comes.
     waits_since: Option<Instant>,
     alarm: Option<Pin<Box<Sleep>>>,
-    /// The id of a gRPC call.
-    call: Option<HeaderValue>,
+    is_grpc: bool,
     /// Its time was over before somebody read its end; the server is let go.
     expired: bool,
     broken: bool,
@@ -94,7 +95,7 @@ impl AnswerBody {
         lease: Option<Lease>,
         upload: Option<Rc<Progress>>,
         limits: Limits,
-        call: Option<HeaderValue>,
+        is_grpc: bool,
     ) -> Self {
         let Limits { patience, deadline } = limits;
         let mut reading = Reading {
@@ -105,7 +106,7 @@ impl AnswerBody {
             deadline,
             waits_since: None,
             alarm: None,
-            call,
+            is_grpc,
             expired: false,
             broken: false,
         };
@@ -123,6 +124,15 @@ impl AnswerBody {
             }
         });
         Self(Kind::Timed(reading, timer))
+    }
+}
+
+impl AnswerBody {
+    /// Reads it to its end, if it has no more bytes than `most`; with its bytes as the body that goes on.
+    pub(crate) async fn read_whole(self, most: usize) -> Result<(Bytes, Self), Denial> {
+        let read = Limited::new(self, most).collect().await;
+        let bytes = read.map_err(|_| Denial::UpstreamProtocol)?.to_bytes();
+        Ok((bytes.clone(), Self(Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))))
     }
 }
 
@@ -175,10 +185,7 @@ impl Reading {
         {
             lease.server().failed(denial.code());
         }
-        Some(match self.call.take() {
-            Some(id) => Ok(Frame::trailers(grpc::trailers(denial, id))),
-            None => Err(error),
-        })
+        Some(if self.is_grpc { Ok(Frame::trailers(grpc::trailers(denial))) } else { Err(error) })
     }
 
     /// Whether the wait for the next piece has lasted too long; wakes the task when it has.
@@ -216,6 +223,7 @@ impl Body for AnswerBody {
         match &mut self.0 {
             Kind::Plain(reading) => reading.poll_frame(context),
             Kind::Timed(reading, _) => reading.borrow_mut().poll_frame(context),
+            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
@@ -223,6 +231,7 @@ impl Body for AnswerBody {
         match &self.0 {
             Kind::Plain(reading) => reading.is_end_stream(),
             Kind::Timed(reading, _) => reading.borrow().is_end_stream(),
+            Kind::Whole(bytes) => bytes.is_none(),
         }
     }
 
@@ -230,6 +239,7 @@ impl Body for AnswerBody {
         match &self.0 {
             Kind::Plain(reading) => reading.size_hint(),
             Kind::Timed(reading, _) => reading.borrow().size_hint(),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
         }
     }
 }

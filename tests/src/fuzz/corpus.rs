@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{SETTINGS, apple, automaton, decide, input_of_frames, input_of_stream, token};
+use super::{SETTINGS, apple, automaton, base, decide, input_of_frames, input_of_stream, token};
 use crate::{cases, hellos};
 
 /// Bytes of one file at most.
@@ -31,9 +31,12 @@ const ATTESTATION: &[u8] = include_bytes!("../../fuzz/corpus/attestation.bin");
 const AUTH_DATA: &[u8] = include_bytes!("../../fuzz/corpus/auth_data.bin");
 /// Inputs for [`apple::receipt`].
 const RECEIPT: &[u8] = include_bytes!("../../fuzz/corpus/receipt.bin");
+/// Inputs for [`base::judge`].
+const BASE: &[u8] = include_bytes!("../../fuzz/corpus/base.bin");
 
 /// Fuzz targets by their names.
-pub const TARGETS: [&str; 6] = ["decide", "automaton", "token", "attestation", "auth_data", "receipt"];
+pub const TARGETS: [&str; 7] =
+    ["decide", "automaton", "token", "attestation", "auth_data", "receipt", "base"];
 
 /// The inputs that are kept for a target.
 pub fn kept(target: &str) -> Vec<&'static [u8]> {
@@ -43,6 +46,7 @@ pub fn kept(target: &str) -> Vec<&'static [u8]> {
         "attestation" => ATTESTATION,
         "auth_data" => AUTH_DATA,
         "receipt" => RECEIPT,
+        "base" => BASE,
         _ => AUTOMATON,
     };
     let mut inputs = Vec::new();
@@ -72,6 +76,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "attestation" => return apple::attestation_seeds(),
         "auth_data" => return apple::auth_data_seeds(),
         "receipt" => return apple::receipt_seeds(),
+        "base" => return base::seeds(),
         _ => {}
     }
     let streams = hellos::made_up();
