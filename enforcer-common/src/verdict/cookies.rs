@@ -5,7 +5,7 @@
 //! is written here: it costs no memory, and who completes the handshake has an address of his own.
 
 use super::{
-    Context, Tables, Taken, budgets, go, pass,
+    Context, Tables, Taken, budgets, go, pass, tls,
     work::{Step, Work},
 };
 use crate::{
@@ -44,7 +44,11 @@ pub(super) fn open<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut
     if !work.port.is(Port::PROTECTED) {
         return pass(PassReason::Clean);
     }
-    work.clean = spend(context, &work.headers)?;
+    let spent = spend(context, &work.headers);
+    if spent.is_err() {
+        tls::begin_again(context, work);
+    }
+    work.clean = spent?;
     go(Step::Segment)
 }
 
