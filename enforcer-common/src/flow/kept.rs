@@ -161,7 +161,7 @@ impl Entry {
     /// What a segment repeats of what has passed.
     #[inline(always)]
     pub const fn repeated(&self, segment: &Segment) -> Stretch {
-        let stretch = self.from_start(segment);
+        let stretch = self.stretch_of(segment);
         if stretch.at >= self.passed {
             return Stretch { length: 0, ..stretch };
         }
@@ -172,7 +172,7 @@ impl Entry {
     /// What a segment adds to what has passed, which it does not leave a gap behind.
     #[inline(always)]
     pub const fn added(&self, segment: &Segment) -> Stretch {
-        let stretch = self.from_start(segment);
+        let stretch = self.stretch_of(segment);
         let known = self.passed.wrapping_sub(stretch.at);
         if known >= stretch.length {
             return Stretch { length: 0, ..stretch };
@@ -182,7 +182,7 @@ impl Entry {
 
     /// The segment from the beginning of the hello on.
     #[inline(always)]
-    const fn from_start(&self, segment: &Segment) -> Stretch {
+    const fn stretch_of(&self, segment: &Segment) -> Stretch {
         let at = segment.sequence.wrapping_sub(self.start);
         let length = segment.end.wrapping_sub(segment.offset);
         if (at as i32) >= 0 {
