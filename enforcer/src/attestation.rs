@@ -3,6 +3,10 @@
 //! Pure: objects, what is expected of them, and the time are arguments. Nothing here asks a network, keeps a state, or knows a
 //! request; whoever calls decides what follows. Requests and `enforcer attestation verify` take the very same way.
 
+pub mod app_attest;
+pub mod ber;
+pub mod cbor;
+
 use std::fmt;
 
 use crate::denial::Denial;

@@ -20,6 +20,9 @@ const UNAUTHORIZED: &str = "The request needs a valid access token.";
 /// The same for requests that have to be signed.
 const UNSIGNED: &str = "The request needs a valid signature.";
 
+/// The same for requests of apps and devices that have to be shown to be genuine.
+const UNATTESTED: &str = "The request needs proof of a genuine app on a genuine device.";
+
 macro_rules! denials {
     ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal, $status:literal, $blame:ident, $weight:literal, $message:expr;)+) => {
         /// Why a connection or a request was refused.
@@ -216,6 +219,36 @@ denials! {
     ClaimMissing = "claim_missing", 403, Client, 2, "The access token does not permit this request.";
     /// The token is good, but its subject was not authenticated as well, or as recently, as the route requires.
     AuthenticationInsufficient = "insufficient_authentication", 401, Client, 1, UNAUTHORIZED;
+    /// The request needs a device that has shown that it and its app are genuine, and this one has not.
+    AttestationMissing = "attestation_missing", 401, Client, 2, UNATTESTED;
+    /// The attestation cannot be read, could be read in two ways, or is not of the form that its platform makes.
+    AttestationMalformed = "attestation_malformed", 400, Client, 10, "The attestation cannot be understood.";
+    /// The attestation's certificates do not lead to a root that is believed: no genuine device made it.
+    AttestationChain = "attestation_chain", 403, Client, 25, UNATTESTED;
+    /// A certificate of the attestation is not valid now: it is an old one, or the clock here is wrong.
+    AttestationExpired = "attestation_expired", 403, Client, 2, UNATTESTED;
+    /// The attestation was made for another challenge.
+    AttestationNonce = "attestation_nonce", 403, Client, 5, UNATTESTED;
+    /// The attestation is not of the key that it is sent for.
+    AttestationKey = "attestation_key", 403, Client, 10, UNATTESTED;
+    /// The key was used before it was attested.
+    AttestationUsed = "attestation_used", 403, Client, 5, UNATTESTED;
+    /// The attestation is of the other environment: of development where production is expected, or the other way round.
+    AttestationEnvironment = "attestation_environment", 403, Client, 2, UNATTESTED;
+    /// What Apple gives beside an attestation, the receipt, is not signed by it, or belongs to another attestation.
+    AttestationReceipt = "attestation_receipt", 403, Client, 10, UNATTESTED;
+    /// The attestation or assertion is of an app that is none of those expected.
+    AppNotRecognised = "app_not_recognised", 403, Client, 10, UNATTESTED;
+    /// The app did not come to the device in a way that is accepted, or the system does not say how.
+    AppDistribution = "app_distribution", 403, Client, 2, "This edition of the app is not accepted.";
+    /// The app is older than the oldest version that is accepted.
+    AppOutdated = "app_outdated", 403, Client, 0, "This version of the app is no longer accepted.";
+    /// The assertion cannot be read, or could be read in two ways.
+    AssertionMalformed = "assertion_malformed", 400, Client, 10, "The assertion cannot be understood.";
+    /// The assertion was not made with the device's key, or for another request.
+    AssertionBadSignature = "assertion_bad_signature", 401, Client, 10, UNATTESTED;
+    /// The assertion's counter is not above the one that was last accepted: it was used before, or overtaken by a later one.
+    AssertionCounterReplayed = "assertion_counter_replayed", 401, Client, 5, UNATTESTED;
     /// The GraphQL request, or its document, cannot be read, or could be read in two ways; or it names no document.
     GraphqlMalformed = "graphql_malformed", 400, Client, 5, "The GraphQL request cannot be understood.";
     /// The GraphQL request comes in a media type or a coding that is not read.
@@ -240,8 +273,10 @@ denials! {
     OauthGrant = "oauth_grant", 400, Client, 5, "This grant is not served.";
     /// The request to the authorization server does without PKCE (RFC 7636), does it by `plain`, or wrongly.
     OauthPkce = "oauth_pkce", 400, Client, 5, "Proof Key for Code Exchange by S256 is needed.";
-    /// The refresh token was exchanged for another one before: one of two who have it has stolen it.
+    /// The refresh token was exchanged for another one before, or came of one that was seen twice: one of two who have it has stolen it.
     OauthRefreshReused = "oauth_refresh_reused", 400, Client, 25, "The refresh token was used before.";
+    /// The refresh token is being exchanged for another one by a request that came before.
+    OauthRefreshBusy = "oauth_refresh_busy", 429, Client, 0, "The refresh token is being exchanged; use what that brings.";
     /// The request asks for another protocol (extended CONNECT) where the route allows none of that name.
     UpgradeRefused = "upgrade_refused", 501, Client, 1, "This protocol is not spoken here.";
     /// No server of the upstream could be reached.
@@ -269,7 +304,7 @@ mod tests {
         for denial in Denial::ALL {
             assert!(codes.insert(denial.code()), "{} twice", denial.code());
             assert!(denial.weight() == 0 || denial.blame() == Blame::Client, "{}", denial.code());
-            let general = [UNAUTHORIZED, UNSIGNED].contains(&denial.message());
+            let general = [UNAUTHORIZED, UNSIGNED, UNATTESTED].contains(&denial.message());
             assert!(denial.status() != 401 || general, "{}", denial.code());
             assert_eq!(denial.status() == 0, denial.message().is_empty(), "{}", denial.code());
             assert_eq!(Denial::from_code(denial.code()), Some(*denial));

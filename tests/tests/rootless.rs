@@ -5,7 +5,11 @@ mod rootless {
     mod admit;
     mod agreement;
     mod answers;
+    mod app_attest;
+    mod app_attest_genuine;
+    mod app_attest_receipts;
     mod attacks;
+    mod attestation_command;
     mod bodies;
     mod borders;
     mod bound_tokens;
@@ -32,10 +36,12 @@ mod rootless {
     mod interop;
     mod introspection;
     mod issuer_keys;
+    mod issuing;
     mod known_tokens;
     mod ledger;
     mod ledger_room;
     mod oauth;
+    mod openssl;
     mod packets;
     mod policy_files;
     mod proxies;
@@ -55,6 +61,7 @@ mod rootless {
     mod tls;
     mod token_checklist;
     mod token_command;
+    mod token_endpoint;
     mod token_forms;
     mod upgrades;
     mod upstreams;

@@ -4,7 +4,7 @@
 //! (established, or the table had no room), what looks like a hello is inspected, and followed if it goes on.
 
 use super::{
-    Context, Tables, Taken, budgets, go, pass, refusal,
+    Context, Tables, Taken, budgets, cookies, go, pass, refusal,
     work::{Step, Work},
 };
 use crate::{
@@ -19,6 +19,13 @@ use crate::{
 /// What is known of the segment's flow, which is taken up with its SYN.
 #[inline(always)]
 pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
+    if work.headers.opens() {
+        let spent = cookies::spend(context, &work.headers);
+        if spent.is_err() {
+            begin_again(context, work);
+        }
+        work.clean = spent?;
+    }
     if context.settings.minimum_tls == 0 {
         return limit(context, work);
     }
@@ -47,7 +54,7 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
 /// A SYN that is answered with a cookie. Flows are not taken up with such, or a flood of them would wash out all others; but one that is
 /// there has another beginning by it, or the hello of a connection from a port that is used again would be held back.
 #[inline(always)]
-pub(super) fn begin_again<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) {
+fn begin_again<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) {
     if context.settings.minimum_tls == 0 {
         return;
     }
