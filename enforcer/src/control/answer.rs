@@ -53,6 +53,8 @@ pub struct Facts {
     pub tokens: Vec<TokenRow>,
     /// What `kernel.dry_run` names.
     pub rehearsed: Vec<String>,
+    /// Entries of each list of `[kernel.hellos]` that has any.
+    pub listed: Vec<CountRow>,
     /// `kernel.events`, in words; `None` if it is off.
     pub samples: Option<String>,
     /// Requests are no longer accepted.
@@ -302,6 +304,7 @@ impl Context {
                 false_drops: self.metrics.false_drops.get(),
                 missed: self.metrics.missed_hellos.get(),
             },
+            listed: facts.listed.clone(),
             files: facts.files.as_ref().map(|(at, result)| FilesRow {
                 age_seconds: now.saturating_duration_since(*at).as_secs(),
                 error: result.as_ref().err().cloned(),

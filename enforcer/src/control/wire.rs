@@ -424,6 +424,9 @@ pub struct Status {
     /// How far the program and the TLS stack agree.
     #[serde(default)]
     pub hellos: HelloRow,
+    /// Entries of each list of `[kernel.hellos]` that has any, by its key.
+    #[serde(default)]
+    pub listed: Vec<CountRow>,
     /// The last reload.
     pub last_reload: Option<ReloadRow>,
     /// The last change of a certificate, key or list since then.
