@@ -6,6 +6,10 @@
 pub mod android_key;
 pub mod play;
 
+pub mod app_attest;
+pub mod ber;
+pub mod cbor;
+
 use std::fmt;
 
 use serde::Serialize;

@@ -4,6 +4,7 @@
 //! terminal. It decides nothing about packets or requests.
 
 pub mod args;
+pub mod attestation;
 pub mod events;
 pub mod exit;
 pub mod explain;
@@ -22,7 +23,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
 
-use args::{Args, Remote, TokenVerb, Verb};
+use args::{Args, AttestationVerb, Remote, TokenVerb, Verb};
 use local::Program;
 
 /// Runs the command line `args`, the program's name first, over `program`.
@@ -41,6 +42,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, program: &Program) -> Exit
         Verb::Log(verb) => log::log(&verb, args.json),
         Verb::Explain(verb) => explain::explain(&verb, args.json),
         Verb::Token(TokenVerb::Verify(verb)) => token::verify(program, &args.socket, &verb, args.json),
+        Verb::Attestation(AttestationVerb::Verify(verb)) => attestation::verify(program, &verb, args.json),
         Verb::Token(verb) => revoke::ask(&args.socket, verb, args.json),
         Verb::Remote(Remote::Events(verb)) => events::events(&args.socket, &verb, args.json),
         Verb::Detach { pin_directory, config, force } => {

@@ -3,6 +3,7 @@
 //! `enforcer run` calls [`run`]; nothing imports this module but `main`. It owns every part and decides about
 //! no packet and no request.
 
+mod attestation;
 mod descriptors;
 mod facts;
 mod files;
@@ -18,7 +19,13 @@ mod token;
 use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::{
-    cli::{args::TokenVerify, exit, local::Stopped, token::Report},
+    cli::{
+        args::{AttestationVerify, TokenVerify},
+        attestation::Report as AttestationReport,
+        exit,
+        local::Stopped,
+        token::Report,
+    },
     config::Config,
     fault,
     log::{self, Log},
@@ -89,6 +96,11 @@ pub fn verify(config: &Config) -> anyhow::Result<Vec<(String, String)>> {
 /// What a request with a token would meet.
 pub fn token(config: &Config, verb: &TokenVerify, token: &[u8]) -> anyhow::Result<Report> {
     token::judge(config, verb, token)
+}
+
+/// What would become of what a device sends.
+pub fn attestation(verb: &AttestationVerify, object: &[u8]) -> anyhow::Result<AttestationReport> {
+    attestation::judge(verb, object)
 }
 
 fn live(config: Config, path: PathBuf) -> Result<(), Error> {

@@ -20,8 +20,8 @@ const UNAUTHORIZED: &str = "The request needs a valid access token.";
 /// The same for requests that have to be signed.
 const UNSIGNED: &str = "The request needs a valid signature.";
 
-/// The same for devices that have to be genuine.
-const UNATTESTED: &str = "The device or its app could not be verified.";
+/// The same for requests of apps and devices that have to be shown to be genuine.
+const UNATTESTED: &str = "The request needs proof of a genuine app on a genuine device.";
 
 macro_rules! denials {
     ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal, $status:literal, $blame:ident, $weight:literal, $message:expr;)+) => {
@@ -219,32 +219,49 @@ denials! {
     ClaimMissing = "claim_missing", 403, Client, 2, "The access token does not permit this request.";
     /// The token is good, but its subject was not authenticated as well, or as recently, as the route requires.
     AuthenticationInsufficient = "insufficient_authentication", 401, Client, 1, UNAUTHORIZED;
-    /// What attests a device cannot be read, or is not made by whom it has to be made: which of it, its sender is not told.
+    /// The request needs a device that has shown that it and its app are genuine, and this one has not.
+    AttestationMissing = "attestation_missing", 401, Client, 2, UNATTESTED;
+    /// The attestation cannot be read, could be read in two ways, or is not of the form that its platform makes.
     AttestationMalformed = "attestation_malformed", 400, Client, 10, "The attestation cannot be understood.";
-    /// The certificates of an attestation do not lead to a root that is trusted.
-    AttestationChain = "attestation_chain", 403, Client, 10, UNATTESTED;
-    /// The attestation is made for another challenge or another request.
+    /// The attestation's certificates do not lead to a root that is believed: no genuine device made it.
+    AttestationChain = "attestation_chain", 403, Client, 25, UNATTESTED;
+    /// A certificate of the attestation is not valid now: it is an old one, or the clock here is wrong.
+    AttestationExpired = "attestation_expired", 403, Client, 2, UNATTESTED;
+    /// The attestation was made for another challenge.
     AttestationNonce = "attestation_nonce", 403, Client, 5, UNATTESTED;
-    /// The attestation is one for tests, and this is not a place for them.
-    AttestationEnvironment = "attestation_environment", 403, Client, 5, UNATTESTED;
+    /// The attestation is not of the key that it is sent for, or of one that is not taken: made elsewhere, for every app, or for something
+    /// else than signatures.
+    AttestationKey = "attestation_key", 403, Client, 10, UNATTESTED;
+    /// The key was used before it was attested.
+    AttestationUsed = "attestation_used", 403, Client, 5, UNATTESTED;
+    /// The attestation is of the other environment: of development where production is expected, or the other way round.
+    AttestationEnvironment = "attestation_environment", 403, Client, 2, UNATTESTED;
+    /// What Apple gives beside an attestation, the receipt, is not signed by it, or belongs to another attestation.
+    AttestationReceipt = "attestation_receipt", 403, Client, 10, UNATTESTED;
+    /// The attestation or assertion is of an app that is none of those expected.
+    AppNotRecognised = "app_not_recognised", 403, Client, 10, UNATTESTED;
+    /// The app did not come to the device in a way that is accepted, or the system does not say how.
+    AppDistribution = "app_distribution", 403, Client, 2, "This edition of the app is not accepted.";
+    /// The app is older than the oldest version that is accepted.
+    AppOutdated = "app_outdated", 403, Client, 0, "This version of the app is no longer accepted.";
+    /// The assertion cannot be read, or could be read in two ways.
+    AssertionMalformed = "assertion_malformed", 400, Client, 10, "The assertion cannot be understood.";
+    /// The assertion was not made with the device's key, or for another request.
+    AssertionBadSignature = "assertion_bad_signature", 401, Client, 10, UNATTESTED;
+    /// The assertion's counter is not above the one that was last accepted: it was used before, or overtaken by a later one.
+    AssertionCounterReplayed = "assertion_counter_replayed", 401, Client, 5, UNATTESTED;
     /// The device is not in the state that the route requires: it is opened, emulated, or keeps keys where they can be copied.
     DeviceIntegrityFailed = "device_integrity_failed", 403, Client, 2, "INTEGRITY_VERIFICATION_FAILED: the device could not be verified.";
     /// The device lacks security updates that the route requires.
     DeviceOutdated = "device_outdated", 403, Client, 0, "The device needs an update of its system.";
     /// What Google says of the device's activity, of Play Protect or of other apps on it is refused by the route.
     DeviceRisk = "device_risk", 403, Client, 1, "Something on the device puts this request at risk.";
-    /// The app is not ours, or not as we have published it.
-    AppNotRecognised = "app_not_recognised", 403, Client, 5, "The app could not be recognised; install it from its store.";
     /// The app's user has not got it from the store.
     AppUnlicensed = "app_unlicensed", 403, Client, 0, "The app has to be installed from its store.";
-    /// The app is older than the route takes.
-    AppOutdated = "app_outdated", 403, Client, 0, "The app is too old; update it.";
     /// The attestation was made too long ago, or in the future.
     AttestationStale = "attestation_stale", 403, Client, 1, UNATTESTED;
     /// A certificate of the attestation was revoked: its key has leaked, or the device is not what it says.
     AttestationRevoked = "attestation_revoked", 403, Client, 5, UNATTESTED;
-    /// The key that is attested is not one that the route takes: made elsewhere, for every app, or for something else.
-    AttestationKey = "attestation_key", 403, Client, 5, UNATTESTED;
     /// Whoever could say something of the device cannot be asked now, or may not be asked more often (fails closed).
     AttestationUnavailable = "attestation_unavailable", 503, Upstream, 0, "The device cannot be verified now; try again later.";
     /// The GraphQL request, or its document, cannot be read, or could be read in two ways; or it names no document.

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+mod attestation;
 mod token;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -9,6 +10,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::exit;
 use crate::{control::span, prefix::Prefix};
+pub use attestation::{
+    App, AppAttest, Assertion, AttestationVerb, AttestationVerify, Challenge, ClientData, Receipt,
+};
 pub use token::{Names, TokenRevoke, What};
 
 /// Where the daemon listens unless told otherwise.
@@ -54,6 +58,9 @@ pub enum Verb {
     /// Judge access tokens as the daemon would, and take them back before their time
     #[command(subcommand)]
     Token(TokenVerb),
+    /// Judge what devices and apps send to show that they are genuine, as the daemon would
+    #[command(subcommand)]
+    Attestation(AttestationVerb),
     /// Take away what a daemon left in the kernel: program, bans, limits, pins
     Detach {
         /// As kernel.pin_directory [default: what the configuration file says]
@@ -240,7 +247,7 @@ fn moment(text: &str) -> Result<u64, String> {
     }
     let date = OffsetDateTime::parse(text, &Rfc3339)
         .map_err(|_| "write a date like 2026-01-31T12:00:00Z, or seconds since 1970".to_owned())?;
-    u64::try_from(date.unix_timestamp()).map_err(|_| "there were no tokens before 1970".to_owned())
+    u64::try_from(date.unix_timestamp()).map_err(|_| "that is before 1970".to_owned())
 }
 
 /// `ban ...`

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    args::TokenVerify,
+    args::{AttestationVerify, TokenVerify},
+    attestation,
     exit::{self, Exit},
     output, token,
 };
@@ -33,6 +34,8 @@ pub struct Program {
     pub tls_file: fn(TlsFile, &Path) -> Option<String>,
     /// What a request with this token would meet.
     pub token: fn(&Config, &TokenVerify, &[u8]) -> anyhow::Result<token::Report>,
+    /// What would become of what a device sends, with the bytes of it.
+    pub attestation: fn(&AttestationVerify, &[u8]) -> anyhow::Result<attestation::Report>,
 }
 
 /// Why the daemon ended.

@@ -61,6 +61,10 @@ fn refused(why: impl Into<String>) -> Refused {
     Refused::new(Denial::AttestationChain, "chain", why)
 }
 
+fn expired(why: String) -> Refused {
+    Refused::new(Denial::AttestationExpired, "chain", why)
+}
+
 impl<'a> Chain<'a> {
     /// Reads certificates.
     pub fn read(certificates: &'a [Vec<u8>]) -> Result<Self, Refused> {
@@ -110,11 +114,11 @@ impl<'a> Chain<'a> {
             let validity = certificate.validity();
             let now = now.cast_signed();
             if now < validity.not_before.timestamp() {
-                return Err(refused(format!("number {at} is not valid before {}", validity.not_before)));
+                return Err(expired(format!("number {at} is not valid before {}", validity.not_before)));
             }
             // An app chooses its key's own dates; those of the others are the maker's, or Google's.
             if now > validity.not_after.timestamp() && !(expired_factory && factory && at > 0) {
-                return Err(refused(format!("number {at} was valid until {}", validity.not_after)));
+                return Err(expired(format!("number {at} was valid until {}", validity.not_after)));
             }
         }
         self.description().map(drop)
