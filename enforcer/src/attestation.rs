@@ -4,11 +4,10 @@
 //! knows a request; whoever calls decides what follows. Requests and `enforcer attestation verify` take the very same way.
 
 pub mod android_key;
-pub mod play;
-
 pub mod app_attest;
 pub mod ber;
 pub mod cbor;
+pub mod play;
 
 use std::fmt;
 

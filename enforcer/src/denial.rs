@@ -29,6 +29,7 @@ macro_rules! denials {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Denial { $($(#[doc = $doc])+ $variant,)+ }
 
+        #[allow(clippy::wildcard_enum_match_arm, reason = "few have another name")]
         impl Denial {
             /// Every denial, in the order of the table.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
@@ -61,6 +62,14 @@ macro_rules! denials {
             /// One sentence for operators and the reference.
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+
+            /// What apps know it as, where that is another name than `code`: they show it, or hand it to their own handlers.
+            pub const fn fault(self) -> Option<&'static str> {
+                match self {
+                    Self::DeviceIntegrityFailed => Some("INTEGRITY_VERIFICATION_FAILED"),
+                    _ => None,
+                }
             }
 
             /// The denial with this `code`.
@@ -251,7 +260,7 @@ denials! {
     /// The assertion's counter is not above the one that was last accepted: it was used before, or overtaken by a later one.
     AssertionCounterReplayed = "assertion_counter_replayed", 401, Client, 5, UNATTESTED;
     /// The device is not in the state that the route requires: it is opened, emulated, or keeps keys where they can be copied.
-    DeviceIntegrityFailed = "device_integrity_failed", 403, Client, 2, "INTEGRITY_VERIFICATION_FAILED: the device could not be verified.";
+    DeviceIntegrityFailed = "device_integrity_failed", 403, Client, 2, UNATTESTED;
     /// The device lacks security updates that the route requires.
     DeviceOutdated = "device_outdated", 403, Client, 0, "The device needs an update of its system.";
     /// What Google says of the device's activity, of Play Protect or of other apps on it is refused by the route.

@@ -4,6 +4,7 @@ mod rootless {
     mod access_log;
     mod admit;
     mod agreement;
+    mod android_key;
     mod answers;
     mod attacks;
     mod bodies;
@@ -37,6 +38,8 @@ mod rootless {
     mod ledger_room;
     mod oauth;
     mod packets;
+    mod play_integrity;
+    mod play_remote;
     mod policy_files;
     mod proxies;
     mod refusals;

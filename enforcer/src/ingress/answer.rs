@@ -98,6 +98,9 @@ pub(super) fn problem(refusal: &Refusal, id: &RequestId) -> Response<Bytes> {
         "code": denial.code(),
         "request_id": id.to_string(),
     });
+    if let Some(fault) = denial.fault() {
+        document["fault"] = fault.into();
+    }
     if let Some(seconds) = refusal.server_time {
         document["server_time"] = seconds.into();
     }

@@ -158,7 +158,7 @@ impl<'a> Chain<'a> {
 
     /// The key that is described: a SubjectPublicKeyInfo.
     pub fn key(&self) -> &'a [u8] {
-        self.certificates.first().map_or(&[], |leaf| leaf.public_key().raw)
+        self.certificates.first().map_or(&[], |leaf| leaf.tbs_certificate.subject_pki.raw)
     }
 }
 

@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
     /// The content of the next element, which has this universal tag.
     pub(super) fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
         let (class, number, content) = self.element()?;
-        (u32::from(class) | number == tag.into()).then_some(content)
+        (u32::from(class) | number == u32::from(tag)).then_some(content)
     }
 
     /// A whole number from 0 to 2^64 - 1.
@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The elements inside the next one; that one has to be the last where `alone`.
+    /// The elements inside the next one.
     pub(super) fn inside(&mut self, tag: u8) -> Option<Self> {
         self.expect(tag).map(Self)
     }

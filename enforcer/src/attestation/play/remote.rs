@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -23,6 +23,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tracing::{info, warn};
 
 use super::{
     account::Account,
@@ -36,6 +37,7 @@ use crate::{
     clock::{self, KernelTime},
     denial::Denial,
     keys::fetch,
+    metrics::Metrics,
     policy::strict_json,
     secret::Secret,
 };
@@ -183,6 +185,8 @@ pub struct Decoder {
     grant: tokio::sync::Mutex<Option<Grant>>,
     tls: Mutex<Option<(Arc<ClientConfig>, KernelTime)>>,
     calls: AtomicU32,
+    metrics: Metrics,
+    was_good: AtomicBool,
 }
 
 impl std::fmt::Debug for Decoder {
@@ -206,7 +210,7 @@ impl Drop for Call<'_> {
 
 impl Decoder {
     /// Asks as `config` says, in the name of `account`.
-    pub fn new(config: Config, account: Account) -> Result<Self> {
+    pub fn new(config: Config, account: Account, metrics: Metrics) -> Result<Self> {
         let token_url = match &config.token_url {
             Some(address) => address.clone(),
             None => account.token_url.parse().context("`token_uri` of the service account is no address")?,
@@ -224,6 +228,8 @@ impl Decoder {
             grant: tokio::sync::Mutex::new(None),
             tls: Mutex::new(None),
             calls: AtomicU32::new(0),
+            metrics,
+            was_good: AtomicBool::new(true),
         })
     }
 
@@ -243,6 +249,24 @@ impl Decoder {
         if let Err(refused) = is_asked(package, token) {
             return Outcome::Foreign(refused);
         }
+        let outcome = self.call(package, token, who).await;
+        self.metrics.play_calls.with_label_values(&[outcome.name()]).inc();
+        let good = !matches!(outcome, Outcome::Unavailable(_));
+        let before = self.was_good.swap(good, Relaxed);
+        match &outcome {
+            Outcome::Unavailable(Unavailable { cause, why, .. }) if before => {
+                let cause = cause.name();
+                warn!(cause, error = why, "Google cannot be asked about tokens: each route does as it declares");
+            }
+            Outcome::Verdict(_) | Outcome::Foreign(_) if !before => {
+                info!("Google can be asked about tokens again");
+            }
+            Outcome::Verdict(_) | Outcome::Foreign(_) | Outcome::Unavailable(_) => {}
+        }
+        outcome
+    }
+
+    async fn call(&self, package: &str, token: &str, who: Who) -> Outcome {
         let mut call = match self.begin(who) {
             Ok(call) => call,
             Err(unavailable) => return Outcome::Unavailable(unavailable),

@@ -129,12 +129,18 @@ impl<T: Copy> Word<T> {
 }
 
 /// A set of words.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set<T> {
     /// Those that are known, each once.
     pub known: Vec<T>,
     /// Whether there are others.
     pub others: bool,
+}
+
+impl<T> Default for Set<T> {
+    fn default() -> Self {
+        Self { known: Vec::new(), others: false }
+    }
 }
 
 /// A verdict.
@@ -283,7 +289,7 @@ fn set<T: PartialEq>(
     of_name: fn(&str) -> Option<T>,
 ) -> Result<Option<Set<T>>, Refused> {
     let Some(names) = list(section, name)? else { return Ok(None) };
-    let mut set = Set { known: Vec::new(), others: false };
+    let mut set = Set::default();
     for name in names {
         match of_name(name) {
             None => set.others = true,
