@@ -5,6 +5,7 @@
 //! through the kernel.
 
 pub mod corpus;
+pub mod google;
 pub mod token;
 
 use std::sync::LazyLock;

@@ -27,6 +27,7 @@ mod rootless {
     mod flights;
     mod floods;
     mod framing;
+    mod google_commands;
     mod graphql;
     mod grpc;
     mod hello_lists;

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{SETTINGS, automaton, decide, input_of_frames, input_of_stream, token};
+use super::{SETTINGS, automaton, decide, google, input_of_frames, input_of_stream, token};
 use crate::{cases, hellos};
 
 /// Bytes of one file at most.
@@ -25,14 +25,21 @@ const AUTOMATON: &[u8] = include_bytes!("../../fuzz/corpus/automaton.bin");
 /// Inputs for [`token::judge`].
 const TOKEN: &[u8] = include_bytes!("../../fuzz/corpus/token.bin");
 
+/// Inputs for [`google::play`].
+const PLAY: &[u8] = include_bytes!("../../fuzz/corpus/play.bin");
+/// Inputs for [`google::key_description`].
+const KEY_DESCRIPTION: &[u8] = include_bytes!("../../fuzz/corpus/key_description.bin");
+
 /// Fuzz targets by their names.
-pub const TARGETS: [&str; 3] = ["decide", "automaton", "token"];
+pub const TARGETS: [&str; 5] = ["decide", "automaton", "token", "play", "key_description"];
 
 /// The inputs that are kept for a target.
 pub fn kept(target: &str) -> Vec<&'static [u8]> {
     let mut rest = match target {
         "decide" => DECIDE,
         "token" => TOKEN,
+        "play" => PLAY,
+        "key_description" => KEY_DESCRIPTION,
         _ => AUTOMATON,
     };
     let mut inputs = Vec::new();
@@ -56,9 +63,12 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         });
         return shortest(inputs, decide);
     }
-    if target == TARGETS[2] {
-        // Many have the same outcome, and each is there for another reason.
-        return token::seeds();
+    // Many have the same outcome, and each is there for another reason.
+    match target {
+        "token" => return token::seeds(),
+        "play" => return google::play_seeds(),
+        "key_description" => return google::key_description_seeds(),
+        _ => {}
     }
     let streams = hellos::made_up();
     let cut = |places: &[u16]| {

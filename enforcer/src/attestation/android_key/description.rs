@@ -10,7 +10,7 @@ use crate::{attestation::Refused, denial::Denial};
 const MOST_ENTRIES: usize = 64;
 
 /// Where a key lives, or who describes it; the better, the greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Security {
     /// In the system: whoever controls that has it.
@@ -47,7 +47,7 @@ impl Security {
 }
 
 /// What was started, by the boot loader; the worse, the greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Boot {
     /// What the maker has signed.
