@@ -4,6 +4,7 @@ mod rootless {
     mod access_log;
     mod admit;
     mod agreement;
+    mod android_chains;
     mod android_key;
     mod answers;
     mod attacks;
@@ -41,6 +42,7 @@ mod rootless {
     mod packets;
     mod play_integrity;
     mod play_remote;
+    mod play_tokens;
     mod policy_files;
     mod proxies;
     mod refusals;

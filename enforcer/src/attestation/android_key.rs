@@ -101,7 +101,11 @@ pub fn verify(
     let description = Description::read(chain.description()?)?;
     steps(
         "description",
-        format!("version {}, by {}", description.attestation_version, description.attestation_security.name()),
+        format!(
+            "version {}, by {}",
+            description.attestation_version,
+            description.attestation_security.name()
+        ),
     );
     let genuine = judge(&description, rules, challenge, steps)?;
     Ok(Genuine { provisioning: chain.provisioning(), key: chain.key().to_vec(), ..genuine })
@@ -117,11 +121,16 @@ fn judge(found: &Description, rules: &Rules, challenge: &[u8], steps: Steps<'_>)
     let untrusted = |why: String| Refused::new(Denial::DeviceIntegrityFailed, "device", why);
     let security = found.attestation_security.min(found.keymint_security);
     if security < rules.security {
-        return Err(untrusted(format!("the key lives in {}, not in {}", security.name(), rules.security.name())));
+        return Err(untrusted(format!(
+            "the key lives in {}, not in {}",
+            security.name(),
+            rules.security.name()
+        )));
     }
     let hardware = &found.hardware;
     let root = hardware.root_of_trust.as_ref();
-    let root = root.ok_or_else(|| untrusted("the hardware does not say how the device was started".to_owned()))?;
+    let root =
+        root.ok_or_else(|| untrusted("the hardware does not say how the device was started".to_owned()))?;
     if root.boot > rules.boot {
         return Err(untrusted(format!("what was started is {}", root.boot.name())));
     }

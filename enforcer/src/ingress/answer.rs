@@ -256,3 +256,19 @@ impl Body for Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::denial::Denial;
+
+    #[test]
+    fn apps_find_the_name_that_they_know() {
+        let fault = |denial| {
+            let answer = problem(&Refusal::plain(denial), &RequestId::Own([b'0'; 32]));
+            serde_json::from_slice::<serde_json::Value>(answer.body()).unwrap()["fault"].clone()
+        };
+        assert_eq!(fault(Denial::DeviceIntegrityFailed), "INTEGRITY_VERIFICATION_FAILED");
+        assert!(fault(Denial::RateLimited).is_null());
+    }
+}

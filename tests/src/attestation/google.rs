@@ -28,8 +28,8 @@ pub const VERSION: u64 = 42;
 
 /// SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING } up to the point (RFC 5480 section 2).
 const P256: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
-    0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
 /// The header of a classic token.
@@ -89,7 +89,8 @@ impl Google {
 
     /// r and s of a message, 32 bytes each.
     pub fn signature(&self, message: &[u8]) -> Result<Vec<u8>> {
-        let signature = self.signing.sign(&SystemRandom::new(), message).map_err(|_| anyhow!("no signature"))?;
+        let signature =
+            self.signing.sign(&SystemRandom::new(), message).map_err(|_| anyhow!("no signature"))?;
         Ok(signature.as_ref().to_vec())
     }
 
@@ -121,7 +122,11 @@ pub fn seal(key: &[u8; 32], header: &str, plain: &[u8]) -> Result<String> {
     let mut sealed = plain.to_vec();
     let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &content).map_err(failed)?);
     let tag = cipher
-        .seal_in_place_separate_tag(Nonce::assume_unique_for_key(iv), Aad::from(header.as_bytes()), &mut sealed)
+        .seal_in_place_separate_tag(
+            Nonce::assume_unique_for_key(iv),
+            Aad::from(header.as_bytes()),
+            &mut sealed,
+        )
         .map_err(failed)?;
     let parts = [&wrapped[..], &iv, &sealed, tag.as_ref()].map(encode);
     Ok([vec![header], parts.to_vec()].concat().join("."))

@@ -72,11 +72,14 @@ pub fn play(input: &[u8]) -> Option<Result<(), Denial>> {
 fn is_good(text: &[u8]) -> bool {
     let Ok(verdict) = serde_json::from_slice::<Value>(text) else { return false };
     let at = verdict["requestDetails"]["timestampMillis"].as_str().and_then(|at| at.parse::<u64>().ok());
-    let list = |pointer: &str| verdict.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+    let list =
+        |pointer: &str| verdict.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
     let certificates = list("/appIntegrity/certificateSha256Digest");
     let ours = encode(&CERTIFICATE);
     verdict["requestDetails"]["requestPackageName"] == PACKAGE
-        && verdict["requestDetails"]["nonce"].as_str().is_some_and(|nonce| nonce.trim_end_matches('=') == NONCE)
+        && verdict["requestDetails"]["nonce"]
+            .as_str()
+            .is_some_and(|nonce| nonce.trim_end_matches('=') == NONCE)
         && at.is_some_and(|at| at.abs_diff(NOW) <= 900_000)
         && verdict["appIntegrity"]["appRecognitionVerdict"] == "PLAY_RECOGNIZED"
         && verdict["appIntegrity"]["packageName"] == PACKAGE
@@ -116,10 +119,13 @@ pub fn play_seeds() -> Vec<Vec<u8>> {
         texts.push(changed.to_string());
     }
     let mut seeds: Vec<Vec<u8>> = texts.iter().map(|text| [&[1], text.as_bytes()].concat()).collect();
-    for header in [OUTER, r#"{"alg":"dir","enc":"A256GCM"}"#, r#"{"alg":"A256KW","enc":"A256GCM","zip":"DEF"}"#] {
+    for header in
+        [OUTER, r#"{"alg":"dir","enc":"A256GCM"}"#, r#"{"alg":"A256KW","enc":"A256GCM","zip":"DEF"}"#]
+    {
         seeds.push([&[2, header.len() as u8], header.as_bytes(), b"a.b.c"].concat());
     }
-    for token in ["", "a.b.c", "a.b.c.d.e", "....", "eyJhbGciOiJBMjU2S1ciLCJlbmMiOiJBMjU2R0NNIn0.AA.AA.AA.AA"] {
+    for token in ["", "a.b.c", "a.b.c.d.e", "....", "eyJhbGciOiJBMjU2S1ciLCJlbmMiOiJBMjU2R0NNIn0.AA.AA.AA.AA"]
+    {
         seeds.push([&[0], token.as_bytes()].concat());
     }
     seeds

@@ -10,7 +10,8 @@ fn everything_that_fuzzing_has_kept_is_judged_as_it_must() {
     let verdicts: HashSet<_> = corpus::kept("decide").into_iter().flat_map(fuzz::decide).collect();
     let opinions: HashSet<_> = corpus::kept("automaton").into_iter().flat_map(fuzz::automaton).collect();
     let tokens: HashSet<_> = corpus::kept("token").into_iter().filter_map(fuzz::token::judge).collect();
-    let verdicts_of_play: HashSet<_> = corpus::kept("play").into_iter().filter_map(fuzz::google::play).collect();
+    let verdicts_of_play: HashSet<_> =
+        corpus::kept("play").into_iter().filter_map(fuzz::google::play).collect();
     let descriptions: HashSet<_> =
         corpus::kept("key_description").into_iter().map(fuzz::google::key_description).collect();
     // An empty corpus would show nothing.

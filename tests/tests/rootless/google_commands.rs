@@ -25,7 +25,18 @@ const NONCE: &str = "c2VydmVyLWlzc3VlZC1ub25jZS0wMDAx";
 
 fn run(kind: &str, options: &[&str], object: &[u8]) -> Result<Report> {
     let (at, certificate) = (format!("--at={NOW}"), encode(&CERTIFICATE));
-    let line = ["enforcer", "attestation", "verify", kind, "-", "--package", PACKAGE, "--certificate", &certificate, &at];
+    let line = [
+        "enforcer",
+        "attestation",
+        "verify",
+        kind,
+        "-",
+        "--package",
+        PACKAGE,
+        "--certificate",
+        &certificate,
+        &at,
+    ];
     let line = line.into_iter().chain(options.iter().copied());
     let Verb::Attestation(AttestationVerb::Verify(verb)) = Args::try_parse_from(line)?.verb else {
         panic!("something else")
@@ -53,8 +64,20 @@ fn tokens_and_verdicts_of_play_are_shown_step_by_step() -> Result<()> {
     let report = run("play", &with_keys, token.as_bytes())?;
     assert_eq!(code(&report), "good");
     let names: Vec<&str> = report.steps.iter().map(|step| step.name).collect();
-    let order =
-        ["form", "decryption", "signature", "request", "binding", "time", "app", "device", "licence", "testing", "risk", "facts"];
+    let order = [
+        "form",
+        "decryption",
+        "signature",
+        "request",
+        "binding",
+        "time",
+        "app",
+        "device",
+        "licence",
+        "testing",
+        "risk",
+        "facts",
+    ];
     assert_eq!(names, order);
     assert!(report.steps.last().unwrap().found.contains(r#""level":"strong""#));
     for (options, expected) in [
@@ -64,16 +87,30 @@ fn tokens_and_verdicts_of_play_are_shown_step_by_step() -> Result<()> {
         (vec!["--min-version=43"], "app_outdated"),
         (vec!["--at=1764548101"], "attestation_stale"),
         (vec!["--at=1764548101", "--max-age=20m"], "good"),
-        (vec!["--max-activity=1", "--refuse-play-protect=HIGH_RISK", "--refuse-access=UNKNOWN_CONTROLLING"], "good"),
+        (
+            vec![
+                "--max-activity=1",
+                "--refuse-play-protect=HIGH_RISK",
+                "--refuse-access=UNKNOWN_CONTROLLING",
+            ],
+            "good",
+        ),
         (vec!["--refuse-access=KNOWN_INSTALLED"], "device_risk"),
     ] {
         let mut line: Vec<&str> = with_keys.to_vec();
         line.extend(&options);
         // The last of two times counts nowhere: the one above is left out.
-        let report = if options[0].starts_with("--at") { later("play", &line, token.as_bytes()) } else { run("play", &line, token.as_bytes()) };
+        let report = if options[0].starts_with("--at") {
+            later("play", &line, token.as_bytes())
+        } else {
+            run("play", &line, token.as_bytes())
+        };
         assert_eq!(code(&report?), expected, "{options:?}");
     }
-    assert_eq!(code(&run("play", &["--nonce", "x", "--keys", &keys], token.as_bytes())?), "attestation_nonce");
+    assert_eq!(
+        code(&run("play", &["--nonce", "x", "--keys", &keys], token.as_bytes())?),
+        "attestation_nonce"
+    );
     let stranger = Google::new()?.classic(&good)?;
     assert_eq!(code(&run("play", &with_keys, stranger.as_bytes())?), "attestation_malformed");
     assert!(run("play", &["--nonce", NONCE], token.as_bytes()).is_err(), "no keys");
@@ -82,7 +119,10 @@ fn tokens_and_verdicts_of_play_are_shown_step_by_step() -> Result<()> {
         let report = run("play", &["--nonce", NONCE], text.as_bytes())?;
         assert_eq!((code(&report), report.steps[0].name), ("good", "verdict"));
     }
-    assert_eq!(code(&run("play", &["--request-hash", NONCE], good.to_string().as_bytes())?), "attestation_nonce");
+    assert_eq!(
+        code(&run("play", &["--request-hash", NONCE], good.to_string().as_bytes())?),
+        "attestation_nonce"
+    );
     assert!(run("play", &[], token.as_bytes()).is_err(), "bound to nothing");
     Ok(())
 }
@@ -90,7 +130,8 @@ fn tokens_and_verdicts_of_play_are_shown_step_by_step() -> Result<()> {
 /// As [`run`], with a time among the options.
 fn later(kind: &str, options: &[&str], object: &[u8]) -> Result<Report> {
     let certificate = encode(&CERTIFICATE);
-    let line = ["enforcer", "attestation", "verify", kind, "-", "--package", PACKAGE, "--certificate", &certificate];
+    let line =
+        ["enforcer", "attestation", "verify", kind, "-", "--package", PACKAGE, "--certificate", &certificate];
     let line = line.into_iter().chain(options.iter().copied());
     let Verb::Attestation(AttestationVerb::Verify(verb)) = Args::try_parse_from(line)?.verb else {
         panic!("something else")
@@ -108,9 +149,22 @@ fn chains_of_android_are_shown_step_by_step() -> Result<()> {
     let report = run("android-key", &own, lines.as_bytes())?;
     assert_eq!(code(&report), "good", "{report:?}");
     let names: Vec<&str> = report.steps.iter().map(|step| step.name).collect();
-    let order = ["form", "chain", "revocation", "description", "challenge", "device", "patches", "key", "app", "facts", "public key"];
+    let order = [
+        "form",
+        "chain",
+        "revocation",
+        "description",
+        "challenge",
+        "device",
+        "patches",
+        "key",
+        "app",
+        "facts",
+        "public key",
+    ];
     assert_eq!(names, order);
-    let list = json!({"entries": {device.own.serial.clone(): {"status": "REVOKED", "reason": "KEY_COMPROMISE"}}});
+    let list =
+        json!({"entries": {device.own.serial.clone(): {"status": "REVOKED", "reason": "KEY_COMPROMISE"}}});
     let list = written(folder.path(), "status.json", &list.to_string());
     for (options, expected) in [
         (vec!["--security=strong_box"], "device_integrity_failed"),
@@ -122,7 +176,10 @@ fn chains_of_android_are_shown_step_by_step() -> Result<()> {
     }
     // Not Google's; not for this challenge; neither PEM nor base64; a list that is none.
     assert_eq!(code(&run("android-key", &["--challenge=challenge"], lines.as_bytes())?), "attestation_chain");
-    assert_eq!(code(&run("android-key", &["--challenge-base64=eA", "--root", &root], lines.as_bytes())?), "attestation_nonce");
+    assert_eq!(
+        code(&run("android-key", &["--challenge-base64=eA", "--root", &root], lines.as_bytes())?),
+        "attestation_nonce"
+    );
     assert!(run("android-key", &own, b"\xff\xfe").is_err());
     assert!(run("android-key", &[&own[..], &["--revocations", &root]].concat(), lines.as_bytes()).is_err());
     Ok(())

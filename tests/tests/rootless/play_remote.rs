@@ -100,7 +100,10 @@ async fn a_standard_token_comes_to_a_verdict_and_foreign_ones_are_refused() -> R
         (PACKAGE, "a\"b"),
         (PACKAGE, "a b"),
     ] {
-        assert!(matches!(decoder.decode(package, token, Who::New).await, Outcome::Foreign(_)), "{package} {token}");
+        assert!(
+            matches!(decoder.decode(package, token, Who::New).await, Outcome::Foreign(_)),
+            "{package} {token}"
+        );
     }
     assert!(matches!(decoder.decode(PACKAGE, &"a".repeat(20_000), Who::New).await, Outcome::Foreign(_)));
     assert_eq!(google.asked(Part::Decode), 3);
@@ -204,7 +207,10 @@ async fn who_does_not_answer_is_left_alone_and_tried_again() -> Result<()> {
     google.behave(Part::Decode, answer(429, "Retry-After: 30\r\n", ""));
     assert_eq!(cause(&ask(&calls).await), Some(Cause::Quota));
     let Outcome::Unavailable(resting) = ask(&calls).await else { panic!("it was asked") };
-    assert!(resting.cause == Cause::Resting && (25..=30).contains(&resting.retry_after.unwrap()), "{resting:?}");
+    assert!(
+        resting.cause == Cause::Resting && (25..=30).contains(&resting.retry_after.unwrap()),
+        "{resting:?}"
+    );
     Ok(())
 }
 

@@ -11,8 +11,9 @@ use x509_parser::{
     certificate::X509Certificate,
     der_parser::{Oid, asn1_rs::oid},
     oid_registry::{
-        OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_PKCS1_RSAENCRYPTION, OID_PKCS1_SHA256WITHRSA,
-        OID_PKCS1_SHA384WITHRSA, OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384,
+        OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_PKCS1_RSAENCRYPTION,
+        OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA, OID_SIG_ECDSA_WITH_SHA256,
+        OID_SIG_ECDSA_WITH_SHA384,
     },
     prelude::FromDer as _,
     x509::SubjectPublicKeyInfo,
@@ -74,7 +75,8 @@ impl<'a> Chain<'a> {
             return Err(malformed(format!("{} certificates, not {least} to {most}", certificates.len())));
         }
         let read = |(at, der): (usize, &'a Vec<u8>)| {
-            let parsed = Some(der).filter(|der| der.len() <= MOST).and_then(|der| X509Certificate::from_der(der).ok());
+            let parsed =
+                Some(der).filter(|der| der.len() <= MOST).and_then(|der| X509Certificate::from_der(der).ok());
             match parsed {
                 Some((&[], certificate)) => Ok(certificate),
                 _ => Err(malformed(format!("number {at} is no certificate in DER of at most {MOST} bytes"))),
@@ -85,7 +87,9 @@ impl<'a> Chain<'a> {
 
     /// Who signed whom, until when, and that the root is one of `roots`. `now`: seconds since 1970.
     pub fn verify(&self, roots: &Roots, expired_factory: bool, now: u64) -> Result<(), Refused> {
-        let is_root = |certificate: &X509Certificate<'_>| roots.keys.iter().any(|key| key == certificate.public_key().raw);
+        let is_root = |certificate: &X509Certificate<'_>| {
+            roots.keys.iter().any(|key| key == certificate.public_key().raw)
+        };
         let count = self.certificates.len();
         for (at, pair) in self.certificates.windows(2).enumerate() {
             let [certificate, issuer] = pair else { continue };
@@ -127,22 +131,24 @@ impl<'a> Chain<'a> {
     /// Who gave the device its certificates. Believed of chains alone that were verified.
     pub fn provisioning(&self) -> Provisioning {
         let issuer = self.certificates.get(1);
-        let remote = issuer.is_some_and(|issuer| issuer.extensions().iter().any(|one| one.oid == PROVISIONING));
+        let remote =
+            issuer.is_some_and(|issuer| issuer.extensions().iter().any(|one| one.oid == PROVISIONING));
         if remote { Provisioning::Remote } else { Provisioning::Factory }
     }
 
     /// Serial numbers, in hexadecimal digits.
     pub fn serials(&self) -> impl Iterator<Item = String> {
-        self.certificates.iter().map(|certificate| {
-            certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect()
-        })
+        self.certificates
+            .iter()
+            .map(|certificate| certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// The description of the key: in the first certificate, and in no other.
     pub fn description(&self) -> Result<&'a [u8], Refused> {
         let mut found = None;
         for (at, certificate) in self.certificates.iter().enumerate() {
-            for extension in certificate.extensions().iter().filter(|extension| extension.oid == DESCRIPTION) {
+            for extension in certificate.extensions().iter().filter(|extension| extension.oid == DESCRIPTION)
+            {
                 if at > 0 {
                     return Err(refused(format!(
                         "number {at} is itself the certificate of an app's key, which may sign anything"
@@ -166,8 +172,11 @@ impl<'a> Chain<'a> {
 /// would have it so); what an app could have got is refused because it is described.
 fn may_issue(issuer: &X509Certificate<'_>, below: usize) -> Result<(), Refused> {
     let at = below + 1;
-    let constraints = issuer.basic_constraints().map_err(|_| refused(format!("number {at} has an extension twice")))?;
-    let Some(constraints) = constraints else { return Err(refused(format!("number {at} has no basic constraints"))) };
+    let constraints =
+        issuer.basic_constraints().map_err(|_| refused(format!("number {at} has an extension twice")))?;
+    let Some(constraints) = constraints else {
+        return Err(refused(format!("number {at} has no basic constraints")));
+    };
     if !constraints.value.ca && below > 0 {
         return Err(refused(format!("number {at} may not sign certificates")));
     }
@@ -190,7 +199,10 @@ fn signed(certificate: &X509Certificate<'_>, by: &SubjectPublicKeyInfo<'_>) -> R
 }
 
 /// By the signature's kind and the key's.
-fn algorithm(signature: &Oid<'_>, by: &SubjectPublicKeyInfo<'_>) -> Option<&'static dyn SignatureVerificationAlgorithm> {
+fn algorithm(
+    signature: &Oid<'_>,
+    by: &SubjectPublicKeyInfo<'_>,
+) -> Option<&'static dyn SignatureVerificationAlgorithm> {
     let key = &by.algorithm.algorithm;
     if *key == OID_PKCS1_RSAENCRYPTION {
         return [

@@ -125,7 +125,15 @@ mod tests {
         assert_eq!(number(&[2, 1, 0]), Some(0));
         assert_eq!(number(&[2, 2, 0, 0x80]), Some(128));
         assert_eq!(number(&[2, 9, 0, 255, 255, 255, 255, 255, 255, 255, 255]), Some(u64::MAX));
-        for bad in [&[2, 0][..], &[2, 1, 0x80], &[2, 2, 0, 1], &[2, 0x81, 1, 1], &[2, 2, 1], &[4, 1, 1], &[2, 0x80, 1, 0, 0]] {
+        for bad in [
+            &[2, 0][..],
+            &[2, 1, 0x80],
+            &[2, 2, 0, 1],
+            &[2, 0x81, 1, 1],
+            &[2, 2, 1],
+            &[4, 1, 1],
+            &[2, 0x80, 1, 0, 0],
+        ] {
             assert_eq!(number(bad), None, "{bad:?}");
         }
         assert_eq!(number(&[2, 9, 1, 0, 0, 0, 0, 0, 0, 0, 0]), None);
@@ -133,7 +141,13 @@ mod tests {
         assert_eq!((boolean(0xff), boolean(0), boolean(1)), (Some(true), Some(false), None));
         let element = |bytes: &[u8]| Reader::new(bytes).element().map(|(class, number, _)| (class, number));
         assert_eq!(element(&[0xbf, 0x85, 0x3e, 0]), Some((CONTEXT, 702)));
-        for bad in [&[0xbf, 0x80, 0x85, 0x3e, 0][..], &[0xbf, 0x1e, 0], &[0xbf, 0xff, 0xff, 0xff, 0x7f, 0], &[0xbf, 0x85], &[]] {
+        for bad in [
+            &[0xbf, 0x80, 0x85, 0x3e, 0][..],
+            &[0xbf, 0x1e, 0],
+            &[0xbf, 0xff, 0xff, 0xff, 0x7f, 0],
+            &[0xbf, 0x85],
+            &[],
+        ] {
             assert_eq!(element(bad), None, "{bad:?}");
         }
         let long = [&[4, 0x82, 1, 0][..], &[0; 256]].concat();

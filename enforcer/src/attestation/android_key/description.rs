@@ -73,7 +73,9 @@ impl Boot {
 
     /// The one of this name.
     pub fn of_name(name: &str) -> Option<Self> {
-        [Self::Verified, Self::SelfSigned, Self::Unverified, Self::Failed].into_iter().find(|one| one.name() == name)
+        [Self::Verified, Self::SelfSigned, Self::Unverified, Self::Failed]
+            .into_iter()
+            .find(|one| one.name() == name)
     }
 
     const fn of(number: u64) -> Option<Self> {

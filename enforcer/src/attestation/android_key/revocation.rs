@@ -22,7 +22,8 @@ impl Revocations {
         if json.len() > MOST {
             return Err(format!("it has more than {MOST} bytes"));
         }
-        let document = strict_json::value(json).map_err(|error| format!("not JSON without duplicate members: {error}"))?;
+        let document = strict_json::value(json)
+            .map_err(|error| format!("not JSON without duplicate members: {error}"))?;
         let entries = document.get("entries").and_then(Value::as_object);
         let entries = entries.ok_or("no object `entries`: it is not Google's list")?;
         let mut list = Self::default();

@@ -61,7 +61,8 @@ impl Account {
     pub fn assertion(&self, audience: &str, now: u64) -> Result<Secret<String>, String> {
         let mut header = Header::new(Algorithm::RS256);
         header.kid = Some(self.key_id.clone());
-        let claims = json!({"iss": self.email, "scope": SCOPE, "aud": audience, "iat": now, "exp": now + LIFETIME});
+        let claims =
+            json!({"iss": self.email, "scope": SCOPE, "aud": audience, "iat": now, "exp": now + LIFETIME});
         let signed = jsonwebtoken::encode(&header, &claims, self.key.expose());
         signed.map(Secret::new).map_err(|error| format!("signing in the name of {}: {error}", self.email))
     }

@@ -116,7 +116,10 @@ mod tests {
 
     /// Calls that get through when somebody asks as fast as he can.
     fn greedy(budget: &mut Budget, who: Who, from: u64, to: u64) -> u64 {
-        (from..to).step_by(SECOND as usize).map(|at| (0..20).filter(|_| budget.take(who, KernelTime(at)).is_ok()).count() as u64).sum()
+        (from..to)
+            .step_by(SECOND as usize)
+            .map(|at| (0..20).filter(|_| budget.take(who, KernelTime(at)).is_ok()).count() as u64)
+            .sum()
     }
 
     #[test]
@@ -124,7 +127,7 @@ mod tests {
         let mut budget = Budget::new(DEFAULT);
         let minute = greedy(&mut budget, Who::New, SECOND, 61 * SECOND);
         assert!((500..600).contains(&minute), "{minute}");
-        let day = minute + greedy(&mut budget, Who::New, 61 * SECOND, DAY) ;
+        let day = minute + greedy(&mut budget, Who::New, 61 * SECOND, DAY);
         assert!((8_900..=9_000).contains(&day), "{day}");
         assert!(budget.take(Who::New, KernelTime(DAY)).is_err());
         // The second day, whenever it is said to begin, has no burst of its own.

@@ -101,11 +101,18 @@ pub fn judge(
     bound(verdict, expected)?;
     steps("binding", "to this request".to_owned());
     recent(verdict.timestamp_ms, rules, now)?;
-    steps("time", format!("{} ms before", now.cast_signed().wrapping_sub(verdict.timestamp_ms.cast_signed())));
+    steps(
+        "time",
+        format!("{} ms before", now.cast_signed().wrapping_sub(verdict.timestamp_ms.cast_signed())),
+    );
     let version = app(verdict, rules)?;
     steps("app", format!("recognised, version {version}, {} certificate(s)", verdict.certificates.len()));
-    let missing: Vec<&str> =
-        rules.labels.iter().filter(|label| !verdict.labels.known.contains(label)).map(|label| label.name()).collect();
+    let missing: Vec<&str> = rules
+        .labels
+        .iter()
+        .filter(|label| !verdict.labels.known.contains(label))
+        .map(|label| label.name())
+        .collect();
     let labels: Vec<&str> = verdict.labels.known.iter().map(|label| label.name()).collect();
     if !missing.is_empty() {
         let why = format!("the device has [{}], and lacks {}", labels.join(", "), missing.join(", "));
@@ -113,7 +120,8 @@ pub fn judge(
     }
     steps("device", labels.join(", "));
     if rules.licensed && verdict.licensing != Word::Known(Licensing::Licensed) {
-        let why = format!("the user has it not from Google Play: {}", show(verdict.licensing, Licensing::name));
+        let why =
+            format!("the user has it not from Google Play: {}", show(verdict.licensing, Licensing::name));
         return Err(Refused::new(Denial::AppUnlicensed, "licence", why));
     }
     steps("licence", show(verdict.licensing, Licensing::name));
@@ -146,7 +154,8 @@ fn bound(verdict: &Verdict, expected: &Expected<'_>) -> Result<(), Refused> {
         Expected::RequestHash(hash) => ("requestHash", *hash, &verdict.request_hash, &verdict.nonce),
     };
     // Apps pad what Google returns unpadded, and the other way round.
-    let is_it = |found: &str| !wanted.is_empty() && found.trim_end_matches('=') == wanted.trim_end_matches('=');
+    let is_it =
+        |found: &str| !wanted.is_empty() && found.trim_end_matches('=') == wanted.trim_end_matches('=');
     let why = match (found, other) {
         (Some(found), None) if is_it(found) => return Ok(()),
         (Some(_), None) => format!("its {name} is not the one of this request"),
@@ -227,8 +236,12 @@ fn risk(verdict: &Verdict, risk: &Risk) -> Result<(), Refused> {
             None if risk.unevaluated => {}
             None => return refused("access of other apps is not evaluated".to_owned()),
             Some(set) => {
-                let found: Vec<&str> =
-                    set.known.iter().filter(|word| risk.access.contains(word)).map(|word| word.name()).collect();
+                let found: Vec<&str> = set
+                    .known
+                    .iter()
+                    .filter(|word| risk.access.contains(word))
+                    .map(|word| word.name())
+                    .collect();
                 if !found.is_empty() || set.others {
                     let other = if set.others { "something unknown" } else { "" };
                     return refused(format!("other apps: {} {other}", found.join(", ")));

@@ -42,6 +42,10 @@ use crate::{
     secret::Secret,
 };
 
+mod outcome;
+
+pub use outcome::{Cause, Outcome, Unavailable};
+
 /// Where Google is.
 pub const API: &str = "https://playintegrity.googleapis.com";
 /// Bytes of an answer, at most.
@@ -72,99 +76,6 @@ pub struct Config {
     pub quota: Quota,
 }
 
-/// Why there is no verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cause {
-    /// Our own budget for the day allows no call now.
-    Budget,
-    /// As many calls are under way as may be.
-    Busy,
-    /// Google has not answered lately, and is left alone.
-    Resting,
-    /// 429: Google's quota.
-    Quota,
-    /// 401, 403, 404, or no token for the account: it, its project or its app is not set up.
-    Account,
-    /// 5xx.
-    Server,
-    /// No answer in time.
-    Slow,
-    /// No connection.
-    Unreachable,
-    /// An answer that is none.
-    Garbage,
-}
-
-impl Cause {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::Budget,
-        Self::Busy,
-        Self::Resting,
-        Self::Quota,
-        Self::Account,
-        Self::Server,
-        Self::Slow,
-        Self::Unreachable,
-        Self::Garbage,
-    ];
-
-    /// The label of metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Budget => "budget",
-            Self::Busy => "busy",
-            Self::Resting => "resting",
-            Self::Quota => "quota",
-            Self::Account => "account",
-            Self::Server => "server",
-            Self::Slow => "slow",
-            Self::Unreachable => "unreachable",
-            Self::Garbage => "garbage",
-        }
-    }
-}
-
-/// No verdict.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unavailable {
-    /// Why.
-    pub cause: Cause,
-    /// The same, for operators.
-    pub why: String,
-    /// Seconds after which there may be one.
-    pub retry_after: Option<u64>,
-}
-
-impl Unavailable {
-    /// What follows where a route declares `deny`.
-    pub fn refused(&self) -> Refused {
-        Refused::new(Denial::AttestationUnavailable, "google", format!("{}: {}", self.cause.name(), self.why))
-    }
-}
-
-/// What a call came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// What Google says. It is not judged yet.
-    Verdict(Box<Verdict>),
-    /// Google does not know the token, or not as one of this app: 400.
-    Foreign(Refused),
-    /// Nothing.
-    Unavailable(Unavailable),
-}
-
-impl Outcome {
-    /// The label of metrics.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Verdict(_) => "verdict",
-            Self::Foreign(_) => "foreign",
-            Self::Unavailable(unavailable) => unavailable.cause.name(),
-        }
-    }
-}
-
 struct Grant {
     token: Arc<Secret<String>>,
     until: KernelTime,
@@ -191,7 +102,10 @@ pub struct Decoder {
 
 impl std::fmt::Debug for Decoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Decoder").field("config", &self.config).field("account", &self.account).finish_non_exhaustive()
+        f.debug_struct("Decoder")
+            .field("config", &self.config)
+            .field("account", &self.account)
+            .finish_non_exhaustive()
     }
 }
 
@@ -256,7 +170,11 @@ impl Decoder {
         match &outcome {
             Outcome::Unavailable(Unavailable { cause, why, .. }) if before => {
                 let cause = cause.name();
-                warn!(cause, error = why, "Google cannot be asked about tokens: each route does as it declares");
+                warn!(
+                    cause,
+                    error = why,
+                    "Google cannot be asked about tokens: each route does as it declares"
+                );
             }
             Outcome::Verdict(_) | Outcome::Foreign(_) if !before => {
                 info!("Google can be asked about tokens again");
@@ -282,8 +200,11 @@ impl Decoder {
 
     /// Room for a call: at once, with a Google that answers, and for the day.
     fn begin(&self, who: Who) -> Result<Call<'_>, Unavailable> {
-        let unavailable = |cause, why: &str, retry_after| Unavailable { cause, why: why.to_owned(), retry_after };
-        let room = self.calls.fetch_update(Relaxed, Relaxed, |calls| (calls < self.config.max_calls).then_some(calls + 1));
+        let unavailable =
+            |cause, why: &str, retry_after| Unavailable { cause, why: why.to_owned(), retry_after };
+        let room = self
+            .calls
+            .fetch_update(Relaxed, Relaxed, |calls| (calls < self.config.max_calls).then_some(calls + 1));
         if room.is_err() {
             return Err(unavailable(Cause::Busy, "too many calls are under way", Some(1)));
         }
@@ -292,11 +213,17 @@ impl Decoder {
         let admitted = match state.breaker.admit(now) {
             Ok(()) => state.budget.take(who, now).map_err(|wait| {
                 state.breaker.cancel();
-                unavailable(Cause::Budget, "the calls of the day are spread, and none is left now", Some(wait))
+                unavailable(
+                    Cause::Budget,
+                    "the calls of the day are spread, and none is left now",
+                    Some(wait),
+                )
             }),
-            Err(wait) => {
-                Err(unavailable(Cause::Resting, "Google has not answered lately, and is left alone", Some(wait)))
-            }
+            Err(wait) => Err(unavailable(
+                Cause::Resting,
+                "Google has not answered lately, and is left alone",
+                Some(wait),
+            )),
         };
         drop(state);
         match admitted {
@@ -354,7 +281,8 @@ impl Decoder {
             500..=599 => return Err(failed(Cause::Server, why(status.as_str()))),
             _ => return Err(failed(Cause::Account, why(status.as_str()))),
         }
-        let (token, seconds) = granted(&body).ok_or_else(|| failed(Cause::Garbage, why("no bearer token")))?;
+        let (token, seconds) =
+            granted(&body).ok_or_else(|| failed(Cause::Garbage, why("no bearer token")))?;
         let token = Arc::new(token);
         let until = clock::kernel_now().plus_seconds(seconds.saturating_sub(AHEAD));
         *kept = Some(Grant { token: Arc::clone(&token), until });
@@ -438,10 +366,15 @@ fn answer(status: StatusCode, headers: &HeaderMap, body: &[u8], package: &str) -
         200 => {}
         400 => {
             let why = "Google does not know it, or not as a token of this app";
-            return (Outcome::Foreign(Refused::new(Denial::AttestationMalformed, "google", why)), Ended::Answered);
+            return (
+                Outcome::Foreign(Refused::new(Denial::AttestationMalformed, "google", why)),
+                Ended::Answered,
+            );
         }
         401 | 403 | 404 => {
-            let why = format!("{status}: the account may not ask for {package}, or the app is not linked to its project");
+            let why = format!(
+                "{status}: the account may not ask for {package}, or the app is not linked to its project"
+            );
             return failed(Cause::Account, why);
         }
         429 => return rest(headers, "429: Google's quota is used up".to_owned()),
@@ -464,7 +397,8 @@ fn answer(status: StatusCode, headers: &HeaderMap, body: &[u8], package: &str) -
 fn granted(body: &[u8]) -> Option<(Secret<String>, u64)> {
     let object = strict_json::object(body)?;
     let text = |name: &str| object.get(name).and_then(Value::as_str);
-    let token = text("access_token").filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()))?;
+    let token = text("access_token")
+        .filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()))?;
     if !text("token_type")?.eq_ignore_ascii_case("bearer") {
         return None;
     }

@@ -32,8 +32,8 @@ const WRAPPED: usize = 40;
 const TAG: usize = 16;
 /// SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING } up to the point (RFC 5480 section 2).
 const P256: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
-    0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
 /// The keys of an app, as the Play Console gives them ("manage and download my response encryption keys").
@@ -60,7 +60,8 @@ impl Keys {
     /// `decryption`: base64 of 32 bytes. `verification`: base64 of the SubjectPublicKeyInfo of a P-256 key. Errors never say what
     /// stands there.
     pub fn new(decryption: &str, verification: &str) -> Result<Self, String> {
-        let decryption = STANDARD.decode(decryption.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        let decryption =
+            STANDARD.decode(decryption.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         let decryption = decryption.ok_or("the decryption key is not base64 of 32 bytes (AES-256)")?;
         let problem = "the verification key is not base64 of a P-256 public key (SubjectPublicKeyInfo)";
         let verification = STANDARD.decode(verification.trim()).map_err(|_| problem)?;
@@ -81,14 +82,22 @@ impl Keys {
 /// The verdict in a token, as Google wrote it.
 pub fn open(token: &str, keys: &Keys, steps: Steps<'_>) -> Result<Vec<u8>, Refused> {
     if token.len() > MOST {
-        return Err(refused("form", format!("it has {} characters, and no token has more than {MOST}", token.len())));
+        return Err(refused(
+            "form",
+            format!("it has {} characters, and no token has more than {MOST}", token.len()),
+        ));
     }
     let [header, wrapped, iv, ciphertext, tag] = parts::<5>(token).ok_or_else(|| {
-        refused("form", "it is not five parts of base64url without padding, divided by dots (RFC 7516 section 7.1)")
+        refused(
+            "form",
+            "it is not five parts of base64url without padding, divided by dots (RFC 7516 section 7.1)",
+        )
     })?;
     head("form", header, &[("alg", "A256KW"), ("enc", "A256GCM")])?;
     let decode = |name: &str, part: &str, bytes: Option<usize>| {
-        let decoded = URL_SAFE_NO_PAD.decode(part).map_err(|_| refused("form", format!("the {name} is not base64url")))?;
+        let decoded = URL_SAFE_NO_PAD
+            .decode(part)
+            .map_err(|_| refused("form", format!("the {name} is not base64url")))?;
         match bytes {
             Some(bytes) if decoded.len() != bytes => {
                 Err(refused("form", format!("the {name} has {} bytes, not {bytes}", decoded.len())))
@@ -102,14 +111,18 @@ pub fn open(token: &str, keys: &Keys, steps: Steps<'_>) -> Result<Vec<u8>, Refus
     sealed.extend(decode("tag", tag, Some(TAG))?);
     steps("form", format!("A256KW and A256GCM, {} bytes", token.len()));
 
-    let content = unwrap(keys, &wrapped).ok_or_else(|| refused("key", "it is encrypted with another key than the app's"))?;
+    let content = unwrap(keys, &wrapped)
+        .ok_or_else(|| refused("key", "it is encrypted with another key than the app's"))?;
     let plain = decrypt(&content, &iv, header, &mut sealed)
         .ok_or_else(|| refused("decryption", "the ciphertext, the IV, the tag or the header was changed"))?;
     steps("decryption", format!("{} bytes", plain.len()));
 
     let signed = std::str::from_utf8(plain).ok().and_then(parts::<3>);
     let Some([header, payload, signature]) = signed else {
-        return Err(refused("signed form", "what is inside is not a signed token of three parts (RFC 7515 section 7.1)"));
+        return Err(refused(
+            "signed form",
+            "what is inside is not a signed token of three parts (RFC 7515 section 7.1)",
+        ));
     };
     head("signed form", header, &[("alg", "ES256")])?;
     let signature = URL_SAFE_NO_PAD.decode(signature);
@@ -118,9 +131,14 @@ pub fn open(token: &str, keys: &Keys, steps: Steps<'_>) -> Result<Vec<u8>, Refus
     let good = signature
         .is_ok_and(|bytes| bytes.len() == 64 && keys.verification.verify_sig(message, &bytes).is_ok());
     if !good {
-        return Err(refused("signature", "it is not Google's for this app: another key, or what is signed was changed"));
+        return Err(refused(
+            "signature",
+            "it is not Google's for this app: another key, or what is signed was changed",
+        ));
     }
-    let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| refused("signed form", "the verdict is not base64url"))?;
+    let payload = URL_SAFE_NO_PAD
+        .decode(payload)
+        .map_err(|_| refused("signed form", "the verdict is not base64url"))?;
     steps("signature", "ES256, by the app's verification key".to_owned());
     Ok(payload)
 }
@@ -141,10 +159,15 @@ fn parts<const N: usize>(text: &str) -> Option<[&str; N]> {
 
 /// A header with exactly these members. Google sends no others; some others would change what the token is.
 fn head(step: &'static str, part: &str, expected: &[(&str, &str)]) -> Result<(), Refused> {
-    let bytes = Some(part).filter(|part| part.len() <= MOST_HEADER).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    let bytes = Some(part)
+        .filter(|part| part.len() <= MOST_HEADER)
+        .and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
     let members = bytes.and_then(|bytes| strict_json::object(&bytes));
-    let members = members.ok_or_else(|| refused(step, "a header is not a small JSON object whose members differ"))?;
-    let is = |members: &Map<String, Value>, name: &str, value: &str| members.get(name).and_then(Value::as_str) == Some(value);
+    let members =
+        members.ok_or_else(|| refused(step, "a header is not a small JSON object whose members differ"))?;
+    let is = |members: &Map<String, Value>, name: &str, value: &str| {
+        members.get(name).and_then(Value::as_str) == Some(value)
+    };
     if members.len() != expected.len() || !expected.iter().all(|(name, value)| is(&members, name, value)) {
         let names: Vec<String> = expected.iter().map(|(name, value)| format!("{name} {value}")).collect();
         return Err(refused(step, format!("a header does not say {} and nothing else", names.join(", "))));

@@ -205,7 +205,8 @@ impl Verdict {
         Ok(Self {
             request_package: text(request, "requestPackageName")?
                 .ok_or_else(|| malformed("no requestPackageName"))?,
-            timestamp_ms: number(request, "timestampMillis")?.ok_or_else(|| malformed("no timestampMillis"))?,
+            timestamp_ms: number(request, "timestampMillis")?
+                .ok_or_else(|| malformed("no timestampMillis"))?,
             nonce: text(request, "nonce")?,
             request_hash: text(request, "requestHash")?,
             recognition: word(app, "appRecognitionVerdict", Recognition::of_name)?,

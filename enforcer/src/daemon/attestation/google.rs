@@ -78,14 +78,16 @@ pub(super) fn android_key(verb: &AndroidKey, object: &[u8], show: Steps<'_>) -> 
         (None, Some(text)) => decoded(text.as_bytes()).context("--challenge-base64: no base64")?,
         (None, None) => bail!("--challenge is missing"),
     };
-    let read = |file: &std::path::Path| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+    let read =
+        |file: &std::path::Path| fs::read(file).with_context(|| format!("cannot read {}", file.display()));
     let roots = match &verb.root {
         None => Roots::google().map_err(anyhow::Error::msg)?,
         Some(file) => Roots::from_pem(&read(file)?).map_err(|why| anyhow!("{}: {why}", file.display()))?,
     };
-    let revoked = verb.revocations.as_ref().map(|file| {
-        Revocations::read(&read(file)?).map_err(|why| anyhow!("{}: {why}", file.display()))
-    });
+    let revoked = verb
+        .revocations
+        .as_ref()
+        .map(|file| Revocations::read(&read(file)?).map_err(|why| anyhow!("{}: {why}", file.display())));
     let revoked = revoked.transpose()?;
     let rules = android_key::Rules {
         packages: verb.app.packages.clone(),

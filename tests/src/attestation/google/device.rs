@@ -109,7 +109,8 @@ impl Key {
         hardware.extend(self.vendor_patch.map(|level| (718, number(2, level))));
         hardware.extend(self.more.iter().cloned());
         hardware.sort_by_key(|(number, _)| *number);
-        let hardware: Vec<u8> = hardware.iter().flat_map(|(number, content)| field(*number, content)).collect();
+        let hardware: Vec<u8> =
+            hardware.iter().flat_map(|(number, content)| field(*number, content)).collect();
         let parts = [
             number(2, self.version),
             number(10, self.security),
@@ -203,7 +204,8 @@ impl Signer {
             (Some(true), Some(most)) => IsCa::Ca(BasicConstraints::Constrained(most)),
         };
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let extension = |oid: &[u64], content: &[u8]| CustomExtension::from_oid_content(oid, content.to_vec());
+        let extension =
+            |oid: &[u64], content: &[u8]| CustomExtension::from_oid_content(oid, content.to_vec());
         params.custom_extensions =
             making.descriptions.iter().map(|description| extension(&DESCRIPTION, description)).collect();
         if making.remote {

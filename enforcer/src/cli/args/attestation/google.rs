@@ -34,12 +34,15 @@ pub struct Sha256(pub [u8; 32]);
 
 fn certificate(text: &str) -> Result<Sha256, String> {
     let digits: String = text.chars().filter(|letter| *letter != ':').collect();
-    let of_digits = |at: usize| u8::from_str_radix(digits.get(at..at + 2).unwrap_or_default(), 16).unwrap_or(0);
+    let of_digits =
+        |at: usize| u8::from_str_radix(digits.get(at..at + 2).unwrap_or_default(), 16).unwrap_or(0);
     if digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(Sha256(std::array::from_fn(|at| of_digits(at * 2))));
     }
     let url_safe = text.replace('+', "-").replace('/', "_");
-    digest(&url_safe).map(Sha256).ok_or_else(|| "write 64 hexadecimal digits, or base64 of 32 bytes".to_owned())
+    digest(&url_safe)
+        .map(Sha256)
+        .ok_or_else(|| "write 64 hexadecimal digits, or base64 of 32 bytes".to_owned())
 }
 
 /// `attestation verify play ...`
@@ -108,7 +111,9 @@ fn label(text: &str) -> Result<Wanted, String> {
     }
     let short = |label: &&Label| label.name() == format!("MEETS_{}_INTEGRITY", text.to_ascii_uppercase());
     let found = Label::of_name(text).or_else(|| Label::ALL.iter().find(short).copied());
-    found.map(|label| Wanted(Some(label))).ok_or_else(|| "write basic, device, strong, virtual, or none".to_owned())
+    found
+        .map(|label| Wanted(Some(label)))
+        .ok_or_else(|| "write basic, device, strong, virtual, or none".to_owned())
 }
 
 fn play_protect(text: &str) -> Result<PlayProtect, String> {
@@ -192,7 +197,12 @@ mod tests {
     fn digests_are_read_as_tools_show_them() {
         let plain = "3C".repeat(32);
         let colons = vec!["3c"; 32].join(":");
-        for text in [plain.as_str(), &colons, "PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw", "PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw="] {
+        for text in [
+            plain.as_str(),
+            &colons,
+            "PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw",
+            "PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw8PDw=",
+        ] {
             assert_eq!(certificate(text), Ok(Sha256([0x3c; 32])), "{text}");
         }
         for text in ["", "3c", &plain[..62], "é"] {
