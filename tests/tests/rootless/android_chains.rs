@@ -19,7 +19,6 @@ use serde_json::{Value, json};
 use super::android_key::{CHALLENGE, NOW, anything, code, rules, verify};
 
 /// Chains that are none: what becomes of each.
-#[allow(clippy::too_many_lines, reason = "a table")]
 fn chain_cases(device: &Device) -> Result<Vec<(&'static str, Vec<Vec<u8>>, &'static str)>> {
     let described = Key::new(CHALLENGE).describe();
     let leaf = || Making::leaf(described.clone());

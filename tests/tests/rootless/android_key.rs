@@ -80,7 +80,6 @@ fn a_good_chain_says_what_is_known_of_the_device() -> Result<()> {
 type Change = fn(&mut Key);
 
 /// Descriptions with one thing changed.
-#[allow(clippy::too_many_lines, reason = "a table")]
 fn key_cases() -> Vec<(&'static str, Change, &'static str)> {
     vec![
         ("StrongBox", |key| key.security = 2, "good"),

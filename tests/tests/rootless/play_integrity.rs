@@ -106,7 +106,6 @@ fn set(verdict: &mut Value, path: &str, value: Value) {
 }
 
 /// Verdicts with one thing changed: its name, where, to what, and what becomes of it.
-#[allow(clippy::too_many_lines, reason = "a table")]
 fn verdict_cases() -> Vec<(&'static str, &'static str, Value, &'static str)> {
     let other = encode(&[7; 32]);
     let ours = encode(&CERTIFICATE);

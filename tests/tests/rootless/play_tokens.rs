@@ -70,7 +70,6 @@ fn self_made_vectors_are_judged_as_they_are_labelled() {
 }
 
 /// Tokens that are refused before anything in them is believed.
-#[allow(clippy::too_many_lines, reason = "a table")]
 fn crypto_cases(google: &Google) -> Result<Vec<(&'static str, String)>> {
     let payload = good().to_string();
     let payload = payload.as_bytes();
