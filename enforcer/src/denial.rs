@@ -326,7 +326,7 @@ mod tests {
         for denial in Denial::ALL {
             assert!(codes.insert(denial.code()), "{} twice", denial.code());
             assert!(denial.weight() == 0 || denial.blame() == Blame::Client, "{}", denial.code());
-            let general = [UNAUTHORIZED, UNSIGNED].contains(&denial.message());
+            let general = [UNAUTHORIZED, UNSIGNED, UNATTESTED].contains(&denial.message());
             assert!(denial.status() != 401 || general, "{}", denial.code());
             assert_eq!(denial.status() == 0, denial.message().is_empty(), "{}", denial.code());
             assert_eq!(Denial::from_code(denial.code()), Some(*denial));

@@ -7,7 +7,11 @@ mod rootless {
     mod android_chains;
     mod android_key;
     mod answers;
+    mod app_attest;
+    mod app_attest_genuine;
+    mod app_attest_receipts;
     mod attacks;
+    mod attestation_command;
     mod bodies;
     mod borders;
     mod bound_tokens;

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{SETTINGS, automaton, decide, google, input_of_frames, input_of_stream, token};
+use super::{SETTINGS, apple, automaton, decide, google, input_of_frames, input_of_stream, token};
 use crate::{cases, hellos};
 
 /// Bytes of one file at most.
@@ -29,15 +29,25 @@ const TOKEN: &[u8] = include_bytes!("../../fuzz/corpus/token.bin");
 const PLAY: &[u8] = include_bytes!("../../fuzz/corpus/play.bin");
 /// Inputs for [`google::key_description`].
 const KEY_DESCRIPTION: &[u8] = include_bytes!("../../fuzz/corpus/key_description.bin");
+/// Inputs for [`apple::attestation`].
+const ATTESTATION: &[u8] = include_bytes!("../../fuzz/corpus/attestation.bin");
+/// Inputs for [`apple::auth_data`].
+const AUTH_DATA: &[u8] = include_bytes!("../../fuzz/corpus/auth_data.bin");
+/// Inputs for [`apple::receipt`].
+const RECEIPT: &[u8] = include_bytes!("../../fuzz/corpus/receipt.bin");
 
 /// Fuzz targets by their names.
-pub const TARGETS: [&str; 5] = ["decide", "automaton", "token", "play", "key_description"];
+pub const TARGETS: [&str; 8] =
+    ["decide", "automaton", "token", "attestation", "auth_data", "receipt", "play", "key_description"];
 
 /// The inputs that are kept for a target.
 pub fn kept(target: &str) -> Vec<&'static [u8]> {
     let mut rest = match target {
         "decide" => DECIDE,
         "token" => TOKEN,
+        "attestation" => ATTESTATION,
+        "auth_data" => AUTH_DATA,
+        "receipt" => RECEIPT,
         "play" => PLAY,
         "key_description" => KEY_DESCRIPTION,
         _ => AUTOMATON,
@@ -66,6 +76,9 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     // Many have the same outcome, and each is there for another reason.
     match target {
         "token" => return token::seeds(),
+        "attestation" => return apple::attestation_seeds(),
+        "auth_data" => return apple::auth_data_seeds(),
+        "receipt" => return apple::receipt_seeds(),
         "play" => return google::play_seeds(),
         "key_description" => return google::key_description_seeds(),
         _ => {}
