@@ -157,8 +157,9 @@ fn each_part_of_a_description_is_judged() -> Result<()> {
 /// Descriptions that are none: their bytes, changed.
 fn der_cases() -> Vec<(&'static str, Vec<u8>)> {
     let good = Key::new(CHALLENGE).describe();
-    let content = &good[3..];
-    assert_eq!(good[1], 0x82 - 1, "a length of one byte behind");
+    // Behind the tag and its length, which has as many bytes as it says.
+    let content = &good[2 + usize::from(good[1] & 0x7f)..];
+    let length = (content.len() as u32).to_be_bytes();
     let behind = |more: &[u8]| der(&[0x30], &[content, more].concat());
     let swapped = {
         let mut fields = [field(702, &number(2, 0)), field(2, &number(2, 3))];
@@ -180,7 +181,7 @@ fn der_cases() -> Vec<(&'static str, Vec<u8>)> {
         ("something behind it", [&good[..], &[5, 0]].concat()),
         ("something behind its parts", behind(&[5, 0])),
         ("an indefinite length", [&[0x30, 0x80], content, &[0, 0]].concat()),
-        ("a length of four bytes", [&[0x30, 0x84, 0, 0, 0, content.len() as u8], content].concat()),
+        ("a length of four bytes", [&[0x30, 0x84], &length[..], content].concat()),
         ("2 GiB", [&[0x30, 0x84, 0x7f, 0xff, 0xff, 0xff], content].concat()),
         ("a SET", [&[0x31], &good[1..]].concat()),
         ("fields out of order", swapped),
