@@ -276,7 +276,7 @@ fn genuine_chains_verify_and_the_others_fail_for_their_reason() {
             list("packages").iter().filter_map(|package| text(&package["name"])).collect();
         let digests = list("signatures")
             .iter()
-            .filter_map(|digest| text(digest))
+            .filter_map(text)
             .map(|digest| STANDARD.decode(digest).unwrap())
             .collect::<Vec<_>>();
         let certificates = digests.into_iter().map(|digest| <[u8; 32]>::try_from(digest).unwrap()).collect();
