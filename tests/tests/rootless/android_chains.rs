@@ -237,9 +237,10 @@ fn below(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// JSON, without the line of comment that some of these files begin with.
+/// JSON, without the comments, and the comma before them, that one of these files has.
 fn uncommented(text: &str) -> String {
-    text.lines().filter(|line| !line.starts_with("//")).collect()
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+    lines.collect::<String>().replace(",}", "}")
 }
 
 #[test]
