@@ -99,7 +99,7 @@ impl Budget {
     /// Charges one sample; `false`: the rate is used up, which is counted.
     #[inline(always)]
     pub fn take(&mut self, now: u64, rate: Rate) -> bool {
-        match gcra::step(gcra::settle(self.tat, now, rate), now, rate) {
+        match self.next(now, rate) {
             Ok(tat) => {
                 self.tat = tat;
                 true
@@ -109,6 +109,19 @@ impl Budget {
                 false
             }
         }
+    }
+
+    /// Whether the rate is used up, which is counted; `false`: nothing is charged yet, see [`Budget::take`].
+    #[inline(always)]
+    pub fn refuses(&mut self, now: u64, rate: Rate) -> bool {
+        let refused = self.next(now, rate).is_err();
+        self.over += refused as u64;
+        refused
+    }
+
+    #[inline(always)]
+    fn next(&self, now: u64, rate: Rate) -> Result<u64, u64> {
+        gcra::step(gcra::settle(self.tat, now, rate), now, rate)
     }
 }
 
@@ -160,6 +173,9 @@ mod tests {
         let rate = Rate::per_second(1, 2);
         let taken: Vec<bool> = (0..4).map(|_| budget.take(1_000, rate)).collect();
         assert_eq!((taken, budget.over), (vec![true, true, false, false], 2));
-        assert!(budget.take(1_000_001_000, rate));
+        assert!(budget.refuses(1_000_000_999, rate));
+        assert!(!budget.refuses(1_000_001_000, rate) && !budget.refuses(1_000_001_000, rate));
+        assert_eq!(budget.over, 3, "what is not refused is not counted");
+        assert!(budget.take(1_000_001_000, rate) && !budget.take(1_000_001_000, rate));
     }
 }

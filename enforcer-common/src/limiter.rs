@@ -160,13 +160,15 @@ pub enum Known {
     Within,
     /// Banned; nothing was charged.
     Banned,
+    /// Over the limit; nothing was charged.
+    Exceeded,
     /// It has no slot, and a limit: [`charge`] finds one for it. Nothing was charged.
     New,
     /// Anything else: [`charge`] says what. Nothing was charged.
     Other,
 }
 
-/// [`charge`] for nearly all packets: of a source that has a slot, or no limit, while nobody else is at work. What is costly is asked
+/// [`charge`] for nearly all events: of a source that has a slot, or no limit, while nobody else is at work. What is costly is asked
 /// only when something hangs on it: the time, and whether the source may have another ban that has `spilled`.
 #[inline(always)]
 pub fn charge_known<B: Bucket>(
@@ -210,9 +212,11 @@ pub fn charge_known<B: Bucket>(
     if !rate.is_limited() {
         return Known::Within;
     }
+    let now = now();
     // A word that has to be settled first is never within the limit.
-    match gcra::step(word, now(), rate) {
+    match gcra::step(word, now, rate) {
         Ok(next) if bucket.swap_tat(slot, word, next).is_ok() => Known::Within,
+        Err(_) if gcra::settle(word, now, rate) == word => Known::Exceeded,
         Ok(_) | Err(_) => Known::Other,
     }
 }

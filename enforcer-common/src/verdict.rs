@@ -64,22 +64,12 @@ pub trait Tables {
     fn listing_v4(&self, address: [u8; 4]) -> Listing;
     /// What the longest listed prefix around an IPv6 address, given as its two halves in host order, says.
     fn listing_v6(&self, address: [u64; 2]) -> Listing;
-    /// Whether [`Tables::listing_v4`] may have something to say; asked where that would be too dear.
-    #[inline(always)]
-    fn is_listed_v4(&self, address: [u8; 4]) -> bool {
-        self.listing_v4(address) != Listing::NONE
-    }
-    /// The same of [`Tables::listing_v6`].
-    #[inline(always)]
-    fn is_listed_v6(&self, address: [u64; 2]) -> bool {
-        self.listing_v6(address) != Listing::NONE
-    }
-    /// [`limiter::charge_known`] of a packet; [`Known::Other`] is never wrong.
+    /// [`limiter::charge_known`] of an event, without any other charge; [`Known::Other`] is never wrong.
     ///
     /// [`limiter::charge_known`]: crate::limiter::charge_known
     #[inline(always)]
-    fn charge_known(&self, source: SourceKey, rate: Rate) -> Known {
-        let _ = (source, rate);
+    fn charge_known(&self, limit: Limit, source: SourceKey, rate: Rate) -> Known {
+        let _ = (limit, source, rate);
         Known::Other
     }
     /// Charges one event to a source that has the budgets of a tier; `rate` is what [`Settings::limit`] says of both. With

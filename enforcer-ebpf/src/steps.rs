@@ -75,15 +75,13 @@ extern "C" fn enforcer_glance(context: *mut xdp_md) -> u32 {
     if !next.is_end() {
         return next.number();
     }
-    if next.number() < FIRST_DROP {
-        maps.count(next.number(), frame.length());
-        return FINISHED | xdp_action::XDP_PASS;
-    }
-    if maps.shows_events() {
+    let drops = next.number() >= FIRST_DROP;
+    // Nearly all that a flood consists of is beyond what is shown.
+    if drops && !maps.refuses_event() {
         return next.number();
     }
     maps.count(next.number(), frame.length());
-    FINISHED | xdp_action::XDP_DROP
+    FINISHED | if drops { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
 }
 
 /// The verdict that a first look has come to, or the one that step after step comes to.

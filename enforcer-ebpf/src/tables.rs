@@ -131,6 +131,15 @@ impl Maps {
         self.settings.is_some_and(|settings| settings.events.is_limited())
     }
 
+    /// Whether the daemon wants no sample of a packet that is dropped, or has had as many as it wants by now.
+    #[inline(always)]
+    pub(crate) fn refuses_event(&self) -> bool {
+        let Some(settings) = self.settings.filter(|settings| settings.events.is_limited()) else {
+            return true;
+        };
+        event_budget().is_none_or(|budget| budget.refuses(self.now(), settings.events))
+    }
+
     /// Whether the verdict asked for something to be written.
     #[inline(always)]
     pub(crate) fn answered(&self) -> bool {
@@ -167,7 +176,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn listing_v4(&self, address: [u8; 4]) -> Listing {
-        if !self.is_listed_v4(address) {
+        if !is_set(&LISTED_BITS_V4, listed::v4(address)) {
             return Listing::NONE;
         }
         LISTED_V4.get(&Key::new(32, address)).map_or(Listing::NONE, |words| Listing::from_words(*words))
@@ -175,7 +184,10 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn listing_v6(&self, [upper, lower]: [u64; 2]) -> Listing {
-        if !self.is_listed_v6([upper, lower]) {
+        if !is_set(&LISTED_BITS_V6, listed::V6_WIDE)
+            && !is_set(&LISTED_BITS_V6, listed::v6_network(upper))
+            && !is_set(&LISTED_BITS_V6, listed::v6_site(upper))
+        {
             return Listing::NONE;
         }
         // The trie compares bytes in network order.
@@ -185,23 +197,17 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn is_listed_v4(&self, address: [u8; 4]) -> bool {
-        is_set(&LISTED_BITS_V4, listed::v4(address))
-    }
-
-    #[inline(always)]
-    fn is_listed_v6(&self, [upper, _]: [u64; 2]) -> bool {
-        is_set(&LISTED_BITS_V6, listed::V6_WIDE)
-            || is_set(&LISTED_BITS_V6, listed::v6_network(upper))
-            || is_set(&LISTED_BITS_V6, listed::v6_site(upper))
-    }
-
-    #[inline(always)]
-    fn charge_known(&self, source: SourceKey, rate: Rate) -> Known {
+    fn charge_known(&self, limit: Limit, source: SourceKey, rate: Rate) -> Known {
         let Some(settings) = self.settings else { return Known::Other };
-        let index = limiter::bucket_index(source.get(), settings.seed, settings.source_mask);
-        let Some(bucket) = SOURCES.get_ptr_mut(index) else { return Known::Other };
-        let spilled = || is_set(&SPILLED, index);
+        let index = limiter::bucket_index(source.get(), settings.seed, settings.mask(limit));
+        // Where the program is compiled it is known which one.
+        let bucket = match limit {
+            Limit::Packets => SOURCES.get_ptr_mut(index),
+            Limit::Connections => LIMIT_CONNS.get_ptr_mut(index),
+            Limit::Hellos | Limit::Quic | Limit::Bytes => None,
+        };
+        let Some(bucket) = bucket else { return Known::Other };
+        let spilled = || limit == Limit::Packets && is_set(&SPILLED, index);
         limiter::charge_known(&Slots(bucket.cast()), source.get(), rate, || self.now(), spilled)
     }
 
@@ -288,10 +294,15 @@ extern "C" fn enforcer_rehearse(context: *mut xdp_md, reason: u32, number: u32, 
 /// Charges one sample to this CPU; whether it may be made.
 #[inline(always)]
 pub(crate) fn charge_event(now: u64) -> Option<&'static mut Budget> {
-    let (settings, budget) = (SETTINGS.get(0)?, EVENT_BUDGET.get_ptr_mut(0)?);
-    // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
-    let budget = unsafe { &mut *budget };
+    let (settings, budget) = (SETTINGS.get(0)?, event_budget()?);
     if budget.take(now, settings.events) { Some(budget) } else { None }
+}
+
+/// The samples of this CPU.
+#[inline(always)]
+fn event_budget() -> Option<&'static mut Budget> {
+    // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other on one.
+    EVENT_BUDGET.get_ptr_mut(0).map(|budget| unsafe { &mut *budget })
 }
 
 /// Whether a bit is set; those that an array does not have are not.

@@ -25,9 +25,10 @@ use crate::{
     policy::{
         Policy, Upstream,
         keyring::Pending,
+        refreshes::Exchange,
         route::{Route, table::Miss},
     },
-    revoked::Mark,
+    replay::Receipt,
 };
 use facts::{ClientAddr, RequestFacts};
 use limit::{Payer, Standing};
@@ -59,8 +60,10 @@ pub struct Grant {
     signed: Option<Signed>,
     /// Whether all that has to be signed is.
     is_signed: bool,
-    /// The refresh token that is used up once the request has succeeded.
-    refresh: Option<Mark>,
+    /// What becomes of refresh tokens when the request has succeeded.
+    exchange: Option<Box<Exchange>>,
+    /// What its proof of a key waits for, if it has brought one to a token endpoint.
+    proof: Option<Receipt>,
     /// What its limits made of it.
     pub standing: Standing,
 }
@@ -72,9 +75,9 @@ impl Grant {
         (self.is_judged && self.is_signed).then_some(&self.route.upstream)
     }
 
-    /// What the refresh token of the request is remembered by.
-    pub const fn refresh(&self) -> Option<Mark> {
-        self.refresh
+    /// What is to be told how the exchange of a refresh token ended.
+    pub fn take_exchange(&mut self) -> Option<Box<Exchange>> {
+        self.exchange.take()
     }
 
     /// The route that it was checked for.
@@ -247,7 +250,8 @@ fn judge(
                 is_judged: route.graphql.is_none() && route.oauth.is_none(),
                 is_signed: route.signers.is_none(),
                 signed,
-                refresh: None,
+                exchange: None,
+                proof: None,
                 standing,
             })
         }

@@ -105,6 +105,7 @@ pub fn attestation(verb: &AttestationVerify, object: &[u8]) -> anyhow::Result<At
 
 fn live(config: Config, path: PathBuf) -> Result<(), Error> {
     let log = Log::start(&config.log).map_err(Error::Configuration)?;
+    memory::refuse_huge_pages();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_name("enforcer")

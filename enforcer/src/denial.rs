@@ -297,8 +297,10 @@ denials! {
     OauthGrant = "oauth_grant", 400, Client, 5, "This grant is not served.";
     /// The request to the authorization server does without PKCE (RFC 7636), does it by `plain`, or wrongly.
     OauthPkce = "oauth_pkce", 400, Client, 5, "Proof Key for Code Exchange by S256 is needed.";
-    /// The refresh token was exchanged for another one before: one of two who have it has stolen it.
+    /// The refresh token was exchanged for another one before, or came of one that was seen twice: one of two who have it has stolen it.
     OauthRefreshReused = "oauth_refresh_reused", 400, Client, 25, "The refresh token was used before.";
+    /// The refresh token is being exchanged for another one by a request that came before.
+    OauthRefreshBusy = "oauth_refresh_busy", 429, Client, 0, "The refresh token is being exchanged; use what that brings.";
     /// The request asks for another protocol (extended CONNECT) where the route allows none of that name.
     UpgradeRefused = "upgrade_refused", 501, Client, 1, "This protocol is not spoken here.";
     /// No server of the upstream could be reached.

@@ -9,6 +9,7 @@ mod answer;
 mod calm;
 mod connection;
 mod counters;
+mod exchange;
 mod handshake;
 mod hello;
 mod identity;

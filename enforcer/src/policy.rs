@@ -12,6 +12,7 @@ pub mod issuer;
 pub mod jwks;
 pub mod keyring;
 pub mod limiter;
+pub mod refreshes;
 pub mod revocations;
 pub mod route;
 pub mod signature;
@@ -41,6 +42,7 @@ use crate::{
 use dpop::Dpop;
 use hellos::Hellos;
 use issuer::Issuer;
+use refreshes::Refreshes;
 use route::{Route, Tokens, limits::Limits, oauth::OAuth, table::RouteTable};
 use signature::Signers;
 use tls::{
@@ -88,7 +90,7 @@ pub struct Policy {
     /// What is revoked; the same for every policy of a daemon.
     revoked: Arc<Revoked>,
     /// Refresh tokens that were exchanged for others; likewise.
-    refreshed: Arc<Revoked>,
+    refreshed: Arc<Refreshes>,
     /// Who may revoke by request.
     revocation_client: Option<revocations::Client>,
 }
@@ -184,8 +186,13 @@ impl Policy {
         &self.revoked
     }
 
-    /// Refresh tokens that are used up.
-    pub const fn refreshed(&self) -> &Arc<Revoked> {
+    /// Reads again what a file says to be revoked, and nothing else.
+    pub fn list_revoked(&self, config: &Config) -> Result<()> {
+        revocations::list(config, &self.revoked)
+    }
+
+    /// What is known of refresh tokens.
+    pub const fn refreshed(&self) -> &Arc<Refreshes> {
         &self.refreshed
     }
 
@@ -285,15 +292,17 @@ impl Policy {
         let dpop = Dpop::new(&config.dpop, old.map(|old| &old.dpop))?;
         let refreshed = match old {
             Some(old) => Arc::clone(&old.refreshed),
-            None => Revoked::new(config.revocation.max_refresh_tokens as usize)?,
+            None => Refreshes::new(config.revocation.max_refresh_tokens as usize)?,
         };
+        let longest = issuers.values().map(|issuer: &Arc<Issuer>| issuer.longest()).max();
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut limits = BTreeMap::new();
         for route in &config.routes {
             let id = identity(route);
             let kept = old.and_then(|old| old.limits.get(&id)).map(|route| &route.limits);
             let oauth = route.oauth.as_ref();
-            let oauth = oauth.map(|oauth| OAuth::new(oauth, config.http.max_sources, &refreshed, &revoked));
+            let taken = (&refreshed, &revoked, longest);
+            let oauth = oauth.map(|oauth| OAuth::new(oauth, config.http.max_sources, taken));
             let named = (&upstreams, &issuers, &signers, dpop.algs.as_str());
             let built = build_route(config, (route, oauth), named, kept);
             let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);

@@ -6,6 +6,7 @@
 mod budgets;
 mod cookies;
 mod flows;
+mod glance;
 mod hellos;
 mod limits;
 mod link;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Case> {
         network::cases(),
         transport::cases(),
         limits::cases(),
+        glance::cases(),
         budgets::cases(),
         hellos::cases(),
         flows::cases(),

@@ -39,10 +39,12 @@ mod rootless {
     mod interop;
     mod introspection;
     mod issuer_keys;
+    mod issuing;
     mod known_tokens;
     mod ledger;
     mod ledger_room;
     mod oauth;
+    mod openssl;
     mod packets;
     mod play_integrity;
     mod play_remote;
@@ -65,6 +67,7 @@ mod rootless {
     mod tls;
     mod token_checklist;
     mod token_command;
+    mod token_endpoint;
     mod token_forms;
     mod upgrades;
     mod upstreams;

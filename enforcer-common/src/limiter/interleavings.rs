@@ -133,6 +133,7 @@ impl Caller {
             Deed::Look => match charge_known(&replay, self.key, RATE, || NOW, || false) {
                 Known::Within => Charge::Within,
                 Known::Banned => Charge::Banned(UNTIL),
+                Known::Exceeded => Charge::Exceeded(RATE.increment),
                 Known::New | Known::Other => charge(&replay, self.key, NOW, RATE),
             },
             Deed::Ban if debt::ban(&replay, self.key, UNTIL, NOW) => Charge::Within,

@@ -1,5 +1,5 @@
 //! Whether a SYN to a protected port gets through to the network stack, or a SYN cookie for an answer. [`open`] is a
-//! step of [`super::take`].
+//! step of [`super::take`], [`spend`] the beginning of another one.
 //!
 //! A flood of SYNs from ever new sources stays below every limit of a source. Above a budget that all of them share, the answer
 //! is written here: it costs no memory, and who completes the handshake has an address of his own.
@@ -37,20 +37,16 @@ impl Cookie {
     pub const NONE: Self = Self { made: false, sequence: 0 };
 }
 
-/// A SYN: one connection at its source's expense, and one of everybody's where TLS is served.
+/// A SYN: one connection at its source's expense.
 #[inline(always)]
 pub(super) fn open<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
     budgets::charge(context, work, Limit::Connections, DropReason::ConnectionLimit)?;
-    if !work.port.is(Port::PROTECTED) {
-        return pass(PassReason::Clean);
-    }
-    work.clean = spend(context, &work.headers)?;
-    go(Step::Segment)
+    if work.port.is(Port::PROTECTED) { go(Step::Segment) } else { pass(PassReason::Clean) }
 }
 
-/// `Ok`: the SYN goes on, for that reason if nothing else is found.
+/// And one of everybody's where TLS is served. `Ok`: the SYN goes on, for that reason if nothing else is found.
 #[inline(always)]
-fn spend<P: Packet, T: Tables>(
+pub(super) fn spend<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
     headers: &Headers,
 ) -> Result<PassReason, DropReason> {

@@ -2,25 +2,30 @@
 //! of all steps.
 //!
 //! It may only say what the steps would say, and leaves everything else to them: a property test holds both against each other. It
-//! charges the packet if that is all that is to be charged to its source; what it hands on to a later step than the charge has been charged.
+//! charges what the steps up to the one to which it hands on would have charged, and nothing else.
 
 use super::{
-    Tables, Verdict, standing,
+    Source, Tables, Verdict, standing,
     work::{Next, Step, Work},
 };
 use crate::{
     flow::{Ends, slot::Phase},
-    headers::{Headers, Link},
+    headers::Headers,
     limiter::{Charge, Known},
     packet::Packet,
     port::Port,
     reason::{DropReason, PassReason},
     settings::{ABI, Limit, Settings, flag},
-    source::SourceKey,
 };
 
 /// What no hello begins with is none, see [`crate::hello`].
 const HANDSHAKE: u8 = 0x16;
+
+/// Why it drops packets, by [`DropReason::bit`].
+const SAID: u64 = DropReason::Banned.bit()
+    | DropReason::BannedPrefix.bit()
+    | DropReason::PacketLimit.bit()
+    | DropReason::ConnectionLimit.bit();
 
 /// A verdict, or the step to go on with: [`Step::Begin`], or a later one after [`recall`].
 #[inline(always)]
@@ -34,39 +39,72 @@ pub fn glance<P: Packet, T: Tables>(packet: &P, tables: &T) -> Next {
     if !headers.read_plain(packet) {
         return closer;
     }
-    let (key, listed) = if headers.link == Link::Ipv4 {
-        let address = (headers.source[0] as u32).to_be_bytes();
-        (SourceKey::v4(address), tables.is_listed_v4(address))
-    } else {
-        (SourceKey::v6(headers.source[0], settings.v6_mask), tables.is_listed_v6(headers.source))
-    };
-    let port = tables.port(headers.port);
-    if listed || port.is(Port::MANAGEMENT) {
-        return closer;
+    let source = standing::find(tables, settings, &headers);
+    if source.is_allowed() {
+        return pass(PassReason::Allowed);
     }
-    let rate = settings.limit(Limit::Packets, 0);
-    match tables.charge_known(key, rate) {
+    let port = tables.port(headers.port);
+    if let Some(reason) = source.gets_through(port, true) {
+        return pass(reason);
+    }
+    if source.is_in_banned_prefix(tables) {
+        return drop(DropReason::BannedPrefix);
+    }
+    match charge(tables, settings, &source, Limit::Packets) {
         Known::Within => {}
-        Known::Banned => return Next::end(Verdict::Drop(DropReason::Banned)),
-        // A flood of new sources shall cost what known ones do: one call in place of the steps up to the charge. What is not
-        // within the limit has not been charged, and is judged by them.
-        Known::New if tables.charge(Limit::Packets, 0, key, tables.now(), rate) == Charge::Within => {}
+        Known::Banned => return drop(DropReason::Banned),
+        Known::Exceeded => return drop(DropReason::PacketLimit),
         Known::New | Known::Other => return Next::to(Step::Charge),
     }
-    if headers.opens() {
-        return Next::to(Step::Open);
+    if settings.flags & flag::MORE_BUDGETS != 0 {
+        return Next::to(Step::Weigh);
     }
-    if port.is(Port::PROTECTED) && !is_clean(packet, tables, settings, &headers) {
+    let protected = port.is(Port::PROTECTED);
+    if headers.opens() {
+        return match charge(tables, settings, &source, Limit::Connections) {
+            Known::Within if protected => Next::to(Step::Segment),
+            Known::Within => pass(PassReason::Clean),
+            Known::Exceeded => drop(DropReason::ConnectionLimit),
+            Known::New | Known::Other | Known::Banned => Next::to(Step::Open),
+        };
+    }
+    if protected && !is_clean(packet, tables, settings, &headers) {
         return Next::to(Step::Segment);
     }
-    Next::end(Verdict::Pass(PassReason::Clean))
+    pass(PassReason::Clean)
 }
 
-/// Whether the first look knows everything that these settings ask for of a source that is not listed. What it does not know is named here.
-/// Lists of hellos are not: whatever may be part of a hello is left to the steps in any case.
+/// Whether the first look knows everything that these settings ask for. What it does not know is named here. Lists of hellos are not:
+/// whatever may be part of a hello is left to the steps in any case. Nor are further budgets, which are charged after it.
 #[inline(always)]
 const fn suffices(settings: &Settings) -> bool {
-    settings.abi == ABI && settings.dry_run == 0 && settings.flags & flag::MORE_BUDGETS == 0
+    settings.abi == ABI && settings.dry_run & SAID == 0
+}
+
+#[inline(always)]
+const fn pass(reason: PassReason) -> Next {
+    Next::end(Verdict::Pass(reason))
+}
+
+#[inline(always)]
+const fn drop(reason: DropReason) -> Next {
+    Next::end(Verdict::Drop(reason))
+}
+
+/// Charges an event to its source. [`Known::Within`] is what has been charged; anything else has not.
+#[inline(always)]
+fn charge<T: Tables>(tables: &T, settings: &Settings, source: &Source, limit: Limit) -> Known {
+    let (key, tier) = (source.key, source.listing.tier);
+    let rate = settings.limit(limit, tier);
+    // Bans are known where packets are charged, limited or not.
+    if !rate.is_limited() && limit != Limit::Packets {
+        return Known::Within;
+    }
+    match tables.charge_known(limit, key, rate) {
+        // A flood of new sources shall cost what known ones do: one call in place of the steps up to the charge.
+        Known::New if tables.charge(limit, tier, key, tables.now(), rate) == Charge::Within => Known::Within,
+        known @ (Known::Within | Known::Banned | Known::Exceeded | Known::New | Known::Other) => known,
+    }
 }
 
 /// Whether a segment to a protected port can have nothing to do with a hello: it has none, and its flow awaits none.

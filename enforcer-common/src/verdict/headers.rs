@@ -7,7 +7,7 @@ use super::{
 use crate::{
     headers::{Headers, Link, Transport},
     packet::Packet,
-    port::{Port, door},
+    port::Port,
     reason::{DropReason, PassReason},
     settings::{ABI, flag},
 };
@@ -79,14 +79,9 @@ pub(super) fn transport<P: Packet, T: Tables>(context: &Context<'_, P, T>, work:
     if matches!(work.headers.transport, Transport::Tcp | Transport::Udp) {
         work.port = context.tables.port(work.headers.port);
     }
-    // Who bans himself must still get in.
-    let doors = work.port.doors() & work.source.listing.doors;
     let tcp = work.headers.transport == Transport::Tcp;
-    if tcp && (work.port.is(Port::MANAGEMENT) || doors & door::MANAGEMENT != 0) {
-        return pass(PassReason::Management);
+    match work.source.gets_through(work.port, tcp) {
+        Some(reason) => pass(reason),
+        None => go(Step::Charge),
     }
-    if doors & !door::MANAGEMENT != 0 {
-        return pass(PassReason::Allowed);
-    }
-    go(Step::Charge)
 }

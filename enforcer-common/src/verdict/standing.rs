@@ -3,10 +3,11 @@
 
 use super::{Context, Source, Tables};
 use crate::{
-    ban::class,
+    ban::{FOREVER, Listing, class},
     headers::{Headers, Link},
     packet::Packet,
-    reason::DropReason,
+    port::{Port, door},
+    reason::{DropReason, PassReason},
     settings::Settings,
     source::SourceKey,
 };
@@ -16,6 +17,23 @@ impl Source {
     #[inline(always)]
     pub(super) const fn is_allowed(&self) -> bool {
         self.listing.class == class::ALLOW
+    }
+
+    /// Whether it lies in a banned prefix. The time is asked only where something hangs on it.
+    #[inline(always)]
+    pub(super) fn is_in_banned_prefix<T: Tables>(&self, tables: &T) -> bool {
+        let Listing { class, until, .. } = self.listing;
+        class == class::BAN && (until == FOREVER || tables.now() < until)
+    }
+
+    /// Why the port lets its packets in, whatever else is known of it, if it does. Who bans himself must still get in.
+    #[inline(always)]
+    pub(super) const fn gets_through(&self, port: Port, tcp: bool) -> Option<PassReason> {
+        let doors = port.doors() & self.listing.doors;
+        if tcp && (port.is(Port::MANAGEMENT) || doors & door::MANAGEMENT != 0) {
+            return Some(PassReason::Management);
+        }
+        if doors & !door::MANAGEMENT != 0 { Some(PassReason::Allowed) } else { None }
     }
 }
 
@@ -37,7 +55,7 @@ pub(super) fn refuse_banned_prefix<P: Packet, T: Tables>(
     context: &Context<'_, P, T>,
     source: &Source,
 ) -> Result<(), DropReason> {
-    if source.listing.class == class::BAN && context.tables.now() < source.listing.until {
+    if source.is_in_banned_prefix(context.tables) {
         context.refuse(DropReason::BannedPrefix)?;
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! (established, or the table had no room), what looks like a hello is inspected, and followed if it goes on.
 
 use super::{
-    Context, Tables, Taken, budgets, go, pass, refusal,
+    Context, Tables, Taken, budgets, cookies, go, pass, refusal,
     work::{Step, Work},
 };
 use crate::{
@@ -19,6 +19,9 @@ use crate::{
 /// What is known of the segment's flow, which is taken up with its SYN.
 #[inline(always)]
 pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
+    if work.headers.opens() {
+        work.clean = cookies::spend(context, &work.headers)?;
+    }
     if context.settings.minimum_tls == 0 {
         return limit(context, work);
     }

@@ -30,9 +30,9 @@ pub enum Step {
     Weigh,
     /// Datagrams to a port where QUIC is served.
     Quic,
-    /// A SYN: what it costs its source, and cookies.
+    /// A SYN: what it costs its source.
     Open,
-    /// A segment to a protected port: what is known of its flow.
+    /// A segment to a protected port: cookies for SYNs, and what is known of its flow.
     Segment,
     /// Follows the flow.
     Follow,

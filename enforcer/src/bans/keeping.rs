@@ -57,9 +57,10 @@ impl Keeping {
         if !std::mem::replace(&mut self.marked, true) {
             self.store.write([Scribe::new(&self.calendar).boot()]);
         }
-        let mut saves = saves.into_iter();
-        while saves.len() > 0 {
-            let part: Vec<Save> = saves.by_ref().take(PART).collect();
+        let mut rest = saves;
+        while !rest.is_empty() {
+            let after = rest.split_off(rest.len().min(PART));
+            let part = std::mem::replace(&mut rest, after);
             let calendar = self.calendar.clone();
             self.store.write_later(part.len(), move || {
                 let scribe = Scribe::new(&calendar);

@@ -304,7 +304,7 @@ impl Ledger {
             Input::BanAdd(request) => actions.outcome = self.ban_add(now, request, &mut actions).into(),
             Input::BanDel(prefix) => actions.outcome = self.ban_del(prefix, &mut actions).into(),
             Input::BanMany { prefixes, terms, more } => {
-                actions.outcome = self.ban_many(now, &prefixes, &terms, more, &mut actions).into();
+                actions.outcome = self.ban_many(now, prefixes, &terms, more, &mut actions).into();
             }
             Input::BanDelMany { prefixes, more } => {
                 actions.outcome = self.ban_del_many(&prefixes, more, &mut actions);
@@ -435,10 +435,10 @@ impl Ledger {
 
     /// The same without a look at the kernel's tables.
     fn place_ban(&mut self, ban: Ban) -> Option<Ban> {
-        let prefix = ban.prefix;
+        let (prefix, until) = (ban.prefix, ban.until);
         self.active[ban.cause.origin() as usize] += 1;
-        if ban.until != FOREVER {
-            self.ends.insert((ban.until, prefix));
+        if until != FOREVER {
+            self.ends.insert((until, prefix));
         }
         let old = self.bans.insert(prefix, ban);
         if old.is_none() && self.is_wide(&prefix) {
@@ -446,7 +446,7 @@ impl Ledger {
         }
         if let Some(old) = &old {
             self.active[old.cause.origin() as usize] -= 1;
-            if Some(old.until) != self.bans.get(&prefix).map(|ban| ban.until) {
+            if old.until != until {
                 self.ends.remove(&(old.until, prefix));
             }
         }
@@ -483,10 +483,13 @@ impl Ledger {
 
 /// Keeps the last write of each place, allowances first: no allowed address is banned between two writes.
 fn settle(writes: &mut Vec<Write>) {
-    let mut seen = HashSet::with_capacity_and_hasher(writes.len(), RandomState::default());
-    writes.reverse();
-    writes.retain(|write| seen.insert(write.place));
-    writes.reverse();
+    // Those of an import are in the order of addresses, each place once.
+    if !writes.is_sorted_by(|one, next| one.place < next.place) {
+        let mut seen = HashSet::with_capacity_and_hasher(writes.len(), RandomState::default());
+        writes.reverse();
+        writes.retain(|write| seen.insert(write.place));
+        writes.reverse();
+    }
     writes.sort_by_key(|write| write.listing != Some(Listing::ALLOWED));
 }
 

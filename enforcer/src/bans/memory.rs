@@ -161,7 +161,7 @@ impl<'a> Scribe<'a> {
                 (HISTORIES, prefix, history.as_ref().map(|history| json(&record(history))))
             }
         };
-        Change { table, key: prefix.to_string(), value }
+        Change { table, key: prefix.spelled(), value }
     }
 
     /// The note of this run of the machine, to be written before anything else.

@@ -258,6 +258,7 @@ impl Task {
     ) -> (Actions, Option<String>) {
         let (prefixes, repeated) = distinct(prefixes);
         let mut sum = Actions::default();
+        sum.saves.reserve(prefixes.len());
         let mut tally = Tally { repeated, ..Tally::default() };
         let mut refusal = None;
         let Self { ledger, writer, banned, unshown, .. } = self;

@@ -32,6 +32,9 @@ pub const STDIN: &str = "-";
 /// Parts that are sent before the first of them is answered: the daemon carries one out while the next is written.
 const AHEAD: usize = 2;
 
+/// Bytes of a usual line: an address of IPv4 and its end.
+const USUAL: usize = 12;
+
 /// What an import is made from.
 #[derive(Debug)]
 pub struct Import {
@@ -146,7 +149,7 @@ fn read(file: &Path) -> std::io::Result<Vec<u8>> {
 
 /// One address or prefix per line; what follows `#` is a comment, and lines without anything else do not count.
 fn parse(bytes: &[u8]) -> List {
-    let mut list = List::default();
+    let mut list = List { prefixes: Vec::with_capacity(bytes.len() / USUAL), ..List::default() };
     for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = line.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii();
         if line.is_empty() {

@@ -55,7 +55,7 @@ pub(super) struct Running {
     pub(super) reload_requests: mpsc::Receiver<ReloadRequest>,
     /// The files behind the policy as they were when they were read last.
     pub(super) read: Arc<ArcSwap<Seen>>,
-    pub(super) file_changes: mpsc::Receiver<Vec<String>>,
+    pub(super) file_changes: mpsc::Receiver<Vec<PathBuf>>,
     pub(super) status: String,
     /// Whether the ban task answered when it was last asked. The lease of the program depends on it.
     pub(super) healthy: bool,

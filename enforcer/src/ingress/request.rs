@@ -22,7 +22,7 @@ use super::{
     answer::{self, Answer, RequestId},
     connection::Connection,
     counters::Stage,
-    stream,
+    exchange, stream,
     upgrade::Asked,
     worker::Worker,
 };
@@ -38,7 +38,6 @@ use crate::{
     clock,
     denial::Denial,
     policy::{Policy, route::Route, signature::Signers},
-    revoked::Mark,
     upstream::{AnswerBody, ClientBody, Clients, EARLY_DATA, Forwarded, Patience, Room, Terms, grpc},
 };
 
@@ -132,7 +131,7 @@ pub(super) async fn serve(
             };
             let judged = match (verified, most) {
                 (Ok(body), Some(most)) => {
-                    Box::pin(document(&connection, &mut grant, &head, (body, room()), most)).await
+                    Box::pin(document(&worker, &connection, &mut grant, &head, (body, room()), most)).await
                 }
                 (verified, _) => verified,
             };
@@ -145,9 +144,12 @@ pub(super) async fn serve(
                         Err(refusal) => Err(Refusal { route: Some(route), ..refusal }),
                         Ok(()) => {
                             let terms = Terms { max_body, id: id.header(), upgrade: None, is_early };
-                            let request = Request::from_parts(head, body);
+                            let mut request = Request::from_parts(head, body);
                             let began = clock::instant_now();
-                            let refresh = grant.refresh();
+                            let exchange = grant.take_exchange();
+                            if exchange.is_some() {
+                                exchange::prepare(request.headers_mut());
+                            }
                             // On the heap, because every move of this future would otherwise copy room for a second request.
                             let forwarded =
                                 Box::pin(forward(&worker.clients, &connection, grant, request, terms, asked))
@@ -156,11 +158,14 @@ pub(super) async fn serve(
                                 let server = forwarded.as_ref().ok().and_then(|(_, server)| server.clone());
                                 entry.forwarded(began, server);
                             }
-                            if let Ok((response, _)) = &forwarded {
-                                spend(&worker, &route, refresh, response.status());
-                            }
-                            match forwarded {
-                                Ok((response, _)) => Ok((route, Some(response))),
+                            let settled = match (forwarded, exchange) {
+                                (Ok((response, _)), Some(exchange)) => {
+                                    Box::pin(exchange::settle(&worker, &route, exchange, response)).await
+                                }
+                                (forwarded, _) => forwarded.map(|(response, _)| response),
+                            };
+                            match settled {
+                                Ok(response) => Ok((route, Some(response))),
                                 Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
                             }
                         }
@@ -272,17 +277,9 @@ async fn signed(
     })
 }
 
-/// A refresh token that was exchanged is used up: its server gives another one for it.
-fn spend(worker: &Worker, route: &Route, refresh: Option<Mark>, status: StatusCode) {
-    if let (Some(oauth), Some(refresh), StatusCode::OK) = (&route.oauth, refresh, status)
-        && !oauth.spend(refresh, clock::unix_now())
-    {
-        worker.shared.metrics.refresh_untracked.inc();
-    }
-}
-
 /// Reads the body of a request that is judged by it, at most so many bytes, and has it judged; gives it back as it came.
 async fn document(
+    worker: &Worker,
     connection: &Connection,
     grant: &mut Grant,
     head: &http::request::Parts,
@@ -300,9 +297,13 @@ async fn document(
         let facts = RequestFacts::read(&connection.client, grant.source(), head).map_err(Refusal::plain)?;
         let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
         checks::graphql::judge(grant, &facts, facts.target.query, &bytes, now.monotonic)?;
-        checks::oauth::judge(grant, &facts, facts.target.query, &bytes, now)?;
+        checks::oauth::judge(&worker.shared.policy.load(), grant, &facts, facts.target.query, &bytes, now)?;
         Ok(body)
     });
+    let judged = match judged {
+        Ok(body) => checks::oauth::written(grant).await.map(|()| body),
+        refused => refused,
+    };
     judged.map_err(|refusal| {
         let route = Arc::clone(grant.route());
         // What was judged says itself what limits made of it.

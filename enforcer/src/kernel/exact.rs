@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData};
 use enforcer_common::{
     ban::Ban,
-    limiter::{self, SLOTS, debt},
+    limiter::{self, Bucket as _, SLOTS, debt},
     listed, maps,
     settings::Settings,
     source::SourceKey,
@@ -39,6 +39,10 @@ pub(super) struct ExactBans {
 /// How long a claim lasts at most while the one who made it lives: the program's takes microseconds, and its processor may be taken
 /// from it by a hypervisor for some milliseconds.
 const CLAIM: Duration = Duration::from_millis(50);
+
+/// Buckets that are read before the first of them is written: they lie far apart, and memory brings several at once, which writes, one
+/// after the other, would each wait for.
+const FETCHED: usize = 32;
 
 /// Frees the slots that a daemon had claimed when it was killed. There is no other one now that could claim any.
 fn release_claims(table: &Words) {
@@ -87,16 +91,25 @@ impl ExactBans {
     /// Bans sources, or moves the ends of their bans; stops at the first that finds no room.
     pub(super) fn ban(&mut self, bans: &[(SourceKey, Ban)]) -> Result<()> {
         let now = clock::kernel_now().0;
-        for (source, ban) in bans {
-            let key = source.get();
-            let index = self.index(key);
-            let bucket =
-                self.sources.bucket(index).context("the table of sources is shorter than it should be")?;
-            if debt::ban(bucket, key, ban.until, now) {
-                self.remove_outside(key)?;
-            } else {
-                self.bans.insert(key, *ban, 0).with_context(|| format!("banning {}", source.address()))?;
-                self.note_outside(key);
+        for some in bans.chunks(FETCHED) {
+            let keys = some.iter().map(|(source, _)| source.get());
+            let fetched = keys.filter_map(|key| self.sources.bucket(self.index(key))).map(|one| one.key(0));
+            std::hint::black_box(fetched.fold(0, u64::wrapping_add));
+            for (source, ban) in some {
+                let key = source.get();
+                let index = self.index(key);
+                let bucket = self
+                    .sources
+                    .bucket(index)
+                    .context("the table of sources is shorter than it should be")?;
+                if debt::ban(bucket, key, ban.until, now) {
+                    self.remove_outside(key)?;
+                } else {
+                    self.bans
+                        .insert(key, *ban, 0)
+                        .with_context(|| format!("banning {}", source.address()))?;
+                    self.note_outside(key);
+                }
             }
         }
         Ok(())

@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::{IpAddr, Ipv6Addr},
 };
 
@@ -154,6 +154,23 @@ impl Model {
         self.buckets.borrow().get(&(limit, index)).copied().unwrap_or_default()
     }
 
+    /// Everything that packets have left in the tables, in a form that can be compared.
+    pub fn traces(&self) -> BTreeSet<String> {
+        let empty = [0; SLOTS];
+        let own = self.buckets.borrow();
+        let own = own.iter().map(|((limit, index), bucket)| (format!("{limit:?} {index}"), *bucket));
+        let (budgets, shared) = (self.budgets.borrow(), self.shared.borrow());
+        let budgets = budgets.iter().map(|(index, bucket)| (format!("budgets {index}"), *bucket));
+        let shared = shared.iter().map(|(place, bucket)| (format!("shared {place}"), *bucket));
+        let buckets = own.chain(budgets).chain(shared).filter(|(_, bucket)| *bucket != empty);
+        let flows = self.flows.borrow();
+        let flows = flows.iter().filter(|(_, flows)| flows.words.get() != empty);
+        buckets
+            .map(|(name, bucket)| format!("{name}: {bucket:?}"))
+            .chain(flows.map(|(index, flows)| format!("flows {index}: {flows:?}")))
+            .collect()
+    }
+
     fn index(&self, limit: Limit, source: SourceKey) -> u32 {
         let settings = self.settings.unwrap_or(Settings::PERMISSIVE);
         limiter::bucket_index(source.get(), settings.seed, settings.mask(limit))
@@ -260,11 +277,11 @@ impl Tables for Model {
         limiter::charge(&Slots(RefCell::new(bucket)), source.get(), now, rate)
     }
 
-    fn charge_known(&self, source: SourceKey, rate: Rate) -> Known {
-        let index = self.index(Limit::Packets, source);
+    fn charge_known(&self, limit: Limit, source: SourceKey, rate: Rate) -> Known {
+        let index = self.index(limit, source);
         let mut buckets = self.buckets.borrow_mut();
-        let bucket = buckets.entry((Limit::Packets, index)).or_default();
-        let spilled = || self.spilled.contains_key(&source);
+        let bucket = buckets.entry((limit, index)).or_default();
+        let spilled = || limit == Limit::Packets && self.spilled.contains_key(&source);
         limiter::charge_known(&Slots(RefCell::new(bucket)), source.get(), rate, || self.now.get(), spilled)
     }
 

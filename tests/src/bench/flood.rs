@@ -64,10 +64,16 @@ pub struct Scale {
     /// Of a hundred requests so many must be answered within a second.
     #[arg(long, default_value_t = 95)]
     pub percent: u32,
+    /// The first rate of the ladder that is tried, in packets per second.
+    #[arg(long, default_value_t = 0)]
+    pub from: u32,
+    /// What is measured; all, if nothing is named.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub guards: Vec<Guard>,
 }
 
 /// What stands in front of the service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Guard {
     /// The network stack as it is.
@@ -120,6 +126,7 @@ pub fn run(scale: &Scale, told: impl Fn(Guard, &Step)) -> Result<Vec<Outcome>> {
     ensure!((1..=20).contains(&scale.seconds), "--seconds must be 1 to 20");
     [Guard::Nothing, Guard::Nftables, Guard::Enforcer, Guard::Least]
         .into_iter()
+        .filter(|guard| scale.guards.is_empty() || scale.guards.contains(guard))
         .map(|guard| climb(scale, guard, |step| told(guard, step)).with_context(|| format!("{guard:?}")))
         .collect()
 }
@@ -177,7 +184,7 @@ fn climb(scale: &Scale, guard: Guard, told: impl Fn(&Step)) -> Result<Outcome> {
         Ok((served, step.sent < 0.6 * f64::from(asked)))
     };
     let (mut low, mut high) = (0, None);
-    for asked in LADDER {
+    for asked in LADDER.into_iter().filter(|asked| *asked >= scale.from) {
         let (served, at_its_end) = attempt(asked)?;
         if !served {
             high = Some(asked);

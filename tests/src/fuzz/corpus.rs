@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{SETTINGS, apple, automaton, decide, google, input_of_frames, input_of_stream, token};
+use super::{SETTINGS, apple, automaton, base, decide, google, input_of_frames, input_of_stream, token};
 use crate::{cases, hellos};
 
 /// Bytes of one file at most.
@@ -35,10 +35,21 @@ const ATTESTATION: &[u8] = include_bytes!("../../fuzz/corpus/attestation.bin");
 const AUTH_DATA: &[u8] = include_bytes!("../../fuzz/corpus/auth_data.bin");
 /// Inputs for [`apple::receipt`].
 const RECEIPT: &[u8] = include_bytes!("../../fuzz/corpus/receipt.bin");
+/// Inputs for [`base::judge`].
+const BASE: &[u8] = include_bytes!("../../fuzz/corpus/base.bin");
 
 /// Fuzz targets by their names.
-pub const TARGETS: [&str; 8] =
-    ["decide", "automaton", "token", "attestation", "auth_data", "receipt", "play", "key_description"];
+pub const TARGETS: [&str; 9] = [
+    "decide",
+    "automaton",
+    "token",
+    "attestation",
+    "auth_data",
+    "receipt",
+    "base",
+    "play",
+    "key_description",
+];
 
 /// The inputs that are kept for a target.
 pub fn kept(target: &str) -> Vec<&'static [u8]> {
@@ -48,6 +59,7 @@ pub fn kept(target: &str) -> Vec<&'static [u8]> {
         "attestation" => ATTESTATION,
         "auth_data" => AUTH_DATA,
         "receipt" => RECEIPT,
+        "base" => BASE,
         "play" => PLAY,
         "key_description" => KEY_DESCRIPTION,
         _ => AUTOMATON,
@@ -79,6 +91,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "attestation" => return apple::attestation_seeds(),
         "auth_data" => return apple::auth_data_seeds(),
         "receipt" => return apple::receipt_seeds(),
+        "base" => return base::seeds(),
         "play" => return google::play_seeds(),
         "key_description" => return google::key_description_seeds(),
         _ => {}

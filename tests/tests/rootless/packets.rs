@@ -1,6 +1,6 @@
 //! The packet cases in plain memory, the table's own completeness, and the parser on any bytes at all.
 
-use std::{collections::HashSet, sync::LazyLock};
+use std::{collections::HashSet, net::IpAddr, sync::LazyLock};
 
 use enforcer_common::{
     ban::Listing,
@@ -10,7 +10,7 @@ use enforcer_common::{
     reason::{DropReason, PassReason},
     settings::Limit,
     source::SourceKey,
-    verdict::{Verdict, decide, decide_by_steps},
+    verdict::{Verdict, decide, decide_by_steps, glance, work::Next},
 };
 use enforcer_tests::{
     cases,
@@ -122,7 +122,7 @@ fn busy() -> State {
 fn agrees(frame: &[u8]) -> Verdict {
     let verdict = decide(&Strict(frame), &busy().tables(NOW));
     assert_eq!(verdict, decide(&frame, &busy().tables(NOW)));
-    // Without further budgets, or there would be no first look.
+    looks_and_steps_agree(frame, busy());
     looks_and_steps_agree(frame, Limit::ALL.into_iter().fold(State::default(), State::limited));
     verdict
 }
@@ -139,9 +139,7 @@ fn looks_and_steps_agree(frame: &[u8], state: State) {
         assert_eq!(decide(&frame, &looks), decide_by_steps(&frame, &steps));
         assert_eq!(looks.take_rehearsed(), steps.take_rehearsed());
         assert_eq!(looks.take_answer(), steps.take_answer());
-        for limit in Limit::ALL {
-            assert_eq!(looks.bucket(limit, 0), steps.bucket(limit, 0));
-        }
+        assert_eq!(looks.traces(), steps.traces());
     }
 }
 
@@ -153,7 +151,46 @@ fn the_first_look_says_what_the_steps_say_of_every_case() {
         let (looks, steps) = (case.state.clone().tables(NOW), case.state.tables(NOW));
         for frame in case.before.iter().map(|(frame, _)| frame).chain([&case.frame]) {
             assert_eq!(decide(&&**frame, &looks), decide_by_steps(&&**frame, &steps), "{}", case.name);
+            assert_eq!(looks.traces(), steps.traces(), "{}", case.name);
         }
+    }
+}
+
+/// What nearly all of a flood consists of: a step would cost more than everything else.
+#[test]
+fn the_first_look_is_the_last_one_at_what_floods_consist_of() {
+    let decided = |state: State, expected: Verdict| {
+        for source in [SOURCE_V4.into(), SOURCE_V6.into()] {
+            let tables = state.clone().tables(NOW);
+            let frame = tcp_frame(source, PROTECTED, SYN, &[]);
+            // What is within the limits goes on to the flow table.
+            let next = (0..4).map(|_| glance(&&*frame, &tables)).last();
+            assert_eq!(next, Some(Next::end(expected)), "{source}");
+        }
+    };
+    let source = |address: IpAddr| SourceKey::of(address, u64::MAX);
+    let keys = [source(SOURCE_V4.into()), source(SOURCE_V6.into())];
+    let listed = |listing| {
+        let prefixes = ["198.18.0.0/24", "2001:db8:1::/48"].map(|text| text.parse().unwrap());
+        prefixes.into_iter().fold(State::default(), |state, prefix| state.listing(prefix, listing))
+    };
+    let banned = keys.into_iter().fold(State::default(), |state, key| state.banned(key, NOW + 1));
+    let slow = |state: State, limit| {
+        let rate = Rate::new(1, 3_600_000_000_000, 2);
+        state.set(|settings| settings.limits.iter_mut().for_each(|tier| tier[limit as usize] = rate))
+    };
+    use DropReason::{Banned, BannedPrefix, ConnectionLimit, PacketLimit};
+    decided(banned, Verdict::Drop(Banned));
+    decided(listed(Listing::banned(u64::MAX)), Verdict::Drop(BannedPrefix));
+    decided(listed(Listing::banned(NOW + 1)), Verdict::Drop(BannedPrefix));
+    decided(listed(Listing::ALLOWED), Verdict::Pass(PassReason::Allowed));
+    for state in
+        [State::default(), listed(Listing::banned(NOW)), listed(Listing { tier: 1, ..Listing::NONE })]
+    {
+        decided(slow(state.clone(), Limit::Packets), Verdict::Drop(PacketLimit));
+        decided(slow(state.clone(), Limit::Connections), Verdict::Drop(ConnectionLimit));
+        let more = state.more(Scope::Share, Limit::Hellos, 0);
+        decided(slow(more, Limit::Packets), Verdict::Drop(PacketLimit));
     }
 }
 

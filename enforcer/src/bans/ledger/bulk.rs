@@ -88,6 +88,10 @@ impl Tally {
 
 /// Each of `prefixes` once, in their order, and how many were named again.
 pub(in crate::bans) fn distinct(mut prefixes: Vec<Prefix>) -> (Vec<Prefix>, usize) {
+    // As the command line sends them.
+    if prefixes.is_sorted_by(|one, next| one < next) {
+        return (prefixes, 0);
+    }
     let named = prefixes.len();
     let mut seen = HashSet::with_capacity_and_hasher(named, RandomState::default());
     prefixes.retain(|prefix| seen.insert(*prefix));
@@ -100,29 +104,34 @@ impl Ledger {
     pub(super) fn ban_many(
         &mut self,
         now: KernelTime,
-        prefixes: &[Prefix],
+        prefixes: Vec<Prefix>,
         terms: &Terms,
         more: bool,
         actions: &mut Actions,
     ) -> Result<Outcome, Refusal> {
         let until = self.until(now, terms.end)?;
         let cause = Cause::Operator(Text::new(&terms.reason));
-        let (prefixes, repeated) = distinct(prefixes.to_vec());
+        let (prefixes, repeated) = distinct(prefixes);
         let mut tally = Tally { repeated, ..Tally::default() };
         let mut changed = Vec::with_capacity(prefixes.len());
+        actions.saves.reserve(prefixes.len());
         for prefix in prefixes {
-            let old = self.bans.get(&prefix).map(|old| old.offences);
-            if let Err(refusal) = self.admit(prefix, terms, old.is_some()) {
+            if let Err(refusal) = self.admit(prefix, terms) {
                 tally.refuse(prefix, refusal);
                 continue;
             }
-            let offences = old.unwrap_or(0);
-            let ban = Ban { prefix, cause: cause.clone(), since: now, until, offences };
-            actions.saves.push(Save::Ban(prefix, Some(ban.clone())));
-            match self.place_ban(ban) {
-                Some(_) => tally.replaced += 1,
+            let mut ban = Ban { prefix, cause: cause.clone(), since: now, until, offences: 0 };
+            match self.place_ban(ban.clone()) {
+                Some(old) => {
+                    tally.replaced += 1;
+                    ban.offences = old.offences;
+                    if let Some(placed) = self.bans.get_mut(&prefix).filter(|_| old.offences > 0) {
+                        placed.offences = old.offences;
+                    }
+                }
                 None => tally.banned += 1,
             }
+            actions.saves.push(Save::Ban(prefix, Some(ban)));
             tally.shadowed += usize::from(self.shadow(&prefix).is_some());
             changed.push(prefix);
         }

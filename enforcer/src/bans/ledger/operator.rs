@@ -245,7 +245,7 @@ impl Ledger {
         let BanRequest { prefix, terms } = request;
         let until = self.until(now, terms.end)?;
         let old = self.bans.get(&prefix).map(|old| old.offences);
-        self.admit(prefix, &terms, old.is_some())?;
+        self.admit(prefix, &terms)?;
         let offences = old.unwrap_or(0);
         let ban =
             Ban { prefix, cause: Cause::Operator(Text::new(&terms.reason)), since: now, until, offences };
@@ -268,19 +268,18 @@ impl Ledger {
         if until <= now { Err(Refusal::NoDuration) } else { Ok(until) }
     }
 
-    /// Whether `prefix` may be banned, and there is room for that unless it is `banned` already.
-    pub(super) fn admit(&self, prefix: Prefix, terms: &Terms, banned: bool) -> Result<(), Refusal> {
+    /// Whether `prefix` may be banned, and there is room for that unless it is banned already.
+    pub(super) fn admit(&self, prefix: Prefix, terms: &Terms) -> Result<(), Refusal> {
         if !terms.force {
             refuse_wide(prefix)?;
             self.refuse_lock_out(prefix, terms)?;
         }
-        if !banned {
-            if !self.has_room() {
-                return Err(Refusal::Full(self.settings.bans.max_entries));
-            }
-            if self.is_wide(&prefix) && self.wide >= PREFIX_BANS as usize {
-                return Err(Refusal::FullPrefixes);
-            }
+        let is_new = || self.bans.get(&prefix).is_none();
+        if !self.has_room() && is_new() {
+            return Err(Refusal::Full(self.settings.bans.max_entries));
+        }
+        if self.wide >= PREFIX_BANS as usize && self.is_wide(&prefix) && is_new() {
+            return Err(Refusal::FullPrefixes);
         }
         Ok(())
     }
