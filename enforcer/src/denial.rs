@@ -29,6 +29,7 @@ macro_rules! denials {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Denial { $($(#[doc = $doc])+ $variant,)+ }
 
+        #[allow(clippy::wildcard_enum_match_arm, reason = "few have another name")]
         impl Denial {
             /// Every denial, in the order of the table.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
@@ -61,6 +62,14 @@ macro_rules! denials {
             /// One sentence for operators and the reference.
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+
+            /// What apps know it as, where that is another name than `code`: they show it, or hand it to their own handlers.
+            pub const fn fault(self) -> Option<&'static str> {
+                match self {
+                    Self::DeviceIntegrityFailed => Some("INTEGRITY_VERIFICATION_FAILED"),
+                    _ => None,
+                }
             }
 
             /// The denial with this `code`.
@@ -229,7 +238,8 @@ denials! {
     AttestationExpired = "attestation_expired", 403, Client, 2, UNATTESTED;
     /// The attestation was made for another challenge.
     AttestationNonce = "attestation_nonce", 403, Client, 5, UNATTESTED;
-    /// The attestation is not of the key that it is sent for.
+    /// The attestation is not of the key that it is sent for, or of one that is not taken: made elsewhere, for every app, or for something
+    /// else than signatures.
     AttestationKey = "attestation_key", 403, Client, 10, UNATTESTED;
     /// The key was used before it was attested.
     AttestationUsed = "attestation_used", 403, Client, 5, UNATTESTED;
@@ -249,6 +259,20 @@ denials! {
     AssertionBadSignature = "assertion_bad_signature", 401, Client, 10, UNATTESTED;
     /// The assertion's counter is not above the one that was last accepted: it was used before, or overtaken by a later one.
     AssertionCounterReplayed = "assertion_counter_replayed", 401, Client, 5, UNATTESTED;
+    /// The device is not in the state that the route requires: it is opened, emulated, or keeps keys where they can be copied.
+    DeviceIntegrityFailed = "device_integrity_failed", 403, Client, 2, UNATTESTED;
+    /// The device lacks security updates that the route requires.
+    DeviceOutdated = "device_outdated", 403, Client, 0, "The device needs an update of its system.";
+    /// What Google says of the device's activity, of Play Protect or of other apps on it is refused by the route.
+    DeviceRisk = "device_risk", 403, Client, 1, "Something on the device puts this request at risk.";
+    /// The app's user has not got it from the store.
+    AppUnlicensed = "app_unlicensed", 403, Client, 0, "The app has to be installed from its store.";
+    /// The attestation was made too long ago, or in the future.
+    AttestationStale = "attestation_stale", 403, Client, 1, UNATTESTED;
+    /// A certificate of the attestation was revoked: its key has leaked, or the device is not what it says.
+    AttestationRevoked = "attestation_revoked", 403, Client, 5, UNATTESTED;
+    /// Whoever could say something of the device cannot be asked now, or may not be asked more often (fails closed).
+    AttestationUnavailable = "attestation_unavailable", 503, Upstream, 0, "The device cannot be verified now; try again later.";
     /// The GraphQL request, or its document, cannot be read, or could be read in two ways; or it names no document.
     GraphqlMalformed = "graphql_malformed", 400, Client, 5, "The GraphQL request cannot be understood.";
     /// The GraphQL request comes in a media type or a coding that is not read.

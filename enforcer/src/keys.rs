@@ -5,7 +5,7 @@
 //! at a token.
 
 mod address;
-mod fetch;
+pub(crate) mod fetch;
 mod introspect;
 
 use std::{sync::Arc, time::Duration};

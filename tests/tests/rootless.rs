@@ -4,6 +4,8 @@ mod rootless {
     mod access_log;
     mod admit;
     mod agreement;
+    mod android_chains;
+    mod android_key;
     mod answers;
     mod app_attest;
     mod app_attest_genuine;
@@ -30,6 +32,7 @@ mod rootless {
     mod flights;
     mod floods;
     mod framing;
+    mod google_commands;
     mod graphql;
     mod grpc;
     mod hello_lists;
@@ -43,6 +46,9 @@ mod rootless {
     mod oauth;
     mod openssl;
     mod packets;
+    mod play_integrity;
+    mod play_remote;
+    mod play_tokens;
     mod policy_files;
     mod proxies;
     mod refusals;

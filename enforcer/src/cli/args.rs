@@ -11,7 +11,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::exit;
 use crate::{control::span, prefix::Prefix};
 pub use attestation::{
-    App, AppAttest, Assertion, AttestationVerb, AttestationVerify, Challenge, ClientData, Receipt,
+    AndroidKey, App, AppAttest, Assertion, AttestationVerb, AttestationVerify, Challenge, ClientData, Play,
+    Receipt, Signed,
 };
 pub use token::{Names, TokenRevoke, What};
 
