@@ -12,11 +12,14 @@ mod rootless {
     mod budgets;
     mod captures;
     mod clients;
+    mod config_devices;
     mod config_routes;
     mod configs;
     mod control;
     mod corpus;
     mod cors;
+    mod device_app;
+    mod devices;
     mod dpop;
     mod dpop_once;
     mod early_data;
