@@ -1,9 +1,10 @@
-//! What is fuzzed: an input's bytes as frames for the whole decision, as a stream for the automaton of ClientHellos, or as an access token,
-//! and what must hold for each.
+//! What is fuzzed: an input's bytes as frames for the whole decision, as a stream for the automaton of ClientHellos, as an access token,
+//! or as what a device sends to show that it is genuine, and what must hold for each.
 //!
-//! The fuzz targets of `tests/fuzz` call [`decide`], [`automaton`] and [`token::judge`]. The tests replay the corpus that is kept there: in plain memory, and
+//! The fuzz targets of `tests/fuzz` call [`decide`], [`automaton`], [`token::judge`] and the functions of [`apple`]. The tests replay the corpus that is kept there: in plain memory, and
 //! through the kernel.
 
+pub mod apple;
 pub mod corpus;
 pub mod token;
 

@@ -1,5 +1,6 @@
 //! The harness that tests, the demo and the benchmarks share.
 
+pub mod attestation;
 pub mod bench;
 pub mod bpf;
 pub mod bpffs;

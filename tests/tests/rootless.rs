@@ -5,7 +5,11 @@ mod rootless {
     mod admit;
     mod agreement;
     mod answers;
+    mod app_attest;
+    mod app_attest_genuine;
+    mod app_attest_receipts;
     mod attacks;
+    mod attestation_command;
     mod bodies;
     mod borders;
     mod bound_tokens;

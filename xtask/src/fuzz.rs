@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::process::{cargo, program, root, run};
 
 /// The targets, by their names in `tests/fuzz`.
-pub(crate) const TARGETS: [&str; 3] = ["decide", "automaton", "token"];
+pub(crate) const TARGETS: [&str; 6] = ["decide", "automaton", "token", "attestation", "auth_data", "receipt"];
 
 /// Bytes of an input at most: more than any frame.
 const LONGEST: &str = "-max_len=4096";

@@ -70,9 +70,9 @@ enum Task {
     },
     /// Run the system tests under other kernels, in virtual machines: the floor, the one below it, and newer ones.
     Vm(vm::Arguments),
-    /// Fuzz the decisions about packets and tokens, on a nightly toolchain with cargo-fuzz, and keep what is found of new paths.
+    /// Fuzz the decisions about packets, tokens and devices, on a nightly toolchain with cargo-fuzz, and keep what is found of new paths.
     Fuzz {
-        /// Which one; both if absent.
+        /// Which one; all if absent.
         #[arg(value_parser = fuzz::TARGETS)]
         target: Option<String>,
         /// For how long each, in seconds.

@@ -13,7 +13,7 @@ pub mod exchange;
 mod leaf;
 pub mod receipt;
 
-use std::{cmp::Ordering, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -119,7 +119,7 @@ impl FromStr for AppId {
         let is_team = team.len() == 10 && team.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
         let is_bundle = !bundle.is_empty()
             && bundle.len() <= 155
-            && bundle.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+            && bundle.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
         if is_team && is_bundle {
             return Ok(Self { text: text.to_owned(), hash: sha256(text.as_bytes()) });
         }
@@ -128,7 +128,7 @@ impl FromStr for AppId {
 }
 
 /// A bundle version (`CFBundleVersion`): numbers with dots between.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BundleVersion(Vec<u64>);
 
 impl FromStr for BundleVersion {
@@ -149,18 +149,6 @@ impl FromStr for BundleVersion {
             numbers.pop();
         }
         Ok(Self(numbers))
-    }
-}
-
-impl PartialOrd for BundleVersion {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for BundleVersion {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.cmp(&other.0)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{SETTINGS, automaton, decide, input_of_frames, input_of_stream, token};
+use super::{SETTINGS, apple, automaton, decide, input_of_frames, input_of_stream, token};
 use crate::{cases, hellos};
 
 /// Bytes of one file at most.
@@ -25,14 +25,24 @@ const AUTOMATON: &[u8] = include_bytes!("../../fuzz/corpus/automaton.bin");
 /// Inputs for [`token::judge`].
 const TOKEN: &[u8] = include_bytes!("../../fuzz/corpus/token.bin");
 
+/// Inputs for [`apple::attestation`].
+const ATTESTATION: &[u8] = include_bytes!("../../fuzz/corpus/attestation.bin");
+/// Inputs for [`apple::auth_data`].
+const AUTH_DATA: &[u8] = include_bytes!("../../fuzz/corpus/auth_data.bin");
+/// Inputs for [`apple::receipt`].
+const RECEIPT: &[u8] = include_bytes!("../../fuzz/corpus/receipt.bin");
+
 /// Fuzz targets by their names.
-pub const TARGETS: [&str; 3] = ["decide", "automaton", "token"];
+pub const TARGETS: [&str; 6] = ["decide", "automaton", "token", "attestation", "auth_data", "receipt"];
 
 /// The inputs that are kept for a target.
 pub fn kept(target: &str) -> Vec<&'static [u8]> {
     let mut rest = match target {
         "decide" => DECIDE,
         "token" => TOKEN,
+        "attestation" => ATTESTATION,
+        "auth_data" => AUTH_DATA,
+        "receipt" => RECEIPT,
         _ => AUTOMATON,
     };
     let mut inputs = Vec::new();
@@ -56,9 +66,13 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         });
         return shortest(inputs, decide);
     }
-    if target == TARGETS[2] {
-        // Many have the same outcome, and each is there for another reason.
-        return token::seeds();
+    // Many have the same outcome, and each is there for another reason.
+    match target {
+        "token" => return token::seeds(),
+        "attestation" => return apple::attestation_seeds(),
+        "auth_data" => return apple::auth_data_seeds(),
+        "receipt" => return apple::receipt_seeds(),
+        _ => {}
     }
     let streams = hellos::made_up();
     let cut = |places: &[u16]| {

@@ -10,10 +10,17 @@ fn everything_that_fuzzing_has_kept_is_judged_as_it_must() {
     let verdicts: HashSet<_> = corpus::kept("decide").into_iter().flat_map(fuzz::decide).collect();
     let opinions: HashSet<_> = corpus::kept("automaton").into_iter().flat_map(fuzz::automaton).collect();
     let tokens: HashSet<_> = corpus::kept("token").into_iter().filter_map(fuzz::token::judge).collect();
+    let objects: HashSet<_> =
+        corpus::kept("attestation").into_iter().filter_map(fuzz::apple::attestation).collect();
+    let data: HashSet<_> = corpus::kept("auth_data").into_iter().filter_map(fuzz::apple::auth_data).collect();
+    let receipts: HashSet<_> = corpus::kept("receipt").into_iter().filter_map(fuzz::apple::receipt).collect();
     // An empty corpus would show nothing.
     assert!(verdicts.len() >= 30, "{verdicts:?}");
     assert!(opinions.len() >= 6, "{opinions:?}");
     assert!(tokens.len() >= 10 && tokens.contains(&Ok(())), "{tokens:?}");
+    assert!(objects.len() >= 2, "{objects:?}");
+    assert!(data.len() >= 8 && data.contains(&Ok(())), "{data:?}");
+    assert!(receipts.len() == 2 && receipts.contains(&Ok(())), "{receipts:?}");
 }
 
 #[test]
