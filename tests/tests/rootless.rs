@@ -23,6 +23,7 @@ mod rootless {
     mod corpus;
     mod cors;
     mod device_app;
+    mod device_sessions;
     mod devices;
     mod dpop;
     mod dpop_once;
@@ -50,6 +51,7 @@ mod rootless {
     mod revocation;
     mod route_limits;
     mod routes;
+    mod shop;
     mod signature_base;
     mod signature_lines;
     mod signatures;

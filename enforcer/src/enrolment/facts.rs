@@ -112,6 +112,7 @@ impl Key {
         }
         let key = PrivateKeyDer::from_pem_file(path).with_context(context)?;
         let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        #[allow(clippy::wildcard_enum_match_arm, reason = "kinds of keys are open-ended")]
         let pair = match &key {
             PrivateKeyDer::Pkcs8(key) => EcdsaKeyPair::from_pkcs8(algorithm, key.secret_pkcs8_der()).ok(),
             PrivateKeyDer::Sec1(key) => {

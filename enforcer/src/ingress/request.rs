@@ -375,6 +375,7 @@ enum Admitted {
 }
 
 /// What a request that is not refused is answered with.
+#[allow(clippy::large_enum_variant, reason = "it is moved once, and nearly always the large one")]
 enum Outcome {
     Forwarded(Arc<Route>, Response<AnswerBody>),
     Preflight(Arc<Route>),

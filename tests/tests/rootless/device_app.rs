@@ -24,7 +24,7 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use serde_json::{Value, json};
 
 use super::{
-    devices::{APP, furnish},
+    shop::{APP, furnish},
     till::{ath, bare, thumbprint, unique},
 };
 
