@@ -207,6 +207,14 @@ fn form_cases(desk: &Desk) -> Result<Vec<Case>> {
         malformed("an extension map that is none", desk.changed(|draft| draft.extensions = vec![0])?),
         malformed("bytes behind the extensions", desk.changed(|draft| draft.extensions = vec![0xa0, 0])?),
         malformed(
+            "a category twice",
+            desk.changed(|draft| {
+                let name = cbor::text("apple_validation_category_01");
+                draft.extensions =
+                    cbor::map(&[3, 4].map(|last| (name.clone(), cbor::bytes(&[last, 0, 0, 0]))));
+            })?,
+        ),
+        malformed(
             "a category of five bytes",
             desk.changed(|draft| {
                 let name = cbor::text("apple_validation_category_01");

@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 6] = ["clock", "decimal", "fault", "prefix", "random", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 26] = [
+const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("clock", &[]),
     ("decimal", &[]),
     ("fault", &[]),
@@ -20,6 +20,8 @@ const MAY_IMPORT: [(&str, &[&str]); 26] = [
     ("device", &[]),
     ("config", &["device"]),
     ("denial", &[]),
+    // Judges what devices send, and knows neither requests nor configuration.
+    ("attestation", &["denial"]),
     ("log", &["config"]),
     // What is taken back is kept by marks; who says so is elsewhere.
     ("revoked", &["store"]),
@@ -63,7 +65,7 @@ const MAY_IMPORT: [(&str, &[&str]); 26] = [
     ("capture", &[]),
     // Operators ask what becomes of a token, and take tokens back.
     ("control", &["bans", "capture", "checks", "config", "denial", "kernel", "metrics", "policy", "revoked"]),
-    ("cli", &["capture", "config", "control", "denial", "kernel"]),
+    ("cli", &["attestation", "capture", "config", "control", "denial", "kernel"]),
 ];
 
 /// Put the rest together; the first imports everything, and nobody imports it but `main`.

@@ -253,10 +253,10 @@ impl Fields {
         if key != *expected.public_key {
             return Err("it is of another key: field 3".to_owned());
         }
-        if let (Kind::Attest, Some(hash)) = (kind, expected.client_data_hash) {
-            if self.bytes(4) != Some(hash) {
-                return Err("it is of another attestation: field 4 is not the clientDataHash".to_owned());
-            }
+        if let (Kind::Attest, Some(hash)) = (kind, expected.client_data_hash)
+            && self.bytes(4) != Some(hash)
+        {
+            return Err("it is of another attestation: field 4 is not the clientDataHash".to_owned());
         }
         let created = self.time(12)?.ok_or("when it was made, field 12, is missing")?;
         let expires = self.time(21)?.ok_or("when it ends, field 21, is missing")?;
