@@ -156,7 +156,7 @@ fn app_attest(section: &Key<AppAttestSection>, rules: &mut Rules<'_, '_>) -> Opt
         let is_bundle = !bundle.is_empty()
             && bundle.len() <= 155
             && bundle.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-        if !app.is_empty() && !(is_team && is_bundle) {
+        if !(app.is_empty() || is_team && is_bundle) {
             let problem = format!("`{}` is no identifier of an app", app.escape_debug());
             let remedy = "write the team's ten characters, a dot, and the bundle identifier, like \"ABCDE12345.com.example.app\"";
             rules.refuse_entry(entry.span(), "apps", problem, remedy);
