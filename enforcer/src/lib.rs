@@ -13,6 +13,7 @@ pub mod denial;
 pub mod prefix;
 
 pub mod attestation;
+pub mod enrolment;
 pub mod policy;
 pub mod revoked;
 

@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 6] = ["clock", "decimal", "fault", "prefix", "random", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 27] = [
+const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("clock", &[]),
     ("decimal", &[]),
     ("fault", &[]),
@@ -25,9 +25,11 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("log", &["config"]),
     // What is taken back is kept by marks; who says so is elsewhere.
     ("revoked", &["store"]),
+    // What is remembered of devices outlives a reload, too.
+    ("enrolment", &["config", "replay", "store"]),
     // What may be used once outlives a reload, as limits do.
-    ("policy", &["config", "denial", "replay", "revoked"]),
-    ("checks", &["config", "policy", "denial", "replay", "revoked"]),
+    ("policy", &["attestation", "config", "denial", "enrolment", "replay", "revoked"]),
+    ("checks", &["attestation", "config", "denial", "enrolment", "policy", "replay", "revoked"]),
     // What a request is forwarded with is a `Grant`, which only `checks` can make.
     ("upstream", &["checks", "config", "denial", "policy"]),
     // Settings for the program are made from the configuration.
@@ -64,7 +66,21 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
     // Frames as people see them: the command line writes and reads captures.
     ("capture", &[]),
     // Operators ask what becomes of a token, and take tokens back.
-    ("control", &["bans", "capture", "checks", "config", "denial", "kernel", "metrics", "policy", "revoked"]),
+    (
+        "control",
+        &[
+            "bans",
+            "capture",
+            "checks",
+            "config",
+            "denial",
+            "enrolment",
+            "kernel",
+            "metrics",
+            "policy",
+            "revoked",
+        ],
+    ),
     ("cli", &["attestation", "capture", "config", "control", "denial", "kernel"]),
 ];
 
