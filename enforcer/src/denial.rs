@@ -290,7 +290,7 @@ denials! {
     /// The app's user has not got it from the store.
     AppUnlicensed = "app_unlicensed", 403, Client, 0, "The app has to be installed from its store.";
     /// The attestation was made too long ago, or in the future.
-    AttestationStale = "attestation_stale", 403, Client, 1, UNATTESTED;
+    AttestationOutdated = "attestation_outdated", 403, Client, 1, UNATTESTED;
     /// A certificate of the attestation was revoked: its key has leaked, or the device is not what it says.
     AttestationRevoked = "attestation_revoked", 403, Client, 5, UNATTESTED;
     /// Whoever could say something of the device cannot be asked now, or may not be asked more often (fails closed).
