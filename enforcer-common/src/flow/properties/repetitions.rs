@@ -110,7 +110,7 @@ proptest! {
                     continue;
                 }
                 Kind::Ahead | Kind::Changed => continue,
-                kind => {
+                kind @ (Kind::Unknown | Kind::Refusal | Kind::Ended | Kind::Unfollowed | Kind::Elsewhere) => {
                     return Err(TestCaseError::fail(format!("{kind:?} while {beginning} is awaited")));
                 }
             }
