@@ -222,6 +222,28 @@ denials! {
     ReplayStore = "replay_store", 503, Us, 0, "The service is overloaded; try again later.";
     /// There is no room to remember that a proof or a signature was used (fails closed).
     ReplayFull = "replay_full", 503, Us, 0, "The service is overloaded; try again later.";
+    /// A request of a device for a challenge, an enrolment or a session lacks something, has it twice, or asks for what is not offered.
+    AttestationRequest = "attestation_request", 400, Client, 5, "The attestation request cannot be understood.";
+    /// The challenge was not given out for this, for this device, or not since the daemon began.
+    AttestationNonceUnknown = "attestation_nonce_unknown", 401, Client, 2, UNATTESTED;
+    /// The challenge has run out.
+    AttestationNonceStale = "attestation_nonce_stale", 401, Client, 1, UNATTESTED;
+    /// The challenge was used before.
+    AttestationNonceReused = "attestation_nonce_reused", 401, Client, 10, UNATTESTED;
+    /// The session of the device is none, or not one that was made here since the daemon began, or with its secrets.
+    AttestationSession = "attestation_session", 401, Client, 5, UNATTESTED;
+    /// The device showed what it is longer ago than the route allows, or its session has ended.
+    AttestationStale = "attestation_stale", 401, Client, 1, UNATTESTED;
+    /// The device has not shown as much as the route asks for.
+    AttestationLevel = "attestation_level", 403, Client, 2, "This device does not permit this request.";
+    /// The route is not for devices of this platform.
+    AttestationPlatform = "attestation_platform", 403, Client, 2, "This device does not permit this request.";
+    /// The device has not enrolled here, was forgotten, or its app or environment is no longer accepted: it has to enrol anew.
+    DeviceUnknown = "device_unknown", 401, Client, 1, UNATTESTED;
+    /// The device was blocked, or its sessions were revoked.
+    DeviceBlocked = "device_blocked", 403, Client, 2, "This device does not permit this request.";
+    /// There is no room for another device (fails closed).
+    DeviceRegistryFull = "device_registry_full", 503, Us, 0, "The service is overloaded; try again later.";
     /// The token is good, but lacks a scope that the route requires.
     ScopeMissing = "scope_missing", 403, Client, 2, "The access token does not permit this request.";
     /// The token is good, but a claim that the route requires is missing or has another value.
@@ -268,7 +290,7 @@ denials! {
     /// The app's user has not got it from the store.
     AppUnlicensed = "app_unlicensed", 403, Client, 0, "The app has to be installed from its store.";
     /// The attestation was made too long ago, or in the future.
-    AttestationStale = "attestation_stale", 403, Client, 1, UNATTESTED;
+    AttestationOutdated = "attestation_outdated", 403, Client, 1, UNATTESTED;
     /// A certificate of the attestation was revoked: its key has leaked, or the device is not what it says.
     AttestationRevoked = "attestation_revoked", 403, Client, 5, UNATTESTED;
     /// Whoever could say something of the device cannot be asked now, or may not be asked more often (fails closed).

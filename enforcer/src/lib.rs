@@ -14,6 +14,7 @@ pub mod denial;
 pub mod prefix;
 
 pub mod attestation;
+pub mod enrolment;
 pub mod policy;
 pub mod revoked;
 

@@ -18,11 +18,15 @@ mod rootless {
     mod budgets;
     mod captures;
     mod clients;
+    mod config_devices;
     mod config_routes;
     mod configs;
     mod control;
     mod corpus;
     mod cors;
+    mod device_app;
+    mod device_sessions;
+    mod devices;
     mod dpop;
     mod dpop_once;
     mod early_data;
@@ -55,6 +59,7 @@ mod rootless {
     mod revocation;
     mod route_limits;
     mod routes;
+    mod shop;
     mod signature_base;
     mod signature_lines;
     mod signatures;

@@ -171,6 +171,7 @@ impl Daemon {
             port: 443,
             tokens: Vec::new(),
             rehearsed: Vec::new(),
+            listed: Vec::new(),
             samples: None,
             draining: false,
             last_reload: None,

@@ -85,7 +85,7 @@ fn tokens_and_verdicts_of_play_are_shown_step_by_step() -> Result<()> {
         (vec!["--label=virtual"], "device_integrity_failed"),
         (vec!["--label=none"], "good"),
         (vec!["--min-version=43"], "app_outdated"),
-        (vec!["--at=1764548101"], "attestation_stale"),
+        (vec!["--at=1764548101"], "attestation_outdated"),
         (vec!["--at=1764548101", "--max-age=20m"], "good"),
         (
             vec![

@@ -26,9 +26,11 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("log", &["config"]),
     // What is taken back is kept by marks; who says so is elsewhere.
     ("revoked", &["store"]),
+    // What is remembered of devices outlives a reload, too.
+    ("enrolment", &["config", "replay", "store"]),
     // What may be used once outlives a reload, as limits do.
-    ("policy", &["config", "denial", "replay", "revoked"]),
-    ("checks", &["config", "policy", "denial", "replay", "revoked"]),
+    ("policy", &["attestation", "config", "denial", "enrolment", "replay", "revoked"]),
+    ("checks", &["attestation", "config", "denial", "enrolment", "policy", "replay", "revoked"]),
     // What a request is forwarded with is a `Grant`, which only `checks` can make.
     ("upstream", &["checks", "config", "denial", "policy"]),
     // Settings for the program are made from the configuration.
@@ -65,7 +67,21 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     // Frames as people see them: the command line writes and reads captures.
     ("capture", &[]),
     // Operators ask what becomes of a token, and take tokens back.
-    ("control", &["bans", "capture", "checks", "config", "denial", "kernel", "metrics", "policy", "revoked"]),
+    (
+        "control",
+        &[
+            "bans",
+            "capture",
+            "checks",
+            "config",
+            "denial",
+            "enrolment",
+            "kernel",
+            "metrics",
+            "policy",
+            "revoked",
+        ],
+    ),
     ("cli", &["attestation", "capture", "config", "control", "denial", "kernel"]),
 ];
 

@@ -174,7 +174,7 @@ fn recent(at: u64, rules: &Rules, now: u64) -> Result<(), Refused> {
     } else {
         return Ok(());
     };
-    Err(Refused::new(Denial::AttestationStale, "time", why))
+    Err(Refused::new(Denial::AttestationOutdated, "time", why))
 }
 
 /// The version of an app that is ours.
