@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv6Addr},
 };
 
@@ -315,8 +315,8 @@ impl Tables for Model {
 struct Flows {
     words: Cell<flow::RawBucket>,
     entries: [Entry; SLOTS],
-    /// What has passed of hellos that go on.
-    kept: HashMap<u64, Box<Kept>>,
+    /// What has passed of hellos that go on, in an order that does not change: tests compare what is written of it.
+    kept: BTreeMap<u64, Box<Kept>>,
 }
 
 impl flow::Bucket for Flows {
