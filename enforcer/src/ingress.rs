@@ -9,6 +9,8 @@ mod answer;
 mod calm;
 mod connection;
 mod counters;
+mod delay;
+mod devices;
 mod exchange;
 mod handshake;
 mod hello;

@@ -7,12 +7,14 @@ pub mod decimal;
 pub mod fault;
 pub mod random;
 pub mod secret;
+pub mod strict_json;
 
 pub mod config;
 pub mod denial;
 pub mod prefix;
 
 pub mod attestation;
+pub mod enrolment;
 pub mod policy;
 pub mod revoked;
 

@@ -3,6 +3,7 @@
 //! The daemon loads it at the start and on every reload; ingress reads it through [`SharedPolicy`]. A load either gives a
 //! whole policy or an error, so a bad file never replaces a good policy. Nothing here looks at a request.
 
+pub mod attestation;
 pub mod demands;
 pub mod dpop;
 pub mod health;
@@ -16,9 +17,10 @@ pub mod refreshes;
 pub mod revocations;
 pub mod route;
 pub mod signature;
-pub mod strict_json;
 pub mod tls;
 pub mod upstream;
+
+pub use crate::strict_json;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,6 +41,7 @@ use crate::{
     replay::Replay,
     revoked::Revoked,
 };
+use attestation::{Attestation, Demand};
 use dpop::Dpop;
 use hellos::Hellos;
 use issuer::Issuer;
@@ -80,6 +83,8 @@ pub struct Policy {
     bans: BanRules,
     /// What proofs of having a key are judged by.
     pub(crate) dpop: Dpop,
+    /// What devices are judged by; `None`: there are none.
+    pub(crate) attestation: Option<Arc<Attestation>>,
     /// What was used and may not be again; one for the life of the process.
     pub(crate) replay: Arc<Replay>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
@@ -222,6 +227,11 @@ impl Policy {
         &self.replay
     }
 
+    /// What devices are judged by; `None`: there are none.
+    pub const fn attestation(&self) -> Option<&Arc<Attestation>> {
+        self.attestation.as_ref()
+    }
+
     /// Every group of servers, by name.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.values()
@@ -290,6 +300,14 @@ impl Policy {
             signers.insert(name.clone(), Arc::new(read));
         }
         let dpop = Dpop::new(&config.dpop, old.map(|old| &old.dpop))?;
+        let attestation = match &config.attestation {
+            None => None,
+            Some(attestation) => {
+                let old = old.and_then(|old| old.attestation.as_ref());
+                let loaded = Attestation::load(attestation, config.http.max_sources, began, old);
+                Some(Arc::new(loaded.context("attestation")?))
+            }
+        };
         let refreshed = match old {
             Some(old) => Arc::clone(&old.refreshed),
             None => Refreshes::new(config.revocation.max_refresh_tokens as usize)?,
@@ -303,7 +321,7 @@ impl Policy {
             let oauth = route.oauth.as_ref();
             let taken = (&refreshed, &revoked, longest);
             let oauth = oauth.map(|oauth| OAuth::new(oauth, config.http.max_sources, taken));
-            let named = (&upstreams, &issuers, &signers, dpop.algs.as_str());
+            let named = (&upstreams, &issuers, (&signers, attestation.as_ref()), dpop.algs.as_str());
             let built = build_route(config, (route, oauth), named, kept);
             let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);
             limits.insert(id, Arc::clone(&built));
@@ -337,6 +355,7 @@ impl Policy {
             minimum_tls: config.kernel.minimum_tls,
             allowed: config.kernel.allow.clone(),
             bans: BanRules::new(&config.kernel),
+            attestation,
             dpop,
             replay: old.map_or_else(
                 || Arc::new(Replay::new(config.replay.max_entries, began)),
@@ -410,14 +429,14 @@ fn answers(http: &config::Http) -> Result<Answers> {
 type Named<'p> = (
     &'p BTreeMap<String, Arc<Upstream>>,
     &'p BTreeMap<String, Arc<Issuer>>,
-    &'p BTreeMap<String, Arc<Signers>>,
+    (&'p BTreeMap<String, Arc<Signers>>, Option<&'p Arc<Attestation>>),
     &'p str,
 );
 
 fn build_route(
     config: &Config,
     (route, oauth): (&config::Route, Option<OAuth>),
-    (upstreams, issuers, signers, algs): Named<'_>,
+    (upstreams, issuers, (signers, attestation), algs): Named<'_>,
     old: Option<&Limits>,
 ) -> Result<Route> {
     let upstream =
@@ -428,7 +447,13 @@ fn build_route(
     let signer = |name: &String| signers.get(name).cloned().ok_or_else(|| anyhow!("no [signature.{name}]"));
     let signers = route.signature.as_ref().map(signer).transpose()?;
     let limits = Limits::new(route, &config.http, old);
-    Route::new(route, Arc::clone(upstream), (tokens, signers), limits, oauth)
+    let demand = |config: &config::AttestationDemand| -> Result<Demand> {
+        let by = attestation
+            .context("`attestation` without the section, which takes effect with a start alone")?;
+        Ok(Demand { config: config.clone(), by: Arc::clone(by) })
+    };
+    let demand = route.attestation.as_ref().map(demand).transpose()?;
+    Route::new(route, Arc::clone(upstream), (tokens, signers, demand), limits, oauth)
 }
 
 /// Which requests a route is for, as a text that is equal for equal ones.

@@ -7,6 +7,7 @@
 pub mod apple;
 pub mod base;
 pub mod corpus;
+pub mod google;
 pub mod token;
 
 use std::sync::LazyLock;

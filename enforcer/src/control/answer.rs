@@ -9,7 +9,7 @@ use prometheus::core::Collector as _;
 use tokio::sync::{broadcast::Receiver, mpsc, oneshot};
 
 use super::{
-    bulk, revocation,
+    bulk, devices, revocation,
     rows::{self, Hook},
     server::Respond,
     span,
@@ -131,6 +131,7 @@ impl Respond for Context {
                 self.look(all).await.map(Answer::Tiers)
             }
             Command::Token(command) => revocation::carry_out(&self.policy.load(), command, clock::unix_now()),
+            Command::Device(command) => devices::carry_out(&self.policy.load(), command, clock::unix_now()),
             Command::Why { address, port, protocol } => {
                 let port = port.unwrap_or(self.facts.load().port);
                 self.why(address, port, protocol).await.map(|why| Answer::Why(Box::new(why)))

@@ -3,6 +3,7 @@
 //! Server and client share these types. Fields are only ever added; whatever changes a meaning moves [`VERSION`].
 
 mod changes;
+mod device;
 mod failure;
 mod many;
 mod tier;
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub use changes::{FilesRow, ReloadRow, Reloaded};
+pub use device::{DeviceCommand, DeviceRow, DevicesRow};
 pub use failure::{Failure, FailureKind};
 pub use many::{Many, RefusedRow};
 pub use tier::{TierCommand, TierRow};
@@ -128,6 +130,8 @@ pub enum Command {
     Tier(TierCommand),
     /// What is revoked.
     Token(TokenCommand),
+    /// Which devices have enrolled.
+    Device(DeviceCommand),
     /// What would happen to a packet from an address, and why.
     Why {
         /// From where.
@@ -183,7 +187,7 @@ pub enum Body {
 pub enum Answer {
     /// To `status`.
     Status(Box<Status>),
-    /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`, `tier`, `token`.
+    /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`, `tier`, `token`, `device`.
     Done(Done),
     /// To `ban_add_many`, `ban_del_many`.
     Many(Many),
@@ -197,6 +201,10 @@ pub enum Answer {
     Revoked(RevokedRow),
     /// To `token`, `judge`.
     Judged(JudgedRow),
+    /// To `device`, `list`.
+    Devices(DevicesRow),
+    /// To `device`, `show`.
+    Device(Box<DeviceRow>),
     /// To `why`.
     Why(Box<Why>),
     /// To `reload`.

@@ -115,6 +115,10 @@ impl Running {
                     let policy = self.policy.load();
                     policy.revoked().sweep(clock::unix_now());
                     policy.refreshed().sweep(clock::unix_now());
+                    if let Some(attestation) = policy.attestation() {
+                        let forget_after = attestation.config.forget_after.as_secs();
+                        attestation.enrolment.devices.sweep(clock::unix_now(), forget_after);
+                    }
                 }
             }
         }

@@ -1,14 +1,6 @@
 //! One request, from its head to the head of its answer.
 
-use std::{
-    convert::Infallible,
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -22,13 +14,15 @@ use super::{
     answer::{self, Answer, RequestId},
     connection::Connection,
     counters::Stage,
-    exchange, stream,
+    delay::wait,
+    devices, exchange, stream,
     upgrade::Asked,
     worker::Worker,
 };
 use crate::{
     checks::{
         self, Grant, Now, Refusal,
+        devices::Endpoint,
         facts::{ClientAddr, RequestFacts},
         forwarded,
         limit::{Marks, Standing},
@@ -110,13 +104,25 @@ pub(super) async fn serve(
             left = standing.field();
             match wait(&worker, standing.delay, max_delayed).await {
                 Err(refusal) => Err(Refusal { route: Some(route), ..refusal }),
-                Ok(()) => Ok((route, None)),
+                Ok(()) => Ok(Outcome::Preflight(route)),
             }
+        }
+        Ok(Admitted::Endpoint(endpoint)) => {
+            let room = Room::new(&worker.shared.held, max_held);
+            let body = (body, room);
+            let answered =
+                Box::pin(devices::answer(&worker, &connection, source, &head, endpoint, body)).await;
+            answered.map(|(response, device)| {
+                if let Some(entry) = &mut entry {
+                    entry.granted(None, device.as_deref());
+                }
+                Outcome::Own(response)
+            })
         }
         Ok(Admitted::Granted(mut grant)) => {
             let route = Arc::clone(grant.route());
             if let Some(entry) = &mut entry {
-                entry.granted(grant.subject());
+                entry.granted(grant.subject(), grant.device());
             }
             dpop_nonce = grant.dpop_nonce().cloned();
             let room = || Room::new(&worker.shared.held, max_held);
@@ -165,7 +171,7 @@ pub(super) async fn serve(
                                 (forwarded, _) => forwarded.map(|(response, _)| response),
                             };
                             match settled {
-                                Ok(response) => Ok((route, Some(response))),
+                                Ok(response) => Ok(Outcome::Forwarded(route, response)),
                                 Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
                             }
                         }
@@ -177,8 +183,11 @@ pub(super) async fn serve(
     let denial = outcome.as_ref().err().map(|refusal| refusal.denial);
     let (mut close, mut refused) = (false, None);
     let (route, mut response) = match outcome {
-        Ok((route, Some(response))) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
-        Ok((route, None)) => {
+        Ok(Outcome::Forwarded(route, response)) => {
+            (Some(route), response.map(|body| Answer::forwarded(body, under_way)))
+        }
+        Ok(Outcome::Own(response)) => (None, response.map(|body| Answer::own(body, under_way))),
+        Ok(Outcome::Preflight(route)) => {
             let response = answer::preflight(&route, origin.as_ref());
             (Some(route), response.map(|body| Answer::own(body, under_way)))
         }
@@ -315,35 +324,6 @@ async fn document(
     })
 }
 
-/// Waits for a request's turn, if not too many do so already.
-async fn wait(worker: &Worker, delay: Duration, most: u32) -> Result<(), Refusal> {
-    if delay.is_zero() {
-        return Ok(());
-    }
-    let Some(_place) = Waiting::begin(&worker.shared.delayed, most) else {
-        let retry_after = Some(delay.as_secs() + 1);
-        return Err(Refusal { retry_after, ..Refusal::plain(Denial::Overloaded) });
-    };
-    tokio::time::sleep(delay).await;
-    Ok(())
-}
-
-/// One of the requests that wait.
-struct Waiting<'w>(&'w AtomicU32);
-
-impl<'w> Waiting<'w> {
-    fn begin(waiting: &'w AtomicU32, most: u32) -> Option<Self> {
-        let place = Self(waiting);
-        (waiting.fetch_add(1, Relaxed) < most).then_some(place)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
 /// Whether nothing that follows a refused request can be trusted to be what it seems.
 #[allow(clippy::wildcard_enum_match_arm, reason = "all others leave a connection that can be read")]
 const fn ends_connection(denial: Denial) -> bool {
@@ -391,6 +371,16 @@ enum Admitted {
     Granted(Grant),
     /// It is a browser's question, which is answered here.
     Preflight(Arc<Route>, Standing),
+    /// It is a device's, likewise.
+    Endpoint(Endpoint),
+}
+
+/// What a request that is not refused is answered with.
+#[allow(clippy::large_enum_variant, reason = "it is moved once, and nearly always the large one")]
+enum Outcome {
+    Forwarded(Arc<Route>, Response<AnswerBody>),
+    Preflight(Arc<Route>),
+    Own(Response<bytes::Bytes>),
 }
 
 /// What a request is besides its head.
@@ -436,6 +426,9 @@ fn admit(
     facts.upgrades = nature.upgrades;
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
     facts.is_banned = worker.bans(policy, source, connection.port, now.monotonic);
+    if let Some(judged) = checks::devices::endpoint(policy, &facts, now) {
+        return judged.map(Admitted::Endpoint);
+    }
     if let Some(judged) = checks::preflight(policy, &facts, now) {
         return judged.map(|(route, standing)| Admitted::Preflight(route, standing));
     }

@@ -315,7 +315,7 @@ impl Tables for Model {
 struct Flows {
     words: Cell<flow::RawBucket>,
     entries: [Entry; SLOTS],
-    /// What has passed of hellos that go on, in an order that does not change: tests compare what is written of it.
+    /// What has passed of hellos that go on.
     kept: BTreeMap<u64, Box<Kept>>,
 }
 

@@ -55,7 +55,7 @@ pub(in crate::checks) fn check(
         }
         (Scheme::Bearer, None) => Ok(None),
         (Scheme::Dpop, None) => Err(Refusal::plain(Denial::DpopUnbound)),
-        (Scheme::Dpop, Some(key)) => prove(policy, route, facts, (key, token), now),
+        (Scheme::Dpop, Some(key)) => prove(policy, route, facts, &Shown { field: &DPOP, key, token }, now),
     }
 }
 
@@ -71,15 +71,27 @@ fn certificate(bound: Option<&str>, demand: Binding, facts: &RequestFacts<'_>) -
     }
 }
 
-fn prove(
+/// Something that is bound to a key, and where the proof of having that is.
+pub(in crate::checks) struct Shown<'a> {
+    /// The field with the proof.
+    pub field: &'a HeaderName,
+    /// The thumbprint of the key.
+    pub key: &'a str,
+    /// What is bound to it, as it was sent.
+    pub token: &'a [u8],
+}
+
+/// Whether the sender has the key, and proves it for this request and for the first time; a nonce that the client shall use from now
+/// on.
+pub(in crate::checks) fn prove(
     policy: &Policy,
     route: &Route,
     facts: &RequestFacts<'_>,
-    (key, token): (&str, &[u8]),
+    &Shown { field, key, token }: &Shown<'_>,
     now: Now,
 ) -> Result<Option<HeaderValue>, Refusal> {
     let rules = &policy.dpop;
-    let proof = only(facts.headers).map_err(Refusal::plain)?;
+    let proof = only(facts.headers, field).map_err(Refusal::plain)?;
     let (origin, hash) = (our_origin(policy, route, facts), digest(&SHA256, token));
     let expected = Expected {
         rules,
@@ -137,7 +149,7 @@ pub(in crate::checks) fn holder(
             token: None,
             now: now.unix,
         };
-        let proof = proof::verify(only(facts.headers)?, &expected, &mut |_| ())?;
+        let proof = proof::verify(only(facts.headers, &DPOP)?, &expected, &mut |_| ())?;
         let (once, until) = use_of(policy, &proof);
         let life = Life { made: proof.issued, ahead: rules.leeway, until };
         let receipt = policy.replay.spend_for_good(once, life, now.unix).map_err(spent)?;
@@ -176,8 +188,8 @@ const fn spent(spent: Spent) -> Denial {
 }
 
 /// The one proof of a request (RFC 9449 section 4.3, check 1).
-fn only(headers: &HeaderMap) -> Result<&[u8], Denial> {
-    let mut proofs = headers.get_all(DPOP).iter();
+fn only<'h>(headers: &'h HeaderMap, field: &HeaderName) -> Result<&'h [u8], Denial> {
+    let mut proofs = headers.get_all(field).iter();
     let proof = proofs.next().ok_or(Denial::DpopMissing)?;
     if proofs.next().is_some() {
         return Err(Denial::DpopMalformed);
