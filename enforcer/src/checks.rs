@@ -10,6 +10,7 @@ pub mod graphql;
 pub mod limit;
 pub mod oauth;
 pub mod origin;
+pub mod pins;
 pub mod signature;
 pub mod target;
 pub mod token;

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod bulk;
 pub mod client;
 pub mod endpoint;
+pub mod pins;
 mod places;
 pub mod revocation;
 pub mod rows;

@@ -12,6 +12,7 @@ mod counters;
 mod handshake;
 mod hello;
 mod identity;
+mod pins;
 mod proxy;
 mod recorded;
 mod redirect;

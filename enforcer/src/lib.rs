@@ -10,6 +10,7 @@ pub mod secret;
 
 pub mod config;
 pub mod denial;
+pub mod pins;
 pub mod prefix;
 
 pub mod attestation;

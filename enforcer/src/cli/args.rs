@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod attestation;
+mod pins;
 mod token;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -13,6 +14,7 @@ use crate::{control::span, prefix::Prefix};
 pub use attestation::{
     App, AppAttest, Assertion, AttestationVerb, AttestationVerify, Challenge, ClientData, Receipt,
 };
+pub use pins::{PinsFor, PinsOf, PinsVerb};
 pub use token::{Names, TokenRevoke, What};
 
 /// Where the daemon listens unless told otherwise.
@@ -61,6 +63,9 @@ pub enum Verb {
     /// Judge what devices and apps send to show that they are genuine, as the daemon would
     #[command(subcommand)]
     Attestation(AttestationVerb),
+    /// Pins of the keys that are served, for apps; and the switch to a backup key
+    #[command(subcommand)]
+    Pins(PinsVerb),
     /// Take away what a daemon left in the kernel: program, bans, limits, pins
     Detach {
         /// As kernel.pin_directory [default: what the configuration file says]

@@ -4,6 +4,7 @@ mod counters;
 mod detail;
 mod import;
 pub mod packet;
+mod pins;
 mod revoked;
 mod upstreams;
 

@@ -30,6 +30,7 @@ mod introspection;
 mod kernel;
 mod limits;
 mod lists;
+mod pins;
 mod revocation;
 mod routes;
 mod service;
@@ -60,6 +61,7 @@ pub(super) fn validate<'t>(
     Config {
         kernel,
         tls: tls::tls(&file.tls, &mut rules),
+        pins: pins::pins(file, bans.store.as_deref(), &mut rules),
         upstreams,
         tokens,
         dpop,

@@ -5,6 +5,7 @@
 mod changes;
 mod failure;
 mod many;
+mod pins;
 mod tier;
 mod token;
 mod upstream;
@@ -22,6 +23,7 @@ use crate::{
 pub use changes::{FilesRow, ReloadRow, Reloaded};
 pub use failure::{Failure, FailureKind};
 pub use many::{Many, RefusedRow};
+pub use pins::{PinsCommand, PinsRow};
 pub use tier::{TierCommand, TierRow};
 pub use token::{FoundRow, JudgedRow, Named, RevokedRow, TokenCommand};
 pub use upstream::UpstreamRow;
@@ -128,6 +130,8 @@ pub enum Command {
     Tier(TierCommand),
     /// What is revoked.
     Token(TokenCommand),
+    /// Which certificate is served to apps that pin.
+    Pins(PinsCommand),
     /// What would happen to a packet from an address, and why.
     Why {
         /// From where.
@@ -183,7 +187,7 @@ pub enum Body {
 pub enum Answer {
     /// To `status`.
     Status(Box<Status>),
-    /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`, `tier`, `token`.
+    /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`, `tier`, `token`, `pins`.
     Done(Done),
     /// To `ban_add_many`, `ban_del_many`.
     Many(Many),
@@ -404,6 +408,9 @@ pub struct Status {
     /// Servers behind.
     #[serde(default)]
     pub upstreams: Vec<UpstreamRow>,
+    /// Sets of pins.
+    #[serde(default)]
+    pub pins: Vec<PinsRow>,
     /// Bans in force.
     pub bans: Vec<CountRow>,
     /// Whether bans are only reported.

@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tracing::{error, info};
 
-use super::{facts, running::Running};
+use super::{facts, pins, running::Running};
 use crate::{clock, config::Config, control::answer::Facts, policy::Policy};
 
 /// Between two looks. What changed must look the same twice, so that a certificate and its key, which are written one after
@@ -93,11 +93,15 @@ pub(super) async fn watch(read: Arc<ArcSwap<Seen>>, changes: mpsc::Sender<Vec<St
 impl Running {
     /// Reads all files again, for the configuration in force.
     pub(super) async fn renew(&mut self, changed: &[String]) {
-        let result = self.read_again().await.map_err(|error| format!("{error:#}"));
+        let result = self.read_again().await.map_err(|error| {
+            pins::note(&error, &self.metrics);
+            format!("{error:#}")
+        });
         let files = changed.join(" ");
         let label = match &result {
             Ok(()) => {
                 facts::certificates(&self.policy.load(), &self.metrics, clock::unix_now());
+                pins::warn_of(&self.policy.load(), clock::unix_now());
                 info!(files, "files changed, taken over");
                 "applied"
             }

@@ -22,7 +22,7 @@ use super::{
     answer::{self, Answer, RequestId},
     connection::Connection,
     counters::Stage,
-    stream,
+    pins, stream,
     upgrade::Asked,
     worker::Worker,
 };
@@ -37,7 +37,7 @@ use crate::{
     },
     clock,
     denial::Denial,
-    policy::{Policy, route::Route, signature::Signers},
+    policy::{Policy, pins::Signed, route::Route, signature::Signers},
     revoked::Mark,
     upstream::{AnswerBody, ClientBody, Clients, EARLY_DATA, Forwarded, Patience, Room, Terms, grpc},
 };
@@ -111,8 +111,12 @@ pub(super) async fn serve(
             left = standing.field();
             match wait(&worker, standing.delay, max_delayed).await {
                 Err(refusal) => Err(Refusal { route: Some(route), ..refusal }),
-                Ok(()) => Ok((route, None)),
+                Ok(()) => Ok(Outcome::Preflight(route)),
             }
+        }
+        Ok(Admitted::Document(signed)) => {
+            body.discard();
+            Ok(Outcome::Own(pins::answer(&head, &signed)))
         }
         Ok(Admitted::Granted(mut grant)) => {
             let route = Arc::clone(grant.route());
@@ -160,7 +164,7 @@ pub(super) async fn serve(
                                 spend(&worker, &route, refresh, response.status());
                             }
                             match forwarded {
-                                Ok((response, _)) => Ok((route, Some(response))),
+                                Ok((response, _)) => Ok(Outcome::Forwarded(route, response)),
                                 Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
                             }
                         }
@@ -172,8 +176,11 @@ pub(super) async fn serve(
     let denial = outcome.as_ref().err().map(|refusal| refusal.denial);
     let (mut close, mut refused) = (false, None);
     let (route, mut response) = match outcome {
-        Ok((route, Some(response))) => (Some(route), response.map(|body| Answer::forwarded(body, under_way))),
-        Ok((route, None)) => {
+        Ok(Outcome::Forwarded(route, response)) => {
+            (Some(route), response.map(|body| Answer::forwarded(body, under_way)))
+        }
+        Ok(Outcome::Own(response)) => (None, response.map(|body| Answer::own(body, under_way))),
+        Ok(Outcome::Preflight(route)) => {
             let response = answer::preflight(&route, origin.as_ref());
             (Some(route), response.map(|body| Answer::own(body, under_way)))
         }
@@ -390,6 +397,16 @@ enum Admitted {
     Granted(Grant),
     /// It is a browser's question, which is answered here.
     Preflight(Arc<Route>, Standing),
+    /// It is an app's, for the pin document.
+    Document(Arc<Signed>),
+}
+
+/// What a request that is not refused is answered with.
+#[allow(clippy::large_enum_variant, reason = "it is moved once, and nearly always the large one")]
+enum Outcome {
+    Forwarded(Arc<Route>, Response<AnswerBody>),
+    Preflight(Arc<Route>),
+    Own(Response<bytes::Bytes>),
 }
 
 /// What a request is besides its head.
@@ -435,6 +452,9 @@ fn admit(
     facts.upgrades = nature.upgrades;
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
     facts.is_banned = worker.bans(policy, source, connection.port, now.monotonic);
+    if let Some(judged) = checks::pins::document(policy, &facts, now) {
+        return judged.map(Admitted::Document);
+    }
     if let Some(judged) = checks::preflight(policy, &facts, now) {
         return judged.map(|(route, standing)| Admitted::Preflight(route, standing));
     }

@@ -193,6 +193,7 @@ impl Daemon {
             policy: policy.share(),
             started: clock::instant_now(),
             reloads,
+            switches: mpsc::channel(1).0,
         };
         let bound = Socket::bind(&socket, None).unwrap();
         runtime.spawn(server::serve(bound, Arc::new(context)));

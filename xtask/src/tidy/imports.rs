@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 6] = ["clock", "decimal", "fault", "prefix", "random", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 27] = [
+const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("clock", &[]),
     ("decimal", &[]),
     ("fault", &[]),
@@ -18,22 +18,24 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("secret", &[]),
     // What drivers do to frames, as sysfs and ethtool tell it.
     ("device", &[]),
-    ("config", &["device"]),
+    ("config", &["device", "pins"]),
     ("denial", &[]),
+    // What a pin is, and which keys apps can bear; files and clocks are elsewhere.
+    ("pins", &[]),
     // Judges what devices send, and knows neither requests nor configuration.
     ("attestation", &["denial"]),
     ("log", &["config"]),
     // What is taken back is kept by marks; who says so is elsewhere.
     ("revoked", &["store"]),
     // What may be used once outlives a reload, as limits do.
-    ("policy", &["config", "denial", "replay", "revoked"]),
+    ("policy", &["config", "denial", "pins", "replay", "revoked"]),
     ("checks", &["config", "policy", "denial", "replay", "revoked"]),
     // What a request is forwarded with is a `Grant`, which only `checks` can make.
     ("upstream", &["checks", "config", "denial", "policy"]),
     // Settings for the program are made from the configuration.
     ("kernel", &["config", "device"]),
     // Kernel counters and the state of servers are read at scrape; the table of refusals names the labels.
-    ("metrics", &["kernel", "denial", "log", "policy"]),
+    ("metrics", &["kernel", "denial", "log", "pins", "policy"]),
     // Keeps bytes and does not know whose.
     ("store", &[]),
     ("replay", &["store"]),
@@ -65,7 +67,7 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("capture", &[]),
     // Operators ask what becomes of a token, and take tokens back.
     ("control", &["bans", "capture", "checks", "config", "denial", "kernel", "metrics", "policy", "revoked"]),
-    ("cli", &["attestation", "capture", "config", "control", "denial", "kernel"]),
+    ("cli", &["attestation", "capture", "config", "control", "denial", "kernel", "pins"]),
 ];
 
 /// Put the rest together; the first imports everything, and nobody imports it but `main`.
