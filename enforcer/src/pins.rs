@@ -34,9 +34,7 @@ impl Pin {
     pub fn of_pem(text: &[u8]) -> Option<Self> {
         match CertificateDer::from_pem_slice(text) {
             Ok(certificate) => Self::of_certificate(&certificate),
-            Err(_) => {
-                SubjectPublicKeyInfoDer::from_pem_slice(text).ok().map(|key| Self::of_public_key(&key))
-            }
+            Err(_) => SubjectPublicKeyInfoDer::from_pem_slice(text).ok().map(|key| Self::of_public_key(&key)),
         }
     }
 }
@@ -90,7 +88,8 @@ mod tests {
         assert_eq!(pin.to_string(), text);
         assert_eq!(text.parse(), Ok(pin));
         assert_eq!(format!("sha256/{text}").parse(), Ok(pin));
-        for bad in ["", "sha256/", "47DEQpj8", &text[1..], "sha1/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="]
+        for bad in
+            ["", "sha256/", "47DEQpj8", &text[1..], "sha1/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="]
         {
             assert_eq!(bad.parse::<Pin>(), Err(()), "{bad}");
         }

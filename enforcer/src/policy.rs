@@ -274,8 +274,14 @@ impl Policy {
         let switched = pins::switched(&sets);
         let mut listeners = BTreeMap::new();
         for listener in &config.listeners {
-            let served = tls::serve(listener, config.kernel.minimum_tls, &config.tls, (&tickets, &sessions), &switched)
-                .with_context(|| format!("listener {}", listener.address))?;
+            let served = tls::serve(
+                listener,
+                config.kernel.minimum_tls,
+                &config.tls,
+                (&tickets, &sessions),
+                &switched,
+            )
+            .with_context(|| format!("listener {}", listener.address))?;
             let listening = Listener {
                 tls: Arc::new(served.config),
                 certificates: served.certificates,

@@ -16,6 +16,7 @@ mod rootless {
     mod budgets;
     mod captures;
     mod clients;
+    mod config_pins;
     mod config_routes;
     mod configs;
     mod control;
@@ -41,6 +42,7 @@ mod rootless {
     mod ledger_room;
     mod oauth;
     mod packets;
+    mod pins;
     mod policy_files;
     mod proxies;
     mod refusals;

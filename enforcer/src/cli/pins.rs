@@ -13,8 +13,7 @@ use super::{
     table::{Align, table},
 };
 use crate::{
-    clock,
-    config,
+    clock, config,
     control::wire::{Command, PinsCommand},
     pins::{
         day,
@@ -126,7 +125,9 @@ fn written(program: &Program, of: &PinsOf, format: impl Fn(&[Host]) -> String) -
         return exit::FAILED;
     }
     if report.sets.is_empty() {
-        output::remark("NOTE: there is no [pins.set.NAME]: these are the keys that are served now, without a backup");
+        output::remark(
+            "NOTE: there is no [pins.set.NAME]: these are the keys that are served now, without a backup",
+        );
     }
     output::answer(&format(&report.hosts));
     exit::OK
@@ -134,7 +135,8 @@ fn written(program: &Program, of: &PinsOf, format: impl Fn(&[Host]) -> String) -
 
 fn show(report: &Report) -> String {
     if report.sets.is_empty() {
-        let row = |host: &Host| host.pins.iter().map(|pin| vec![host.name.clone(), pin.to_string()]).collect();
+        let row =
+            |host: &Host| host.pins.iter().map(|pin| vec![host.name.clone(), pin.to_string()]).collect();
         let rows: Vec<Vec<String>> = report.hosts.iter().flat_map(|host| -> Vec<_> { row(host) }).collect();
         return table(&[("host", Align::Left), ("sha256", Align::Left)], &rows);
     }

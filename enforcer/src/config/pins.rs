@@ -92,8 +92,7 @@ impl Written for Day {
                 return None;
             }
             let month = time::Month::try_from(month.parse::<u8>().ok()?).ok()?;
-            let date =
-                time::Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()?;
+            let date = time::Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()?;
             u64::try_from(date.midnight().assume_utc().unix_timestamp()).ok().map(Self)
         };
         read().ok_or_else(String::new)
@@ -144,7 +143,8 @@ mod tests {
     #[test]
     fn days_are_read_and_nothing_else() {
         assert_eq!(Day::read("2026-01-01"), Ok(Day(1_767_225_600)));
-        for bad in ["", "2026-1-1", "2026-02-30", "2026-01-01T00:00:00Z", "+026-01-01", "1969-12-31", "01-01-2026"]
+        for bad in
+            ["", "2026-1-1", "2026-02-30", "2026-01-01T00:00:00Z", "+026-01-01", "1969-12-31", "01-01-2026"]
         {
             assert!(Day::read(bad).is_err(), "{bad}");
         }

@@ -17,7 +17,8 @@ use super::{
     span,
     wire::{
         Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, FilesRow, HelloRow,
-        PersistenceRow, PinsCommand, ReloadRow, Reloaded, Status, TierCommand, TokenRow, TrafficRow, Watching, Why,
+        PersistenceRow, PinsCommand, ReloadRow, Reloaded, Status, TierCommand, TokenRow, TrafficRow,
+        Watching, Why,
     },
 };
 use crate::{
@@ -137,9 +138,7 @@ impl Respond for Context {
                 let port = port.unwrap_or(self.facts.load().port);
                 self.why(address, port, protocol).await.map(|why| Answer::Why(Box::new(why)))
             }
-            Command::Pins(PinsCommand::Switch { set, back }) => {
-                pins::switch(&self.switches, set, back).await
-            }
+            Command::Pins(PinsCommand::Switch { set, back }) => pins::switch(&self.switches, set, back).await,
             Command::Reload => self.reload().await.map(Answer::Reloaded),
             Command::Metrics => {
                 metrics::http::text(&self.metrics.registry).map(Answer::Metrics).map_err(failed)

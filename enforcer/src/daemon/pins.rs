@@ -48,7 +48,12 @@ impl Running {
             Ok(()) => warn!(set, back, "pins: switched"),
             Err(error) => {
                 note(error, &self.metrics);
-                error!(set, back, error = format!("{error:#}"), "pins: not switched, everything stays as it was");
+                error!(
+                    set,
+                    back,
+                    error = format!("{error:#}"),
+                    "pins: not switched, everything stays as it was"
+                );
             }
         }
         result.map_err(|error| format!("{error:#}"))?;

@@ -77,6 +77,9 @@ fn families() -> Result<[IntGaugeVec; 7]> {
             "When the backup certificate ends; 0: there is none that could be used",
         )?,
         gauge("enforcer_pins_switched", "1: the backup is served")?,
-        gauge("enforcer_pins_forced", "1: the served key is outside the guard's rules, and named in `force`")?,
+        gauge(
+            "enforcer_pins_forced",
+            "1: the served key is outside the guard's rules, and named in `force`",
+        )?,
     ])
 }

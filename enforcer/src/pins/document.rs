@@ -82,11 +82,8 @@ impl Signer {
         let claims = Claims { version, iat: now, exp: now.saturating_add(lifetime), sets };
         let header = serde_json::json!({ "alg": "ES256", "typ": TYPE, "kid": self.id });
         let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        let signed = format!(
-            "{}.{}",
-            part(header.to_string().as_bytes()),
-            part(&serde_json::to_vec(&claims).ok()?)
-        );
+        let signed =
+            format!("{}.{}", part(header.to_string().as_bytes()), part(&serde_json::to_vec(&claims).ok()?));
         let signature = self.key.sign(&SystemRandom::new(), signed.as_bytes()).ok()?;
         Some(format!("{signed}.{}", part(signature.as_ref())))
     }

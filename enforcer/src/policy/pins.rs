@@ -246,7 +246,8 @@ pub(super) fn guard<'c>(
             && !set.is_switched
             && serves(backup.pin)
         {
-            let text = "backup: its key is the one that is served, and would be lost with it; make another key";
+            let text =
+                "backup: its key is the one that is served, and would be lost with it; make another key";
             return Err(Refused { set: set.name.clone(), text: format!("pins.set.{}: {text}", set.name) });
         }
     }

@@ -42,8 +42,10 @@ pub(super) fn pins(file: &File, bans: Option<&Path>, rules: &mut Rules<'_, '_>) 
     }
     let mut rules = rules.section("pins");
     let switches = match &section.switches {
-        None => bans
-            .map_or_else(|| PathBuf::from("/var/lib/enforcer/pin-switches"), |bans| bans.with_file_name("pin-switches")),
+        None => bans.map_or_else(
+            || PathBuf::from("/var/lib/enforcer/pin-switches"),
+            |bans| bans.with_file_name("pin-switches"),
+        ),
         Some(_) => rules.file("switches", &section.switches, "write a path, or remove the key"),
     };
     let document = section.document.as_ref().map(|value| {

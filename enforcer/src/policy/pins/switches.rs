@@ -13,7 +13,9 @@ use anyhow::{Context as _, Result};
 /// The names in it; none if there is no such file. One that cannot be read is an error: nobody could tell which key to serve.
 pub fn read(path: &Path) -> Result<BTreeSet<String>> {
     match fs::read_to_string(path) {
-        Ok(text) => Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()),
+        Ok(text) => {
+            Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
         Err(error) => Err(error).with_context(|| format!("pins.switches: cannot read {}", path.display())),
     }

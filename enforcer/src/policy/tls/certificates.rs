@@ -216,7 +216,8 @@ impl Certificates {
     /// one of another kind for the same names. Where nothing suits, the handshake fails with the alert that says so.
     fn find(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Entry> {
         let name = ServerName::plain(server_name.unwrap_or_default());
-        let instead = |name: &str| self.switched.iter().find(|(hosts, _)| hosts.iter().any(|host| host.covers(name)));
+        let instead =
+            |name: &str| self.switched.iter().find(|(hosts, _)| hosts.iter().any(|host| host.covers(name)));
         if let Some((_, backup)) = instead(&name) {
             return Some(backup);
         }
