@@ -1,9 +1,9 @@
 //! Pins while the daemon runs: the switch to a backup and back, what is counted and said of the guard, and what the command line is told
 //! of a configuration.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fs, sync::Arc};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use tracing::{error, warn};
 
 use super::{facts, files::Seen, running::Running};
@@ -64,7 +64,7 @@ impl Running {
         Ok((format!("pins.set.{set} is served by {by} from now on, also after a restart"), remarks))
     }
 
-    /// The file is written first: what is served shall not be other than what a restart would serve.
+    /// What is served shall not be other than what a restart would serve: the file is written before the policy is taken over.
     async fn change_over(&self, set: &str, back: bool) -> Result<()> {
         let (config, policy) = (self.config.clone(), self.policy.load_full());
         let known = config.pins.sets.get(set).with_context(|| format!("there is no [pins.set.{set}]"))?;
@@ -80,15 +80,15 @@ impl Running {
             bail!("pins.set.{set} is {}switched to its backup already", if back { "not " } else { "" });
         }
         let reading = tokio::task::spawn_blocking(move || -> Result<(Seen, Policy)> {
+            // Judged before it is written: a process that ends in between must be able to start.
+            let mut tried = config.clone();
+            tried.pins.switches = path.with_extension("next");
+            let tried_path = tried.pins.switches.clone();
+            let policy = switches::write(&tried_path, &after).and_then(|()| policy.reload(&tried));
+            drop(fs::remove_file(&tried_path));
+            let policy = policy?;
             switches::write(&path, &after)?;
-            let seen = Seen::of(&config);
-            match policy.reload(&config) {
-                Ok(policy) => Ok((seen, policy)),
-                Err(error) => {
-                    switches::write(&path, &before).map_err(|worse| anyhow!("{error:#}; {worse:#}"))?;
-                    Err(error)
-                }
-            }
+            Ok((Seen::of(&config), policy))
         });
         let (seen, policy) = reading.await.context("reading the files")??;
         self.read.store(Arc::new(seen));

@@ -13,7 +13,7 @@ use enforcer::{
     policy::{Policy, pins::switches},
 };
 use enforcer_tests::{
-    edge::{NAME, Site},
+    edge::{NAME, Site, certificate},
     origin::Origin,
     pki::{KeyKind, Leaf},
 };
@@ -196,6 +196,35 @@ fn what_only_the_files_tell_is_refused_and_warned_of_ahead() -> Result<()> {
     shop.set().pins[1].published = now - 10 * DAY;
     let found = remarks(&shop, now)?;
     assert!(found[0].starts_with("no backup pin of another key is out for long enough"), "{found:?}");
+    Ok(())
+}
+
+#[test]
+fn every_certificate_that_a_host_could_show_is_judged_and_no_other() -> Result<()> {
+    let mut shop = Shop::new(([127, 0, 0, 1], 9).into())?;
+    let now = shop.now;
+    let add = |shop: &mut Shop, stem: &str, names: &[&str]| -> Result<Leaf> {
+        let leaf = shop.site.authority.issue(names, KeyKind::Rsa2048)?;
+        leaf.write(shop.site.dir.path(), stem)?;
+        let certificate = certificate(shop.site.dir.path(), stem);
+        shop.site.config.listeners[0].certificates.push(certificate);
+        Ok(leaf)
+    };
+    // RSA beside ECDSA: which one is shown is the client's choice.
+    let rsa = add(&mut shop, "rsa", &[NAME])?;
+    assert!(refusal(Policy::load_at(&shop.site.config, now)).contains(&pin(&rsa).to_string()));
+    shop.set().pins.push(entry(&rsa, now - 40 * DAY));
+    let policy = Policy::load_at(&shop.site.config, now)?;
+    assert_eq!(served(&policy), [pin(&shop.serving), pin(&rsa)]);
+    // Names that nobody pins are free, until somebody does.
+    let other = add(&mut shop, "other", &["*.example.org", "example.org"])?;
+    policy.reload_at(&shop.site.config, now)?;
+    shop.set().hosts.push(ServerName { name: "example.org".to_owned(), below: true });
+    assert!(refusal(policy.reload_at(&shop.site.config, now)).contains(&pin(&other).to_string()));
+    shop.set().hosts[1] = ServerName { name: "www.example.org".to_owned(), below: false };
+    assert!(refusal(policy.reload_at(&shop.site.config, now)).contains(&pin(&other).to_string()));
+    shop.set().hosts[1] = ServerName { name: "a.www.example.org".to_owned(), below: false };
+    assert!(refusal(policy.reload_at(&shop.site.config, now)).contains("no listener has a certificate"));
     Ok(())
 }
 
