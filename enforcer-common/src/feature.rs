@@ -95,6 +95,7 @@ impl DropReason {
             Self::TlsVersion
             | Self::MalformedHello
             | Self::HelloAhead
+            | Self::HelloChanged
             | Self::NotHello
             | Self::RefusedConnection
             | Self::BadChecksum
@@ -113,9 +114,11 @@ impl DropReason {
             | Self::MalformedTcp
             | Self::MalformedUdp
             | Self::NotIpRefused => "kernel.unparsed",
-            Self::TcpFragment | Self::MalformedHello | Self::HelloAhead | Self::NotHello => {
-                "kernel.protected_ports"
-            }
+            Self::TcpFragment
+            | Self::MalformedHello
+            | Self::HelloAhead
+            | Self::HelloChanged
+            | Self::NotHello => "kernel.protected_ports",
             Self::RefusedConnection => "kernel.refusal",
             Self::BadChecksum => "kernel.verify_checksums",
             Self::UnknownConnection => "kernel.strict_connections",

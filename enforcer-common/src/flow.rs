@@ -2,7 +2,11 @@
 //!
 //! Called by [`crate::verdict`] for TCP segments to protected ports. A flow is in the table from its SYN until its hello has
 //! been accepted, so it is small, and the segments of established connections look at one cache line that stays in the
-//! processor's. What is kept is the position in the sequence and the parser's state, never payload.
+//! processor's. What is kept is the position in the sequence and the parser's state, and beside them, in [`kept`], what has passed of a
+//! hello that goes on.
+//!
+//! What has passed at a beginning stands: who repeats a part of it, cut in whatever way, has to repeat it as it was, or his
+//! segment does not pass. So whichever copy a server keeps, what it holds is what was judged.
 //!
 //! A bucket is a cache line of [`slot`] words and beside it an [`Entry`] per slot. Whoever works on an entry has claimed its word by
 //! compare-and-set; whoever finds it claimed drops his segment, and its sender repeats it.
@@ -13,16 +17,16 @@
 //!
 //! What cannot be told from outside: a segment that the server ignores for another reason than its checksum (a timestamp that
 //! is too old, an acknowledgement of what was never sent) is taken for part of the hello. Who hides an old version that
-//! way meets the server's own TLS stack, which is compared with this judgement and counted. So does who repeats a part with other
-//! content: whichever copy the server keeps, what is said of the hello comes from the first, or, of a repeated beginning that decides by itself, from that one.
+//! way meets the server's own TLS stack, which is compared with this judgement and counted.
 
 mod entry;
+pub mod kept;
 mod segment;
 pub mod slot;
 
 pub use self::entry::Entry;
 pub use self::segment::{Ends, Opening, Segment};
-use self::{entry::others, slot::Phase};
+use self::{entry::others, kept::Kept, slot::Phase};
 use crate::{
     hello::{
         Hello,
@@ -60,6 +64,35 @@ pub trait Bucket {
     /// [`Entry::settle`] on a slot.
     fn settle(&mut self, slot: usize, how: u32, next: u32) -> u32 {
         self.entry(slot).map_or(0, |entry| entry.settle(how, next))
+    }
+    /// What has passed under a key of [`kept::key`]; `anew`: nothing yet.
+    fn kept(&mut self, key: u64, anew: bool) -> Option<&mut Kept>;
+    /// Forgets it.
+    fn forget(&mut self, key: u64);
+    /// Whether what a segment repeats of what has passed of a slot's hello is as it was. What cannot be compared is not.
+    fn same<P: Packet>(&mut self, slot: usize, segment: &Segment, packet: &P) -> bool {
+        let Some(entry) = self.entry(slot).copied() else { return false };
+        kept::same(&entry, self.kept(kept::key(segment.hash, entry.start), false), segment, packet)
+    }
+    /// Notes what a segment adds to that.
+    fn keep<P: Packet>(&mut self, slot: usize, segment: &Segment, packet: &P) {
+        let Some(entry) = self.entry(slot) else { return };
+        let (stretch, key, anew) =
+            (entry.added(segment), kept::key(segment.hash, entry.start), entry.passed == 0);
+        entry.pass(stretch);
+        if let Some(kept) = self.kept(key, anew) {
+            kept::keep(kept, stretch, packet);
+        }
+    }
+    /// Brings a slot's parser to where what has passed ends, if that is known.
+    fn replay(&mut self, slot: usize, segment: &Segment) {
+        let Some(mut entry) = self.entry(slot).copied() else { return };
+        if let Some(kept) = self.kept(kept::key(segment.hash, entry.start), false) {
+            kept::replay(&mut entry, kept, segment);
+        }
+        if let Some(place) = self.entry(slot) {
+            *place = entry;
+        }
     }
     /// [`automaton::run`] on a slot's parser.
     fn run<P: Packet>(&mut self, slot: usize, packet: &P) {
@@ -99,6 +132,8 @@ pub enum Kind {
     /// Not of this connection, whose hello is awaited or refused: as [`Kind::Unknown`], but the flow stays as it is, or any
     /// segment that the server ignores would make it forgotten.
     Elsewhere = 11,
+    /// Repeats part of a hello with other content.
+    Changed = 12,
 }
 
 /// What came of following a flow.
@@ -201,8 +236,7 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
         && entry.ends.are(&segment.ends);
     if live && opening.next == entry.start {
         if opening.value == Opening::ANEW {
-            entry.next = entry.start;
-            entry.parser.reset();
+            entry.begin(entry.start, entry.before);
         } else {
             // The SYN again: what has been inspected since stays inspected, or the rest would seem to be ahead.
             kept = word;
@@ -214,17 +248,16 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
         }
         if entry.others & others::USED == 0 {
             entry.other = opening.next;
+            entry.passed_other = 0;
         }
         entry.others |= others::ONE;
         kept = slot::with_phase(opened, slot::phase(word));
     } else {
         entry.ends = segment.ends;
-        entry.next = opening.next;
-        entry.start = opening.next;
         entry.value = opening.value;
         entry.loose = !opening.begins as u32;
         entry.others = 0;
-        entry.parser.reset();
+        entry.begin(opening.next, 0);
     }
     // Nobody changes a claimed word.
     bucket.swap(chosen, slot::claimed(opened), kept)
@@ -290,15 +323,20 @@ fn advance<B: Bucket, P: Packet>(
     let length = segment.end.wrapping_sub(segment.offset);
     if phase.awaits() {
         let found = bucket.meet(slot, segment.sequence, length);
-        if found & Entry::TURNED != 0 {
-            phase = Phase::Opened;
-        }
         reaches = found & Entry::REACHES != 0;
+        let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
+        if found & Entry::TURNED != 0 {
+            phase = entry.phase();
+        }
+        if entry.passed != 0 && entry.next == entry.start {
+            bucket.replay(slot, segment);
+        }
     }
     let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
     let word = slot::with_phase(word, phase);
     let inspected = entry.next.wrapping_sub(segment.sequence);
     let (next, start, loose) = (entry.next, entry.start, entry.loose != 0);
+    let first = entry.passed == 0;
     let ahead = (inspected as i32) < 0;
     let far = inspected.wrapping_add(WINDOW) > 2 * WINDOW;
     if !phase.awaits() {
@@ -312,64 +350,49 @@ fn advance<B: Bucket, P: Packet>(
         }
         return (Followed { value: entry.value, ..Followed::only(Kind::Ended) }, word);
     }
-    let behind = inspected >= length && segment.sequence != start;
+    let behind = inspected >= length;
     if reaches && (ahead || far || behind) {
         return (Followed::only(Kind::Ahead), word);
     }
-    if ahead && !loose && !far {
-        return (Followed::only(Kind::Ahead), word);
+    if ahead && !far {
+        // Of a flow without its SYN the hello may begin elsewhere: nobody is held back on a guess.
+        return if loose { (Followed::UNKNOWN, 0) } else { (Followed::only(Kind::Ahead), word) };
     }
-    if ahead && loose && !far {
-        // The hello may begin elsewhere: nobody is held back on a guess.
-        return (Followed::UNKNOWN, 0);
-    }
-    if phase == Phase::Opened && (far || inspected >= length) {
+    if far || (first && behind) {
         // Of a connection that was there before a SYN was forged, or of a beginning that has been forgotten.
         return (Followed::only(Kind::Elsewhere), word);
     }
-    if far {
-        return (Followed::only(Kind::Elsewhere), word);
+    if !first && !bucket.same(slot, segment, packet) {
+        // Another connection's data after all, or no data that the server shall have.
+        return if loose { (Followed::UNKNOWN, 0) } else { (Followed::only(Kind::Changed), word) };
     }
-    let first = phase == Phase::Opened;
-    let again = !first && segment.sequence == start;
-    if !again && inspected >= length {
+    if behind {
         return (Followed::only(Kind::Behind), word);
     }
-    let mut skipped = inspected;
-    if again {
-        // Repeats the hello from its beginning: the server may take this one and not the earlier one.
-        skipped = 0;
-    }
-    let from = segment.offset.wrapping_add(skipped);
+    let from = segment.offset.wrapping_add(inspected);
     let mut progress = Progress::More;
     let mut version = 0;
     let mut listed = false;
     let mut whole = false;
-    // What is to be read to its end takes the longer way at once, but for a repeated beginning: that one may be judged anew only if all
-    // of it is here, since what came behind its first segment has passed.
+    // What is to be read to its end takes the longer way at once.
     let gathers = segment.whole != 0;
-    let mut complete = false;
-    if (first && !gathers) || again {
+    if first && !gathers {
         let seen = packet.inspect_hello(from as usize, segment.end as usize, segment.minimum);
         version = seen.version;
         listed = seen.listed;
         match seen.hello {
-            Hello::Accepted if gathers => complete = seen.complete,
             Hello::Accepted => progress = Progress::Accepted,
             Hello::Refused => progress = Progress::Refused,
             Hello::Absent | Hello::Incomplete | Hello::Malformed => {}
         }
     }
     if progress == Progress::More {
-        if again && inspected >= length && !complete {
-            return (Followed::only(Kind::Behind), word);
-        }
         let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
-        if again {
-            entry.parser.restart();
-        }
-        if gathers && (first || again) {
-            entry.parser.begin_marks(segment.key);
+        if first {
+            entry.parser.reset();
+            if gathers {
+                entry.parser.begin_marks(segment.key);
+            }
         }
         entry.parser.offset = from;
         entry.parser.end = segment.end;
@@ -404,16 +427,23 @@ fn advance<B: Bucket, P: Packet>(
     let passes = matches!(kind, Kind::Part | Kind::Accepted);
     let settled = bucket.settle(slot, reaches as u32 | (passes as u32) << 1 | (keep as u32) << 2, next);
     let disputed = settled & Entry::DISPUTED != 0;
+    let held = settled & Entry::HELD != 0;
+    if kind == Kind::Part && !held {
+        bucket.keep(slot, segment, packet);
+    } else if !first && !held && !keep {
+        bucket.forget(kept::key(segment.hash, start));
+    }
+    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
     let mut after = 0;
-    if settled & Entry::HELD != 0 {
-        after = slot::with_phase(word, Phase::Opened);
+    if held {
+        after = slot::with_phase(word, entry.phase());
         if passes {
             return (Followed::only(Kind::Ahead), after);
         }
     } else if keep {
         after = slot::word(segment.hash, Phase::Awaiting, segment.now);
     } else if settled & Entry::OPENED != 0 {
-        after = slot::word(segment.hash, Phase::Opened, segment.now);
+        after = slot::word(segment.hash, entry.phase(), segment.now);
     }
     (Followed { kind, first, begins: !loose, disputed, listed, whole, version, value: next }, after)
 }

@@ -179,6 +179,8 @@ reasons! {
         HelloUnlisted = 110, "hello_unlisted";
         /// A ClientHello with a fingerprint which is refused.
         HelloFingerprint = 111, "hello_fingerprint";
+        /// Repeats a part of a ClientHello that has passed, and with other content: the server might keep either.
+        HelloChanged = 112, "hello_changed";
     }
 }
 

@@ -3,13 +3,29 @@
 //! Pure: objects, what is expected of them, and the time are arguments. Nothing here asks a network, keeps a state, or knows a
 //! request; whoever calls decides what follows. Requests and `enforcer attestation verify` take the very same way.
 
+pub mod android_key;
 pub mod app_attest;
 pub mod ber;
 pub mod cbor;
+pub mod play;
 
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::denial::Denial;
+
+/// How far a device is to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// It is some device, perhaps one that its owner has opened.
+    Basic,
+    /// It is a device in the state in which its maker sold it.
+    Device,
+    /// The same, shown by its hardware.
+    Strong,
+}
 
 /// Takes what a verification has found, step by step, in the order in which it looks: the name of the step, and what was found.
 pub type Steps<'a> = &'a mut dyn FnMut(&'static str, String);

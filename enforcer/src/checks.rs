@@ -4,6 +4,7 @@
 //! time as an argument, and neither log nor count: who calls them does.
 
 mod demands;
+pub mod devices;
 pub mod facts;
 pub mod forwarded;
 pub mod graphql;
@@ -26,10 +27,12 @@ use crate::{
     policy::{
         Policy, Upstream,
         keyring::Pending,
+        refreshes::Exchange,
         route::{Route, table::Miss},
     },
-    revoked::Mark,
+    replay::Receipt,
 };
+use devices::Attested;
 use facts::{ClientAddr, RequestFacts};
 use limit::{Payer, Standing};
 use signature::Signed;
@@ -50,6 +53,8 @@ pub struct Grant {
     route: Arc<Route>,
     source: ClientAddr,
     claims: Option<Arc<Claims>>,
+    /// The device that it comes from, if its route asks for one.
+    attested: Option<Box<Attested>>,
     token_age: Option<i64>,
     v6_mask: u64,
     /// What its client shall use in its next proof.
@@ -60,8 +65,10 @@ pub struct Grant {
     signed: Option<Signed>,
     /// Whether all that has to be signed is.
     is_signed: bool,
-    /// The refresh token that is used up once the request has succeeded.
-    refresh: Option<Mark>,
+    /// What becomes of refresh tokens when the request has succeeded.
+    exchange: Option<Box<Exchange>>,
+    /// What its proof of a key waits for, if it has brought one to a token endpoint.
+    proof: Option<Receipt>,
     /// What its limits made of it.
     pub standing: Standing,
 }
@@ -73,9 +80,9 @@ impl Grant {
         (self.is_judged && self.is_signed).then_some(&self.route.upstream)
     }
 
-    /// What the refresh token of the request is remembered by.
-    pub const fn refresh(&self) -> Option<Mark> {
-        self.refresh
+    /// What is to be told how the exchange of a refresh token ended.
+    pub fn take_exchange(&mut self) -> Option<Box<Exchange>> {
+        self.exchange.take()
     }
 
     /// The route that it was checked for.
@@ -91,6 +98,16 @@ impl Grant {
     /// `sub` of the token, if there is a token and it names one.
     pub fn subject(&self) -> Option<&str> {
         self.claims.as_ref()?.subject.as_deref()
+    }
+
+    /// The device that it comes from, if that has shown what it is.
+    pub fn device(&self) -> Option<&str> {
+        self.attested.as_ref().map(|attested| &*attested.name)
+    }
+
+    /// What its server is told of that.
+    pub fn device_facts(&self) -> Option<&HeaderValue> {
+        self.attested.as_ref()?.facts.as_ref()
     }
 
     /// `DPoP-Nonce` of the answer, if the client has to learn a new one.
@@ -158,7 +175,7 @@ impl Refusal {
 }
 
 /// Checks a request: bans, route, whether it comes too early, limits by address, required fields, token, what it is bound to, what the
-/// route demands of it, other limits, signature.
+/// route demands of it, the device, other limits, signature.
 ///
 /// Limits by address come before the token because verifying a signature costs more than everything else here together: a
 /// source beyond its limit must not be able to buy CPU time with bad tokens. What such a request was charged stays
@@ -195,7 +212,7 @@ pub fn preflight(
     if facts.is_banned {
         return Some(Err(Refusal::plain(Denial::Banned)));
     }
-    let payer = Payer { v6_mask: policy.v6_mask, facts, subject: None };
+    let payer = Payer { v6_mask: policy.v6_mask, facts, subject: None, device: None };
     let mut standing = Standing::default();
     Some(match limit::check(route.limits.early(), route, &payer, now.monotonic, &mut standing) {
         Ok(()) => Ok((Arc::clone(route), standing)),
@@ -229,26 +246,28 @@ fn judge(
     let mut standing = before.unwrap_or_default();
     if first {
         in_time(route, facts).map_err(|denial| Refusal::plain(denial).at(route, Standing::default()))?;
-        let payer = Payer { v6_mask: policy.v6_mask, facts, subject: None };
+        let payer = Payer { v6_mask: policy.v6_mask, facts, subject: None, device: None };
         if let Err(refusal) = limit::check(route.limits.early(), route, &payer, now.monotonic, &mut standing)
         {
             return Err(refusal.at(route, standing));
         }
     }
     match pass(policy, route, facts, now, (known, first), &mut standing) {
-        Ok(Passed { token, dpop_nonce, signed }) => {
+        Ok(Passed { token, attested, dpop_nonce, signed }) => {
             let (claims, token_age) = token.map_or((None, None), |token| (Some(token.claims), token.age));
             Ok(Grant {
                 route: Arc::clone(route),
                 source: facts.address,
                 claims,
+                attested,
                 token_age,
                 v6_mask: policy.v6_mask,
                 dpop_nonce,
                 is_judged: route.graphql.is_none() && route.oauth.is_none(),
                 is_signed: route.signers.is_none(),
                 signed,
-                refresh: None,
+                exchange: None,
+                proof: None,
                 standing,
             })
         }
@@ -278,6 +297,7 @@ fn in_time(route: &Route, facts: &RequestFacts<'_>) -> Result<(), Denial> {
 /// What a request showed.
 struct Passed {
     token: Option<Checked>,
+    attested: Option<Box<Attested>>,
     dpop_nonce: Option<HeaderValue>,
     signed: Option<Signed>,
 }
@@ -305,13 +325,25 @@ fn pass(
         token = Some(good);
     }
     let subject = token.as_ref().and_then(|token| token.claims.subject.as_deref());
-    let payer = Payer { v6_mask: policy.v6_mask, facts, subject };
-    limit::check(route.limits.late(), route, &payer, now.monotonic, standing)
-        .map_err(|refusal| Refusal { token_age: token.as_ref().and_then(|token| token.age), ..refusal })?;
+    let age = token.as_ref().and_then(|token| token.age);
+    let aged = |refusal| Refusal { token_age: age, ..refusal };
+    // After the token, which may be of anybody: a device that is not welcome learns no more than that.
+    let mut attested = None;
+    if let Some(demand) = &route.attestation {
+        let (device, nonce) = devices::demand::check(policy, route, demand, facts, now).map_err(aged)?;
+        dpop_nonce = dpop_nonce.or(nonce);
+        attested = Some(Box::new(device));
+    }
+    let device = attested.as_ref().map(|attested| &*attested.name);
+    let payer = Payer { v6_mask: policy.v6_mask, facts, subject, device };
+    limit::check(route.limits.late(), route, &payer, now.monotonic, standing).map_err(aged)?;
     // Last, so that nothing that comes before uses a signature up.
     let signed =
         route.signers.as_ref().map(|signers| signature::head(policy, signers, facts, now)).transpose()?;
-    Ok(Passed { token, dpop_nonce, signed })
+    if let (Some(attested), Some(demand)) = (&mut attested, &route.attestation) {
+        attested.tell(&demand.by, now.unix)?;
+    }
+    Ok(Passed { token, attested, dpop_nonce, signed })
 }
 
 /// What the route requires must be there, and go on: what `Connection` names does not (RFC 9110 section 7.6.1). Before the token,

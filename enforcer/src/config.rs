@@ -15,6 +15,7 @@ use enforcer_common::reason::DropReason;
 use crate::prefix::Prefix;
 
 mod access_log;
+mod attestation;
 mod budgets;
 mod cors;
 mod diff;
@@ -43,6 +44,9 @@ mod value;
 pub use enforcer_common::feature::Feature;
 
 pub use access_log::{AccessFormat, AccessLog, Destination, Query, Refusals, SubjectAs};
+pub use attestation::{
+    AppAttest, Attestation, AttestationDemand, AttestationPaths, Environment, Level, Platform, UnknownDevices,
+};
 pub use budgets::{ByteLimit, Everybody, Group, KernelLimits, LimitSet, RateLimit, Tier, WhenFull};
 pub use cors::Cors;
 pub use diff::settle;
@@ -84,6 +88,8 @@ pub struct Config {
     pub signatures: BTreeMap<String, Signature>,
     /// `[replay]`
     pub replay: Replay,
+    /// `[attestation]`; none: there are no such endpoints.
+    pub attestation: Option<Attestation>,
     /// `[[route]]`, in the order of the file.
     pub routes: Vec<Route>,
     /// `[http]`

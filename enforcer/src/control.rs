@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod bulk;
 pub mod client;
+pub mod devices;
 pub mod endpoint;
 pub mod pins;
 mod places;

@@ -29,6 +29,7 @@ macro_rules! denials {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Denial { $($(#[doc = $doc])+ $variant,)+ }
 
+        #[allow(clippy::wildcard_enum_match_arm, reason = "few have another name")]
         impl Denial {
             /// Every denial, in the order of the table.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
@@ -61,6 +62,14 @@ macro_rules! denials {
             /// One sentence for operators and the reference.
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+
+            /// What apps know it as, where that is another name than `code`: they show it, or hand it to their own handlers.
+            pub const fn fault(self) -> Option<&'static str> {
+                match self {
+                    Self::DeviceIntegrityFailed => Some("INTEGRITY_VERIFICATION_FAILED"),
+                    _ => None,
+                }
             }
 
             /// The denial with this `code`.
@@ -213,6 +222,28 @@ denials! {
     ReplayStore = "replay_store", 503, Us, 0, "The service is overloaded; try again later.";
     /// There is no room to remember that a proof or a signature was used (fails closed).
     ReplayFull = "replay_full", 503, Us, 0, "The service is overloaded; try again later.";
+    /// A request of a device for a challenge, an enrolment or a session lacks something, has it twice, or asks for what is not offered.
+    AttestationRequest = "attestation_request", 400, Client, 5, "The attestation request cannot be understood.";
+    /// The challenge was not given out for this, for this device, or not since the daemon began.
+    AttestationNonceUnknown = "attestation_nonce_unknown", 401, Client, 2, UNATTESTED;
+    /// The challenge has run out.
+    AttestationNonceStale = "attestation_nonce_stale", 401, Client, 1, UNATTESTED;
+    /// The challenge was used before.
+    AttestationNonceReused = "attestation_nonce_reused", 401, Client, 10, UNATTESTED;
+    /// The session of the device is none, or not one that was made here since the daemon began, or with its secrets.
+    AttestationSession = "attestation_session", 401, Client, 5, UNATTESTED;
+    /// The device showed what it is longer ago than the route allows, or its session has ended.
+    AttestationStale = "attestation_stale", 401, Client, 1, UNATTESTED;
+    /// The device has not shown as much as the route asks for.
+    AttestationLevel = "attestation_level", 403, Client, 2, "This device does not permit this request.";
+    /// The route is not for devices of this platform.
+    AttestationPlatform = "attestation_platform", 403, Client, 2, "This device does not permit this request.";
+    /// The device has not enrolled here, was forgotten, or its app or environment is no longer accepted: it has to enrol anew.
+    DeviceUnknown = "device_unknown", 401, Client, 1, UNATTESTED;
+    /// The device was blocked, or its sessions were revoked.
+    DeviceBlocked = "device_blocked", 403, Client, 2, "This device does not permit this request.";
+    /// There is no room for another device (fails closed).
+    DeviceRegistryFull = "device_registry_full", 503, Us, 0, "The service is overloaded; try again later.";
     /// The token is good, but lacks a scope that the route requires.
     ScopeMissing = "scope_missing", 403, Client, 2, "The access token does not permit this request.";
     /// The token is good, but a claim that the route requires is missing or has another value.
@@ -229,7 +260,8 @@ denials! {
     AttestationExpired = "attestation_expired", 403, Client, 2, UNATTESTED;
     /// The attestation was made for another challenge.
     AttestationNonce = "attestation_nonce", 403, Client, 5, UNATTESTED;
-    /// The attestation is not of the key that it is sent for.
+    /// The attestation is not of the key that it is sent for, or of one that is not taken: made elsewhere, for every app, or for something
+    /// else than signatures.
     AttestationKey = "attestation_key", 403, Client, 10, UNATTESTED;
     /// The key was used before it was attested.
     AttestationUsed = "attestation_used", 403, Client, 5, UNATTESTED;
@@ -249,6 +281,20 @@ denials! {
     AssertionBadSignature = "assertion_bad_signature", 401, Client, 10, UNATTESTED;
     /// The assertion's counter is not above the one that was last accepted: it was used before, or overtaken by a later one.
     AssertionCounterReplayed = "assertion_counter_replayed", 401, Client, 5, UNATTESTED;
+    /// The device is not in the state that the route requires: it is opened, emulated, or keeps keys where they can be copied.
+    DeviceIntegrityFailed = "device_integrity_failed", 403, Client, 2, UNATTESTED;
+    /// The device lacks security updates that the route requires.
+    DeviceOutdated = "device_outdated", 403, Client, 0, "The device needs an update of its system.";
+    /// What Google says of the device's activity, of Play Protect or of other apps on it is refused by the route.
+    DeviceRisk = "device_risk", 403, Client, 1, "Something on the device puts this request at risk.";
+    /// The app's user has not got it from the store.
+    AppUnlicensed = "app_unlicensed", 403, Client, 0, "The app has to be installed from its store.";
+    /// The attestation was made too long ago, or in the future.
+    AttestationOutdated = "attestation_outdated", 403, Client, 1, UNATTESTED;
+    /// A certificate of the attestation was revoked: its key has leaked, or the device is not what it says.
+    AttestationRevoked = "attestation_revoked", 403, Client, 5, UNATTESTED;
+    /// Whoever could say something of the device cannot be asked now, or may not be asked more often (fails closed).
+    AttestationUnavailable = "attestation_unavailable", 503, Upstream, 0, "The device cannot be verified now; try again later.";
     /// The GraphQL request, or its document, cannot be read, or could be read in two ways; or it names no document.
     GraphqlMalformed = "graphql_malformed", 400, Client, 5, "The GraphQL request cannot be understood.";
     /// The GraphQL request comes in a media type or a coding that is not read.
@@ -273,8 +319,10 @@ denials! {
     OauthGrant = "oauth_grant", 400, Client, 5, "This grant is not served.";
     /// The request to the authorization server does without PKCE (RFC 7636), does it by `plain`, or wrongly.
     OauthPkce = "oauth_pkce", 400, Client, 5, "Proof Key for Code Exchange by S256 is needed.";
-    /// The refresh token was exchanged for another one before: one of two who have it has stolen it.
+    /// The refresh token was exchanged for another one before, or came of one that was seen twice: one of two who have it has stolen it.
     OauthRefreshReused = "oauth_refresh_reused", 400, Client, 25, "The refresh token was used before.";
+    /// The refresh token is being exchanged for another one by a request that came before.
+    OauthRefreshBusy = "oauth_refresh_busy", 429, Client, 0, "The refresh token is being exchanged; use what that brings.";
     /// The request asks for another protocol (extended CONNECT) where the route allows none of that name.
     UpgradeRefused = "upgrade_refused", 501, Client, 1, "This protocol is not spoken here.";
     /// No server of the upstream could be reached.

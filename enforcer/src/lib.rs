@@ -7,6 +7,7 @@ pub mod decimal;
 pub mod fault;
 pub mod random;
 pub mod secret;
+pub mod strict_json;
 
 pub mod config;
 pub mod denial;
@@ -14,6 +15,7 @@ pub mod pins;
 pub mod prefix;
 
 pub mod attestation;
+pub mod enrolment;
 pub mod policy;
 pub mod revoked;
 

@@ -2,6 +2,7 @@
 //!
 //! Own counters live here, created once; kernel counters are read at scrape. Client input is never a label.
 
+pub mod devices;
 pub mod http;
 pub mod kernel;
 pub mod pins;
@@ -66,6 +67,8 @@ pub struct Metrics {
     pub token_key_fetches: IntCounterVec,
     /// `enforcer_introspections_total{issuer, result}`: calls about tokens: `active`, `inactive`, `failed`.
     pub introspections: IntCounterVec,
+    /// `enforcer_play_calls_total{result}`: tokens that Google was to be asked about: `verdict`, `foreign`, or why there is no answer.
+    pub play_calls: IntCounterVec,
     /// `enforcer_refresh_untracked_total`: refresh tokens that were used, and for which there was no room to remember that.
     pub refresh_untracked: IntCounter,
     /// `enforcer_offences_lost_total`
@@ -98,6 +101,12 @@ pub struct Metrics {
     pub revocation_store_pending: IntGauge,
     /// `enforcer_revocation_store_errors_total`: attempts to write it that failed; they are made again.
     pub revocation_store_errors: IntCounter,
+    /// `enforcer_attestations_total{event}`: what devices were given: `challenge`, `enrolled`, `enrolled_again`, `session`, `keys`.
+    pub attestations: IntCounterVec,
+    /// `enforcer_device_store_pending`: changes that have not reached `attestation.store` yet.
+    pub device_store_pending: IntGauge,
+    /// `enforcer_device_store_errors_total`: attempts to write it that failed; they are made again.
+    pub device_store_errors: IntCounter,
     /// `enforcer_kernel_pinned`: 1: the program judges without the daemon, too.
     pub kernel_pinned: IntGauge,
     /// `enforcer_kernel_lease_seconds`: how long it does; 0: for ever.
@@ -201,6 +210,11 @@ impl Metrics {
             "Calls that asked an issuer about a token",
             &["issuer", "result"],
         )?;
+        let play_calls = counter_vec(
+            "enforcer_play_calls_total",
+            "Tokens of Play Integrity that Google was to be asked about",
+            &["result"],
+        )?;
         let refresh_untracked = counter(
             "enforcer_refresh_untracked_total",
             "Refresh tokens whose use is not remembered, for want of room",
@@ -253,6 +267,11 @@ impl Metrics {
             "enforcer_revocation_store_errors_total",
             "Attempts to write revocation.store that failed",
         )?;
+        let attestations = counter_vec("enforcer_attestations_total", "What devices were given", &["event"])?;
+        let device_store_pending =
+            gauge("enforcer_device_store_pending", "Changes that have not reached attestation.store yet")?;
+        let device_store_errors =
+            counter("enforcer_device_store_errors_total", "Attempts to write attestation.store that failed")?;
         let kernel_pinned = IntGauge::new(
             "enforcer_kernel_pinned",
             "1: the program judges without the daemon, too; 0: it goes with it",
@@ -316,6 +335,7 @@ impl Metrics {
             token_keys_age,
             token_key_fetches,
             introspections,
+            play_calls,
             refresh_untracked,
             offences_lost,
             offences_of_proxies,
@@ -332,6 +352,9 @@ impl Metrics {
             replay_store_errors,
             revocation_store_pending,
             revocation_store_errors,
+            attestations,
+            device_store_pending,
+            device_store_errors,
             kernel_pinned,
             kernel_lease,
             kernel_beginning,

@@ -3,6 +3,7 @@
 //! The daemon loads it at the start and on every reload; ingress reads it through [`SharedPolicy`]. A load either gives a
 //! whole policy or an error, so a bad file never replaces a good policy. Nothing here looks at a request.
 
+pub mod attestation;
 pub mod demands;
 pub mod dpop;
 pub mod health;
@@ -13,12 +14,14 @@ pub mod jwks;
 pub mod keyring;
 pub mod limiter;
 pub mod pins;
+pub mod refreshes;
 pub mod revocations;
 pub mod route;
 pub mod signature;
-pub mod strict_json;
 pub mod tls;
 pub mod upstream;
+
+pub use crate::strict_json;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,10 +42,12 @@ use crate::{
     replay::Replay,
     revoked::Revoked,
 };
+use attestation::{Attestation, Demand};
 use dpop::Dpop;
 use hellos::Hellos;
 use issuer::Issuer;
 use pins::Pins;
+use refreshes::Refreshes;
 use route::{Route, Tokens, limits::Limits, oauth::OAuth, table::RouteTable};
 use signature::Signers;
 use tls::{
@@ -80,6 +85,8 @@ pub struct Policy {
     bans: BanRules,
     /// What proofs of having a key are judged by.
     pub(crate) dpop: Dpop,
+    /// What devices are judged by; `None`: there are none.
+    pub(crate) attestation: Option<Arc<Attestation>>,
     /// What was used and may not be again; one for the life of the process.
     pub(crate) replay: Arc<Replay>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
@@ -91,7 +98,7 @@ pub struct Policy {
     /// What is revoked; the same for every policy of a daemon.
     revoked: Arc<Revoked>,
     /// Refresh tokens that were exchanged for others; likewise.
-    refreshed: Arc<Revoked>,
+    refreshed: Arc<Refreshes>,
     /// Who may revoke by request.
     revocation_client: Option<revocations::Client>,
 }
@@ -198,8 +205,13 @@ impl Policy {
         &self.revoked
     }
 
-    /// Refresh tokens that are used up.
-    pub const fn refreshed(&self) -> &Arc<Revoked> {
+    /// Reads again what a file says to be revoked, and nothing else.
+    pub fn list_revoked(&self, config: &Config) -> Result<()> {
+        revocations::list(config, &self.revoked)
+    }
+
+    /// What is known of refresh tokens.
+    pub const fn refreshed(&self) -> &Arc<Refreshes> {
         &self.refreshed
     }
 
@@ -227,6 +239,11 @@ impl Policy {
     /// What was used and may not be again.
     pub const fn replay(&self) -> &Arc<Replay> {
         &self.replay
+    }
+
+    /// What devices are judged by; `None`: there are none.
+    pub const fn attestation(&self) -> Option<&Arc<Attestation>> {
+        self.attestation.as_ref()
     }
 
     /// Every group of servers, by name.
@@ -313,18 +330,28 @@ impl Policy {
             signers.insert(name.clone(), Arc::new(read));
         }
         let dpop = Dpop::new(&config.dpop, old.map(|old| &old.dpop))?;
+        let attestation = match &config.attestation {
+            None => None,
+            Some(attestation) => {
+                let old = old.and_then(|old| old.attestation.as_ref());
+                let loaded = Attestation::load(attestation, config.http.max_sources, began, old);
+                Some(Arc::new(loaded.context("attestation")?))
+            }
+        };
         let refreshed = match old {
             Some(old) => Arc::clone(&old.refreshed),
-            None => Revoked::new(config.revocation.max_refresh_tokens as usize)?,
+            None => Refreshes::new(config.revocation.max_refresh_tokens as usize)?,
         };
+        let longest = issuers.values().map(|issuer: &Arc<Issuer>| issuer.longest()).max();
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut limits = BTreeMap::new();
         for route in &config.routes {
             let id = identity(route);
             let kept = old.and_then(|old| old.limits.get(&id)).map(|route| &route.limits);
             let oauth = route.oauth.as_ref();
-            let oauth = oauth.map(|oauth| OAuth::new(oauth, config.http.max_sources, &refreshed, &revoked));
-            let named = (&upstreams, &issuers, &signers, dpop.algs.as_str());
+            let taken = (&refreshed, &revoked, longest);
+            let oauth = oauth.map(|oauth| OAuth::new(oauth, config.http.max_sources, taken));
+            let named = (&upstreams, &issuers, (&signers, attestation.as_ref()), dpop.algs.as_str());
             let built = build_route(config, (route, oauth), named, kept);
             let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);
             limits.insert(id, Arc::clone(&built));
@@ -358,6 +385,7 @@ impl Policy {
             minimum_tls: config.kernel.minimum_tls,
             allowed: config.kernel.allow.clone(),
             bans: BanRules::new(&config.kernel),
+            attestation,
             dpop,
             replay: old.map_or_else(
                 || Arc::new(Replay::new(config.replay.max_entries, began)),
@@ -432,14 +460,14 @@ fn answers(http: &config::Http) -> Result<Answers> {
 type Named<'p> = (
     &'p BTreeMap<String, Arc<Upstream>>,
     &'p BTreeMap<String, Arc<Issuer>>,
-    &'p BTreeMap<String, Arc<Signers>>,
+    (&'p BTreeMap<String, Arc<Signers>>, Option<&'p Arc<Attestation>>),
     &'p str,
 );
 
 fn build_route(
     config: &Config,
     (route, oauth): (&config::Route, Option<OAuth>),
-    (upstreams, issuers, signers, algs): Named<'_>,
+    (upstreams, issuers, (signers, attestation), algs): Named<'_>,
     old: Option<&Limits>,
 ) -> Result<Route> {
     let upstream =
@@ -450,7 +478,13 @@ fn build_route(
     let signer = |name: &String| signers.get(name).cloned().ok_or_else(|| anyhow!("no [signature.{name}]"));
     let signers = route.signature.as_ref().map(signer).transpose()?;
     let limits = Limits::new(route, &config.http, old);
-    Route::new(route, Arc::clone(upstream), (tokens, signers), limits, oauth)
+    let demand = |config: &config::AttestationDemand| -> Result<Demand> {
+        let by = attestation
+            .context("`attestation` without the section, which takes effect with a start alone")?;
+        Ok(Demand { config: config.clone(), by: Arc::clone(by) })
+    };
+    let demand = route.attestation.as_ref().map(demand).transpose()?;
+    Route::new(route, Arc::clone(upstream), (tokens, signers, demand), limits, oauth)
 }
 
 /// Which requests a route is for, as a text that is equal for equal ones.

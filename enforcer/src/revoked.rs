@@ -158,6 +158,18 @@ impl Revoked {
         marks.all.iter().find(|(_, mark)| hit(*mark) || hit(mark.of(issuer))).map(|(kind, _)| *kind)
     }
 
+    /// Whether nothing is, so that nobody needs to ask.
+    pub fn is_empty(&self) -> bool {
+        self.entries.load(Relaxed) == 0 && self.listed.load().count == 0
+    }
+
+    /// Whether what has these marks, and no issuer, is revoked.
+    pub fn covers_any(&self, marks: &Marks, now: u64) -> bool {
+        let covers = |terms: Option<Terms>| terms.is_some_and(|terms| terms.covers(marks.issued, now));
+        let (live, listed) = (self.live.load(), self.listed.load());
+        marks.all.iter().any(|(_, mark)| covers(live.find(*mark)) || covers(listed.table.find(*mark)))
+    }
+
     /// The terms that hold for a mark, and those that the file gives it.
     pub fn terms(&self, mark: Mark, now: u64) -> (Option<Terms>, Option<Terms>) {
         let holds = |terms: &Terms| terms.holds(now);

@@ -117,7 +117,7 @@ impl Clients {
         let asked = if is_grpc { grpc::timeout(&head.headers) } else { None };
         let limit = group.config().total_timeout.into_iter().chain(asked).min();
         let deadline = limit.map(|limit| clock::instant_now() + limit);
-        let (outgoing, headers) = Outgoing::new(head, grant.source(), &terms);
+        let (outgoing, headers) = Outgoing::new(head, &grant, &terms);
         drop(grant);
         let attempts = Attempts { group: &group, outgoing, terms, deadline, is_grpc };
         let work = std::pin::pin!(attempts.run(headers, (!body.is_empty()).then_some(body)));

@@ -4,3 +4,4 @@
 pub mod apple;
 pub mod cbor;
 pub mod der;
+pub mod google;

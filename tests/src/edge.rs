@@ -86,6 +86,13 @@ impl Site {
                 (metrics.replay_store_pending.clone(), metrics.replay_store_errors.clone());
             policy.load().replay().keep(path, Gauges { pending, errors }, enforcer::clock::unix_now())?;
         }
+        if let Some(attestation) = policy.load().attestation()
+            && let Some(path) = &attestation.config.store
+        {
+            let (pending, errors) =
+                (metrics.device_store_pending.clone(), metrics.device_store_errors.clone());
+            attestation.enrolment.devices.keep(path, Gauges { pending, errors })?;
+        }
         metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
         let (reporter, offences) = Reporter::new(1024, metrics.offences_lost.clone());
         let banned = Arc::clone(reporter.banned());
@@ -143,6 +150,53 @@ pub fn dpop() -> config::Dpop {
     }
 }
 
+/// `[attestation]` as it is by default, but that nothing is kept, and nobody's limit is reached.
+pub fn attestation() -> config::Attestation {
+    let base = "/.well-known/enforcer";
+    config::Attestation {
+        paths: config::AttestationPaths {
+            challenge: format!("{base}/challenge"),
+            enrol: format!("{base}/enrol"),
+            session: format!("{base}/session"),
+            keys: format!("{base}/keys"),
+        },
+        limit: config::RateLimit { events: 10_000, period: Duration::from_secs(1), burst: 10_000 },
+        challenge_lifetime: Duration::from_secs(120),
+        max_challenges: 1 << 18,
+        session_lifetime: Duration::from_secs(900),
+        session_keys: None,
+        facts_key: None,
+        facts_issuer: "enforcer".to_owned(),
+        facts_lifetime: Duration::from_secs(60),
+        store: None,
+        max_devices: 1_000_000,
+        forget_after: Duration::from_secs(180 * 86_400),
+        unknown_devices: config::UnknownDevices::Refuse,
+        app_attest: None,
+    }
+}
+
+/// `[attestation.app_attest]` for one app.
+pub fn app_attest(app: &str) -> config::AppAttest {
+    config::AppAttest {
+        apps: vec![app.to_owned()],
+        environment: config::Environment::Production,
+        categories: Vec::new(),
+        minimum_version: None,
+        require_distribution: false,
+        root: None,
+    }
+}
+
+/// `attestation = {}` of a route.
+pub fn demand() -> config::AttestationDemand {
+    config::AttestationDemand {
+        max_age: Duration::from_secs(900),
+        level: config::Level::Device,
+        platforms: Vec::new(),
+    }
+}
+
 /// `STEM.pem` and `STEM.key` in `dir`.
 pub fn certificate(dir: &Path, stem: &str) -> config::Certificate {
     let (chain, key) = (dir.join(format!("{stem}.pem")), dir.join(format!("{stem}.key")));
@@ -182,6 +236,7 @@ pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route 
         },
         bindings: config::Bindings::default(),
         signature: None,
+        attestation: None,
         required_headers: Vec::new(),
         upgrade: Vec::new(),
         limits: Vec::new(),
@@ -203,6 +258,7 @@ fn bare_config() -> Config {
         dpop: dpop(),
         signatures: BTreeMap::new(),
         replay: config::Replay { max_entries: 1 << 16, store: None },
+        attestation: None,
         routes: Vec::new(),
         http: config::Http {
             strict_transport_security: Some("max-age=31536000".to_owned()),

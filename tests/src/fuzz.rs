@@ -1,11 +1,13 @@
 //! What is fuzzed: an input's bytes as frames for the whole decision, as a stream for the automaton of ClientHellos, as an access token,
-//! or as what a device sends to show that it is genuine, and what must hold for each.
+//! as a message whose signature base is built, or as what a device sends to show that it is genuine, and what must hold for each.
 //!
-//! The fuzz targets of `tests/fuzz` call [`decide`], [`automaton`], [`token::judge`] and the functions of [`apple`]. The tests replay the corpus that is kept there: in plain memory, and
+//! The fuzz targets of `tests/fuzz` call [`decide`], [`automaton`], [`token::judge`], [`base::judge`] and the functions of [`apple`]. The tests replay the corpus that is kept there: in plain memory, and
 //! through the kernel.
 
 pub mod apple;
+pub mod base;
 pub mod corpus;
+pub mod google;
 pub mod token;
 
 use std::sync::LazyLock;

@@ -132,7 +132,7 @@ async fn serve(
 
 /// What a request ends with: `/echo` gives its body back as it comes, `/sink` its length when
 /// it is complete, `/swallow` the same, but its answer has begun before, `/stall` never answers, `/slow` takes a second, `/break` closes the
-/// connection, `/produce/N` sends N zeros, `/hold` begins to answer and reads nothing, `/status/N` answers with that status, everything else gets a description of itself.
+/// connection, `/produce/N` sends N zeros, `/hold` begins to answer and reads nothing, `/status/N` answers with that status, `/token` is a token endpoint, everything else gets a description of itself.
 async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hyper::Error>>, hyper::Error> {
     let path = request.uri().path();
     if path.ends_with("/echo") {
@@ -151,6 +151,9 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
     }
     if path.ends_with("/swallow") || path.ends_with("/count") {
         return Ok(Response::new(Swallowed { body: request.into_body(), length: 0 }.boxed()));
+    }
+    if path.ends_with("/token") && request.method() == http::Method::POST {
+        return exchange(request).await;
     }
     if path.ends_with("/stall") {
         std::future::pending::<Infallible>().await;
@@ -191,6 +194,30 @@ async fn answer(request: Request<Incoming>) -> Result<Response<BoxBody<Bytes, hy
     headers.insert("connection", HeaderValue::from_static("x-internal"));
     headers.insert("x-internal", HeaderValue::from_static("for the proxy only"));
     headers.insert("x-kept", HeaderValue::from_static("yes"));
+    Ok(response)
+}
+
+/// What a token endpoint answers: as its form says by `next` (a refresh token), `answer` (a status), `coding` and `slow`.
+async fn exchange(
+    request: Request<Incoming>,
+) -> Result<Response<BoxBody<Bytes, hyper::Error>>, hyper::Error> {
+    let asked_coding = request.headers().contains_key("accept-encoding");
+    let form = request.into_body().collect().await?.to_bytes();
+    let form: std::collections::HashMap<_, _> = form_urlencoded::parse(&form).into_owned().collect();
+    if form.contains_key("slow") {
+        tokio::time::sleep(Duration::from_millis(1000)).await;
+    }
+    let mut said = json!({"token_type": "Bearer", "asked_coding": asked_coding});
+    if let Some(next) = form.get("next") {
+        said["refresh_token"] = json!(next);
+        said["access_token"] = json!(format!("access.{next}"));
+    }
+    let body = Full::new(Bytes::from(said.to_string())).map_err(|never| match never {}).boxed();
+    let mut response = Response::new(body);
+    *response.status_mut() = form.get("answer").and_then(|status| status.parse().ok()).unwrap_or_default();
+    if let Some(coding) = form.get("coding").and_then(|coding| HeaderValue::from_str(coding).ok()) {
+        response.headers_mut().insert("content-encoding", coding);
+    }
     Ok(response)
 }
 

@@ -12,12 +12,22 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::tokens::{SigningKey, encode};
 
+/// Signs a message.
+pub type Sign = dyn Fn(&[u8]) -> Result<Vec<u8>>;
+
 /// What a client has.
 pub enum Signer {
     /// A secret.
     Secret(Vec<u8>),
     /// A key pair, P-256 or Ed25519.
     Pair(SigningKey),
+    /// Something that is not in this process.
+    Other {
+        /// What the daemon's file for it holds.
+        file: String,
+        /// Signs.
+        sign: Box<Sign>,
+    },
 }
 
 impl Signer {
@@ -33,6 +43,7 @@ impl Signer {
         match self {
             Self::Secret(secret) => Ok(STANDARD.encode(secret) + "\n"),
             Self::Pair(pair) => pair.public_pem(),
+            Self::Other { file, .. } => Ok(file.clone()),
         }
     }
 
@@ -41,6 +52,7 @@ impl Signer {
         match self {
             Self::Secret(secret) => Ok(mac(secret, message)),
             Self::Pair(pair) => pair.sign(message),
+            Self::Other { sign, .. } => sign(message),
         }
     }
 }
@@ -108,16 +120,30 @@ impl Signable {
 
     /// Signs by HMAC over lines.
     pub fn sign_lines(&mut self, key: &str, secret: &[u8], at: u64, nonce: &str) {
+        let mac = mac(secret, self.lines(at, nonce).as_bytes());
+        self.set_lines(key, at, nonce, &mac);
+    }
+
+    /// The same by whoever has the secret.
+    pub fn sign_lines_by(&mut self, key: &str, signer: &Signer, at: u64, nonce: &str) -> Result<()> {
+        let mac = signer.sign(self.lines(at, nonce).as_bytes())?;
+        self.set_lines(key, at, nonce, &mac);
+        Ok(())
+    }
+
+    fn lines(&self, at: u64, nonce: &str) -> String {
         let digest = sha256(&self.body);
         let query = self.query.clone().unwrap_or_default();
-        let lines = [self.method, &self.path, &query, &at.to_string(), nonce, &digest].join("\n");
-        let mac = hex(&mac(secret, lines.as_bytes()));
+        [self.method, &self.path, &query, &at.to_string(), nonce, &digest].join("\n")
+    }
+
+    fn set_lines(&mut self, key: &str, at: u64, nonce: &str, mac: &[u8]) {
         self.set("x-signature-key", key);
         self.set("x-signature-timestamp", &at.to_string());
         self.set("x-signature-nonce", nonce);
-        self.set("x-signature", &mac);
+        self.set("x-signature", &hex(mac));
         if !self.body.is_empty() {
-            self.set("x-signature-digest", &digest);
+            self.set("x-signature-digest", &sha256(&self.body));
         }
     }
 

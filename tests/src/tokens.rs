@@ -3,8 +3,9 @@
 //! Nothing here checks anything, on purpose: header and claims are raw text, so that a test can say exactly what
 //! an attacker would send.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use aws_lc_rs::{
+    digest::{SHA256, digest},
     hmac,
     rand::SystemRandom,
     rsa::KeySize,
@@ -219,4 +220,30 @@ pub fn mint_hmac(header: &str, claims: &str, secret: &[u8]) -> String {
     let input = signing_input(header, claims);
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), input.as_bytes());
     assemble(&input, tag.as_ref())
+}
+
+/// The thumbprint of a key (RFC 7638).
+pub fn thumbprint(key: &SigningKey) -> Result<String> {
+    let jwk = key.jwk();
+    let names: &[&str] = match jwk["kty"].as_str().context("no kty")? {
+        "RSA" => &["e", "kty", "n"],
+        "EC" => &["crv", "kty", "x", "y"],
+        _ => &["crv", "kty", "x"],
+    };
+    let members: Vec<String> = names.iter().map(|name| format!("\"{name}\":{}", jwk[name])).collect();
+    Ok(ath(&format!("{{{}}}", members.join(","))))
+}
+
+/// A public key as it stands in a proof.
+pub fn public_jwk(key: &SigningKey) -> Value {
+    let mut jwk = key.jwk();
+    if let Some(members) = jwk.as_object_mut() {
+        members.retain(|name, _| !["kid", "alg", "use"].contains(&name.as_str()));
+    }
+    jwk
+}
+
+/// The hash of a token, as proofs have it.
+pub fn ath(token: &str) -> String {
+    encode(digest(&SHA256, token.as_bytes()).as_ref())
 }

@@ -32,7 +32,7 @@ pub(crate) enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Nanoseconds per request with a token: the first time and once it is known; memory of known ones.
+    /// Nanoseconds per request with a token, a proof or a signature; CPU of the daemon with and without; memory of known tokens.
     Token {
         /// Passed on to the driver.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -62,7 +62,10 @@ pub(crate) fn command(bench: &Bench) -> Result<()> {
             setup::programs(setup::BANS_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
             ("bench-bans", arguments)
         }
-        Bench::Token { arguments } => ("bench-token", arguments),
+        Bench::Token { arguments } => {
+            setup::programs(setup::BENCH_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
+            ("bench-token", arguments)
+        }
         Bench::Edge { arguments } => {
             setup::programs(setup::BENCH_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
             ("bench-edge", arguments)

@@ -8,7 +8,17 @@ use anyhow::{Context, Result};
 use crate::process::{cargo, program, root, run};
 
 /// The targets, by their names in `tests/fuzz`.
-pub(crate) const TARGETS: [&str; 6] = ["decide", "automaton", "token", "attestation", "auth_data", "receipt"];
+pub(crate) const TARGETS: [&str; 9] = [
+    "decide",
+    "automaton",
+    "token",
+    "attestation",
+    "auth_data",
+    "receipt",
+    "base",
+    "play",
+    "key_description",
+];
 
 /// Bytes of an input at most: more than any frame.
 const LONGEST: &str = "-max_len=4096";

@@ -70,7 +70,7 @@ enum Task {
     },
     /// Run the system tests under other kernels, in virtual machines: the floor, the one below it, and newer ones.
     Vm(vm::Arguments),
-    /// Fuzz the decisions about packets, tokens and devices, on a nightly toolchain with cargo-fuzz, and keep what is found of new paths.
+    /// Fuzz the decisions about packets, tokens, signatures and devices, on a nightly toolchain with cargo-fuzz, and keep what is found of new paths.
     Fuzz {
         /// Which one; all if absent.
         #[arg(value_parser = fuzz::TARGETS)]

@@ -4,6 +4,8 @@
 //! `enforcer/build.rs` looks in the same places: the standard library's source in the active rustup toolchain, else in
 //! another one of rustup's, else Debian's compiler in `/usr`; bpf-linker in `target/tools/bin`, else on `PATH`.
 
+mod clients;
+
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
@@ -55,6 +57,8 @@ pub(crate) const SERVICE_PROGRAMS: &[(&str, &str)] =
 pub(crate) const VM_PROGRAMS: &[(&str, &str)] =
     &[("qemu-system-x86_64", "qemu-system-x86"), ("xz", "xz-utils"), ("ldd", "libc-bin"), ("tc", "iproute2")];
 
+pub(crate) use clients::clients;
+
 /// Something that is needed, is not there and could not be had.
 #[derive(Debug)]
 pub(crate) struct Missing {
@@ -100,7 +104,9 @@ fn refuse<'a>(consequence: &str, missing: impl Iterator<Item = &'a Missing>) -> 
 /// `cargo xtask setup`
 pub(crate) fn command() -> Result<()> {
     THOROUGH.store(true, Ordering::Relaxed);
-    everything().require_system()?;
+    let mut setup = everything();
+    setup.system.extend(clients().err());
+    setup.require_system()?;
     found("complete");
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
     compile::{binary, with_program},
@@ -50,12 +50,17 @@ struct Run {
 pub(crate) fn command(parts: Parts) -> Result<()> {
     let mut run = Run { steps: Vec::new() };
     if parts == Parts::Rootless {
-        run.rootless(setup::toolchain_is_there());
+        // What cannot be had says so, and its tests that they are not run.
+        if let Err(missing) = setup::clients() {
+            eprintln!("{missing}");
+        }
+        run.rootless(setup::toolchain_is_there(), false);
         return run.finish(None);
     }
     let setup = setup::everything();
     if parts == Parts::All {
-        run.rootless(setup.require_build().is_ok());
+        run.own_step("clients", || setup::clients().map_err(|missing| anyhow!("{missing}")));
+        run.rootless(setup.require_build().is_ok(), true);
     }
     let blocked = setup.require_system().err();
     if blocked.is_none() {
@@ -65,7 +70,8 @@ pub(crate) fn command(parts: Parts) -> Result<()> {
 }
 
 impl Run {
-    fn rootless(&mut self, program: bool) {
+    /// `clients`: the interoperation tests must find what they need.
+    fn rootless(&mut self, program: bool, clients: bool) {
         let cargo = || if program { with_program(cargo()) } else { cargo() };
         self.own_step("tools", setup::lint_tools);
         self.step("format", cargo().args(["fmt", "--all", "--check"]));
@@ -75,7 +81,11 @@ impl Run {
         let mut lint = cargo();
         lint.args(["clippy", "--quiet", "--lib", "--bins", "--tests", "--test", "system", "--test", "wires"]);
         self.step("lint", lint.args(["--", "-D", "warnings"]));
-        self.step("rootless tests", cargo().args(["test", "--quiet", "--no-fail-fast"]));
+        let mut tests = cargo();
+        if clients {
+            tests.env("ENFORCER_REQUIRE_CLIENTS", "1");
+        }
+        self.step("rootless tests", tests.args(["test", "--quiet", "--no-fail-fast"]));
     }
 
     fn system(&mut self) {

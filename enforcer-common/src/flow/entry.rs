@@ -1,6 +1,6 @@
 //! What the flow table keeps of one flow, and which of its beginnings is followed.
 
-use super::{Ends, WINDOW};
+use super::{Ends, WINDOW, slot::Phase};
 use crate::hello::automaton::Parser;
 
 /// What is known of one flow.
@@ -23,7 +23,13 @@ pub struct Entry {
     pub(super) other: u32,
     /// See [`others`].
     pub(super) others: u32,
-    reserved: [u64; 2],
+    /// Bytes of the hello that have passed, see [`super::kept`].
+    pub(super) passed: u32,
+    /// How many those were before the last segment that passed.
+    pub(super) before: u32,
+    /// The same as `passed` of the other beginning.
+    pub(super) passed_other: u32,
+    reserved: u32,
 }
 
 /// What other beginnings a flow has had.
@@ -45,20 +51,21 @@ impl Entry {
     pub(super) const HELD: u32 = 2;
     pub(super) const OPENED: u32 = 4;
 
-    /// Data of a flow that awaits its hello: whether it begins at the other beginning, where it is followed from now on, and whether it lies behind
-    /// the one that is left. In numbers, for a function that the verifier checks by itself.
+    /// Data of a flow that awaits its hello: whether it begins or goes on at the other beginning, where it is followed from now on, and whether it
+    /// lies behind the one that is left. In numbers, for a function that the verifier checks by itself.
     pub fn meet(&mut self, sequence: u32, length: u32) -> u32 {
         if length == 0 || self.others & others::ONE == 0 {
             return 0;
         }
         let mut found = 0;
-        if sequence == self.other {
+        if sequence == self.other || self.goes_on_elsewhere(sequence) {
+            let start = self.other;
+            let passed = self.passed_other;
             self.other = self.start;
-            self.start = sequence;
-            self.next = sequence;
+            self.passed_other = self.passed;
+            self.begin(start, passed);
             self.others |= others::USED;
             self.loose = 0;
-            self.parser.reset();
             found = Self::TURNED;
         }
         if self.reaches_other(sequence, length) { found | Self::REACHES } else { found }
@@ -74,8 +81,7 @@ impl Entry {
         if reaches || !passes {
             // What does not pass may be forged, so that the connection itself waits as it did. What passed and lies behind the other
             // beginning would be taken for the beginning of a hello, should the server begin there.
-            self.next = self.start;
-            self.parser.reset();
+            self.begin(self.start, self.passed);
             return Self::DISPUTED | Self::HELD;
         }
         if !keep && self.turn(next) { Self::DISPUTED | Self::OPENED } else { Self::DISPUTED }
@@ -93,17 +99,39 @@ impl Entry {
     #[inline(always)]
     fn turn(&mut self, next: u32) -> bool {
         if self.others & others::ONE != 0 {
-            self.start = self.other;
+            self.begin(self.other, self.passed_other);
         } else if self.others != 0 {
             // As far as can be from the accepted hello, whose connection goes on.
-            self.start = next.wrapping_add(1 << 31);
+            self.begin(next.wrapping_add(1 << 31), 0);
         } else {
             return false;
         }
-        self.next = self.start;
         self.loose = 0;
         self.others &= others::LOST;
-        self.parser.reset();
         true
+    }
+
+    /// Whether data goes on where the other beginning's ended, and not where this one's did.
+    #[inline(always)]
+    const fn goes_on_elsewhere(&self, sequence: u32) -> bool {
+        self.passed_other != 0
+            && sequence.wrapping_sub(self.other) <= self.passed_other
+            && sequence.wrapping_sub(self.start) > self.passed
+    }
+
+    /// Is followed from this beginning on, at which so much has passed. The parser has forgotten that, and is reminded when it is needed.
+    #[inline(always)]
+    pub(super) fn begin(&mut self, start: u32, passed: u32) {
+        self.start = start;
+        self.next = start;
+        self.passed = passed;
+        self.before = passed;
+        self.parser.reset();
+    }
+
+    /// The phase that goes with it.
+    #[inline(always)]
+    pub(super) const fn phase(&self) -> Phase {
+        if self.passed == 0 { Phase::Opened } else { Phase::Awaiting }
     }
 }

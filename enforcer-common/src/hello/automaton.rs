@@ -141,15 +141,6 @@ impl Parser {
         self.marks.reset(key);
     }
 
-    /// Begins anew because the connection repeats its beginning. Steps go on counting, or whoever repeats it for ever would have work
-    /// done for ever.
-    #[inline(always)]
-    pub fn restart(&mut self) {
-        let steps = self.steps;
-        self.reset();
-        self.steps = steps;
-    }
-
     /// Where the parse stands.
     #[inline(always)]
     pub const fn progress(&self) -> Progress {

@@ -103,7 +103,7 @@ fn charge<T: Tables>(tables: &T, settings: &Settings, source: &Source, limit: Li
     match tables.charge_known(limit, key, rate) {
         // A flood of new sources shall cost what known ones do: one call in place of the steps up to the charge.
         Known::New if tables.charge(limit, tier, key, tables.now(), rate) == Charge::Within => Known::Within,
-        known => known,
+        known @ (Known::Within | Known::Banned | Known::Exceeded | Known::New | Known::Other) => known,
     }
 }
 

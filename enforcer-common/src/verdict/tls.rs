@@ -20,7 +20,11 @@ use crate::{
 #[inline(always)]
 pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
     if work.headers.opens() {
-        work.clean = cookies::spend(context, &work.headers)?;
+        let spent = cookies::spend(context, &work.headers);
+        if spent.is_err() {
+            begin_again(context, work);
+        }
+        work.clean = spent?;
     }
     if context.settings.minimum_tls == 0 {
         return limit(context, work);
@@ -45,6 +49,20 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
         verify(context, work)?;
     }
     go(Step::Follow)
+}
+
+/// A SYN that is answered with a cookie. Flows are not taken up with such, or a flood of them would wash out all others; but one that is
+/// there has another beginning by it, or the hello of a connection from a port that is used again would be held back.
+#[inline(always)]
+fn begin_again<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) {
+    if context.settings.minimum_tls == 0 {
+        return;
+    }
+    fill(context, &work.headers, &mut work.segment);
+    if context.tables.flow(work.segment.hash).awaits() {
+        let opening = Opening { begins: true, ..beginning(&work.segment) };
+        context.tables.open_flow(&work.segment, &opening);
+    }
 }
 
 /// Follows the flow through the segment.
@@ -167,8 +185,9 @@ pub(super) fn conclude<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: 
     let Work { headers, segment, followed, .. } = &*work;
     let reason = match followed.kind {
         Kind::Unknown | Kind::Elsewhere | Kind::Behind => return clean(work),
-        Kind::Ahead => {
-            context.refuse(DropReason::HelloAhead)?;
+        Kind::Ahead | Kind::Changed => {
+            let changed = followed.kind == Kind::Changed;
+            context.refuse(if changed { DropReason::HelloChanged } else { DropReason::HelloAhead })?;
             // Nothing that follows would fit what has been inspected.
             context.tables.close_flow(segment.hash);
             return pass(PassReason::HelloUnfollowed);

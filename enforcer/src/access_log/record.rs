@@ -54,12 +54,12 @@ pub struct Record<'a> {
     /// What limits did to it, as `NAME=RESULT`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,
-    /// Who it is known by: `none`, `token`, `certificate`, `token+certificate`.
+    /// Who it is known by: `none`, or `token`, `certificate` and `device`, joined by `+`.
     pub identity: &'static str,
     /// The token's subject, or its hash.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// The verified device: `x5t#S256` of its certificate.
+    /// The verified device: its name where it has shown what it is, else `x5t#S256` of its certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<&'a str>,
     /// The fingerprint of its ClientHello.
@@ -123,6 +123,20 @@ impl Record<'_> {
             quoted(self.user_agent.as_deref()),
         );
         line.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// By what a request is known.
+pub const fn identity(token: bool, certificate: bool, device: bool) -> &'static str {
+    match (token, certificate, device) {
+        (false, false, false) => "none",
+        (true, false, false) => "token",
+        (false, true, false) => "certificate",
+        (false, false, true) => "device",
+        (true, true, false) => "token+certificate",
+        (true, false, true) => "token+device",
+        (false, true, true) => "certificate+device",
+        (true, true, true) => "token+certificate+device",
     }
 }
 

@@ -111,7 +111,8 @@ fn needs(
     }
     let claims = grant.claims.clone();
     let subject = claims.as_deref().and_then(|claims| claims.subject.as_deref());
-    let payer = Payer { v6_mask: grant.v6_mask, facts, subject };
+    let device: Option<Box<str>> = grant.device().map(Into::into);
+    let payer = Payer { v6_mask: grant.v6_mask, facts, subject, device: device.as_deref() };
     let route = std::sync::Arc::clone(&grant.route);
     for needs in meant() {
         limit::check(route.limits.some(&needs.limits), &route, &payer, now, &mut grant.standing)?;

@@ -91,6 +91,8 @@ pub(super) struct Payer<'a> {
     pub(super) facts: &'a RequestFacts<'a>,
     /// `sub` of a good token.
     pub(super) subject: Option<&'a str>,
+    /// A device that has shown what it is.
+    pub(super) device: Option<&'a str>,
 }
 
 impl Payer<'_> {
@@ -100,8 +102,8 @@ impl Payer<'_> {
             LimitKey::Address => Some(SourceKey::of(self.facts.address.get(), self.v6_mask).get()),
             LimitKey::Subject => self.subject.and_then(|subject| hash(subject.as_bytes())),
             LimitKey::Device => {
-                let identity = self.facts.client.identity.as_deref()?;
-                hash(identity.thumbprint.as_bytes())
+                let certificate = || Some(&*self.facts.client.identity.as_deref()?.thumbprint);
+                hash(self.device.or_else(certificate)?.as_bytes())
             }
             LimitKey::Header(name) => {
                 let mut values = self.facts.headers.get_all(name).iter();

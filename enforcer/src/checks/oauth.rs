@@ -10,8 +10,17 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use enforcer_common::limiter::Charge;
 use http::{HeaderMap, HeaderValue, Method, header};
 
-use super::{Grant, Now, Refusal, facts::RequestFacts};
-use crate::{config::Endpoint, denial::Denial, policy::route::oauth::OAuth};
+use super::{Grant, Now, Refusal, facts::RequestFacts, token::binding};
+use crate::{
+    config::Endpoint,
+    denial::Denial,
+    policy::{
+        Policy,
+        refreshes::{Exchange, Refused},
+        route::{Route, oauth::OAuth},
+    },
+    replay::Receipt,
+};
 
 /// Bytes of a form, at most.
 pub const MOST_BYTES: u64 = 64 << 10;
@@ -22,17 +31,39 @@ const VERIFIER: std::ops::RangeInclusive<usize> = 43..=128;
 /// Characters of a challenge by S256: 32 bytes in base64url.
 const CHALLENGE: usize = 43;
 
+/// Names in forms on which the outcome depends.
+const JUDGED: [&str; 14] = [
+    "client_id",
+    "client_secret",
+    "code",
+    "code_challenge",
+    "code_challenge_method",
+    "code_verifier",
+    "grant_type",
+    "redirect_uri",
+    "refresh_token",
+    "request",
+    "request_uri",
+    "response_mode",
+    "response_type",
+    "scope",
+];
+
 type Form<'a> = HashMap<Cow<'a, str>, Cow<'a, str>>;
 
 /// Whether a query carries what must not be written into logs, histories and referrers.
 pub(super) fn has_credentials(query: &str) -> bool {
     // Most queries have nothing like it.
     let may = query.bytes().any(|byte| byte == b'%') || query.contains("token") || query.contains("secret");
-    may && form_urlencoded::parse(query.as_bytes()).any(|(name, _)| CREDENTIALS.contains(&name.as_ref()))
+    let is_one = |pair: &str| {
+        form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| CREDENTIALS.contains(&name.as_ref()))
+    };
+    may && query.split(';').any(is_one)
 }
 
-/// Judges a request that the checks of its route let through; `query` is that of its target.
+/// Judges a request that the checks of its route let through; `query` is that of its target. [`written`] is to be asked afterwards.
 pub fn judge(
+    policy: &Policy,
     grant: &mut Grant,
     facts: &RequestFacts<'_>,
     query: Option<&str>,
@@ -42,13 +73,15 @@ pub fn judge(
     let route = Arc::clone(&grant.route);
     let Some(oauth) = &route.oauth else { return Ok(()) };
     let judged = match oauth.endpoint {
-        Endpoint::Authorization => authorization(oauth, facts, query, body).map(|()| None),
-        Endpoint::Token => token(oauth, facts, query, body, now),
+        Endpoint::Authorization => authorization(oauth, facts, query, body).map(|()| (None, None)),
+        Endpoint::Token => token(policy, &route, oauth, facts, query, body, now),
     };
     match judged {
-        Ok(refresh) => {
-            grant.refresh = refresh;
-            grant.is_judged = true;
+        Ok(exchange) => {
+            let (exchange, proof) = exchange;
+            grant.exchange = exchange.map(Box::new);
+            grant.is_judged = proof.is_none();
+            grant.proof = proof;
             Ok(())
         }
         Err(refusal) => Err(refusal.at(&route, std::mem::take(&mut grant.standing))),
@@ -98,14 +131,16 @@ fn authorization(
     if is_good { Ok(()) } else { Err(Refusal::plain(Denial::OauthPkce)) }
 }
 
-/// RFC 6749 section 3.2; what the refresh token of the request is remembered by, if there is one and it shall be.
+/// RFC 6749 section 3.2; who is to be told how the exchange ended, and what is to be waited for before it begins.
 fn token(
+    policy: &Policy,
+    route: &Route,
     oauth: &OAuth,
     facts: &RequestFacts<'_>,
     query: Option<&str>,
     body: &[u8],
     now: Now,
-) -> Result<Option<crate::revoked::Mark>, Refusal> {
+) -> Result<(Option<Exchange>, Option<Receipt>), Refusal> {
     if *facts.method != Method::POST {
         return Err(not_allowed("POST"));
     }
@@ -138,7 +173,7 @@ fn token(
     if !oauth.grants.iter().any(|known| known == grant) {
         return Err(Refusal::plain(Denial::OauthGrant));
     }
-    match grant {
+    let refresh = match grant {
         "authorization_code" => {
             get("code").ok_or_else(|| Refusal::plain(Denial::OauthRequest))?;
             let verifier = get("code_verifier").ok_or_else(|| Refusal::plain(Denial::OauthPkce))?;
@@ -152,46 +187,91 @@ fn token(
             {
                 return Err(Refusal::plain(Denial::OauthRedirect));
             }
-            Ok(None)
+            None
         }
         "refresh_token" => {
             let token = get("refresh_token").ok_or_else(|| Refusal::plain(Denial::OauthRequest))?;
             if oauth.is_revoked(token, now.unix) {
                 return Err(Refusal::plain(Denial::TokenRevoked));
             }
-            let mark = oauth.refresh_mark(token);
-            if mark.is_some_and(|mark| oauth.is_used(mark, now.unix)) {
-                return Err(Refusal::plain(Denial::OauthRefreshReused));
-            }
-            Ok(mark)
+            Some(token)
         }
-        _ => Ok(None),
-    }
+        _ => None,
+    };
+    // Last, so that nothing that comes before uses a proof up.
+    let holder = match oauth.dpop {
+        Some(demand) => binding::holder(policy, route, facts, demand, now)?,
+        None => None,
+    };
+    let (holder, receipt) = holder.unzip();
+    let begun = oauth.begin(refresh, holder.as_deref(), now.unix).map_err(|refused| match refused {
+        Refused::Reused(access) => {
+            oauth.end_access(&access, now.unix);
+            Refusal::plain(Denial::OauthRefreshReused)
+        }
+        Refused::UnderWay => Refusal { retry_after: Some(1), ..Refusal::plain(Denial::OauthRefreshBusy) },
+        Refused::OtherKey => {
+            let denial = if holder.is_some() { Denial::DpopWrongKey } else { Denial::DpopMissing };
+            binding::without_key(policy, denial, now)
+        }
+    });
+    begun.map(|exchange| (exchange, receipt))
 }
 
-/// A form in which nothing stands twice (RFC 6749 section 3.1 and 3.2): of two, which one would the server take?
+/// Waits until the use of a proof is written down. Before that a grant is worth nothing.
+pub async fn written(grant: &mut Grant) -> Result<(), Refusal> {
+    let Some(proof) = grant.proof.take() else { return Ok(()) };
+    if !proof.is_kept().await {
+        return Err(Refusal::plain(Denial::ReplayStore));
+    }
+    grant.is_judged = true;
+    Ok(())
+}
+
+/// A form in which nothing stands twice (RFC 6749 section 3.1 and 3.2): of two, which one would the server take? Nor what some servers
+/// would take for what is judged here.
 fn form(bytes: &[u8]) -> Result<Form<'_>, Refusal> {
     let mut form = Form::new();
     for (name, value) in form_urlencoded::parse(bytes) {
-        if form.insert(name, value).is_some() {
+        let is_hidden = || JUDGED.iter().any(|judged| name != *judged && folded(&name) == *judged);
+        if is_hidden() || form.insert(name, value).is_some() {
             return Err(Refusal::plain(Denial::OauthRequest));
         }
     }
+    // Older readers end a pair there as well (HTML 4.01 appendix B.2.2).
+    let has_others = |pair: &[u8]| pair.split(|byte| *byte == b';').skip(1).any(|part| part.contains(&b'='));
+    if bytes.split(|byte| *byte == b'&').any(has_others) {
+        return Err(Refusal::plain(Denial::OauthRequest));
+    }
     Ok(form)
+}
+
+/// The name that servers make of one which fold case, or names into variables and arrays.
+fn folded(name: &str) -> String {
+    let name = name.trim().split(['[', '\0']).next().unwrap_or_default();
+    name.to_ascii_lowercase().replace([' ', '.'], "_")
 }
 
 fn is_form(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
     let kind = kinds.next().filter(|_| kinds.next().is_none()).and_then(|kind| kind.to_str().ok());
-    let is_form = kind
-        .and_then(|kind| kind.split(';').next())
-        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
+    let mut parts = kind.unwrap_or_default().split(';').map(str::trim);
+    let is_form = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/x-www-form-urlencoded"))
+            // By another one servers would read other names (RFC 6749 appendix B has UTF-8).
+            && parts.all(is_utf8);
     // A coded form would be read by the server and not here.
     if is_form && !headers.contains_key(header::CONTENT_ENCODING) {
         Ok(())
     } else {
         Err(Refusal::plain(Denial::OauthRequest))
     }
+}
+
+/// Whether a parameter of `Content-Type` leaves the form as it is read here.
+fn is_utf8(parameter: &str) -> bool {
+    let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    !name.trim().eq_ignore_ascii_case("charset")
+        || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
 }
 
 /// The client's id of HTTP Basic (RFC 6749 section 2.3.1), if it comes that way.

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod attestation;
+mod device;
 mod pins;
 mod token;
 
@@ -12,8 +13,10 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::exit;
 use crate::{control::span, prefix::Prefix};
 pub use attestation::{
-    App, AppAttest, Assertion, AttestationVerb, AttestationVerify, Challenge, ClientData, Receipt,
+    AndroidKey, App, AppAttest, Assertion, AttestationVerb, AttestationVerify, Challenge, ClientData, Play,
+    Receipt, Signed,
 };
+pub use device::DeviceVerb;
 pub use pins::{PinsFor, PinsOf, PinsVerb};
 pub use token::{Names, TokenRevoke, What};
 
@@ -97,6 +100,9 @@ pub enum Remote {
     /// Give sources the budgets of another tier
     #[command(subcommand)]
     Tier(TierVerb),
+    /// Devices that have shown what they are
+    #[command(subcommand)]
+    Device(DeviceVerb),
     /// What would happen to a packet from an address now, and why
     Why {
         /// IPv4 or IPv6 address

@@ -119,7 +119,7 @@ pub fn read(argument: &str) -> Result<Vec<u8>, String> {
         match fs::File::open(argument) {
             Ok(file) => file.take(MOST).read_to_end(&mut bytes),
             // What is no file is the thing itself, unless it looks like one.
-            Err(_) if decoded(argument.as_bytes()).is_some() && argument.len() > 40 => {
+            Err(_) if is_encoded(argument) && argument.len() > 40 => {
                 return Ok(argument.as_bytes().to_vec());
             }
             Err(error) => Err(error),
@@ -129,6 +129,12 @@ pub fn read(argument: &str) -> Result<Vec<u8>, String> {
         Ok(_) => Ok(bytes),
         Err(error) => Err(format!("{argument}: {error}; write a file, base64, or `-` for standard input")),
     }
+}
+
+/// Base64, or the five parts of an encrypted token.
+fn is_encoded(text: &str) -> bool {
+    let parts: Vec<&str> = text.trim().split('.').collect();
+    matches!(parts.len(), 1 | 5) && parts.iter().all(|part| decoded(part.as_bytes()).is_some())
 }
 
 /// Bytes of base64, of either alphabet, with padding or without, and white space at the ends; `None` where it is something else.

@@ -71,6 +71,8 @@ pub fn events(socket: &Path, verb: &Events, json: bool) -> Exit {
             | Answer::Reloaded(_)
             | Answer::Revoked(_)
             | Answer::Judged(_)
+            | Answer::Devices(_)
+            | Answer::Device(_)
             | Answer::Metrics(_) => true,
         };
         if shown && left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

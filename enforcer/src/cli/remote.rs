@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    args::{AllowVerb, BanAdd, BanVerb, Events, Proto, Remote, TierVerb, Whom},
+    args::{AllowVerb, BanAdd, BanVerb, DeviceVerb, Events, Proto, Remote, TierVerb, Whom},
     exit::{self, Exit},
     import::{self, Import},
     output, render, session,
@@ -12,7 +12,7 @@ use crate::{
     control::{
         bulk::Order,
         client::{self, ClientError},
-        wire::{Answer, Command, TierCommand},
+        wire::{Answer, Command, DeviceCommand, TierCommand},
     },
     kernel::Protocol,
 };
@@ -77,6 +77,15 @@ fn asked(verb: Remote) -> Asked {
         }
         Remote::Tier(TierVerb::Del { prefix }) => Command::Tier(TierCommand::Del { prefix }),
         Remote::Tier(TierVerb::List) => Command::Tier(TierCommand::List),
+        Remote::Device(verb) => Command::Device(match verb {
+            DeviceVerb::List { after, limit, blocked } => {
+                DeviceCommand::List { after, most: Some(limit), blocked }
+            }
+            DeviceVerb::Show { device } => DeviceCommand::Show { device },
+            DeviceVerb::Block { device, reason } => DeviceCommand::Block { device, reason },
+            DeviceVerb::Unblock { device } => DeviceCommand::Unblock { device },
+            DeviceVerb::Forget { device } => DeviceCommand::Forget { device },
+        }),
         Remote::Why { address, port, proto } => {
             let protocol = match proto {
                 Proto::Tcp => Protocol::Tcp,
@@ -122,6 +131,8 @@ fn show_json(answer: &Answer) {
         Answer::Tiers(rows) => output::json(rows),
         Answer::Revoked(row) => output::json(row),
         Answer::Judged(row) => output::json(row),
+        Answer::Devices(page) => output::json(page),
+        Answer::Device(row) => output::json(row),
         Answer::Why(why) => output::json(why),
         Answer::Reloaded(reloaded) => output::json(reloaded),
         Answer::Metrics(text) => output::json(text),

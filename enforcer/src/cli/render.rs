@@ -2,6 +2,7 @@
 
 mod counters;
 mod detail;
+mod devices;
 mod import;
 pub mod packet;
 mod pins;
@@ -24,6 +25,8 @@ pub fn answer(answer: &Answer) -> String {
         Answer::Why(why) => detail::why(why),
         Answer::Revoked(row) => revoked::revoked(row),
         Answer::Judged(row) => revoked::judged(row),
+        Answer::Devices(page) => devices::devices(page),
+        Answer::Device(row) => devices::device(row),
         Answer::Done(row) => done(row),
         Answer::Many(many) => import::answered(many),
         Answer::Bans(rows) => bans(rows),

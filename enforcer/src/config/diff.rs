@@ -20,6 +20,7 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
         dpop: _,
         signatures: _,
         replay,
+        attestation,
         routes: _,
         http,
         bans,
@@ -56,6 +57,19 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
         live: [threshold, window, duration, max_duration, dry_run],
         fixed: [max_entries, store]);
     keep!(replay, Replay, "replay", new.replay, live: [], fixed: [max_entries, store]);
+    match (attestation, &mut new.attestation) {
+        (Some(old), Some(_new)) => {
+            keep!(old, Attestation, "attestation", _new,
+                live: [paths, limit, challenge_lifetime, session_lifetime, session_keys, facts_key, facts_issuer, facts_lifetime, forget_after, unknown_devices, app_attest],
+                fixed: [max_challenges, store, max_devices]);
+        }
+        (None, None) => {}
+        // Devices are read at the start.
+        (old, new) => {
+            pending.push("attestation".to_owned());
+            new.clone_from(old);
+        }
+    }
     keep!(revocation, Revocation, "revocation", new.revocation,
         live: [file, client],
         fixed: [store, max_entries, max_refresh_tokens]);

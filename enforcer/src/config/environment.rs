@@ -57,6 +57,9 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
                 } else if matches!(kind, TlsFile::SignatureKey(_)) && is_open(path) && !is_public_key(path) {
                     let problem = format!("{}: every user of this machine may read it", path.display());
                     warn(collector, place, problem, "chmod 0640: whoever has the secret can sign requests");
+                } else if matches!(kind, TlsFile::SessionKeys | TlsFile::FactsKey) && is_open(path) {
+                    let problem = format!("{}: every user of this machine may read it", path.display());
+                    warn(collector, place, problem, "chmod 0640: whoever has it can pass for any device");
                 }
             }
             Named::KeySet(path, algorithms) => {
@@ -96,6 +99,9 @@ const fn tls_remedy(kind: TlsFile) -> &'static str {
         }
         TlsFile::RevocationList => "name a certificate revocation list, PEM or DER",
         TlsFile::TicketKeys => "write one key per line, made by `openssl rand -base64 48`",
+        TlsFile::SessionKeys => "write one secret per line, made by `openssl rand -base64 48`",
+        TlsFile::FactsKey => "make it with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`",
+        TlsFile::AttestationRoot => "name a PEM file with one certificate, or remove the key to take Apple's",
         TlsFile::SignatureKey(SignatureScheme::Hmac) => {
             "write a secret into it, made by `openssl rand -base64 48`"
         }

@@ -9,6 +9,7 @@ use serde::{
 };
 use toml::Spanned;
 
+mod attestation;
 mod cors;
 mod integrity;
 mod pins;
@@ -24,6 +25,7 @@ use super::{
     tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
+pub(super) use attestation::{AppAttestSection, AttestationSection, DemandSection};
 pub(super) use cors::CorsSection;
 pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};
 pub(super) use pins::{PinDocumentSection, PinSection, PinSetSection, PinsSection};
@@ -50,6 +52,7 @@ pub(super) struct File {
     pub(super) dpop: DpopSection,
     pub(super) signature: BTreeMap<String, Spanned<SignatureSection>>,
     pub(super) replay: ReplaySection,
+    pub(super) attestation: Key<AttestationSection>,
     pub(super) route: Vec<Spanned<RouteSection>>,
     pub(super) http: HttpSection,
     pub(super) bans: BansSection,
@@ -369,6 +372,7 @@ pub(super) struct RouteSection {
     pub(super) dpop: Key<Binding>,
     pub(super) certificate_bound: Key<Binding>,
     pub(super) signature: Key<Text<String>>,
+    pub(super) attestation: Key<DemandSection>,
     pub(super) limit: Key<LimitSection>,
     pub(super) limits: List<RouteLimitSection>,
     pub(super) graphql: Key<GraphQlSection>,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::RateLimit;
+use super::{Binding, RateLimit};
 
 /// An endpoint of the upstream's authorization server.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,9 @@ pub struct OAuth {
     /// `refresh_rotation`: how long a refresh token is remembered that was exchanged for another one; none (`"off"`, default): the server
     /// does not give others.
     pub rotation: Option<Duration>,
+    /// `dpop`: whether clients of the token endpoint prove that they have a key (RFC 9449 section 5), to which their refresh tokens are bound
+    /// from then on. Default: what they show is not looked at.
+    pub dpop: Option<Binding>,
 }
 
 /// Which one.

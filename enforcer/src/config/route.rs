@@ -2,7 +2,7 @@
 
 use http::{HeaderName, Method};
 
-use super::{Bindings, Cors, Demands, GraphQl, OAuth, RateLimit};
+use super::{AttestationDemand, Bindings, Cors, Demands, GraphQl, OAuth, RateLimit};
 
 /// What happens to some of the requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,8 @@ pub struct Route {
     pub bindings: Bindings,
     /// `signature`: a name below `[signature]`, whose keys must have signed the request. Default: none.
     pub signature: Option<String>,
+    /// `attestation`: what the device must have shown that its requests come from. Default: nothing.
+    pub attestation: Option<AttestationDemand>,
     /// `required_headers`: fields without which a request is refused. Default: none.
     pub required_headers: Vec<HeaderName>,
     /// `upgrade`: protocols that a request may change to, by their names in lower case. Default: none.
@@ -82,7 +84,7 @@ pub enum LimitKey {
     Address,
     /// `"subject"`: those with tokens of one `sub`.
     Subject,
-    /// `"device"`: those of one client certificate.
+    /// `"device"`: those of one device that has shown what it is, else of one client certificate.
     Device,
     /// `"header:NAME"`: those with one value of a field.
     Header(HeaderName),

@@ -132,6 +132,12 @@ pub enum TlsFile {
     ServerAuthorities,
     /// An entry of `keys` of a signature.
     SignatureKey(super::SignatureScheme),
+    /// `session_keys` of attestation.
+    SessionKeys,
+    /// `facts_key` of attestation.
+    FactsKey,
+    /// `root` of App Attest.
+    AttestationRoot,
 }
 
 impl Config {
@@ -162,6 +168,11 @@ impl Config {
         files.extend(
             self.signatures.values().flat_map(|signature| signature.keys.values().map(PathBuf::as_path)),
         );
+        if let Some(attestation) = &self.attestation {
+            files.extend(attestation.session_keys.as_deref());
+            files.extend(attestation.facts_key.as_deref());
+            files.extend(attestation.app_attest.as_ref().and_then(|app_attest| app_attest.root.as_deref()));
+        }
         let asked = self.tokens.values().filter_map(|token| token.introspection.as_ref());
         files.extend(asked.map(|introspection| introspection.secret.as_path()));
         files.sort_unstable();

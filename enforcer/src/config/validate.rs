@@ -24,6 +24,7 @@ use crate::prefix::Prefix;
 
 mod access_log;
 mod answers;
+mod attestation;
 mod hellos;
 mod integrity;
 mod introspection;
@@ -67,6 +68,7 @@ pub(super) fn validate<'t>(
         dpop,
         signatures,
         replay: integrity::replay(&file.replay, bans.store.as_deref(), &mut rules),
+        attestation: attestation::attestation(&file.attestation, bans.store.as_deref(), &mut rules),
         routes,
         revocation: revocation::revocation(&file.revocation, &bans, &metrics, &mut rules),
         bans,

@@ -9,7 +9,7 @@ use prometheus::core::Collector as _;
 use tokio::sync::{broadcast::Receiver, mpsc, oneshot};
 
 use super::{
-    bulk,
+    bulk, devices,
     pins::{self, SwitchRequest},
     revocation,
     rows::{self, Hook},
@@ -56,6 +56,8 @@ pub struct Facts {
     pub tokens: Vec<TokenRow>,
     /// What `kernel.dry_run` names.
     pub rehearsed: Vec<String>,
+    /// Entries of each list of `[kernel.hellos]` that has any.
+    pub listed: Vec<CountRow>,
     /// `kernel.events`, in words; `None` if it is off.
     pub samples: Option<String>,
     /// Requests are no longer accepted.
@@ -134,6 +136,7 @@ impl Respond for Context {
                 self.look(all).await.map(Answer::Tiers)
             }
             Command::Token(command) => revocation::carry_out(&self.policy.load(), command, clock::unix_now()),
+            Command::Device(command) => devices::carry_out(&self.policy.load(), command, clock::unix_now()),
             Command::Why { address, port, protocol } => {
                 let port = port.unwrap_or(self.facts.load().port);
                 self.why(address, port, protocol).await.map(|why| Answer::Why(Box::new(why)))
@@ -309,6 +312,7 @@ impl Context {
                 false_drops: self.metrics.false_drops.get(),
                 missed: self.metrics.missed_hellos.get(),
             },
+            listed: facts.listed.clone(),
             files: facts.files.as_ref().map(|(at, result)| FilesRow {
                 age_seconds: now.saturating_duration_since(*at).as_secs(),
                 error: result.as_ref().err().cloned(),

@@ -63,10 +63,9 @@ pub fn row(policy: &Policy) -> RevokedRow {
 
 /// Until when an entry has to hold that means tokens issued up to `from`: until the last of them has expired.
 pub fn end(policy: &Policy, issuer: Option<&Issuer>, from: u64) -> u32 {
-    let life = |issuer: &Issuer| issuer.max_lifetime.saturating_add(2 * issuer.leeway);
     let longest = match issuer {
-        Some(issuer) => life(issuer),
-        None => policy.issuers().map(|issuer| life(issuer)).max().unwrap_or(LIFETIME),
+        Some(issuer) => issuer.longest(),
+        None => policy.issuers().map(|issuer| issuer.longest()).max().unwrap_or(LIFETIME),
     };
     second(from.saturating_add(longest).saturating_add(1))
 }

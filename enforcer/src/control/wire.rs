@@ -2,7 +2,9 @@
 //!
 //! Server and client share these types. Fields are only ever added; whatever changes a meaning moves [`VERSION`].
 
+mod bans;
 mod changes;
+mod device;
 mod failure;
 mod many;
 mod pins;
@@ -20,7 +22,9 @@ use crate::{
     prefix::Prefix,
 };
 
+pub use bans::{AllowanceRow, BanRow};
 pub use changes::{FilesRow, ReloadRow, Reloaded};
+pub use device::{DeviceCommand, DeviceRow, DevicesRow};
 pub use failure::{Failure, FailureKind};
 pub use many::{Many, RefusedRow};
 pub use pins::{PinsCommand, PinsRow};
@@ -130,6 +134,8 @@ pub enum Command {
     Tier(TierCommand),
     /// What is revoked.
     Token(TokenCommand),
+    /// Which devices have enrolled.
+    Device(DeviceCommand),
     /// Which certificate is served to apps that pin.
     Pins(PinsCommand),
     /// What would happen to a packet from an address, and why.
@@ -187,7 +193,7 @@ pub enum Body {
 pub enum Answer {
     /// To `status`.
     Status(Box<Status>),
-    /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`, `tier`, `token`, `pins`.
+    /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`, `tier`, `token`, `device`, `pins`.
     Done(Done),
     /// To `ban_add_many`, `ban_del_many`.
     Many(Many),
@@ -201,6 +207,10 @@ pub enum Answer {
     Revoked(RevokedRow),
     /// To `token`, `judge`.
     Judged(JudgedRow),
+    /// To `device`, `list`.
+    Devices(DevicesRow),
+    /// To `device`, `show`.
+    Device(Box<DeviceRow>),
     /// To `why`.
     Why(Box<Why>),
     /// To `reload`.
@@ -225,39 +235,6 @@ pub struct Done {
     /// The ban in question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ban: Option<BanRow>,
-}
-
-/// A ban.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BanRow {
-    /// Whom it holds for.
-    pub prefix: Prefix,
-    /// `offence` or `operator`.
-    pub origin: String,
-    /// A denial's code, or the operator's reason.
-    pub cause: String,
-    /// Seconds since it began.
-    pub age_seconds: u64,
-    /// Seconds until it ends; absent: by hand only.
-    pub remaining_seconds: Option<u64>,
-    /// Offences that led to it or came in since.
-    pub offences: u32,
-    /// The allowed prefix that makes it ineffective.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shadowed_by: Option<Prefix>,
-}
-
-/// An allowance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AllowanceRow {
-    /// Whom it holds for.
-    pub prefix: Prefix,
-    /// `configuration`, `operator`, or `both`.
-    pub origin: String,
-    /// The operator's reason.
-    pub reason: String,
-    /// Seconds since it began.
-    pub age_seconds: u64,
 }
 
 /// What a source has done lately.
@@ -431,6 +408,9 @@ pub struct Status {
     /// How far the program and the TLS stack agree.
     #[serde(default)]
     pub hellos: HelloRow,
+    /// Entries of each list of `[kernel.hellos]` that has any, by its key.
+    #[serde(default)]
+    pub listed: Vec<CountRow>,
     /// The last reload.
     pub last_reload: Option<ReloadRow>,
     /// The last change of a certificate, key or list since then.

@@ -1,6 +1,8 @@
 //! The way of what a device sends through its verification, for `enforcer attestation verify`: it is the one that requests take, and
 //! nothing is started.
 
+mod google;
+
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -25,6 +27,8 @@ pub(super) fn judge(verb: &AttestationVerify, object: &[u8]) -> Result<Report> {
         AttestationVerify::AppAttest(verb) => app_attest(verb, &plain(), &mut show)?,
         AttestationVerify::Assertion(verb) => assertion(verb, &plain(), &mut show)?,
         AttestationVerify::Receipt(verb) => receipt(verb, &plain(), &mut show)?,
+        AttestationVerify::Play(verb) => google::play(verb, object, &mut show)?,
+        AttestationVerify::AndroidKey(verb) => google::android_key(verb, object, &mut show)?,
     };
     Ok(Report::new(steps, outcome))
 }

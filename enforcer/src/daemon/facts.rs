@@ -9,7 +9,7 @@ use crate::{
     config::{Config, Mode},
     control::{
         answer::Facts,
-        wire::{PersistenceRow, TokenRow},
+        wire::{CountRow, PersistenceRow, TokenRow},
     },
     kernel::Beginning,
     metrics::Metrics,
@@ -36,6 +36,7 @@ pub(super) fn facts(
         port: addresses.first().map_or(HTTPS, SocketAddr::port),
         tokens: tokens(policy),
         rehearsed: rehearsed(config),
+        listed: listed(config),
         samples: samples(config),
         draining: false,
         last_reload: None,
@@ -107,6 +108,18 @@ pub(super) fn tokens(policy: &Policy) -> Vec<TokenRow> {
         TokenRow { name: issuer.name.clone(), issuer: issuer.issuer.clone(), keys, age_seconds: age, error }
     };
     policy.issuers().map(row).collect()
+}
+
+/// How much each list of `[kernel.hellos]` has, if it has anything.
+pub(super) fn listed(config: &Config) -> Vec<CountRow> {
+    let hellos = &config.kernel.hellos;
+    let lists = [
+        ("refuse_names", hellos.refuse_names.len()),
+        ("only_names", hellos.only_names.len()),
+        ("refuse_fingerprints", hellos.refuse_fingerprints.len()),
+    ];
+    let row = |(name, count): (&str, usize)| CountRow { name: name.to_owned(), count: count as u64 };
+    lists.into_iter().filter(|(_, count)| *count > 0).map(row).collect()
 }
 
 /// What is only rehearsed, by name.

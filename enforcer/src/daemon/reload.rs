@@ -34,7 +34,7 @@ impl Running {
             Err(error) => error!(by, error, "reload refused, everything stays as it was"),
         }
         let (tokens, rehearsed) = (facts::tokens(&self.policy.load()), facts::rehearsed(&self.config));
-        let samples = facts::samples(&self.config);
+        let (samples, listed) = (facts::samples(&self.config), facts::listed(&self.config));
         let persistence = facts::persistence(&self.config, self.kernel.beginning());
         facts::show_persistence(&persistence, &self.metrics);
         if result.is_ok() {
@@ -48,6 +48,7 @@ impl Running {
             persistence: persistence.clone(),
             rehearsed: rehearsed.clone(),
             samples: samples.clone(),
+            listed: listed.clone(),
             last_reload: Some((at, result.clone())),
             // A reload reads every file, so what was refused before is settled.
             files: if result.is_ok() { None } else { facts.files.clone() },

@@ -59,7 +59,7 @@ pub(super) struct Running {
     pub(super) switch_requests: mpsc::Receiver<SwitchRequest>,
     /// The files behind the policy as they were when they were read last.
     pub(super) read: Arc<ArcSwap<Seen>>,
-    pub(super) file_changes: mpsc::Receiver<Vec<String>>,
+    pub(super) file_changes: mpsc::Receiver<Vec<PathBuf>>,
     pub(super) status: String,
     /// Whether the ban task answered when it was last asked. The lease of the program depends on it.
     pub(super) healthy: bool,
@@ -123,6 +123,10 @@ impl Running {
                     let policy = self.policy.load();
                     policy.revoked().sweep(clock::unix_now());
                     policy.refreshed().sweep(clock::unix_now());
+                    if let Some(attestation) = policy.attestation() {
+                        let forget_after = attestation.config.forget_after.as_secs();
+                        attestation.enrolment.devices.sweep(clock::unix_now(), forget_after);
+                    }
                 }
             }
         }

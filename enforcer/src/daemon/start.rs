@@ -118,6 +118,15 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         };
         policy.load().replay().keep(path, gauges, clock::unix_now())?;
     }
+    if let Some(attestation) = policy.load().attestation()
+        && let Some(path) = &attestation.config.store
+    {
+        let gauges = store::Gauges {
+            pending: metrics.device_store_pending.clone(),
+            errors: metrics.device_store_errors.clone(),
+        };
+        attestation.enrolment.devices.keep(path, gauges)?;
+    }
     let (keeping, kept) = keeping(&config, &metrics)?.unzip();
     let known = kept.as_ref().map_or(0, |kept| kept.memory.bans.len());
     let mut kernel = Kernel::load_growing(&config.kernel, config.bans.max_entries, known)?;
@@ -127,6 +136,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     metrics::pins::register(&metrics.registry, Arc::clone(&policy))?;
     metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
     metrics::revocations::register(&metrics.registry, Arc::clone(&policy))?;
+    metrics::devices::register(&metrics.registry, Arc::clone(&policy))?;
     let ledger = Ledger::new(config.bans.clone());
     let (bans, task) = task::spawn(ledger, kernel.lists()?, offences, metrics.clone(), keeping, banned);
     let ban_task = Tied::of(task.abort_handle());

@@ -133,8 +133,8 @@ fn bound(
         method: &verb.method,
         origin: origin.as_ref(),
         path,
-        key,
-        token: digest.as_ref(),
+        key: Some(key),
+        token: Some(digest.as_ref()),
         now,
     };
     let proof = proof::verify(proof.as_bytes(), &expected, &mut |step| match step {

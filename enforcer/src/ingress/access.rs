@@ -54,6 +54,7 @@ pub(super) struct Entry {
     denial: Option<Denial>,
     route: Option<Arc<Route>>,
     subject: Option<Box<str>>,
+    device: Option<Box<str>>,
     marks: Marks,
     upstream: Option<Duration>,
     server: Option<Authority>,
@@ -100,6 +101,7 @@ impl Entry {
             denial: None,
             route: None,
             subject: None,
+            device: None,
             marks: Marks::default(),
             upstream: None,
             server: None,
@@ -113,9 +115,10 @@ impl Entry {
         self.source = source;
     }
 
-    /// Who was let through.
-    pub(super) fn granted(&mut self, subject: Option<&str>) {
+    /// Who was let through, and from which device, if that has shown what it is.
+    pub(super) fn granted(&mut self, subject: Option<&str>, device: Option<&str>) {
         self.subject = subject.map(Into::into);
+        self.device = device.map(Into::into);
     }
 
     /// How long the upstream took to the head of its answer, and which server gave one.
@@ -152,7 +155,7 @@ impl Entry {
 
     fn record(&self) -> Record<'_> {
         let client = &self.connection.client;
-        let device = client.identity.as_deref().map(|identity| &*identity.thumbprint);
+        let certificate = client.identity.as_deref().map(|identity| &*identity.thumbprint);
         let by_token =
             self.denial.is_none() && self.route.as_ref().is_some_and(|route| route.tokens.is_some());
         let host = self.host.as_ref().map(HeaderValue::as_bytes);
@@ -175,14 +178,9 @@ impl Entry {
             code: self.denial.map(Denial::code),
             route: self.route.as_deref().map(|route| &*route.name),
             limits: self.marks.iter().filter_map(limit).collect(),
-            identity: match (by_token, device.is_some()) {
-                (false, false) => "none",
-                (true, false) => "token",
-                (false, true) => "certificate",
-                (true, true) => "token+certificate",
-            },
+            identity: record::identity(by_token, certificate.is_some(), self.device.is_some()),
             subject: self.subject.as_deref().and_then(|text| record::subject(text, self.settings.subject)),
-            device,
+            device: self.device.as_deref().or(certificate),
             ja4: client.hello.as_deref().map(|hello| hello.ja4.as_str()),
             fingerprint: client
                 .hello

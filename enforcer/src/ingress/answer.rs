@@ -98,6 +98,9 @@ pub(super) fn problem(refusal: &Refusal, id: &RequestId) -> Response<Bytes> {
         "code": denial.code(),
         "request_id": id.to_string(),
     });
+    if let Some(fault) = denial.fault() {
+        document["fault"] = fault.into();
+    }
     if let Some(seconds) = refusal.server_time {
         document["server_time"] = seconds.into();
     }
@@ -251,5 +254,21 @@ impl Body for Answer {
             Content::Forwarded(body) => body.size_hint(),
             Content::Own(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::denial::Denial;
+
+    #[test]
+    fn apps_find_the_name_that_they_know() {
+        let fault = |denial| {
+            let answer = problem(&Refusal::plain(denial), &RequestId::Own([b'0'; 32]));
+            serde_json::from_slice::<serde_json::Value>(answer.body()).unwrap()["fault"].clone()
+        };
+        assert_eq!(fault(Denial::DeviceIntegrityFailed), "INTEGRITY_VERIFICATION_FAILED");
+        assert!(fault(Denial::RateLimited).is_null());
     }
 }

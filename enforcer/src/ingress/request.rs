@@ -1,14 +1,6 @@
 //! One request, from its head to the head of its answer.
 
-use std::{
-    convert::Infallible,
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -22,13 +14,15 @@ use super::{
     answer::{self, Answer, RequestId},
     connection::Connection,
     counters::Stage,
-    pins, stream,
+    delay::wait,
+    devices, exchange, pins, stream,
     upgrade::Asked,
     worker::Worker,
 };
 use crate::{
     checks::{
         self, Grant, Now, Refusal,
+        devices::Endpoint,
         facts::{ClientAddr, RequestFacts},
         forwarded,
         limit::{Marks, Standing},
@@ -38,7 +32,6 @@ use crate::{
     clock,
     denial::Denial,
     policy::{Policy, pins::Signed, route::Route, signature::Signers},
-    revoked::Mark,
     upstream::{AnswerBody, ClientBody, Clients, EARLY_DATA, Forwarded, Patience, Room, Terms, grpc},
 };
 
@@ -118,10 +111,22 @@ pub(super) async fn serve(
             body.discard();
             Ok(Outcome::Own(pins::answer(&head, &signed)))
         }
+        Ok(Admitted::Endpoint(endpoint)) => {
+            let room = Room::new(&worker.shared.held, max_held);
+            let body = (body, room);
+            let answered =
+                Box::pin(devices::answer(&worker, &connection, source, &head, endpoint, body)).await;
+            answered.map(|(response, device)| {
+                if let Some(entry) = &mut entry {
+                    entry.granted(None, device.as_deref());
+                }
+                Outcome::Own(response)
+            })
+        }
         Ok(Admitted::Granted(mut grant)) => {
             let route = Arc::clone(grant.route());
             if let Some(entry) = &mut entry {
-                entry.granted(grant.subject());
+                entry.granted(grant.subject(), grant.device());
             }
             dpop_nonce = grant.dpop_nonce().cloned();
             let room = || Room::new(&worker.shared.held, max_held);
@@ -136,7 +141,7 @@ pub(super) async fn serve(
             };
             let judged = match (verified, most) {
                 (Ok(body), Some(most)) => {
-                    Box::pin(document(&connection, &mut grant, &head, (body, room()), most)).await
+                    Box::pin(document(&worker, &connection, &mut grant, &head, (body, room()), most)).await
                 }
                 (verified, _) => verified,
             };
@@ -149,9 +154,12 @@ pub(super) async fn serve(
                         Err(refusal) => Err(Refusal { route: Some(route), ..refusal }),
                         Ok(()) => {
                             let terms = Terms { max_body, id: id.header(), upgrade: None, is_early };
-                            let request = Request::from_parts(head, body);
+                            let mut request = Request::from_parts(head, body);
                             let began = clock::instant_now();
-                            let refresh = grant.refresh();
+                            let exchange = grant.take_exchange();
+                            if exchange.is_some() {
+                                exchange::prepare(request.headers_mut());
+                            }
                             // On the heap, because every move of this future would otherwise copy room for a second request.
                             let forwarded =
                                 Box::pin(forward(&worker.clients, &connection, grant, request, terms, asked))
@@ -160,11 +168,14 @@ pub(super) async fn serve(
                                 let server = forwarded.as_ref().ok().and_then(|(_, server)| server.clone());
                                 entry.forwarded(began, server);
                             }
-                            if let Ok((response, _)) = &forwarded {
-                                spend(&worker, &route, refresh, response.status());
-                            }
-                            match forwarded {
-                                Ok((response, _)) => Ok(Outcome::Forwarded(route, response)),
+                            let settled = match (forwarded, exchange) {
+                                (Ok((response, _)), Some(exchange)) => {
+                                    Box::pin(exchange::settle(&worker, &route, exchange, response)).await
+                                }
+                                (forwarded, _) => forwarded.map(|(response, _)| response),
+                            };
+                            match settled {
+                                Ok(response) => Ok(Outcome::Forwarded(route, response)),
                                 Err(denial) => Err(Refusal { route: Some(route), ..Refusal::plain(denial) }),
                             }
                         }
@@ -279,17 +290,9 @@ async fn signed(
     })
 }
 
-/// A refresh token that was exchanged is used up: its server gives another one for it.
-fn spend(worker: &Worker, route: &Route, refresh: Option<Mark>, status: StatusCode) {
-    if let (Some(oauth), Some(refresh), StatusCode::OK) = (&route.oauth, refresh, status)
-        && !oauth.spend(refresh, clock::unix_now())
-    {
-        worker.shared.metrics.refresh_untracked.inc();
-    }
-}
-
 /// Reads the body of a request that is judged by it, at most so many bytes, and has it judged; gives it back as it came.
 async fn document(
+    worker: &Worker,
     connection: &Connection,
     grant: &mut Grant,
     head: &http::request::Parts,
@@ -307,9 +310,13 @@ async fn document(
         let facts = RequestFacts::read(&connection.client, grant.source(), head).map_err(Refusal::plain)?;
         let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
         checks::graphql::judge(grant, &facts, facts.target.query, &bytes, now.monotonic)?;
-        checks::oauth::judge(grant, &facts, facts.target.query, &bytes, now)?;
+        checks::oauth::judge(&worker.shared.policy.load(), grant, &facts, facts.target.query, &bytes, now)?;
         Ok(body)
     });
+    let judged = match judged {
+        Ok(body) => checks::oauth::written(grant).await.map(|()| body),
+        refused => refused,
+    };
     judged.map_err(|refusal| {
         let route = Arc::clone(grant.route());
         // What was judged says itself what limits made of it.
@@ -319,35 +326,6 @@ async fn document(
             refusal.at(&route, std::mem::take(&mut grant.standing))
         }
     })
-}
-
-/// Waits for a request's turn, if not too many do so already.
-async fn wait(worker: &Worker, delay: Duration, most: u32) -> Result<(), Refusal> {
-    if delay.is_zero() {
-        return Ok(());
-    }
-    let Some(_place) = Waiting::begin(&worker.shared.delayed, most) else {
-        let retry_after = Some(delay.as_secs() + 1);
-        return Err(Refusal { retry_after, ..Refusal::plain(Denial::Overloaded) });
-    };
-    tokio::time::sleep(delay).await;
-    Ok(())
-}
-
-/// One of the requests that wait.
-struct Waiting<'w>(&'w AtomicU32);
-
-impl<'w> Waiting<'w> {
-    fn begin(waiting: &'w AtomicU32, most: u32) -> Option<Self> {
-        let place = Self(waiting);
-        (waiting.fetch_add(1, Relaxed) < most).then_some(place)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
 }
 
 /// Whether nothing that follows a refused request can be trusted to be what it seems.
@@ -397,6 +375,8 @@ enum Admitted {
     Granted(Grant),
     /// It is a browser's question, which is answered here.
     Preflight(Arc<Route>, Standing),
+    /// It is a device's, likewise.
+    Endpoint(Endpoint),
     /// It is an app's, for the pin document.
     Document(Arc<Signed>),
 }
@@ -454,6 +434,9 @@ fn admit(
     facts.is_banned = worker.bans(policy, source, connection.port, now.monotonic);
     if let Some(judged) = checks::pins::document(policy, &facts, now) {
         return judged.map(Admitted::Document);
+    }
+    if let Some(judged) = checks::devices::endpoint(policy, &facts, now) {
+        return judged.map(Admitted::Endpoint);
     }
     if let Some(judged) = checks::preflight(policy, &facts, now) {
         return judged.map(|(route, standing)| Admitted::Preflight(route, standing));

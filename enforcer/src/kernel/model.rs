@@ -5,14 +5,14 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv6Addr},
 };
 
 use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing, class},
-    flow::{self, Entry, Followed, Opening, SLOTS, Segment, slot::Phase},
+    flow::{self, Entry, Followed, Opening, SLOTS, Segment, kept::Kept, slot::Phase},
     gcra::Rate,
     headers::{Headers, tcp},
     hello::marks::Marks,
@@ -315,6 +315,8 @@ impl Tables for Model {
 struct Flows {
     words: Cell<flow::RawBucket>,
     entries: [Entry; SLOTS],
+    /// What has passed of hellos that go on.
+    kept: BTreeMap<u64, Box<Kept>>,
 }
 
 impl flow::Bucket for Flows {
@@ -332,6 +334,17 @@ impl flow::Bucket for Flows {
 
     fn entry(&mut self, slot: usize) -> Option<&mut Entry> {
         self.entries.get_mut(slot)
+    }
+
+    fn kept(&mut self, key: u64, anew: bool) -> Option<&mut Kept> {
+        if anew {
+            self.kept.insert(key, Box::new(Kept::NONE));
+        }
+        self.kept.get_mut(&key).map(|kept| &mut **kept)
+    }
+
+    fn forget(&mut self, key: u64) {
+        self.kept.remove(&key);
     }
 }
 

@@ -22,7 +22,7 @@ use super::fetch;
 use crate::{
     clock::{self, KernelTime},
     metrics::Metrics,
-    policy::introspection::{Call, Introspector},
+    policy::introspection::{Call, Introspector, Unfit},
     secret::Secret,
 };
 
@@ -156,7 +156,7 @@ impl Caller {
 async fn read(response: Response<Incoming>) -> Result<Vec<u8>> {
     let status = response.status();
     ensure!(!status.is_redirection(), "answered {status}, and no redirect is followed");
-    ensure!(status == StatusCode::OK, "answered {status}");
+    ensure!(status == StatusCode::OK, Unfit(status));
     let body = Limited::new(response.into_body(), MOST_BYTES).collect().await;
     let body = body.map_err(|error| anyhow!("reading the answer: {error}"))?;
     Ok(body.to_bytes().to_vec())

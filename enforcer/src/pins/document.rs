@@ -63,7 +63,7 @@ impl Signer {
             PrivateKeyDer::Sec1(der) => {
                 EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_sec1_der())
             }
-            _ => return None,
+            PrivateKeyDer::Pkcs1(_) | _ => return None,
         };
         let key = key.ok()?;
         // What stands before the point in the SubjectPublicKeyInfo of P-256 (RFC 5480 section 2).

@@ -19,8 +19,24 @@ use tokio::sync::{Notify, watch};
 use super::{keyring::Pending, strict_json};
 use crate::{clock::KernelTime, config::Introspection, secret::Secret};
 
-/// After a call that failed nobody is asked for so long, so that a server that is down is not asked by every request.
+/// After a call without an answer, and some whose answers are of no use, nobody is asked for so long, so that a server that is down is not asked by every request.
 const REST: Duration = Duration::from_secs(1);
+
+/// Answers in a row that cannot be used, after which it is the server and not the tokens: whoever knows a token that its server stumbles
+/// over must not be able to shut everybody out with it.
+const STUMBLES: u32 = 3;
+
+/// The server has answered, and not with 200.
+#[derive(Debug)]
+pub struct Unfit(pub http::StatusCode);
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "answered {}", self.0)
+    }
+}
+
+impl std::error::Error for Unfit {}
 
 /// SHA-256 of a token.
 pub type TokenDigest = [u8; 32];
@@ -66,6 +82,7 @@ struct State {
     calls: HashMap<TokenDigest, watch::Sender<u64>>,
     queue: VecDeque<Call>,
     rests_until: KernelTime,
+    stumbles: u32,
 }
 
 /// One server.
@@ -98,6 +115,7 @@ impl Introspector {
             calls: HashMap::new(),
             queue: VecDeque::new(),
             rests_until: KernelTime(0),
+            stumbles: 0,
         };
         Ok(Self {
             config: config.clone(),
@@ -154,6 +172,7 @@ impl Introspector {
         now: KernelTime,
         unix: u64,
     ) -> Result<bool> {
+        let was_answered = answer.as_ref().map_or_else(|error| error.is::<Unfit>(), |_| true);
         let read = answer.and_then(|text| self.read(&text, unix));
         let mut state = self.state();
         // Whoever waits is woken by the end of what it waits for, after this lock.
@@ -161,12 +180,16 @@ impl Introspector {
         let outcome = match read {
             Ok((answer, lifetime)) => {
                 state.rests_until = KernelTime(0);
+                state.stumbles = 0;
                 let is_active = matches!(answer, Answer::Active(_));
                 state.cache.insert(*digest, Entry { answer, until: now.plus(lifetime) });
                 Ok(is_active)
             }
             Err(error) => {
-                state.rests_until = now.plus(REST);
+                state.stumbles = state.stumbles.saturating_add(1);
+                if !was_answered || state.stumbles >= STUMBLES {
+                    state.rests_until = now.plus(REST);
+                }
                 Err(error)
             }
         };

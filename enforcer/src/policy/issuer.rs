@@ -152,6 +152,11 @@ impl Issuer {
         self.mark
     }
 
+    /// Seconds for which a token that is issued now can be taken, at most.
+    pub const fn longest(&self) -> u64 {
+        self.max_lifetime.saturating_add(2 * self.leeway)
+    }
+
     /// By what one of its tokens that is known by `marks` is revoked.
     pub fn revocation(&self, marks: &Marks, now: u64) -> Option<Kind> {
         self.revoked.covers(marks, self.mark, now)

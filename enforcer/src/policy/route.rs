@@ -13,7 +13,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use http::Method;
 
-use super::{Upstream, demands::Demands, issuer::Issuer, signature::Signers};
+use super::{Upstream, attestation::Demand, demands::Demands, issuer::Issuer, signature::Signers};
 use crate::config::{self, Bindings};
 use cors::Cors;
 use graphql::GraphQl;
@@ -45,6 +45,8 @@ pub struct Route {
     pub limits: Limits,
     /// Who must have signed its requests; `None` where nobody has to.
     pub signers: Option<Arc<Signers>>,
+    /// What the device must have shown that its requests come from; `None` where none has to.
+    pub attestation: Option<Demand>,
     /// What its documents may ask for; `None` where there are none.
     pub graphql: Option<GraphQl>,
     /// Whether requests with safe methods may come as early data.
@@ -102,7 +104,7 @@ impl Route {
     pub fn new(
         config: &config::Route,
         upstream: Arc<Upstream>,
-        (tokens, signers): (Option<Tokens>, Option<Arc<Signers>>),
+        (tokens, signers, attestation): (Option<Tokens>, Option<Arc<Signers>>, Option<Demand>),
         limits: Limits,
         oauth: Option<OAuth>,
     ) -> Result<Self> {
@@ -140,6 +142,7 @@ impl Route {
             required_headers: config.required_headers.clone().into(),
             limits,
             signers,
+            attestation,
             graphql,
             early_data: config.early_data,
             cors: config.cors.as_ref().map(Cors::new),

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::{task::JoinHandle, time::Sleep};
 
@@ -27,6 +28,8 @@ enum Kind {
     Plain(Reading),
     /// It ends in time, whether or not anybody reads.
     Timed(Rc<RefCell<Reading>>, JoinHandle<()>),
+    /// It was read here, and goes on as it came.
+    Whole(Option<Bytes>),
 }
 
 /// An answer that is being read.
@@ -124,6 +127,15 @@ impl AnswerBody {
     }
 }
 
+impl AnswerBody {
+    /// Reads it to its end, if it has no more bytes than `most`; with its bytes as the body that goes on.
+    pub(crate) async fn read_whole(self, most: usize) -> Result<(Bytes, Self), Denial> {
+        let read = Limited::new(self, most).collect().await;
+        let bytes = read.map_err(|_| Denial::UpstreamProtocol)?.to_bytes();
+        Ok((bytes.clone(), Self(Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))))
+    }
+}
+
 impl Drop for AnswerBody {
     fn drop(&mut self) {
         if let Self(Kind::Timed(_, timer)) = self {
@@ -211,6 +223,7 @@ impl Body for AnswerBody {
         match &mut self.0 {
             Kind::Plain(reading) => reading.poll_frame(context),
             Kind::Timed(reading, _) => reading.borrow_mut().poll_frame(context),
+            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
@@ -218,6 +231,7 @@ impl Body for AnswerBody {
         match &self.0 {
             Kind::Plain(reading) => reading.is_end_stream(),
             Kind::Timed(reading, _) => reading.borrow().is_end_stream(),
+            Kind::Whole(bytes) => bytes.is_none(),
         }
     }
 
@@ -225,6 +239,7 @@ impl Body for AnswerBody {
         match &self.0 {
             Kind::Plain(reading) => reading.size_hint(),
             Kind::Timed(reading, _) => reading.borrow().size_hint(),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
         }
     }
 }

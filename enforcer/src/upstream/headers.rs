@@ -12,7 +12,7 @@ use http::{
 };
 
 use super::Terms;
-use crate::checks::facts::ClientAddr;
+use crate::checks::{Grant, devices::ATTESTED};
 
 /// Fields that describe one connection (RFC 9110 section 7.6.1), besides those that `Connection` names.
 static HOP_BY_HOP: [HeaderName; 9] = [
@@ -28,6 +28,7 @@ static HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 const FORWARDED_PREFIX: &str = "x-forwarded-";
+const OWN_PREFIX: &str = "enforcer-";
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -41,7 +42,7 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// protocol says it in its own place, and the fields that say what we know.
 pub(super) fn to_upstream(
     head: &mut request::Parts,
-    source: ClientAddr,
+    grant: &Grant,
     terms: &Terms,
 ) -> (Option<HeaderValue>, Vec<(HeaderName, HeaderValue)>) {
     let headers = &mut head.headers;
@@ -55,7 +56,7 @@ pub(super) fn to_upstream(
         HeaderValue::from_str(head.uri.authority()?.as_str()).ok()
     });
     // One more will say which trace it belongs to.
-    let mut own = Vec::with_capacity(6);
+    let mut own = Vec::with_capacity(7);
     own.push((REQUEST_ID, terms.id.clone()));
     if terms.is_early {
         // RFC 8470 section 5.1, in the one form that it has, whatever was said before.
@@ -63,11 +64,12 @@ pub(super) fn to_upstream(
     }
     own.push((FORWARDED_PROTO, HeaderValue::from_static("https")));
     own.extend(host.as_ref().map(|host| (FORWARDED_HOST, host.clone())));
-    own.extend(spelled(source.get()).map(|address| (FORWARDED_FOR, address)));
+    own.extend(spelled(grant.source().get()).map(|address| (FORWARDED_FOR, address)));
+    own.extend(grant.device_facts().map(|facts| (ATTESTED, facts.clone())));
     (host, own)
 }
 
-/// Whether a field of a request is nobody's to set but ours.
+/// Whether a field of a request is nobody's to set but ours, or for us alone, as are sessions of devices.
 ///
 /// The 100 is sent from here, when the server asks for the body by reading it (RFC 9110 section 10.1.1). Many servers read `_` and
 /// `-` as the same (CGI, RFC 3875 section 4.1.18), so `x_real_ip` would pass for ours.
@@ -79,6 +81,7 @@ fn is_ours(name: &HeaderName) -> bool {
         || *name == REQUEST_ID
         || *name == EARLY_DATA
         || text.starts_with(FORWARDED_PREFIX)
+        || text.starts_with(OWN_PREFIX)
         || text.contains('_')
 }
 

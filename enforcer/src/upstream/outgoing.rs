@@ -8,7 +8,7 @@ use http::{
 };
 
 use super::{Terms, body::RequestBody, headers, trace};
-use crate::{checks::facts::ClientAddr, denial::Denial};
+use crate::{checks::Grant, denial::Denial};
 
 /// What does not depend on the connection.
 pub(super) struct Outgoing {
@@ -26,10 +26,10 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// Prepares a request, and its fields.
-    pub(super) fn new(mut head: request::Parts, source: ClientAddr, terms: &Terms) -> (Self, HeaderMap) {
+    pub(super) fn new(mut head: request::Parts, grant: &Grant, terms: &Terms) -> (Self, HeaderMap) {
         let reads = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains("trailers"));
         let trailers = head.headers.get_all(TE).iter().any(reads);
-        let (host, mut own) = headers::to_upstream(&mut head, source, terms);
+        let (host, mut own) = headers::to_upstream(&mut head, grant, terms);
         own.extend(trace::continue_or_begin(&mut head.headers, &terms.id));
         let target = head.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let upgrade = terms.upgrade.clone();

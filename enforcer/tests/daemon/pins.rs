@@ -29,6 +29,7 @@ fn piped(command: &mut Command, input: &str) -> String {
 }
 
 /// What Python's own library makes of a text; `None` without Python.
+#[allow(clippy::print_stdout, reason = "a test says what it left out")]
 fn by_python(program: &str, input: &str) -> Option<String> {
     let present =
         Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());

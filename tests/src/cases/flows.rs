@@ -92,9 +92,17 @@ fn decided_by(verdict: Verdict, hello: &[u8]) -> usize {
     }
 }
 
+/// The bytes with another one in this place.
+fn other(bytes: &[u8], at: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at] ^= 1;
+    bytes
+}
+
 /// What the network makes of a sequence of segments.
 fn orders() -> Vec<Case> {
     let (good, bad) = (modern(), dated());
+    let long = Hello::legacy(TLS12).with(51, &[7; 3_000]).with(43, &version_list(&[TLS13])).bytes();
     let incomplete = Pass(HelloIncomplete);
     let wrapped = |at: u32, data: &[u8]| {
         tcp_at(SOURCE_V4.into(), PROTECTED, 0xffff_fff0u32.wrapping_add(at), DATA, data)
@@ -141,7 +149,16 @@ fn orders() -> Vec<Case> {
             "a later segment that overlaps with other bytes",
             vec![
                 (part(0, &bad[..900]), incomplete),
-                (part(500, &[&[0xff; 400][..], &bad[900..]].concat()), Drop(TlsVersion)),
+                (part(500, &[&[0xff; 400][..], &bad[900..]].concat()), Drop(HelloChanged)),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "a later segment that overlaps in its first byte with another",
+            vec![
+                (part(0, &good[..900]), incomplete),
+                (part(899, &[&[!good[899]][..], &good[900..]].concat()), Drop(HelloChanged)),
+                (part(899, &good[899..]), Pass(HelloAccepted)),
             ],
         ),
         flow(
@@ -152,15 +169,64 @@ fn orders() -> Vec<Case> {
             "first segment again, another hello",
             vec![
                 (part(0, &good[..900]), incomplete),
-                (part(0, &Hello::legacy(TLS10).bytes()), Drop(TlsVersion)),
+                (part(0, &Hello::legacy(TLS10).bytes()), Drop(HelloChanged)),
+                (part(900, &good[900..]), Pass(HelloAccepted)),
             ],
+        ),
+        flow(
+            "the beginning of an old hello, a whole good one in its place, the rest of the old one",
+            vec![
+                (part(0, &bad[..900]), incomplete),
+                (part(0, &Hello::offering(&[TLS13]).bytes()), Drop(HelloChanged)),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "first segment again, shorter, cut elsewhere, and longer",
+            vec![
+                (part(0, &bad[..900]), incomplete),
+                (part(0, &bad[..333]), Pass(Clean)),
+                (part(333, &bad[333..800]), Pass(Clean)),
+                (part(801, &bad[801..900]), Pass(Clean)),
+                (part(0, &bad[..1_000]), incomplete),
+                (part(850, &bad[850..1_100]), incomplete),
+                (part(7, &bad[7..]), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "the same with one other byte each time",
+            vec![
+                (part(0, &bad[..900]), incomplete),
+                (part(0, &other(&bad, 0)[..333]), Drop(HelloChanged)),
+                (part(333, &other(&bad, 799)[333..800]), Drop(HelloChanged)),
+                (part(801, &other(&bad, 850)[801..900]), Drop(HelloChanged)),
+                (part(899, &other(&bad, 899)[899..900]), Drop(HelloChanged)),
+                (part(-4, &[&[0; 4], &other(&bad, 3)[..9]].concat()), Drop(HelloChanged)),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "data in front of the hello with a part that is repeated",
+            vec![(part(0, &bad[..900]), incomplete), (part(-4, &[&[0; 4], &bad[..9]].concat()), Pass(Clean))],
         ),
         flow(
             "first segment again, another beginning that goes on",
             vec![
                 (part(0, &good[..100]), incomplete),
-                (part(0, &bad[..900]), incomplete),
-                (part(900, &bad[900..]), Drop(TlsVersion)),
+                (part(0, &bad[..900]), Drop(HelloChanged)),
+                (part(900, &bad[900..]), Drop(HelloAhead)),
+                (part(100, &good[100..]), Pass(HelloAccepted)),
+            ],
+        ),
+        flow(
+            "a hello longer than what is kept of it, its segments again",
+            vec![
+                (part(0, &long[..1_400]), incomplete),
+                (part(0, &long[..1_400]), Pass(Clean)),
+                (part(1_400, &long[1_400..2_800]), incomplete),
+                (part(1_400, &long[1_400..2_048]), Pass(Clean)),
+                (part(1_400, &long[1_400..2_049]), Drop(HelloChanged)),
+                (part(2_800, &long[2_800..]), Pass(HelloAccepted)),
             ],
         ),
         flow(
@@ -242,6 +308,16 @@ fn orders() -> Vec<Case> {
                 (at_flags(-1, SYN, &good[..900]), incomplete),
                 (part(0, &good[..1_200]), incomplete),
                 (part(1_200, &good[1_200..]), Pass(HelloAccepted)),
+            ],
+        ),
+        sequence(
+            "the beginning of a good hello in a SYN, then an old one",
+            vec![
+                (at_flags(-1, SYN, &good[..900]), incomplete),
+                (part(0, &bad), Drop(HelloChanged)),
+                (at_flags(-1, SYN, &bad[..900]), Drop(HelloChanged)),
+                (at_flags(-1, SYN, &good[..900]), Pass(Clean)),
+                (part(900, &good[900..]), Pass(HelloAccepted)),
             ],
         ),
         sequence(
@@ -357,6 +433,15 @@ fn refusals() -> Vec<Case> {
             ],
         )
         .with(State::default().set(|settings| settings.dry_run = HelloAhead.bit())),
+        flow(
+            "dry run: a part with other content passes, and its connection is forgotten",
+            vec![
+                (part(0, &modern()[..900]), Pass(HelloIncomplete)),
+                (part(0, &bad()), Pass(HelloUnfollowed)),
+                (part(900, &modern()[900..]), Pass(Clean)),
+            ],
+        )
+        .with(State::default().set(|settings| settings.dry_run = HelloChanged.bit())),
         case("a refused flow that was not known", part(0, &bad()), Drop(TlsVersion)),
         sequence(
             "the hello of a flow that was not known is dropped each time, and nothing else",

@@ -298,7 +298,20 @@ fn flows() -> Vec<Case> {
         .with(state()),
         flow(
             "a whole listed hello in place of a longer beginning",
-            vec![(part(0, DATA, &decoy[..behind + 100]), incomplete), (part(0, DATA, &bad), Drop(HelloName))],
+            vec![
+                (part(0, DATA, &decoy[..behind + 100]), incomplete),
+                (part(0, DATA, &bad), Drop(HelloChanged)),
+            ],
+        )
+        .with(state()),
+        flow(
+            "a listed hello with a forged part of another one at a second SYN in between",
+            vec![
+                (part(0, DATA, &bad[..1_000]), incomplete),
+                (part((1 << 20) - 1, SYN, &[]), Pass(Clean)),
+                (part(1 << 20, DATA, &good[..1_000]), incomplete),
+                (part(1_000, DATA, &bad[1_000..]), Drop(HelloName)),
+            ],
         )
         .with(state()),
         flow(

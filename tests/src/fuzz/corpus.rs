@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{SETTINGS, apple, automaton, decide, input_of_frames, input_of_stream, token};
+use super::{SETTINGS, apple, automaton, base, decide, google, input_of_frames, input_of_stream, token};
 use crate::{cases, hellos};
 
 /// Bytes of one file at most.
@@ -25,15 +25,31 @@ const AUTOMATON: &[u8] = include_bytes!("../../fuzz/corpus/automaton.bin");
 /// Inputs for [`token::judge`].
 const TOKEN: &[u8] = include_bytes!("../../fuzz/corpus/token.bin");
 
+/// Inputs for [`google::play`].
+const PLAY: &[u8] = include_bytes!("../../fuzz/corpus/play.bin");
+/// Inputs for [`google::key_description`].
+const KEY_DESCRIPTION: &[u8] = include_bytes!("../../fuzz/corpus/key_description.bin");
 /// Inputs for [`apple::attestation`].
 const ATTESTATION: &[u8] = include_bytes!("../../fuzz/corpus/attestation.bin");
 /// Inputs for [`apple::auth_data`].
 const AUTH_DATA: &[u8] = include_bytes!("../../fuzz/corpus/auth_data.bin");
 /// Inputs for [`apple::receipt`].
 const RECEIPT: &[u8] = include_bytes!("../../fuzz/corpus/receipt.bin");
+/// Inputs for [`base::judge`].
+const BASE: &[u8] = include_bytes!("../../fuzz/corpus/base.bin");
 
 /// Fuzz targets by their names.
-pub const TARGETS: [&str; 6] = ["decide", "automaton", "token", "attestation", "auth_data", "receipt"];
+pub const TARGETS: [&str; 9] = [
+    "decide",
+    "automaton",
+    "token",
+    "attestation",
+    "auth_data",
+    "receipt",
+    "base",
+    "play",
+    "key_description",
+];
 
 /// The inputs that are kept for a target.
 pub fn kept(target: &str) -> Vec<&'static [u8]> {
@@ -43,6 +59,9 @@ pub fn kept(target: &str) -> Vec<&'static [u8]> {
         "attestation" => ATTESTATION,
         "auth_data" => AUTH_DATA,
         "receipt" => RECEIPT,
+        "base" => BASE,
+        "play" => PLAY,
+        "key_description" => KEY_DESCRIPTION,
         _ => AUTOMATON,
     };
     let mut inputs = Vec::new();
@@ -72,6 +91,9 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "attestation" => return apple::attestation_seeds(),
         "auth_data" => return apple::auth_data_seeds(),
         "receipt" => return apple::receipt_seeds(),
+        "base" => return base::seeds(),
+        "play" => return google::play_seeds(),
+        "key_description" => return google::key_description_seeds(),
         _ => {}
     }
     let streams = hellos::made_up();

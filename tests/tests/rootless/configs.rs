@@ -174,6 +174,7 @@ fn the_smallest_file_gives_every_documented_default() {
             max_entries: 1_000_000,
             store: Some("/var/lib/enforcer/replay.redb".into()),
         },
+        attestation: None,
         routes: vec![Route {
             limits: vec![Limit::by_address(RateLimit { events: 5, period: seconds(1), burst: 10 })],
             ..edge::route("/api/v1/", Some("main"), &["read"])

@@ -139,9 +139,9 @@ impl Daemon {
     fn start() -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let (folder, tables, metrics) =
+            (tempfile::tempdir().unwrap(), Tables::default(), Metrics::new().unwrap());
         let socket = folder.path().join("run/control.sock");
-        let (tables, metrics) = (Tables::default(), Metrics::new().unwrap());
         let (reporter, offences) = Reporter::new(64, metrics.offences_lost.clone());
         let bans = Bans {
             threshold: 20,
@@ -171,6 +171,7 @@ impl Daemon {
             port: 443,
             tokens: Vec::new(),
             rehearsed: Vec::new(),
+            listed: Vec::new(),
             samples: None,
             draining: false,
             last_reload: None,

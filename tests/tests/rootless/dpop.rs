@@ -340,19 +340,19 @@ fn dpop_the_examples_of_rfc_9449_are_judged_as_it_says() -> Result<()> {
         method: &Method::GET,
         origin: origin.as_ref(),
         path: "/protectedresource",
-        key: jkt,
-        token: hash.as_ref(),
+        key: Some(jkt),
+        token: Some(hash.as_ref()),
         now: 1_562_262_618,
     };
     let judged = verify(proof.as_bytes(), &good, &mut |_| ()).unwrap();
     assert_eq!((&*judged.id, judged.issued), ("e1j3V_bKic8-LAEB", 1_562_262_618));
     let other = digest(&SHA256, b"another token");
     for (name, expected, denial) in [
-        ("token", Expected { token: other.as_ref(), ..good }, Denial::DpopWrongToken),
+        ("token", Expected { token: Some(other.as_ref()), ..good }, Denial::DpopWrongToken),
         ("method", Expected { method: &Method::POST, ..good }, Denial::DpopWrongRequest),
         ("path", Expected { path: "/", ..good }, Denial::DpopWrongRequest),
         ("origin", Expected { origin: None, ..good }, Denial::DpopWrongRequest),
-        ("key", Expected { key: "x", ..good }, Denial::DpopWrongKey),
+        ("key", Expected { key: Some("x"), ..good }, Denial::DpopWrongKey),
         ("time", Expected { now: good.now + 61, ..good }, Denial::DpopStale),
     ] {
         assert_eq!(verify(proof.as_bytes(), &expected, &mut |_| ()), Err(denial), "{name}");

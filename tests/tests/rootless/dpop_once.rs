@@ -6,21 +6,20 @@ use std::sync::Arc;
 use anyhow::Result;
 use enforcer::{
     checks::{
-        Now, Refusal, admit,
-        facts::{Client, ClientAddr, RequestFacts, Target},
+        Refusal,
+        facts::{Client, ClientAddr},
         token::KnownTokens,
     },
-    clock::KernelTime,
     denial::Denial,
     policy::Policy,
 };
 use enforcer_tests::{edge::NAME, tokens::SigningKey};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
 use super::{
     admit::NOW,
-    till::{Till, thumbprint},
+    till::{Till, ask_known, thumbprint},
 };
 
 #[test]
@@ -55,21 +54,8 @@ fn dpop_a_known_token_is_proven_each_time() -> Result<()> {
     let client = Client::at(ClientAddr::new("192.0.2.7".parse()?));
     let mut known = KnownTokens::new(16);
     let mut ask = |headers: &HeaderMap| {
-        let facts = RequestFacts {
-            client: &client,
-            address: client.address,
-            method: &Method::GET,
-            path: "/api/x".into(),
-            named: Some(NAME),
-            authority: Some(NAME),
-            target: Target { path: "/api/x", query: None },
-            headers,
-            is_early: false,
-            is_banned: false,
-            upgrades: false,
-        };
-        let now = Now { monotonic: KernelTime(NOW), unix: NOW };
-        admit(&till.desk.policy, &facts, now, &mut known).err().map(|refusal| refusal.denial)
+        let judged = ask_known(&till.desk.policy, &client, (NAME, "/api/x"), headers, NOW, &mut known);
+        judged.err().map(|refusal| refusal.denial)
     };
     let proof = till.draft().sign(&till.key);
     assert_eq!(ask(&till.headers("DPoP", &[&proof])), None);

@@ -1,63 +1,62 @@
 //! Tokens that say nothing themselves: who is asked about them, how often, and what its answer is worth (RFC 7662).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on stops")]
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
 use enforcer::{
     clock::{self, KernelTime},
     config::{Introspection, KeySource, Token},
-    keys,
-    policy::introspection::{Answer, Introspector, Look},
+    policy::introspection::{Answer, Introspector, Look, Unfit},
     revoked::{FOREVER, Kind, Terms, WHENEVER, mark::token_body},
 };
 use enforcer_tests::{
-    edge::{AUDIENCE, Client, Edge, ISSUER, Outgoing, Site},
+    edge::{AUDIENCE, Client, ISSUER, NAME, Outgoing, Site},
     issuer::{LiveIssuer, Manner},
-    origin::Origin,
     tokens::{self, SigningKey},
 };
 use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+
+use super::{
+    issuing::{Issuing, ask, code},
+    till::{ath, bare, thumbprint, unique},
+};
 
 /// An edge in front of which tokens come that only their issuer understands.
 struct Scene {
-    edge: Edge,
-    issuer: LiveIssuer,
+    issuing: Issuing,
     key: SigningKey,
-    _origin: Origin,
-    _tending: JoinSet<()>,
+}
+
+impl std::ops::Deref for Scene {
+    type Target = Issuing;
+
+    fn deref(&self) -> &Issuing {
+        &self.issuing
+    }
 }
 
 impl Scene {
     async fn new(change: impl FnOnce(&mut Token)) -> Result<Self> {
-        let origin = Origin::start().await?;
         let key = SigningKey::p256("key-1")?;
-        let issuer = LiveIssuer::start(&[&key]).await?;
-        let mut site = Site::new(origin.address)?;
-        let secret = site.dir.path().join("introspect.secret");
-        std::fs::write(&secret, "s:cret and more\n")?;
-        std::fs::write(site.dir.path().join("jwks.json"), tokens::jwks(&[&key]))?;
-        let main = site.config.tokens.get_mut("main").unwrap();
-        main.introspection = Some(issuer.introspection(secret)?);
-        change(main);
-        let edge = site.start()?;
-        let mut tending = JoinSet::new();
-        tending.spawn(keys::tend(Arc::clone(&edge.policy), edge.metrics.clone()));
-        Ok(Self { edge, issuer, key, _origin: origin, _tending: tending })
+        let set_up = |site: &mut Site, issuer: &LiveIssuer| {
+            let secret = site.dir.path().join("introspect.secret");
+            std::fs::write(&secret, "s:cret and more\n")?;
+            std::fs::write(site.dir.path().join("jwks.json"), tokens::jwks(&[&key]))?;
+            let main = site.config.tokens.get_mut("main").unwrap();
+            main.introspection = Some(issuer.introspection(secret)?);
+            change(main);
+            Ok(())
+        };
+        let issuing = Issuing::new(&[&key], set_up).await?;
+        Ok(Self { issuing, key })
     }
 
     /// Status and code of a request with a token.
     async fn ask(&self, client: &mut Client, token: &str) -> Result<(u16, String)> {
-        let empty: Outgoing = Empty::new().boxed();
-        let request = Request::get("/api/x").header("authorization", format!("Bearer {token}"));
-        let response = client.send(request.body(empty)?).await?;
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await?.to_bytes();
-        let document: Value = serde_json::from_slice(&body).unwrap_or_default();
-        Ok((status, document["code"].as_str().unwrap_or_default().to_owned()))
+        code(ask(client, token).await?).await
     }
 }
 
@@ -108,8 +107,13 @@ async fn an_issuer_is_asked_once_and_its_answer_judged_as_claims_are() -> Result
         ("no end", but("exp", Value::Null), ""),
         ("an end in words", but("exp", json!("soon")), "issuer_unavailable"),
         ("not yet", but("nbf", json!(now + 3_600)), "token_not_yet_valid"),
-        ("bound to a key", but("cnf", json!({"jkt": "x"})), "token_claims"),
-        ("bound by its type", but("token_type", json!("DPoP")), "token_claims"),
+        ("too long a life", but("exp", json!(now + 90_000)), "token_claims"),
+        ("bound to a key", but("cnf", json!({"jkt": "A".repeat(43)})), "dpop_missing"),
+        ("bound to no key", but("cnf", json!({"jkt": "x"})), "token_claims"),
+        ("bound to a certificate", but("cnf", json!({"x5t#S256": "A".repeat(43)})), "certificate_missing"),
+        ("bound to something else", but("cnf", json!({"kid": "x"})), "token_confirmation"),
+        ("bound by its type", but("token_type", json!("DPoP")), "token_confirmation"),
+        ("of another type", but("token_type", json!("mac")), "token_claims"),
     ] {
         let token = format!("case-{}", name.replace(' ', "-"));
         scene.issuer.say(&token, answer);
@@ -126,6 +130,46 @@ async fn an_issuer_is_asked_once_and_its_answer_judged_as_claims_are() -> Result
     for bad in ["with space", "quote\"", "umlaut-%C3%A4", "="] {
         assert_eq!(scene.ask(&mut client, bad).await?.1, "token_malformed", "{bad}");
     }
+    Ok(())
+}
+
+/// RFC 9449 section 6.2: the answer says which key.
+#[tokio::test]
+async fn a_token_that_is_bound_to_a_key_is_good_with_a_proof_of_it() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    let (own, other) = (SigningKey::p256("own")?, SigningKey::p256("other")?);
+    let mut answer = but("cnf", json!({"jkt": thumbprint(&own)}));
+    answer["token_type"] = json!("DPoP");
+    scene.issuer.say("bound", answer);
+    let mut client = scene.edge.http1().await?;
+    let prove = |key: &SigningKey, nonce: &str| {
+        let mut claims = json!({
+            "jti": unique(), "htm": "GET", "htu": format!("https://{NAME}/api/x"), "iat": clock::unix_now(),
+            "ath": ath("bound"),
+        });
+        if !nonce.is_empty() {
+            claims["nonce"] = json!(nonce);
+        }
+        let header = json!({"typ": "dpop+jwt", "alg": key.alg(), "jwk": bare(key)});
+        key.mint_raw(&header.to_string(), &claims.to_string()).unwrap()
+    };
+    let mut ask = async |proof: String| -> Result<(u16, String, String)> {
+        let empty: Outgoing = Empty::new().boxed();
+        let request = Request::get("/api/x").header("authorization", "DPoP bound").header("dpop", proof);
+        let response = client.send(request.body(empty)?).await?;
+        let nonce = response.headers().get("dpop-nonce").map_or("", |nonce| nonce.to_str().unwrap());
+        let nonce = nonce.to_owned();
+        let (status, code) = code(response).await?;
+        Ok((status, code, nonce))
+    };
+    // The process has just begun, so that it asks for a nonce.
+    let (_, code, nonce) = ask(prove(&own, "")).await?;
+    assert_eq!(code, "dpop_nonce");
+    assert_eq!(ask(prove(&other, &nonce)).await?.1, "dpop_wrong_key");
+    let good = prove(&own, &nonce);
+    assert_eq!(ask(good.clone()).await?.0, 200);
+    assert_eq!(ask(good).await?.1, "dpop_replayed");
+    assert_eq!(scene.issuer.introspected(), 1);
     Ok(())
 }
 
@@ -258,15 +302,29 @@ async fn answers_are_believed_no_longer_than_stated_and_calls_are_bounded() -> R
     assert!(say(3, &format!(r#"{{"active":true,"exp":{}}}"#, unix + 25), 20)?);
     assert_eq!((is(3, 24, false), is(3, 25, false)), ("active", "unavailable"), "`exp`, not `cache`");
     assert_eq!(is(4, 30, true), "asked");
-    assert!(say(4, "[]", 30).is_err());
-    assert_eq!(
-        (is(4, 30, true), is(5, 30, true)),
-        ("unavailable", "unavailable"),
-        "it rests after a failure"
-    );
+    // Whoever has a token over which the server stumbles does not shut out the others.
+    let unfit = |n: u8, seconds: u64| {
+        let error = Err(Unfit(http::StatusCode::PAYLOAD_TOO_LARGE).into());
+        introspector.end(&digest(n), error, at(seconds), unix)
+    };
+    for _ in 0..2 {
+        assert!(unfit(4, 30).is_err());
+        assert_eq!(is(4, 30, true), "asked");
+        assert!(say(4, "[]", 30).is_err());
+        assert_eq!(is(5, 30, true), "asked");
+        assert!(!say(5, r#"{"active":false}"#, 20)?);
+    }
+    for _ in 0..3 {
+        assert_eq!(is(4, 30, true), "asked");
+        assert!(unfit(4, 30).is_err());
+    }
+    assert_eq!((is(4, 30, true), is(5, 30, true)), ("unavailable", "unavailable"), "three in a row");
     assert_eq!(is(4, 31, true), "asked");
-    assert!(!say(4, &format!(r#"{{"active":true,"exp":{}}}"#, unix), 31)?, "it has ended already");
-    assert_eq!(is(4, 32, true), "inactive");
+    assert!(introspector.end(&digest(4), Err(anyhow::anyhow!("no answer")), at(31), unix).is_err());
+    assert_eq!(is(5, 31, true), "unavailable", "nobody is there");
+    assert_eq!(is(4, 32, true), "asked");
+    assert!(!say(4, &format!(r#"{{"active":true,"exp":{}}}"#, unix), 32)?, "it has ended already");
+    assert_eq!(is(4, 33, true), "inactive");
     // Room for so many; those that are asked for least give way.
     for n in 0..2_000_u32 {
         let mut digest = [0; 32];

@@ -26,27 +26,33 @@ struct Scene {
     origin: Origin,
 }
 
+/// `/authorize` and `/token` of a server whose refresh tokens rotate, for the client `app`.
+pub(super) fn routes() -> [config::Route; 2] {
+    let oauth = |endpoint| {
+        Some(OAuth {
+            endpoint,
+            clients: [("app".to_owned(), vec![CALLBACK.to_owned(), "https://app.example/cb".to_owned()])]
+                .into(),
+            grants: vec!["authorization_code".to_owned(), "refresh_token".to_owned()],
+            client_limit: None,
+            rotation: Some(Duration::from_secs(3_600)),
+            dpop: None,
+        })
+    };
+    let mut authorize = route("/authorize", None, &[]);
+    authorize.oauth = oauth(Endpoint::Authorization);
+    let mut token = route("/token", None, &[]);
+    token.oauth = oauth(Endpoint::Token);
+    let rate = RateLimit { events: 10_000, period: Duration::from_secs(1), burst: 10_000 };
+    token.limits.push(Limit::by_address(rate));
+    [authorize, token]
+}
+
 impl Scene {
     async fn new(change: impl FnOnce(&mut config::Config)) -> Result<Self> {
         let origin = Origin::start().await?;
         let mut site = Site::new(origin.address)?;
-        let oauth = |endpoint| {
-            Some(OAuth {
-                endpoint,
-                clients: [("app".to_owned(), vec![CALLBACK.to_owned(), "https://app.example/cb".to_owned()])]
-                    .into(),
-                grants: vec!["authorization_code".to_owned(), "refresh_token".to_owned()],
-                client_limit: None,
-                rotation: Some(Duration::from_secs(3_600)),
-            })
-        };
-        let mut authorize = route("/authorize", None, &[]);
-        authorize.oauth = oauth(Endpoint::Authorization);
-        let mut token = route("/token", None, &[]);
-        token.oauth = oauth(Endpoint::Token);
-        let rate = RateLimit { events: 10_000, period: Duration::from_secs(1), burst: 10_000 };
-        token.limits.push(Limit::by_address(rate));
-        site.config.routes.extend([authorize, token]);
+        site.config.routes.extend(routes());
         change(&mut site.config);
         Ok(Self { edge: site.start()?, origin })
     }
@@ -215,24 +221,118 @@ async fn token_requests_have_a_verifier_and_a_grant_that_is_served() -> Result<(
     Ok(())
 }
 
+/// What some servers read otherwise than it is read here.
+#[tokio::test]
+async fn forms_that_can_be_read_in_two_ways_are_refused() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    let mut client = scene.edge.http1().await?;
+    let form_type = "application/x-www-form-urlencoded";
+    for (kind, expected) in [
+        (format!("{form_type}; charset=utf-8"), ""),
+        (format!("{form_type};charset=\"UTF-8\""), ""),
+        (format!("{form_type};x=y"), ""),
+        (format!("{form_type}; charset=ibm037"), "oauth_request"),
+        (format!("{form_type}; charset=utf-8; CHARSET=utf-16"), "oauth_request"),
+        (format!("{form_type}; charset"), "oauth_request"),
+        (format!("text/plain; {form_type}"), "oauth_request"),
+    ] {
+        let request = Request::post("/token").header("content-type", &kind).body(body(&exchange("", "")))?;
+        assert_eq!(scene.code(&mut client, request).await?, expected, "{kind}");
+    }
+    for (more, expected) in [
+        ("ui_locales=de&x.y=1&z[]=2&Z=3", ""),
+        ("redirect.uri=https://evil.example/", "oauth_request"),
+        ("redirect_uri[]=https://evil.example/", "oauth_request"),
+        ("redirect+uri=https://evil.example/", "oauth_request"),
+        ("+redirect_uri=https://evil.example/", "oauth_request"),
+        ("Redirect_URI=https://evil.example/", "oauth_request"),
+        ("redirect_uri%00x=https://evil.example/", "oauth_request"),
+        ("request.uri=https://evil.example/", "oauth_request"),
+        ("x=1;redirect_uri=https://evil.example/", "oauth_request"),
+        ("x=1;y", ""),
+    ] {
+        let query = format!("{}&{more}", authorize("", ""));
+        let got = scene.code(&mut client, get(&format!("/authorize?{query}"))).await?;
+        assert_eq!(got, expected, "{more}");
+        assert_eq!(scene.code(&mut client, form("/authorize", &query)).await?, expected, "{more}, as a form");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_refresh_token_is_good_once() -> Result<()> {
     let scene = Scene::new(|_| ()).await?;
     let mut client = scene.edge.http1().await?;
-    let refresh = |token: &str| {
-        form("/token", &format!("grant_type=refresh_token&client_id=app&refresh_token={token}"))
-    };
-    assert_eq!(scene.code(&mut client, refresh("one")).await?, "");
-    assert_eq!(scene.code(&mut client, refresh("one")).await?, "oauth_refresh_reused");
-    assert_eq!(scene.code(&mut client, refresh("two")).await?, "", "another one");
+    assert_eq!(scene.code(&mut client, refresh("one", "next=1b")).await?, "");
+    assert_eq!(scene.code(&mut client, refresh("two", "next=2b")).await?, "", "another one");
+    assert_eq!(scene.code(&mut client, refresh("1b", "next=1c")).await?, "", "what came of it");
+    assert_eq!(scene.code(&mut client, refresh("one", "next=x")).await?, "oauth_refresh_reused");
+    // Two had it: whoever has the newest one of the line has nothing any more, nor has the access token that came with it.
+    assert_eq!(scene.code(&mut client, refresh("1c", "next=1d")).await?, "oauth_refresh_reused");
+    assert_eq!(scene.code(&mut client, refresh("2b", "next=2c")).await?, "", "another line");
     let policy = scene.edge.policy.load();
-    assert_eq!(policy.refreshed().look().entries, 2);
+    for (access, is_revoked) in [("access.1b", true), ("access.1c", true), ("access.2b", false)] {
+        let mark = policy.revoked().marker().mark(enforcer::revoked::Kind::Token, access.as_bytes());
+        let terms = policy.revoked().terms(mark, enforcer::clock::unix_now());
+        assert_eq!(terms.0.is_some(), is_revoked, "{access}");
+    }
+    // What cannot be read may have been another one.
+    assert_eq!(scene.code(&mut client, refresh("coded", "coding=gzip")).await?, "");
+    assert_eq!(scene.code(&mut client, refresh("coded", "")).await?, "oauth_refresh_reused");
+    let entries = policy.refreshed().len();
     // What its server refused is not used up: the origin answers so to the path that it is sent.
     use enforcer::revoked::{FOREVER, Kind, Terms, WHENEVER};
     let mark = policy.revoked().marker().mark(Kind::Token, b"three");
     policy.revoked().revoke(mark, Terms { until: FOREVER, before: WHENEVER }, 1_800_000_000).unwrap();
-    assert_eq!(scene.code(&mut client, refresh("three")).await?, "token_revoked");
-    assert_eq!(policy.refreshed().look().entries, 2);
+    assert_eq!(scene.code(&mut client, refresh("three", "")).await?, "token_revoked");
+    assert_eq!(policy.refreshed().len(), entries);
+    Ok(())
+}
+
+/// A request to exchange a refresh token; what else is in its form tells the origin what to answer.
+fn refresh(token: &str, more: &str) -> Request<Outgoing> {
+    form("/token", &format!("grant_type=refresh_token&client_id=app&refresh_token={token}&{more}"))
+}
+
+#[tokio::test]
+async fn of_two_that_exchange_one_refresh_token_one_gets_through() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    let [mut one, mut other] = scene.edge.clients().await?;
+    let before = scene.origin.requests();
+    let (first, second) = tokio::join!(
+        scene.code(&mut one, refresh("one", "next=1b&slow=1")),
+        scene.code(&mut other, refresh("one", "next=1c&slow=1")),
+    );
+    let (first, second) = (first?, second?);
+    let refused = if first.is_empty() { second } else { first };
+    assert_eq!(refused, "oauth_refresh_busy");
+    assert_eq!(scene.origin.requests(), before + 1, "one of them alone");
+    // Of an exchange that came to nothing the token is as good as before, whoever comes next.
+    for answer in ["answer=503", "answer=400"] {
+        let (first, second) = tokio::join!(
+            scene.code(&mut one, refresh("two", &format!("{answer}&slow=1"))),
+            scene.code(&mut other, refresh("two", &format!("{answer}&slow=1"))),
+        );
+        let codes = [first?, second?];
+        assert!(codes.contains(&"oauth_refresh_busy".to_owned()), "{codes:?}");
+    }
+    assert_eq!(scene.code(&mut one, refresh("two", "next=2b")).await?, "");
+    Ok(())
+}
+
+/// The answer has to be read: it is asked for as it is, and goes on as it came.
+#[tokio::test]
+async fn an_answer_with_tokens_is_read_and_goes_on_as_it_came() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    for mut client in scene.edge.clients().await? {
+        let mut request = refresh("one", "next=one");
+        request.headers_mut().insert("accept-encoding", "gzip".parse()?);
+        let response = client.send(request).await?;
+        let body = response.into_body().collect().await?.to_bytes();
+        let said: Value = serde_json::from_slice(&body)?;
+        assert_eq!(said["refresh_token"], "one", "the same one stays good");
+        assert_eq!(said["asked_coding"], false);
+    }
     Ok(())
 }
 
@@ -247,9 +347,15 @@ async fn a_refresh_token_that_was_refused_or_does_not_rotate_may_come_again() ->
     })
     .await?;
     let mut client = scene.edge.http1().await?;
-    let refresh = || form("/token", "grant_type=refresh_token&client_id=app&refresh_token=one");
     for _ in 0..3 {
-        assert_eq!(scene.code(&mut client, refresh()).await?, "");
+        assert_eq!(scene.code(&mut client, refresh("one", "next=other")).await?, "");
+    }
+    // A server that gives no other one with an exchange leaves the old one good (RFC 6749 section 6).
+    let rotating = Scene::new(|_| ()).await?;
+    let mut own = rotating.edge.http1().await?;
+    for more in ["", "next=one", "answer=400", "answer=503", ""] {
+        let got = rotating.code(&mut own, refresh("one", more)).await?;
+        assert_ne!(got, "oauth_refresh_reused", "{more}");
     }
     // A server that cannot be reached has exchanged nothing.
     let nowhere = Scene::new(|config| {
@@ -261,7 +367,7 @@ async fn a_refresh_token_that_was_refused_or_does_not_rotate_may_come_again() ->
     .await?;
     let mut client = nowhere.edge.http1().await?;
     for _ in 0..2 {
-        assert_eq!(nowhere.code(&mut client, refresh()).await?, "upstream_unreachable");
+        assert_eq!(nowhere.code(&mut client, refresh("one", "")).await?, "upstream_unreachable");
     }
     drop((scene.origin, nowhere.origin));
     Ok(())
@@ -294,6 +400,7 @@ async fn credentials_in_a_query_are_refused_everywhere_unless_allowed() -> Resul
         for (query, expected) in [
             ("?access_token=x", "token_in_query"),
             ("?a=b&access%5Ftoken=x", "token_in_query"),
+            ("?a=b;access_token=x", "token_in_query"),
             ("?refresh_token", "token_in_query"),
             ("?client_secret=x", "token_in_query"),
             ("?id_token=x", "token_in_query"),

@@ -291,7 +291,7 @@ fn readers_miss_nothing_that_was_revoked_before_they_asked() -> Result<()> {
     Ok(())
 }
 
-fn gauges() -> Gauges {
+pub(super) fn gauges() -> Gauges {
     let metrics = Metrics::new().unwrap();
     Gauges { pending: metrics.revocation_store_pending, errors: metrics.revocation_store_errors }
 }

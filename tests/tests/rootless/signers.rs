@@ -66,7 +66,11 @@ pub(super) fn add(site: &mut Site, signers: [(&str, &Signer); 3], tag: Option<&s
 impl Clients {
     pub(super) fn new(tag: Option<&str>) -> Result<Self> {
         let (secret, p256) = (Signer::secret()?, Signer::Pair(SigningKey::p256("p256")?));
-        let ed25519 = Signer::Pair(SigningKey::ed25519("ed25519")?);
+        Self::of(tag, secret, p256, Signer::Pair(SigningKey::ed25519("ed25519")?))
+    }
+
+    /// Clients that are these.
+    pub(super) fn of(tag: Option<&str>, secret: Signer, p256: Signer, ed25519: Signer) -> Result<Self> {
         let mut site = Site::new("127.0.0.1:9".parse()?)?;
         add(&mut site, [("secret", &secret), ("p256", &p256), ("ed25519", &ed25519)], tag)?;
         // It began long ago, so that nothing of before is in doubt.

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use anyhow::Result;
-use aws_lc_rs::digest::{SHA256, digest};
 use enforcer::{
     checks::{
         Now, Refusal, admit,
@@ -13,9 +12,10 @@ use enforcer::{
     denial::Denial,
     policy::Policy,
 };
+pub(super) use enforcer_tests::tokens::{ath, public_jwk as bare};
 use enforcer_tests::{
     edge::{NAME, Site},
-    tokens::{SigningKey, encode},
+    tokens::{self, SigningKey, encode},
 };
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
@@ -34,28 +34,7 @@ pub(super) struct Till {
 
 /// The thumbprint of a key (RFC 7638).
 pub(super) fn thumbprint(key: &SigningKey) -> String {
-    let jwk = key.jwk();
-    let names: &[&str] = match jwk["kty"].as_str().unwrap() {
-        "RSA" => &["e", "kty", "n"],
-        "EC" => &["crv", "kty", "x", "y"],
-        _ => &["crv", "kty", "x"],
-    };
-    let members: Vec<String> = names.iter().map(|name| format!("\"{name}\":{}", jwk[name])).collect();
-    encode(digest(&SHA256, format!("{{{}}}", members.join(",")).as_bytes()).as_ref())
-}
-
-/// A public key as it stands in a proof.
-pub(super) fn bare(key: &SigningKey) -> Value {
-    let mut jwk = key.jwk();
-    for name in ["kid", "alg", "use"] {
-        jwk.as_object_mut().unwrap().remove(name);
-    }
-    jwk
-}
-
-/// The hash of a token.
-pub(super) fn ath(token: &str) -> String {
-    encode(digest(&SHA256, token.as_bytes()).as_ref())
+    tokens::thumbprint(key).unwrap()
 }
 
 /// An identifier that nobody has used.
@@ -174,6 +153,18 @@ pub(super) fn ask_host(
     headers: &HeaderMap,
     unix: u64,
 ) -> Result<Option<HeaderValue>, Refusal> {
+    ask_known(policy, client, (host, path), headers, unix, &mut KnownTokens::new(16))
+}
+
+/// The same of a worker that knows tokens.
+pub(super) fn ask_known(
+    policy: &Policy,
+    client: &Client,
+    (host, path): (&str, &str),
+    headers: &HeaderMap,
+    unix: u64,
+    known: &mut KnownTokens,
+) -> Result<Option<HeaderValue>, Refusal> {
     let facts = RequestFacts {
         client,
         address: client.address,
@@ -188,6 +179,6 @@ pub(super) fn ask_host(
         upgrades: false,
     };
     let now = Now { monotonic: KernelTime(unix * 1_000_000_000), unix };
-    let grant = admit(policy, &facts, now, &mut KnownTokens::new(16))?;
+    let grant = admit(policy, &facts, now, known)?;
     Ok(grant.dpop_nonce().cloned())
 }

@@ -6,16 +6,17 @@ use std::path::{Component, Path};
 use super::{File, Finding};
 
 /// Values that everybody uses and that use nobody.
-const FOUNDATION: [&str; 6] = ["clock", "decimal", "fault", "prefix", "random", "secret"];
+const FOUNDATION: [&str; 7] = ["clock", "decimal", "fault", "prefix", "random", "secret", "strict_json"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 28] = [
+const MAY_IMPORT: [(&str, &[&str]); 30] = [
     ("clock", &[]),
     ("decimal", &[]),
     ("fault", &[]),
     ("prefix", &[]),
     ("random", &[]),
     ("secret", &[]),
+    ("strict_json", &[]),
     // What drivers do to frames, as sysfs and ethtool tell it.
     ("device", &[]),
     ("config", &["device", "pins"]),
@@ -27,9 +28,11 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("log", &["config"]),
     // What is taken back is kept by marks; who says so is elsewhere.
     ("revoked", &["store"]),
+    // What is remembered of devices outlives a reload, too.
+    ("enrolment", &["config", "replay", "store"]),
     // What may be used once outlives a reload, as limits do.
-    ("policy", &["config", "denial", "pins", "replay", "revoked"]),
-    ("checks", &["config", "policy", "denial", "replay", "revoked"]),
+    ("policy", &["attestation", "config", "denial", "enrolment", "pins", "replay", "revoked"]),
+    ("checks", &["attestation", "config", "denial", "enrolment", "policy", "replay", "revoked"]),
     // What a request is forwarded with is a `Grant`, which only `checks` can make.
     ("upstream", &["checks", "config", "denial", "policy"]),
     // Settings for the program are made from the configuration.
@@ -41,7 +44,7 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("replay", &["store"]),
     ("bans", &["config", "denial", "kernel", "metrics", "store"]),
     // Keys come over the network, and go where the policy has room for them.
-    ("keys", &["config", "metrics", "policy"]),
+    ("keys", &["attestation", "config", "denial", "metrics", "policy"]),
     // Instants are written as captures have them.
     ("access_log", &["capture", "config", "log", "metrics"]),
     (
@@ -66,7 +69,21 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     // Frames as people see them: the command line writes and reads captures.
     ("capture", &[]),
     // Operators ask what becomes of a token, and take tokens back.
-    ("control", &["bans", "capture", "checks", "config", "denial", "kernel", "metrics", "policy", "revoked"]),
+    (
+        "control",
+        &[
+            "bans",
+            "capture",
+            "checks",
+            "config",
+            "denial",
+            "enrolment",
+            "kernel",
+            "metrics",
+            "policy",
+            "revoked",
+        ],
+    ),
     ("cli", &["attestation", "capture", "config", "control", "denial", "kernel", "pins"]),
 ];
 

@@ -7,10 +7,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     Checked, Presented, Scheme, presented,
-    proof::{self, Expected},
+    proof::{self, Expected, Proof},
 };
 use crate::{
-    checks::{Now, Refusal, facts::RequestFacts, origin},
+    checks::{
+        Now, Refusal,
+        facts::RequestFacts,
+        origin::{self, Origin},
+    },
     config::Binding,
     denial::Denial,
     policy::{
@@ -18,7 +22,7 @@ use crate::{
         dpop::Nonce,
         route::{Route, Tokens},
     },
-    replay::{Spent, Token},
+    replay::{Life, Receipt, Spent, Token},
 };
 
 /// Where proofs are (RFC 9449 section 4.1).
@@ -51,7 +55,7 @@ pub(in crate::checks) fn check(
         }
         (Scheme::Bearer, None) => Ok(None),
         (Scheme::Dpop, None) => Err(Refusal::plain(Denial::DpopUnbound)),
-        (Scheme::Dpop, Some(key)) => prove(policy, route, facts, (key, token), now),
+        (Scheme::Dpop, Some(key)) => prove(policy, route, facts, &Shown { field: &DPOP, key, token }, now),
     }
 }
 
@@ -67,26 +71,35 @@ fn certificate(bound: Option<&str>, demand: Binding, facts: &RequestFacts<'_>) -
     }
 }
 
-fn prove(
+/// Something that is bound to a key, and where the proof of having that is.
+pub(in crate::checks) struct Shown<'a> {
+    /// The field with the proof.
+    pub field: &'a HeaderName,
+    /// The thumbprint of the key.
+    pub key: &'a str,
+    /// What is bound to it, as it was sent.
+    pub token: &'a [u8],
+}
+
+/// Whether the sender has the key, and proves it for this request and for the first time; a nonce that the client shall use from now
+/// on.
+pub(in crate::checks) fn prove(
     policy: &Policy,
     route: &Route,
     facts: &RequestFacts<'_>,
-    (key, token): (&str, &[u8]),
+    &Shown { field, key, token }: &Shown<'_>,
     now: Now,
 ) -> Result<Option<HeaderValue>, Refusal> {
     let rules = &policy.dpop;
-    let proof = only(facts.headers).map_err(Refusal::plain)?;
-    // Whom a client trusts with a proof for its own host could send it on to us under that name.
-    let ours = || route.names_hosts || facts.named.is_some_and(|host| policy.serves(host));
-    let origin = origin::of(facts, &policy.http).filter(|said| said.by_proxy || ours());
-    let (origin, hash) = (origin.map(|said| said.origin), digest(&SHA256, token));
+    let proof = only(facts.headers, field).map_err(Refusal::plain)?;
+    let (origin, hash) = (our_origin(policy, route, facts), digest(&SHA256, token));
     let expected = Expected {
         rules,
         method: facts.method,
         origin: origin.as_ref(),
         path: facts.target.path,
-        key,
-        token: hash.as_ref(),
+        key: Some(key),
+        token: Some(hash.as_ref()),
         now: now.unix,
     };
     let fresh = || Some((DPOP_NONCE, rules.nonce(now.monotonic)));
@@ -106,19 +119,77 @@ fn prove(
         // One that is not ours is refused even where none is needed: it says that the client means to prove more than it can.
         Some(Nonce::Unknown) | None => return Err(refuse(Denial::DpopNonce)),
     }
-    let until = proof.issued.saturating_add(rules.max_age).saturating_add(1);
-    let once = Token::of("dpop", &[key.as_bytes(), proof.id.as_bytes()]);
-    policy.replay.spend(once, until, now.unix).map_err(|spent| match spent {
-        Spent::Before => refuse(Denial::DpopReplayed),
-        Spent::Late => refuse(Denial::DpopStale),
-        Spent::Full => refuse(Denial::ReplayFull),
-    })?;
+    let (once, until) = use_of(policy, &proof);
+    policy.replay.spend(once, until, now.unix).map_err(|why| refuse(spent(why)))?;
     Ok(Some(rules.nonce(now.monotonic)).filter(|_| nonce == Some(Nonce::Previous)))
 }
 
+/// The thumbprint of the key that the sender of a token request has (RFC 9449 section 5), and what is to be waited for before that counts;
+/// `None` if it shows none and need not. Its nonce is the authorization server's, which judges the proof once more; so that it could not
+/// show here that a proof is new, its use is written down.
+pub(in crate::checks) fn holder(
+    policy: &Policy,
+    route: &Route,
+    facts: &RequestFacts<'_>,
+    demand: Binding,
+    now: Now,
+) -> Result<Option<(Box<str>, Receipt)>, Refusal> {
+    let rules = &policy.dpop;
+    let prove = || {
+        if !facts.headers.contains_key(DPOP) {
+            return if demand == Binding::Required { Err(Denial::DpopMissing) } else { Ok(None) };
+        }
+        let origin = our_origin(policy, route, facts);
+        let expected = Expected {
+            rules,
+            method: facts.method,
+            origin: origin.as_ref(),
+            path: facts.target.path,
+            key: None,
+            token: None,
+            now: now.unix,
+        };
+        let proof = proof::verify(only(facts.headers, &DPOP)?, &expected, &mut |_| ())?;
+        let (once, until) = use_of(policy, &proof);
+        let life = Life { made: proof.issued, ahead: rules.leeway, until };
+        let receipt = policy.replay.spend_for_good(once, life, now.unix).map_err(spent)?;
+        Ok(Some((proof.key, receipt)))
+    };
+    prove().map_err(|denial| without_key(policy, denial, now))
+}
+
+/// A refusal of a token request for want of a key.
+pub(in crate::checks) fn without_key(policy: &Policy, denial: Denial, now: Now) -> Refusal {
+    let challenge = format!("DPoP error=\"invalid_dpop_proof\", algs=\"{}\"", policy.dpop.algs);
+    let challenge = HeaderValue::try_from(challenge).ok().filter(|_| denial.status() == 401);
+    let server_time = (denial == Denial::DpopStale).then_some(now.unix);
+    Refusal { challenge, server_time, ..Refusal::plain(denial) }
+}
+
+/// The origin of a request's URL, if it is one of ours: whom a client trusts with a proof for its own host could send it on to us under
+/// that name.
+fn our_origin(policy: &Policy, route: &Route, facts: &RequestFacts<'_>) -> Option<Origin> {
+    let ours = || route.names_hosts || facts.named.is_some_and(|host| policy.serves(host));
+    origin::of(facts, &policy.http).filter(|said| said.by_proxy || ours()).map(|said| said.origin)
+}
+
+/// What tells the use of a proof from others, and until when it could be used again.
+fn use_of(policy: &Policy, proof: &Proof) -> (Token, u64) {
+    let until = proof.issued.saturating_add(policy.dpop.max_age).saturating_add(1);
+    (Token::of("dpop", &[proof.key.as_bytes(), proof.id.as_bytes()]), until)
+}
+
+const fn spent(spent: Spent) -> Denial {
+    match spent {
+        Spent::Before => Denial::DpopReplayed,
+        Spent::Late => Denial::DpopStale,
+        Spent::Full => Denial::ReplayFull,
+    }
+}
+
 /// The one proof of a request (RFC 9449 section 4.3, check 1).
-fn only(headers: &HeaderMap) -> Result<&[u8], Denial> {
-    let mut proofs = headers.get_all(DPOP).iter();
+fn only<'h>(headers: &'h HeaderMap, field: &HeaderName) -> Result<&'h [u8], Denial> {
+    let mut proofs = headers.get_all(field).iter();
     let proof = proofs.next().ok_or(Denial::DpopMissing)?;
     if proofs.next().is_some() {
         return Err(Denial::DpopMalformed);

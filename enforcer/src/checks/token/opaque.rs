@@ -1,7 +1,7 @@
 //! Tokens that say nothing themselves: what their authorization server says of them is judged as claims are.
 //!
-//! Only what cannot be a signed token goes that way, or everything where the one issuer of a route has no keys. A token that is bound to a key is
-//! refused here: it was sent as one that everybody may use.
+//! Only what cannot be a signed token goes that way, or everything where the one issuer of a route has no keys. What a
+//! token is bound to is in the answer (RFC 9449 section 6.2, RFC 8705 section 3.2), and asked of its sender as with signed ones.
 
 use std::sync::Arc;
 
@@ -90,12 +90,13 @@ fn read(
     if answer.contains_key("aud") || !without_audience {
         claims::audience(answer, issuer)?;
     }
-    let is_bearer = match answer.get("token_type") {
-        None => true,
-        Some(Value::String(kind)) => kind.eq_ignore_ascii_case("bearer"),
-        Some(_) => false,
+    let kind = match answer.get("token_type") {
+        None => "bearer",
+        Some(Value::String(kind)) => kind,
+        Some(_) => return Err(Denial::TokenClaims),
     };
-    if !is_bearer || answer.contains_key("cnf") {
+    let is_by_proof = kind.eq_ignore_ascii_case("dpop");
+    if !is_by_proof && !kind.eq_ignore_ascii_case("bearer") {
         return Err(Denial::TokenClaims);
     }
     let times = Times {
@@ -109,5 +110,13 @@ fn read(
     if times.begins.is_some_and(|begins| begins > now.saturating_add(issuer.leeway)) {
         return Err(Denial::TokenNotYetValid);
     }
-    claims::used(answer, issuer, times)
+    // Revocations last no longer, so that tokens must not either.
+    let from = times.issued.unwrap_or(now);
+    if times.expires != u64::MAX && times.expires.saturating_sub(from) > issuer.max_lifetime {
+        return Err(Denial::TokenClaims);
+    }
+    let claims = claims::used(answer, issuer, times)?;
+    // One that needs a proof, of a key that nobody names, is good for nobody.
+    let has_key = claims.confirmation.as_deref().is_some_and(|confirmation| confirmation.key.is_some());
+    if is_by_proof && !has_key { Err(Denial::TokenConfirmation) } else { Ok(claims) }
 }

@@ -35,10 +35,10 @@ pub struct Expected<'a> {
     pub origin: Option<&'a Origin>,
     /// The path of its URL, as it was sent.
     pub path: &'a str,
-    /// The thumbprint that the token is bound to.
-    pub key: &'a str,
-    /// SHA-256 of the token as it was sent.
-    pub token: &'a [u8],
+    /// The thumbprint that the token is bound to; `None`: any key's.
+    pub key: Option<&'a str>,
+    /// SHA-256 of the token as it was sent; `None`: there is no token yet (RFC 9449 section 5).
+    pub token: Option<&'a [u8]>,
     /// Now, seconds since 1970.
     pub now: u64,
 }
@@ -46,6 +46,8 @@ pub struct Expected<'a> {
 /// What is left to ask of a good proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
+    /// The thumbprint of its key.
+    pub key: Box<str>,
     /// `jti`: what makes it another one.
     pub id: Box<str>,
     /// `iat`.
@@ -103,7 +105,7 @@ pub fn verify(
     let jwk = header.get("jwk").ok_or(Denial::DpopMalformed)?;
     let (key, thumbprint) = jwks::of_proof(jwk, algorithm).map_err(|_| Denial::DpopKey)?;
     // Who has another key does not make us verify its signatures.
-    if thumbprint != expected.key {
+    if expected.key.is_some_and(|key| key != thumbprint) {
         return Err(Denial::DpopWrongKey);
     }
     follow(Step::Key { algorithm, thumbprint: &thumbprint });
@@ -111,10 +113,15 @@ pub fn verify(
         return Err(Denial::DpopBadSignature);
     }
     follow(Step::Signature);
-    claims(&compact.claims, expected, follow)
+    claims(&compact.claims, thumbprint, expected, follow)
 }
 
-fn claims(claims: &[u8], expected: &Expected<'_>, follow: &mut dyn FnMut(Step<'_>)) -> Result<Proof, Denial> {
+fn claims(
+    claims: &[u8],
+    key: String,
+    expected: &Expected<'_>,
+    follow: &mut dyn FnMut(Step<'_>),
+) -> Result<Proof, Denial> {
     let claims = strict_json::object(claims).ok_or(Denial::DpopMalformed)?;
     let text = |name: &str| match claims.get(name) {
         Some(Value::String(text)) => Ok(Some(text.as_str())),
@@ -135,14 +142,17 @@ fn claims(claims: &[u8], expected: &Expected<'_>, follow: &mut dyn FnMut(Step<'_
     }
     follow(Step::Request);
     // Missing is wrong: without it a proof would be good for any token of the key (RFC 9449 section 7.1).
-    if text("ath")? != Some(URL_SAFE_NO_PAD.encode(expected.token).as_str()) {
-        return Err(Denial::DpopWrongToken);
+    let ath = text("ath")?;
+    if let Some(token) = expected.token {
+        if ath != Some(URL_SAFE_NO_PAD.encode(token).as_str()) {
+            return Err(Denial::DpopWrongToken);
+        }
+        follow(Step::Token);
     }
-    follow(Step::Token);
     let oldest = expected.now.saturating_sub(expected.rules.max_age);
     if issued < oldest || issued > expected.now.saturating_add(expected.rules.leeway) {
         return Err(Denial::DpopStale);
     }
     follow(Step::Time(issued));
-    Ok(Proof { id: id.into(), issued, nonce: nonce.map(Box::from) })
+    Ok(Proof { key: key.into(), id: id.into(), issued, nonce: nonce.map(Box::from) })
 }

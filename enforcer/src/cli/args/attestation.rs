@@ -5,6 +5,11 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand};
 
 use super::moment;
+
+mod google;
+
+pub use google::{AndroidKey, Play, Signed};
+
 use crate::attestation::app_attest::{AppId, BundleVersion, Category, Environment};
 
 /// `attestation ...`
@@ -24,6 +29,10 @@ pub enum AttestationVerify {
     Assertion(Assertion),
     /// A receipt of Apple App Attest, as it stands in an attestation object, or as Apple gives it for an older one
     Receipt(Receipt),
+    /// A token of Google Play Integrity, or what Google said of one
+    Play(Play),
+    /// The certificates of a key of Android's key store, as `getCertificateChain` returns them
+    AndroidKey(AndroidKey),
 }
 
 impl AttestationVerify {
@@ -33,6 +42,8 @@ impl AttestationVerify {
             Self::AppAttest(verb) => &verb.object,
             Self::Assertion(verb) => &verb.object,
             Self::Receipt(verb) => &verb.object,
+            Self::Play(verb) => &verb.object,
+            Self::AndroidKey(verb) => &verb.object,
         }
     }
 }

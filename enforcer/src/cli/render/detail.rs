@@ -10,7 +10,7 @@ use crate::{
     cli::table::{Align, bytes, grouped, pairs, table},
     control::{
         span::{human, remaining},
-        wire::{BanRow, FilesRow, HelloRow, PersistenceRow, ReloadRow, Status, TokenRow, Why},
+        wire::{BanRow, CountRow, FilesRow, HelloRow, PersistenceRow, ReloadRow, Status, TokenRow, Why},
     },
     kernel::{LimitState, Practice},
 };
@@ -97,7 +97,7 @@ pub(super) fn status(status: &Status) -> String {
         ("refusals", refusals(practice)),
         ("budgets", budgets(practice)),
         ("without", persistence(&status.persistence)),
-        ("hellos", hellos(&status.hellos)),
+        ("hellos", hellos(&status.hellos, &status.listed)),
         ("rehearsed", rehearsed),
         ("lists", lists),
         ("listeners", or_none(status.listeners.join(", "))),
@@ -116,10 +116,7 @@ pub(super) fn status(status: &Status) -> String {
     if !practice.remarks.is_empty() {
         text.push('\n');
     }
-    if !status.pins.is_empty() {
-        text.push('\n');
-        text.push_str(&pins(&status.pins));
-    }
+    text.push_str(&pins(&status.pins));
     if !status.upstreams.is_empty() {
         text.push('\n');
         text.push_str(&upstreams(&status.upstreams));
@@ -211,7 +208,7 @@ pub(super) fn why(why: &Why) -> String {
 }
 
 /// Whether the program and the TLS stack agree.
-fn hellos(row: &HelloRow) -> String {
+fn hellos(row: &HelloRow, listed: &[CountRow]) -> String {
     let compared = format!("{} refused and compared with what TLS says", grouped(row.compared));
     let false_drops = match row.false_drops {
         0 => "none wrongly".to_owned(),
@@ -221,7 +218,10 @@ fn hellos(row: &HelloRow) -> String {
         0 => String::new(),
         number => format!("; {} of an old version got as far as TLS", grouped(number)),
     };
-    format!("{compared}, {false_drops}{missed}")
+    let lists: Vec<String> =
+        listed.iter().map(|list| format!("{} by {}", grouped(list.count), list.name)).collect();
+    let listed = if lists.is_empty() { String::new() } else { format!("; listed: {}", lists.join(", ")) };
+    format!("{compared}, {false_drops}{missed}{listed}")
 }
 
 /// Goes on from the label "without".
@@ -371,6 +371,7 @@ mod tests {
             would_drops: vec![row("packet_limit", "eth0", 4, 240), row("packet_limit", "eth1", 3, 180)],
             denials: vec![CountRow { name: "token_missing".into(), count: 20 }],
             hellos: HelloRow { compared: 1_200, false_drops: 0, missed: 3 },
+            listed: vec![CountRow { name: "refuse_names".into(), count: 1_400 }],
             files: Some(crate::control::wire::FilesRow { age_seconds: 60, error: None }),
             last_reload: Some(ReloadRow {
                 age_seconds: 300,
@@ -386,7 +387,7 @@ mod tests {
              refusals   alert; SYN cookies above the budget, once a listener's queue is full (net.ipv4.tcp_syncookies is 1); checksums verified\n\
              budgets    each source; tiers: partners; each IPv6 /48: 64 times a source\n\
              without    the daemon the program judges on, for 1m (lease); pinned in /sys/fs/bpf/enforcer, taken over from an earlier daemon\n\
-             hellos     1,200 refused and compared with what TLS says, none wrongly; 3 of an old version got as far as TLS\n\
+             hellos     1,200 refused and compared with what TLS says, none wrongly; 3 of an old version got as far as TLS; listed: 1,400 by refuse_names\n\
              rehearsed  limits (kernel.dry_run: counted, NOT DROPPED)\n\
              lists      1,204 entries, all in the kernel\n\
              listeners  [::]:443\n\

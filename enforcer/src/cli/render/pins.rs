@@ -2,9 +2,12 @@
 
 use crate::control::wire::PinsRow;
 
-/// A line for each set, and its remarks below it.
+/// A line for each set, and its remarks below it; behind an empty line, if there are any.
 pub(super) fn pins(rows: &[PinsRow]) -> String {
     let mut text = String::new();
+    if !rows.is_empty() {
+        text.push('\n');
+    }
     for row in rows {
         let by = if row.switched { "BACKUP" } else { "key" };
         text += &format!("pins {} for {}: {by} {}\n", row.set, row.hosts.join(", "), row.serving.join(", "));

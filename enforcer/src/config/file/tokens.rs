@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::{Key, LimitSection, List};
 use crate::config::{
-    Endpoint,
+    Binding, Endpoint,
     value::{DurationOrOff, Names, Number, Text},
 };
 
@@ -49,4 +49,5 @@ pub(in crate::config) struct OauthSection {
     pub(in crate::config) grants: List<Text<String>>,
     pub(in crate::config) client_limit: Key<LimitSection>,
     pub(in crate::config) refresh_rotation: Key<Text<DurationOrOff>>,
+    pub(in crate::config) dpop: Key<Binding>,
 }

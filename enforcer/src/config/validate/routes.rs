@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use http::{HeaderName, Method};
 
-use super::{LimitRules, Rules, entries, integrity, names, quote, tokens};
+use super::{LimitRules, Rules, attestation, entries, integrity, names, quote, tokens};
 use crate::config::{
     HeaderRule, RateLimit, Route,
     file::{File, RouteSection},
@@ -31,7 +31,8 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
         let mut rules = rules.within(format!("route[{i}]"), route.span());
         let section = route.get_ref();
         let path = path(section, &mut rules);
-        let limits = limits::limits(section, certified, &mut rules);
+        let has_device = certified || section.attestation.is_some();
+        let limits = limits::limits(section, has_device, &mut rules);
         let mut route = Route {
             name: name(section, &path, &mut rules),
             hosts: hosts(section, &mut rules),
@@ -42,8 +43,9 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             demands: tokens::demands(section, &mut rules),
             bindings: integrity::bindings(section, certified, &mut rules),
             signature: integrity::of_route(section, file, &mut rules),
+            attestation: attestation::of_route(section, file, &mut rules),
             upgrade: upgrade::read(section, file, &mut rules),
-            graphql: graphql::graphql(section, certified, &limits, &mut rules),
+            graphql: graphql::graphql(section, has_device, &limits, &mut rules),
             oauth: oauth::oauth(section, &limits, &mut rules),
             required_headers: required::read(section, &mut rules),
             early_data: false,

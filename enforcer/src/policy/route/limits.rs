@@ -48,9 +48,9 @@ pub const MOST_OF_ALL: usize = 64;
 const ONE: u32 = 1;
 
 impl Limits {
-    /// The limits of a route with the state that `old` has of them. Without a token all of them are one group.
+    /// The limits of a route with the state that `old` has of them. Without a token or a device all of them are one group.
     pub fn new(route: &config::Route, http: &config::Http, old: Option<&Self>) -> Self {
-        let public = route.tokens.is_empty();
+        let public = route.tokens.is_empty() && route.attestation.is_none();
         let build = |limit: &config::Limit, is_shown: bool| {
             let max_keys = if limit.key == LimitKey::Route { ONE } else { http.max_sources };
             let kept = old.and_then(|old| {

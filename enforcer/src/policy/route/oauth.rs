@@ -1,12 +1,20 @@
-//! An endpoint of the authorization server behind: who its clients are, and which refresh tokens are used up.
+//! An endpoint of the authorization server behind: who its clients are, and what is known of refresh tokens.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
-    config::{self, Endpoint},
-    policy::limiter::RequestLimiter,
-    revoked::{FOREVER, Kind, Mark, Revoked, Terms, WHENEVER},
+    config::{self, Binding, Endpoint},
+    policy::{
+        limiter::RequestLimiter,
+        refreshes::{Asked, Exchange, Refreshes, Refused},
+    },
+    revoked::{FOREVER, Kind, Mark, Revoked, Terms, WHENEVER, mark::token_body},
 };
+
+/// For how long a refresh token's key is remembered where tokens do not rotate.
+const BOUND: Duration = Duration::from_secs(30 * 86_400);
+/// Seconds that access tokens live where no issuer says so.
+const LIFETIME: u64 = 86_400;
 
 /// What is demanded there.
 #[derive(Debug)]
@@ -19,49 +27,69 @@ pub struct OAuth {
     pub grants: Vec<String>,
     /// Requests by client.
     pub client_limiter: Option<RequestLimiter>,
+    /// Whether clients prove that they have a key; `None`: what they show is not looked at.
+    pub dpop: Option<Binding>,
     rotation: Option<Duration>,
-    /// Refresh tokens that were exchanged for others.
-    used: Arc<Revoked>,
+    refreshes: Arc<Refreshes>,
     /// Tokens that were taken back.
     revoked: Arc<Revoked>,
+    /// Seconds that access tokens live, at most.
+    longest: u64,
 }
 
 impl OAuth {
     /// The state of its limit begins anew with every policy.
-    pub fn new(config: &config::OAuth, max_keys: u32, used: &Arc<Revoked>, revoked: &Arc<Revoked>) -> Self {
+    pub fn new(
+        config: &config::OAuth,
+        max_keys: u32,
+        (refreshes, revoked, longest): (&Arc<Refreshes>, &Arc<Revoked>, Option<u64>),
+    ) -> Self {
         Self {
             endpoint: config.endpoint,
             clients: config.clients.clone(),
             grants: config.grants.clone(),
             client_limiter: config.client_limit.map(|rate| RequestLimiter::new(rate, max_keys)),
+            dpop: config.dpop,
             rotation: config.rotation,
-            used: Arc::clone(used),
+            refreshes: Arc::clone(refreshes),
             revoked: Arc::clone(revoked),
+            longest: longest.unwrap_or(LIFETIME),
         }
     }
 
-    /// What a refresh token is remembered by, where its server gives another one for it.
-    pub fn refresh_mark(&self, token: &str) -> Option<Mark> {
-        self.rotation.map(|_| self.used.marker().mark(Kind::Token, token.as_bytes()))
-    }
-
-    /// Whether it was used up.
-    pub fn is_used(&self, refresh: Mark, now: u64) -> bool {
-        self.used.terms(refresh, now).0.is_some()
+    /// An exchange begins, of a refresh token or for the first one, by whoever has proved to have this key; `None` where nothing of it
+    /// is to be remembered.
+    pub fn begin(
+        &self,
+        token: Option<&str>,
+        key: Option<&str>,
+        now: u64,
+    ) -> Result<Option<Exchange>, Refused> {
+        if self.dpop.is_none() && (self.rotation.is_none() || token.is_none()) || token.or(key).is_none() {
+            return Ok(None);
+        }
+        let lasts = self.rotation.unwrap_or(BOUND).as_secs();
+        let asked = Asked { token, key, rotates: self.rotation.is_some(), lasts };
+        self.refreshes.begin(asked, now).map(Some)
     }
 
     /// Whether it was revoked.
     pub fn is_revoked(&self, token: &str, now: u64) -> bool {
-        let mark =
-            self.revoked.marker().mark(Kind::Token, crate::revoked::mark::token_body(token.as_bytes()));
-        let (own, listed) = self.revoked.terms(mark, now);
+        let (own, listed) = self.revoked.terms(self.mark(token), now);
         own.is_some() || listed.is_some()
     }
 
-    /// It is used up from now on; whether there was room to remember that.
-    pub fn spend(&self, refresh: Mark, now: u64) -> bool {
-        let until = now.saturating_add(self.rotation.unwrap_or_default().as_secs());
+    /// What an access or refresh token can be revoked by.
+    pub fn mark(&self, token: &str) -> Mark {
+        self.revoked.marker().mark(Kind::Token, token_body(token.as_bytes()))
+    }
+
+    /// Revokes access tokens of which it is not known who has them. Without room that is counted where it is refused.
+    pub fn end_access(&self, marks: &[Mark], now: u64) {
+        let until = now.saturating_add(self.longest).saturating_add(1);
         let until = u32::try_from(until).unwrap_or(FOREVER).min(FOREVER - 1);
-        self.used.revoke(refresh, Terms { until, before: WHENEVER }, now).is_ok()
+        for mark in marks {
+            let _ = self.revoked.revoke(*mark, Terms { until, before: WHENEVER }, now);
+        }
     }
 }

@@ -49,6 +49,24 @@ fn strangers() -> Vec<Case> {
         )
         .with(State::default().syns_spent()),
         sequence(
+            "a port that is used again after a hello without a SYN broke off, with a cookie",
+            vec![
+                (part(0, &modern()[..900]), incomplete),
+                (at_flags(1 << 20, SYN, &[]), Drop(SynCookie)),
+                (part(1 + (1 << 20), &modern()[..900]), incomplete),
+                (part(901 + (1 << 20), &modern()[900..]), Pass(HelloAccepted)),
+            ],
+        )
+        .with(State::default().syns_spent()),
+        sequence(
+            "another hello in place of the beginning of one, without a SYN: each is judged by itself",
+            vec![
+                (part(0, &modern()[..900]), incomplete),
+                (part(0, &bad), Drop(TlsVersion)),
+                (part(0, &[0x99; 900]), Pass(Clean)),
+            ],
+        ),
+        sequence(
             "one byte of ciphertext that looks like a hello, then more of it",
             vec![
                 (part(0, &[0x16]), incomplete),

@@ -18,13 +18,13 @@ const LONGEST_DELAY: Duration = Duration::from_secs(60);
 const RULES: LimitRules =
     LimitRules { default: RateLimit::per_second(1, 0), may_be_off: false, least_burst: 0 };
 
-/// `limit` and `limits`; `certified`: some listener asks for client certificates.
-pub(super) fn limits(section: &RouteSection, certified: bool, rules: &mut Rules<'_, '_>) -> Vec<Limit> {
+/// `limit` and `limits`; `has_device`: some listener asks for client certificates, or the route for an attestation.
+pub(super) fn limits(section: &RouteSection, has_device: bool, rules: &mut Rules<'_, '_>) -> Vec<Limit> {
     let mut limits = Vec::new();
     if section.limit.is_some() {
         limits.extend(rules.limit("limit", &section.limit, RULES).map(Limit::by_address));
     }
-    stacked(&section.limits, "", section.token.is_some(), certified, &mut limits, rules);
+    stacked(&section.limits, "", section.token.is_some(), has_device, &mut limits, rules);
     limits
 }
 
@@ -34,7 +34,7 @@ pub(super) fn stacked(
     list: &List<RouteLimitSection>,
     whose: &str,
     has_token: bool,
-    certified: bool,
+    has_device: bool,
     limits: &mut Vec<Limit>,
     rules: &mut Rules<'_, '_>,
 ) {
@@ -57,13 +57,13 @@ pub(super) fn stacked(
             let problem = "subjects are read from a token, and this route asks for none";
             rules.refuse(key_span.clone(), &at("key"), problem, "add `token`, or limit by another key");
         }
-        if key == LimitKey::Device && !certified {
-            let problem = "devices are told by client certificates, and no listener asks for one";
+        if key == LimitKey::Device && !has_device {
+            let problem = "devices are told by attestations and client certificates; this route asks for none, and no listener for the other";
             rules.refuse(
                 key_span.clone(),
                 &at("key"),
                 problem,
-                "set `client_certificates`, or limit by another key",
+                "add `attestation`, set `client_certificates`, or limit by another key",
             );
         }
         let delay = section.delay.as_ref().map(|delay| (delay.span(), delay.get_ref().0));

@@ -65,7 +65,11 @@ pub(super) fn oauth(section: &RouteSection, limits: &[Limit], rules: &mut Rules<
         let range = Duration::from_secs(60)..=Duration::from_secs(365 * 86_400);
         rules.in_range(span, "refresh_rotation", time, &range, |time| format!("{} s", time.as_secs()));
     }
-    Some(OAuth { endpoint, clients, grants, client_limit, rotation })
+    if let Some(value) = oauth.dpop.as_ref().filter(|_| endpoint == Endpoint::Authorization) {
+        rules.refuse(value.span(), "dpop", "proofs go to the token endpoint", "move it there");
+    }
+    let dpop = oauth.dpop.as_ref().map(|value| *value.get_ref());
+    Some(OAuth { endpoint, clients, grants, client_limit, rotation, dpop })
 }
 
 fn clients(oauth: &OauthSection, rules: &mut Rules<'_, '_>) -> BTreeMap<String, Vec<String>> {

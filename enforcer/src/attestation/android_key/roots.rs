@@ -1,0 +1,37 @@
+//! Whom chains have to end at: the keys of Google's roots, whatever certificates carry them. Older devices have other certificates of the
+//! same keys.
+
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
+
+/// The RSA root of 2016 and the P-384 root of 2025, as Google publishes them (developer.android.com/privacy-and-security/security-key-attestation).
+const GOOGLE: &[u8] = include_bytes!("roots.pem");
+
+/// Keys of roots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roots {
+    /// SubjectPublicKeyInfo, in DER.
+    pub(super) keys: Vec<Vec<u8>>,
+}
+
+impl Roots {
+    /// Google's two. Errors are those of a build.
+    pub fn google() -> Result<Self, String> {
+        Self::from_pem(GOOGLE)
+    }
+
+    /// Those of these certificates, in PEM.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
+        let mut keys = Vec::new();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| format!("reading PEM: {error}"))?;
+            let parsed = X509Certificate::from_der(&certificate);
+            let (_, certificate) = parsed.map_err(|error| format!("reading a certificate: {error}"))?;
+            keys.push(certificate.public_key().raw.to_vec());
+        }
+        if keys.is_empty() {
+            return Err("no certificate in PEM".to_owned());
+        }
+        Ok(Self { keys })
+    }
+}

@@ -1,0 +1,117 @@
+//! Sessions: an enrolled device shows that it has its key still, and says which key or certificate its next requests come with.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+
+use super::{ASSERTION, Answer, CHALLENGE, DEVICE, Failed, bytes, client_data, object, only, spend, unfit};
+use crate::{
+    attestation::app_attest,
+    checks::facts::RequestFacts,
+    denial::Denial,
+    enrolment::{
+        Bond, Device, DeviceId, Provider, Purpose, Standing,
+        session::{Binding, Session},
+    },
+    policy::attestation::Attestation,
+};
+
+/// Begins a session.
+pub(super) fn begin(
+    attestation: &Attestation,
+    facts: &RequestFacts<'_>,
+    body: &[u8],
+    now: u64,
+) -> Result<Answer, Failed> {
+    let field = |name| only(facts.headers, &name)?.ok_or(Denial::AttestationRequest);
+    let id = DeviceId::parse(field(DEVICE)?).ok_or(Denial::AttestationRequest)?;
+    let challenge = field(CHALLENGE)?;
+    let assertion = bytes(field(ASSERTION)?)?;
+    let binding = binding(facts, body)?;
+    spend(attestation, challenge, Bond { purpose: Purpose::Session, device: Some(id) }, now)?;
+    let data = client_data(challenge, facts.method, facts.target, body);
+    let standing = assert(attestation, id, &assertion, &data, now)?;
+    let lifetime = attestation.config.session_lifetime.as_secs();
+    let session = Session {
+        device: id,
+        issued: now,
+        expires: now.saturating_add(lifetime),
+        platform: standing.platform,
+        level: standing.level,
+        binding,
+    };
+    Ok(Answer {
+        status: 200,
+        body: json!({
+            "session": attestation.sessions.seal(&session),
+            "expires_in": lifetime,
+            "level": standing.level.name(),
+        })
+        .to_string(),
+        is_public: false,
+        device: Some(id),
+        event: "session",
+    })
+}
+
+/// Whether a device made an assertion over `data`, with a counter that nobody has shown before.
+fn assert(
+    attestation: &Attestation,
+    id: DeviceId,
+    assertion: &[u8],
+    data: &str,
+    now: u64,
+) -> Result<Standing, Failed> {
+    let devices = &attestation.enrolment.devices;
+    let device = devices.find(id).ok_or(Denial::DeviceUnknown)?;
+    if device.blocked.is_some() {
+        return Err(Denial::DeviceBlocked.into());
+    }
+    let counter = match device.provider {
+        Provider::AppAttest => apple(attestation, &device, assertion, data)?,
+    };
+    // Of two that come at the same time one is refused here.
+    Ok(devices.advance(id, counter, now).map_err(unfit)?)
+}
+
+fn apple(attestation: &Attestation, device: &Device, object: &[u8], data: &str) -> Result<u32, Failed> {
+    // What the configuration has taken away since counts no longer.
+    let by = attestation.app_attest.as_ref().ok_or(Denial::DeviceUnknown)?;
+    let app = by.apps.iter().find(|app| app.as_str() == &*device.app).ok_or(Denial::DeviceUnknown)?;
+    if device.environment != by.configured {
+        return Err(Denial::DeviceUnknown.into());
+    }
+    let hash = digest(&SHA256, data.as_bytes());
+    let expected = app_attest::assertion::Expected {
+        app,
+        environment: by.environment,
+        public_key: &device.key.0,
+        counter: device.counter,
+        client_data_hash: hash.as_ref(),
+        distribution: &by.distribution,
+    };
+    Ok(app_attest::assertion::verify(object, &expected, &mut |_, _| ())?.counter)
+}
+
+/// What the session is to be bound to: `{"cnf": {"jkt": ...}}` or `{"cnf": {"x5t#S256": ...}}`, as tokens have it (RFC 9449 section
+/// 6.1, RFC 8705 section 3.1). A certificate has to be that of this connection.
+fn binding(facts: &RequestFacts<'_>, body: &[u8]) -> Result<Binding, Denial> {
+    let asked = object(body)?;
+    let Some(Value::Object(confirmation)) = asked.get("cnf") else { return Err(Denial::AttestationRequest) };
+    let mut members = confirmation.iter();
+    let (Some((name, Value::String(text))), None) = (members.next(), members.next()) else {
+        return Err(Denial::AttestationRequest);
+    };
+    let thumbprint: Option<[u8; 32]> =
+        URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+    let thumbprint = thumbprint.ok_or(Denial::AttestationRequest)?;
+    match name.as_str() {
+        "jkt" => Ok(Binding::Key(thumbprint)),
+        "x5t#S256" => match facts.client.identity.as_deref() {
+            None => Err(Denial::CertificateMissing),
+            Some(identity) if *identity.thumbprint == **text => Ok(Binding::Certificate(thumbprint)),
+            Some(_) => Err(Denial::CertificateMismatch),
+        },
+        _ => Err(Denial::AttestationRequest),
+    }
+}

@@ -1,0 +1,150 @@
+//! `[attestation]`: how devices show that they and their apps are genuine, and what a `[[route]]` asks for of that.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::RateLimit;
+
+/// Challenges, enrolment, sessions, and what servers are told of devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attestation {
+    /// Where its endpoints are.
+    pub paths: AttestationPaths,
+    /// `limit`: requests to the endpoints of one address, default 60/min with a burst of 60.
+    pub limit: RateLimit,
+    /// `challenge_lifetime`: until a challenge has to be used, default 2 min.
+    pub challenge_lifetime: Duration,
+    /// `max_challenges`: used ones that are remembered at once, default 262,144. Reached: further ones are refused.
+    pub max_challenges: u32,
+    /// `session_lifetime`: how long a session is good, default 15 min.
+    pub session_lifetime: Duration,
+    /// `session_keys`: the file with the secrets of sessions; none (default): drawn at the start, sessions end with the daemon.
+    pub session_keys: Option<PathBuf>,
+    /// `facts_key`: the file with the key that facts for servers are signed with; none (default): drawn at the start.
+    pub facts_key: Option<PathBuf>,
+    /// `facts_issuer`: `iss` of them, default `enforcer`.
+    pub facts_issuer: String,
+    /// `facts_lifetime`: how long they are good, default 60 s.
+    pub facts_lifetime: Duration,
+    /// `store`: the file that devices are kept in, default `devices.redb` beside `bans.store`; none (`"off"`): they enrol anew after a
+    /// start.
+    pub store: Option<PathBuf>,
+    /// `max_devices`: default 1,000,000. Reached: further ones are refused.
+    pub max_devices: u32,
+    /// `forget_after`: a device that was not seen for so long has to enrol anew, default 4320 h, which are 180 days.
+    pub forget_after: Duration,
+    /// `unknown_devices`: what a session of a device is worth that is not known here, default nothing.
+    pub unknown_devices: UnknownDevices,
+    /// `[attestation.app_attest]`; none: devices of Apple cannot enrol.
+    pub app_attest: Option<AppAttest>,
+}
+
+/// Paths that the daemon answers itself; they are the same on every host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttestationPaths {
+    /// `challenge_path`, default `/.well-known/enforcer/challenge`.
+    pub challenge: String,
+    /// `enrol_path`, default `/.well-known/enforcer/enrol`.
+    pub enrol: String,
+    /// `session_path`, default `/.well-known/enforcer/session`.
+    pub session: String,
+    /// `keys_path`, default `/.well-known/enforcer/keys`.
+    pub keys: String,
+}
+
+/// What a good session is worth whose device is not known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnknownDevices {
+    /// Nothing.
+    Refuse,
+    /// What it says itself: another daemon that has the same `session_keys` knows the device.
+    BySession,
+}
+
+/// Whose apps may enrol by App Attest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppAttest {
+    /// `apps`: their identifiers, the team's and the bundle's joined by a dot; at least one.
+    pub apps: Vec<String>,
+    /// `environment`, default `production`.
+    pub environment: Environment,
+    /// `categories`: how an app may have come to its device, in Apple's words; none (default): as the environment allows.
+    pub categories: Vec<String>,
+    /// `minimum_version`: the oldest bundle version that is accepted. Default: any.
+    pub minimum_version: Option<String>,
+    /// `require_distribution`: whether devices are refused whose system says neither. Default false.
+    pub require_distribution: bool,
+    /// `root`: the file with another root than Apple's, for tests. Default: Apple's.
+    pub root: Option<PathBuf>,
+}
+
+/// Where an app comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// What people have.
+    Production,
+    /// What developers run on their own devices.
+    Development,
+}
+
+impl Environment {
+    /// As configured and shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Production => "production",
+            Self::Development => "development",
+        }
+    }
+}
+
+/// What a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Platform {
+    /// Of Apple.
+    Ios,
+    /// Of whoever builds Android devices.
+    Android,
+}
+
+impl Platform {
+    /// As configured and shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ios => "ios",
+            Self::Android => "android",
+        }
+    }
+}
+
+/// How well a device has shown what it is; a higher one is as good as every lower one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// A genuine app on a genuine device.
+    Device,
+    /// The same, by a key that its hardware keeps.
+    Strong,
+}
+
+impl Level {
+    /// As configured and shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Strong => "strong",
+        }
+    }
+}
+
+/// What a route asks for of the device that its requests come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttestationDemand {
+    /// `max_age`: since the device showed last what it is, default `session_lifetime`.
+    pub max_age: Duration,
+    /// `level`: default `device`.
+    pub level: Level,
+    /// `platform`: default: all of them.
+    pub platforms: Vec<Platform>,
+}

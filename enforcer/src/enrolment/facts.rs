@@ -1,0 +1,207 @@
+//! What servers are told of the device that a request comes from: a short-lived JWT (RFC 7519) by ES256, so that a server can tell
+//! what comes from here from what somebody else put in its way. The public key is published as a JWK set (RFC 7517).
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result, anyhow};
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::HeaderValue;
+use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
+use serde_json::json;
+
+use super::{DeviceId, Standing};
+
+/// The most bytes of a key's file.
+const MOST_BYTES: u64 = 16 << 10;
+
+/// A key to sign with.
+struct Key {
+    pair: EcdsaKeyPair,
+    /// The header of everything that is signed with it, as it is sent.
+    header: String,
+    /// The JWK set that holds its public part.
+    published: Arc<str>,
+    is_own: bool,
+}
+
+/// What signs facts.
+pub struct Facts {
+    key: Arc<Key>,
+    issuer: String,
+    lifetime: u64,
+}
+
+impl std::fmt::Debug for Facts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Facts").field("issuer", &self.issuer).finish_non_exhaustive()
+    }
+}
+
+/// What is told.
+#[derive(Debug)]
+pub struct Told<'a> {
+    /// Of which device.
+    pub device: DeviceId,
+    /// What it is.
+    pub standing: &'a Standing,
+    /// Seconds since it showed that.
+    pub age: u64,
+}
+
+impl Facts {
+    /// With the key of a file (PKCS#8 or SEC1 in PEM form, P-256), else with one that nobody else has, which a reload keeps.
+    pub fn load(path: Option<&Path>, issuer: &str, lifetime: u64, old: Option<&Self>) -> Result<Self> {
+        let key = match (path, old) {
+            (Some(path), _) => Arc::new(Key::read(path)?),
+            (None, Some(old)) if old.key.is_own => Arc::clone(&old.key),
+            (None, _) => {
+                let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
+                    .map_err(|_| anyhow!("no randomness for the key of facts"))?;
+                Arc::new(Key::new(pair, true)?)
+            }
+        };
+        Ok(Self { key, issuer: issuer.to_owned(), lifetime })
+    }
+
+    /// Whether a file holds such a key.
+    pub fn check(path: &Path) -> Result<()> {
+        Key::read(path).map(drop)
+    }
+
+    /// The JWK set.
+    pub fn published(&self) -> &Arc<str> {
+        &self.key.published
+    }
+
+    /// The value of the field that servers get; `None` if it cannot be signed.
+    pub fn sign(&self, told: &Told<'_>, now: u64) -> Option<HeaderValue> {
+        let Standing { platform, level, origin } = told.standing;
+        let mut claims = json!({
+            "iss": self.issuer,
+            "sub": told.device.to_string(),
+            "iat": now,
+            "exp": now.saturating_add(self.lifetime),
+            "platform": platform.name(),
+            "level": level.name(),
+            "age": told.age,
+        });
+        if let Some((provider, environment, app)) = origin {
+            claims["provider"] = provider.name().into();
+            claims["environment"] = environment.name().into();
+            claims["app"] = (**app).into();
+        }
+        let mut text = format!("{}.{}", self.key.header, URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signature = self.key.pair.sign(&SystemRandom::new(), text.as_bytes()).ok()?;
+        text.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut text);
+        HeaderValue::try_from(text).ok()
+    }
+}
+
+impl Key {
+    fn read(path: &Path) -> Result<Self> {
+        let context = || format!("cannot read the key {}", path.display());
+        let length = std::fs::metadata(path).with_context(context)?.len();
+        if length > MOST_BYTES {
+            return Err(anyhow!("it is too long to hold one key")).with_context(context);
+        }
+        let key = PrivateKeyDer::from_pem_file(path).with_context(context)?;
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        #[allow(clippy::wildcard_enum_match_arm, reason = "kinds of keys are open-ended")]
+        let pair = match &key {
+            PrivateKeyDer::Pkcs8(key) => EcdsaKeyPair::from_pkcs8(algorithm, key.secret_pkcs8_der()).ok(),
+            PrivateKeyDer::Sec1(key) => {
+                EcdsaKeyPair::from_private_key_der(algorithm, key.secret_sec1_der()).ok()
+            }
+            _ => None,
+        };
+        let pair = pair.ok_or_else(|| anyhow!("holds no private key of P-256")).with_context(context)?;
+        Self::new(pair, false)
+    }
+
+    fn new(pair: EcdsaKeyPair, is_own: bool) -> Result<Self> {
+        // Uncompressed (SEC 1 section 2.3.3).
+        let point: [u8; 65] =
+            pair.public_key().as_ref().try_into().context("a point of P-256 has 65 bytes")?;
+        let [_, coordinates @ ..] = point;
+        let (x, y) = coordinates.split_at(32);
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        // RFC 7638 section 3.2.
+        let canonical = format!("{{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"{x}\",\"y\":\"{y}\"}}");
+        let kid = URL_SAFE_NO_PAD.encode(digest(&SHA256, canonical.as_bytes()));
+        let jwk = json!({
+            "kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": kid, "alg": "ES256", "use": "sig",
+        });
+        let header = json!({ "alg": "ES256", "kid": kid, "typ": "JWT" }).to_string();
+        Ok(Self {
+            pair,
+            header: URL_SAFE_NO_PAD.encode(header),
+            published: json!({ "keys": [jwk] }).to_string().into(),
+            is_own,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Environment, Level, Platform, TokenAlgorithm},
+        enrolment::Provider,
+        policy::jwks,
+    };
+    use serde_json::Value;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn told(standing: &Standing) -> Told<'_> {
+        Told { device: DeviceId::of_key(b"key"), standing, age: 7 }
+    }
+
+    #[test]
+    fn servers_can_verify_what_they_are_told_by_what_is_published() {
+        let facts = Facts::load(None, "enforcer", 60, None).unwrap();
+        let origin = Some((Provider::AppAttest, Environment::Production, "ABCDE12345.com.example".into()));
+        let standing = Standing { platform: Platform::Ios, level: Level::Strong, origin };
+        let text = facts.sign(&told(&standing), NOW).unwrap();
+        let text = text.to_str().unwrap();
+        let [header, claims, signature] = text.split('.').collect::<Vec<_>>()[..] else { panic!("{text}") };
+        let json =
+            |part: &str| -> Value { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap() };
+        let set: Value = serde_json::from_str(facts.published()).unwrap();
+        assert_eq!(json(header)["kid"], set["keys"][0]["kid"]);
+        let (key, thumbprint) = jwks::of_proof(
+            &json!({ "kty": "EC", "crv": "P-256", "x": set["keys"][0]["x"], "y": set["keys"][0]["y"] }),
+            TokenAlgorithm::Es256,
+        )
+        .unwrap();
+        assert_eq!(json(header)["kid"], thumbprint.as_ref() as &str);
+        let good = |signed: &str| {
+            jsonwebtoken::crypto::verify(
+                signature,
+                signed.as_bytes(),
+                &key.key,
+                jsonwebtoken::Algorithm::ES256,
+            )
+            .unwrap_or(false)
+        };
+        assert!(good(&format!("{header}.{claims}")) && !good(&format!("{header}.{claims}x")));
+        assert_eq!(
+            json(claims),
+            json!({
+                "iss": "enforcer", "sub": DeviceId::of_key(b"key").to_string(), "iat": NOW, "exp": NOW + 60,
+                "platform": "ios", "level": "strong", "age": 7, "provider": "app-attest",
+                "environment": "production", "app": "ABCDE12345.com.example",
+            })
+        );
+        let reloaded = Facts::load(None, "other", 60, Some(&facts)).unwrap();
+        assert_eq!(reloaded.published(), facts.published(), "a reload keeps the key");
+        let restarted = Facts::load(None, "enforcer", 60, None).unwrap();
+        assert_ne!(restarted.published(), facts.published());
+    }
+}

@@ -1,0 +1,67 @@
+//! The endpoints of devices: reads what they send, has it judged, and answers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+    request,
+};
+
+use super::{connection::Connection, worker::Worker};
+use crate::{
+    checks::{
+        Now, Refusal,
+        devices::{self, Endpoint, Failed, MOST_BYTES},
+        facts::{ClientAddr, RequestFacts},
+    },
+    clock,
+    denial::Denial,
+    upstream::{ClientBody, Room},
+};
+
+/// Time for a body, which is small.
+const TIME: Duration = Duration::from_secs(30);
+
+/// What an endpoint answers, and whom it is about.
+pub(super) async fn answer(
+    worker: &Worker,
+    connection: &Connection,
+    source: ClientAddr,
+    head: &request::Parts,
+    endpoint: Endpoint,
+    (body, room): (ClientBody, Room),
+) -> Result<(Response<Bytes>, Option<Box<str>>), Refusal> {
+    let read = match tokio::time::timeout(TIME, body.read_whole(MOST_BYTES, room)).await {
+        Ok(Ok(Some((bytes, body)))) => {
+            body.discard();
+            Ok(bytes)
+        }
+        Ok(Ok(None)) => Err(Denial::BodyTooLarge),
+        Ok(Err(denial)) => Err(denial),
+        Err(_) => Err(Denial::RequestTimeout),
+    };
+    let bytes = read.map_err(Refusal::plain)?;
+    let facts = RequestFacts::read(&connection.client, source, head).map_err(Refusal::plain)?;
+    let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
+    let policy = worker.shared.policy.load();
+    let answer = devices::answer(&policy, endpoint, &facts, &bytes, now).map_err(|failed| {
+        let Failed { denial, why } = failed;
+        if let Some(why) = why {
+            tracing::info!(source = %source.get(), step = why.step, why = why.why, code = denial.code(), "attestation refused");
+        }
+        // An app whose challenge has run out can see whether its clock is wrong.
+        let server_time = (denial == Denial::AttestationNonceStale).then_some(now.unix);
+        let challenge = (denial.status() == 401)
+            .then(|| HeaderValue::from_static("Attestation realm=\"enforcer\""));
+        Refusal { server_time, challenge, ..Refusal::plain(denial) }
+    })?;
+    worker.shared.metrics.attestations.with_label_values(&[answer.event]).inc();
+    let mut response = Response::new(Bytes::from(answer.body));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    let kept = if answer.is_public { "public, max-age=300" } else { "no-store" };
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(kept));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok((response, answer.device.map(|device| device.to_string().into())))
+}

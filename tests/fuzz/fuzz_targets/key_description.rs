@@ -1,0 +1,6 @@
+//! Any description of a key of Android: see `enforcer_tests::fuzz::google`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    let _ = enforcer_tests::fuzz::google::key_description(input);
+});

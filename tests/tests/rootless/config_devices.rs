@@ -1,0 +1,131 @@
+//! What is written of devices, and what is refused there.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+use std::{fs, path::Path, time::Duration};
+
+use enforcer::config::{
+    self, AppAttest, Attestation, AttestationDemand, AttestationPaths, Environment, Level, Platform,
+    RateLimit, UnknownDevices, settle,
+};
+
+/// A file that is good but for what is tried.
+const REST: &str = r#"
+[kernel]
+mode = "off"
+[[listener]]
+address = "127.0.0.1:8443"
+certificates = [{ chain = "a.pem", key = "a.key" }]
+[upstream.api]
+servers = ["http://127.0.0.1:9"]
+[[route]]
+path = "/"
+public = true
+upstream = "api"
+"#;
+
+fn errors(route: &str, sections: &str) -> Vec<String> {
+    let text = format!("{REST}{route}\n{sections}");
+    match config::parse(&text, Path::new("x.toml")) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.0.iter().map(|one| format!("{}: {}", one.key, one.problem)).collect(),
+    }
+}
+
+#[test]
+fn what_is_written_of_devices_is_what_holds() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/valid/every_key.toml");
+    let config = config::parse(&fs::read_to_string(file).unwrap(), Path::new("every_key.toml")).unwrap();
+    let seconds = Duration::from_secs;
+    assert_eq!(
+        config.attestation.unwrap(),
+        Attestation {
+            paths: AttestationPaths {
+                challenge: "/device/challenge".into(),
+                enrol: "/device/enrol".into(),
+                session: "/device/session".into(),
+                keys: "/device/keys".into(),
+            },
+            limit: RateLimit { events: 5, period: seconds(1), burst: 50 },
+            challenge_lifetime: seconds(60),
+            max_challenges: 5_000,
+            session_lifetime: seconds(600),
+            session_keys: Some("sessions.key".into()),
+            facts_key: Some("facts.key".into()),
+            facts_issuer: "https://edge.example.com".into(),
+            facts_lifetime: seconds(30),
+            store: Some("state/devices.redb".into()),
+            max_devices: 7_000,
+            forget_after: seconds(90 * 86_400),
+            unknown_devices: UnknownDevices::BySession,
+            app_attest: Some(AppAttest {
+                apps: vec!["ABCDE12345.com.example.app".into(), "ABCDE12345.com.example.other".into()],
+                environment: Environment::Development,
+                categories: vec!["app-store".into(), "2".into()],
+                minimum_version: Some("4.2".into()),
+                require_distribution: true,
+                root: Some("root.pem".into()),
+            }),
+        }
+    );
+    let demand = AttestationDemand {
+        max_age: seconds(300),
+        level: Level::Strong,
+        platforms: vec![Platform::Ios, Platform::Android],
+    };
+    assert_eq!(config.routes[0].attestation, Some(demand));
+    assert_eq!(config.routes[1].attestation, None);
+}
+
+#[test]
+fn what_is_not_written_is_as_documented() {
+    let parse = |text: &str| config::parse(&format!("{REST}{text}"), Path::new("x.toml")).unwrap();
+    assert_eq!(parse("").attestation, None);
+    let config = parse("attestation = {}\n[attestation]\n");
+    let by = config.attestation.clone().unwrap();
+    assert_eq!(by.paths.challenge, "/.well-known/enforcer/challenge");
+    assert_eq!(by.store.clone().unwrap(), Path::new("/var/lib/enforcer/devices.redb"));
+    assert_eq!((by.challenge_lifetime.as_secs(), by.session_lifetime.as_secs()), (120, 900));
+    assert_eq!((by.max_challenges, by.max_devices), (262_144, 1_000_000));
+    assert_eq!((by.unknown_devices, by.app_attest.is_none()), (UnknownDevices::Refuse, true));
+    let demand = config.routes[0].attestation.clone().unwrap();
+    assert_eq!((demand.max_age.as_secs(), demand.level), (900, Level::Device));
+    assert!(demand.platforms.is_empty());
+    assert_eq!(parse("[bans]\nstore = \"off\"\n[attestation]\n").attestation.unwrap().store, None);
+    // Devices are read at the start, so the section cannot come or go with a reload.
+    let (settled, pending) = settle(&parse(""), config.clone());
+    assert_eq!((settled.attestation, pending), (None, vec!["attestation".to_owned()]));
+    let (settled, pending) =
+        settle(&config, parse("[attestation]\nmax_devices = 5\nsession_lifetime = \"1m\"\n"));
+    let kept = settled.attestation.unwrap();
+    assert_eq!((kept.max_devices, kept.session_lifetime.as_secs()), (1_000_000, 60));
+    assert_eq!(pending, ["attestation.max_devices"]);
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    for (route, sections, expected) in [
+        ("attestation = {}", "", "there is no [attestation]"),
+        ("attestation = { max_age = \"20m\" }", "[attestation]", "longer than attestation.session_lifetime"),
+        ("attestation = { platform = [] }", "[attestation]", "route[0].attestation.platform: empty"),
+        ("attestation = { level = \"weak\" }", "[attestation]", "`weak` is no choice"),
+        ("", "[attestation]\nenrol_path = \"enrol\"", "no path of one endpoint"),
+        ("", "[attestation]\nenrol_path = \"/a/../b\"", "no path of one endpoint"),
+        ("", "[attestation]\nkeys_path = \"/.well-known/enforcer/enrol\"", "another endpoint's"),
+        ("", "[attestation]\nunknown_devices = \"by-session\"", "nobody else makes sessions"),
+        ("", "[attestation]\nlimit = { rate = \"off\" }", "attestation.limit.rate"),
+        ("", "[attestation]\nsession_lifetime = \"1s\"", "out of range"),
+        ("", "[attestation.app_attest]", "attestation.app_attest.apps: missing"),
+        ("", "[attestation.app_attest]\napps = []", "attestation.app_attest.apps: empty"),
+        ("", "[attestation.app_attest]\napps = [\"com.example.app\"]", "no identifier of an app"),
+        ("", "[attestation.app_attest]\napps = [\"ABCDE12345.\"]", "no identifier of an app"),
+    ] {
+        let errors = errors(route, sections);
+        assert!(errors.iter().any(|error| error.contains(expected)), "{route} {sections}: {errors:?}");
+        assert_eq!(errors.len(), 1, "{errors:?}");
+    }
+    assert!(errors("limits = [{ key = \"device\", rate = \"1/s\" }]", "").len() == 1);
+    assert!(
+        errors("attestation = {}\nlimits = [{ key = \"device\", rate = \"1/s\" }]", "[attestation]")
+            .is_empty()
+    );
+}
