@@ -153,8 +153,7 @@ impl Daemon {
             store: None,
         };
         let _entered = runtime.enter();
-        let ledger = Ledger::new(bans.clone());
-        let banned = Arc::clone(reporter.banned());
+        let (ledger, banned) = (Ledger::new(bans.clone()), Arc::clone(reporter.banned()));
         let (handle, _) =
             task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone(), None, banned);
         let allow = vec!["198.18.9.0/24".parse().unwrap()];
