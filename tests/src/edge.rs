@@ -252,6 +252,7 @@ fn bare_config() -> Config {
         kernel: config::Kernel { mode: config::Mode::Off, protected_ports: Vec::new(), ..kernel::plain() },
         listeners: Vec::new(),
         tls: tls(),
+        pins: config::Pins::default(),
         upstreams: BTreeMap::new(),
         tokens: BTreeMap::new(),
         dpop: dpop(),

@@ -19,6 +19,7 @@ mod rootless {
     mod captures;
     mod clients;
     mod config_devices;
+    mod config_pins;
     mod config_routes;
     mod configs;
     mod control;
@@ -50,6 +51,7 @@ mod rootless {
     mod oauth;
     mod openssl;
     mod packets;
+    mod pins;
     mod play_integrity;
     mod play_remote;
     mod play_tokens;

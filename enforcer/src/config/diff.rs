@@ -14,6 +14,7 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
         kernel,
         listeners,
         tls: _,
+        pins: _,
         upstreams: _,
         tokens: _,
         dpop: _,

@@ -154,6 +154,7 @@ impl Config {
                 files.extend(clients.crls.iter().map(PathBuf::as_path));
             }
         }
+        files.extend(self.pin_files());
         for tls in self.upstreams.values().map(|upstream| &upstream.tls) {
             files.extend(tls.authorities.as_deref());
             if let Some(certificate) = &tls.certificate {
