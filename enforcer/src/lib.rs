@@ -7,6 +7,7 @@ pub mod decimal;
 pub mod fault;
 pub mod random;
 pub mod secret;
+pub mod strict_json;
 
 pub mod config;
 pub mod denial;
@@ -26,6 +27,7 @@ pub mod upstream;
 
 pub mod bans;
 pub mod device;
+pub mod google;
 pub mod kernel;
 pub mod keys;
 pub mod metrics;

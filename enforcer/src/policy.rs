@@ -17,7 +17,6 @@ pub mod refreshes;
 pub mod revocations;
 pub mod route;
 pub mod signature;
-pub mod strict_json;
 pub mod tls;
 pub mod upstream;
 

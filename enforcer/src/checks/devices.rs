@@ -17,7 +17,8 @@ use crate::{
     attestation::Refused,
     denial::Denial,
     enrolment::{Bond, DeviceId, Purpose, Unfit, challenge::Unusable},
-    policy::{Policy, attestation::Attestation, strict_json},
+    policy::{Policy, attestation::Attestation},
+    strict_json,
 };
 pub use client_data::client_data;
 pub use demand::{ATTESTED, Attested};

@@ -18,8 +18,11 @@ use serde_json::{Value, json};
 
 use super::android_key::{CHALLENGE, NOW, anything, code, rules, verify};
 
-/// Chains that are none: what becomes of each.
-fn chain_cases(device: &Device) -> Result<Vec<(&'static str, Vec<Vec<u8>>, &'static str)>> {
+/// What it is, its certificates, and what becomes of it.
+type Case = (&'static str, Vec<Vec<u8>>, &'static str);
+
+/// Chains that are none.
+fn chain_cases(device: &Device) -> Result<Vec<Case>> {
     let described = Key::new(CHALLENGE).describe();
     let leaf = || Making::leaf(described.clone());
     let good = device.attest(&Key::new(CHALLENGE))?;

@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use enforcer::{
-    attestation::play::{
-        self, Expected, Rules,
-        account::Account,
-        budget::{Quota, Who},
-        remote::{Cause, Config, Decoder, Outcome},
-    },
+    attestation::play::{self, Expected, Rules},
     clock,
     denial::Denial,
+    google::{
+        Cause, Config, Decoder, Outcome,
+        account::Account,
+        budget::{Quota, Who},
+    },
     metrics::Metrics,
 };
 use enforcer_tests::{

@@ -6,16 +6,17 @@ use std::path::{Component, Path};
 use super::{File, Finding};
 
 /// Values that everybody uses and that use nobody.
-const FOUNDATION: [&str; 6] = ["clock", "decimal", "fault", "prefix", "random", "secret"];
+const FOUNDATION: [&str; 7] = ["clock", "decimal", "fault", "prefix", "random", "secret", "strict_json"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 28] = [
+const MAY_IMPORT: [(&str, &[&str]); 30] = [
     ("clock", &[]),
     ("decimal", &[]),
     ("fault", &[]),
     ("prefix", &[]),
     ("random", &[]),
     ("secret", &[]),
+    ("strict_json", &[]),
     // What drivers do to frames, as sysfs and ethtool tell it.
     ("device", &[]),
     ("config", &["device"]),
@@ -42,6 +43,8 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("bans", &["config", "denial", "kernel", "metrics", "store"]),
     // Keys come over the network, and go where the policy has room for them.
     ("keys", &["config", "metrics", "policy"]),
+    // Tokens that Google alone can open go where the keys of issuers come from: over the network, and with as little trust.
+    ("google", &["attestation", "denial", "keys", "metrics"]),
     // Instants are written as captures have them.
     ("access_log", &["capture", "config", "log", "metrics"]),
     (
