@@ -27,7 +27,6 @@ pub mod upstream;
 
 pub mod bans;
 pub mod device;
-pub mod google;
 pub mod kernel;
 pub mod keys;
 pub mod metrics;

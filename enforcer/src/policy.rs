@@ -20,6 +20,8 @@ pub mod signature;
 pub mod tls;
 pub mod upstream;
 
+pub use crate::strict_json;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},

@@ -1,9 +1,12 @@
 //! Google Play Integrity: what Google says of an app and its device.
 //!
 //! Tokens of *classic* requests are opened here, with the app's own keys ([`token`]). Tokens of *standard* ones can be opened by Google
-//! alone, who is asked by [`google`](crate::google); what happens where he cannot be asked is decided by [`ladder`].
+//! alone, who is asked by `keys::play`; how often, and what happens where he cannot be asked, is decided by [`budget`] and [`ladder`].
 //! Either way the verdict comes to [`verdict`], which reads it, and to [`judge`](judge()), which decides.
 
+pub mod account;
+pub mod breaker;
+pub mod budget;
 mod judge;
 pub mod ladder;
 pub mod token;

@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use enforcer::{
-    attestation::play::{self, Expected, Rules},
-    clock,
-    denial::Denial,
-    google::{
-        Cause, Config, Decoder, Outcome,
+    attestation::play::{
+        self, Expected, Rules,
         account::Account,
         budget::{Quota, Who},
     },
+    clock,
+    denial::Denial,
+    keys::play::{Cause, Config, Decoder, Outcome},
     metrics::Metrics,
 };
 use enforcer_tests::{
