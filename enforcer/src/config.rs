@@ -45,7 +45,8 @@ pub use enforcer_common::feature::Feature;
 
 pub use access_log::{AccessFormat, AccessLog, Destination, Query, Refusals, SubjectAs};
 pub use attestation::{
-    AppAttest, Attestation, AttestationDemand, AttestationPaths, Environment, Level, Platform, UnknownDevices,
+    AndroidApps, AndroidKey, AppAttest, Attestation, AttestationDemand, AttestationPaths, BootState,
+    Environment, KeySecurity, Level, Platform, Play, UnknownDevices,
 };
 pub use budgets::{ByteLimit, Everybody, Group, KernelLimits, LimitSet, RateLimit, Tier, WhenFull};
 pub use cors::Cors;

@@ -173,6 +173,8 @@ pub fn attestation() -> config::Attestation {
         forget_after: Duration::from_secs(180 * 86_400),
         unknown_devices: config::UnknownDevices::Refuse,
         app_attest: None,
+        android_key: None,
+        play: None,
     }
 }
 

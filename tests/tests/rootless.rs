@@ -4,6 +4,7 @@ mod rootless {
     mod access_log;
     mod admit;
     mod agreement;
+    mod android_app;
     mod android_chains;
     mod android_key;
     mod answers;

@@ -25,7 +25,9 @@ use super::{
     tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
-pub(super) use attestation::{AppAttestSection, AttestationSection, DemandSection};
+pub(super) use attestation::{
+    AndroidKeySection, AppAttestSection, AttestationSection, DemandSection, PlaySection,
+};
 pub(super) use cors::CorsSection;
 pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};
 pub(super) use pins::{PinDocumentSection, PinSection, PinSetSection, PinsSection};

@@ -142,9 +142,12 @@ pub fn problem(kind: TlsFile, path: &Path) -> Option<String> {
         TlsFile::RevocationList => clients::revocations(path).map(drop),
         TlsFile::TicketKeys => TicketKeys::from_file(path).map(drop),
         TlsFile::SignatureKey(scheme) => super::signature::Key::read(path, scheme).map(drop),
-        TlsFile::SessionKeys | TlsFile::FactsKey | TlsFile::AttestationRoot => {
-            super::attestation::problem(kind, path)
-        }
+        TlsFile::SessionKeys
+        | TlsFile::FactsKey
+        | TlsFile::AttestationRoot
+        | TlsFile::AndroidRoots
+        | TlsFile::AndroidRevocations
+        | TlsFile::PlayKeys => super::attestation::problem(kind, path),
     };
     looked.err().map(|error| format!("{error:#}"))
 }
