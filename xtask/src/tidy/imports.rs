@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 6] = ["clock", "decimal", "fault", "prefix", "random", "secret"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 28] = [
+const MAY_IMPORT: [(&str, &[&str]); 29] = [
     ("clock", &[]),
     ("decimal", &[]),
     ("fault", &[]),
@@ -22,6 +22,8 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("denial", &[]),
     // Judges what devices send, and knows neither requests nor configuration.
     ("attestation", &["denial"]),
+    // Opens and seals bodies, and knows neither requests nor configuration.
+    ("sealed", &[]),
     ("log", &["config"]),
     // What is taken back is kept by marks; who says so is elsewhere.
     ("revoked", &["store"]),
