@@ -212,3 +212,28 @@ fn a_key_of_before_opens_until_it_is_withdrawn() {
         assert_eq!(hpke::open(&sealed, &after, PLACE, MOST).err(), Some(Refused));
     }
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    /// Nobody knows by chance how to seal.
+    #[test]
+    fn whatever_comes_is_refused(
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600),
+        text in r#"[A-Za-z0-9_=-]{0,40}(\.[A-Za-z0-9_-]{0,60}){0,6}"#,
+        header in r#"\{("(alg|enc|epk|kid|iat|jti|rpk)":("[a-zA-Z0-9+-]{0,20}"|\{\}|[0-9]{1,30}|null),?){0,9}\}?"#,
+    ) {
+        let both = Both::new(Curve::X25519);
+        let with_header = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), text);
+        let id = both.id.as_bytes();
+        let with_id = [&[1, 43], id, &bytes].concat();
+        for body in [&bytes[..], text.as_bytes(), with_header.as_bytes(), &with_id] {
+            assert_eq!(jwe::open(body, &both.keys, PLACE, MOST).err(), Some(Refused));
+            assert_eq!(hpke::open(body, &both.keys, PLACE, MOST).err(), Some(Refused));
+            for app in [both.app.public().bytes(), body] {
+                let beside = layout::Beside { app, ..both.beside() };
+                assert_eq!(layout::open(body, beside, &both.keys, PLACE, MOST).err(), Some(Refused));
+            }
+        }
+    }
+}
