@@ -1,7 +1,7 @@
 //! Whether a device, and the app on it, are what they say they are: what Apple, Google and the hardware of Android sign about them.
 //!
-//! Pure: objects, what is expected of them, and the time are arguments. Nothing here but `play::remote` asks a network, keeps a state, or
-//! knows a request; whoever calls decides what follows. Requests and `enforcer attestation verify` take the very same way.
+//! Pure: objects, what is expected of them, and the time are arguments. Nothing here asks a network, keeps a state, or knows a
+//! request; whoever calls decides what follows. Requests and `enforcer attestation verify` take the very same way.
 
 pub mod android_key;
 pub mod app_attest;

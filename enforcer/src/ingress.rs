@@ -38,6 +38,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     access_log::AccessLog, bans::Reporter, clock, config::Config, metrics::Metrics, policy::SharedPolicy,
+    upstream::Held,
 };
 use sources::Sources;
 use worker::{Kind, Shared};
@@ -126,7 +127,7 @@ impl Ingress {
         let per_source = config.http.max_connections_per_source;
         let sources = Arc::new(Sources::new(per_source, config.kernel.ipv6_prefix));
         let delayed = Arc::new(AtomicU32::new(0));
-        let held = Arc::default();
+        let held = Arc::new(Held::new(metrics.held_bytes.clone()));
         let mut reports = Vec::with_capacity(workers);
         for (number, sockets) in sockets.into_iter().enumerate() {
             let (report, reported) = oneshot::channel();

@@ -1,12 +1,13 @@
 //! Fetches the keys of issuers that publish them by https, before they run out and when a token asks for one that is not there, and asks
-//! about tokens that say nothing themselves.
+//! about tokens that say nothing themselves; and asks Google about those of Play Integrity.
 //!
 //! The daemon runs [`tend`]; what was fetched goes into the policy's keyrings, which decide when to ask. Nothing here looks
 //! at a token.
 
 mod address;
-pub(crate) mod fetch;
+mod fetch;
 mod introspect;
+pub mod play;
 
 use std::{sync::Arc, time::Duration};
 

@@ -7,6 +7,7 @@ pub mod decimal;
 pub mod fault;
 pub mod random;
 pub mod secret;
+pub mod strict_json;
 
 pub mod config;
 pub mod denial;

@@ -54,6 +54,8 @@ pub struct Metrics {
     /// `enforcer_limits_total{route, limit, result}`: requests that limits refused (`refused`, `full`) or delayed (`delayed`), that a dry
     /// run spared that (`would_refuse`, `would_delay`), and that had no key (`no_key`).
     pub limits: IntCounterVec,
+    /// `enforcer_held_bytes`: of request bodies that are held to be judged; `http.max_held_bytes` bounds them.
+    pub held_bytes: IntGauge,
     /// `enforcer_access_log_lines_total{result}`: `written`, or lost: `queue_full`, `failed`.
     pub access_log_lines: IntCounterVec,
     /// `enforcer_token_age_seconds{route}`: from the issue (`iat`) of a token to its first request.
@@ -252,6 +254,7 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
+        let held_bytes = gauge("enforcer_held_bytes", "Bytes of request bodies that are held to be judged")?;
         let replay_entries =
             gauge("enforcer_replay_entries", "Proofs and signatures that were used and are remembered")?;
         let replay_store_pending =
@@ -321,6 +324,7 @@ impl Metrics {
             headers_missing,
             denials,
             limits,
+            held_bytes,
             access_log_lines,
             token_ages,
             token_keys,

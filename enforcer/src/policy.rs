@@ -17,9 +17,10 @@ pub mod refreshes;
 pub mod revocations;
 pub mod route;
 pub mod signature;
-pub mod strict_json;
 pub mod tls;
 pub mod upstream;
+
+pub use crate::strict_json;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -37,7 +37,7 @@ use crate::{checks::Grant, clock, denial::Denial, policy::Upstream};
 pub use answer::AnswerBody;
 pub use body::ClientBody;
 pub use connect::LocalExecutor;
-pub use headers::EARLY_DATA;
+pub use headers::{EARLY_DATA, take_out_named};
 pub use held::{Held, Room};
 pub use pace::Patience;
 pub use trace::parent as trace_parent;
@@ -343,7 +343,8 @@ impl Attempts<'_> {
             _ => (None, Some(lease)),
         };
         headers::to_client(&mut head);
-        let body = AnswerBody::new(body, lease, progress, limits, self.is_grpc);
+        let call = self.is_grpc.then(|| self.terms.id.clone());
+        let body = AnswerBody::new(body, lease, progress, limits, call);
         Ok(Forwarded { response: Response::from_parts(renewed(head), body), tunnel, server })
     }
 }

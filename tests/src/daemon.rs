@@ -163,6 +163,11 @@ impl<'a> Daemon<'a> {
         Ok(kill(Pid::from_raw(self.child.id() as i32), signal)?)
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         let child = &mut self.child;

@@ -38,6 +38,7 @@ pub fn offer(authority: &Path, protocols: Vec<Vec<u8>>) -> Result<Arc<ClientConf
 /// The connection.
 pub struct KeepAlive {
     stream: StreamOwned<ClientConnection, TcpStream>,
+    was_last: bool,
 }
 
 impl KeepAlive {
@@ -47,7 +48,12 @@ impl KeepAlive {
         let socket = clients::connect(netns, source, server, PATIENCE)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let tls = ClientConnection::new(Arc::clone(config), HOST.try_into()?)?;
-        Ok(Self { stream: StreamOwned::new(tls, socket) })
+        Ok(Self { stream: StreamOwned::new(tls, socket), was_last: false })
+    }
+
+    /// Whether the server said with its answer that it is the last one.
+    pub fn was_last(&self) -> bool {
+        self.was_last
     }
 
     /// Asks, with content if there is any, and answers the status.
@@ -67,6 +73,7 @@ impl KeepAlive {
             head.extend(byte);
         }
         let head = String::from_utf8(head)?.to_ascii_lowercase();
+        self.was_last = head.lines().any(|line| line == "connection: close");
         let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
         let length = length.with_context(|| format!("no length: {head}"))?.trim().parse()?;
         let mut body = vec![0; length];

@@ -19,6 +19,7 @@ pub mod hellos;
 pub mod issuer;
 pub mod judges;
 pub mod keepalive;
+pub mod keeper;
 pub mod kernel;
 pub mod memory;
 pub mod netns;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::{
     compile::{binary, with_program},
     demo,
-    process::{cargo, program, spell},
+    process::{cargo, output, program, spell},
     setup,
     tally::{self, Tally},
     tidy,
@@ -76,6 +76,7 @@ impl Run {
         self.own_step("tools", setup::lint_tools);
         self.step("format", cargo().args(["fmt", "--all", "--check"]));
         self.own_step("tidy", tidy::command);
+        self.dependencies();
         // The system tests are named because `--tests` passes over what plain `cargo test` does not run; `--all-targets` would
         // pass over them even when they are named.
         let mut lint = cargo();
@@ -86,6 +87,19 @@ impl Run {
             tests.env("ENFORCER_REQUIRE_CLIENTS", "1");
         }
         self.step("rootless tests", tests.args(["test", "--quiet", "--no-fail-fast"]));
+    }
+
+    /// What `deny.toml` says of licenses, bans and sources. Advisories come from the network: they are asked for by hand.
+    fn dependencies(&mut self) {
+        let name = "dependencies";
+        if output(cargo().args(["deny", "--version"])).is_ok() {
+            self.step(name, cargo().args(["deny", "--locked", "check", "licenses", "bans", "sources"]));
+            return;
+        }
+        println!(
+            "\n== {name}\nNOT CHECKED: there is no cargo-deny; `cargo install cargo-deny --locked` brings it"
+        );
+        self.steps.push((name.to_owned(), Tally { not_run: 1, ..Tally::default() }, 0.0, true));
     }
 
     fn system(&mut self) {
@@ -137,8 +151,12 @@ impl Run {
         println!("\n== summary");
         let mut sum = Tally::default();
         for (name, tally, seconds, good) in &self.steps {
-            let word = if *good { "ok" } else { "FAILED" };
-            println!("{name:<16} {word:<6} {seconds:>7.1} s  {tally}");
+            let word = match (good, tally) {
+                (false, _) => "FAILED",
+                (true, Tally { passed: 0, failed: 0, not_run: 1.. }) => "NOT RUN",
+                (true, _) => "ok",
+            };
+            println!("{name:<16} {word:<7} {seconds:>7.1} s  {tally}");
             sum.add(*tally);
         }
         if let Some(reason) = &blocked {

@@ -1,15 +1,14 @@
 //! Google Play Integrity: what Google says of an app and its device.
 //!
 //! Tokens of *classic* requests are opened here, with the app's own keys ([`token`]). Tokens of *standard* ones can be opened by Google
-//! alone, who is asked by [`remote`]; how often, and what happens where he cannot be asked, is decided by [`budget`] and [`ladder`].
-//! Either way the verdict comes to [`verdict`], which reads it, and to [`judge`](judge()), which decides. But for `remote` nothing here does I/O.
+//! alone, who is asked by `keys::play`; how often, and what happens where he cannot be asked, is decided by [`budget`] and [`ladder`].
+//! Either way the verdict comes to [`verdict`], which reads it, and to [`judge`](judge()), which decides.
 
 pub mod account;
 pub mod breaker;
 pub mod budget;
 mod judge;
 pub mod ladder;
-pub mod remote;
 pub mod token;
 pub mod verdict;
 

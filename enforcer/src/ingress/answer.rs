@@ -126,10 +126,10 @@ fn tell(headers: &mut HeaderMap, refusal: &Refusal) {
 }
 
 /// The answer to a refused gRPC call: trailers and nothing else, with status 200 as they must have.
-pub(super) fn call_failed(refusal: &Refusal) -> Response<Bytes> {
+pub(super) fn call_failed(refusal: &Refusal, id: &RequestId) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
-    headers.extend(grpc::trailers(refusal.denial));
+    headers.extend(grpc::trailers(refusal.denial, id.header()));
     headers.insert(CONTENT_TYPE, grpc::content_type());
     tell(headers, refusal);
     if let Some(seconds) = refusal.retry_after {

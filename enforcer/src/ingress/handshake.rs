@@ -3,7 +3,7 @@
 //! `connection` waits for it with a time limit. Which versions, suites and certificates are good is the policy's and
 //! rustls's business.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use enforcer_common::answer::POISON;
 use rustls::server::Acceptor;
@@ -29,6 +29,9 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// The fatal alert `access_denied` (RFC 8446 section 6.2), likewise.
 const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
+
+/// How long tickets wait for a first answer to go with. No client waits for them: they are for its next connection.
+const TICKETS: Duration = Duration::from_millis(20);
 
 /// A handshake that failed.
 pub(super) struct Failed {
@@ -91,7 +94,15 @@ pub(super) async fn shake(
         // Such a listener asks for no certificates, so nothing that is looked at below comes later.
         Early::accept(started, tls).await.map(|early| Secured::Early(Box::new(early)))
     } else {
-        started.into_stream(tls).await.map(Secured::Complete)
+        started.io.begin();
+        let complete = started.into_stream(tls).await;
+        complete.map(|mut stream| {
+            let (below, tls) = stream.get_mut();
+            // Before TLS 1.3 the client waits for the last word of a handshake.
+            let is_new = tls.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
+            below.go_on(if is_new { TICKETS } else { Duration::ZERO });
+            Secured::Complete(stream)
+        })
     };
     let stream = match shaken {
         Ok(stream) => stream,

@@ -32,7 +32,7 @@ use crate::{
     clock,
     denial::Denial,
     policy::{Policy, route::Route, signature::Signers},
-    upstream::{AnswerBody, ClientBody, Clients, EARLY_DATA, Forwarded, Patience, Room, Terms, grpc},
+    upstream::{self, AnswerBody, ClientBody, Clients, EARLY_DATA, Forwarded, Patience, Room, Terms, grpc},
 };
 
 /// How long a request waits for the keys of its token's issuer: a handshake and an answer from far away. What is not decided
@@ -52,6 +52,10 @@ pub(super) async fn serve(
 ) -> Result<Response<Answer>, Infallible> {
     let under_way = connection.begin();
     let (mut head, body) = request.into_parts();
+    let is_http2 = head.version == Version::HTTP_2;
+    if !is_http2 {
+        upstream::take_out_named(&mut head.headers);
+    }
     let (id, is_early) = sayings(&worker, &connection, &head.headers);
     let mut entry = Entry::begin(&worker, &connection, &head, &id, is_early);
     let asked = Asked::take(&mut head);
@@ -59,7 +63,6 @@ pub(super) async fn serve(
     let origin = head.headers.get(ORIGIN).cloned();
     let is_grpc = grpc::is_call(&head);
     let method = head.method.clone();
-    let is_http2 = head.version == Version::HTTP_2;
     let expects = !is_http2 && head.headers.contains_key(EXPECT);
     let (mut admitted, source, patience, max_body, max_held, max_delayed, secured) = {
         // Held for the checks alone: a request under way must not keep an old policy alive.
@@ -465,5 +468,5 @@ fn refuse(
         request_id = %id,
         "request refused"
     );
-    if is_grpc { answer::call_failed(refusal) } else { answer::problem(refusal, id) }
+    if is_grpc { answer::call_failed(refusal, id) } else { answer::problem(refusal, id) }
 }

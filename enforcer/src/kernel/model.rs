@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv6Addr},
 };
 
@@ -316,7 +316,7 @@ struct Flows {
     words: Cell<flow::RawBucket>,
     entries: [Entry; SLOTS],
     /// What has passed of hellos that go on.
-    kept: HashMap<u64, Box<Kept>>,
+    kept: BTreeMap<u64, Box<Kept>>,
 }
 
 impl flow::Bucket for Flows {

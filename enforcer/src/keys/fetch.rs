@@ -52,7 +52,7 @@ pub(super) async fn keys(remote: &RemoteKeys, known: Option<Validator>) -> Resul
 }
 
 /// How a server is spoken to whose certificate comes from these roots, or from those of the system.
-pub(crate) async fn tls(authorities: Option<PathBuf>) -> Result<Arc<ClientConfig>> {
+pub(super) async fn tls(authorities: Option<PathBuf>) -> Result<Arc<ClientConfig>> {
     let tls = UpstreamTls {
         authorities,
         server_name: None,
@@ -112,7 +112,7 @@ async fn get(
 }
 
 /// A connection to the server of an https address.
-pub(crate) async fn open<B>(
+pub(super) async fn open<B>(
     address: &Uri,
     tls: &Arc<ClientConfig>,
     allow: (bool, &str),

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::{task::JoinHandle, time::Sleep};
@@ -44,7 +45,8 @@ struct Reading {
     /// Since when nothing comes.
     waits_since: Option<Instant>,
     alarm: Option<Pin<Box<Sleep>>>,
-    is_grpc: bool,
+    /// The id of a gRPC call.
+    call: Option<HeaderValue>,
     /// Its time was over before somebody read its end; the server is let go.
     expired: bool,
     broken: bool,
@@ -95,7 +97,7 @@ impl AnswerBody {
         lease: Option<Lease>,
         upload: Option<Rc<Progress>>,
         limits: Limits,
-        is_grpc: bool,
+        call: Option<HeaderValue>,
     ) -> Self {
         let Limits { patience, deadline } = limits;
         let mut reading = Reading {
@@ -106,7 +108,7 @@ impl AnswerBody {
             deadline,
             waits_since: None,
             alarm: None,
-            is_grpc,
+            call,
             expired: false,
             broken: false,
         };
@@ -185,7 +187,10 @@ impl Reading {
         {
             lease.server().failed(denial.code());
         }
-        Some(if self.is_grpc { Ok(Frame::trailers(grpc::trailers(denial))) } else { Err(error) })
+        Some(match self.call.take() {
+            Some(id) => Ok(Frame::trailers(grpc::trailers(denial, id))),
+            None => Err(error),
+        })
     }
 
     /// Whether the wait for the next piece has lasted too long; wakes the task when it has.

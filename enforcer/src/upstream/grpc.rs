@@ -11,6 +11,10 @@ const CONTENT: &str = "application/grpc";
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// What problem documents say as `code`, in the metadata of a call that ends.
+const CODE: HeaderName = HeaderName::from_static("x-denial-code");
+/// What they say as `request_id`.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Whether a request is a gRPC call. gRPC-Web is none: it is plain HTTP, and its clients read plain answers.
 pub fn is_call(head: &request::Parts) -> bool {
@@ -41,12 +45,14 @@ pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// How a call ends that is refused or that fails.
-pub fn trailers(denial: Denial) -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(2);
+/// How a call ends that is refused or that fails; `id` ties it to the lines of logs.
+pub fn trailers(denial: Denial, id: HeaderValue) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(4);
     trailers.insert(STATUS, HeaderValue::from(status(denial)));
     // All messages are plain ASCII without a percent sign, as this field has to be.
     trailers.insert(MESSAGE, HeaderValue::from_static(denial.message()));
+    trailers.insert(CODE, HeaderValue::from_static(denial.code()));
+    trailers.insert(REQUEST_ID, id);
     trailers
 }
 
@@ -121,7 +127,11 @@ mod tests {
     #[test]
     fn every_refusal_has_a_status_and_a_message_that_fit_into_trailers() {
         for denial in Denial::ALL {
-            let trailers = trailers(*denial);
+            let trailers = trailers(*denial, HeaderValue::from_static("an-id"));
+            assert_eq!(
+                (&trailers[CODE], &trailers[REQUEST_ID]),
+                (&denial.code().parse().unwrap(), &"an-id".parse().unwrap())
+            );
             let status: u16 = trailers[STATUS].to_str().unwrap().parse().unwrap();
             assert!((1..=16).contains(&status), "{}", denial.code());
             let message = denial.message();

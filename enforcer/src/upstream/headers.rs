@@ -38,6 +38,16 @@ pub const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 const POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
+/// Takes out what `Connection` names before anybody looks at a request: what is judged has to be what the server gets. Fields that belong
+/// to the connection anyway, that frame the message, or that are ours to judge and set, are taken out where that is done.
+pub fn take_out_named(headers: &mut HeaderMap) {
+    for name in named(headers) {
+        if !HOP_BY_HOP.contains(&name) && name != CONTENT_LENGTH && !is_ours(&name) {
+            headers.remove(name);
+        }
+    }
+}
+
 /// Prepares a request: what a client says of its own address is removed. Returns the host, which is taken out, because each
 /// protocol says it in its own place, and the fields that say what we know.
 pub(super) fn to_upstream(
@@ -135,21 +145,19 @@ pub(super) fn to_client(head: &mut response::Parts) {
     remove(&mut head.headers, |name| name == SERVER || name == POWERED_BY);
 }
 
+/// Fields that `Connection` names. A client must not be able to take away what every server relies on.
+fn named(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(','));
+    let names = names.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
+    names.filter(|name| name != HOST && name != AUTHORIZATION).collect()
+}
+
 /// Takes out the fields of one connection, and those that `unwanted` names. Most messages have hardly any, so they are looked for
 /// once and together.
 fn remove(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
-    if headers.contains_key(CONNECTION) {
-        let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        let named: Vec<HeaderName> = named
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-            .collect();
-        for name in named {
-            // A client must not be able to take away what the server relies on.
-            if name != HOST && name != AUTHORIZATION {
-                headers.remove(name);
-            }
-        }
+    for name in named(headers) {
+        headers.remove(name);
     }
     let found = |name: &&HeaderName| HOP_BY_HOP.contains(name) || unwanted(name);
     let found: Vec<HeaderName> = headers.keys().filter(found).cloned().collect();

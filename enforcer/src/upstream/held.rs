@@ -9,10 +9,35 @@ use std::sync::{
 };
 
 use bytes::Bytes;
+use prometheus::IntGauge;
 
 /// The bytes that all have taken.
-#[derive(Debug, Default)]
-pub struct Held(AtomicU64);
+#[derive(Debug)]
+pub struct Held {
+    bytes: AtomicU64,
+    gauge: IntGauge,
+}
+
+impl Held {
+    /// None yet; `gauge` shows how many they are.
+    pub const fn new(gauge: IntGauge) -> Self {
+        Self { bytes: AtomicU64::new(0), gauge }
+    }
+
+    fn take(&self, bytes: u64, most: u64) -> bool {
+        let within = |all: u64| all.checked_add(bytes).filter(|all| *all <= most);
+        let taken = self.bytes.try_update(Relaxed, Relaxed, within).is_ok();
+        if taken {
+            self.gauge.add(bytes.cast_signed());
+        }
+        taken
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Relaxed);
+        self.gauge.sub(bytes.cast_signed());
+    }
+}
 
 /// What one body has taken.
 #[derive(Debug)]
@@ -30,13 +55,11 @@ impl Room {
 
     /// Takes so many more, if they are there.
     pub(super) fn take(&mut self, bytes: u64) -> bool {
-        let Held(held) = &*self.held;
-        let taken =
-            held.try_update(Relaxed, Relaxed, |all| all.checked_add(bytes).filter(|all| *all <= self.most));
-        if taken.is_ok() {
+        let taken = self.held.take(bytes, self.most);
+        if taken {
             self.bytes += bytes;
         }
-        taken.is_ok()
+        taken
     }
 
     /// The bytes that it was taken for, which give it back with the last of their clones.
@@ -47,8 +70,7 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        let Held(held) = &*self.held;
-        held.fetch_sub(self.bytes, Relaxed);
+        self.held.give_back(self.bytes);
     }
 }
 
@@ -69,9 +91,11 @@ mod tests {
 
     #[test]
     fn room_is_there_again_when_the_last_has_gone() {
-        let held = Arc::new(Held::default());
+        let gauge = IntGauge::new("held", "held").unwrap();
+        let held = Arc::new(Held::new(gauge.clone()));
         let (mut one, mut other) = (Room::new(&held, 10), Room::new(&held, 10));
         assert!(one.take(4) && one.take(3));
+        assert_eq!(gauge.get(), 7);
         assert!(!other.take(4) && other.take(3) && !other.take(1));
         let bytes = one.keep(Bytes::from_static(b"1234567"));
         let part = bytes.slice(2..3);
@@ -80,6 +104,6 @@ mod tests {
         drop(part);
         assert!(other.take(7) && !other.take(u64::MAX));
         drop(other);
-        assert_eq!(held.0.load(Relaxed), 0);
+        assert_eq!((held.bytes.load(Relaxed), gauge.get()), (0, 0));
     }
 }

@@ -99,6 +99,28 @@ async fn plain_http_is_sent_to_https_and_nowhere_else() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_field_that_is_taken_out_as_one_of_the_connection_was_never_there() -> Result<()> {
+    let origin = Origin::start().await?;
+    let mut site = Site::new(origin.address)?;
+    site.config.routes[0].required_headers = vec!["x-device-id".parse()?];
+    let edge = site.start()?;
+    for (connection, status, arrives) in [
+        ("keep-alive", 200, true),
+        ("keep-alive, x-other", 200, true),
+        ("X-Device-Id", 400, false),
+        ("keep-alive, x-device-id", 400, false),
+        ("host, content-length, x-request-id", 200, true),
+    ] {
+        let words =
+            ["--http1.1", "-H", "x-device-id: abc", "-H", &format!("connection: {connection}"), "-d", "x=1"];
+        let answer = curl(&edge, "/public/echo", &words).await?.stdout;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{connection}: {answer}");
+        assert_eq!(answer.contains("header_missing"), !arrives, "{connection}: {answer}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn answers_carry_what_the_configuration_says_and_nothing_of_the_software_behind() -> Result<()> {
     let origin = Origin::start().await?;
     let mut site = Site::new(origin.address)?;

@@ -190,8 +190,15 @@ async fn bodies_that_are_held_have_a_bound_together() -> Result<()> {
         anyhow::Ok(())
     };
     within(until(&mut client, (503, "overloaded"))).await??;
+    assert_eq!(edge.metrics.held_bytes.get(), 1_800, "and what is held can be seen");
     drop(sender);
     within(slow).await???;
     within(until(&mut client, (200, "echo"))).await??;
+    let none = async {
+        while edge.metrics.held_bytes.get() != 0 {
+            tokio::task::yield_now().await
+        }
+    };
+    within(none).await?;
     Ok(())
 }

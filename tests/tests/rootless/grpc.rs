@@ -2,7 +2,7 @@
 //! and servers that die in the middle.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -87,15 +87,16 @@ async fn refusals_are_statuses_that_clients_understand() -> Result<()> {
     })
     .await?;
     let (token, channel) = (edge.site.token()?, edge.channel().await?);
-    for (prefix, token, code) in [
-        ("/api", None, Code::Unauthenticated),
-        ("/api", Some("a.b.c".to_owned()), Code::Unauthenticated),
-        ("/api", Some(token.clone()), Code::Ok),
-        ("/admin", Some(token), Code::PermissionDenied),
-        ("/limited", None, Code::Ok),
-        ("/limited", None, Code::ResourceExhausted),
-        ("/nowhere", None, Code::Unimplemented),
-        ("/gone", None, Code::Unavailable),
+    let mut ids = HashSet::new();
+    for (prefix, token, code, denial) in [
+        ("/api", None, Code::Unauthenticated, "token_missing"),
+        ("/api", Some("a.b.c".to_owned()), Code::Unauthenticated, "token_malformed"),
+        ("/api", Some(token.clone()), Code::Ok, ""),
+        ("/admin", Some(token), Code::PermissionDenied, "scope_missing"),
+        ("/limited", None, Code::Ok, ""),
+        ("/limited", None, Code::ResourceExhausted, "rate_limited"),
+        ("/nowhere", None, Code::Unimplemented, "route_not_found"),
+        ("/gone", None, Code::Unavailable, "upstream_unreachable"),
     ] {
         let mut client = Client::new(channel.clone(), prefix);
         client.token = token;
@@ -105,6 +106,12 @@ async fn refusals_are_statuses_that_clients_understand() -> Result<()> {
             Err(status) => (status.code(), status.message()),
         };
         assert_eq!(found, code, "{prefix}: {message}");
+        if let Err(status) = &outcome {
+            let said = |name: &str| status.metadata().get(name).unwrap().to_str().unwrap().to_owned();
+            assert_eq!(said("x-denial-code"), denial, "{prefix}");
+            let id = said("x-request-id");
+            assert!(id.len() == 32 && ids.insert(id.clone()), "{prefix}: {id}");
+        }
     }
     // What is counted is what HTTP would have been told.
     let count = |status: &str| edge.metrics.requests.with_label_values(&["/api/", status]).get();
@@ -137,6 +144,8 @@ async fn a_refusal_has_trailers_alone() -> Result<()> {
     assert_eq!(headers["grpc-status"], "16");
     assert_eq!(headers["www-authenticate"], r#"Bearer realm="main""#);
     assert!(!headers["grpc-message"].is_empty());
+    assert_eq!(headers["x-denial-code"], "token_missing");
+    assert_eq!(headers["x-request-id"].len(), 32);
     let rest = within(response.into_body().collect()).await??;
     assert!(rest.trailers().is_none() && rest.to_bytes().is_empty());
     Ok(())
@@ -155,7 +164,12 @@ async fn a_deadline_ends_a_call_before_its_answer_and_in_the_middle() -> Result<
     let response = within(client.send(call("/public/test.Echo/Chat", Some("400m"), body)?)).await??;
     assert!(!response.headers().contains_key("grpc-status"), "the call has begun");
     let rest = within(response.into_body().collect()).await??;
-    assert_eq!(rest.trailers().unwrap()["grpc-status"], "4");
+    let trailers = rest.trailers().unwrap();
+    assert_eq!(
+        (&trailers["grpc-status"], &trailers["x-denial-code"]),
+        (&"4".parse()?, &"deadline_exceeded".parse()?)
+    );
+    assert_eq!(trailers["x-request-id"].len(), 32);
     assert!(!rest.to_bytes().is_empty());
     drop(sender);
     Ok(())

@@ -9,10 +9,10 @@ use enforcer::{
         self, Expected, Rules,
         account::Account,
         budget::{Quota, Who},
-        remote::{Cause, Config, Decoder, Outcome},
     },
     clock,
     denial::Denial,
+    keys::play::{Cause, Config, Decoder, Outcome},
     metrics::Metrics,
 };
 use enforcer_tests::{

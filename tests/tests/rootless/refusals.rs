@@ -18,6 +18,10 @@ The code is the `code` of the problem document (RFC 9457), the label of `enforce
 log. A status of `-` means that the connection ends without an answer. Blame says who has to change something for the next
 attempt to work. Weight is what one occurrence adds to the ban score of its source; see `[bans]` in the configuration.
 
+A call of gRPC ends with `grpc-status` and `grpc-message` (see [gRPC](operations.md#grpc)). The metadata of that status carry the code as
+`x-denial-code`, and what problem documents have as `request_id` as `x-request-id`; so they do where a call that has begun fails here, at
+its deadline for example. `retry-after` and `www-authenticate` have the same names there; `date` tells the time of the server.
+
 | code | status | blame | weight | what the client is told |
 |---|---|---|---|---|
 ";

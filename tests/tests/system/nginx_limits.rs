@@ -72,7 +72,8 @@ const CASES: &[Case] = &[
     },
 ];
 
-struct Nginx {
+/// A running nginx; ends when dropped.
+pub(super) struct Nginx {
     child: Child,
     dir: PathBuf,
 }
@@ -86,27 +87,17 @@ impl Drop for Nginx {
 }
 
 impl Nginx {
-    fn start(dir: &Path) -> Result<Self> {
+    /// Starts it on a socket in `dir`, with these parts of a configuration, and a file `x` below each of these paths.
+    pub(super) fn start<'a>(
+        dir: &Path,
+        paths: impl IntoIterator<Item = &'a str>,
+        zones: &str,
+        locations: &str,
+    ) -> Result<Self> {
         let place = dir.display();
-        let (mut zones, mut locations) = (String::new(), String::new());
-        for case in CASES {
-            fs::create_dir_all(dir.join("www").join(case.name))?;
-            fs::write(dir.join("www").join(case.name).join("x"), "x")?;
-            locations += &format!("location /{}/ {{ root {place}/www;\n", case.name);
-            for (i, (by, burst, delay)) in case.zones.iter().enumerate() {
-                let zone = format!("{}{i}", case.name);
-                let key = if *by == By::Client { "$server_name" } else { "$http_x_api_key" };
-                zones += &format!("limit_req_zone {key} zone={zone}:1m rate=1r/m;\n");
-                let delay = match delay {
-                    None => "nodelay".to_owned(),
-                    // What nginx does unless it is told otherwise.
-                    Some(0) => String::new(),
-                    Some(delay) => format!("delay={delay}"),
-                };
-                let burst = if *burst > 0 { format!("burst={burst} {delay}") } else { String::new() };
-                locations += &format!("limit_req zone={zone} {burst};\n");
-            }
-            locations += if case.dry_run { "limit_req_dry_run on; }\n" } else { "}\n" };
+        for path in paths {
+            fs::create_dir_all(dir.join("www").join(path))?;
+            fs::write(dir.join("www").join(path).join("x"), "x")?;
         }
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
@@ -114,37 +105,68 @@ impl Nginx {
             .collect();
         let text = format!(
             "daemon off;\nmaster_process off;\nworker_processes 1;\npid {place}/nginx.pid;\nuser root;\n\
-             error_log {place}/error.log info;\nevents {{ worker_connections 64; }}\nhttp {{\naccess_log off;\n{temporary}\
+             error_log {place}/error.log info;\nevents {{ worker_connections 512; }}\nhttp {{\naccess_log off;\n{temporary}\
              limit_req_status 429;\nlimit_req_log_level warn;\n{zones}\
-             server {{ listen unix:{place}/nginx.sock; server_name here;\n{locations}}}\n}}\n"
+             server {{ listen unix:{place}/nginx.sock; server_name here; root {place}/www;\n{locations}}}\n}}\n"
         );
         fs::write(dir.join("nginx.conf"), text)?;
         let mut command = Command::new("nginx");
         command.arg("-c").arg(dir.join("nginx.conf")).arg("-e").arg(dir.join("error.log"));
         let nginx = Self { child: command.spawn().context("starting nginx")?, dir: dir.to_owned() };
-        eventually!(10, "nginx listens", UnixStream::connect(nginx.dir.join("nginx.sock")).is_ok())?;
+        eventually!(10, "nginx listens", UnixStream::connect(nginx.socket()).is_ok())?;
         Ok(nginx)
     }
 
-    fn ask(&self, case: &Case, key: char) -> Result<u16> {
-        let mut stream = UnixStream::connect(self.dir.join("nginx.sock"))?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        let field = if key == '-' { String::new() } else { format!("X-Api-Key: {key}\r\n") };
-        write!(stream, "GET /{}/x HTTP/1.0\r\nHost: here\r\n{field}\r\n", case.name)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer.split(' ').nth(1).context("no status")?.parse()?)
+    /// Where it listens.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.dir.join("nginx.sock")
     }
 
-    /// How many requests of a case it would have delayed, and how many refused.
-    fn rehearsed(&self, case: &Case) -> Result<(usize, usize)> {
-        let log = fs::read_to_string(self.dir.join("error.log"))?;
-        let count = |what: &str| {
-            let about = format!("\"GET /{}/x ", case.name);
-            log.lines().filter(|line| line.contains(what) && line.contains(&about)).count()
-        };
-        Ok((count("delaying request, dry run"), count("limiting requests, dry run")))
+    /// How often its log says `what` of a request whose line begins so.
+    pub(super) fn logged(&self, line: &str, what: &str) -> Result<usize> {
+        let (log, about) = (fs::read_to_string(self.dir.join("error.log"))?, format!("\"{line}"));
+        Ok(log.lines().filter(|line| line.contains(what) && line.contains(&about)).count())
     }
+}
+
+/// The part of nginx's configuration: zones and locations.
+fn theirs() -> (String, String) {
+    let (mut zones, mut locations) = (String::new(), String::new());
+    for case in CASES {
+        locations += &format!("location /{}/ {{\n", case.name);
+        for (i, (by, burst, delay)) in case.zones.iter().enumerate() {
+            let zone = format!("{}{i}", case.name);
+            let key = if *by == By::Client { "$server_name" } else { "$http_x_api_key" };
+            zones += &format!("limit_req_zone {key} zone={zone}:1m rate=1r/m;\n");
+            let delay = match delay {
+                None => "nodelay".to_owned(),
+                // What nginx does unless it is told otherwise.
+                Some(0) => String::new(),
+                Some(delay) => format!("delay={delay}"),
+            };
+            let burst = if *burst > 0 { format!("burst={burst} {delay}") } else { String::new() };
+            locations += &format!("limit_req zone={zone} {burst};\n");
+        }
+        locations += if case.dry_run { "limit_req_dry_run on; }\n" } else { "}\n" };
+    }
+    (zones, locations)
+}
+
+fn ask(nginx: &Nginx, case: &Case, key: char) -> Result<u16> {
+    let mut stream = UnixStream::connect(nginx.socket())?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let field = if key == '-' { String::new() } else { format!("X-Api-Key: {key}\r\n") };
+    write!(stream, "GET /{}/x HTTP/1.0\r\nHost: here\r\n{field}\r\n", case.name)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split(' ').nth(1).context("no status")?.parse()?)
+}
+
+/// How many requests of a case nginx would have delayed, and how many refused.
+fn rehearsed(nginx: &Nginx, case: &Case) -> Result<(usize, usize)> {
+    let line = format!("GET /{}/x ", case.name);
+    let (delayed, refused) = ("delaying request, dry run", "limiting requests, dry run");
+    Ok((nginx.logged(&line, delayed)?, nginx.logged(&line, refused)?))
 }
 
 fn ours(case: &Case) -> enforcer::config::Route {
@@ -180,7 +202,8 @@ fn counted(edge: &Edge, case: &Case, result: &str) -> u64 {
 #[tokio::test]
 async fn the_same_requests_pass_as_through_nginx() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let nginx = Nginx::start(dir.path())?;
+    let (zones, locations) = theirs();
+    let nginx = Nginx::start(dir.path(), CASES.iter().map(|case| case.name), &zones, &locations)?;
     let origin = Origin::start().await?;
     let mut site = Site::new(origin.address)?;
     site.config.routes = CASES.iter().map(ours).collect();
@@ -189,14 +212,14 @@ async fn the_same_requests_pass_as_through_nginx() -> Result<()> {
     for case in CASES {
         let (mut theirs, mut ours) = (Vec::new(), Vec::new());
         for key in case.keys.chars() {
-            theirs.push(nginx.ask(case, key)?);
+            theirs.push(ask(&nginx, case, key)?);
             ours.push(ask_ours(&mut client, case, key).await?);
         }
         assert_eq!(ours, theirs, "{}: {:?} with {}", case.name, case.zones, case.keys);
         let refused = theirs.iter().filter(|status| **status == 429).count();
         assert_eq!(case.dry_run, refused == 0, "{}: the case says something", case.name);
         if case.dry_run {
-            let (delayed, limited) = nginx.rehearsed(case)?;
+            let (delayed, limited) = rehearsed(&nginx, case)?;
             assert!(delayed > 0 && limited > 0, "{}: {delayed} delayed, {limited} limited", case.name);
             if case.zones.len() == 1 {
                 let seen = (counted(&edge, case, "would_delay"), counted(&edge, case, "would_refuse"));

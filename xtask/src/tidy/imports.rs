@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 use super::{File, Finding};
 
 /// Values that everybody uses and that use nobody.
-const FOUNDATION: [&str; 6] = ["clock", "decimal", "fault", "prefix", "random", "secret"];
+const FOUNDATION: [&str; 7] = ["clock", "decimal", "fault", "prefix", "random", "secret", "strict_json"];
 
 /// Module, and what it may import besides itself and the foundation.
 const MAY_IMPORT: [(&str, &[&str]); 29] = [
@@ -16,6 +16,7 @@ const MAY_IMPORT: [(&str, &[&str]); 29] = [
     ("prefix", &[]),
     ("random", &[]),
     ("secret", &[]),
+    ("strict_json", &[]),
     // What drivers do to frames, as sysfs and ethtool tell it.
     ("device", &[]),
     ("config", &["device"]),
@@ -43,7 +44,7 @@ const MAY_IMPORT: [(&str, &[&str]); 29] = [
     ("replay", &["store"]),
     ("bans", &["config", "denial", "kernel", "metrics", "store"]),
     // Keys come over the network, and go where the policy has room for them.
-    ("keys", &["config", "metrics", "policy"]),
+    ("keys", &["attestation", "config", "denial", "metrics", "policy"]),
     // Instants are written as captures have them.
     ("access_log", &["capture", "config", "log", "metrics"]),
     (

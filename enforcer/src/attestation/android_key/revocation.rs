@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::{attestation::Refused, denial::Denial, policy::strict_json};
+use crate::{attestation::Refused, denial::Denial, strict_json};
 
 /// Bytes of a list, at most.
 pub const MOST: usize = 64 << 20;

@@ -18,8 +18,8 @@ use serde_json::{Map, Value};
 use crate::{
     attestation::{Refused, Steps},
     denial::Denial,
-    policy::strict_json,
     secret::Secret,
+    strict_json,
 };
 
 /// Characters of a token, at most. Genuine ones have some 2,000.

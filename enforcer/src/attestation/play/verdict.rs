@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::{
     attestation::{Level, Refused},
     denial::Denial,
-    policy::strict_json,
+    strict_json,
 };
 
 /// Bytes of a verdict, at most.

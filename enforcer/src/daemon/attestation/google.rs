@@ -18,8 +18,7 @@ use crate::{
         args::{AndroidKey, Play, Signed},
         attestation::decoded,
     },
-    clock,
-    policy::strict_json,
+    clock, strict_json,
 };
 
 /// What clocks may differ by, for verdicts.

@@ -14,7 +14,10 @@ use std::{
 use ::aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use enforcer::attestation::play::{account::Account, budget::Quota, remote::Config};
+use enforcer::{
+    attestation::play::{account::Account, budget::Quota},
+    keys::play::Config,
+};
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use rustls::{ServerConfig, crypto::aws_lc_rs};
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};

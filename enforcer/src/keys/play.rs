@@ -2,7 +2,9 @@
 //!
 //! In the name of a service account, whose token is fetched once for all calls and kept until shortly before it ends. Calls are bounded in
 //! time, size, number at once and number a day; whoever does not answer is left alone for a while. What does not come to a verdict is an
-//! [`Unavailable`] that says why, and nothing follows from that here: what it means is declared by the route ([`super::ladder`]).
+//! [`Unavailable`] that says why, and nothing follows from that here: what it means is declared by the route ([`ladder`]).
+//!
+//! [`ladder`]: crate::attestation::play::ladder
 
 use std::{
     path::PathBuf,
@@ -25,21 +27,23 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::{
-    account::Account,
-    breaker::{Breaker, Ended},
-    budget::{Budget, Quota, Who},
-    token,
-    verdict::Verdict,
-};
+use super::fetch;
 use crate::{
-    attestation::Refused,
+    attestation::{
+        Refused,
+        play::{
+            account::Account,
+            breaker::{Breaker, Ended},
+            budget::{Budget, Quota, Who},
+            token,
+            verdict::Verdict,
+        },
+    },
     clock::{self, KernelTime},
     denial::Denial,
-    keys::fetch,
     metrics::Metrics,
-    policy::strict_json,
     secret::Secret,
+    strict_json,
 };
 
 mod outcome;
