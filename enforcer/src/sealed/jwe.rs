@@ -130,20 +130,14 @@ pub(super) fn parse(body: &[u8], most: usize) -> Result<Parts<'_>, Refused> {
     Ok(Parts { text, header, alg, epk, wrapped, iv, sealed })
 }
 
-/// What serde derives refuses members that are there twice or are not known, but takes a list for an object.
+/// What serde derives refuses members that are there twice or are not known, but takes a list for an object, and null for nothing.
 fn header(bytes: &[u8]) -> Result<Header, Refused> {
     let header = serde_json::from_slice(bytes).map_err(|_| Refused)?;
     let value: Value = serde_json::from_slice(bytes).map_err(|_| Refused)?;
-    let is_object = |name: &str| value.get(name).is_none_or(Value::is_object);
-    // Nothing is said by saying nothing.
-    let says_null =
-        |value: &Value| value.as_object().is_none_or(|members| members.values().any(Value::is_null));
-    let epk_says_null = value.get("epk").is_none_or(says_null);
-    let rpk_says_null = value.get("rpk").is_some_and(says_null);
-    if says_null(&value) || !is_object("epk") || !is_object("rpk") || epk_says_null || rpk_says_null {
-        return Err(Refused);
-    }
-    Ok(header)
+    let objects = [Some(&value), value.get("epk"), value.get("rpk")];
+    let is_plain =
+        |value: &Value| value.as_object().is_some_and(|members| !members.values().any(Value::is_null));
+    if objects.into_iter().flatten().all(is_plain) { Ok(header) } else { Err(Refused) }
 }
 
 /// Decrypts what was read.
@@ -179,6 +173,9 @@ fn encrypt(
 ) -> Result<Vec<u8>, Refused> {
     let own = Private::generate(to.curve())?;
     let header = serde_json::to_vec(&header(own.public().to_jwk())).map_err(|_| Refused)?;
+    if base64::encoded_len(header.len(), false).is_none_or(|length| length > MOST_HEADER) {
+        return Err(Refused);
+    }
     encrypt_from(alg, &own, to, &header, body)
 }
 
@@ -191,9 +188,6 @@ pub(super) fn encrypt_from(
     body: &[u8],
 ) -> Result<Vec<u8>, Refused> {
     let mut text = URL_SAFE_NO_PAD.encode(header);
-    if text.len() > MOST_HEADER {
-        return Err(Refused);
-    }
     let agreed = own.agree(to)?;
     let derived = Secret::new(concat_kdf(agreed.expose(), alg.purpose(), b"", b"", 256));
     let mut wrapped = [0; WRAPPED];

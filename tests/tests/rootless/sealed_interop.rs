@@ -2,7 +2,7 @@
 //! they are not, unless `ENFORCER_REQUIRE_CLIENTS` is set.
 #![allow(clippy::unwrap_used, reason = "a test stops")]
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{collections::BTreeMap, process::Command};
 
 use anyhow::Result;
 use base64::{

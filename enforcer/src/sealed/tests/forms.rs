@@ -131,6 +131,11 @@ fn a_body_that_was_changed_anywhere_is_refused() {
                 let longer = [more.as_bytes(), &sealed].concat();
                 assert_eq!(open(&longer), Some(Refused), "{name} {curve:?}: {more:?} before it");
             }
+            // A key where there is none to be.
+            let with_key = String::from_utf8_lossy(&sealed).replace("..", ".AAAA.").into_bytes();
+            if with_key != sealed && name == "jwe" {
+                assert_eq!(open(&with_key), Some(Refused), "{curve:?}: with an encrypted key");
+            }
             for other in [&b""[..], b"{}", b"....", b"\0", &[0xff; 300], &[b'.'; 5000]] {
                 assert_eq!(open(other), Some(Refused), "{name} {curve:?}");
             }
