@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
@@ -63,7 +63,7 @@ async fn there_and_back(client: impl Fn(&[&str]) -> Command, script: &str, forms
     let (mut answers, mut expected) = (BTreeMap::new(), BTreeMap::new());
     for (name, sent) in sent {
         let body = STANDARD.decode(sent["body"].as_str().unwrap())?;
-        let opened = open(sent, &body, &keys, PLACE).unwrap_or_else(|Refused| panic!("{name} is refused"));
+        let opened = open(sent, &body, &keys, PLACE).with_context(|| name.clone())?;
         assert_eq!(opened.body, BODY.as_bytes(), "{name}");
         let answer = format!("answer to {name}: €");
         answers.insert(name, STANDARD.encode(opened.reply.seal(answer.as_bytes()).unwrap()));
