@@ -18,6 +18,7 @@ pub mod attestation;
 pub mod enrolment;
 pub mod policy;
 pub mod revoked;
+pub mod sealed;
 
 pub mod access_log;
 pub mod ingress;

@@ -62,6 +62,7 @@ mod rootless {
     mod revocation;
     mod route_limits;
     mod routes;
+    mod sealed_interop;
     mod shop;
     mod signature_base;
     mod signature_lines;

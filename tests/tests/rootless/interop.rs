@@ -25,11 +25,11 @@ fn tools() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/clients")
 }
 
-fn script(name: &str) -> String {
+pub(super) fn script(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("interop").join(name).display().to_string()
 }
 
-fn python(words: &[&str]) -> Command {
+pub(super) fn python(words: &[&str]) -> Command {
     let own = tools().join("python/bin/python");
     let own = if own.is_file() { own } else { "python3".into() };
     let mut command = Command::new(std::env::var_os("ENFORCER_PYTHON").unwrap_or_else(|| own.into()));
@@ -37,14 +37,14 @@ fn python(words: &[&str]) -> Command {
     command
 }
 
-fn node(words: &[&str]) -> Command {
+pub(super) fn node(words: &[&str]) -> Command {
     let mut command = Command::new("node");
     command.env("NODE_PATH", tools().join("node_modules")).args(words);
     command
 }
 
 /// Whether there is what a client needs.
-async fn is_there(question: Command, what: &str) -> Result<bool> {
+pub(super) async fn is_there(question: Command, what: &str) -> Result<bool> {
     let is_there = run(question).await.is_ok_and(|finished| finished.code == Some(0));
     let is_needed = std::env::var_os("ENFORCER_REQUIRE_CLIENTS").is_some();
     ensure!(is_there || !is_needed, "{what} cannot be had; run `cargo xtask setup`");
@@ -63,7 +63,7 @@ async fn site() -> Result<(Site, Origin, String)> {
     Ok((site, origin, folder))
 }
 
-async fn said(command: Command, name: &str) -> Result<Value> {
+pub(super) async fn said(command: Command, name: &str) -> Result<Value> {
     Ok(serde_json::from_str(&run(command).await?.success(name)?)?)
 }
 

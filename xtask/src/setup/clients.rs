@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use super::{Missing, found, install, say};
 use crate::process::{find, output, program, root};
 
-/// What `tests/interop/client.cjs` needs. It has no dependencies, and this line of releases runs on Debian's Node as well.
+/// What the scripts for Node in `tests/interop` need. It has no dependencies, and this line of releases runs on Debian's Node as well.
 const JOSE: &str = "jose@5.10.0";
 /// What the scripts in Python need, with everything that comes with it.
 const REQUIREMENTS: &str = "tests/interop/requirements.txt";

@@ -1,0 +1,106 @@
+//! Encrypted bodies that other people's libraries make and open, in Python and Node. `cargo xtask setup` installs them; not run where
+//! they are not, unless `ENFORCER_REQUIRE_CLIENTS` is set.
+#![allow(clippy::unwrap_used, reason = "a test stops")]
+
+use std::{collections::BTreeMap, process::Command};
+
+use anyhow::{Context as _, Result};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
+use enforcer::sealed::{
+    Keys, Opened, Place, Refused, hpke, jwe,
+    keys::{Curve, Private},
+    layout,
+};
+use serde_json::Value;
+
+use super::interop::{is_there, node, python, said, script};
+
+const PLACE: Place<'static> = Place { method: "POST", path: "/v1/transfers" };
+const BODY: &str = r#"{"amount": "100 €"}"#;
+const MOST: usize = 4096;
+
+fn keys() -> Keys {
+    let key = |curve| {
+        let key = Private::generate(curve).unwrap();
+        (key.public().thumbprint(), key)
+    };
+    Keys::new(vec![key(Curve::P256), key(Curve::X25519)]).unwrap()
+}
+
+fn open(sent: &Value, body: &[u8], keys: &Keys, place: Place<'_>) -> Result<Opened, Refused> {
+    match sent["form"].as_str().unwrap() {
+        "jwe" => jwe::open(body, keys, place, MOST),
+        "hpke" => hpke::open(body, keys, place, MOST),
+        _ => {
+            let app = URL_SAFE_NO_PAD.decode(sent["app"].as_str().unwrap()).unwrap();
+            let key = sent["key"].as_str().unwrap();
+            let made = sent["made"].as_u64().unwrap();
+            layout::open(body, layout::Beside { key, app: &app, made }, keys, place, MOST)
+        }
+    }
+}
+
+/// What a client sealed is opened here, and the answers there.
+async fn there_and_back(client: impl Fn(&[&str]) -> Command, script: &str, forms: &[&str]) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let write = |name: &str, value: &Value| std::fs::write(dir.path().join(name), value.to_string());
+    let folder = dir.path().to_str().unwrap();
+    let keys = keys();
+    write("keys.json", &keys.published())?;
+    let sent = said(client(&[script, "seal", folder]), script).await?;
+    let sent = sent.as_object().unwrap();
+    let mut names: Vec<String> = Vec::new();
+    for curve in ["P-256", "X25519"] {
+        names.extend(forms.iter().map(|form| format!("{form} {curve}")));
+    }
+    let mut found: Vec<&String> = sent.keys().collect();
+    names.sort();
+    found.sort();
+    assert_eq!(found, names.iter().collect::<Vec<_>>());
+    let (mut answers, mut expected) = (BTreeMap::new(), BTreeMap::new());
+    for (name, sent) in sent {
+        let body = STANDARD.decode(sent["body"].as_str().unwrap())?;
+        let opened = open(sent, &body, &keys, PLACE).with_context(|| name.clone())?;
+        assert_eq!(opened.body, BODY.as_bytes(), "{name}");
+        let answer = format!("answer to {name}: €");
+        answers.insert(name, STANDARD.encode(opened.reply.seal(answer.as_bytes()).unwrap()));
+        expected.insert(name, answer);
+        // For another path it is nothing, and with another bit.
+        let elsewhere = Place { path: "/v1/other", ..PLACE };
+        assert_eq!(open(sent, &body, &keys, elsewhere).err(), Some(Refused), "{name}");
+        let mut changed = body.clone();
+        let middle = changed.len() / 2;
+        changed[middle] ^= 1;
+        assert_eq!(open(sent, &changed, &keys, PLACE).err(), Some(Refused), "{name}");
+    }
+    write("answers.json", &serde_json::to_value(&answers)?)?;
+    let read = said(client(&[script, "open", folder]), script).await?;
+    assert_eq!(read, serde_json::to_value(&expected)?);
+    // A client refuses what is not for it, so that what it read was not by chance.
+    let (last, mut others) = (answers.len() - 1, answers.values().cloned().collect::<Vec<_>>());
+    others.rotate_left(last);
+    let swapped: BTreeMap<_, _> = answers.keys().zip(others).collect();
+    write("answers.json", &serde_json::to_value(swapped)?)?;
+    assert!(said(client(&[script, "open", folder]), script).await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn bodies_go_to_python_and_back() -> Result<()> {
+    if !is_there(python(&["-c", "import cryptography, jwcrypto"]), "jwcrypto for Python").await? {
+        return Ok(());
+    }
+    let forms = ["jwe ECDH-ES", "jwe ECDH-ES+A256KW", "hpke", "layout"];
+    there_and_back(python, &script("payload.py"), &forms).await
+}
+
+#[tokio::test]
+async fn bodies_go_to_node_and_back() -> Result<()> {
+    if !is_there(node(&["-e", "require('jose')"]), "jose for Node").await? {
+        return Ok(());
+    }
+    there_and_back(node, &script("payload.cjs"), &["jwe ECDH-ES", "jwe ECDH-ES+A256KW", "layout"]).await
+}
