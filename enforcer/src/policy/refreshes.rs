@@ -7,7 +7,7 @@
 //! good as before. Bounded by number and time; kept are keyed hashes alone, and for as long as the process lasts.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -35,8 +35,8 @@ impl std::fmt::Debug for Refreshes {
 #[derive(Default)]
 struct State {
     known: HashMap<Mark, Known, RandomState>,
-    /// The same in the order in which they end; one that was given more time stands there twice.
-    ends: BTreeMap<u64, Vec<Mark>>,
+    /// The same in the order in which they end, each once.
+    ends: BTreeSet<(u64, Mark)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -188,17 +188,20 @@ impl Refreshes {
 
 impl State {
     fn insert(&mut self, mark: Mark, known: Known) {
+        self.remove(mark);
         self.known.insert(mark, known);
-        self.ends.entry(known.until).or_default().push(mark);
+        self.ends.insert((known.until, mark));
+    }
+
+    fn remove(&mut self, mark: Mark) {
+        if let Some(known) = self.known.remove(&mark) {
+            self.ends.remove(&(known.until, mark));
+        }
     }
 
     fn sweep(&mut self, now: u64) {
-        while let Some(end) = self.ends.first_entry().filter(|end| *end.key() <= now) {
-            for mark in end.remove() {
-                if self.known.get(&mark).is_some_and(|known| known.until <= now) {
-                    self.known.remove(&mark);
-                }
-            }
+        while let Some((_, mark)) = self.ends.first().copied().filter(|(until, _)| *until <= now) {
+            self.remove(mark);
         }
     }
 
@@ -260,7 +263,7 @@ impl Exchange {
             let key = before.and_then(|before| before.key).or(self.key);
             state.insert(mark, Known { until, stage: Stage::Good, next: None, key, access });
         } else {
-            state.known.remove(&mark);
+            state.remove(mark);
         }
         Ok(self.is_tracked)
     }
@@ -270,12 +273,12 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let Some(mark) = self.mark.take() else { return };
         let mut state = self.refreshes.state();
-        let Some(known) = state.known.get_mut(&mark).filter(|known| known.stage == Stage::UnderWay) else {
+        if state.known.get(&mark).is_none_or(|known| known.stage != Stage::UnderWay) {
             return;
-        };
+        }
         match self.before {
-            Some(before) => *known = before,
-            None => drop(state.known.remove(&mark)),
+            Some(before) => state.insert(mark, before),
+            None => state.remove(mark),
         }
     }
 }
@@ -387,5 +390,27 @@ mod tests {
         assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(reused()));
         assert_eq!(refreshes.begin(asked("c"), NOW + 3_600).unwrap().end(given("d"), NOW + 3_600), Ok(true));
         assert_eq!(refreshes.len(), 2);
+    }
+
+    #[test]
+    fn exchanges_that_come_to_nothing_leave_nothing_behind() {
+        let refreshes = Refreshes::new(100).unwrap();
+        let lengths = || {
+            let state = refreshes.state();
+            (state.known.len(), state.ends.len())
+        };
+        refreshes.begin(asked("b"), NOW).unwrap().end(given("a"), NOW).unwrap();
+        for later in 0..1_000 {
+            drop(refreshes.begin(asked("a"), NOW + later).unwrap());
+            drop(refreshes.begin(asked("stranger"), NOW + later).unwrap());
+        }
+        assert_eq!(lengths(), (2, 2));
+        // One that goes on is given more time.
+        for later in 0..1_000 {
+            refreshes.begin(asked("a"), NOW + later).unwrap().end(given("a"), NOW + later).unwrap();
+        }
+        assert_eq!(lengths(), (2, 2));
+        refreshes.sweep(NOW + 999 + 3_600);
+        assert_eq!(lengths(), (0, 0));
     }
 }
