@@ -136,14 +136,15 @@ impl Refreshes {
         let has_room = state.known.len() < self.most;
         match state.known.get_mut(&mark) {
             Some(known) => {
+                // First of all: who found a token without its key must not be able to end the line of those who have it.
+                if known.key.is_some() && known.key != key {
+                    return Err(Refused::OtherKey);
+                }
                 match known.stage {
                     Stage::Dead => return Err(Refused::Reused(Vec::new())),
                     Stage::Used => return Err(Refused::Reused(state.end_line(mark))),
                     Stage::UnderWay => return Err(Refused::UnderWay),
                     Stage::Good => {}
-                }
-                if known.key.is_some() && known.key != key {
-                    return Err(Refused::OtherKey);
                 }
                 exchange.before = Some(*known);
                 known.stage = Stage::UnderWay;
@@ -379,6 +380,20 @@ mod tests {
             refreshes.sweep(NOW + 3_600);
             assert!(refreshes.is_empty());
         }
+    }
+
+    #[test]
+    fn who_has_an_old_token_and_not_its_key_ends_no_line() {
+        let refreshes = Refreshes::new(100).unwrap();
+        let by = |token, key| refreshes.begin(Asked { key, ..asked(token) }, NOW);
+        by("a", Some("k1")).unwrap().end(given("b"), NOW).unwrap();
+        for key in [None, Some("k2")] {
+            assert_eq!(by("a", key).err(), Some(Refused::OtherKey));
+        }
+        by("b", Some("k1")).unwrap().end(given("c"), NOW).unwrap();
+        assert_eq!(by("a", Some("k1")).err(), Some(reused()), "who has the key can");
+        assert_eq!(by("c", Some("k2")).err(), Some(Refused::OtherKey));
+        assert_eq!(by("c", Some("k1")).err(), Some(reused()));
     }
 
     #[test]
