@@ -4,7 +4,8 @@
 //! Tokens of which one was exchanged for the next are a line. One that comes back after its exchange says that two have it, and nobody
 //! can tell who of them is the thief: the whole line is dead, with its access tokens. It has to be done here, for the server behind
 //! never sees the request that is refused. While a token is under way nobody else may exchange it; if that comes to nothing it is as
-//! good as before. Bounded by number and time; kept are keyed hashes alone, and for as long as the process lasts.
+//! good as before. Bounded by number and time; kept are keyed hashes alone, and for as long as the process lasts. What is good of a line
+//! when it dies is handed out to be revoked, because the server behind takes it for good, and so would whoever remembers nothing.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -62,8 +63,8 @@ enum Stage {
 /// What a request to the token endpoint comes with.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// A refresh token.
-    pub token: Option<&'a str>,
+    /// A refresh token, as it can be revoked.
+    pub token: Option<Mark>,
     /// The thumbprint of a key that it has proved to have.
     pub key: Option<&'a str>,
     /// Whether the server gives another refresh token with each exchange.
@@ -74,23 +75,32 @@ pub struct Asked<'a> {
 
 /// What a server gave.
 #[derive(Clone, Copy, Debug)]
-pub enum Given<'a> {
+pub enum Given {
     /// It cannot be read.
     Unknown,
     /// These.
     Tokens {
-        /// A refresh token.
-        refresh: Option<&'a str>,
-        /// An access token, as it can be revoked.
+        /// A refresh token, as it can be revoked.
+        refresh: Option<Mark>,
+        /// An access token, likewise.
         access: Option<Mark>,
     },
+}
+
+/// What is to be revoked of a line that has died, if that was not known yet.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Access tokens that came with it.
+    pub access: Vec<Mark>,
+    /// Refresh tokens that the server behind takes for good.
+    pub refresh: Vec<Mark>,
 }
 
 /// Why a refresh token cannot be exchanged.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// It was, or its line is dead: access tokens that are to be revoked, if that was not known yet.
-    Reused(Vec<Mark>),
+    /// It was, or its line is dead.
+    Reused(Ended),
     /// It is being exchanged.
     UnderWay,
     /// It is bound to another key.
@@ -128,8 +138,7 @@ impl Refreshes {
             lasts,
             is_tracked: true,
         };
-        let Some(token) = token else { return Ok(exchange) };
-        let mark = self.mark(token);
+        let Some(mark) = token else { return Ok(exchange) };
         let mut guard = self.state();
         let state = &mut *guard;
         state.sweep(now);
@@ -141,7 +150,7 @@ impl Refreshes {
                     return Err(Refused::OtherKey);
                 }
                 match known.stage {
-                    Stage::Dead => return Err(Refused::Reused(Vec::new())),
+                    Stage::Dead => return Err(Refused::Reused(Ended::default())),
                     Stage::Used => return Err(Refused::Reused(state.end_line(mark))),
                     Stage::UnderWay => return Err(Refused::UnderWay),
                     Stage::Good => {}
@@ -178,10 +187,6 @@ impl Refreshes {
         self.len() == 0
     }
 
-    fn mark(&self, token: &str) -> Mark {
-        self.marker.mark(Kind::Token, token.as_bytes())
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -206,18 +211,20 @@ impl State {
         }
     }
 
-    /// Everything that came of a token is dead; the access tokens that came with it.
-    fn end_line(&mut self, first: Mark) -> Vec<Mark> {
-        let (mut ended, mut at) = (Vec::new(), Some(first));
-        while let Some(known) = at.and_then(|mark| self.known.get_mut(&mark)) {
-            if known.stage == Stage::Dead {
-                break;
+    /// Everything that came of a token is dead.
+    fn end_line(&mut self, first: Mark) -> Ended {
+        let (mut ended, mut at) = (Ended::default(), Some(first));
+        while let Some((mark, known)) = at.and_then(|mark| Some((mark, self.known.get_mut(&mark)?))) {
+            match known.stage {
+                Stage::Dead => break,
+                Stage::Good | Stage::UnderWay => ended.refresh.push(mark),
+                Stage::Used => {}
             }
             known.stage = Stage::Dead;
-            ended.extend(known.access);
+            ended.access.extend(known.access);
             at = known.next;
         }
-        ended.drain(..ended.len().saturating_sub(MOST_ENDED));
+        ended.access.drain(..ended.access.len().saturating_sub(MOST_ENDED));
         ended
     }
 }
@@ -225,11 +232,11 @@ impl State {
 impl Exchange {
     /// Its server has answered. Says whether there was room to remember that; an error: the token's line has died meanwhile, and what was given
     /// must not get out.
-    pub fn end(mut self, given: Given<'_>, now: u64) -> Result<bool, Refused> {
+    pub fn end(mut self, given: Given, now: u64) -> Result<bool, Refused> {
         let refreshes = Arc::clone(&self.refreshes);
         let (next, access) = match given {
             Given::Unknown => (None, None),
-            Given::Tokens { refresh, access } => (refresh.map(|token| refreshes.mark(token)), access),
+            Given::Tokens { refresh, access } => (refresh, access),
         };
         let mark = self.mark.take();
         // The same one again is no other.
@@ -251,7 +258,8 @@ impl Exchange {
             }
         }
         if is_dead {
-            return Err(Refused::Reused(access.into_iter().collect()));
+            let refresh = next.into_iter().collect();
+            return Err(Refused::Reused(Ended { access: access.into_iter().collect(), refresh }));
         }
         let Some(mark) = mark else { return Ok(self.is_tracked) };
         let before = self.before.or(held);
@@ -290,16 +298,26 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000;
 
+    fn mark(token: &str) -> Mark {
+        Marker::of_secret(&[7; 32]).mark(Kind::Token, token.as_bytes())
+    }
+
     fn asked(token: &str) -> Asked<'_> {
-        Asked { token: Some(token), key: None, rotates: true, lasts: 3_600 }
+        Asked { token: Some(mark(token)), key: None, rotates: true, lasts: 3_600 }
     }
 
-    fn given<'a>(refresh: impl Into<Option<&'a str>>) -> Given<'a> {
-        Given::Tokens { refresh: refresh.into(), access: None }
+    fn given<'a>(refresh: impl Into<Option<&'a str>>) -> Given {
+        Given::Tokens { refresh: refresh.into().map(mark), access: None }
     }
 
+    /// It is dead, and that was known.
     fn reused() -> Refused {
-        Refused::Reused(Vec::new())
+        Refused::Reused(Ended::default())
+    }
+
+    /// These were good until now.
+    fn ended<const N: usize>(refresh: [&str; N]) -> Refused {
+        Refused::Reused(Ended { access: Vec::new(), refresh: refresh.map(mark).to_vec() })
     }
 
     #[test]
@@ -308,14 +326,14 @@ mod tests {
         let access = |n: u8| Marker::of_secret(&[n; 32]).mark(Kind::Token, b"access");
         let step = |from: &str, to: &str, n: u8| {
             let exchange = refreshes.begin(asked(from), NOW).unwrap();
-            exchange.end(Given::Tokens { refresh: Some(to), access: Some(access(n)) }, NOW)
+            exchange.end(Given::Tokens { refresh: Some(mark(to)), access: Some(access(n)) }, NOW)
         };
         for (from, to, n) in [("a", "b", 1), ("b", "c", 2), ("c", "d", 3), ("x", "y", 9)] {
             assert_eq!(step(from, to, n), Ok(true));
         }
         // The second, long exchanged: what came of it is over, with its access tokens.
-        let ended = Refused::Reused(vec![access(1), access(2), access(3)]);
-        assert_eq!(refreshes.begin(asked("b"), NOW).err(), Some(ended));
+        let ended = Ended { access: vec![access(1), access(2), access(3)], refresh: vec![mark("d")] };
+        assert_eq!(refreshes.begin(asked("b"), NOW).err(), Some(Refused::Reused(ended)));
         for token in ["a", "b", "c", "d"] {
             assert_eq!(refreshes.begin(asked(token), NOW).err(), Some(reused()), "{token}");
         }
@@ -327,8 +345,8 @@ mod tests {
         let refreshes = Refreshes::new(100).unwrap();
         refreshes.begin(asked("a"), NOW).unwrap().end(given("b"), NOW).unwrap();
         let thief = refreshes.begin(asked("b"), NOW).unwrap();
-        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(reused()));
-        assert_eq!(thief.end(given("c"), NOW), Err(reused()));
+        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(ended(["b"])));
+        assert_eq!(thief.end(given("c"), NOW), Err(ended(["c"])));
         assert_eq!(refreshes.begin(asked("c"), NOW).err(), Some(reused()));
     }
 
@@ -342,7 +360,7 @@ mod tests {
         assert!(refreshes.is_empty());
         let second = refreshes.begin(asked("a"), NOW).unwrap();
         assert_eq!(second.end(given("b"), NOW), Ok(true));
-        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(reused()));
+        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(ended(["b"])));
     }
 
     #[test]
@@ -363,6 +381,7 @@ mod tests {
         let refreshes = Refreshes::new(100).unwrap();
         for rotates in [true, false] {
             let by = |token: Option<&'static str>, key: Option<&'static str>| {
+                let token = token.map(mark);
                 refreshes.begin(Asked { token, key, rotates, lasts: 3_600 }, NOW)
             };
             // A code that was exchanged with a proof.
@@ -391,7 +410,7 @@ mod tests {
             assert_eq!(by("a", key).err(), Some(Refused::OtherKey));
         }
         by("b", Some("k1")).unwrap().end(given("c"), NOW).unwrap();
-        assert_eq!(by("a", Some("k1")).err(), Some(reused()), "who has the key can");
+        assert_eq!(by("a", Some("k1")).err(), Some(ended(["c"])), "who has the key can");
         assert_eq!(by("c", Some("k2")).err(), Some(Refused::OtherKey));
         assert_eq!(by("c", Some("k1")).err(), Some(reused()));
     }
@@ -402,7 +421,7 @@ mod tests {
         assert_eq!(refreshes.begin(asked("a"), NOW).unwrap().end(given("b"), NOW), Ok(true));
         assert_eq!(refreshes.begin(asked("c"), NOW).unwrap().end(given("d"), NOW), Ok(false));
         assert_eq!(refreshes.len(), 2);
-        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(reused()));
+        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(ended(["b"])));
         assert_eq!(refreshes.begin(asked("c"), NOW + 3_600).unwrap().end(given("d"), NOW + 3_600), Ok(true));
         assert_eq!(refreshes.len(), 2);
     }

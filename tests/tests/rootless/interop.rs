@@ -118,7 +118,7 @@ async fn an_oauth_client_in_python_is_understood() -> Result<()> {
         "refresh": [200, null],
         "the next": [200, null],
         "reused": [400, "oauth_refresh_reused"],
-        "its line": [400, "oauth_refresh_reused"],
+        "its line": [401, "token_revoked"],
         "password": [400, "oauth_grant"],
     });
     assert_eq!(said, expected);

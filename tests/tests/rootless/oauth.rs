@@ -268,7 +268,7 @@ async fn a_refresh_token_is_good_once() -> Result<()> {
     assert_eq!(scene.code(&mut client, refresh("1b", "next=1c")).await?, "", "what came of it");
     assert_eq!(scene.code(&mut client, refresh("one", "next=x")).await?, "oauth_refresh_reused");
     // Two had it: whoever has the newest one of the line has nothing any more, nor has the access token that came with it.
-    assert_eq!(scene.code(&mut client, refresh("1c", "next=1d")).await?, "oauth_refresh_reused");
+    assert_eq!(scene.code(&mut client, refresh("1c", "next=1d")).await?, "token_revoked");
     assert_eq!(scene.code(&mut client, refresh("2b", "next=2c")).await?, "", "another line");
     let policy = scene.edge.policy.load();
     for (access, is_revoked) in [("access.1b", true), ("access.1c", true), ("access.2b", false)] {

@@ -6,7 +6,7 @@ use crate::{
     config::{self, Binding, Endpoint},
     policy::{
         limiter::RequestLimiter,
-        refreshes::{Asked, Exchange, Refreshes, Refused},
+        refreshes::{Asked, Ended, Exchange, Refreshes, Refused},
     },
     revoked::{FOREVER, Kind, Mark, Revoked, Terms, WHENEVER, mark::token_body},
 };
@@ -69,6 +69,7 @@ impl OAuth {
             return Ok(None);
         }
         let lasts = self.rotation.unwrap_or(BOUND).as_secs();
+        let token = token.map(|token| self.mark(token));
         let asked = Asked { token, key, rotates: self.rotation.is_some(), lasts };
         self.refreshes.begin(asked, now).map(Some)
     }
@@ -84,12 +85,15 @@ impl OAuth {
         self.revoked.marker().mark(Kind::Token, token_body(token.as_bytes()))
     }
 
-    /// Revokes access tokens of which it is not known who has them. Without room that is counted where it is refused.
-    pub fn end_access(&self, marks: &[Mark], now: u64) {
+    /// Revokes what is good of a line of which it is not known who has it. For its access tokens as long as such live; for its refresh
+    /// tokens for good, because nothing here says how long those live. Without room that is counted where it is refused.
+    pub fn end_line(&self, ended: &Ended, now: u64) {
         let until = now.saturating_add(self.longest).saturating_add(1);
         let until = u32::try_from(until).unwrap_or(FOREVER).min(FOREVER - 1);
-        for mark in marks {
-            let _ = self.revoked.revoke(*mark, Terms { until, before: WHENEVER }, now);
+        for (marks, until) in [(&ended.refresh, FOREVER), (&ended.access, until)] {
+            for mark in marks {
+                let _ = self.revoked.revoke(*mark, Terms { until, before: WHENEVER }, now);
+            }
         }
     }
 }
