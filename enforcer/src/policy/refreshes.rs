@@ -20,6 +20,9 @@ use crate::revoked::{Kind, Mark, Marker};
 /// Access tokens that end with a line, at most: the newest ones; those before have ended by themselves.
 const MOST_ENDED: usize = 64;
 
+/// Tokens of one line that are known, at most: the first and the newest ones, so that nobody fills the memory with one line.
+const MOST_IN_LINE: usize = 1_000;
+
 /// What is known of refresh tokens.
 pub struct Refreshes {
     marker: Marker,
@@ -38,12 +41,27 @@ struct State {
     known: HashMap<Mark, Known, RandomState>,
     /// The same in the order in which they end, each once.
     ends: BTreeSet<(u64, Mark)>,
+    /// By number.
+    lines: HashMap<u64, Line, RandomState>,
+    /// Lines that have begun.
+    begun: u64,
+}
+
+/// Tokens of which each was exchanged for the next.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    /// The first one that is known.
+    first: Mark,
+    /// How many are known.
+    count: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
     until: u64,
     stage: Stage,
+    /// The number of its line.
+    line: u64,
     /// What it was exchanged for.
     next: Option<Mark>,
     /// The key that it is bound to.
@@ -164,8 +182,8 @@ impl Refreshes {
             }
             None => {
                 let until = now.saturating_add(lasts);
-                let stage = Stage::UnderWay;
-                state.insert(mark, Known { until, stage, next: None, key: None, access: None });
+                let (stage, line) = (Stage::UnderWay, state.begin_line());
+                state.insert(mark, Known { until, stage, line, next: None, key: None, access: None });
             }
         }
         exchange.mark = Some(mark);
@@ -193,20 +211,55 @@ impl Refreshes {
 }
 
 impl State {
+    fn begin_line(&mut self) -> u64 {
+        self.begun += 1;
+        self.begun
+    }
+
     fn insert(&mut self, mark: Mark, known: Known) {
-        self.remove(mark);
-        self.known.insert(mark, known);
+        match self.known.get_mut(&mark).filter(|old| old.line == known.line) {
+            Some(old) => {
+                self.ends.remove(&(old.until, mark));
+                *old = known;
+            }
+            None => {
+                self.remove(mark);
+                self.known.insert(mark, known);
+                self.lines.entry(known.line).or_insert(Line { first: mark, count: 0 }).count += 1;
+            }
+        }
         self.ends.insert((known.until, mark));
+        self.shorten(known.line);
     }
 
     fn remove(&mut self, mark: Mark) {
-        if let Some(known) = self.known.remove(&mark) {
-            self.ends.remove(&(known.until, mark));
+        let Some(known) = self.known.remove(&mark) else { return };
+        self.ends.remove(&(known.until, mark));
+        let Some(line) = self.lines.get_mut(&known.line) else { return };
+        line.count -= 1;
+        if line.count == 0 {
+            self.lines.remove(&known.line);
+        } else if let Some(next) = known.next.filter(|_| line.first == mark) {
+            line.first = next;
+        }
+    }
+
+    /// Forgets the second of a line that is too long.
+    fn shorten(&mut self, line: u64) {
+        let Some(line) = self.lines.get(&line).filter(|line| line.count > MOST_IN_LINE) else { return };
+        let first = line.first;
+        let next = |mark: Mark| self.known.get(&mark).and_then(|known| known.next);
+        let Some(second) = next(first) else { return };
+        let Some(third) = next(second) else { return };
+        self.remove(second);
+        if let Some(first) = self.known.get_mut(&first) {
+            first.next = Some(third);
         }
     }
 
     fn sweep(&mut self, now: u64) {
         while let Some((_, mark)) = self.ends.first().copied().filter(|(until, _)| *until <= now) {
+            self.ends.pop_first();
             self.remove(mark);
         }
     }
@@ -245,7 +298,11 @@ impl Exchange {
         let mut state = refreshes.state();
         let held = mark.and_then(|mark| state.known.get(&mark).copied());
         let is_dead = held.is_some_and(|held| held.stage == Stage::Dead);
-        let new = Known { until, stage: Stage::Good, next: None, key: self.key, access };
+        let line = match held.or(self.before) {
+            Some(known) => known.line,
+            None => state.begin_line(),
+        };
+        let new = Known { until, stage: Stage::Good, line, next: None, key: self.key, access };
         if let Some(next) = next
             && (self.key.is_some() || mark.is_some() && self.rotates)
         {
@@ -266,11 +323,11 @@ impl Exchange {
         let access = before.and_then(|before| before.access);
         let is_used = self.rotates && (next.is_some() || matches!(given, Given::Unknown));
         if is_used {
-            state.insert(mark, Known { until, stage: Stage::Used, next, key: self.key, access });
+            state.insert(mark, Known { until, stage: Stage::Used, line, next, key: self.key, access });
         } else if self.key.is_some() || self.before.is_some() {
             // It goes on, with the key that it came with first.
             let key = before.and_then(|before| before.key).or(self.key);
-            state.insert(mark, Known { until, stage: Stage::Good, next: None, key, access });
+            state.insert(mark, Known { until, stage: Stage::Good, line, next: None, key, access });
         } else {
             state.remove(mark);
         }
@@ -293,158 +350,4 @@ impl Drop for Exchange {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: u64 = 1_800_000_000;
-
-    fn mark(token: &str) -> Mark {
-        Marker::of_secret(&[7; 32]).mark(Kind::Token, token.as_bytes())
-    }
-
-    fn asked(token: &str) -> Asked<'_> {
-        Asked { token: Some(mark(token)), key: None, rotates: true, lasts: 3_600 }
-    }
-
-    fn given<'a>(refresh: impl Into<Option<&'a str>>) -> Given {
-        Given::Tokens { refresh: refresh.into().map(mark), access: None }
-    }
-
-    /// It is dead, and that was known.
-    fn reused() -> Refused {
-        Refused::Reused(Ended::default())
-    }
-
-    /// These were good until now.
-    fn ended<const N: usize>(refresh: [&str; N]) -> Refused {
-        Refused::Reused(Ended { access: Vec::new(), refresh: refresh.map(mark).to_vec() })
-    }
-
-    #[test]
-    fn a_token_that_comes_back_ends_its_line_and_no_other() {
-        let refreshes = Refreshes::new(100).unwrap();
-        let access = |n: u8| Marker::of_secret(&[n; 32]).mark(Kind::Token, b"access");
-        let step = |from: &str, to: &str, n: u8| {
-            let exchange = refreshes.begin(asked(from), NOW).unwrap();
-            exchange.end(Given::Tokens { refresh: Some(mark(to)), access: Some(access(n)) }, NOW)
-        };
-        for (from, to, n) in [("a", "b", 1), ("b", "c", 2), ("c", "d", 3), ("x", "y", 9)] {
-            assert_eq!(step(from, to, n), Ok(true));
-        }
-        // The second, long exchanged: what came of it is over, with its access tokens.
-        let ended = Ended { access: vec![access(1), access(2), access(3)], refresh: vec![mark("d")] };
-        assert_eq!(refreshes.begin(asked("b"), NOW).err(), Some(Refused::Reused(ended)));
-        for token in ["a", "b", "c", "d"] {
-            assert_eq!(refreshes.begin(asked(token), NOW).err(), Some(reused()), "{token}");
-        }
-        assert_eq!(step("y", "z", 9), Ok(true), "another line");
-    }
-
-    #[test]
-    fn what_a_dead_line_is_given_meanwhile_is_dead() {
-        let refreshes = Refreshes::new(100).unwrap();
-        refreshes.begin(asked("a"), NOW).unwrap().end(given("b"), NOW).unwrap();
-        let thief = refreshes.begin(asked("b"), NOW).unwrap();
-        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(ended(["b"])));
-        assert_eq!(thief.end(given("c"), NOW), Err(ended(["c"])));
-        assert_eq!(refreshes.begin(asked("c"), NOW).err(), Some(reused()));
-    }
-
-    #[test]
-    fn of_two_that_race_one_is_under_way_and_the_other_waits_for_it() {
-        let refreshes = Refreshes::new(100).unwrap();
-        let first = refreshes.begin(asked("a"), NOW).unwrap();
-        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(Refused::UnderWay));
-        // It came to nothing: as good as before.
-        drop(first);
-        assert!(refreshes.is_empty());
-        let second = refreshes.begin(asked("a"), NOW).unwrap();
-        assert_eq!(second.end(given("b"), NOW), Ok(true));
-        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(ended(["b"])));
-    }
-
-    #[test]
-    fn a_token_for_which_there_is_no_other_stays_good() {
-        let refreshes = Refreshes::new(100).unwrap();
-        for answer in [given(None), given("a")] {
-            for _ in 0..2 {
-                assert_eq!(refreshes.begin(asked("a"), NOW).unwrap().end(answer, NOW), Ok(true));
-            }
-        }
-        // What cannot be read may have been another one.
-        refreshes.begin(asked("a"), NOW).unwrap().end(Given::Unknown, NOW).unwrap();
-        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(reused()));
-    }
-
-    #[test]
-    fn a_token_is_bound_to_the_key_that_it_was_given_to() {
-        let refreshes = Refreshes::new(100).unwrap();
-        for rotates in [true, false] {
-            let by = |token: Option<&'static str>, key: Option<&'static str>| {
-                let token = token.map(mark);
-                refreshes.begin(Asked { token, key, rotates, lasts: 3_600 }, NOW)
-            };
-            // A code that was exchanged with a proof.
-            by(None, Some("k1")).unwrap().end(given("a"), NOW).unwrap();
-            for key in [None, Some("k2")] {
-                assert_eq!(by(Some("a"), key).err(), Some(Refused::OtherKey));
-            }
-            let next = if rotates { "b" } else { "a" };
-            by(Some("a"), Some("k1")).unwrap().end(given(next), NOW).unwrap();
-            assert_eq!(by(Some(next), Some("k2")).err(), Some(Refused::OtherKey));
-            by(Some(next), Some("k1")).unwrap().end(given(next), NOW).unwrap();
-            // One that nobody knows is its first key's.
-            by(Some("old"), Some("k1")).unwrap().end(given("old"), NOW).unwrap();
-            assert_eq!(by(Some("old"), Some("k2")).err(), Some(Refused::OtherKey));
-            refreshes.sweep(NOW + 3_600);
-            assert!(refreshes.is_empty());
-        }
-    }
-
-    #[test]
-    fn who_has_an_old_token_and_not_its_key_ends_no_line() {
-        let refreshes = Refreshes::new(100).unwrap();
-        let by = |token, key| refreshes.begin(Asked { key, ..asked(token) }, NOW);
-        by("a", Some("k1")).unwrap().end(given("b"), NOW).unwrap();
-        for key in [None, Some("k2")] {
-            assert_eq!(by("a", key).err(), Some(Refused::OtherKey));
-        }
-        by("b", Some("k1")).unwrap().end(given("c"), NOW).unwrap();
-        assert_eq!(by("a", Some("k1")).err(), Some(ended(["c"])), "who has the key can");
-        assert_eq!(by("c", Some("k2")).err(), Some(Refused::OtherKey));
-        assert_eq!(by("c", Some("k1")).err(), Some(reused()));
-    }
-
-    #[test]
-    fn room_is_bounded_and_comes_back() {
-        let refreshes = Refreshes::new(2).unwrap();
-        assert_eq!(refreshes.begin(asked("a"), NOW).unwrap().end(given("b"), NOW), Ok(true));
-        assert_eq!(refreshes.begin(asked("c"), NOW).unwrap().end(given("d"), NOW), Ok(false));
-        assert_eq!(refreshes.len(), 2);
-        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(ended(["b"])));
-        assert_eq!(refreshes.begin(asked("c"), NOW + 3_600).unwrap().end(given("d"), NOW + 3_600), Ok(true));
-        assert_eq!(refreshes.len(), 2);
-    }
-
-    #[test]
-    fn exchanges_that_come_to_nothing_leave_nothing_behind() {
-        let refreshes = Refreshes::new(100).unwrap();
-        let lengths = || {
-            let state = refreshes.state();
-            (state.known.len(), state.ends.len())
-        };
-        refreshes.begin(asked("b"), NOW).unwrap().end(given("a"), NOW).unwrap();
-        for later in 0..1_000 {
-            drop(refreshes.begin(asked("a"), NOW + later).unwrap());
-            drop(refreshes.begin(asked("stranger"), NOW + later).unwrap());
-        }
-        assert_eq!(lengths(), (2, 2));
-        // One that goes on is given more time.
-        for later in 0..1_000 {
-            refreshes.begin(asked("a"), NOW + later).unwrap().end(given("a"), NOW + later).unwrap();
-        }
-        assert_eq!(lengths(), (2, 2));
-        refreshes.sweep(NOW + 999 + 3_600);
-        assert_eq!(lengths(), (0, 0));
-    }
-}
+mod tests;
