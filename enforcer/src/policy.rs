@@ -196,6 +196,12 @@ impl Policy {
         revocations::list(config, &self.revoked)
     }
 
+    /// The token endpoints of servers behind.
+    pub fn token_endpoints(&self) -> impl Iterator<Item = &OAuth> {
+        let endpoints = self.limits.values().filter_map(|route| route.oauth.as_ref());
+        endpoints.filter(|oauth| oauth.endpoint == config::Endpoint::Token)
+    }
+
     /// What is known of refresh tokens.
     pub const fn refreshed(&self) -> &Arc<Refreshes> {
         &self.refreshed

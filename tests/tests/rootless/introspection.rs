@@ -7,6 +7,7 @@ use anyhow::Result;
 use enforcer::{
     clock::{self, KernelTime},
     config::{Introspection, KeySource, Token},
+    control::revocation,
     policy::introspection::{Answer, Introspector, Look, Unfit},
     revoked::{FOREVER, Kind, Terms, WHENEVER, mark::token_body},
 };
@@ -337,5 +338,19 @@ async fn answers_are_believed_no_longer_than_stated_and_calls_are_bounded() -> R
         matches!(introspector.look(&digest, "token", false, at(40)), Look::Known(_))
     });
     assert!((1..=1_000).contains(&known.count()));
+    Ok(())
+}
+
+/// Nobody knows when a token ends of which its server need not say it.
+#[tokio::test]
+async fn revocations_of_what_is_asked_for_do_not_end_by_themselves() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    let policy = scene.edge.policy.load();
+    let issuer = policy.issuers().next().unwrap();
+    for kind in [Kind::Id, Kind::Session, Kind::Token, Kind::Subject] {
+        for issuer in [None, Some(issuer.as_ref())] {
+            assert_eq!(revocation::end(&policy, kind, issuer, clock::unix_now()), FOREVER, "{kind:?}");
+        }
+    }
     Ok(())
 }

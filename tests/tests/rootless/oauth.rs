@@ -36,6 +36,7 @@ pub(super) fn routes() -> [config::Route; 2] {
             grants: vec!["authorization_code".to_owned(), "refresh_token".to_owned()],
             client_limit: None,
             rotation: Some(Duration::from_secs(3_600)),
+            refresh_lifetime: None,
             dpop: None,
         })
     };

@@ -14,6 +14,10 @@ use enforcer::{
     },
     clock::KernelTime,
     config::Binding,
+    control::{
+        revocation,
+        wire::{Named, TokenCommand},
+    },
     policy::{Policy, refreshes::Given},
     revoked::{Kind, Mark, Revoked, keeping},
 };
@@ -225,5 +229,46 @@ async fn a_dead_line_stays_dead_when_it_is_forgotten() -> Result<()> {
     assert!(counter.policy.refreshed().is_empty());
     assert_eq!(counter.code(&refresh("b"), &[], Some("c")).await, "token_revoked");
     assert_eq!(counter.code(&refresh("other"), &[], Some("c")).await, "");
+    Ok(())
+}
+
+/// A revocation holds as long as what it means may be good, and that is longer than access tokens are.
+#[tokio::test]
+async fn a_refresh_token_that_was_revoked_stays_so_for_as_long_as_it_could_be_good() -> Result<()> {
+    let days = |days: u64| days * 86_400;
+    for lifetime in [None, Some(days(30))] {
+        let mut counter = Counter::new(None, true, NOW - 86_400, None)?;
+        for route in &mut counter.site.config.routes {
+            if let Some(oauth) = &mut route.oauth {
+                oauth.refresh_lifetime = lifetime.map(Duration::from_secs);
+            }
+        }
+        counter.policy = counter.policy.reload(&counter.site.config)?;
+        let what = Named { kind: "token".to_owned(), text: "operator".to_owned(), issuer: None };
+        let revoke = TokenCommand::Revoke {
+            what,
+            issued_before: None,
+            whenever: false,
+            seconds: None,
+            forever: false,
+        };
+        revocation::carry_out(&counter.policy, revoke, NOW).unwrap();
+        // As by `POST /revoke`.
+        let terms = revocation::token_terms(&counter.policy, None, NOW);
+        counter.policy.revoked().revoke(counter.mark("server"), terms, NOW).unwrap();
+        // One that says itself when it ends.
+        let terms = revocation::token_terms(&counter.policy, Some(NOW + days(10)), NOW);
+        assert!(u64::from(terms.until) < NOW + days(11), "{lifetime:?}");
+        // The newest of a line that died.
+        assert_eq!(counter.code(&refresh("a"), &[], Some("line")).await, "");
+        assert_eq!(counter.code(&refresh("a"), &[], Some("x")).await, "oauth_refresh_reused");
+        for (later, holds) in [(days(29), true), (days(31), lifetime.is_none())] {
+            counter.now = NOW + later;
+            for token in ["operator", "server", "line"] {
+                let expected = if holds { "token_revoked" } else { "" };
+                assert_eq!(counter.code(&refresh(token), &[], None).await, expected, "{token} {later}");
+            }
+        }
+    }
     Ok(())
 }

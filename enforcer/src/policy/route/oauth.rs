@@ -35,6 +35,8 @@ pub struct OAuth {
     revoked: Arc<Revoked>,
     /// Seconds that access tokens live, at most.
     longest: u64,
+    /// The same of refresh tokens; `None`: nobody knows.
+    pub refresh_lifetime: Option<u64>,
 }
 
 impl OAuth {
@@ -54,6 +56,7 @@ impl OAuth {
             refreshes: Arc::clone(refreshes),
             revoked: Arc::clone(revoked),
             longest: longest.unwrap_or(LIFETIME),
+            refresh_lifetime: config.refresh_lifetime.map(|time| time.as_secs()),
         }
     }
 
@@ -85,12 +88,15 @@ impl OAuth {
         self.revoked.marker().mark(Kind::Token, token_body(token.as_bytes()))
     }
 
-    /// Revokes what is good of a line of which it is not known who has it. For its access tokens as long as such live; for its refresh
-    /// tokens for good, because nothing here says how long those live. Without room that is counted where it is refused.
+    /// Revokes what is good of a line of which it is not known who has it, for as long as it may be good. Without room that is counted
+    /// where it is refused.
     pub fn end_line(&self, ended: &Ended, now: u64) {
-        let until = now.saturating_add(self.longest).saturating_add(1);
-        let until = u32::try_from(until).unwrap_or(FOREVER).min(FOREVER - 1);
-        for (marks, until) in [(&ended.refresh, FOREVER), (&ended.access, until)] {
+        let end = |seconds: u64| {
+            let until = now.saturating_add(seconds).saturating_add(1);
+            u32::try_from(until).unwrap_or(FOREVER).min(FOREVER - 1)
+        };
+        let refresh = self.refresh_lifetime.map_or(FOREVER, end);
+        for (marks, until) in [(&ended.refresh, refresh), (&ended.access, end(self.longest))] {
             for mark in marks {
                 let _ = self.revoked.revoke(*mark, Terms { until, before: WHENEVER }, now);
             }
