@@ -323,10 +323,12 @@ impl Policy {
         let mut limits = BTreeMap::new();
         for route in &config.routes {
             let id = identity(route);
-            let kept = old.and_then(|old| old.limits.get(&id)).map(|route| &route.limits);
-            let oauth = route.oauth.as_ref();
+            let old = old.and_then(|old| old.limits.get(&id));
+            let kept = old.map(|route| &route.limits);
             let taken = (&refreshed, &revoked, longest);
-            let oauth = oauth.map(|oauth| OAuth::new(oauth, config.http.max_sources, taken));
+            let was = old.and_then(|route| route.oauth.as_ref());
+            let oauth = route.oauth.as_ref();
+            let oauth = oauth.map(|oauth| OAuth::new(oauth, config.http.max_sources, taken, was));
             let named = (&upstreams, &issuers, (&signers, attestation.as_ref()), dpop.algs.as_str());
             let built = build_route(config, (route, oauth), named, kept);
             let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);

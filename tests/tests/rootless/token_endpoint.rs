@@ -13,7 +13,7 @@ use enforcer::{
         token::KnownTokens,
     },
     clock::KernelTime,
-    config::Binding,
+    config::{Binding, RateLimit},
     control::{
         revocation,
         wire::{Named, TokenCommand},
@@ -270,5 +270,25 @@ async fn a_refresh_token_that_was_revoked_stays_so_for_as_long_as_it_could_be_go
             }
         }
     }
+    Ok(())
+}
+
+/// A file that changes, and every reload, makes a new policy.
+#[tokio::test]
+async fn what_a_client_has_used_of_its_limit_outlives_a_reload() -> Result<()> {
+    let mut counter = Counter::new(None, true, NOW - 86_400, None)?;
+    let limit = |counter: &mut Counter, events: u64| -> Result<()> {
+        for oauth in counter.site.config.routes.iter_mut().filter_map(|route| route.oauth.as_mut()) {
+            oauth.client_limit = Some(RateLimit { events, period: Duration::from_secs(3_600), burst: 0 });
+        }
+        counter.policy = counter.policy.reload(&counter.site.config)?;
+        Ok(())
+    };
+    limit(&mut counter, 1)?;
+    assert_eq!(counter.code(&refresh("a"), &[], None).await, "");
+    limit(&mut counter, 1)?;
+    assert_eq!(counter.code(&refresh("a"), &[], None).await, "rate_limited");
+    limit(&mut counter, 2)?;
+    assert_eq!(counter.code(&refresh("a"), &[], None).await, "", "another limit begins anew");
     Ok(())
 }

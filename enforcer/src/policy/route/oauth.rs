@@ -26,7 +26,7 @@ pub struct OAuth {
     /// Grant types that are served.
     pub grants: Vec<String>,
     /// Requests by client.
-    pub client_limiter: Option<RequestLimiter>,
+    pub client_limiter: Option<Arc<RequestLimiter>>,
     /// Whether clients prove that they have a key; `None`: what they show is not looked at.
     pub dpop: Option<Binding>,
     rotation: Option<Duration>,
@@ -40,17 +40,23 @@ pub struct OAuth {
 }
 
 impl OAuth {
-    /// The state of its limit begins anew with every policy.
+    /// With the state that `old` has of its limit.
     pub fn new(
         config: &config::OAuth,
         max_keys: u32,
         (refreshes, revoked, longest): (&Arc<Refreshes>, &Arc<Revoked>, Option<u64>),
+        old: Option<&Self>,
     ) -> Self {
+        let kept = old.and_then(|old| old.client_limiter.as_ref());
+        let limiter = |rate| match kept.filter(|kept| kept.serves(rate, max_keys)) {
+            Some(kept) => Arc::clone(kept),
+            None => Arc::new(RequestLimiter::new(rate, max_keys)),
+        };
         Self {
             endpoint: config.endpoint,
             clients: config.clients.clone(),
             grants: config.grants.clone(),
-            client_limiter: config.client_limit.map(|rate| RequestLimiter::new(rate, max_keys)),
+            client_limiter: config.client_limit.map(limiter),
             dpop: config.dpop,
             rotation: config.rotation,
             refreshes: Arc::clone(refreshes),
