@@ -1,3 +1,5 @@
+//! What becomes of refresh tokens, and of those who bring them.
+
 use super::*;
 
 const NOW: u64 = 1_800_000_000;
