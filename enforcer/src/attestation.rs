@@ -11,6 +11,7 @@ pub mod play;
 
 use std::fmt;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use serde::Serialize;
 
 use crate::denial::Denial;
@@ -29,6 +30,20 @@ pub enum Level {
 
 /// Takes what a verification has found, step by step, in the order in which it looks: the name of the step, and what was found.
 pub type Steps<'a> = &'a mut dyn FnMut(&'static str, String);
+
+/// SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING } up to the point (RFC 5480 section 2).
+const P256: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+/// The point of a key of P-256, uncompressed (SEC 1 section 2.3.3) and on the curve, from its SubjectPublicKeyInfo in DER; `None` for every
+/// other key, and every other way to write it.
+pub fn point(key: &[u8]) -> Option<[u8; 65]> {
+    let point: [u8; 65] = key.strip_prefix(&P256)?.try_into().ok()?;
+    let is_on_curve = point[0] == 4 && ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point[..]).is_ok();
+    is_on_curve.then_some(point)
+}
 
 /// Why something is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ pub mod graphql;
 pub mod limit;
 pub mod oauth;
 pub mod origin;
+pub mod pins;
 pub mod signature;
 pub mod target;
 pub mod token;

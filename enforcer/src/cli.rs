@@ -12,6 +12,7 @@ pub mod import;
 pub mod local;
 pub mod log;
 pub mod output;
+pub mod pins;
 pub mod remote;
 pub mod render;
 mod revoke;
@@ -44,6 +45,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, program: &Program) -> Exit
         Verb::Token(TokenVerb::Verify(verb)) => token::verify(program, &args.socket, &verb, args.json),
         Verb::Attestation(AttestationVerb::Verify(verb)) => attestation::verify(program, &verb, args.json),
         Verb::Token(verb) => revoke::ask(&args.socket, verb, args.json),
+        Verb::Pins(verb) => pins::pins(program, &args.socket, verb, args.json),
         Verb::Remote(Remote::Events(verb)) => events::events(&args.socket, &verb, args.json),
         Verb::Detach { pin_directory, config, force } => {
             let directory = pin_directory.unwrap_or_else(|| local::pin_directory(&config));

@@ -32,6 +32,7 @@ mod load;
 mod marks;
 mod named;
 mod oauth;
+mod pins;
 mod revocation;
 mod route;
 mod tls;
@@ -44,7 +45,8 @@ pub use enforcer_common::feature::Feature;
 
 pub use access_log::{AccessFormat, AccessLog, Destination, Query, Refusals, SubjectAs};
 pub use attestation::{
-    AppAttest, Attestation, AttestationDemand, AttestationPaths, Environment, Level, Platform, UnknownDevices,
+    AndroidApps, AndroidKey, AppAttest, Attestation, AttestationDemand, AttestationPaths, BootState,
+    Environment, KeySecurity, Level, Platform, Play, UnknownDevices,
 };
 pub use budgets::{ByteLimit, Everybody, Group, KernelLimits, LimitSet, RateLimit, Tier, WhenFull};
 pub use cors::Cors;
@@ -59,6 +61,7 @@ pub use introspection::Introspection;
 pub use load::{load, parse, pin_directory};
 pub use marks::{DEFAULT_TIER, Mark};
 pub use oauth::{Endpoint, OAuth};
+pub use pins::{Backup, PinDocument, PinEntry, PinSet, PinnedKey, Pins};
 pub use revocation::{Revocation, RevocationClient};
 pub use route::{HeaderRule, Limit, LimitKey, Route, Unrouted};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
@@ -74,6 +77,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// `[tls]`
     pub tls: Tls,
+    /// `[pins]`
+    pub pins: Pins,
     /// `[upstream.NAME]`
     pub upstreams: BTreeMap<String, Upstream>,
     /// `[token.NAME]`

@@ -8,6 +8,7 @@ pub mod bulk;
 pub mod client;
 pub mod devices;
 pub mod endpoint;
+pub mod pins;
 mod places;
 pub mod revocation;
 pub mod rows;

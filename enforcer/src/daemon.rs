@@ -9,6 +9,7 @@ mod facts;
 mod files;
 mod memory;
 mod notify;
+mod pins;
 mod reload;
 mod revocations;
 mod running;
@@ -23,9 +24,11 @@ use crate::{
         args::{AttestationVerify, TokenVerify},
         attestation::Report as AttestationReport,
         exit,
-        local::Stopped,
+        local::{Remarks, Stopped},
+        pins::Report as PinsReport,
         token::Report,
     },
+    clock,
     config::Config,
     fault,
     log::{self, Log},
@@ -82,15 +85,25 @@ pub fn run(config: Config, path: PathBuf) -> Result<(), Stopped> {
 }
 
 /// Reads every file that `config` names, and starts nothing. What is probably not meant comes back: keys, and what is odd about them.
-pub fn verify(config: &Config) -> anyhow::Result<Vec<(String, String)>> {
+pub fn verify(config: &Config) -> anyhow::Result<Remarks> {
     log::filter(&config.log)?;
     let policy = Policy::load(config)?;
-    let bare = policy.hosts_without_certificate().iter();
-    Ok(bare
-        .map(|(route, host)| {
-            (format!("route[{route}].hosts"), format!("no certificate is for `{host}`: no client gets there"))
-        })
-        .collect())
+    let bare = policy.hosts_without_certificate().iter().map(|(route, host)| {
+        let problem = format!("no certificate is for `{host}`: no client gets there");
+        let remedy = "give a listener a certificate for it, or take the host out";
+        (format!("route[{route}].hosts"), problem, remedy)
+    });
+    let now = clock::unix_now();
+    let pinned = policy.pins().sets.iter().flat_map(|set| {
+        let told = move |remark| (format!("pins.set.{}", set.name), remark, "see `enforcer pins show`");
+        set.remarks(now).into_iter().map(told)
+    });
+    Ok(bare.chain(pinned).collect())
+}
+
+/// What a configuration comes to for apps that pin, at a time in seconds since 1970.
+pub fn pins(config: &Config, now: u64) -> anyhow::Result<PinsReport> {
+    pins::report(config, now)
 }
 
 /// What a request with a token would meet.

@@ -11,6 +11,7 @@ pub mod strict_json;
 
 pub mod config;
 pub mod denial;
+pub mod pins;
 pub mod prefix;
 
 pub mod attestation;

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         key_set: jwks::problems,
         tls_file: tls::problem,
         token: daemon::token,
+        pins: daemon::pins,
         attestation: daemon::attestation,
     };
     cli::main(std::env::args_os(), &program)

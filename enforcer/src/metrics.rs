@@ -5,6 +5,7 @@
 pub mod devices;
 pub mod http;
 pub mod kernel;
+pub mod pins;
 pub mod process;
 pub mod revocations;
 pub mod upstreams;
@@ -124,6 +125,8 @@ pub struct Metrics {
     pub certificate_expiry: IntGaugeVec,
     /// `enforcer_ocsp_expiry_timestamp_seconds{listener, name}`: end of each OCSP response that is stapled.
     pub staple_expiry: IntGaugeVec,
+    /// `enforcer_pin_guard_refusals_total{set}`: policies that were refused because they would have cut off apps that pin.
+    pub pin_guard_refusals: IntCounterVec,
     /// `enforcer_crl_expiry_timestamp_seconds{listener}`: end of the revocation list that runs out first.
     pub crl_expiry: IntGaugeVec,
 }
@@ -305,6 +308,11 @@ impl Metrics {
             &["listener", "name"],
         )?;
         registry.register(Box::new(staple_expiry.clone()))?;
+        let pin_guard_refusals = counter_vec(
+            "enforcer_pin_guard_refusals_total",
+            "Reloads, file changes and switches that would have cut off apps that pin",
+            &["set"],
+        )?;
         let crl_expiry = IntGaugeVec::new(
             Opts::new("enforcer_crl_expiry_timestamp_seconds", "When a revocation list runs out"),
             &["listener"],
@@ -359,6 +367,7 @@ impl Metrics {
             files_refused,
             certificate_expiry,
             staple_expiry,
+            pin_guard_refusals,
             crl_expiry,
             registry,
         })

@@ -13,6 +13,7 @@ pub mod issuer;
 pub mod jwks;
 pub mod keyring;
 pub mod limiter;
+pub mod pins;
 pub mod refreshes;
 pub mod revocations;
 pub mod route;
@@ -45,6 +46,7 @@ use attestation::{Attestation, Demand};
 use dpop::Dpop;
 use hellos::Hellos;
 use issuer::Issuer;
+use pins::Pins;
 use refreshes::Refreshes;
 use route::{Route, Tokens, limits::Limits, oauth::OAuth, table::RouteTable};
 use signature::Signers;
@@ -92,6 +94,7 @@ pub struct Policy {
     bare_hosts: Vec<(usize, String)>,
     tickets: Arc<TicketKeys>,
     sessions: Arc<Sessions>,
+    pins: Pins,
     /// What is revoked; the same for every policy of a daemon.
     revoked: Arc<Revoked>,
     /// Refresh tokens that were exchanged for others; likewise.
@@ -149,18 +152,29 @@ impl Policy {
 
     /// The same for a process that began at another time, seconds since 1970.
     pub fn load_at(config: &Config, began: u64) -> Result<Self> {
-        Self::build(config, None, began, Revoked::new(config.revocation.max_entries as usize)?)
+        Self::build(config, None, (began, began), Revoked::new(config.revocation.max_entries as usize)?)
     }
 
     /// The same beside what is revoked already.
     pub fn load_with(config: &Config, revoked: Arc<Revoked>) -> Result<Self> {
-        Self::build(config, None, clock::unix_now(), revoked)
+        let now = clock::unix_now();
+        Self::build(config, None, (now, now), revoked)
     }
 
     /// The same for a reload: whatever did not change keeps its state (request limits, pooled upstream connections,
     /// session tickets).
     pub fn reload(&self, config: &Config) -> Result<Self> {
-        Self::build(config, Some(self), self.replay.began(), Arc::clone(&self.revoked))
+        self.reload_at(config, clock::unix_now())
+    }
+
+    /// The same at another time, seconds since 1970.
+    pub fn reload_at(&self, config: &Config, now: u64) -> Result<Self> {
+        Self::build(config, Some(self), (self.replay.began(), now), Arc::clone(&self.revoked))
+    }
+
+    /// What apps pin, and what they are served.
+    pub const fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// When the certificates end that are served, by the listener's configured address.
@@ -263,7 +277,12 @@ impl Policy {
         Arc::new(ArcSwap::from_pointee(self))
     }
 
-    fn build(config: &Config, old: Option<&Self>, began: u64, revoked: Arc<Revoked>) -> Result<Self> {
+    fn build(
+        config: &Config,
+        old: Option<&Self>,
+        (began, now): (u64, u64),
+        revoked: Arc<Revoked>,
+    ) -> Result<Self> {
         let tickets = match (&config.tls.ticket_keys, old) {
             (Some(path), _) => Arc::new(TicketKeys::from_file(path).context("tls.ticket_keys")?),
             (None, Some(old)) if old.tickets.is_own() => Arc::clone(&old.tickets),
@@ -274,10 +293,18 @@ impl Policy {
             None => Arc::new(Sessions::new(config.tls.early_data_sessions)),
         };
         let hellos = Hellos::of(&config.kernel).map(Arc::new);
+        let mut sets = pins::load(&config.pins, now)?;
+        let switched = pins::switched(&sets);
         let mut listeners = BTreeMap::new();
         for listener in &config.listeners {
-            let served = tls::serve(listener, config.kernel.minimum_tls, &config.tls, &tickets, &sessions)
-                .with_context(|| format!("listener {}", listener.address))?;
+            let served = tls::serve(
+                listener,
+                config.kernel.minimum_tls,
+                &config.tls,
+                (&tickets, &sessions),
+                &switched,
+            )
+            .with_context(|| format!("listener {}", listener.address))?;
             let listening = Listener {
                 tls: Arc::new(served.config),
                 certificates: served.certificates,
@@ -292,6 +319,9 @@ impl Policy {
             };
             listeners.insert(listener.address, listening);
         }
+        let served = listeners.values().map(|listener: &Listener| &*listener.certificates);
+        pins::guard(&mut sets, served, now)?;
+        let pins = Pins::new(&config.pins, sets, now, old.map(|old| &old.pins))?;
         let upstreams = upstream::build(&config.upstreams, old.map(|old| &old.upstreams))?;
         let mut issuers = BTreeMap::new();
         for (name, token) in &config.tokens {
@@ -374,6 +404,7 @@ impl Policy {
             bare_hosts,
             tickets,
             sessions,
+            pins,
             revoked,
             refreshed,
             revocation_client,

@@ -25,6 +25,8 @@ mod access;
 mod clients;
 #[path = "daemon/files.rs"]
 mod files;
+#[path = "daemon/pins.rs"]
+mod pins;
 #[path = "daemon/revocations.rs"]
 mod revocations;
 #[path = "daemon/signed.rs"]

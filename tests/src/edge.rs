@@ -173,6 +173,8 @@ pub fn attestation() -> config::Attestation {
         forget_after: Duration::from_secs(180 * 86_400),
         unknown_devices: config::UnknownDevices::Refuse,
         app_attest: None,
+        android_key: None,
+        play: None,
     }
 }
 
@@ -252,6 +254,7 @@ fn bare_config() -> Config {
         kernel: config::Kernel { mode: config::Mode::Off, protected_ports: Vec::new(), ..kernel::plain() },
         listeners: Vec::new(),
         tls: tls(),
+        pins: config::Pins::default(),
         upstreams: BTreeMap::new(),
         tokens: BTreeMap::new(),
         dpop: dpop(),

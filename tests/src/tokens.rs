@@ -63,6 +63,12 @@ impl SigningKey {
         Ok(Self { kid: kid.to_owned(), pair: Pair::P256 { pkcs8, pair } })
     }
 
+    /// An ECDSA key on P-256 that somebody else has made.
+    pub fn of_pkcs8(kid: &str, pkcs8: &[u8]) -> Result<Self> {
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8)?;
+        Ok(Self { kid: kid.to_owned(), pair: Pair::P256 { pkcs8: pkcs8.to_vec(), pair } })
+    }
+
     /// The id.
     pub fn kid(&self) -> &str {
         &self.kid

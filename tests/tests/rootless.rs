@@ -4,6 +4,7 @@ mod rootless {
     mod access_log;
     mod admit;
     mod agreement;
+    mod android_app;
     mod android_chains;
     mod android_key;
     mod answers;
@@ -19,6 +20,7 @@ mod rootless {
     mod captures;
     mod clients;
     mod config_devices;
+    mod config_pins;
     mod config_routes;
     mod configs;
     mod control;
@@ -50,6 +52,7 @@ mod rootless {
     mod oauth;
     mod openssl;
     mod packets;
+    mod pins;
     mod play_integrity;
     mod play_remote;
     mod play_tokens;

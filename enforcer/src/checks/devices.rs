@@ -3,6 +3,7 @@
 //! Endpoints are answered here and never forwarded. Cheap questions come first: who may ask at all, then form, then the challenge,
 //! which is used up whatever follows, and only then what costs: so every verification needs a challenge of its own.
 
+mod android;
 mod client_data;
 pub(super) mod demand;
 mod enrol;
@@ -17,9 +18,10 @@ use crate::{
     attestation::Refused,
     denial::Denial,
     enrolment::{Bond, DeviceId, Purpose, Unfit, challenge::Unusable},
-    policy::{Policy, attestation::Attestation, strict_json},
+    policy::{Policy, attestation::Attestation},
+    strict_json,
 };
-pub use client_data::client_data;
+pub use client_data::{client_data, key_data, key_hash};
 pub use demand::{ATTESTED, Attested};
 
 /// Bytes of a body, at most: an attestation has some 6,000, and a third more in base64.

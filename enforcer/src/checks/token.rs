@@ -31,9 +31,9 @@ use crate::{
         jwks::VerificationKey,
         keyring::Missing,
         route::Tokens,
-        strict_json,
     },
     revoked::Kind,
+    strict_json,
 };
 pub use claims::{Claims, Confirmation, Times};
 use compact::{Compact, MAX_TOKEN};

@@ -2,6 +2,7 @@
 
 mod attestation;
 mod device;
+mod pins;
 mod token;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -16,6 +17,7 @@ pub use attestation::{
     Receipt, Signed,
 };
 pub use device::DeviceVerb;
+pub use pins::{PinsFor, PinsOf, PinsVerb};
 pub use token::{Names, TokenRevoke, What};
 
 /// Where the daemon listens unless told otherwise.
@@ -64,6 +66,9 @@ pub enum Verb {
     /// Judge what devices and apps send to show that they are genuine, as the daemon would
     #[command(subcommand)]
     Attestation(AttestationVerb),
+    /// Pins of the keys that are served, for apps; and the switch to a backup key
+    #[command(subcommand)]
+    Pins(PinsVerb),
     /// Take away what a daemon left in the kernel: program, bans, limits, pins
     Detach {
         /// As kernel.pin_directory [default: what the configuration file says]

@@ -6,7 +6,7 @@ use super::{
     args::{AttestationVerify, TokenVerify},
     attestation,
     exit::{self, Exit},
-    output, token,
+    output, pins, token,
 };
 use crate::{
     config::{self, Config, Error, Inspection, Probes, TlsFile, TokenAlgorithm},
@@ -18,8 +18,8 @@ use crate::{
     kernel::{self, Detached},
 };
 
-/// Keys, and what is odd about what stands there: allowed, and probably not meant.
-pub type Remarks = Vec<(String, String)>;
+/// Keys, what is odd about what stands there (allowed, and probably not meant), and what to do.
+pub type Remarks = Vec<(String, String, &'static str)>;
 
 /// The program behind the verbs: `main` hands it in, for the command line knows nothing of the daemon's inside.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,8 @@ pub struct Program {
     pub tls_file: fn(TlsFile, &Path) -> Option<String>,
     /// What a request with this token would meet.
     pub token: fn(&Config, &TokenVerify, &[u8]) -> anyhow::Result<token::Report>,
+    /// What the configuration comes to for apps that pin, at a time (seconds since 1970).
+    pub pins: fn(&Config, u64) -> anyhow::Result<pins::Report>,
     /// What would become of what a device sends, with the bytes of it.
     pub attestation: fn(&AttestationVerify, &[u8]) -> anyhow::Result<attestation::Report>,
 }
@@ -85,9 +87,10 @@ pub fn check(program: &Program, path: &Path, json: bool) -> Exit {
             remedy: remedy.to_owned(),
         };
         match (program.verify)(config) {
-            Ok(remarks) => warnings.extend(remarks.into_iter().map(|(key, problem)| {
-                found(key, problem, "give a listener a certificate for it, or take the host out")
-            })),
+            Ok(remarks) => {
+                let warning = |(key, problem, remedy)| found(key, problem, remedy);
+                warnings.extend(remarks.into_iter().map(warning));
+            }
             Err(error) => {
                 let remedy = "correct the file or the key that is named";
                 errors.push(found(String::new(), format!("{error:#}"), remedy));

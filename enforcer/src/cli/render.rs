@@ -5,6 +5,7 @@ mod detail;
 mod devices;
 mod import;
 pub mod packet;
+mod pins;
 mod revoked;
 mod upstreams;
 

@@ -36,6 +36,10 @@ pub struct Attestation {
     pub unknown_devices: UnknownDevices,
     /// `[attestation.app_attest]`; none: devices of Apple cannot enrol.
     pub app_attest: Option<AppAttest>,
+    /// `[attestation.android_key]`; none: keys that Android's hardware attests cannot enrol.
+    pub android_key: Option<AndroidKey>,
+    /// `[attestation.play]`; none: tokens of Google Play are not taken.
+    pub play: Option<Play>,
 }
 
 /// Paths that the daemon answers itself; they are the same on every host.
@@ -76,6 +80,73 @@ pub struct AppAttest {
     pub require_distribution: bool,
     /// `root`: the file with another root than Apple's, for tests. Default: Apple's.
     pub root: Option<PathBuf>,
+}
+
+/// Apps of Android, as their publisher knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AndroidApps {
+    /// `packages`: at least one.
+    pub packages: Vec<String>,
+    /// `certificates`: SHA-256 of those that they are signed with; at least one.
+    pub certificates: Vec<[u8; 32]>,
+    /// `min_version`: the oldest `versionCode` that is accepted, default 0, which is any.
+    pub min_version: u64,
+}
+
+/// Whose apps may enrol by a key that Android's hardware attests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AndroidKey {
+    /// The apps.
+    pub apps: AndroidApps,
+    /// `security`: where the key has to live, default `trusted-environment`.
+    pub security: KeySecurity,
+    /// `boot`: how the device has to have been started, default `verified`.
+    pub boot: BootState,
+    /// `min_patch`: the oldest patch level that is accepted, like 202511, default 0, which is any.
+    pub min_patch: u32,
+    /// `expired_factory`: whether certificates that makers put into devices are taken although they have run out. Default false.
+    pub expired_factory: bool,
+    /// `require_play`: whether a token of Google Play has to come beside the key. Default false.
+    pub require_play: bool,
+    /// `revocations`: the file with what Google has revoked. Default: none, nothing is known to be.
+    pub revocations: Option<PathBuf>,
+    /// `root`: the file with other roots than Google's, for tests. Default: Google's.
+    pub root: Option<PathBuf>,
+}
+
+/// Where a key lives at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeySecurity {
+    /// In a part of the processor that the system does not control.
+    TrustedEnvironment,
+    /// In a chip of its own.
+    StrongBox,
+}
+
+/// The worst start of a device that is accepted. Its boot loader is locked in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootState {
+    /// With what its maker has signed.
+    Verified,
+    /// With what its owner has signed.
+    SelfSigned,
+}
+
+/// Whose apps may enrol by what Google Play says of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Play {
+    /// The apps.
+    pub apps: AndroidApps,
+    /// `keys`: the file with the keys that tokens are opened with.
+    pub keys: PathBuf,
+    /// `licensed`: whether the user has to have the app from Google Play. Default true.
+    pub licensed: bool,
+    /// `max_age`: how long ago a token may have been asked for, default 2 min.
+    pub max_age: Duration,
+    /// `verdict_lifetime`: how long what Google said of a device counts, default 24 h; then a session needs another token.
+    pub verdict_lifetime: Duration,
 }
 
 /// Where an app comes from.
@@ -124,7 +195,7 @@ impl Platform {
 pub enum Level {
     /// A genuine app on a genuine device.
     Device,
-    /// The same, by a key that its hardware keeps.
+    /// The same, shown by its hardware.
     Strong,
 }
 

@@ -57,7 +57,9 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
                 } else if matches!(kind, TlsFile::SignatureKey(_)) && is_open(path) && !is_public_key(path) {
                     let problem = format!("{}: every user of this machine may read it", path.display());
                     warn(collector, place, problem, "chmod 0640: whoever has the secret can sign requests");
-                } else if matches!(kind, TlsFile::SessionKeys | TlsFile::FactsKey) && is_open(path) {
+                } else if matches!(kind, TlsFile::SessionKeys | TlsFile::FactsKey | TlsFile::PlayKeys)
+                    && is_open(path)
+                {
                     let problem = format!("{}: every user of this machine may read it", path.display());
                     warn(collector, place, problem, "chmod 0640: whoever has it can pass for any device");
                 }
@@ -102,6 +104,11 @@ const fn tls_remedy(kind: TlsFile) -> &'static str {
         TlsFile::SessionKeys => "write one secret per line, made by `openssl rand -base64 48`",
         TlsFile::FactsKey => "make it with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`",
         TlsFile::AttestationRoot => "name a PEM file with one certificate, or remove the key to take Apple's",
+        TlsFile::AndroidRoots => "name a PEM file with certificates, or remove the key to take Google's",
+        TlsFile::AndroidRevocations => "fetch it anew from https://android.googleapis.com/attestation/status",
+        TlsFile::PlayKeys => {
+            "write `decryption_key` and `verification_key` as the Play Console shows them (TOML)"
+        }
         TlsFile::SignatureKey(SignatureScheme::Hmac) => {
             "write a secret into it, made by `openssl rand -base64 48`"
         }

@@ -12,6 +12,7 @@ use toml::Spanned;
 mod attestation;
 mod cors;
 mod integrity;
+mod pins;
 mod tokens;
 
 use super::value::{
@@ -24,9 +25,12 @@ use super::{
     tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
-pub(super) use attestation::{AppAttestSection, AttestationSection, DemandSection};
+pub(super) use attestation::{
+    AndroidKeySection, AppAttestSection, AttestationSection, DemandSection, PlaySection,
+};
 pub(super) use cors::CorsSection;
 pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};
+pub(super) use pins::{PinDocumentSection, PinSection, PinSetSection, PinsSection};
 pub(super) use tokens::{IntrospectionSection, OauthSection, RevocationSection};
 
 /// A value and where it stands, or nothing.
@@ -44,6 +48,7 @@ pub(super) struct File {
     pub(super) kernel: KernelSection,
     pub(super) listener: Vec<Spanned<ListenerSection>>,
     pub(super) tls: TlsSection,
+    pub(super) pins: PinsSection,
     pub(super) upstream: BTreeMap<String, Spanned<UpstreamSection>>,
     pub(super) token: BTreeMap<String, Spanned<TokenSection>>,
     pub(super) dpop: DpopSection,

@@ -138,6 +138,12 @@ pub enum TlsFile {
     FactsKey,
     /// `root` of App Attest.
     AttestationRoot,
+    /// `root` of Android's keys.
+    AndroidRoots,
+    /// `revocations` of Android's keys.
+    AndroidRevocations,
+    /// `keys` of Google Play.
+    PlayKeys,
 }
 
 impl Config {
@@ -154,6 +160,7 @@ impl Config {
                 files.extend(clients.crls.iter().map(PathBuf::as_path));
             }
         }
+        files.extend(self.pin_files());
         for tls in self.upstreams.values().map(|upstream| &upstream.tls) {
             files.extend(tls.authorities.as_deref());
             if let Some(certificate) = &tls.certificate {
@@ -171,6 +178,11 @@ impl Config {
             files.extend(attestation.session_keys.as_deref());
             files.extend(attestation.facts_key.as_deref());
             files.extend(attestation.app_attest.as_ref().and_then(|app_attest| app_attest.root.as_deref()));
+            if let Some(android_key) = &attestation.android_key {
+                files.extend(android_key.root.as_deref());
+                files.extend(android_key.revocations.as_deref());
+            }
+            files.extend(attestation.play.as_ref().map(|play| play.keys.as_path()));
         }
         let asked = self.tokens.values().filter_map(|token| token.introspection.as_ref());
         files.extend(asked.map(|introspection| introspection.secret.as_path()));

@@ -31,6 +31,7 @@ mod introspection;
 mod kernel;
 mod limits;
 mod lists;
+mod pins;
 mod revocation;
 mod routes;
 mod service;
@@ -61,6 +62,7 @@ pub(super) fn validate<'t>(
     Config {
         kernel,
         tls: tls::tls(&file.tls, &mut rules),
+        pins: pins::pins(file, bans.store.as_deref(), &mut rules),
         upstreams,
         tokens,
         dpop,

@@ -157,7 +157,7 @@ impl<'de> Deserialize<'de> for Size {
 const SIZES: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
 
 /// Digits and a unit, multiplied; `None` for anything else and for what does not fit.
-fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+pub(super) fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
     let factor = units.iter().find(|(name, _)| *name == unit)?.1;

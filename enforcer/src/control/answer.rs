@@ -9,13 +9,16 @@ use prometheus::core::Collector as _;
 use tokio::sync::{broadcast::Receiver, mpsc, oneshot};
 
 use super::{
-    bulk, devices, revocation,
+    bulk, devices,
+    pins::{self, SwitchRequest},
+    revocation,
     rows::{self, Hook},
     server::Respond,
     span,
     wire::{
         Answer, BanRow, Command, CountRow, CounterRow, Done, Failure, FailureKind, FilesRow, HelloRow,
-        PersistenceRow, ReloadRow, Reloaded, Status, TierCommand, TokenRow, TrafficRow, Watching, Why,
+        PersistenceRow, PinsCommand, ReloadRow, Reloaded, Status, TierCommand, TokenRow, TrafficRow,
+        Watching, Why,
     },
 };
 use crate::{
@@ -87,6 +90,8 @@ pub struct Context {
     pub samples: Option<Samples>,
     /// To the daemon's main loop.
     pub reloads: mpsc::Sender<ReloadRequest>,
+    /// Likewise.
+    pub switches: mpsc::Sender<SwitchRequest>,
 }
 
 impl Respond for Context {
@@ -136,6 +141,7 @@ impl Respond for Context {
                 let port = port.unwrap_or(self.facts.load().port);
                 self.why(address, port, protocol).await.map(|why| Answer::Why(Box::new(why)))
             }
+            Command::Pins(PinsCommand::Switch { set, back }) => pins::switch(&self.switches, set, back).await,
             Command::Reload => self.reload().await.map(Answer::Reloaded),
             Command::Metrics => {
                 metrics::http::text(&self.metrics.registry).map(Answer::Metrics).map_err(failed)
@@ -293,6 +299,7 @@ impl Context {
             tokens: facts.tokens.clone(),
             revocations: revocation::row(&self.policy.load()),
             upstreams: rows::upstreams(&self.policy.load(), clock::kernel_now()),
+            pins: pins::rows(&self.policy.load(), clock::unix_now()),
             bans: bans.into(),
             dry_run,
             rehearsed: facts.rehearsed.clone(),

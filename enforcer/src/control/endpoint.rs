@@ -18,8 +18,9 @@ use super::revocation;
 use crate::{
     clock,
     metrics::http::Admin,
-    policy::{Policy, SharedPolicy, strict_json},
+    policy::{Policy, SharedPolicy},
     revoked::{Kind, mark::token_body},
+    strict_json,
 };
 
 /// Longest token, bytes.

@@ -2,10 +2,12 @@
 //!
 //! Server and client share these types. Fields are only ever added; whatever changes a meaning moves [`VERSION`].
 
+mod bans;
 mod changes;
 mod device;
 mod failure;
 mod many;
+mod pins;
 mod tier;
 mod token;
 mod upstream;
@@ -20,10 +22,12 @@ use crate::{
     prefix::Prefix,
 };
 
+pub use bans::{AllowanceRow, BanRow};
 pub use changes::{FilesRow, ReloadRow, Reloaded};
 pub use device::{DeviceCommand, DeviceRow, DevicesRow};
 pub use failure::{Failure, FailureKind};
 pub use many::{Many, RefusedRow};
+pub use pins::{PinsCommand, PinsRow};
 pub use tier::{TierCommand, TierRow};
 pub use token::{FoundRow, JudgedRow, Named, RevokedRow, TokenCommand};
 pub use upstream::UpstreamRow;
@@ -132,6 +136,8 @@ pub enum Command {
     Token(TokenCommand),
     /// Which devices have enrolled.
     Device(DeviceCommand),
+    /// Which certificate is served to apps that pin.
+    Pins(PinsCommand),
     /// What would happen to a packet from an address, and why.
     Why {
         /// From where.
@@ -187,7 +193,7 @@ pub enum Body {
 pub enum Answer {
     /// To `status`.
     Status(Box<Status>),
-    /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`, `tier`, `token`, `device`.
+    /// To `ban_add`, `ban_del`, `allow_add`, `allow_del`, `tier`, `token`, `device`, `pins`.
     Done(Done),
     /// To `ban_add_many`, `ban_del_many`.
     Many(Many),
@@ -229,39 +235,6 @@ pub struct Done {
     /// The ban in question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ban: Option<BanRow>,
-}
-
-/// A ban.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BanRow {
-    /// Whom it holds for.
-    pub prefix: Prefix,
-    /// `offence` or `operator`.
-    pub origin: String,
-    /// A denial's code, or the operator's reason.
-    pub cause: String,
-    /// Seconds since it began.
-    pub age_seconds: u64,
-    /// Seconds until it ends; absent: by hand only.
-    pub remaining_seconds: Option<u64>,
-    /// Offences that led to it or came in since.
-    pub offences: u32,
-    /// The allowed prefix that makes it ineffective.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shadowed_by: Option<Prefix>,
-}
-
-/// An allowance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AllowanceRow {
-    /// Whom it holds for.
-    pub prefix: Prefix,
-    /// `configuration`, `operator`, or `both`.
-    pub origin: String,
-    /// The operator's reason.
-    pub reason: String,
-    /// Seconds since it began.
-    pub age_seconds: u64,
 }
 
 /// What a source has done lately.
@@ -412,6 +385,9 @@ pub struct Status {
     /// Servers behind.
     #[serde(default)]
     pub upstreams: Vec<UpstreamRow>,
+    /// Sets of pins.
+    #[serde(default)]
+    pub pins: Vec<PinsRow>,
     /// Bans in force.
     pub bans: Vec<CountRow>,
     /// Whether bans are only reported.

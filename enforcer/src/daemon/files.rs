@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tracing::{error, info};
 
-use super::{facts, running::Running};
+use super::{facts, pins, running::Running};
 use crate::{clock, config::Config, control::answer::Facts, policy::Policy};
 
 /// Between two looks. What changed must look the same twice, so that a certificate and its key, which are written one after
@@ -147,12 +147,16 @@ impl Running {
             }
             _ => self.read_again().await,
         };
-        let result = result.map_err(|error| format!("{error:#}"));
+        let result = result.map_err(|error| {
+            pins::note(&error, &self.metrics);
+            format!("{error:#}")
+        });
         let files: Vec<String> = changed.iter().map(|path| path.display().to_string()).collect();
         let files = files.join(" ");
         let label = match &result {
             Ok(()) => {
                 facts::certificates(&self.policy.load(), &self.metrics, clock::unix_now());
+                pins::warn_of(&self.policy.load(), clock::unix_now());
                 info!(files, "files changed, taken over");
                 "applied"
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use tracing::{error, info, warn};
 
-use super::{facts, files::Seen, notify, running::Running};
+use super::{facts, files::Seen, notify, pins, running::Running};
 use crate::{
     bans::ledger::{Input, Settings},
     clock,
@@ -22,7 +22,10 @@ impl Running {
     /// Reloads on behalf of `by`; the error is for people.
     pub(super) async fn reload(&mut self, by: &str) -> Result<Reloaded, String> {
         notify::reloading();
-        let result = self.take_over().await.map_err(|error| format!("{error:#}"));
+        let result = self.take_over().await.map_err(|error| {
+            pins::note(&error, &self.metrics);
+            format!("{error:#}")
+        });
         let label = if result.is_ok() { "applied" } else { "refused" };
         self.metrics.reloads.with_label_values(&[label]).inc();
         match &result {
@@ -37,6 +40,7 @@ impl Running {
         if result.is_ok() {
             self.reopen();
             facts::certificates(&self.policy.load(), &self.metrics, clock::unix_now());
+            pins::warn_of(&self.policy.load(), clock::unix_now());
         }
         let at = clock::instant_now();
         self.facts.rcu(|facts| Facts {

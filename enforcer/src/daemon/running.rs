@@ -17,7 +17,10 @@ use crate::{
     bans::{ledger::Input, task::Handle},
     clock,
     config::{Config, Mode},
-    control::answer::{Facts, ReloadRequest, own_addresses},
+    control::{
+        answer::{Facts, ReloadRequest, own_addresses},
+        pins::SwitchRequest,
+    },
     ingress::Ingress,
     kernel::Kernel,
     log::Log,
@@ -53,6 +56,7 @@ pub(super) struct Running {
     pub(super) facts: Arc<ArcSwap<Facts>>,
     pub(super) readiness: Readiness,
     pub(super) reload_requests: mpsc::Receiver<ReloadRequest>,
+    pub(super) switch_requests: mpsc::Receiver<SwitchRequest>,
     /// The files behind the policy as they were when they were read last.
     pub(super) read: Arc<ArcSwap<Seen>>,
     pub(super) file_changes: mpsc::Receiver<Vec<PathBuf>>,
@@ -104,6 +108,10 @@ impl Running {
                     let result = self.reload("control socket").await;
                     // Whoever asked may have gone away; the reload stands.
                     let _ = request.send(result);
+                }
+                Some(request) = self.switch_requests.recv() => {
+                    let result = self.switch(&request.set, request.back).await;
+                    let _ = request.answer.send(result);
                 }
                 Some(changed) = self.file_changes.recv() => self.renew(&changed).await,
                 _ = heartbeat.tick() => self.heartbeat().await?,

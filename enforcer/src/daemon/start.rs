@@ -18,7 +18,7 @@ use super::{
     descriptors::Budget,
     facts,
     files::{self, Seen},
-    notify, revocations,
+    notify, pins, revocations,
     running::Running,
     sockets,
 };
@@ -133,6 +133,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
 
     let view = kernel.view()?;
     metrics::kernel::register(&metrics.registry, Arc::clone(&view))?;
+    metrics::pins::register(&metrics.registry, Arc::clone(&policy))?;
     metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
     metrics::revocations::register(&metrics.registry, Arc::clone(&policy))?;
     metrics::devices::register(&metrics.registry, Arc::clone(&policy))?;
@@ -168,6 +169,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     // A start that fails says why in one line; whatever else is to be said waits until it has not.
     budget.tell(&config.http);
     facts::certificates(&policy.load(), &metrics, clock::unix_now());
+    pins::warn_of(&policy.load(), clock::unix_now());
 
     let mut addresses = ingress.addresses();
     addresses.extend(ingress.redirects());
@@ -180,6 +182,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     )));
     // One reload at a time; a second request waits in its connection.
     let (reloads, reload_requests) = mpsc::channel(1);
+    let (switches, switch_requests) = mpsc::channel(1);
     let mut optional = Vec::new();
     let samples = match events {
         Some(events) => {
@@ -210,6 +213,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         policy: Arc::clone(&policy),
         started,
         reloads,
+        switches,
     };
     let mut services = vec![Tied::spawn(server::serve(socket, Arc::new(context)))];
     if let Some(diagnostics) = diagnostics {
@@ -266,6 +270,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         facts,
         readiness,
         reload_requests,
+        switch_requests,
         read,
         file_changes,
         status,

@@ -57,6 +57,19 @@ impl fmt::Debug for DeviceId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point(pub [u8; POINT]);
 
+impl Point {
+    /// Its thumbprint as a JWK (RFC 7638 section 3.2).
+    pub fn thumbprint(&self) -> [u8; 32] {
+        let [_, coordinates @ ..] = self.0;
+        let (x, y) = coordinates.split_at(32);
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        let canonical = format!("{{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"{x}\",\"y\":\"{y}\"}}");
+        let mut thumbprint = [0; 32];
+        thumbprint.copy_from_slice(digest(&SHA256, canonical.as_bytes()).as_ref());
+        thumbprint
+    }
+}
+
 impl Serialize for Point {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&URL_SAFE_NO_PAD.encode(self.0))
@@ -77,6 +90,10 @@ impl<'de> Deserialize<'de> for Point {
 pub enum Provider {
     /// Apple, by App Attest.
     AppAttest,
+    /// Its own hardware, by an attested key of Android.
+    AndroidKey,
+    /// Google, by Play Integrity.
+    Play,
 }
 
 impl Provider {
@@ -84,6 +101,8 @@ impl Provider {
     pub const fn name(self) -> &'static str {
         match self {
             Self::AppAttest => "app-attest",
+            Self::AndroidKey => "android-key",
+            Self::Play => "play",
         }
     }
 }
@@ -121,6 +140,9 @@ pub struct Device {
     /// How many keys its device had attested within 30 days, if its receipt says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub risk: Option<u32>,
+    /// When Google Play said last that all is well, seconds since 1970, if it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<u64>,
     /// Whether it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Blocked>,

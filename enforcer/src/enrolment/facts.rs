@@ -5,7 +5,6 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow};
 use aws_lc_rs::{
-    digest::{SHA256, digest},
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
 };
@@ -14,7 +13,7 @@ use http::HeaderValue;
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
 use serde_json::json;
 
-use super::{DeviceId, Standing};
+use super::{DeviceId, Standing, device::Point};
 
 /// The most bytes of a key's file.
 const MOST_BYTES: u64 = 16 << 10;
@@ -131,9 +130,7 @@ impl Key {
         let [_, coordinates @ ..] = point;
         let (x, y) = coordinates.split_at(32);
         let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        // RFC 7638 section 3.2.
-        let canonical = format!("{{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"{x}\",\"y\":\"{y}\"}}");
-        let kid = URL_SAFE_NO_PAD.encode(digest(&SHA256, canonical.as_bytes()));
+        let kid = URL_SAFE_NO_PAD.encode(Point(point).thumbprint());
         let jwk = json!({
             "kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": kid, "alg": "ES256", "use": "sig",
         });

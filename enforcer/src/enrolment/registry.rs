@@ -16,8 +16,8 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::device::{Blocked, Device, DeviceId, Standing};
-use crate::store::Store;
+use super::device::{Blocked, Device, DeviceId, Provider, Standing};
+use crate::{config::Level, store::Store};
 
 /// A power of two, so that a shard is chosen by bits; far more than workers.
 const SHARDS: usize = 64;
@@ -161,6 +161,25 @@ impl Registry {
         Ok(standing)
     }
 
+    /// A device has shown that it has its key, at `now` (seconds since 1970), in answer to a challenge of its own and so without a counter;
+    /// and how good it is, if Google was asked.
+    pub fn vouch(&self, id: DeviceId, verdict: Option<Level>, now: u64) -> Result<Standing, Unfit> {
+        let mut shard = self.shard(id);
+        let device = shard.get_mut(&id).ok_or(Unfit::Unknown)?;
+        if device.blocked.is_some() {
+            return Err(Unfit::Blocked);
+        }
+        device.seen = device.seen.max(now);
+        if let Some(level) = verdict {
+            device.verdict = Some(now);
+            // What the hardware has said is not made better by that.
+            device.level = if device.provider == Provider::Play { level } else { device.level.min(level) };
+        }
+        let standing = device.standing();
+        self.write(id, Some(device));
+        Ok(standing)
+    }
+
     /// Refuses a device from now on; false: it is not known.
     pub fn block(&self, id: DeviceId, reason: &str, now: u64) -> bool {
         let mut shard = self.shard(id);
@@ -272,8 +291,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{Environment, Level, Platform},
-        enrolment::{Provider, device::Point},
+        config::{Environment, Platform},
+        enrolment::device::Point,
         store::Gauges,
     };
 
@@ -302,6 +321,7 @@ mod tests {
             enrolled: NOW,
             seen: NOW,
             risk: Some(2),
+            verdict: None,
             blocked: None,
         }
     }

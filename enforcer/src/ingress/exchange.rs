@@ -14,8 +14,8 @@ use crate::{
     policy::{
         refreshes::{Exchange, Given, Refused},
         route::Route,
-        strict_json,
     },
+    strict_json,
     upstream::AnswerBody,
 };
 

@@ -15,7 +15,7 @@ use super::{
     connection::Connection,
     counters::Stage,
     delay::wait,
-    devices, exchange, stream,
+    devices, exchange, pins, stream,
     upgrade::Asked,
     worker::Worker,
 };
@@ -31,7 +31,7 @@ use crate::{
     },
     clock,
     denial::Denial,
-    policy::{Policy, route::Route, signature::Signers},
+    policy::{Policy, pins::Signed, route::Route, signature::Signers},
     upstream::{self, AnswerBody, ClientBody, Clients, EARLY_DATA, Forwarded, Patience, Room, Terms, grpc},
 };
 
@@ -109,6 +109,10 @@ pub(super) async fn serve(
                 Err(refusal) => Err(Refusal { route: Some(route), ..refusal }),
                 Ok(()) => Ok(Outcome::Preflight(route)),
             }
+        }
+        Ok(Admitted::Document(signed)) => {
+            body.discard();
+            Ok(Outcome::Own(pins::answer(&head, &signed)))
         }
         Ok(Admitted::Endpoint(endpoint)) => {
             let room = Room::new(&worker.shared.held, max_held);
@@ -376,6 +380,8 @@ enum Admitted {
     Preflight(Arc<Route>, Standing),
     /// It is a device's, likewise.
     Endpoint(Endpoint),
+    /// It is an app's, for the pin document.
+    Document(Arc<Signed>),
 }
 
 /// What a request that is not refused is answered with.
@@ -429,6 +435,9 @@ fn admit(
     facts.upgrades = nature.upgrades;
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
     facts.is_banned = worker.bans(policy, source, connection.port, now.monotonic);
+    if let Some(judged) = checks::pins::document(policy, &facts, now) {
+        return judged.map(Admitted::Document);
+    }
     if let Some(judged) = checks::devices::endpoint(policy, &facts, now) {
         return judged.map(Admitted::Endpoint);
     }

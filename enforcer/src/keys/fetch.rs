@@ -22,9 +22,9 @@ use crate::{
     config::{RemoteKeys, UpstreamProtocol, UpstreamTls},
     policy::{
         keyring::{Fetched, Validator},
-        strict_json,
         tls::servers,
     },
+    strict_json,
 };
 
 /// Bytes of a document, at most; `policy::jwks` allows no more either.

@@ -1,5 +1,7 @@
 //! What devices are judged by: endpoints, the secrets of sessions, the key of facts, whose apps may enrol. `checks::devices` asks it.
 
+mod google;
+
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -10,6 +12,8 @@ use crate::{
     config,
     enrolment::{Challenges, Enrolment, Registry, facts::Facts, session::Sessions},
 };
+
+pub use google::{AndroidKey, Play};
 
 /// `[attestation]` with its files.
 #[derive(Debug)]
@@ -26,6 +30,10 @@ pub struct Attestation {
     pub facts: Facts,
     /// Whose apps may enrol by App Attest; `None`: nobody's.
     pub app_attest: Option<AppAttest>,
+    /// Whose apps may enrol by keys of Android's hardware; `None`: nobody's.
+    pub android_key: Option<AndroidKey>,
+    /// Whose apps may enrol by what Google Play says; `None`: nobody's.
+    pub play: Option<Play>,
 }
 
 /// What App Attest is judged by.
@@ -129,6 +137,13 @@ impl Attestation {
             sessions,
             facts: facts.context("facts_key")?,
             app_attest: config.app_attest.as_ref().map(AppAttest::load).transpose().context("app_attest")?,
+            android_key: config
+                .android_key
+                .as_ref()
+                .map(AndroidKey::load)
+                .transpose()
+                .context("android_key")?,
+            play: config.play.as_ref().map(Play::load).transpose().context("play")?,
             config: config.clone(),
         })
     }
@@ -140,6 +155,9 @@ pub fn problem(kind: config::TlsFile, path: &Path) -> Result<()> {
         config::TlsFile::SessionKeys => Sessions::from_file(path).map(drop),
         config::TlsFile::FactsKey => Facts::check(path),
         config::TlsFile::AttestationRoot => roots(path).map(drop),
+        config::TlsFile::AndroidRoots => google::roots(path).map(drop),
+        config::TlsFile::AndroidRevocations => google::revocations(path).map(drop),
+        config::TlsFile::PlayKeys => google::keys(path).map(drop),
         config::TlsFile::OcspResponse
         | config::TlsFile::ClientAuthorities
         | config::TlsFile::RevocationList

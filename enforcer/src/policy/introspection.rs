@@ -16,7 +16,8 @@ use quick_cache::unsync::Cache;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 
-use super::{keyring::Pending, strict_json};
+use super::keyring::Pending;
+use crate::strict_json;
 use crate::{clock::KernelTime, config::Introspection, secret::Secret};
 
 /// After a call without an answer, and some whose answers are of no use, nobody is asked for so long, so that a server that is down is not asked by every request.

@@ -16,8 +16,8 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
-use super::strict_json;
 use crate::config::TokenAlgorithm;
+use crate::strict_json;
 
 /// Bytes of a set, at most; a set of 100 RSA-4096 keys has about 80 KiB.
 const MAX_BYTES: u64 = 1 << 20;

@@ -9,7 +9,7 @@ use aws_lc_rs::{
 };
 use serde_json::{Map, Value};
 
-use super::strict_json;
+use crate::strict_json;
 use crate::{
     config::{self, Config},
     revoked::{FOREVER, Kind, Listed, Mark, Marker, Revoked, Terms, WHENEVER},

@@ -19,6 +19,7 @@ use rustls::{
     server::{NoServerSessionStorage, ProducesTickets},
 };
 
+use super::pins::Switched;
 use crate::config::{self, KeyExchange, Suite, TlsFile, TlsVersion};
 use certificates::Certificates;
 use sessions::{Remembered, Sessions};
@@ -44,13 +45,13 @@ pub struct Served {
 }
 
 /// Reads what `listener` names and makes a configuration of it. Tickets are sealed with `keys`, if there are any; sessions that may
-/// bring early data are kept in `sessions`.
+/// bring early data are kept in `sessions`; `switched` replaces certificates.
 pub fn serve(
     listener: &config::Listener,
     minimum: TlsVersion,
     tls: &config::Tls,
-    keys: &Arc<TicketKeys>,
-    sessions: &Arc<Sessions>,
+    (keys, sessions): (&Arc<TicketKeys>, &Arc<Sessions>),
+    switched: &[Switched],
 ) -> Result<Served> {
     // Other code of this process (metrics, tests) may build rustls configurations without naming a provider.
     drop(crypto_provider(tls).install_default());
@@ -59,7 +60,7 @@ pub fn serve(
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         TlsVersion::Tls13 => &[&rustls::version::TLS13],
     };
-    let certificates = Arc::new(Certificates::load(&listener.certificates, &crypto)?);
+    let certificates = Arc::new(Certificates::load(&listener.certificates, switched, &crypto)?);
     let builder = ServerConfig::builder_with_provider(Arc::clone(&crypto))
         .with_protocol_versions(versions)
         .context("cannot set the TLS versions")?;
@@ -128,6 +129,11 @@ fn crypto_provider(tls: &config::Tls) -> CryptoProvider {
     }
 }
 
+/// The first private key of a PEM file.
+pub(super) fn private_key(path: &Path) -> Result<rustls_pki_types::PrivateKeyDer<'static>> {
+    read::private_key(path)
+}
+
 /// What is wrong with a file that the configuration names for TLS; for `enforcer check`.
 pub fn problem(kind: TlsFile, path: &Path) -> Option<String> {
     let looked = match kind {
@@ -136,9 +142,12 @@ pub fn problem(kind: TlsFile, path: &Path) -> Option<String> {
         TlsFile::RevocationList => clients::revocations(path).map(drop),
         TlsFile::TicketKeys => TicketKeys::from_file(path).map(drop),
         TlsFile::SignatureKey(scheme) => super::signature::Key::read(path, scheme).map(drop),
-        TlsFile::SessionKeys | TlsFile::FactsKey | TlsFile::AttestationRoot => {
-            super::attestation::problem(kind, path)
-        }
+        TlsFile::SessionKeys
+        | TlsFile::FactsKey
+        | TlsFile::AttestationRoot
+        | TlsFile::AndroidRoots
+        | TlsFile::AndroidRevocations
+        | TlsFile::PlayKeys => super::attestation::problem(kind, path),
     };
     looked.err().map(|error| format!("{error:#}"))
 }

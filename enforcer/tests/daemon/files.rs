@@ -10,13 +10,13 @@ use std::{
 use super::{CONFIG, Site, eventually};
 
 /// A fresh certificate for `localhost`: chain and key.
-fn pair() -> (String, String) {
+pub(super) fn pair() -> (String, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     (made.cert.pem(), made.signing_key.serialize_pem())
 }
 
 /// Whether two PEM texts hold the same, whatever ends their lines.
-fn same(a: &str, b: &str) -> bool {
+pub(super) fn same(a: &str, b: &str) -> bool {
     let plain = |text: &str| text.split_whitespace().collect::<String>();
     plain(a).contains(&plain(b))
 }
@@ -27,7 +27,7 @@ impl Site {
     }
 
     /// What `openssl s_client` is shown.
-    fn shown(&self, listener: &str) -> String {
+    pub(super) fn shown(&self, listener: &str) -> String {
         let mut command = Command::new("openssl");
         command.args(["s_client", "-connect", listener, "-servername", "localhost", "-showcerts"]);
         let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().unwrap();
@@ -35,7 +35,7 @@ impl Site {
     }
 
     /// Puts a file in the place of another, as careful programs do.
-    fn replace(&self, name: &str, text: &str) {
+    pub(super) fn replace(&self, name: &str, text: &str) {
         self.write("new", text);
         fs::rename(self.path("new"), self.path(name)).unwrap();
     }

@@ -5,6 +5,7 @@
 
 pub mod device;
 pub mod server;
+pub mod site;
 
 use anyhow::{Result, anyhow};
 use aws_lc_rs::{

@@ -167,6 +167,7 @@ fn the_exit_code_says_what_became_of_it() -> Result<()> {
         key_set: jwks::problems,
         tls_file: tls::problem,
         token: daemon::token,
+        pins: daemon::pins,
         attestation: daemon::attestation,
     };
     let object = desk.file("object", &desk.phone.attest(&desk.apple, &sha256(b"a challenge"))?);

@@ -4,8 +4,8 @@
 use std::{fs, path::Path, time::Duration};
 
 use enforcer::config::{
-    self, AppAttest, Attestation, AttestationDemand, AttestationPaths, Environment, Level, Platform,
-    RateLimit, UnknownDevices, settle,
+    self, AndroidApps, AndroidKey, AppAttest, Attestation, AttestationDemand, AttestationPaths, BootState,
+    Environment, KeySecurity, Level, Platform, Play, RateLimit, UnknownDevices, settle,
 };
 
 /// A file that is good but for what is tried.
@@ -65,6 +65,31 @@ fn what_is_written_of_devices_is_what_holds() {
                 require_distribution: true,
                 root: Some("root.pem".into()),
             }),
+            android_key: Some(AndroidKey {
+                apps: AndroidApps {
+                    packages: vec!["com.example.app".into(), "com.example.other".into()],
+                    certificates: vec![[0x3c; 32], [0xa5; 32]],
+                    min_version: 40,
+                },
+                security: KeySecurity::StrongBox,
+                boot: BootState::SelfSigned,
+                min_patch: 202_511,
+                expired_factory: true,
+                require_play: true,
+                revocations: Some("status.json".into()),
+                root: Some("android.pem".into()),
+            }),
+            play: Some(Play {
+                apps: AndroidApps {
+                    packages: vec!["com.example.app".into()],
+                    certificates: vec![[0x3c; 32]],
+                    min_version: 41,
+                },
+                keys: "play-keys.toml".into(),
+                licensed: false,
+                max_age: seconds(60),
+                verdict_lifetime: seconds(3_600),
+            }),
         }
     );
     let demand = AttestationDemand {
@@ -87,6 +112,15 @@ fn what_is_not_written_is_as_documented() {
     assert_eq!((by.challenge_lifetime.as_secs(), by.session_lifetime.as_secs()), (120, 900));
     assert_eq!((by.max_challenges, by.max_devices), (262_144, 1_000_000));
     assert_eq!((by.unknown_devices, by.app_attest.is_none()), (UnknownDevices::Refuse, true));
+    assert_eq!((by.android_key, by.play), (None, None));
+    let apps = format!("packages = [\"com.example.app\"]\ncertificates = [\"{}\"]\n", "3c".repeat(32));
+    let sections = format!("[attestation.android_key]\n{apps}[attestation.play]\nkeys = \"k\"\n{apps}");
+    let by = parse(&sections).attestation.unwrap();
+    let (key, play) = (by.android_key.unwrap(), by.play.unwrap());
+    assert_eq!((key.security, key.boot), (KeySecurity::TrustedEnvironment, BootState::Verified));
+    assert_eq!((key.min_patch, key.expired_factory, key.require_play), (0, false, false));
+    assert_eq!((key.apps.min_version, key.root, key.revocations), (0, None, None));
+    assert_eq!((play.licensed, play.max_age.as_secs(), play.verdict_lifetime.as_secs()), (true, 120, 86_400));
     let demand = config.routes[0].attestation.clone().unwrap();
     assert_eq!((demand.max_age.as_secs(), demand.level), (900, Level::Device));
     assert!(demand.platforms.is_empty());
@@ -118,7 +152,37 @@ fn what_cannot_be_meant_is_refused() {
         ("", "[attestation.app_attest]\napps = []", "attestation.app_attest.apps: empty"),
         ("", "[attestation.app_attest]\napps = [\"com.example.app\"]", "no identifier of an app"),
         ("", "[attestation.app_attest]\napps = [\"ABCDE12345.\"]", "no identifier of an app"),
+        (
+            "",
+            "[attestation.android_key]\ncertificates = [\"CERT\"]",
+            "attestation.android_key.packages: missing",
+        ),
+        (
+            "",
+            "[attestation.android_key]\npackages = [\"a.b\"]",
+            "attestation.android_key.certificates: missing",
+        ),
+        ("", "[attestation.android_key]\nAPPS\nmin_patch = 202513", "no year and month"),
+        ("", "[attestation.android_key]\nAPPS\nmin_patch = 2025", "no year and month"),
+        ("", "[attestation.android_key]\nAPPS\nsecurity = \"software\"", "`software` is no choice"),
+        ("", "[attestation.android_key]\nAPPS\nboot = \"failed\"", "`failed` is no choice"),
+        ("", "[attestation.android_key]\nAPPS\nrequire_play = true", "there is no [attestation.play]"),
+        ("", "[attestation.play]\nAPPS", "attestation.play.keys: missing"),
+        (
+            "",
+            "[attestation.play]\nkeys = \"k\"\npackages = [\"app\"]\ncertificates = [\"CERT\"]",
+            "no name of a package",
+        ),
+        (
+            "",
+            "[attestation.play]\nkeys = \"k\"\npackages = [\"a.b\"]\ncertificates = [\"3c:3c\"]",
+            "no SHA-256",
+        ),
+        ("", "[attestation.play]\nAPPS\nkeys = \"k\"\nmax_age = \"2h\"", "out of range"),
     ] {
+        let certificate = "3c".repeat(32);
+        let apps = "packages = [\"com.example.app\"]\ncertificates = [\"CERT\"]";
+        let sections = &sections.replace("APPS", apps).replace("CERT", &certificate);
         let errors = errors(route, sections);
         assert!(errors.iter().any(|error| error.contains(expected)), "{route} {sections}: {errors:?}");
         assert_eq!(errors.len(), 1, "{errors:?}");

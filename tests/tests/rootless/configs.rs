@@ -134,6 +134,7 @@ fn the_smallest_file_gives_every_documented_default() {
             proxy_protocol_from: vec![],
             early_data: false,
         }],
+        pins: config::Pins { switches: "/var/lib/enforcer/pin-switches".into(), ..config::Pins::default() },
         tls: Tls {
             suites: vec![Suite::Aes256Gcm, Suite::ChaCha20Poly1305],
             key_exchange: vec![KeyExchange::X25519Mlkem768, KeyExchange::X25519, KeyExchange::P256],

@@ -139,9 +139,9 @@ impl Daemon {
     fn start() -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let (folder, tables, metrics) =
+            (tempfile::tempdir().unwrap(), Tables::default(), Metrics::new().unwrap());
         let socket = folder.path().join("run/control.sock");
-        let (tables, metrics) = (Tables::default(), Metrics::new().unwrap());
         let (reporter, offences) = Reporter::new(64, metrics.offences_lost.clone());
         let bans = Bans {
             threshold: 20,
@@ -153,8 +153,7 @@ impl Daemon {
             store: None,
         };
         let _entered = runtime.enter();
-        let ledger = Ledger::new(bans.clone());
-        let banned = Arc::clone(reporter.banned());
+        let (ledger, banned) = (Ledger::new(bans.clone()), Arc::clone(reporter.banned()));
         let (handle, _) =
             task::spawn(ledger, Box::new(tables.clone()), offences, metrics.clone(), None, banned);
         let allow = vec!["198.18.9.0/24".parse().unwrap()];
@@ -194,6 +193,7 @@ impl Daemon {
             policy: policy.share(),
             started: clock::instant_now(),
             reloads,
+            switches: mpsc::channel(1).0,
         };
         let bound = Socket::bind(&socket, None).unwrap();
         runtime.spawn(server::serve(bound, Arc::new(context)));

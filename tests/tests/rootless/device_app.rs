@@ -31,42 +31,38 @@ use super::{
 const SESSION: &str = "/.well-known/enforcer/session";
 
 /// What an answer is: status, fields, document.
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    body: Value,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Value,
+}
+
+/// A session, and the key that it is bound to.
+pub(super) struct Held {
+    pub(super) key: SigningKey,
+    pub(super) session: String,
+    /// `DPoP-Nonce` of the last answer that had one.
+    nonce: Option<String>,
 }
 
 /// An app that knows nothing but what app developers are told.
 struct App {
     phone: Phone,
-    key: SigningKey,
-    session: String,
-    /// `DPoP-Nonce` of the last answer that had one.
-    nonce: Option<String>,
+    held: Held,
 }
 
 impl App {
     fn new() -> Result<Self> {
         let phone = Phone::new(APP, app_attest::Environment::Production)?;
-        Ok(Self { phone, key: SigningKey::p256("app")?, session: String::new(), nonce: None })
+        Ok(Self { phone, held: Held::new(SigningKey::p256("app")?) })
     }
 
     fn device(&self) -> String {
         encode(&self.phone.key_id())
     }
 
-    async fn challenge(&self, client: &mut Client, purpose: &str) -> Result<String> {
-        let body = json!({ "purpose": purpose });
-        let answer = post(client, "/.well-known/enforcer/challenge", HeaderMap::new(), &body).await?;
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        assert_eq!(answer.headers["cache-control"], "no-store");
-        assert_eq!(answer.body["expires_in"], 120);
-        Ok(answer.body["challenge"].as_str().unwrap().to_owned())
-    }
-
     async fn enrol(&self, client: &mut Client, apple: &Apple) -> Result<Answer> {
-        let challenge = self.challenge(client, "enrol").await?;
+        let challenge = challenge(client, "enrol").await?;
         let object = self.phone.attest(apple, &sha256(challenge.as_bytes()))?;
         let body = json!({
             "provider": "app-attest", "challenge": challenge, "key_id": STANDARD.encode(self.phone.key_id()),
@@ -76,12 +72,12 @@ impl App {
     }
 
     async fn begin(&mut self, client: &mut Client) -> Result<Answer> {
-        let challenge = self.challenge(client, "session").await?;
+        let challenge = challenge(client, "session").await?;
         self.begin_with(client, &challenge).await
     }
 
     async fn begin_with(&mut self, client: &mut Client, challenge: &str) -> Result<Answer> {
-        let body = json!({ "cnf": { "jkt": thumbprint(&self.key) } });
+        let body = json!({ "cnf": { "jkt": thumbprint(&self.held.key) } });
         let target = Target { path: SESSION, query: None };
         let data = client_data(challenge, &Method::POST, target, body.to_string().as_bytes());
         let assertion = self.phone.assert(&sha256(data.as_bytes()))?;
@@ -91,13 +87,19 @@ impl App {
         headers.insert("enforcer-assertion", STANDARD.encode(assertion).parse()?);
         let answer = post(client, SESSION, headers, &body).await?;
         if let Some(session) = answer.body["session"].as_str() {
-            self.session = session.to_owned();
+            self.held.session = session.to_owned();
         }
         Ok(answer)
     }
+}
+
+impl Held {
+    pub(super) const fn new(key: SigningKey) -> Self {
+        Self { key, session: String::new(), nonce: None }
+    }
 
     /// An ordinary request; asked for a nonce, it comes once more, as any client of DPoP does.
-    async fn get(&mut self, client: &mut Client, path: &str) -> Result<Answer> {
+    pub(super) async fn get(&mut self, client: &mut Client, path: &str) -> Result<Answer> {
         let answer = self.get_once(client, path).await?;
         if answer.body["code"] == "dpop_nonce" { self.get_once(client, path).await } else { Ok(answer) }
     }
@@ -125,6 +127,15 @@ impl App {
     }
 }
 
+pub(super) async fn challenge(client: &mut Client, purpose: &str) -> Result<String> {
+    let body = json!({ "purpose": purpose });
+    let answer = post(client, "/.well-known/enforcer/challenge", HeaderMap::new(), &body).await?;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(answer.headers["cache-control"], "no-store");
+    assert_eq!(answer.body["expires_in"], 120);
+    Ok(answer.body["challenge"].as_str().unwrap().to_owned())
+}
+
 async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Answer> {
     let (head, body) = response.into_parts();
     let body = body.collect().await?.to_bytes();
@@ -132,19 +143,24 @@ async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Answer>
     Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
 }
 
-async fn post(client: &mut Client, path: &str, headers: HeaderMap, body: &Value) -> Result<Answer> {
+pub(super) async fn post(
+    client: &mut Client,
+    path: &str,
+    headers: HeaderMap,
+    body: &Value,
+) -> Result<Answer> {
     let body: Outgoing = Full::new(Bytes::from(body.to_string())).boxed();
     let mut request = Request::post(path).body(body)?;
     request.headers_mut().extend(headers);
     read(client.send(request).await?).await
 }
 
-fn operate(edge: &Edge, command: wire::DeviceCommand) -> wire::Answer {
+pub(super) fn operate(edge: &Edge, command: wire::DeviceCommand) -> wire::Answer {
     operators::carry_out(&edge.policy.load(), command, clock::unix_now()).unwrap()
 }
 
 /// What the server behind was told, verified by the key that is published.
-async fn told(client: &mut Client, answer: &Answer) -> Result<Value> {
+pub(super) async fn told(client: &mut Client, answer: &Answer) -> Result<Value> {
     let headers = answer.body["headers"].as_array().unwrap();
     let of = |name: &str| -> Vec<&str> {
         let named = headers.iter().filter(|one| one[0].as_str().unwrap().replace('_', "-") == name);
@@ -192,7 +208,7 @@ async fn an_app_enrols_works_for_a_while_and_comes_back_after_everything() -> Re
     let answer = app.begin(&mut client).await?;
     assert_eq!((answer.status, &answer.body["level"]), (200, &json!("strong")), "{}", answer.body);
     for number in 0..1_000 {
-        let answer = app.get(&mut client, "/device/x").await?;
+        let answer = app.held.get(&mut client, "/device/x").await?;
         assert_eq!(answer.status, 200, "{number}: {}", answer.body);
         if number % 500 == 0 {
             let facts = told(&mut client, &answer).await?;
@@ -216,18 +232,18 @@ async fn an_app_enrols_works_for_a_while_and_comes_back_after_everything() -> Re
     app = App::new()?;
     assert_eq!(app.enrol(&mut client, &apple).await?.status, 201);
     assert_eq!(app.begin(&mut client).await?.status, 200);
-    assert_eq!(app.get(&mut client, "/device/x").await?.status, 200);
+    assert_eq!(app.held.get(&mut client, "/device/x").await?.status, 200);
     assert_ne!(app.device(), old);
     assert_eq!(edge.metrics.attestations.with_label_values(&["enrolled"]).get(), 2);
 
     // It is blocked, and let in again.
     operate(&edge, wire::DeviceCommand::Block { device: app.device(), reason: String::new() });
-    let answer = app.get(&mut client, "/device/x").await?;
+    let answer = app.held.get(&mut client, "/device/x").await?;
     assert_eq!((answer.status, &answer.body["code"]), (403, &json!("device_blocked")));
     assert_eq!(app.begin(&mut client).await?.body["code"], "device_blocked");
     assert_eq!(app.enrol(&mut client, &apple).await?.body["code"], "device_blocked");
     operate(&edge, wire::DeviceCommand::Unblock { device: app.device() });
-    assert_eq!(app.get(&mut client, "/device/x").await?.status, 200);
+    assert_eq!(app.held.get(&mut client, "/device/x").await?.status, 200);
     Ok(())
 }
 
@@ -243,16 +259,16 @@ async fn a_device_is_known_after_a_restart_and_its_challenge_is_not() -> Result<
     let mut client = edge.http1().await?;
     assert_eq!(app.enrol(&mut client, &apple).await?.status, 201);
     assert_eq!(app.begin(&mut client).await?.status, 200);
-    let challenge = app.challenge(&mut client, "session").await?;
+    let challenge = challenge(&mut client, "session").await?;
     drop(client);
     let edge = edge.stop().await.start()?;
     let mut client = edge.http1().await?;
-    let answer = app.get(&mut client, "/device/x").await?;
+    let answer = app.held.get(&mut client, "/device/x").await?;
     assert_eq!(answer.body["code"], "attestation_session", "the session went with the daemon");
     let answer = app.begin_with(&mut client, &challenge).await?;
     assert_eq!((answer.status, &answer.body["code"]), (401, &json!("attestation_nonce_unknown")));
     assert_eq!(app.begin(&mut client).await?.status, 200, "no enrolment is needed");
-    assert_eq!(app.get(&mut client, "/device/x").await?.status, 200);
+    assert_eq!(app.held.get(&mut client, "/device/x").await?.status, 200);
     let wire::Answer::Device(row) = operate(&edge, wire::DeviceCommand::Show { device: app.device() }) else {
         panic!("no device")
     };

@@ -83,6 +83,7 @@ fn a_ban_and_a_limit_hold_while_the_daemon_is_dead() -> Result<()> {
     daemon.say(&["ban", "add", BANNED, "--for", "1h", "--reason", "scraper"])?;
     let limited = flood("198.18.77.7", 3, 1_000)?;
     limited.send(&scene.lab.client)?;
+    eventually!(10, "the ban to be written down", daemon.scrape()?.sum("enforcer_store_pending", &[]) == 0)?;
     kill(daemon)?;
     assert!(program(&scene.lab)?.contains("prog/xdp "), "the program went with the daemon");
 

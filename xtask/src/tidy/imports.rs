@@ -9,7 +9,7 @@ use super::{File, Finding};
 const FOUNDATION: [&str; 7] = ["clock", "decimal", "fault", "prefix", "random", "secret", "strict_json"];
 
 /// Module, and what it may import besides itself and the foundation.
-const MAY_IMPORT: [(&str, &[&str]); 29] = [
+const MAY_IMPORT: [(&str, &[&str]); 30] = [
     ("clock", &[]),
     ("decimal", &[]),
     ("fault", &[]),
@@ -19,8 +19,10 @@ const MAY_IMPORT: [(&str, &[&str]); 29] = [
     ("strict_json", &[]),
     // What drivers do to frames, as sysfs and ethtool tell it.
     ("device", &[]),
-    ("config", &["device"]),
+    ("config", &["device", "pins"]),
     ("denial", &[]),
+    // What a pin is, and which keys apps can bear; files and clocks are elsewhere.
+    ("pins", &[]),
     // Judges what devices send, and knows neither requests nor configuration.
     ("attestation", &["denial"]),
     ("log", &["config"]),
@@ -29,14 +31,14 @@ const MAY_IMPORT: [(&str, &[&str]); 29] = [
     // What is remembered of devices outlives a reload, too.
     ("enrolment", &["config", "replay", "store"]),
     // What may be used once outlives a reload, as limits do.
-    ("policy", &["attestation", "config", "denial", "enrolment", "replay", "revoked"]),
+    ("policy", &["attestation", "config", "denial", "enrolment", "pins", "replay", "revoked"]),
     ("checks", &["attestation", "config", "denial", "enrolment", "policy", "replay", "revoked"]),
     // What a request is forwarded with is a `Grant`, which only `checks` can make.
     ("upstream", &["checks", "config", "denial", "policy"]),
     // Settings for the program are made from the configuration.
     ("kernel", &["config", "device"]),
     // Kernel counters and the state of servers are read at scrape; the table of refusals names the labels.
-    ("metrics", &["kernel", "denial", "log", "policy"]),
+    ("metrics", &["kernel", "denial", "log", "pins", "policy"]),
     // Keeps bytes and does not know whose.
     ("store", &[]),
     ("replay", &["store"]),
@@ -82,7 +84,7 @@ const MAY_IMPORT: [(&str, &[&str]); 29] = [
             "revoked",
         ],
     ),
-    ("cli", &["attestation", "capture", "config", "control", "denial", "kernel"]),
+    ("cli", &["attestation", "capture", "config", "control", "denial", "kernel", "pins"]),
 ];
 
 /// Put the rest together; the first imports everything, and nobody imports it but `main`.

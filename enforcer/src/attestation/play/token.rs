@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    attestation::{Refused, Steps},
+    attestation::{self, Refused, Steps},
     denial::Denial,
     secret::Secret,
     strict_json,
@@ -30,12 +30,6 @@ const MOST_HEADER: usize = 256;
 const WRAPPED: usize = 40;
 /// RFC 7518 section 5.3.
 const TAG: usize = 16;
-/// SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING } up to the point (RFC 5480 section 2).
-const P256: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
-    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
-
 /// The keys of an app, as the Play Console gives them ("manage and download my response encryption keys").
 pub struct Keys {
     decryption: Secret<[u8; 32]>,
@@ -65,8 +59,8 @@ impl Keys {
         let decryption = decryption.ok_or("the decryption key is not base64 of 32 bytes (AES-256)")?;
         let problem = "the verification key is not base64 of a P-256 public key (SubjectPublicKeyInfo)";
         let verification = STANDARD.decode(verification.trim()).map_err(|_| problem)?;
-        let point = verification.strip_prefix(&P256).filter(|point| point.len() == 65 && point[0] == 4);
-        let verification = point.and_then(|point| ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).ok());
+        let verification = attestation::point(&verification)
+            .and_then(|point| ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point[..]).ok());
         Ok(Self { decryption: Secret::new(decryption), verification: verification.ok_or(problem)? })
     }
 

@@ -4,9 +4,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Method;
 
-use crate::checks::facts::Target;
+use crate::{checks::facts::Target, enrolment::DeviceId};
 
 /// The first line; another layout has another one.
+const KEY_LAYOUT: &str = "enforcer-key-1";
+/// The same of a request.
 const LAYOUT: &str = "enforcer-request-1";
 
 /// The client data of a request: five lines with a line feed between, and none at the end.
@@ -24,9 +26,28 @@ pub fn client_data(challenge: &str, method: &Method, target: Target<'_>, body: &
     data
 }
 
+/// What binds a challenge to the key of a device of Android: `enforcer-key-1`, the challenge and the device's name, a line feed between.
+pub fn key_data(challenge: &str, device: DeviceId) -> String {
+    format!("{KEY_LAYOUT}\n{challenge}\n{device}")
+}
+
+/// The nonce or the requestHash of a token of Google Play: SHA-256 of [`key_data`] in base64url without padding.
+pub fn key_hash(challenge: &str, device: DeviceId) -> String {
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, key_data(challenge, device).as_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_bound_as_apps_were_told() {
+        let device = DeviceId::of_bytes([0; 32]);
+        let zeros = "A".repeat(43);
+        assert_eq!(key_data("abc", device), format!("enforcer-key-1\nabc\n{zeros}"));
+        // printf 'enforcer-key-1\nabc\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA' | openssl dgst -sha256 -binary | basenc --base64url
+        assert_eq!(key_hash("abc", device), "DmcWPUOJIZWVmJ6RwXH-oQ1MEV3Hj53fWJC1Q46lpb4");
+    }
 
     #[test]
     fn the_layout_is_what_apps_were_told() {

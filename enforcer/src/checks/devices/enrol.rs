@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::json;
 
-use super::{Answer, Failed, bytes, object, spend, text, unfit};
+use super::{Answer, Failed, android, bytes, object, spend, text, unfit};
 use crate::{
     attestation::app_attest::{self, chain::Roots},
     config::{Level, Platform},
@@ -17,13 +17,25 @@ pub(super) fn enrol(attestation: &Attestation, body: &[u8], now: u64) -> Result<
     let asked = object(body)?;
     let challenge = text(&asked, "challenge")?;
     let provider = text(&asked, "provider")?;
+    let spent = || spend(attestation, challenge, Bond { purpose: Purpose::Enrol, device: None }, now);
     // One that is not configured is none.
-    let app_attest = attestation.app_attest.as_ref().filter(|_| provider == Provider::AppAttest.name());
-    let app_attest = app_attest.ok_or(Denial::AttestationRequest)?;
-    let object = bytes(text(&asked, "attestation")?)?;
-    let key_id = bytes(text(&asked, "key_id")?)?;
-    spend(attestation, challenge, Bond { purpose: Purpose::Enrol, device: None }, now)?;
-    let (id, device) = apple(app_attest, challenge, &object, &key_id, now)?;
+    let (id, device) = if provider == Provider::AppAttest.name() {
+        let by = attestation.app_attest.as_ref().ok_or(Denial::AttestationRequest)?;
+        let object = bytes(text(&asked, "attestation")?)?;
+        let key_id = bytes(text(&asked, "key_id")?)?;
+        spent()?;
+        apple(by, challenge, &object, &key_id, now)?
+    } else if provider == Provider::AndroidKey.name() {
+        let claim = android::Attested::read(attestation, &asked)?;
+        spent()?;
+        claim.verify(challenge, now)?
+    } else if provider == Provider::Play.name() {
+        let claim = android::Own::read(attestation, &asked)?;
+        spent()?;
+        claim.verify(challenge, now)?
+    } else {
+        return Err(Denial::AttestationRequest.into());
+    };
     let known = attestation.enrolment.devices.enrol(id, device).map_err(unfit)?;
     let standing = attestation.enrolment.devices.standing(id).map_err(unfit)?;
     Ok(Answer {
@@ -71,6 +83,7 @@ fn apple(
         enrolled: now,
         seen: now,
         risk: attested.received.and_then(|receipt| receipt.risk),
+        verdict: None,
         blocked: None,
     };
     Ok((DeviceId::of_key(&attested.public_key), device))

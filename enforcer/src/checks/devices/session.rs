@@ -2,9 +2,12 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{ASSERTION, Answer, CHALLENGE, DEVICE, Failed, bytes, client_data, object, only, spend, unfit};
+use super::{
+    ASSERTION, Answer, CHALLENGE, DEVICE, Failed, android, bytes, client_data, object, only, spend, text,
+    unfit,
+};
 use crate::{
     attestation::app_attest,
     checks::facts::RequestFacts,
@@ -27,10 +30,13 @@ pub(super) fn begin(
     let id = DeviceId::parse(field(DEVICE)?).ok_or(Denial::AttestationRequest)?;
     let challenge = field(CHALLENGE)?;
     let assertion = bytes(field(ASSERTION)?)?;
-    let binding = binding(facts, body)?;
+    let asked = object(body)?;
+    let binding = binding(facts, &asked)?;
+    let token = asked.get("token").map(|_| text(&asked, "token")).transpose()?;
     spend(attestation, challenge, Bond { purpose: Purpose::Session, device: Some(id) }, now)?;
     let data = client_data(challenge, facts.method, facts.target, body);
-    let standing = assert(attestation, id, &assertion, &data, now)?;
+    let shown = Shown { challenge, assertion: &assertion, data: &data, token, binding };
+    let standing = assert(attestation, id, &shown, now)?;
     let lifetime = attestation.config.session_lifetime.as_secs();
     let session = Session {
         device: id,
@@ -54,24 +60,41 @@ pub(super) fn begin(
     })
 }
 
-/// Whether a device made an assertion over `data`, with a counter that nobody has shown before.
-fn assert(
-    attestation: &Attestation,
-    id: DeviceId,
-    assertion: &[u8],
-    data: &str,
-    now: u64,
-) -> Result<Standing, Failed> {
+/// What a device shows for a session.
+pub(super) struct Shown<'a> {
+    /// The challenge that it answers.
+    pub(super) challenge: &'a str,
+    /// What it has signed with its key.
+    pub(super) assertion: &'a [u8],
+    /// Over this: its client data.
+    pub(super) data: &'a str,
+    /// What Google Play says of it.
+    pub(super) token: Option<&'a str>,
+    /// What its session is to be bound to.
+    pub(super) binding: Binding,
+}
+
+/// Whether a device made an assertion for this, which nobody has shown before.
+fn assert(attestation: &Attestation, id: DeviceId, shown: &Shown<'_>, now: u64) -> Result<Standing, Failed> {
     let devices = &attestation.enrolment.devices;
     let device = devices.find(id).ok_or(Denial::DeviceUnknown)?;
     if device.blocked.is_some() {
         return Err(Denial::DeviceBlocked.into());
     }
-    let counter = match device.provider {
-        Provider::AppAttest => apple(attestation, &device, assertion, data)?,
-    };
-    // Of two that come at the same time one is refused here.
-    Ok(devices.advance(id, counter, now).map_err(unfit)?)
+    match device.provider {
+        Provider::AppAttest => {
+            if shown.token.is_some() {
+                return Err(Denial::AttestationRequest.into());
+            }
+            let counter = apple(attestation, &device, shown.assertion, shown.data)?;
+            // Of two that come at the same time one is refused here.
+            Ok(devices.advance(id, counter, now).map_err(unfit)?)
+        }
+        Provider::AndroidKey | Provider::Play => {
+            let verdict = android::assert(attestation, id, &device, shown, now)?;
+            Ok(devices.vouch(id, verdict, now).map_err(unfit)?)
+        }
+    }
 }
 
 fn apple(attestation: &Attestation, device: &Device, object: &[u8], data: &str) -> Result<u32, Failed> {
@@ -95,8 +118,7 @@ fn apple(attestation: &Attestation, device: &Device, object: &[u8], data: &str) 
 
 /// What the session is to be bound to: `{"cnf": {"jkt": ...}}` or `{"cnf": {"x5t#S256": ...}}`, as tokens have it (RFC 9449 section
 /// 6.1, RFC 8705 section 3.1). A certificate has to be that of this connection.
-fn binding(facts: &RequestFacts<'_>, body: &[u8]) -> Result<Binding, Denial> {
-    let asked = object(body)?;
+fn binding(facts: &RequestFacts<'_>, asked: &Map<String, Value>) -> Result<Binding, Denial> {
     let Some(Value::Object(confirmation)) = asked.get("cnf") else { return Err(Denial::AttestationRequest) };
     let mut members = confirmation.iter();
     let (Some((name, Value::String(text))), None) = (members.next(), members.next()) else {

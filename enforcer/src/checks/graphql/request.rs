@@ -6,7 +6,7 @@
 use http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
-use crate::{denial::Denial, policy::strict_json};
+use crate::{denial::Denial, strict_json};
 
 /// One document and what it is read for.
 #[derive(Debug, PartialEq, Eq)]

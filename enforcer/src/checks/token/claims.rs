@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 
 use crate::{
     denial::Denial,
-    policy::{issuer::Issuer, strict_json},
+    policy::issuer::Issuer,
     revoked::{Kind, Marks},
+    strict_json,
 };
 
 /// What is used of a token after it was verified. Kept as long as the token is known, so it is small.

@@ -5,7 +5,8 @@ use serde_json::Value;
 use crate::{
     config::{TokenAlgorithm, TokenType},
     denial::Denial,
-    policy::{issuer::Issuer, strict_json},
+    policy::issuer::Issuer,
+    strict_json,
 };
 
 /// Bytes of a key id, at most; thumbprints have 43.

@@ -12,7 +12,8 @@ use crate::{
     checks::origin::{Origin, is_url_of},
     config::TokenAlgorithm,
     denial::Denial,
-    policy::{dpop::Dpop, jwks, strict_json},
+    policy::{dpop::Dpop, jwks},
+    strict_json,
 };
 
 /// Bytes of a proof, at most: with an RSA key of 4,096 bits it has some 2,500.

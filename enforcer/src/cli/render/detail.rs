@@ -2,6 +2,7 @@
 
 use super::{
     counters::{counters, traffic},
+    pins::pins,
     revoked::summary,
     upstreams::upstreams,
 };
@@ -115,6 +116,7 @@ pub(super) fn status(status: &Status) -> String {
     if !practice.remarks.is_empty() {
         text.push('\n');
     }
+    text.push_str(&pins(&status.pins));
     if !status.upstreams.is_empty() {
         text.push('\n');
         text.push_str(&upstreams(&status.upstreams));
@@ -349,6 +351,7 @@ mod tests {
                 ejections: 1,
                 retries: 4_000,
             }],
+            pins: Vec::new(),
             bans: vec![
                 CountRow { name: "offence".into(), count: 1_200 },
                 CountRow { name: "operator".into(), count: 3 },

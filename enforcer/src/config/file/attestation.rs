@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Key, LimitSection, List, Number, Text};
-use crate::config::{Environment, Level, Platform, UnknownDevices};
+use crate::config::{BootState, Environment, KeySecurity, Level, Platform, UnknownDevices};
 
 /// `[attestation]`
 #[derive(Debug, Default, Deserialize)]
@@ -28,6 +28,8 @@ pub(in crate::config) struct AttestationSection {
     pub(in crate::config) forget_after: Key<Text<Duration>>,
     pub(in crate::config) unknown_devices: Key<UnknownDevices>,
     pub(in crate::config) app_attest: Key<AppAttestSection>,
+    pub(in crate::config) android_key: Key<AndroidKeySection>,
+    pub(in crate::config) play: Key<PlaySection>,
 }
 
 /// `[attestation.app_attest]`
@@ -40,6 +42,35 @@ pub(in crate::config) struct AppAttestSection {
     pub(in crate::config) minimum_version: Key<Text<String>>,
     pub(in crate::config) require_distribution: Key<bool>,
     pub(in crate::config) root: Key<Text<String>>,
+}
+
+/// `[attestation.android_key]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct AndroidKeySection {
+    pub(in crate::config) packages: List<Text<String>>,
+    pub(in crate::config) certificates: List<Text<String>>,
+    pub(in crate::config) min_version: Key<Number>,
+    pub(in crate::config) security: Key<KeySecurity>,
+    pub(in crate::config) boot: Key<BootState>,
+    pub(in crate::config) min_patch: Key<Number>,
+    pub(in crate::config) expired_factory: Key<bool>,
+    pub(in crate::config) require_play: Key<bool>,
+    pub(in crate::config) revocations: Key<Text<String>>,
+    pub(in crate::config) root: Key<Text<String>>,
+}
+
+/// `[attestation.play]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct PlaySection {
+    pub(in crate::config) packages: List<Text<String>>,
+    pub(in crate::config) certificates: List<Text<String>>,
+    pub(in crate::config) min_version: Key<Number>,
+    pub(in crate::config) keys: Key<Text<String>>,
+    pub(in crate::config) licensed: Key<bool>,
+    pub(in crate::config) max_age: Key<Text<Duration>>,
+    pub(in crate::config) verdict_lifetime: Key<Text<Duration>>,
 }
 
 /// `attestation = { max_age = "15m", level = "device", platform = ["ios"] }` of a route

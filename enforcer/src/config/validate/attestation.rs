@@ -1,5 +1,7 @@
 //! Rules for `[attestation]`, and for what a `[[route]]` asks for of devices.
 
+mod google;
+
 use std::{path::Path, time::Duration};
 
 use toml::Spanned;
@@ -84,6 +86,8 @@ pub(super) fn attestation(
         ),
         unknown_devices: unknown(section, &mut rules),
         app_attest: app_attest(&section.app_attest, &mut rules),
+        android_key: google::android_key(&section.android_key, section.play.is_some(), &mut rules),
+        play: google::play(&section.play, &mut rules),
     })
 }
 

@@ -22,6 +22,8 @@ use super::{
 use crate::{
     clock,
     config::{Certificate, ServerName},
+    pins::Pin,
+    policy::pins::{Served, Switched},
 };
 
 /// Until when a certificate, and what is stapled to it, is valid.
@@ -39,6 +41,8 @@ pub struct Expiry {
 #[derive(Debug)]
 pub struct Certificates {
     entries: Vec<Entry>,
+    /// What is shown in their place for some names.
+    switched: Vec<(Vec<ServerName>, Entry)>,
 }
 
 #[derive(Debug)]
@@ -48,6 +52,8 @@ struct Entry {
     /// The same with an OCSP response, and until when that holds.
     stapled: Option<(Arc<CertifiedKey>, Option<i64>)>,
     expiry: Expiry,
+    /// Of its key; `None` for a leaf that cannot be parsed.
+    pin: Option<Pin>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -101,15 +107,29 @@ impl Entry {
             unix: key.cert.first().and_then(not_after).unwrap_or(i64::MAX),
             staple: staple.as_ref().and_then(|staple| staple.until),
         };
+        let pin = key.cert.first().and_then(|leaf| Pin::of_certificate(leaf));
         let stapled = staple.map(|staple| {
             let key = CertifiedKey { ocsp: Some(staple.der), ..key.clone() };
             (Arc::new(key), staple.until)
         });
-        Ok(Self { names, plain: Arc::new(key), stapled, expiry })
+        Ok(Self { names, plain: Arc::new(key), stapled, expiry, pin })
     }
 
     fn serves(&self, name: &str, exactly: bool) -> bool {
         self.names.iter().any(|own| own.is_exact() == exactly && own.matches(name))
+    }
+
+    /// Whether clients that ask for `host`, or for a name below it, could be shown this.
+    fn is_for(&self, host: &ServerName) -> bool {
+        self.names.iter().any(|own| match own {
+            Name::Exact(name) => host.covers(name),
+            Name::Wildcard(parent) if host.below => parent.strip_prefix('.') == Some(&host.name),
+            Name::Wildcard(_) => own.matches(&host.name),
+        })
+    }
+
+    fn served(&self) -> Option<Served> {
+        Some(Served { pin: self.pin?, ends: self.expiry.unix })
     }
 
     fn suits(&self, schemes: &[SignatureScheme]) -> bool {
@@ -126,14 +146,50 @@ impl Entry {
 }
 
 impl Certificates {
-    pub(super) fn load(certificates: &[Certificate], crypto: &CryptoProvider) -> Result<Self> {
+    /// Reads `certificates`, and of `switched` what is for one of them.
+    pub(in crate::policy) fn load(
+        certificates: &[Certificate],
+        switched: &[Switched],
+        crypto: &CryptoProvider,
+    ) -> Result<Self> {
         let entries: Result<Vec<Entry>> =
             certificates.iter().map(|certificate| Entry::load(certificate, crypto)).collect();
         let entries = entries?;
         if entries.is_empty() {
             bail!("no certificate");
         }
-        Ok(Self { entries })
+        let mut replaced = Vec::new();
+        for set in switched {
+            if !entries.iter().any(|entry| set.hosts.iter().any(|host| entry.is_for(host))) {
+                continue;
+            }
+            let backup = Entry::load(&set.certificate, crypto).context("the backup")?;
+            if let Some(host) = set.hosts.iter().find(|host| !backup.is_for(host)) {
+                bail!("the backup certificate in {} is not for `{host}`", set.certificate.chain.display());
+            }
+            replaced.push((set.hosts.clone(), backup));
+        }
+        Ok(Self { entries, switched: replaced })
+    }
+
+    /// Every key that clients could be shown that ask for `host`, by its certificate.
+    pub fn shown(&self, host: &ServerName) -> Vec<Served> {
+        match self.switched.iter().find(|(hosts, _)| hosts.contains(host)) {
+            Some((_, backup)) => backup.served().into_iter().collect(),
+            None => self
+                .entries
+                .iter()
+                .filter(|entry| entry.is_for(host))
+                .filter_map(|entry| entry.served())
+                .collect(),
+        }
+    }
+
+    /// Names of the certificates, each with a key that is shown for it.
+    pub fn named(&self) -> impl Iterator<Item = (String, Pin)> {
+        self.entries
+            .iter()
+            .flat_map(|entry| entry.names.iter().filter_map(|name| Some((name.written(), entry.pin?))))
     }
 
     /// Whether one of the certificates is for `name`.
@@ -153,17 +209,27 @@ impl Certificates {
 
     /// When they end, in the order of the configuration.
     pub fn expiries(&self) -> impl Iterator<Item = &Expiry> {
-        self.entries.iter().map(|entry| &entry.expiry)
+        self.entries.iter().chain(self.switched.iter().map(|(_, backup)| backup)).map(|entry| &entry.expiry)
     }
 
     /// Exact names before wildcards, the file's order among equals; for everybody else the first certificate, or the
     /// one of another kind for the same names. Where nothing suits, the handshake fails with the alert that says so.
     fn find(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Entry> {
         let name = ServerName::plain(server_name.unwrap_or_default());
+        let instead =
+            |name: &str| self.switched.iter().find(|(hosts, _)| hosts.iter().any(|host| host.covers(name)));
+        if let Some((_, backup)) = instead(&name) {
+            return Some(backup);
+        }
         let of = |exactly: bool| self.entries.iter().filter(move |entry| entry.serves(&name, exactly));
         let named: Vec<&Entry> = of.clone()(true).chain(of(false)).collect();
         let first = named.first().copied().or(self.entries.first())?;
         let candidates = if named.is_empty() {
+            // Whoever names no server is shown what stands first, or what stands in its place.
+            let mut names = first.names.iter().map(Name::written);
+            if let Some((_, backup)) = names.find_map(|name| instead(name.trim_start_matches("*."))) {
+                return Some(backup);
+            }
             self.entries.iter().filter(|entry| entry.names == first.names).collect()
         } else {
             named
@@ -177,6 +243,11 @@ impl ResolvesServerCert for Certificates {
         let now = i64::try_from(clock::unix_now()).unwrap_or(i64::MAX);
         self.find(hello.server_name(), hello.signature_schemes()).map(|entry| entry.key(now))
     }
+}
+
+/// Reads a certificate as for serving it; `None` if its leaf cannot be parsed.
+pub(in crate::policy) fn look(certificate: &Certificate, crypto: &CryptoProvider) -> Result<Option<Served>> {
+    Ok(Entry::load(certificate, crypto)?.served())
 }
 
 fn certified_key(chain_path: &Path, key_path: &Path, crypto: &CryptoProvider) -> Result<CertifiedKey> {

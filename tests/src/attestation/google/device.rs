@@ -182,6 +182,11 @@ impl Signer {
         Self::make(making, None)
     }
 
+    /// Its key as PKCS#8 in DER.
+    pub fn pkcs8(&self) -> Vec<u8> {
+        self.issuer.key().serialize_der()
+    }
+
     /// Somebody below.
     pub fn sign(&self, making: &Making) -> Result<Self> {
         Self::make(making, Some(self))

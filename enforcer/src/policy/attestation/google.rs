@@ -1,0 +1,122 @@
+//! What devices of Android are judged by: rules, roots, what is revoked, and the keys of tokens.
+
+use std::{fs, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+
+use crate::{
+    attestation::{
+        android_key::{
+            self,
+            description::{Boot, Security},
+            revocation::{self, Revocations},
+            roots::Roots,
+        },
+        play::{self, verdict::Label},
+    },
+    config::{self, BootState, KeySecurity},
+};
+
+/// What Google's clock may be ahead of ours.
+const SKEW: Duration = Duration::from_secs(60);
+/// The most bytes of keys and of roots.
+const MOST_BYTES: u64 = 64 << 10;
+
+/// What keys of Android's hardware are judged by.
+#[derive(Debug)]
+pub struct AndroidKey {
+    /// What is asked of them.
+    pub rules: android_key::Rules,
+    /// Whose certificates are believed.
+    pub roots: Roots,
+    /// What Google has revoked, as far as that is known.
+    pub revoked: Option<Revocations>,
+    /// Whether a token of Google Play has to come beside them.
+    pub require_play: bool,
+}
+
+impl AndroidKey {
+    pub(super) fn load(config: &config::AndroidKey) -> Result<Self> {
+        let roots = match &config.root {
+            None => Roots::google().map_err(anyhow::Error::msg)?,
+            Some(path) => roots(path).context("root")?,
+        };
+        let revoked = config.revocations.as_deref().map(revocations).transpose().context("revocations")?;
+        Ok(Self {
+            rules: android_key::Rules {
+                packages: config.apps.packages.clone(),
+                certificates: config.apps.certificates.clone(),
+                min_version: config.apps.min_version,
+                security: match config.security {
+                    KeySecurity::TrustedEnvironment => Security::TrustedEnvironment,
+                    KeySecurity::StrongBox => Security::StrongBox,
+                },
+                boot: match config.boot {
+                    BootState::Verified => Boot::Verified,
+                    BootState::SelfSigned => Boot::SelfSigned,
+                },
+                locked: true,
+                min_patch: config.min_patch,
+                signs: true,
+                expired_factory: config.expired_factory,
+            },
+            roots,
+            revoked,
+            require_play: config.require_play,
+        })
+    }
+}
+
+/// What tokens of Google Play are judged by.
+#[derive(Debug)]
+pub struct Play {
+    /// What opens them.
+    pub keys: play::Keys,
+    /// What is asked of them.
+    pub rules: play::Rules,
+    /// Seconds for which what they say counts.
+    pub lifetime: u64,
+}
+
+impl Play {
+    pub(super) fn load(config: &config::Play) -> Result<Self> {
+        Ok(Self {
+            keys: keys(&config.keys).context("keys")?,
+            rules: play::Rules {
+                packages: config.apps.packages.clone(),
+                certificates: config.apps.certificates.clone(),
+                min_version: config.apps.min_version,
+                labels: vec![Label::Device],
+                licensed: config.licensed,
+                max_age: config.max_age,
+                skew: SKEW,
+                testing: false,
+                risk: play::Risk::default(),
+            },
+            lifetime: config.verdict_lifetime.as_secs(),
+        })
+    }
+}
+
+pub(super) fn roots(path: &Path) -> Result<Roots> {
+    Roots::from_pem(&read(path, MOST_BYTES)?).map_err(|why| anyhow!("{}: {why}", path.display()))
+}
+
+pub(super) fn revocations(path: &Path) -> Result<Revocations> {
+    let bytes = read(path, revocation::MOST as u64)?;
+    Revocations::read(&bytes).map_err(|why| anyhow!("{}: {why}", path.display()))
+}
+
+/// No error shows what the file holds.
+pub(super) fn keys(path: &Path) -> Result<play::Keys> {
+    let text = String::from_utf8(read(path, MOST_BYTES)?).ok();
+    let text = text.ok_or_else(|| anyhow!("{}: not UTF-8", path.display()))?;
+    play::Keys::from_toml(&text).map_err(|why| anyhow!("{}: {why}", path.display()))
+}
+
+fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let context = || format!("cannot read {}", path.display());
+    let length = fs::metadata(path).with_context(context)?.len();
+    ensure!(length <= most, "{}: {length} bytes, more than {most}", path.display());
+    fs::read(path).with_context(context)
+}
