@@ -72,6 +72,35 @@ macro_rules! denials {
                 }
             }
 
+            /// What clients of a token endpoint know it as (RFC 6749 section 5.2, RFC 9449 section 5); `None` where nothing is wrong with
+            /// what they asked for, and asking again later may help.
+            pub const fn oauth_error(self) -> Option<&'static str> {
+                match self {
+                    Self::OauthRequest
+                    | Self::TokenInQuery
+                    | Self::RequestMalformed
+                    | Self::BodyTooLarge
+                    | Self::MethodNotAllowed
+                    | Self::HeaderMissing => Some("invalid_request"),
+                    Self::OauthRedirect => Some("invalid_client"),
+                    Self::OauthGrant => Some("unsupported_grant_type"),
+                    // Only another login helps.
+                    Self::OauthPkce | Self::OauthRefreshReused | Self::TokenRevoked | Self::DpopWrongKey => {
+                        Some("invalid_grant")
+                    }
+                    Self::DpopNonce => Some("use_dpop_nonce"),
+                    Self::DpopMissing
+                    | Self::DpopMalformed
+                    | Self::DpopAlgorithm
+                    | Self::DpopKey
+                    | Self::DpopBadSignature
+                    | Self::DpopWrongRequest
+                    | Self::DpopStale
+                    | Self::DpopReplayed => Some("invalid_dpop_proof"),
+                    _ => None,
+                }
+            }
+
             /// The denial with this `code`.
             pub fn from_code(code: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|denial| denial.code() == code)
@@ -320,7 +349,7 @@ denials! {
     /// The request to the authorization server does without PKCE (RFC 7636), does it by `plain`, or wrongly.
     OauthPkce = "oauth_pkce", 400, Client, 5, "Proof Key for Code Exchange by S256 is needed.";
     /// The refresh token was exchanged for another one before, or came of one that was seen twice: one of two who have it has stolen it.
-    OauthRefreshReused = "oauth_refresh_reused", 400, Client, 25, "The refresh token was used before.";
+    OauthRefreshReused = "oauth_refresh_reused", 400, Client, 5, "The refresh token was used before.";
     /// The refresh token is being exchanged for another one by a request that came before.
     OauthRefreshBusy = "oauth_refresh_busy", 429, Client, 0, "The refresh token is being exchanged; use what that brings.";
     /// The request asks for another protocol (extended CONNECT) where the route allows none of that name.

@@ -24,7 +24,7 @@ pub mod upstream;
 pub use crate::strict_json;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -210,6 +210,12 @@ impl Policy {
         revocations::list(config, &self.revoked)
     }
 
+    /// The token endpoints of servers behind.
+    pub fn token_endpoints(&self) -> impl Iterator<Item = &OAuth> {
+        let endpoints = self.limits.values().filter_map(|route| route.oauth.as_ref());
+        endpoints.filter(|oauth| oauth.endpoint == config::Endpoint::Token)
+    }
+
     /// What is known of refresh tokens.
     pub const fn refreshed(&self) -> &Arc<Refreshes> {
         &self.refreshed
@@ -320,7 +326,7 @@ impl Policy {
         let mut issuers = BTreeMap::new();
         for (name, token) in &config.tokens {
             let old = old.and_then(|old| old.issuers.get(name));
-            let issuer = Issuer::load(name, token, asked(config, name), &revoked, old)
+            let issuer = Issuer::load(name, token, issuer::asked(config, name), &revoked, old)
                 .with_context(|| format!("token.{name}"))?;
             issuers.insert(name.clone(), issuer);
         }
@@ -346,11 +352,13 @@ impl Policy {
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut limits = BTreeMap::new();
         for route in &config.routes {
-            let id = identity(route);
-            let kept = old.and_then(|old| old.limits.get(&id)).map(|route| &route.limits);
-            let oauth = route.oauth.as_ref();
+            let id = route::identity(route);
+            let old = old.and_then(|old| old.limits.get(&id));
+            let kept = old.map(|route| &route.limits);
             let taken = (&refreshed, &revoked, longest);
-            let oauth = oauth.map(|oauth| OAuth::new(oauth, config.http.max_sources, taken));
+            let was = old.and_then(|route| route.oauth.as_ref());
+            let oauth = route.oauth.as_ref();
+            let oauth = oauth.map(|oauth| OAuth::new(oauth, config.http.max_sources, taken, was));
             let named = (&upstreams, &issuers, (&signers, attestation.as_ref()), dpop.algs.as_str());
             let built = build_route(config, (route, oauth), named, kept);
             let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);
@@ -485,15 +493,4 @@ fn build_route(
     };
     let demand = route.attestation.as_ref().map(demand).transpose()?;
     Route::new(route, Arc::clone(upstream), (tokens, signers, demand), limits, oauth)
-}
-
-/// Which requests a route is for, as a text that is equal for equal ones.
-fn identity(route: &config::Route) -> String {
-    format!("{:?} {} {:?} {:?}", route.hosts, route.path, route.methods, route.headers)
-}
-
-/// The claims that routes ask for in tokens of an issuer.
-fn asked(config: &Config, issuer: &String) -> BTreeSet<String> {
-    let routes = config.routes.iter().filter(|route| route.tokens.contains(issuer));
-    routes.flat_map(|route| route.demands.named_claims()).map(str::to_owned).collect()
 }

@@ -28,6 +28,8 @@ use crate::store::{self, Change, Gauges, Store, Table};
 const USES: Table = "uses";
 /// A power of two, so that a shard is chosen by bits; far more than workers.
 const SHARDS: usize = 64;
+/// Of the room, one part in so many is for uses by strangers.
+const STRANGERS: usize = 4;
 /// Bytes of a digest that are kept: two things of one digest are not found within the age of the world.
 const KEPT: usize = 16;
 
@@ -87,6 +89,18 @@ pub struct Life {
     pub ahead: u64,
     /// From then on it is refused anyway.
     pub until: u64,
+    /// Whether anybody can make such things, by a key that nobody has given out: they have a quarter of the room, so that they cannot
+    /// shut out those who were let in.
+    pub by_stranger: bool,
+}
+
+/// What is remembered of a use besides its end.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    /// The store has it too.
+    kept: bool,
+    /// See [`Life::by_stranger`].
+    by_stranger: bool,
 }
 
 /// Everything that was used and could be used again.
@@ -108,8 +122,10 @@ impl std::fmt::Debug for Replay {
 
 #[derive(Default)]
 struct Shard {
-    /// Until when each is remembered, and whether the store has it too.
-    uses: HashMap<Token, (u64, bool), RandomState>,
+    /// Until when each is remembered.
+    uses: HashMap<Token, (u64, How), RandomState>,
+    /// How many of them are by strangers.
+    strange: usize,
     /// The same in the order in which they end.
     ends: BTreeMap<u64, Vec<Token>>,
     /// Everything that ended until then may be forgotten.
@@ -125,9 +141,12 @@ impl Shard {
             self.swept = self.swept.max(end);
             for token in tokens {
                 // A store may have it with an earlier end, too, which is all that goes.
-                let now_ends = self.uses.get(&token).is_some_and(|(until, _)| *until == end);
-                if now_ends && !self.uses.remove(&token).is_some_and(|(_, kept)| kept) {
-                    continue;
+                if let Some((_, how)) = self.uses.get(&token).copied().filter(|(until, _)| *until == end) {
+                    self.uses.remove(&token);
+                    self.strange -= usize::from(how.by_stranger);
+                    if !how.kept {
+                        continue;
+                    }
                 }
                 kept.push((end, token));
             }
@@ -135,22 +154,24 @@ impl Shard {
         kept
     }
 
-    fn insert(&mut self, token: Token, until: u64, kept: bool) {
-        self.uses.insert(token, (until, kept));
+    fn insert(&mut self, token: Token, until: u64, how: How) {
+        let old = self.uses.insert(token, (until, how));
+        self.strange += usize::from(how.by_stranger);
+        self.strange -= usize::from(old.is_some_and(|(_, old)| old.by_stranger));
         self.ends.entry(until).or_default().push(token);
     }
 
-    fn spend(&mut self, token: Token, until: u64, now: u64, most: usize, kept: bool) -> Result<(), Spent> {
+    fn spend(&mut self, token: Token, until: u64, now: u64, most: usize, how: How) -> Result<(), Spent> {
         if until <= now || until <= self.swept {
             return Err(Spent::Late);
         }
         if self.uses.contains_key(&token) {
             return Err(Spent::Before);
         }
-        if self.uses.len() >= most {
+        if self.uses.len() >= most || how.by_stranger && self.strange >= most.div_ceil(STRANGERS) {
             return Err(Spent::Full);
         }
-        self.insert(token, until, kept);
+        self.insert(token, until, how);
         Ok(())
     }
 }
@@ -171,10 +192,10 @@ impl Replay {
     /// is as good as none for whatever was made before `now`.
     pub fn keep(&self, path: &Path, gauges: Gauges, now: u64) -> Result<()> {
         let store::Opened { store, set_aside } = store::open("replay.store", path, gauges)?;
-        for (key, _) in store.read(USES)? {
+        for (key, value) in store.read(USES)? {
             let Some((until, token)) = read_key(&key) else { continue };
             // What has run out is swept away with the first use of its shard.
-            self.shard(token).insert(token, until, true);
+            self.shard(token).insert(token, until, How { kept: true, by_stranger: !value.is_empty() });
         }
         self.unknown_until.store(if set_aside.is_some() { now } else { 0 }, Relaxed);
         // A second store is none: what is open goes on.
@@ -189,7 +210,7 @@ impl Replay {
 
     /// Uses `token`, which is refused anyway from `until` on. Once for as long as the process lasts.
     pub fn spend(&self, token: Token, until: u64, now: u64) -> Result<(), Spent> {
-        self.enter(token, until, now, false)
+        self.enter(token, until, now, How { kept: false, by_stranger: false })
     }
 
     /// Uses `token`, once for good. Whoever acts on it waits for the receipt before.
@@ -199,17 +220,19 @@ impl Replay {
             return Err(Spent::Late);
         }
         let Some(journal) = self.journal.get() else {
-            return self.enter(token, life.until, now, false).map(|()| Receipt(None));
+            let how = How { kept: false, by_stranger: life.by_stranger };
+            return self.enter(token, life.until, now, how).map(|()| Receipt(None));
         };
-        self.enter(token, life.until, now, true)?;
-        let change = Change { table: USES, key: key(life.until, token), value: Some(Vec::new()) };
+        self.enter(token, life.until, now, How { kept: true, by_stranger: life.by_stranger })?;
+        let value = if life.by_stranger { vec![1] } else { Vec::new() };
+        let change = Change { table: USES, key: key(life.until, token), value: Some(value) };
         Ok(Receipt(Some(lock(journal).write_now([change]))))
     }
 
-    fn enter(&self, token: Token, until: u64, now: u64, kept: bool) -> Result<(), Spent> {
+    fn enter(&self, token: Token, until: u64, now: u64, how: How) -> Result<(), Spent> {
         let mut shard = self.shard(token);
         let ended = shard.sweep(now);
-        let outcome = shard.spend(token, until, now, self.most, kept);
+        let outcome = shard.spend(token, until, now, self.most, how);
         drop(shard);
         if let Some(journal) = self.journal.get().filter(|_| !ended.is_empty()) {
             let gone = |(until, token)| Change { table: USES, key: key(until, token), value: None };
@@ -270,7 +293,7 @@ mod tests {
 
     /// A signature of now that is taken for ten minutes.
     fn life(made: u64) -> Life {
-        Life { made, ahead: 300, until: made + 601 }
+        Life { made, ahead: 300, until: made + 601, by_stranger: false }
     }
 
     fn use_up(replay: &Replay, n: u32, now: u64) -> Result<bool, Spent> {
@@ -310,6 +333,36 @@ mod tests {
             assert_eq!(replay.spend(token(n), NOW + 10, NOW), Err(again), "{n}");
         }
         assert_eq!(replay.spend(token(10_000), NOW + 30, NOW + 11), Ok(()));
+    }
+
+    #[test]
+    fn strangers_do_not_fill_the_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("replay.redb");
+        let strange = |replay: &Replay, n: u32, now: u64| -> Result<bool, Spent> {
+            let receipt = replay.spend_for_good(token(n), Life { by_stranger: true, ..life(now) }, now)?;
+            Ok(receipt.0.is_none_or(|written| written.blocking_recv().is_ok()))
+        };
+        let most = SHARDS as u32 * 4;
+        let replay = Replay::new(most, NOW - 1_000);
+        let taken = (0..10_000).filter(|n| strange(&replay, *n, NOW).is_ok()).count();
+        assert_eq!(taken, SHARDS, "a quarter");
+        // The store tells them apart, too.
+        let replay = Replay::new(most, NOW - 1_000);
+        replay.keep(&path, gauges(), NOW).unwrap();
+        let first = (0..).find(|n| strange(&replay, *n, NOW) == Ok(true)).unwrap();
+        drop(replay);
+        let replay = Replay::new(most, NOW - 1_000);
+        replay.keep(&path, gauges(), NOW).unwrap();
+        assert_eq!(strange(&replay, first, NOW), Err(Spent::Before));
+        let beside =
+            (0..).map(token).find(|other| other.shard() == token(first).shard() && *other != token(first));
+        let beside = beside.unwrap();
+        let by_stranger = Life { by_stranger: true, ..life(NOW) };
+        assert_eq!(replay.spend_for_good(beside, by_stranger, NOW).err(), Some(Spent::Full));
+        assert_eq!(replay.spend(beside, NOW + 601, NOW), Ok(()), "there is room for others");
+        // Room comes back when they have run out.
+        assert_eq!(strange(&replay, first, NOW + 1_000), Ok(true));
     }
 
     #[test]
@@ -372,12 +425,13 @@ mod tests {
     #[test]
     fn of_two_ends_in_the_store_the_later_one_counts() {
         let mut shard = Shard::default();
-        shard.insert(token(1), NOW + 10, true);
-        shard.insert(token(1), NOW + 20, true);
+        let how = How { kept: true, by_stranger: false };
+        shard.insert(token(1), NOW + 10, how);
+        shard.insert(token(1), NOW + 20, how);
         assert_eq!(shard.sweep(NOW + 10), [(NOW + 10, token(1))]);
-        assert_eq!(shard.spend(token(1), NOW + 30, NOW + 10, 10, true), Err(Spent::Before));
+        assert_eq!(shard.spend(token(1), NOW + 30, NOW + 10, 10, how), Err(Spent::Before));
         assert_eq!(shard.sweep(NOW + 20), [(NOW + 20, token(1))]);
-        assert_eq!(shard.spend(token(1), NOW + 30, NOW + 20, 10, false), Ok(()));
+        assert_eq!(shard.spend(token(1), NOW + 30, NOW + 20, 10, How { kept: false, ..how }), Ok(()));
         assert_eq!(shard.sweep(NOW + 30), [], "the store has nothing of it");
     }
 

@@ -43,13 +43,15 @@ def main(folder, port):
 
     def ask(name, call):
         seen.clear()
+        said = None
         try:
             call()
-        # What the library makes of a refusal is its own affair; what it got is what counts.
-        except Exception:
+        # What the library has understood of a refusal, if it has.
+        except Exception as error:
             if not seen:
                 raise
-        answers[name] = seen[-1]
+            said = getattr(error, "error", None)
+        answers[name] = [*seen[-1], said]
 
     client = session(code_challenge_method="S256")
     verifier = secrets.token_urlsafe(48)

@@ -205,8 +205,8 @@ fn token(
     };
     let (holder, receipt) = holder.unzip();
     let begun = oauth.begin(refresh, holder.as_deref(), now.unix).map_err(|refused| match refused {
-        Refused::Reused(access) => {
-            oauth.end_access(&access, now.unix);
+        Refused::Reused(ended) => {
+            oauth.end_line(&ended, now.unix);
             Refusal::plain(Denial::OauthRefreshReused)
         }
         Refused::UnderWay => Refusal { retry_after: Some(1), ..Refusal::plain(Denial::OauthRefreshBusy) },

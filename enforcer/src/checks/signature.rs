@@ -76,7 +76,8 @@ fn spend(policy: &Policy, signers: &Signers, claimed: Claimed<'_>, now: Now) -> 
     let once = Token::of("signature", &[signers.name.as_bytes(), key.as_bytes(), nonce.as_bytes()]);
     // Twice the window: for as long as a signature with this nonce could be taken that was made as early as this one.
     let until = now.unix.saturating_add(2 * window).saturating_add(1);
-    let spent = policy.replay.spend_for_good(once, Life { made, ahead: window, until }, now.unix);
+    let spent =
+        policy.replay.spend_for_good(once, Life { made, ahead: window, until, by_stranger: false }, now.unix);
     let receipt = spent.map_err(|spent| match spent {
         Spent::Before => Denial::SignatureReplayed,
         Spent::Late => Denial::SignatureStale,

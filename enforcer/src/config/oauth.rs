@@ -18,6 +18,9 @@ pub struct OAuth {
     /// `refresh_rotation`: how long a refresh token is remembered that was exchanged for another one; none (`"off"`, default): the server
     /// does not give others.
     pub rotation: Option<Duration>,
+    /// `refresh_lifetime`: how long the server's refresh tokens are good, counted from when they were given out. Default: nobody knows, and
+    /// what is revoked of them is so for good.
+    pub refresh_lifetime: Option<Duration>,
     /// `dpop`: whether clients of the token endpoint prove that they have a key (RFC 9449 section 5), to which their refresh tokens are bound
     /// from then on. Default: what they show is not looked at.
     pub dpop: Option<Binding>,

@@ -61,13 +61,21 @@ pub fn row(policy: &Policy) -> RevokedRow {
     }
 }
 
-/// Until when an entry has to hold that means tokens issued up to `from`: until the last of them has expired.
-pub fn end(policy: &Policy, issuer: Option<&Issuer>, from: u64) -> u32 {
-    let longest = match issuer {
-        Some(issuer) => issuer.longest(),
-        None => policy.issuers().map(|issuer| issuer.longest()).max().unwrap_or(LIFETIME),
+/// Until when an entry has to hold that means tokens issued up to `from`: until the last of them has expired. Forever where nobody knows
+/// when that is: of refresh tokens whose server does not say, and of what issuers say that are asked, who need not say it.
+pub fn end(policy: &Policy, kind: Kind, issuer: Option<&Issuer>, from: u64) -> u32 {
+    let meant = |one: &&Arc<Issuer>| issuer.is_none_or(|issuer| issuer.name == one.name);
+    if policy.issuers().filter(meant).any(|issuer| issuer.introspector().is_some()) {
+        return FOREVER;
+    }
+    let access = policy.issuers().filter(meant).map(|issuer| issuer.longest()).max().unwrap_or(LIFETIME);
+    let mut lifetimes = policy.token_endpoints().map(|oauth| oauth.refresh_lifetime);
+    let refresh = if kind == Kind::Token {
+        lifetimes.try_fold(0, |longest, lifetime| lifetime.map(|lifetime| lifetime.max(longest)))
+    } else {
+        Some(0)
     };
-    second(from.saturating_add(longest).saturating_add(1))
+    refresh.map_or(FOREVER, |refresh| second(from.saturating_add(access.max(refresh)).saturating_add(1)))
 }
 
 /// As entries keep times; what lies too far away is the last second that has an end.
@@ -101,7 +109,7 @@ fn revoke(policy: &Policy, what: &Named, asked: &Asked, now: u64) -> Result<Done
         (None, false) if kind == Kind::Key || kind.goes_on() && before == WHENEVER => FOREVER,
         (None, false) => {
             let last = if before == WHENEVER { now } else { now.max(before.into()) };
-            end(policy, issuer.map(Arc::as_ref), last)
+            end(policy, kind, issuer.map(Arc::as_ref), last)
         }
     };
     let terms = Terms { until, before };
@@ -209,10 +217,10 @@ fn named<'p>(policy: &'p Policy, what: &Named) -> Result<(Kind, Mark, Option<&'p
     Ok((kind, mark.of(issuer.mark()), Some(issuer)))
 }
 
-/// How long a token that an authorization server revokes has to be remembered: as long as tokens live, or less if it says that it
+/// How long a token that an authorization server revokes has to be remembered: as long as it may live, see [`end`], or less if it says that it
 /// ends before. It was not verified: who lies about that only shortens the memory of a token that is good for nothing.
 pub fn token_terms(policy: &Policy, expires: Option<u64>, now: u64) -> Terms {
-    let longest = end(policy, None, now);
+    let longest = end(policy, Kind::Token, None, now);
     let leeway = policy.issuers().map(|issuer| issuer.leeway).max().unwrap_or_default();
     let own = expires.map(|at| second(at.saturating_add(leeway).saturating_add(1)));
     Terms { until: own.map_or(longest, |own| own.clamp(second(now + 1), longest)), before: WHENEVER }

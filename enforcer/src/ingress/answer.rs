@@ -18,6 +18,7 @@ use serde_json::json;
 use super::{access::Entry, connection::UnderWay};
 use crate::{
     checks::Refusal,
+    config::Endpoint,
     policy::{
         Answers,
         route::{Route, limits::Limits},
@@ -85,7 +86,7 @@ impl fmt::Display for RequestId {
 }
 
 /// The answer to a refused request: RFC 9457, with `code` and `request_id` as extension members, and `server_time` for a
-/// client whose token was refused for its times.
+/// client whose token was refused for its times. At a token endpoint it is that of RFC 6749 section 5.2 as well.
 pub(super) fn problem(refusal: &Refusal, id: &RequestId) -> Response<Bytes> {
     let denial = refusal.denial;
     let status = StatusCode::from_u16(denial.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -104,10 +105,16 @@ pub(super) fn problem(refusal: &Refusal, id: &RequestId) -> Response<Bytes> {
     if let Some(seconds) = refusal.server_time {
         document["server_time"] = seconds.into();
     }
+    let error = denial.oauth_error().filter(|_| is_for_tokens(refusal));
+    if let Some(error) = error {
+        document["error"] = error.into();
+    }
     let mut response = Response::new(Bytes::from(document.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    // Clients of token endpoints read no other type.
+    let kind = if error.is_some() { "application/json" } else { "application/problem+json" };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -117,6 +124,11 @@ pub(super) fn problem(refusal: &Refusal, id: &RequestId) -> Response<Bytes> {
         headers.insert(WWW_AUTHENTICATE, challenge.clone());
     }
     response
+}
+
+fn is_for_tokens(refusal: &Refusal) -> bool {
+    let oauth = refusal.route.as_ref().and_then(|route| route.oauth.as_ref());
+    oauth.is_some_and(|oauth| oauth.endpoint == Endpoint::Token)
 }
 
 fn tell(headers: &mut HeaderMap, refusal: &Refusal) {

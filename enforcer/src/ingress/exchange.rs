@@ -45,7 +45,7 @@ pub(super) async fn settle(
     let given = match answer {
         None => Given::Unknown,
         Some(_) => Given::Tokens {
-            refresh: said("refresh_token"),
+            refresh: said("refresh_token").map(|token| oauth.mark(token)),
             access: said("access_token").map(|token| oauth.mark(token)),
         },
     };
@@ -57,8 +57,8 @@ pub(super) async fn settle(
             }
             Ok(Response::from_parts(head, body))
         }
-        Err(Refused::Reused(access)) => {
-            oauth.end_access(&access, now);
+        Err(Refused::Reused(ended)) => {
+            oauth.end_line(&ended, now);
             Err(Denial::OauthRefreshReused)
         }
         Err(Refused::UnderWay | Refused::OtherKey) => Err(Denial::OauthRefreshReused),

@@ -62,6 +62,9 @@ pub enum Look {
     Unavailable,
 }
 
+/// Answers about tokens that are not active: one for so many that are.
+const INACTIVE: u32 = 8;
+
 /// What is to be asked.
 #[derive(Debug)]
 pub struct Call {
@@ -79,6 +82,8 @@ struct Entry {
 
 struct State {
     cache: Cache<TokenDigest, Entry>,
+    /// What is not active, apart: anybody can make up tokens, and must not push out what is.
+    inactive: Cache<TokenDigest, Entry>,
     /// Calls under way, and who waits for them.
     calls: HashMap<TokenDigest, watch::Sender<u64>>,
     queue: VecDeque<Call>,
@@ -113,6 +118,7 @@ impl Introspector {
         ensure!(!secret.is_empty(), "introspection.secret_file {}: the first line is empty", path.display());
         let state = State {
             cache: Cache::new(config.max_entries as usize),
+            inactive: Cache::new(config.max_entries.div_ceil(INACTIVE) as usize),
             calls: HashMap::new(),
             queue: VecDeque::new(),
             rests_until: KernelTime(0),
@@ -135,8 +141,11 @@ impl Introspector {
     /// waited yet.
     pub fn look(&self, digest: &TokenDigest, token: &str, first: bool, now: KernelTime) -> Look {
         let mut state = self.state();
-        if let Some(entry) = state.cache.get(digest).filter(|entry| entry.until > now) {
-            return Look::Known(entry.answer.clone());
+        let State { cache, inactive, .. } = &mut *state;
+        for known in [cache, inactive] {
+            if let Some(entry) = known.get(digest).filter(|entry| entry.until > now) {
+                return Look::Known(entry.answer.clone());
+            }
         }
         if !first {
             return Look::Unavailable;
@@ -183,7 +192,9 @@ impl Introspector {
                 state.rests_until = KernelTime(0);
                 state.stumbles = 0;
                 let is_active = matches!(answer, Answer::Active(_));
-                state.cache.insert(*digest, Entry { answer, until: now.plus(lifetime) });
+                let State { cache, inactive, .. } = &mut *state;
+                let cache = if is_active { cache } else { inactive };
+                cache.insert(*digest, Entry { answer, until: now.plus(lifetime) });
                 Ok(is_active)
             }
             Err(error) => {

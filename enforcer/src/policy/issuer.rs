@@ -182,3 +182,9 @@ fn challenge(realm: &str, attributes: &str) -> Result<HeaderValue> {
     HeaderValue::from_str(&format!("Bearer realm=\"{realm}\"{attributes}"))
         .context("cannot make a WWW-Authenticate header")
 }
+
+/// The claims that routes ask for in tokens of an issuer.
+pub(super) fn asked(config: &config::Config, issuer: &String) -> BTreeSet<String> {
+    let routes = config.routes.iter().filter(|route| route.tokens.contains(issuer));
+    routes.flat_map(|route| route.demands.named_claims()).map(str::to_owned).collect()
+}

@@ -4,10 +4,11 @@
 //! Tokens of which one was exchanged for the next are a line. One that comes back after its exchange says that two have it, and nobody
 //! can tell who of them is the thief: the whole line is dead, with its access tokens. It has to be done here, for the server behind
 //! never sees the request that is refused. While a token is under way nobody else may exchange it; if that comes to nothing it is as
-//! good as before. Bounded by number and time; kept are keyed hashes alone, and for as long as the process lasts.
+//! good as before. Bounded by number and time; kept are keyed hashes alone, and for as long as the process lasts. What is good of a line
+//! when it dies is handed out to be revoked, because the server behind takes it for good, and so would whoever remembers nothing.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -18,6 +19,9 @@ use crate::revoked::{Kind, Mark, Marker};
 
 /// Access tokens that end with a line, at most: the newest ones; those before have ended by themselves.
 const MOST_ENDED: usize = 64;
+
+/// Tokens of one line that are known, at most: the first and the newest ones, so that nobody fills the memory with one line.
+const MOST_IN_LINE: usize = 1_000;
 
 /// What is known of refresh tokens.
 pub struct Refreshes {
@@ -35,14 +39,29 @@ impl std::fmt::Debug for Refreshes {
 #[derive(Default)]
 struct State {
     known: HashMap<Mark, Known, RandomState>,
-    /// The same in the order in which they end; one that was given more time stands there twice.
-    ends: BTreeMap<u64, Vec<Mark>>,
+    /// The same in the order in which they end, each once.
+    ends: BTreeSet<(u64, Mark)>,
+    /// By number.
+    lines: HashMap<u64, Line, RandomState>,
+    /// Lines that have begun.
+    begun: u64,
+}
+
+/// Tokens of which each was exchanged for the next.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    /// The first one that is known.
+    first: Mark,
+    /// How many are known.
+    count: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
     until: u64,
     stage: Stage,
+    /// The number of its line.
+    line: u64,
     /// What it was exchanged for.
     next: Option<Mark>,
     /// The key that it is bound to.
@@ -62,8 +81,8 @@ enum Stage {
 /// What a request to the token endpoint comes with.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// A refresh token.
-    pub token: Option<&'a str>,
+    /// A refresh token, as it can be revoked.
+    pub token: Option<Mark>,
     /// The thumbprint of a key that it has proved to have.
     pub key: Option<&'a str>,
     /// Whether the server gives another refresh token with each exchange.
@@ -74,23 +93,32 @@ pub struct Asked<'a> {
 
 /// What a server gave.
 #[derive(Clone, Copy, Debug)]
-pub enum Given<'a> {
+pub enum Given {
     /// It cannot be read.
     Unknown,
     /// These.
     Tokens {
-        /// A refresh token.
-        refresh: Option<&'a str>,
-        /// An access token, as it can be revoked.
+        /// A refresh token, as it can be revoked.
+        refresh: Option<Mark>,
+        /// An access token, likewise.
         access: Option<Mark>,
     },
+}
+
+/// What is to be revoked of a line that has died, if that was not known yet.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Access tokens that came with it.
+    pub access: Vec<Mark>,
+    /// Refresh tokens that the server behind takes for good.
+    pub refresh: Vec<Mark>,
 }
 
 /// Why a refresh token cannot be exchanged.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// It was, or its line is dead: access tokens that are to be revoked, if that was not known yet.
-    Reused(Vec<Mark>),
+    /// It was, or its line is dead.
+    Reused(Ended),
     /// It is being exchanged.
     UnderWay,
     /// It is bound to another key.
@@ -128,22 +156,22 @@ impl Refreshes {
             lasts,
             is_tracked: true,
         };
-        let Some(token) = token else { return Ok(exchange) };
-        let mark = self.mark(token);
+        let Some(mark) = token else { return Ok(exchange) };
         let mut guard = self.state();
         let state = &mut *guard;
         state.sweep(now);
         let has_room = state.known.len() < self.most;
         match state.known.get_mut(&mark) {
             Some(known) => {
+                // First of all: who found a token without its key must not be able to end the line of those who have it.
+                if known.key.is_some() && known.key != key {
+                    return Err(Refused::OtherKey);
+                }
                 match known.stage {
-                    Stage::Dead => return Err(Refused::Reused(Vec::new())),
+                    Stage::Dead => return Err(Refused::Reused(Ended::default())),
                     Stage::Used => return Err(Refused::Reused(state.end_line(mark))),
                     Stage::UnderWay => return Err(Refused::UnderWay),
                     Stage::Good => {}
-                }
-                if known.key.is_some() && known.key != key {
-                    return Err(Refused::OtherKey);
                 }
                 exchange.before = Some(*known);
                 known.stage = Stage::UnderWay;
@@ -154,8 +182,8 @@ impl Refreshes {
             }
             None => {
                 let until = now.saturating_add(lasts);
-                let stage = Stage::UnderWay;
-                state.insert(mark, Known { until, stage, next: None, key: None, access: None });
+                let (stage, line) = (Stage::UnderWay, state.begin_line());
+                state.insert(mark, Known { until, stage, line, next: None, key: None, access: None });
             }
         }
         exchange.mark = Some(mark);
@@ -177,43 +205,79 @@ impl Refreshes {
         self.len() == 0
     }
 
-    fn mark(&self, token: &str) -> Mark {
-        self.marker.mark(Kind::Token, token.as_bytes())
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    fn begin_line(&mut self) -> u64 {
+        self.begun += 1;
+        self.begun
+    }
+
     fn insert(&mut self, mark: Mark, known: Known) {
-        self.known.insert(mark, known);
-        self.ends.entry(known.until).or_default().push(mark);
+        match self.known.get_mut(&mark).filter(|old| old.line == known.line) {
+            Some(old) => {
+                self.ends.remove(&(old.until, mark));
+                *old = known;
+            }
+            None => {
+                self.remove(mark);
+                self.known.insert(mark, known);
+                self.lines.entry(known.line).or_insert(Line { first: mark, count: 0 }).count += 1;
+            }
+        }
+        self.ends.insert((known.until, mark));
+        self.shorten(known.line);
+    }
+
+    fn remove(&mut self, mark: Mark) {
+        let Some(known) = self.known.remove(&mark) else { return };
+        self.ends.remove(&(known.until, mark));
+        let Some(line) = self.lines.get_mut(&known.line) else { return };
+        line.count -= 1;
+        if line.count == 0 {
+            self.lines.remove(&known.line);
+        } else if let Some(next) = known.next.filter(|_| line.first == mark) {
+            line.first = next;
+        }
+    }
+
+    /// Forgets the second of a line that is too long.
+    fn shorten(&mut self, line: u64) {
+        let Some(line) = self.lines.get(&line).filter(|line| line.count > MOST_IN_LINE) else { return };
+        let first = line.first;
+        let next = |mark: Mark| self.known.get(&mark).and_then(|known| known.next);
+        let Some(second) = next(first) else { return };
+        let Some(third) = next(second) else { return };
+        self.remove(second);
+        if let Some(first) = self.known.get_mut(&first) {
+            first.next = Some(third);
+        }
     }
 
     fn sweep(&mut self, now: u64) {
-        while let Some(end) = self.ends.first_entry().filter(|end| *end.key() <= now) {
-            for mark in end.remove() {
-                if self.known.get(&mark).is_some_and(|known| known.until <= now) {
-                    self.known.remove(&mark);
-                }
-            }
+        while let Some((_, mark)) = self.ends.first().copied().filter(|(until, _)| *until <= now) {
+            self.ends.pop_first();
+            self.remove(mark);
         }
     }
 
-    /// Everything that came of a token is dead; the access tokens that came with it.
-    fn end_line(&mut self, first: Mark) -> Vec<Mark> {
-        let (mut ended, mut at) = (Vec::new(), Some(first));
-        while let Some(known) = at.and_then(|mark| self.known.get_mut(&mark)) {
-            if known.stage == Stage::Dead {
-                break;
+    /// Everything that came of a token is dead.
+    fn end_line(&mut self, first: Mark) -> Ended {
+        let (mut ended, mut at) = (Ended::default(), Some(first));
+        while let Some((mark, known)) = at.and_then(|mark| Some((mark, self.known.get_mut(&mark)?))) {
+            match known.stage {
+                Stage::Dead => break,
+                Stage::Good | Stage::UnderWay => ended.refresh.push(mark),
+                Stage::Used => {}
             }
             known.stage = Stage::Dead;
-            ended.extend(known.access);
+            ended.access.extend(known.access);
             at = known.next;
         }
-        ended.drain(..ended.len().saturating_sub(MOST_ENDED));
+        ended.access.drain(..ended.access.len().saturating_sub(MOST_ENDED));
         ended
     }
 }
@@ -221,11 +285,11 @@ impl State {
 impl Exchange {
     /// Its server has answered. Says whether there was room to remember that; an error: the token's line has died meanwhile, and what was given
     /// must not get out.
-    pub fn end(mut self, given: Given<'_>, now: u64) -> Result<bool, Refused> {
+    pub fn end(mut self, given: Given, now: u64) -> Result<bool, Refused> {
         let refreshes = Arc::clone(&self.refreshes);
         let (next, access) = match given {
             Given::Unknown => (None, None),
-            Given::Tokens { refresh, access } => (refresh.map(|token| refreshes.mark(token)), access),
+            Given::Tokens { refresh, access } => (refresh, access),
         };
         let mark = self.mark.take();
         // The same one again is no other.
@@ -234,7 +298,11 @@ impl Exchange {
         let mut state = refreshes.state();
         let held = mark.and_then(|mark| state.known.get(&mark).copied());
         let is_dead = held.is_some_and(|held| held.stage == Stage::Dead);
-        let new = Known { until, stage: Stage::Good, next: None, key: self.key, access };
+        let line = match held.or(self.before) {
+            Some(known) => known.line,
+            None => state.begin_line(),
+        };
+        let new = Known { until, stage: Stage::Good, line, next: None, key: self.key, access };
         if let Some(next) = next
             && (self.key.is_some() || mark.is_some() && self.rotates)
         {
@@ -247,20 +315,21 @@ impl Exchange {
             }
         }
         if is_dead {
-            return Err(Refused::Reused(access.into_iter().collect()));
+            let refresh = next.into_iter().collect();
+            return Err(Refused::Reused(Ended { access: access.into_iter().collect(), refresh }));
         }
         let Some(mark) = mark else { return Ok(self.is_tracked) };
         let before = self.before.or(held);
         let access = before.and_then(|before| before.access);
         let is_used = self.rotates && (next.is_some() || matches!(given, Given::Unknown));
         if is_used {
-            state.insert(mark, Known { until, stage: Stage::Used, next, key: self.key, access });
+            state.insert(mark, Known { until, stage: Stage::Used, line, next, key: self.key, access });
         } else if self.key.is_some() || self.before.is_some() {
             // It goes on, with the key that it came with first.
             let key = before.and_then(|before| before.key).or(self.key);
-            state.insert(mark, Known { until, stage: Stage::Good, next: None, key, access });
+            state.insert(mark, Known { until, stage: Stage::Good, line, next: None, key, access });
         } else {
-            state.known.remove(&mark);
+            state.remove(mark);
         }
         Ok(self.is_tracked)
     }
@@ -270,122 +339,15 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let Some(mark) = self.mark.take() else { return };
         let mut state = self.refreshes.state();
-        let Some(known) = state.known.get_mut(&mark).filter(|known| known.stage == Stage::UnderWay) else {
+        if state.known.get(&mark).is_none_or(|known| known.stage != Stage::UnderWay) {
             return;
-        };
+        }
         match self.before {
-            Some(before) => *known = before,
-            None => drop(state.known.remove(&mark)),
+            Some(before) => state.insert(mark, before),
+            None => state.remove(mark),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: u64 = 1_800_000_000;
-
-    fn asked(token: &str) -> Asked<'_> {
-        Asked { token: Some(token), key: None, rotates: true, lasts: 3_600 }
-    }
-
-    fn given<'a>(refresh: impl Into<Option<&'a str>>) -> Given<'a> {
-        Given::Tokens { refresh: refresh.into(), access: None }
-    }
-
-    fn reused() -> Refused {
-        Refused::Reused(Vec::new())
-    }
-
-    #[test]
-    fn a_token_that_comes_back_ends_its_line_and_no_other() {
-        let refreshes = Refreshes::new(100).unwrap();
-        let access = |n: u8| Marker::of_secret(&[n; 32]).mark(Kind::Token, b"access");
-        let step = |from: &str, to: &str, n: u8| {
-            let exchange = refreshes.begin(asked(from), NOW).unwrap();
-            exchange.end(Given::Tokens { refresh: Some(to), access: Some(access(n)) }, NOW)
-        };
-        for (from, to, n) in [("a", "b", 1), ("b", "c", 2), ("c", "d", 3), ("x", "y", 9)] {
-            assert_eq!(step(from, to, n), Ok(true));
-        }
-        // The second, long exchanged: what came of it is over, with its access tokens.
-        let ended = Refused::Reused(vec![access(1), access(2), access(3)]);
-        assert_eq!(refreshes.begin(asked("b"), NOW).err(), Some(ended));
-        for token in ["a", "b", "c", "d"] {
-            assert_eq!(refreshes.begin(asked(token), NOW).err(), Some(reused()), "{token}");
-        }
-        assert_eq!(step("y", "z", 9), Ok(true), "another line");
-    }
-
-    #[test]
-    fn what_a_dead_line_is_given_meanwhile_is_dead() {
-        let refreshes = Refreshes::new(100).unwrap();
-        refreshes.begin(asked("a"), NOW).unwrap().end(given("b"), NOW).unwrap();
-        let thief = refreshes.begin(asked("b"), NOW).unwrap();
-        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(reused()));
-        assert_eq!(thief.end(given("c"), NOW), Err(reused()));
-        assert_eq!(refreshes.begin(asked("c"), NOW).err(), Some(reused()));
-    }
-
-    #[test]
-    fn of_two_that_race_one_is_under_way_and_the_other_waits_for_it() {
-        let refreshes = Refreshes::new(100).unwrap();
-        let first = refreshes.begin(asked("a"), NOW).unwrap();
-        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(Refused::UnderWay));
-        // It came to nothing: as good as before.
-        drop(first);
-        assert!(refreshes.is_empty());
-        let second = refreshes.begin(asked("a"), NOW).unwrap();
-        assert_eq!(second.end(given("b"), NOW), Ok(true));
-        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(reused()));
-    }
-
-    #[test]
-    fn a_token_for_which_there_is_no_other_stays_good() {
-        let refreshes = Refreshes::new(100).unwrap();
-        for answer in [given(None), given("a")] {
-            for _ in 0..2 {
-                assert_eq!(refreshes.begin(asked("a"), NOW).unwrap().end(answer, NOW), Ok(true));
-            }
-        }
-        // What cannot be read may have been another one.
-        refreshes.begin(asked("a"), NOW).unwrap().end(Given::Unknown, NOW).unwrap();
-        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(reused()));
-    }
-
-    #[test]
-    fn a_token_is_bound_to_the_key_that_it_was_given_to() {
-        let refreshes = Refreshes::new(100).unwrap();
-        for rotates in [true, false] {
-            let by = |token: Option<&'static str>, key: Option<&'static str>| {
-                refreshes.begin(Asked { token, key, rotates, lasts: 3_600 }, NOW)
-            };
-            // A code that was exchanged with a proof.
-            by(None, Some("k1")).unwrap().end(given("a"), NOW).unwrap();
-            for key in [None, Some("k2")] {
-                assert_eq!(by(Some("a"), key).err(), Some(Refused::OtherKey));
-            }
-            let next = if rotates { "b" } else { "a" };
-            by(Some("a"), Some("k1")).unwrap().end(given(next), NOW).unwrap();
-            assert_eq!(by(Some(next), Some("k2")).err(), Some(Refused::OtherKey));
-            by(Some(next), Some("k1")).unwrap().end(given(next), NOW).unwrap();
-            // One that nobody knows is its first key's.
-            by(Some("old"), Some("k1")).unwrap().end(given("old"), NOW).unwrap();
-            assert_eq!(by(Some("old"), Some("k2")).err(), Some(Refused::OtherKey));
-            refreshes.sweep(NOW + 3_600);
-            assert!(refreshes.is_empty());
-        }
-    }
-
-    #[test]
-    fn room_is_bounded_and_comes_back() {
-        let refreshes = Refreshes::new(2).unwrap();
-        assert_eq!(refreshes.begin(asked("a"), NOW).unwrap().end(given("b"), NOW), Ok(true));
-        assert_eq!(refreshes.begin(asked("c"), NOW).unwrap().end(given("d"), NOW), Ok(false));
-        assert_eq!(refreshes.len(), 2);
-        assert_eq!(refreshes.begin(asked("a"), NOW).err(), Some(reused()));
-        assert_eq!(refreshes.begin(asked("c"), NOW + 3_600).unwrap().end(given("d"), NOW + 3_600), Ok(true));
-        assert_eq!(refreshes.len(), 2);
-    }
-}
+mod tests;

@@ -150,3 +150,8 @@ impl Route {
         })
     }
 }
+
+/// Which requests a route is for, as a text that is equal for equal ones.
+pub(super) fn identity(route: &config::Route) -> String {
+    format!("{:?} {} {:?} {:?}", route.hosts, route.path, route.methods, route.headers)
+}

@@ -57,7 +57,7 @@ impl Kind {
 
 /// 127 bits of HMAC-SHA-256: among a million entries, a token that was never revoked is taken for one of them with a
 /// probability of 2^-107.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mark(pub(super) [u64; 2]);
 
 impl Mark {

@@ -97,6 +97,7 @@ fn what_is_written_of_routes_is_what_holds() {
     assert_eq!(oauth.grants, ["authorization_code", "refresh_token"]);
     let oauth = config.routes[4].oauth.as_ref().unwrap();
     assert_eq!((oauth.endpoint, oauth.rotation), (Endpoint::Token, Some(seconds(86_400))));
+    assert_eq!(oauth.refresh_lifetime, Some(seconds(720 * 3_600)));
     assert_eq!(oauth.client_limit, Some(rate(100, 1, 100)));
     assert_eq!(oauth.grants[1], "urn:ietf:params:oauth:grant-type:device_code");
     let graphql = config.routes[2].graphql.as_ref().unwrap();

@@ -113,13 +113,13 @@ async fn an_oauth_client_in_python_is_understood() -> Result<()> {
     let expected = json!({
         "authorize": [200, null],
         "without PKCE": [400, "oauth_pkce"],
-        "exchange": [200, null],
-        "without verifier": [400, "oauth_pkce"],
-        "refresh": [200, null],
-        "the next": [200, null],
-        "reused": [400, "oauth_refresh_reused"],
-        "its line": [400, "oauth_refresh_reused"],
-        "password": [400, "oauth_grant"],
+        "exchange": [200, null, null],
+        "without verifier": [400, "oauth_pkce", "invalid_grant"],
+        "refresh": [200, null, null],
+        "the next": [200, null, null],
+        "reused": [400, "oauth_refresh_reused", "invalid_grant"],
+        "its line": [401, "token_revoked", "invalid_grant"],
+        "password": [400, "oauth_grant", "unsupported_grant_type"],
     });
     assert_eq!(said, expected);
     Ok(())

@@ -7,6 +7,7 @@ use anyhow::Result;
 use enforcer::{
     clock::{self, KernelTime},
     config::{Introspection, KeySource, Token},
+    control::revocation,
     policy::introspection::{Answer, Introspector, Look, Unfit},
     revoked::{FOREVER, Kind, Terms, WHENEVER, mark::token_body},
 };
@@ -325,7 +326,8 @@ async fn answers_are_believed_no_longer_than_stated_and_calls_are_bounded() -> R
     assert_eq!(is(4, 32, true), "asked");
     assert!(!say(4, &format!(r#"{{"active":true,"exp":{}}}"#, unix), 32)?, "it has ended already");
     assert_eq!(is(4, 33, true), "inactive");
-    // Room for so many; those that are asked for least give way.
+    // Room for so many; those that are asked for least give way, and none of what is active to what is not.
+    assert!(say(9, r#"{"active":true}"#, 40)?);
     for n in 0..2_000_u32 {
         let mut digest = [0; 32];
         digest[..4].copy_from_slice(&n.to_le_bytes());
@@ -337,5 +339,20 @@ async fn answers_are_believed_no_longer_than_stated_and_calls_are_bounded() -> R
         matches!(introspector.look(&digest, "token", false, at(40)), Look::Known(_))
     });
     assert!((1..=1_000).contains(&known.count()));
+    assert_eq!(is(9, 40, false), "active");
+    Ok(())
+}
+
+/// Nobody knows when a token ends of which its server need not say it.
+#[tokio::test]
+async fn revocations_of_what_is_asked_for_do_not_end_by_themselves() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    let policy = scene.edge.policy.load();
+    let issuer = policy.issuers().next().unwrap();
+    for kind in [Kind::Id, Kind::Session, Kind::Token, Kind::Subject] {
+        for issuer in [None, Some(issuer.as_ref())] {
+            assert_eq!(revocation::end(&policy, kind, issuer, clock::unix_now()), FOREVER, "{kind:?}");
+        }
+    }
     Ok(())
 }

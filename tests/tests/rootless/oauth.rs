@@ -36,6 +36,7 @@ pub(super) fn routes() -> [config::Route; 2] {
             grants: vec!["authorization_code".to_owned(), "refresh_token".to_owned()],
             client_limit: None,
             rotation: Some(Duration::from_secs(3_600)),
+            refresh_lifetime: None,
             dpop: None,
         })
     };
@@ -268,7 +269,7 @@ async fn a_refresh_token_is_good_once() -> Result<()> {
     assert_eq!(scene.code(&mut client, refresh("1b", "next=1c")).await?, "", "what came of it");
     assert_eq!(scene.code(&mut client, refresh("one", "next=x")).await?, "oauth_refresh_reused");
     // Two had it: whoever has the newest one of the line has nothing any more, nor has the access token that came with it.
-    assert_eq!(scene.code(&mut client, refresh("1c", "next=1d")).await?, "oauth_refresh_reused");
+    assert_eq!(scene.code(&mut client, refresh("1c", "next=1d")).await?, "token_revoked");
     assert_eq!(scene.code(&mut client, refresh("2b", "next=2c")).await?, "", "another line");
     let policy = scene.edge.policy.load();
     for (access, is_revoked) in [("access.1b", true), ("access.1c", true), ("access.2b", false)] {
@@ -286,6 +287,38 @@ async fn a_refresh_token_is_good_once() -> Result<()> {
     policy.revoked().revoke(mark, Terms { until: FOREVER, before: WHENEVER }, 1_800_000_000).unwrap();
     assert_eq!(scene.code(&mut client, refresh("three", "")).await?, "token_revoked");
     assert_eq!(policy.refreshed().len(), entries);
+    Ok(())
+}
+
+/// Clients look at `error` of JSON (RFC 6749 section 5.2), and begin anew or ask the user by what it says.
+#[tokio::test]
+async fn clients_of_the_token_endpoint_are_told_in_their_own_words() -> Result<()> {
+    let scene = Scene::new(|_| ()).await?;
+    let mut client = scene.edge.http1().await?;
+    assert_eq!(scene.code(&mut client, refresh("one", "next=two")).await?, "");
+    let without = exchange("code_verifier", "");
+    for (request, status, error) in [
+        (refresh("one", ""), 400, Some("invalid_grant")),
+        (refresh("two", ""), 401, Some("invalid_grant")),
+        (form("/token", &exchange("grant_type", "password")), 400, Some("unsupported_grant_type")),
+        (form("/token", &exchange("grant_type", "")), 400, Some("invalid_request")),
+        (form("/token", &exchange("client_id", "other")), 400, Some("invalid_client")),
+        (form("/token", &without), 400, Some("invalid_grant")),
+        (get("/token"), 405, Some("invalid_request")),
+        (get("/token?refresh_token=x"), 400, Some("invalid_request")),
+        // No client of a token endpoint gets there.
+        (get(&format!("/authorize?{}", authorize("code_challenge", ""))), 400, None),
+    ] {
+        let target = request.uri().clone();
+        let response = client.send(request).await?;
+        assert_eq!(response.status(), status, "{target} {error:?}");
+        let kind = if error.is_some() { "application/json" } else { "application/problem+json" };
+        assert_eq!(response.headers()["content-type"], kind);
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        let document: Value = serde_json::from_slice(&response.into_body().collect().await?.to_bytes())?;
+        assert_eq!(document["error"].as_str(), error, "{document}");
+        assert!(document["code"].is_string() && document["request_id"].is_string(), "{document}");
+    }
     Ok(())
 }
 

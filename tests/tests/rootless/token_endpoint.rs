@@ -2,7 +2,7 @@
 //! they were given to.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use enforcer::{
@@ -13,8 +13,13 @@ use enforcer::{
         token::KnownTokens,
     },
     clock::KernelTime,
-    config::Binding,
+    config::{Binding, RateLimit},
+    control::{
+        revocation,
+        wire::{Named, TokenCommand},
+    },
     policy::{Policy, refreshes::Given},
+    revoked::{Kind, Mark, Revoked, keeping},
 };
 use enforcer_tests::{
     edge::{NAME, Site},
@@ -34,7 +39,9 @@ const URL: &str = "https://api.example.com/token";
 
 struct Counter {
     policy: Policy,
-    _site: Site,
+    site: Site,
+    /// Its time.
+    now: u64,
 }
 
 impl Counter {
@@ -46,7 +53,7 @@ impl Counter {
         (rules.dpop, rules.rotation) = (dpop, rotates.then_some(Duration::from_secs(3_600)));
         site.config.routes.push(token);
         site.config.replay.store = store.map(Path::to_owned);
-        Ok(Self { policy: Policy::load_at(&site.config, began)?, _site: site })
+        Ok(Self { policy: Policy::load_at(&site.config, began)?, site, now: NOW })
     }
 
     /// What a form gets; what its server gives for it is `next`.
@@ -70,16 +77,21 @@ impl Counter {
             is_banned: false,
             upgrades: false,
         };
-        let now = Now { monotonic: KernelTime(NOW * 1_000_000_000), unix: NOW };
+        let now = Now { monotonic: KernelTime(self.now * 1_000_000_000), unix: self.now };
         let mut grant = admit(&self.policy, &facts, now, &mut KnownTokens::new(0))?;
         endpoint::judge(&self.policy, &mut grant, &facts, None, form.as_bytes(), now)?;
         assert_eq!(grant.upstream().is_some(), proofs.is_empty(), "nowhere before the use is written down");
         endpoint::written(&mut grant).await?;
         assert!(grant.upstream().is_some());
         if let Some(exchange) = grant.take_exchange() {
-            exchange.end(Given::Tokens { refresh: next, access: None }, NOW).unwrap();
+            let refresh = next.map(|next| self.mark(next));
+            exchange.end(Given::Tokens { refresh, access: None }, self.now).unwrap();
         }
         Ok(())
+    }
+
+    fn mark(&self, token: &str) -> Mark {
+        self.policy.revoked().marker().mark(Kind::Token, token.as_bytes())
     }
 
     async fn code(&self, form: &str, proofs: &[&str], next: Option<&str>) -> &'static str {
@@ -184,4 +196,99 @@ async fn a_proof_at_the_token_endpoint_is_good_once_across_a_restart() -> Result
 
 fn keep(counter: &Counter, store: &Path) -> Result<()> {
     counter.policy.replay().keep(store, gauges(), NOW)
+}
+
+/// The thief has the newest token of a line whose older one the victim brings: it stays dead when the line is forgotten here, for the
+/// server behind has never heard of it.
+#[tokio::test]
+async fn a_dead_line_stays_dead_when_it_is_forgotten() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let store = folder.path().join("revocations.redb");
+    let dead = async |counter: &Counter| {
+        assert_eq!(counter.code(&refresh("a"), &[], Some("b")).await, "");
+        assert_eq!(counter.code(&refresh("a"), &[], Some("x")).await, "oauth_refresh_reused");
+        assert_eq!(counter.code(&refresh("b"), &[], Some("c")).await, "token_revoked");
+    };
+    // Its entries run out.
+    let mut counter = Counter::new(None, true, NOW - 86_400, None)?;
+    dead(&counter).await;
+    counter.now = NOW + 400 * 86_400;
+    assert_eq!(counter.code(&refresh("b"), &[], Some("c")).await, "token_revoked");
+    assert_eq!(counter.code(&refresh("other"), &[], Some("c")).await, "", "time has passed for them");
+    assert_eq!(counter.policy.refreshed().len(), 2);
+
+    // A restart, with what is in the store and nothing else.
+    let mut counter = Counter::new(None, true, NOW - 86_400, None)?;
+    let revoked = || -> Result<Arc<Revoked>> { Ok(keeping::begin(&store, 100, gauges(), NOW)?.revoked) };
+    counter.policy = Policy::load_with(&counter.site.config, revoked()?)?;
+    dead(&counter).await;
+    let Counter { policy, site, .. } = counter;
+    drop(policy);
+    let policy = Policy::load_with(&site.config, revoked()?)?;
+    let counter = Counter { policy, site, now: NOW };
+    assert!(counter.policy.refreshed().is_empty());
+    assert_eq!(counter.code(&refresh("b"), &[], Some("c")).await, "token_revoked");
+    assert_eq!(counter.code(&refresh("other"), &[], Some("c")).await, "");
+    Ok(())
+}
+
+/// A revocation holds as long as what it means may be good, and that is longer than access tokens are.
+#[tokio::test]
+async fn a_refresh_token_that_was_revoked_stays_so_for_as_long_as_it_could_be_good() -> Result<()> {
+    let days = |days: u64| days * 86_400;
+    for lifetime in [None, Some(days(30))] {
+        let mut counter = Counter::new(None, true, NOW - 86_400, None)?;
+        for route in &mut counter.site.config.routes {
+            if let Some(oauth) = &mut route.oauth {
+                oauth.refresh_lifetime = lifetime.map(Duration::from_secs);
+            }
+        }
+        counter.policy = counter.policy.reload(&counter.site.config)?;
+        let what = Named { kind: "token".to_owned(), text: "operator".to_owned(), issuer: None };
+        let revoke = TokenCommand::Revoke {
+            what,
+            issued_before: None,
+            whenever: false,
+            seconds: None,
+            forever: false,
+        };
+        revocation::carry_out(&counter.policy, revoke, NOW).unwrap();
+        // As by `POST /revoke`.
+        let terms = revocation::token_terms(&counter.policy, None, NOW);
+        counter.policy.revoked().revoke(counter.mark("server"), terms, NOW).unwrap();
+        // One that says itself when it ends.
+        let terms = revocation::token_terms(&counter.policy, Some(NOW + days(10)), NOW);
+        assert!(u64::from(terms.until) < NOW + days(11), "{lifetime:?}");
+        // The newest of a line that died.
+        assert_eq!(counter.code(&refresh("a"), &[], Some("line")).await, "");
+        assert_eq!(counter.code(&refresh("a"), &[], Some("x")).await, "oauth_refresh_reused");
+        for (later, holds) in [(days(29), true), (days(31), lifetime.is_none())] {
+            counter.now = NOW + later;
+            for token in ["operator", "server", "line"] {
+                let expected = if holds { "token_revoked" } else { "" };
+                assert_eq!(counter.code(&refresh(token), &[], None).await, expected, "{token} {later}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A file that changes, and every reload, makes a new policy.
+#[tokio::test]
+async fn what_a_client_has_used_of_its_limit_outlives_a_reload() -> Result<()> {
+    let mut counter = Counter::new(None, true, NOW - 86_400, None)?;
+    let limit = |counter: &mut Counter, events: u64| -> Result<()> {
+        for oauth in counter.site.config.routes.iter_mut().filter_map(|route| route.oauth.as_mut()) {
+            oauth.client_limit = Some(RateLimit { events, period: Duration::from_secs(3_600), burst: 0 });
+        }
+        counter.policy = counter.policy.reload(&counter.site.config)?;
+        Ok(())
+    };
+    limit(&mut counter, 1)?;
+    assert_eq!(counter.code(&refresh("a"), &[], None).await, "");
+    limit(&mut counter, 1)?;
+    assert_eq!(counter.code(&refresh("a"), &[], None).await, "rate_limited");
+    limit(&mut counter, 2)?;
+    assert_eq!(counter.code(&refresh("a"), &[], None).await, "", "another limit begins anew");
+    Ok(())
 }

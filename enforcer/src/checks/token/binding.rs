@@ -126,7 +126,8 @@ pub(in crate::checks) fn prove(
 
 /// The thumbprint of the key that the sender of a token request has (RFC 9449 section 5), and what is to be waited for before that counts;
 /// `None` if it shows none and need not. Its nonce is the authorization server's, which judges the proof once more; so that it could not
-/// show here that a proof is new, its use is written down.
+/// show here that a proof is new, its use is written down. Whoever asks for a token has none: of the room for uses such proofs have a
+/// part, for anybody can make keys.
 pub(in crate::checks) fn holder(
     policy: &Policy,
     route: &Route,
@@ -151,7 +152,7 @@ pub(in crate::checks) fn holder(
         };
         let proof = proof::verify(only(facts.headers, &DPOP)?, &expected, &mut |_| ())?;
         let (once, until) = use_of(policy, &proof);
-        let life = Life { made: proof.issued, ahead: rules.leeway, until };
+        let life = Life { made: proof.issued, ahead: rules.leeway, until, by_stranger: true };
         let receipt = policy.replay.spend_for_good(once, life, now.unix).map_err(spent)?;
         Ok(Some((proof.key, receipt)))
     };

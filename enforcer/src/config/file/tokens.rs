@@ -49,5 +49,6 @@ pub(in crate::config) struct OauthSection {
     pub(in crate::config) grants: List<Text<String>>,
     pub(in crate::config) client_limit: Key<LimitSection>,
     pub(in crate::config) refresh_rotation: Key<Text<DurationOrOff>>,
+    pub(in crate::config) refresh_lifetime: Key<Text<DurationOrOff>>,
     pub(in crate::config) dpop: Key<Binding>,
 }

@@ -6,7 +6,7 @@ use crate::{
     config::{self, Binding, Endpoint},
     policy::{
         limiter::RequestLimiter,
-        refreshes::{Asked, Exchange, Refreshes, Refused},
+        refreshes::{Asked, Ended, Exchange, Refreshes, Refused},
     },
     revoked::{FOREVER, Kind, Mark, Revoked, Terms, WHENEVER, mark::token_body},
 };
@@ -26,7 +26,7 @@ pub struct OAuth {
     /// Grant types that are served.
     pub grants: Vec<String>,
     /// Requests by client.
-    pub client_limiter: Option<RequestLimiter>,
+    pub client_limiter: Option<Arc<RequestLimiter>>,
     /// Whether clients prove that they have a key; `None`: what they show is not looked at.
     pub dpop: Option<Binding>,
     rotation: Option<Duration>,
@@ -35,25 +35,34 @@ pub struct OAuth {
     revoked: Arc<Revoked>,
     /// Seconds that access tokens live, at most.
     longest: u64,
+    /// The same of refresh tokens; `None`: nobody knows.
+    pub refresh_lifetime: Option<u64>,
 }
 
 impl OAuth {
-    /// The state of its limit begins anew with every policy.
+    /// With the state that `old` has of its limit.
     pub fn new(
         config: &config::OAuth,
         max_keys: u32,
         (refreshes, revoked, longest): (&Arc<Refreshes>, &Arc<Revoked>, Option<u64>),
+        old: Option<&Self>,
     ) -> Self {
+        let kept = old.and_then(|old| old.client_limiter.as_ref());
+        let limiter = |rate| match kept.filter(|kept| kept.serves(rate, max_keys)) {
+            Some(kept) => Arc::clone(kept),
+            None => Arc::new(RequestLimiter::new(rate, max_keys)),
+        };
         Self {
             endpoint: config.endpoint,
             clients: config.clients.clone(),
             grants: config.grants.clone(),
-            client_limiter: config.client_limit.map(|rate| RequestLimiter::new(rate, max_keys)),
+            client_limiter: config.client_limit.map(limiter),
             dpop: config.dpop,
             rotation: config.rotation,
             refreshes: Arc::clone(refreshes),
             revoked: Arc::clone(revoked),
             longest: longest.unwrap_or(LIFETIME),
+            refresh_lifetime: config.refresh_lifetime.map(|time| time.as_secs()),
         }
     }
 
@@ -69,6 +78,7 @@ impl OAuth {
             return Ok(None);
         }
         let lasts = self.rotation.unwrap_or(BOUND).as_secs();
+        let token = token.map(|token| self.mark(token));
         let asked = Asked { token, key, rotates: self.rotation.is_some(), lasts };
         self.refreshes.begin(asked, now).map(Some)
     }
@@ -84,12 +94,18 @@ impl OAuth {
         self.revoked.marker().mark(Kind::Token, token_body(token.as_bytes()))
     }
 
-    /// Revokes access tokens of which it is not known who has them. Without room that is counted where it is refused.
-    pub fn end_access(&self, marks: &[Mark], now: u64) {
-        let until = now.saturating_add(self.longest).saturating_add(1);
-        let until = u32::try_from(until).unwrap_or(FOREVER).min(FOREVER - 1);
-        for mark in marks {
-            let _ = self.revoked.revoke(*mark, Terms { until, before: WHENEVER }, now);
+    /// Revokes what is good of a line of which it is not known who has it, for as long as it may be good. Without room that is counted
+    /// where it is refused.
+    pub fn end_line(&self, ended: &Ended, now: u64) {
+        let end = |seconds: u64| {
+            let until = now.saturating_add(seconds).saturating_add(1);
+            u32::try_from(until).unwrap_or(FOREVER).min(FOREVER - 1)
+        };
+        let refresh = self.refresh_lifetime.map_or(FOREVER, end);
+        for (marks, until) in [(&ended.refresh, refresh), (&ended.access, end(self.longest))] {
+            for mark in marks {
+                let _ = self.revoked.revoke(*mark, Terms { until, before: WHENEVER }, now);
+            }
         }
     }
 }

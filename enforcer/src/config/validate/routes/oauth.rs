@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use super::super::{LimitRules, Rules, entries, quote};
 use crate::config::{
     Endpoint, Limit, LimitKey, OAuth, RateLimit,
-    file::{OauthSection, RouteSection},
+    file::{Key, OauthSection, RouteSection},
+    value::{DurationOrOff, Text},
 };
 
 /// Clients, and redirect URIs of each, at most.
@@ -60,16 +61,20 @@ pub(super) fn oauth(section: &RouteSection, limits: &[Limit], rules: &mut Rules<
         .client_limit
         .as_ref()
         .and_then(|_| rules.limit("client_limit", &oauth.client_limit, CLIENT_LIMIT));
-    let rotation = oauth.refresh_rotation.as_ref().and_then(|value| value.get_ref().0.0);
-    if let (Some(span), Some(time)) = (oauth.refresh_rotation.as_ref().map(|value| value.span()), rotation) {
-        let range = Duration::from_secs(60)..=Duration::from_secs(365 * 86_400);
-        rules.in_range(span, "refresh_rotation", time, &range, |time| format!("{} s", time.as_secs()));
-    }
+    let mut time = |key: &'static str, value: &Key<Text<DurationOrOff>>, days: u64| {
+        let value = value.as_ref()?;
+        let time = value.get_ref().0.0?;
+        let range = Duration::from_secs(60)..=Duration::from_secs(days * 86_400);
+        rules.in_range(value.span(), key, time, &range, |time| format!("{} s", time.as_secs()));
+        Some(time)
+    };
+    let rotation = time("refresh_rotation", &oauth.refresh_rotation, 365);
+    let refresh_lifetime = time("refresh_lifetime", &oauth.refresh_lifetime, 3_650);
     if let Some(value) = oauth.dpop.as_ref().filter(|_| endpoint == Endpoint::Authorization) {
         rules.refuse(value.span(), "dpop", "proofs go to the token endpoint", "move it there");
     }
     let dpop = oauth.dpop.as_ref().map(|value| *value.get_ref());
-    Some(OAuth { endpoint, clients, grants, client_limit, rotation, dpop })
+    Some(OAuth { endpoint, clients, grants, client_limit, rotation, refresh_lifetime, dpop })
 }
 
 fn clients(oauth: &OauthSection, rules: &mut Rules<'_, '_>) -> BTreeMap<String, Vec<String>> {
