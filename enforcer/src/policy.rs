@@ -6,6 +6,7 @@
 pub mod attestation;
 pub mod demands;
 pub mod dpop;
+mod faults;
 pub mod health;
 pub mod hellos;
 pub mod introspection;
@@ -29,20 +30,21 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 use arc_swap::ArcSwap;
 use enforcer_common::source::v6_mask;
 use http::{HeaderName, HeaderValue};
 
 use crate::{
     clock,
-    config::{self, AllowedPort, Config, Feature, Mode, TlsVersion},
+    config::{self, AllowedPort, Config, Feature, TlsVersion},
     prefix::Prefix,
     replay::Replay,
     revoked::Revoked,
 };
 use attestation::{Attestation, Demand};
 use dpop::Dpop;
+use faults::Faults;
 use hellos::Hellos;
 use issuer::Issuer;
 use refreshes::Refreshes;
@@ -89,6 +91,7 @@ pub struct Policy {
     pub(crate) replay: Arc<Replay>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
     issuers: BTreeMap<String, Arc<Issuer>>,
+    signers: BTreeMap<String, Arc<Signers>>,
     bare_hosts: Vec<(usize, String)>,
     tickets: Arc<TicketKeys>,
     sessions: Arc<Sessions>,
@@ -116,8 +119,8 @@ pub struct Listener {
     pub tls: Arc<rustls::ServerConfig>,
     /// What can be shown, and for which names.
     pub certificates: Arc<Certificates>,
-    /// When the first of its revocation lists runs out, seconds since 1970.
-    pub lists_end: Option<i64>,
+    /// How clients that show a certificate are judged; `None`: none is asked for.
+    clients: Option<tls::Judgement>,
     /// What a client meets that asks for another name, or for none.
     pub unknown_name: config::UnknownName,
     /// Whether a client without a certificate is refused.
@@ -149,18 +152,28 @@ impl Policy {
 
     /// The same for a process that began at another time, seconds since 1970.
     pub fn load_at(config: &Config, began: u64) -> Result<Self> {
-        Self::build(config, None, began, Revoked::new(config.revocation.max_entries as usize)?)
+        let revoked = Revoked::new(config.revocation.max_entries as usize)?;
+        Self::build(config, None, began, revoked, &mut Faults::fatal())
     }
 
     /// The same beside what is revoked already.
     pub fn load_with(config: &Config, revoked: Arc<Revoked>) -> Result<Self> {
-        Self::build(config, None, clock::unix_now(), revoked)
+        Self::build(config, None, clock::unix_now(), revoked, &mut Faults::fatal())
     }
 
     /// The same for a reload: whatever did not change keeps its state (request limits, pooled upstream connections,
     /// session tickets).
     pub fn reload(&self, config: &Config) -> Result<Self> {
-        Self::build(config, Some(self), self.replay.began(), Arc::clone(&self.revoked))
+        let revoked = Arc::clone(&self.revoked);
+        Self::build(config, Some(self), self.replay.began(), revoked, &mut Faults::fatal())
+    }
+
+    /// The same for files that changed by themselves under `config`, which made this policy: of each that is bad, what was read before
+    /// goes on, and the others are taken over. With all that is bad.
+    pub fn renew(&self, config: &Config) -> Result<(Self, Vec<Error>)> {
+        let (revoked, mut faults) = (Arc::clone(&self.revoked), Faults::forgiven());
+        let renewed = Self::build(config, Some(self), self.replay.began(), revoked, &mut faults)?;
+        Ok((renewed, faults.found()))
     }
 
     /// When the certificates end that are served, by the listener's configured address.
@@ -172,7 +185,9 @@ impl Policy {
 
     /// When revocation lists run out, and with them every client certificate, by the listener's configured address.
     pub fn list_ends(&self) -> impl Iterator<Item = (SocketAddr, i64)> {
-        self.listeners.iter().filter_map(|(address, listener)| Some((*address, listener.lists_end?)))
+        self.listeners
+            .iter()
+            .filter_map(|(address, listener)| Some((*address, listener.clients.as_ref()?.lists_end?)))
     }
 
     /// Hosts of routes for which no listener has a certificate, with the number of their route. No client gets there: it would have to
@@ -257,9 +272,18 @@ impl Policy {
         Arc::new(ArcSwap::from_pointee(self))
     }
 
-    fn build(config: &Config, old: Option<&Self>, began: u64, revoked: Arc<Revoked>) -> Result<Self> {
+    fn build(
+        config: &Config,
+        old: Option<&Self>,
+        began: u64,
+        revoked: Arc<Revoked>,
+        faults: &mut Faults,
+    ) -> Result<Self> {
         let tickets = match (&config.tls.ticket_keys, old) {
-            (Some(path), _) => Arc::new(TicketKeys::from_file(path).context("tls.ticket_keys")?),
+            (Some(path), old) => {
+                let read = TicketKeys::from_file(path).context("tls.ticket_keys").map(Arc::new);
+                faults.or_kept(read, old.map(|old| Arc::clone(&old.tickets)))?
+            }
             (None, Some(old)) if old.tickets.is_own() => Arc::clone(&old.tickets),
             (None, _) => Arc::new(TicketKeys::own()?),
         };
@@ -270,34 +294,42 @@ impl Policy {
         let hellos = Hellos::of(&config.kernel).map(Arc::new);
         let mut listeners = BTreeMap::new();
         for listener in &config.listeners {
-            let served = tls::serve(listener, config.kernel.minimum_tls, &config.tls, &tickets, &sessions)
-                .with_context(|| format!("listener {}", listener.address))?;
+            let kept = old.and_then(|old| old.listeners.get(&listener.address));
+            let kept = kept.map(|old| (&*old.certificates, old.clients.as_ref()));
+            let sealed = (&tickets, &sessions);
+            let served = faults.at(
+                || format!("listener {}", listener.address),
+                |faults| tls::serve(listener, config.kernel.minimum_tls, &config.tls, sealed, kept, faults),
+            )?;
             let listening = Listener {
                 tls: Arc::new(served.config),
                 certificates: served.certificates,
-                lists_end: served.lists_end,
+                clients: served.clients,
                 unknown_name: listener.unknown_name,
                 needs_identity: listener.clients.as_ref().is_some_and(|clients| clients.required),
                 handshake_timeout: listener.handshake_timeout,
-                hellos_judged: hellos_judged(&config.kernel, listener.address.port()),
+                hellos_judged: hellos::judged(&config.kernel, listener.address.port()),
                 proxies: listener.proxy_protocol_from.clone(),
                 early_data: listener.early_data,
                 hellos: hellos.clone(),
             };
             listeners.insert(listener.address, listening);
         }
-        let upstreams = upstream::build(&config.upstreams, old.map(|old| &old.upstreams))?;
+        let upstreams = upstream::build(&config.upstreams, old.map(|old| &old.upstreams), faults)?;
         let mut issuers = BTreeMap::new();
         for (name, token) in &config.tokens {
             let old = old.and_then(|old| old.issuers.get(name));
-            let issuer = Issuer::load(name, token, asked(config, name), &revoked, old)
-                .with_context(|| format!("token.{name}"))?;
+            let issuer = faults.at(
+                || format!("token.{name}"),
+                |faults| Issuer::renew(name, token, asked(config, name), &revoked, old, faults),
+            )?;
             issuers.insert(name.clone(), issuer);
         }
         let mut signers = BTreeMap::new();
         for (name, signature) in &config.signatures {
-            let read = Signers::load(name, signature).with_context(|| format!("signature.{name}"))?;
-            signers.insert(name.clone(), Arc::new(read));
+            let read = Signers::load(name, signature).with_context(|| format!("signature.{name}"));
+            let kept = old.and_then(|old| old.signers.get(name)).cloned();
+            signers.insert(name.clone(), faults.or_kept(read.map(Arc::new), kept)?);
         }
         let dpop = Dpop::new(&config.dpop, old.map(|old| &old.dpop))?;
         let attestation = match &config.attestation {
@@ -305,7 +337,7 @@ impl Policy {
             Some(attestation) => {
                 let old = old.and_then(|old| old.attestation.as_ref());
                 let loaded = Attestation::load(attestation, config.http.max_sources, began, old);
-                Some(Arc::new(loaded.context("attestation")?))
+                Some(faults.or_kept(loaded.context("attestation").map(Arc::new), old.cloned())?)
             }
         };
         let refreshed = match old {
@@ -340,10 +372,10 @@ impl Policy {
         let bare_hosts = hosts.filter(|(_, host)| is_bare(host)).map(|(i, host)| (i, host.clone())).collect();
         let routes = RouteTable::new(routes)?;
         let answers = Arc::new(answers(&config.http)?);
-        let revocation_client =
-            config.revocation.client.as_ref().map(revocations::Client::load).transpose()?;
+        let client = config.revocation.client.as_ref().map(revocations::Client::load).transpose();
+        let revocation_client = faults.or_kept(client, old.map(|old| old.revocation_client.clone()))?;
         // Last of all, because it is in force at once.
-        revocations::list(config, &revoked)?;
+        faults.or_kept(revocations::list(config, &revoked), Some(()))?;
         Ok(Self {
             listeners,
             routes,
@@ -363,6 +395,7 @@ impl Policy {
             ),
             upstreams,
             issuers,
+            signers,
             bare_hosts,
             tickets,
             sessions,
@@ -403,13 +436,6 @@ impl BanRules {
             || self.management_ports.contains(&port)
                 && (from.is_empty() || Prefix::any_contains(from, source))
     }
-}
-
-/// Whether the program refuses old hellos to a port.
-fn hellos_judged(kernel: &config::Kernel, port: u16) -> bool {
-    kernel.mode != Mode::Off
-        && kernel.protected_ports.contains(&port)
-        && !kernel.dry_run.contains(&Feature::Tls)
 }
 
 fn answers(http: &config::Http) -> Result<Answers> {

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     clock,
     config::{Certificate, ServerName},
+    policy::faults::Faults,
 };
 
 /// Until when a certificate, and what is stapled to it, is valid.
@@ -41,7 +42,7 @@ pub struct Certificates {
     entries: Vec<Entry>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     names: Vec<Name>,
     plain: Arc<CertifiedKey>,
@@ -50,7 +51,7 @@ struct Entry {
     expiry: Expiry,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Name {
     Exact(String),
     /// `*.example.com` as `.example.com`; stands for exactly one label (RFC 9525 section 6.3).
@@ -126,10 +127,18 @@ impl Entry {
 }
 
 impl Certificates {
-    pub(super) fn load(certificates: &[Certificate], crypto: &CryptoProvider) -> Result<Self> {
-        let entries: Result<Vec<Entry>> =
-            certificates.iter().map(|certificate| Entry::load(certificate, crypto)).collect();
-        let entries = entries?;
+    /// `old` were made for the same `certificates`: what cannot be read is taken from them.
+    pub(super) fn load(
+        certificates: &[Certificate],
+        crypto: &CryptoProvider,
+        old: Option<&Self>,
+        faults: &mut Faults,
+    ) -> Result<Self> {
+        let mut entries = Vec::with_capacity(certificates.len());
+        for (n, certificate) in certificates.iter().enumerate() {
+            let kept = old.and_then(|old| old.entries.get(n)).cloned();
+            entries.push(faults.or_kept(Entry::load(certificate, crypto), kept)?);
+        }
         if entries.is_empty() {
             bail!("no certificate");
         }
