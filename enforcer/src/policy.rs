@@ -6,6 +6,7 @@
 pub mod attestation;
 pub mod demands;
 pub mod dpop;
+mod faults;
 pub mod health;
 pub mod hellos;
 pub mod introspection;
@@ -13,6 +14,7 @@ pub mod issuer;
 pub mod jwks;
 pub mod keyring;
 pub mod limiter;
+mod listener;
 pub mod pins;
 pub mod refreshes;
 pub mod revocations;
@@ -21,40 +23,37 @@ pub mod signature;
 pub mod tls;
 pub mod upstream;
 
+pub use self::listener::Listener;
 pub use crate::strict_json;
 
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 use arc_swap::ArcSwap;
 use enforcer_common::source::v6_mask;
 use http::{HeaderName, HeaderValue};
 
 use crate::{
     clock,
-    config::{self, AllowedPort, Config, Feature, Mode, TlsVersion},
+    config::{self, AllowedPort, Config, Feature, TlsVersion},
     prefix::Prefix,
     replay::Replay,
     revoked::Revoked,
 };
 use attestation::{Attestation, Demand};
 use dpop::Dpop;
+use faults::Faults;
 use hellos::Hellos;
 use issuer::Issuer;
 use pins::Pins;
 use refreshes::Refreshes;
 use route::{Route, Tokens, limits::Limits, oauth::OAuth, table::RouteTable};
 use signature::Signers;
-use tls::{
-    certificates::{Certificates, Expiry},
-    sessions::Sessions,
-    tickets::TicketKeys,
-};
+use tls::{certificates::Expiry, sessions::Sessions, tickets::TicketKeys};
 pub use upstream::Upstream;
 
 /// The policy in force. Swap a new one in with `store`; whoever works on a request keeps the one it began with.
@@ -91,6 +90,7 @@ pub struct Policy {
     pub(crate) replay: Arc<Replay>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
     issuers: BTreeMap<String, Arc<Issuer>>,
+    signers: BTreeMap<String, Arc<Signers>>,
     bare_hosts: Vec<(usize, String)>,
     tickets: Arc<TicketKeys>,
     sessions: Arc<Sessions>,
@@ -112,38 +112,6 @@ pub struct Answers {
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// How a listener's connections are encrypted.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// Certificates, versions, suites.
-    pub tls: Arc<rustls::ServerConfig>,
-    /// What can be shown, and for which names.
-    pub certificates: Arc<Certificates>,
-    /// When the first of its revocation lists runs out, seconds since 1970.
-    pub lists_end: Option<i64>,
-    /// What a client meets that asks for another name, or for none.
-    pub unknown_name: config::UnknownName,
-    /// Whether a client without a certificate is refused.
-    pub needs_identity: bool,
-    /// Time for a handshake, from accept to the end.
-    pub handshake_timeout: Duration,
-    /// Whether the program refuses old hellos before they come here.
-    pub hellos_judged: bool,
-    /// Load balancers that say by the PROXY protocol whose connection it is.
-    pub proxies: Vec<Prefix>,
-    /// Whether clients that come back may send early data.
-    pub early_data: bool,
-    /// What is listed of hellos, if anything is.
-    pub hellos: Option<Arc<Hellos>>,
-}
-
-impl Listener {
-    /// Whether connections of `peer` begin with a header of the PROXY protocol.
-    pub fn is_behind(&self, peer: IpAddr) -> bool {
-        Prefix::any_contains(&self.proxies, peer)
-    }
-}
-
 impl Policy {
     /// Reads certificates, keys and JWK sets and compiles everything.
     pub fn load(config: &Config) -> Result<Self> {
@@ -152,13 +120,14 @@ impl Policy {
 
     /// The same for a process that began at another time, seconds since 1970.
     pub fn load_at(config: &Config, began: u64) -> Result<Self> {
-        Self::build(config, None, (began, began), Revoked::new(config.revocation.max_entries as usize)?)
+        let revoked = Revoked::new(config.revocation.max_entries as usize)?;
+        Self::build(config, None, (began, began), revoked, &mut Faults::fatal())
     }
 
     /// The same beside what is revoked already.
     pub fn load_with(config: &Config, revoked: Arc<Revoked>) -> Result<Self> {
         let now = clock::unix_now();
-        Self::build(config, None, (now, now), revoked)
+        Self::build(config, None, (now, now), revoked, &mut Faults::fatal())
     }
 
     /// The same for a reload: whatever did not change keeps its state (request limits, pooled upstream connections,
@@ -169,7 +138,17 @@ impl Policy {
 
     /// The same at another time, seconds since 1970.
     pub fn reload_at(&self, config: &Config, now: u64) -> Result<Self> {
-        Self::build(config, Some(self), (self.replay.began(), now), Arc::clone(&self.revoked))
+        let (times, revoked) = ((self.replay.began(), now), Arc::clone(&self.revoked));
+        Self::build(config, Some(self), times, revoked, &mut Faults::fatal())
+    }
+
+    /// The same for files that changed by themselves under `config`, which made this policy: of each that is bad, what was read before
+    /// goes on, and the others are taken over. With all that is bad.
+    pub fn renew(&self, config: &Config) -> Result<(Self, Vec<Error>)> {
+        let (times, revoked) = ((self.replay.began(), clock::unix_now()), Arc::clone(&self.revoked));
+        let mut faults = Faults::forgiven();
+        let renewed = Self::build(config, Some(self), times, revoked, &mut faults)?;
+        Ok((renewed, faults.found()))
     }
 
     /// What apps pin, and what they are served.
@@ -186,7 +165,9 @@ impl Policy {
 
     /// When revocation lists run out, and with them every client certificate, by the listener's configured address.
     pub fn list_ends(&self) -> impl Iterator<Item = (SocketAddr, i64)> {
-        self.listeners.iter().filter_map(|(address, listener)| Some((*address, listener.lists_end?)))
+        self.listeners
+            .iter()
+            .filter_map(|(address, listener)| Some((*address, listener.clients.as_ref()?.lists_end?)))
     }
 
     /// Hosts of routes for which no listener has a certificate, with the number of their route. No client gets there: it would have to
@@ -282,9 +263,13 @@ impl Policy {
         old: Option<&Self>,
         (began, now): (u64, u64),
         revoked: Arc<Revoked>,
+        faults: &mut Faults,
     ) -> Result<Self> {
         let tickets = match (&config.tls.ticket_keys, old) {
-            (Some(path), _) => Arc::new(TicketKeys::from_file(path).context("tls.ticket_keys")?),
+            (Some(path), old) => {
+                let read = TicketKeys::from_file(path).context("tls.ticket_keys").map(Arc::new);
+                faults.or_kept(read, old.map(|old| Arc::clone(&old.tickets)))?
+            }
             (None, Some(old)) if old.tickets.is_own() => Arc::clone(&old.tickets),
             (None, _) => Arc::new(TicketKeys::own()?),
         };
@@ -297,43 +282,52 @@ impl Policy {
         let switched = pins::switched(&sets);
         let mut listeners = BTreeMap::new();
         for listener in &config.listeners {
-            let served = tls::serve(
-                listener,
-                config.kernel.minimum_tls,
-                &config.tls,
-                (&tickets, &sessions),
-                &switched,
-            )
-            .with_context(|| format!("listener {}", listener.address))?;
+            let kept = old.and_then(|old| old.listeners.get(&listener.address));
+            let kept = kept.map(|old| (&*old.certificates, old.clients.as_ref()));
+            let (minimum, sealed) = (config.kernel.minimum_tls, (&tickets, &sessions));
+            let served = faults.at(
+                || format!("listener {}", listener.address),
+                |faults| tls::serve(listener, minimum, &config.tls, sealed, &switched, kept, faults),
+            )?;
             let listening = Listener {
                 tls: Arc::new(served.config),
                 certificates: served.certificates,
-                lists_end: served.lists_end,
+                clients: served.clients,
                 unknown_name: listener.unknown_name,
                 needs_identity: listener.clients.as_ref().is_some_and(|clients| clients.required),
                 handshake_timeout: listener.handshake_timeout,
-                hellos_judged: hellos_judged(&config.kernel, listener.address.port()),
+                hellos_judged: hellos::judged(&config.kernel, listener.address.port()),
                 proxies: listener.proxy_protocol_from.clone(),
                 early_data: listener.early_data,
                 hellos: hellos.clone(),
             };
             listeners.insert(listener.address, listening);
         }
-        let served = listeners.values().map(|listener: &Listener| &*listener.certificates);
-        pins::guard(&mut sets, served, now)?;
+        let shown = |listeners: &BTreeMap<SocketAddr, Listener>| {
+            listeners.values().map(|listener| Arc::clone(&listener.certificates)).collect::<Vec<_>>()
+        };
+        if let Err(refused) = pins::guard(&mut sets, shown(&listeners).iter().map(|one| &**one), now) {
+            // What is served was judged before: it stays, whatever the guard would say of it now.
+            listeners = faults.or_kept(Err(refused.into()), old.map(|old| old.listeners.clone()))?;
+            sets.iter_mut().for_each(|set| set.served.clear());
+            drop(pins::guard(&mut sets, shown(&listeners).iter().map(|one| &**one), now));
+        }
         let pins = Pins::new(&config.pins, sets, now, old.map(|old| &old.pins))?;
-        let upstreams = upstream::build(&config.upstreams, old.map(|old| &old.upstreams))?;
+        let upstreams = upstream::build(&config.upstreams, old.map(|old| &old.upstreams), faults)?;
         let mut issuers = BTreeMap::new();
         for (name, token) in &config.tokens {
             let old = old.and_then(|old| old.issuers.get(name));
-            let issuer = Issuer::load(name, token, issuer::asked(config, name), &revoked, old)
-                .with_context(|| format!("token.{name}"))?;
+            let issuer = faults.at(
+                || format!("token.{name}"),
+                |faults| Issuer::renew(name, token, issuer::asked(config, name), &revoked, old, faults),
+            )?;
             issuers.insert(name.clone(), issuer);
         }
         let mut signers = BTreeMap::new();
         for (name, signature) in &config.signatures {
-            let read = Signers::load(name, signature).with_context(|| format!("signature.{name}"))?;
-            signers.insert(name.clone(), Arc::new(read));
+            let read = Signers::load(name, signature).with_context(|| format!("signature.{name}"));
+            let kept = old.and_then(|old| old.signers.get(name)).cloned();
+            signers.insert(name.clone(), faults.or_kept(read.map(Arc::new), kept)?);
         }
         let dpop = Dpop::new(&config.dpop, old.map(|old| &old.dpop))?;
         let attestation = match &config.attestation {
@@ -341,7 +335,7 @@ impl Policy {
             Some(attestation) => {
                 let old = old.and_then(|old| old.attestation.as_ref());
                 let loaded = Attestation::load(attestation, config.http.max_sources, began, old);
-                Some(Arc::new(loaded.context("attestation")?))
+                Some(faults.or_kept(loaded.context("attestation").map(Arc::new), old.cloned())?)
             }
         };
         let refreshed = match old {
@@ -378,10 +372,10 @@ impl Policy {
         let bare_hosts = hosts.filter(|(_, host)| is_bare(host)).map(|(i, host)| (i, host.clone())).collect();
         let routes = RouteTable::new(routes)?;
         let answers = Arc::new(answers(&config.http)?);
-        let revocation_client =
-            config.revocation.client.as_ref().map(revocations::Client::load).transpose()?;
+        let client = config.revocation.client.as_ref().map(revocations::Client::load).transpose();
+        let revocation_client = faults.or_kept(client, old.map(|old| old.revocation_client.clone()))?;
         // Last of all, because it is in force at once.
-        revocations::list(config, &revoked)?;
+        faults.or_kept(revocations::list(config, &revoked), Some(()))?;
         Ok(Self {
             listeners,
             routes,
@@ -401,6 +395,7 @@ impl Policy {
             ),
             upstreams,
             issuers,
+            signers,
             bare_hosts,
             tickets,
             sessions,
@@ -442,13 +437,6 @@ impl BanRules {
             || self.management_ports.contains(&port)
                 && (from.is_empty() || Prefix::any_contains(from, source))
     }
-}
-
-/// Whether the program refuses old hellos to a port.
-fn hellos_judged(kernel: &config::Kernel, port: u16) -> bool {
-    kernel.mode != Mode::Off
-        && kernel.protected_ports.contains(&port)
-        && !kernel.dry_run.contains(&Feature::Tls)
 }
 
 fn answers(http: &config::Http) -> Result<Answers> {

@@ -256,11 +256,16 @@ impl Attempts<'_> {
         &self,
         mut lease: Lease,
         headers: HeaderMap,
-        body: Option<ClientBody>,
+        mut body: Option<ClientBody>,
         spare: Option<HeaderMap>,
     ) -> Result<Forwarded, Next> {
         let server = Rc::clone(lease.server());
         let had_body = body.is_some();
+        if let Some(body) = &mut body {
+            // Calls of gRPC may be silent as long as they like, and have deadlines of their own. A server that does not speak HTTP/2
+            // has none, whatever a client says.
+            body.may_pause(self.is_grpc && lease.is_http2());
+        }
         let (body, progress) = RequestBody::new(body, self.terms.max_body);
         let dressed = self.outgoing.dress(headers, body, server.address(), lease.is_http2());
         let request = dressed.map_err(Next::Stop)?;

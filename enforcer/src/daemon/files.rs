@@ -1,5 +1,5 @@
 //! Files that change under the daemon: certificates, keys, authorities, revocations, ticket keys, key sets. A new one is taken
-//! over by itself; a bad one changes nothing.
+//! over by itself; a bad one changes nothing, and holds up no other.
 //!
 //! They are looked at once a second by stat(2), through every symbolic link. Notifications by inotify(7) would be no
 //! better: they follow an inode, so a file that is replaced by rename(2), or by the swap of a link above it as Kubernetes
@@ -14,13 +14,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 use arc_swap::ArcSwap;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tracing::{error, info};
 
 use super::{facts, pins, running::Running};
-use crate::{clock, config::Config, control::answer::Facts, policy::Policy};
+use crate::{clock, config::Config, control::answer::Facts};
 
 /// Between two looks. What changed must look the same twice, so that a certificate and its key, which are written one after
 /// the other, are both there.
@@ -140,28 +140,41 @@ async fn watch_every(look: Duration, read: Arc<ArcSwap<Seen>>, changes: mpsc::Se
 impl Running {
     /// Reads all files again, for the configuration in force.
     pub(super) async fn renew(&mut self, changed: &[PathBuf]) {
-        let result = match (changed, &self.config.revocation.file) {
-            // While another one is bad that has to stay visible.
-            ([one], Some(file)) if one == file && self.metrics.files_refused.get() == 0 => {
-                self.read_revocations(file.clone()).await
+        let listing = self.config.revocation.file.clone().filter(|file| changed.contains(file));
+        let mut bad: Vec<String> = Vec::new();
+        let alone = listing.is_some() && changed.len() == 1;
+        // What is revoked is so at once, whatever else there is to read, and whatever becomes of that.
+        if let Some(file) = listing {
+            bad.extend(self.read_revocations(file).await.err().map(|error| format!("{error:#}")));
+        }
+        // While another one is bad that has to stay visible.
+        if !alone || self.metrics.files_refused.get() != 0 {
+            let others = self.read_again().await.unwrap_or_else(|error| vec![error]);
+            for error in others {
+                pins::note(&error, &self.metrics);
+                let error = format!("{error:#}");
+                if !bad.contains(&error) {
+                    bad.push(error);
+                }
             }
-            _ => self.read_again().await,
-        };
-        let result = result.map_err(|error| {
-            pins::note(&error, &self.metrics);
-            format!("{error:#}")
-        });
+        }
+        // What is good of them is in force.
+        facts::certificates(&self.policy.load(), &self.metrics, clock::unix_now());
+        let result = if bad.is_empty() { Ok(()) } else { Err(bad.join("; ")) };
         let files: Vec<String> = changed.iter().map(|path| path.display().to_string()).collect();
         let files = files.join(" ");
         let label = match &result {
             Ok(()) => {
-                facts::certificates(&self.policy.load(), &self.metrics, clock::unix_now());
                 pins::warn_of(&self.policy.load(), clock::unix_now());
                 info!(files, "files changed, taken over");
                 "applied"
             }
             Err(error) => {
-                error!(files, error, "files changed and are refused, what was read before stays in force");
+                error!(
+                    files,
+                    error,
+                    "files changed and are refused where they are bad: what was read before stays in force there"
+                );
                 "refused"
             }
         };
@@ -189,18 +202,20 @@ impl Running {
         result
     }
 
-    async fn read_again(&self) -> Result<()> {
+    /// Takes over what is good, and gives back what is bad.
+    async fn read_again(&self) -> Result<Vec<Error>> {
         let (config, policy) = (self.config.clone(), self.policy.load_full());
         let reading = tokio::task::spawn_blocking(move || {
             // Before they are read: what changes meanwhile is noticed afterwards.
             let seen = Seen::of(&config);
-            (seen, policy.reload(&config))
+            (seen, policy.renew(&config))
         });
-        let (seen, policy): (Seen, Result<Policy>) = reading.await.context("reading the files")?;
+        let (seen, renewed) = reading.await.context("reading the files")?;
         // A bad file is not tried again until it changes again.
         self.read.store(Arc::new(seen));
-        self.policy.store(Arc::new(policy?));
-        Ok(())
+        let (policy, bad) = renewed?;
+        self.policy.store(Arc::new(policy));
+        Ok(bad)
     }
 }
 

@@ -143,6 +143,7 @@ pub(super) fn call_failed(refusal: &Refusal, id: &RequestId) -> Response<Bytes> 
     let headers = response.headers_mut();
     headers.extend(grpc::trailers(refusal.denial, id.header()));
     headers.insert(CONTENT_TYPE, grpc::content_type());
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     tell(headers, refusal);
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));

@@ -83,8 +83,6 @@ pub(super) async fn serve(
     if let Some(entry) = &mut entry {
         entry.comes_from(source);
     }
-    // Calls of gRPC may be silent as long as they like; they have deadlines of their own.
-    let patience = Some(patience).filter(|_| !is_grpc);
     let body = ClientBody::new(body, expects, patience);
     if let Err(Refusal { pending: Some(pending), standing, .. }) = &mut admitted {
         let mut standing = standing.take().map_or_else(Standing::default, |standing| *standing);

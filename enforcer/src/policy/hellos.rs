@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use crate::{
-    config::{Feature, Fingerprint, Kernel, ServerName},
+    config::{Feature, Fingerprint, Kernel, Mode, ServerName},
     denial::Denial,
 };
 
@@ -28,6 +28,13 @@ pub struct Judgement {
     pub refused: Option<Denial>,
     /// It would be refused for these but for a dry run.
     pub rehearsed: [Option<Denial>; 2],
+}
+
+/// Whether the program refuses old hellos to a port.
+pub(super) fn judged(kernel: &Kernel, port: u16) -> bool {
+    kernel.mode != Mode::Off
+        && kernel.protected_ports.contains(&port)
+        && !kernel.dry_run.contains(&Feature::Tls)
 }
 
 impl Hellos {

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use http::HeaderValue;
 
 use super::{
+    faults::Faults,
     introspection::Introspector,
     keyring::{KeySet, Keyring},
 };
@@ -84,8 +85,22 @@ impl Issuer {
         revoked: &Arc<Revoked>,
         old: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>> {
-        let keyring = Keyring::load(token, old.map(|old| (&old.made_from, &old.keyring)))?;
-        let introspector = token.introspection.as_ref().map(Introspector::load).transpose()?;
+        Self::renew(name, token, asked, revoked, old, &mut Faults::fatal())
+    }
+
+    /// The same, where what was read before may stand in for what cannot be read.
+    pub(super) fn renew(
+        name: &str,
+        token: &config::Token,
+        asked: BTreeSet<String>,
+        revoked: &Arc<Revoked>,
+        old: Option<&Arc<Self>>,
+        faults: &mut Faults,
+    ) -> Result<Arc<Self>> {
+        let keyring = Keyring::load(token, old.map(|old| (&old.made_from, &old.keyring)));
+        let keyring = faults.or_kept(keyring, old.map(|old| Arc::clone(&old.keyring)))?;
+        let read = token.introspection.as_ref().map(|config| Introspector::load(config).map(Arc::new));
+        let introspector = faults.or_kept(read.transpose(), old.map(|old| old.introspector.clone()))?;
         let same_secret = |old: &Self| match (&old.introspector, &introspector) {
             (Some(old), Some(new)) => old.is_as(new),
             (None, None) => true,
@@ -115,7 +130,7 @@ impl Issuer {
             max_lifetime: token.max_lifetime.as_secs(),
             asked,
             device_claim: token.device_claim.clone(),
-            introspector: introspector.map(Arc::new),
+            introspector,
             revoked: Arc::clone(revoked),
             mark: revoked.marker().issuer(&token.issuer),
             keyring,

@@ -11,7 +11,10 @@ use std::{collections::BTreeSet, fs};
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
 
-use super::tls::certificates::{self, Certificates};
+use super::{
+    faults::Faults,
+    tls::certificates::{self, Certificates},
+};
 use crate::{
     config::{self, Certificate, PinnedKey, ServerName},
     pins::{
@@ -271,7 +274,7 @@ pub fn survey(config: &config::Config, now: u64) -> Result<Survey> {
     let mut sets = load(&config.pins, now)?;
     let switched = switched(&sets);
     let load = |listener: &config::Listener| {
-        Certificates::load(&listener.certificates, &switched, &crypto)
+        Certificates::load(&listener.certificates, &switched, &crypto, None, &mut Faults::fatal())
             .with_context(|| format!("listener {}", listener.address))
     };
     let listeners = config.listeners.iter().map(load).collect::<Result<Vec<_>>>()?;

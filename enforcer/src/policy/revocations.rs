@@ -23,7 +23,7 @@ const MOST_LINE: usize = 4_096;
 const SHORTEST: usize = 16;
 
 /// Who may revoke by request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     /// The client's name.
     pub id: String,

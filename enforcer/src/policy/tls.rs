@@ -19,9 +19,10 @@ use rustls::{
     server::{NoServerSessionStorage, ProducesTickets},
 };
 
-use super::pins::Switched;
+use super::{faults::Faults, pins::Switched};
 use crate::config::{self, KeyExchange, Suite, TlsFile, TlsVersion};
 use certificates::Certificates;
+pub(super) use clients::Judgement;
 use sessions::{Remembered, Sessions};
 use tickets::{NoTickets, TicketKeys, Tickets};
 
@@ -40,18 +41,23 @@ pub struct Served {
     pub config: ServerConfig,
     /// What can be shown, and for which names.
     pub certificates: Arc<Certificates>,
-    /// When the first of its revocation lists runs out, seconds since 1970.
-    pub lists_end: Option<i64>,
+    /// How clients that show a certificate are judged; `None`: none is asked for.
+    pub(super) clients: Option<Judgement>,
 }
 
+/// What of a listener was made of files.
+pub(super) type Kept<'k> = (&'k Certificates, Option<&'k Judgement>);
+
 /// Reads what `listener` names and makes a configuration of it. Tickets are sealed with `keys`, if there are any; sessions that may
-/// bring early data are kept in `sessions`; `switched` replaces certificates.
-pub fn serve(
+/// bring early data are kept in `sessions`; `switched` replaces certificates. `kept` may stand in for what cannot be read.
+pub(super) fn serve(
     listener: &config::Listener,
     minimum: TlsVersion,
     tls: &config::Tls,
     (keys, sessions): (&Arc<TicketKeys>, &Arc<Sessions>),
     switched: &[Switched],
+    kept: Option<Kept<'_>>,
+    faults: &mut Faults,
 ) -> Result<Served> {
     // Other code of this process (metrics, tests) may build rustls configurations without naming a provider.
     drop(crypto_provider(tls).install_default());
@@ -60,16 +66,18 @@ pub fn serve(
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         TlsVersion::Tls13 => &[&rustls::version::TLS13],
     };
-    let certificates = Arc::new(Certificates::load(&listener.certificates, switched, &crypto)?);
+    let old = kept.map(|(certificates, _)| certificates);
+    let certificates = Arc::new(Certificates::load(&listener.certificates, switched, &crypto, old, faults)?);
     let builder = ServerConfig::builder_with_provider(Arc::clone(&crypto))
         .with_protocol_versions(versions)
         .context("cannot set the TLS versions")?;
-    let (builder, trust, lists_end) = match &listener.clients {
+    let (builder, trust, clients) = match &listener.clients {
         None => (builder.with_no_client_auth(), tickets::NO_CLIENTS, None),
         Some(asked) => {
-            let judgement = clients::verifier(asked, crypto)?;
-            let builder = builder.with_client_cert_verifier(judgement.verifier);
-            (builder, judgement.trust, judgement.lists_end)
+            let old = kept.and_then(|(_, judgement)| judgement).cloned();
+            let judgement = faults.or_kept(clients::verifier(asked, crypto), old)?;
+            let builder = builder.with_client_cert_verifier(Arc::clone(&judgement.verifier));
+            (builder, judgement.trust, Some(judgement))
         }
     };
     let mut config = builder.with_cert_resolver(Arc::clone(&certificates) as Arc<_>);
@@ -93,7 +101,7 @@ pub fn serve(
         // The answer does not wait for the client's end of the handshake either.
         config.send_half_rtt_data = true;
     }
-    Ok(Served { config, certificates, lists_end })
+    Ok(Served { config, certificates, clients })
 }
 
 /// aws-lc-rs with the suites and groups of the configuration; the client's order decides, because only the client knows

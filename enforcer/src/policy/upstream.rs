@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use http::uri::Scheme;
 
 use super::{
+    faults::Faults,
     health::Health,
     tls::servers::{self, Encryption},
 };
@@ -49,15 +50,19 @@ pub struct Servers {
 pub(super) fn build(
     configured: &BTreeMap<String, config::Upstream>,
     old: Option<&BTreeMap<String, Arc<Upstream>>>,
+    faults: &mut Faults,
 ) -> Result<BTreeMap<String, Arc<Upstream>>> {
     let mut built = BTreeMap::new();
     for (name, config) in configured {
         let encrypted = config.servers.iter().any(|server| server.scheme() == Some(&Scheme::HTTPS));
+        let kept = old.and_then(|old| old.get(name));
         let encryption = match encrypted {
-            true => Some(servers::connect(&config.tls).with_context(|| format!("upstream.{name}.tls"))?),
+            true => {
+                let read = servers::connect(&config.tls).with_context(|| format!("upstream.{name}.tls"));
+                faults.or_kept(read.map(Some), kept.map(|kept| kept.encryption.clone()))?
+            }
             false => None,
         };
-        let kept = old.and_then(|old| old.get(name));
         let identity = |encryption: &Option<Encryption>| encryption.as_ref().map(|one| one.identity);
         let upstream = match kept {
             Some(kept) if kept.config == *config && identity(&kept.encryption) == identity(&encryption) => {

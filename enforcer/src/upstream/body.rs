@@ -77,8 +77,8 @@ impl Source {
 }
 
 impl ClientBody {
-    /// `expects`: the head has `Expect: 100-continue`; `patience`: for how slow a client, `None`: for any.
-    pub fn new(incoming: Incoming, expects: bool, patience: Option<Patience>) -> Self {
+    /// `expects`: the head has `Expect: 100-continue`; `patience`: for how slow a client.
+    pub fn new(incoming: Incoming, expects: bool, patience: Patience) -> Self {
         Self { source: Source::Client(incoming), expects, pace: Pace::new(patience) }
     }
 
@@ -144,6 +144,11 @@ impl ClientBody {
             };
             let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
         });
+    }
+
+    /// Whether its client may take its time from here on.
+    pub(super) const fn may_pause(&mut self, unhurried: bool) {
+        self.pace.may_pause(unhurried);
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -23,7 +23,8 @@ pub struct Patience {
 /// How it uses it.
 #[derive(Debug)]
 pub(super) struct Pace {
-    patience: Option<Patience>,
+    patience: Patience,
+    unhurried: bool,
     received: u64,
     waited: Duration,
     /// Since when it is waited for, and until when.
@@ -31,9 +32,14 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// `None`: it may take its time.
-    pub(super) const fn new(patience: Option<Patience>) -> Self {
-        Self { patience, received: 0, waited: Duration::ZERO, waiting: None }
+    /// Nothing came yet.
+    pub(super) const fn new(patience: Patience) -> Self {
+        Self { patience, unhurried: false, received: 0, waited: Duration::ZERO, waiting: None }
+    }
+
+    /// Whether it may take its time from here on.
+    pub(super) const fn may_pause(&mut self, unhurried: bool) {
+        self.unhurried = unhurried;
     }
 
     /// Something came.
@@ -46,8 +52,10 @@ impl Pace {
 
     /// Nothing is there; ready once it was waited for too long.
     pub(super) fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(patience) = self.patience else { return Poll::Pending };
-        let left = patience.left(self.received, self.waited);
+        if self.unhurried {
+            return Poll::Pending;
+        }
+        let left = self.patience.left(self.received, self.waited);
         let wait = || (clock::instant_now(), Box::pin(tokio::time::sleep(left)));
         let (_, end) = self.waiting.get_or_insert_with(wait);
         end.as_mut().poll(context)

@@ -205,3 +205,24 @@ fn check_names_what_is_wrong_with_files_for_tls() {
     mode(0o640);
     assert!(!site.output("check -c enforcer.toml").2.contains("ticket_keys"));
 }
+
+#[test]
+fn a_bad_file_holds_up_no_other() {
+    let site = Site::new();
+    site.write("enforcer.toml", &format!("{CONFIG}[tls]\nticket_keys = \"tickets\"\n"));
+    site.write("tickets", &format!("{}\n", "QUJD".repeat(16)));
+    let _daemon = site.start();
+    let listener = site.listener();
+    let error = || site.json("status")["files"]["error"].as_str().unwrap_or_default().to_owned();
+    site.replace("tickets", "no keys");
+    eventually("the refusal is told", || error().contains("tls.ticket_keys: tickets: line 1"));
+    let (chain, key) = pair();
+    site.replace("key.pem", &key);
+    site.replace("cert.pem", &chain);
+    eventually("the new certificate is shown", || same(&site.shown(&listener), &chain));
+    assert!(error().contains("tickets: line 1"), "it is bad still: {}", error());
+    assert!(site.get("/metrics").contains("enforcer_files_refused 1"));
+    // Who asks for all of it gets all of it or nothing.
+    let (code, _, said) = site.output("reload");
+    assert!(code != 0 && said.contains("tickets: line 1"), "{code} {said}");
+}

@@ -59,3 +59,26 @@ fn revocations_are_made_found_kept_and_taken_back() {
     assert_eq!(site.output("token restore --sid session-1").0, 1);
     drop(daemon);
 }
+
+#[test]
+fn what_a_file_revokes_is_in_force_while_another_file_is_bad() {
+    let site = Site::new();
+    site.write("enforcer.toml", &format!("{CONFIG}\n[revocation]\nfile = \"revoked.jsonl\"\n"));
+    site.write("revoked.jsonl", "");
+    let _daemon = site.start();
+    let is_revoked = |jti: &str| site.output(&format!("token revoked --jti {jti}")).1.starts_with("revoked");
+    let error = || site.json("status")["files"]["error"].as_str().unwrap_or_default().to_owned();
+    // Both at once, and one after the other.
+    site.write("revoked.jsonl", "{\"jti\": \"one\"}\n");
+    site.write("cert.pem", "no certificate");
+    eventually("one is revoked", || is_revoked("one"));
+    eventually("the certificate is refused", || error().contains("cert.pem"));
+    site.write("revoked.jsonl", "{\"jti\": \"one\"}\n{\"jti\": \"two\"}\n");
+    eventually("two is revoked", || is_revoked("two"));
+    assert!(error().contains("cert.pem holds no certificate"), "it is bad still: {}", error());
+    // A bad list revokes what it revoked, and both are told of.
+    site.write("revoked.jsonl", "{\"jti\": 3}\n");
+    eventually("the list is refused", || error().contains("revoked.jsonl"));
+    assert!(error().contains("cert.pem") && error().matches("revoked.jsonl").count() == 1, "{}", error());
+    assert!(is_revoked("one") && is_revoked("two"));
+}

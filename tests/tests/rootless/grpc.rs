@@ -6,10 +6,14 @@ use std::{collections::HashSet, time::Duration};
 
 use anyhow::Result;
 use bytes::Bytes;
-use enforcer::config::{Limit, RateLimit};
+use enforcer::{
+    config::{Limit, RateLimit},
+    denial::Denial,
+};
 use enforcer_tests::{
     edge::{Edge, Outgoing, Site, route, upstream},
     grpc::{Client, DETAIL, Note, Server},
+    origin::Origin,
 };
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -146,6 +150,7 @@ async fn a_refusal_has_trailers_alone() -> Result<()> {
     assert!(!headers["grpc-message"].is_empty());
     assert_eq!(headers["x-denial-code"], "token_missing");
     assert_eq!(headers["x-request-id"].len(), 32);
+    assert_eq!(headers["cache-control"], "no-store", "it has a status that may be kept");
     let rest = within(response.into_body().collect()).await??;
     assert!(rest.trailers().is_none() && rest.to_bytes().is_empty());
     Ok(())
@@ -199,4 +204,35 @@ async fn a_server_that_dies_in_the_middle_of_a_call_is_unavailable() -> Result<(
     assert_eq!(rest.trailers().unwrap()["grpc-status"], "14");
     assert_eq!(rest.to_bytes().len(), 5);
     within(dying).await??
+}
+
+#[tokio::test]
+async fn a_call_may_be_silent_for_longer_than_other_bodies() -> Result<()> {
+    let server = Server::start().await?;
+    let patience = Duration::from_millis(100);
+    let edge = edge(&server, |site| site.config.http.body_timeout = patience).await?;
+    let mut client = client(&edge, "/public").await?;
+    let (sender, notes) = mpsc::channel(1);
+    sender.send(Note::new("first")).await?;
+    let mut answers = within(client.chat(notes)).await??.into_inner();
+    assert_eq!(within(answers.message()).await??.unwrap(), Note::new("first"));
+    tokio::time::sleep(3 * patience).await;
+    sender.send(Note::new("second")).await?;
+    assert_eq!(within(answers.message()).await??.unwrap(), Note::new("second"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_time_limit_ends_because_a_request_says_that_it_is_a_call() -> Result<()> {
+    // This server speaks HTTP/1.1, so there are no calls.
+    let origin = Origin::start().await?;
+    let mut site = Site::new(origin.address)?;
+    site.config.http.body_timeout = Duration::from_millis(100);
+    let mut edge = site.start()?;
+    let (sender, body) = Channel::open();
+    sender.send(Bytes::from_static(&[0; 5])).await?;
+    let response = within(edge.http2().await?.send(call("/public/sink", None, body)?)).await??;
+    assert_eq!(response.headers()["x-denial-code"], "body_timeout");
+    assert_eq!(within(edge.offences.recv()).await?.unwrap().denial, Denial::BodyTimeout);
+    Ok(())
 }

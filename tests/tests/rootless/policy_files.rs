@@ -10,7 +10,7 @@ use enforcer::{
 use enforcer_tests::{
     edge::{Site, route},
     pki::KeyKind,
-    tokens::{SigningKey, encode},
+    tokens::{self, SigningKey, encode},
 };
 use serde_json::{Value, json};
 
@@ -172,5 +172,49 @@ fn a_limit_of_a_huge_rate_does_not_overflow() -> Result<()> {
         burst: u64::MAX,
     })];
     Policy::load(&site.config)?;
+    Ok(())
+}
+
+#[test]
+fn a_file_that_went_bad_holds_up_no_other() -> Result<()> {
+    let site = Site::new("127.0.0.1:9".parse()?)?;
+    let (config, folder) = (&site.config, site.dir.path());
+    let first = Policy::load(config)?;
+    let keys = config.tokens["main"].keys.file().unwrap();
+    let known = |policy: &Policy, kid: &str| {
+        let issuer = policy.issuers().find(|issuer| issuer.name == "main").unwrap();
+        issuer.keyring().set().key(Some(kid), TokenAlgorithm::Es256).is_some()
+    };
+    let text = |errors: &[anyhow::Error]| {
+        errors.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("\n")
+    };
+
+    assert!(known(&first, "key-1"));
+    // A key is taken back while a certificate is bad.
+    std::fs::write(folder.join("api.pem"), "no certificate")?;
+    let new = SigningKey::p256("new")?;
+    std::fs::write(keys, tokens::jwks(&[&new]))?;
+    assert!(first.reload(config).is_err(), "who asks gets all or nothing");
+    let (second, errors) = first.renew(config)?;
+    assert!(known(&second, "new") && !known(&second, "key-1"), "the keys are the new ones");
+    let said = text(&errors);
+    assert!(errors.len() == 1 && said.contains("listener ") && said.contains("api.pem"), "{said}");
+    assert!(second.serves("api.example.com"), "the certificate is the old one");
+
+    // A certificate comes while the keys are bad; it stays bad until it is good.
+    std::fs::write(keys, "{}")?;
+    let (third, errors) = second.renew(config)?;
+    let said = text(&errors);
+    assert!(errors.len() == 2 && said.contains("token.main: JWK set ") && said.contains("api.pem"), "{said}");
+    let ends = |policy: &Policy| policy.expiries().map(|(_, expiry)| expiry.name.clone()).collect::<Vec<_>>();
+    assert_eq!(ends(&third), ends(&first));
+    site.authority.issue(&["other.example.com"], KeyKind::P256)?.write(folder, "api")?;
+    let (fourth, errors) = third.renew(config)?;
+    let said = text(&errors);
+    assert!(errors.len() == 1 && said.contains("token.main"), "{said}");
+    assert!(known(&fourth, "new") && fourth.serves("other.example.com"));
+    std::fs::write(keys, tokens::jwks(&[&new]))?;
+    let (_, errors) = fourth.renew(config)?;
+    assert!(errors.is_empty(), "{}", text(&errors));
     Ok(())
 }

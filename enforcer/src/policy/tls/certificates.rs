@@ -23,7 +23,10 @@ use crate::{
     clock,
     config::{Certificate, ServerName},
     pins::Pin,
-    policy::pins::{Served, Switched},
+    policy::{
+        faults::Faults,
+        pins::{Served, Switched},
+    },
 };
 
 /// Until when a certificate, and what is stapled to it, is valid.
@@ -45,7 +48,7 @@ pub struct Certificates {
     switched: Vec<(Vec<ServerName>, Entry)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     names: Vec<Name>,
     plain: Arc<CertifiedKey>,
@@ -56,7 +59,7 @@ struct Entry {
     pin: Option<Pin>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Name {
     Exact(String),
     /// `*.example.com` as `.example.com`; stands for exactly one label (RFC 9525 section 6.3).
@@ -146,15 +149,20 @@ impl Entry {
 }
 
 impl Certificates {
-    /// Reads `certificates`, and of `switched` what is for one of them.
+    /// Reads `certificates`, and of `switched` what is for one of them. `old` were made for the same `certificates`: what cannot be read is
+    /// taken from them.
     pub(in crate::policy) fn load(
         certificates: &[Certificate],
         switched: &[Switched],
         crypto: &CryptoProvider,
+        old: Option<&Self>,
+        faults: &mut Faults,
     ) -> Result<Self> {
-        let entries: Result<Vec<Entry>> =
-            certificates.iter().map(|certificate| Entry::load(certificate, crypto)).collect();
-        let entries = entries?;
+        let mut entries = Vec::with_capacity(certificates.len());
+        for (n, certificate) in certificates.iter().enumerate() {
+            let kept = old.and_then(|old| old.entries.get(n)).cloned();
+            entries.push(faults.or_kept(Entry::load(certificate, crypto), kept)?);
+        }
         if entries.is_empty() {
             bail!("no certificate");
         }

@@ -23,13 +23,14 @@ use crate::config::Clients;
 const DER: u8 = 0x30;
 
 /// How a listener judges its clients.
-pub(super) struct Judgement {
+#[derive(Clone, Debug)]
+pub(in crate::policy) struct Judgement {
     /// Checks their certificates.
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     /// What a session must have been judged by to be resumed without that check.
     pub(super) trust: Trust,
     /// When the first of the revocation lists runs out, seconds since 1970.
-    pub(super) lists_end: Option<i64>,
+    pub(in crate::policy) lists_end: Option<i64>,
 }
 
 /// Reads what `clients` names.
