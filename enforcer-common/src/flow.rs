@@ -26,7 +26,7 @@ pub mod slot;
 
 pub use self::entry::Entry;
 pub use self::segment::{Ends, Opening, Segment};
-use self::{entry::others, kept::Kept, slot::Phase};
+use self::{kept::Kept, slot::Phase};
 use crate::{
     hello::{
         Hello,
@@ -62,8 +62,8 @@ pub trait Bucket {
         self.entry(slot).map_or(0, |entry| entry.meet(sequence, length))
     }
     /// [`Entry::settle`] on a slot.
-    fn settle(&mut self, slot: usize, how: u32, next: u32) -> u32 {
-        self.entry(slot).map_or(0, |entry| entry.settle(how, next))
+    fn settle(&mut self, slot: usize, how: u32) -> u32 {
+        self.entry(slot).map_or(0, |entry| entry.settle(how))
     }
     /// What has passed under a key of [`kept::key`]; `anew`: nothing yet.
     fn kept(&mut self, key: u64, anew: bool) -> Option<&mut Kept>;
@@ -195,12 +195,36 @@ fn find<B: Bucket>(bucket: &B, hash: u64) -> usize {
     slot
 }
 
-/// Takes a flow up; `false`: there is no room, or another CPU is at work on the flow.
+/// What came of taking a flow up.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// There is no room.
+    Full = 0,
+    /// It is followed.
+    Found = 1,
+    /// It is there, and stays as it is: another CPU is at work on it, or its hello is awaited at two other numbers.
+    Disputed = 2,
+}
+
+impl Place {
+    /// The one with this number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Full,
+            1 => Self::Found,
+            _ => Self::Disputed,
+        }
+    }
+}
+
+/// Takes a flow up.
 ///
 /// Takes over what has expired, else the oldest flow that has shown only its SYN: such flows cost their sender nothing,
 /// and their hellos are still inspected when they come. Never one that awaits the rest of a hello, or is refused.
 #[inline(always)]
-pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> bool {
+pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> Place {
     let mut chosen = find(bucket, segment.hash);
     if chosen == SLOTS {
         let mut best = 0;
@@ -215,26 +239,28 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
         }
     }
     if chosen == SLOTS {
-        return false;
+        return Place::Full;
     }
     let word = bucket.word(chosen);
     let known = slot::is(word, segment.hash);
+    let taken = if known { Place::Disputed } else { Place::Full };
     // Between the search and here somebody may have come first.
     if slot::is_claimed(word) || (!known && slot::worth(word, segment.now) == 0) {
-        return false;
+        return taken;
     }
     let opened = slot::word(segment.hash, opening.phase, segment.now);
     if !bucket.swap(chosen, word, slot::claimed(opened)) {
-        return false;
+        return taken;
     }
-    let Some(entry) = bucket.entry(chosen) else { return false };
+    let Some(entry) = bucket.entry(chosen) else { return Place::Full };
     let mut kept = opened;
-    let live = known
-        && opening.begins
-        && slot::phase(word).awaits()
-        && !slot::is_forgotten(word, segment.now)
-        && entry.ends.are(&segment.ends);
-    if live && opening.next == entry.start {
+    let mut place = Place::Found;
+    let live =
+        known && opening.begins && !slot::is_forgotten(word, segment.now) && entry.ends.are(&segment.ends);
+    let awaits = slot::phase(word).awaits();
+    if live && !awaits {
+        entry.outlive(opening.next);
+    } else if live && opening.next == entry.start {
         if opening.value == Opening::ANEW {
             entry.begin(entry.start, entry.before);
         } else {
@@ -242,16 +268,13 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
             kept = word;
         }
     } else if live {
-        // Another beginning: which one the server took is not known, and the first one is more likely.
-        if entry.others & others::ONE != 0 && entry.other != opening.next {
-            entry.others |= others::LOST;
+        // Another beginning: which one the server took is not known. A third one could not be told from either.
+        if entry.begins_at(opening.next) {
+            kept = slot::with_phase(opened, slot::phase(word));
+        } else {
+            kept = word;
+            place = Place::Disputed;
         }
-        if entry.others & others::USED == 0 {
-            entry.other = opening.next;
-            entry.passed_other = 0;
-        }
-        entry.others |= others::ONE;
-        kept = slot::with_phase(opened, slot::phase(word));
     } else {
         entry.ends = segment.ends;
         entry.value = opening.value;
@@ -260,7 +283,7 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
         entry.begin(opening.next, 0);
     }
     // Nobody changes a claimed word.
-    bucket.swap(chosen, slot::claimed(opened), kept)
+    if bucket.swap(chosen, slot::claimed(opened), kept) { place } else { Place::Disputed }
 }
 
 /// Forgets a flow.
@@ -341,8 +364,8 @@ fn advance<B: Bucket, P: Packet>(
     let far = inspected.wrapping_add(WINDOW) > 2 * WINDOW;
     if !phase.awaits() {
         if far {
-            // The connection may be alive, and its hello another's forgery: the daemon must not end the server's socket.
-            return (Followed::only(Kind::Elsewhere), slot::with_phase(word, Phase::Ended));
+            // Of another connection, or a decoy.
+            return (Followed::only(Kind::Elsewhere), word);
         }
         if phase == Phase::Refused {
             let followed = Followed { value: next, ..Followed::only(Kind::Refusal) };
@@ -351,6 +374,11 @@ fn advance<B: Bucket, P: Packet>(
         return (Followed { value: entry.value, ..Followed::only(Kind::Ended) }, word);
     }
     let behind = inspected >= length;
+    let front = start.wrapping_sub(segment.sequence);
+    if !loose && front != 0 && front < length {
+        // No client sends what lies in front of where it began: whoever does has begun elsewhere, or the server reads none of it.
+        return (Followed::only(Kind::Ahead), word);
+    }
     if reaches && (ahead || far || behind) {
         return (Followed::only(Kind::Ahead), word);
     }
@@ -425,7 +453,7 @@ fn advance<B: Bucket, P: Packet>(
     // was read to its end may yet be refused.
     let keep = kind == Kind::Part || (loose && (kind != Kind::Accepted || whole));
     let passes = matches!(kind, Kind::Part | Kind::Accepted);
-    let settled = bucket.settle(slot, reaches as u32 | (passes as u32) << 1 | (keep as u32) << 2, next);
+    let settled = bucket.settle(slot, reaches as u32 | (passes as u32) << 1 | (keep as u32) << 2);
     let disputed = settled & Entry::DISPUTED != 0;
     let held = settled & Entry::HELD != 0;
     if kind == Kind::Part && !held {
@@ -443,7 +471,8 @@ fn advance<B: Bucket, P: Packet>(
     } else if keep {
         after = slot::word(segment.hash, Phase::Awaiting, segment.now);
     } else if settled & Entry::OPENED != 0 {
-        after = slot::word(segment.hash, entry.phase(), segment.now);
+        let phase = if settled & Entry::ENDED != 0 { Phase::Ended } else { entry.phase() };
+        after = slot::word(segment.hash, phase, segment.now);
     }
     (Followed { kind, first, begins: !loose, disputed, listed, whole, version, value: next }, after)
 }

@@ -181,6 +181,10 @@ reasons! {
         HelloFingerprint = 111, "hello_fingerprint";
         /// Repeats a part of a ClientHello that has passed, and with other content: the server might keep either.
         HelloChanged = 112, "hello_changed";
+        /// A SYN with a third number of a connection whose hello is awaited at two others, or that another CPU is at work on.
+        SynDisputed = 113, "syn_disputed";
+        /// A segment of a ClientHello as no TLS client sends it: servers ignore it, or read something else.
+        HelloUnusual = 114, "hello_unusual";
     }
 }
 

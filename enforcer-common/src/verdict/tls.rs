@@ -8,7 +8,7 @@ use super::{
     work::{Step, Work},
 };
 use crate::{
-    flow::{Ends, Followed, Kind, Opening, Segment, slot::Phase},
+    flow::{Ends, Followed, Kind, Opening, Place, Segment, slot::Phase},
     headers::{Headers, tcp},
     hello::Hello,
     packet::Packet,
@@ -19,24 +19,27 @@ use crate::{
 /// What is known of the segment's flow, which is taken up with its SYN.
 #[inline(always)]
 pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
+    let inspects = context.settings.minimum_tls != 0;
+    let mut known = Phase::Free;
+    if inspects {
+        work.guessed = false;
+        work.followed = Followed::UNKNOWN;
+        fill(context, &work.headers, &mut work.segment);
+        known = context.tables.flow(work.segment.hash);
+    }
     if work.headers.opens() {
-        let spent = cookies::spend(context, &work.headers);
-        if spent.is_err() {
-            begin_again(context, work);
+        // A SYN that is answered with a cookie takes no flow up, or a flood of them would wash out all others; but one that is there
+        // has another beginning by it, or the hello of a connection from a port that is used again would be held back.
+        if known != Phase::Free {
+            open(context, work)?;
         }
-        work.clean = spent?;
-    }
-    if context.settings.minimum_tls == 0 {
-        return limit(context, work);
-    }
-    work.guessed = false;
-    work.followed = Followed::UNKNOWN;
-    fill(context, &work.headers, &mut work.segment);
-    if work.headers.opens() {
-        let opening = Opening { begins: true, ..beginning(&work.segment) };
-        if !context.tables.open_flow(&work.segment, &opening) {
+        work.clean = cookies::spend(context, &work.headers)?;
+        if inspects && known == Phase::Free && open(context, work)? == Place::Full {
             return unfollowed(context);
         }
+    }
+    if !inspects {
+        return limit(context, work);
     }
     let known = context.tables.flow(work.segment.hash);
     if !has_data(&work.headers) && known != Phase::Refused && known != Phase::Ended {
@@ -51,18 +54,15 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
     go(Step::Follow)
 }
 
-/// A SYN that is answered with a cookie. Flows are not taken up with such, or a flood of them would wash out all others; but one that is
-/// there has another beginning by it, or the hello of a connection from a port that is used again would be held back.
+/// Takes a flow up with its SYN, or notes that it may have begun with this one.
 #[inline(always)]
-fn begin_again<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) {
-    if context.settings.minimum_tls == 0 {
-        return;
+fn open<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Result<Place, DropReason> {
+    let opening = Opening { begins: true, ..beginning(&work.segment) };
+    let place = context.tables.open_flow(&work.segment, &opening);
+    if place == Place::Disputed {
+        context.refuse(DropReason::SynDisputed)?;
     }
-    fill(context, &work.headers, &mut work.segment);
-    if context.tables.flow(work.segment.hash).awaits() {
-        let opening = Opening { begins: true, ..beginning(&work.segment) };
-        context.tables.open_flow(&work.segment, &opening);
-    }
+    Ok(place)
 }
 
 /// Follows the flow through the segment.
@@ -168,7 +168,7 @@ pub(super) fn unknown<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &
             work.followed.kind = Kind::Ahead;
         }
     } else if (incomplete || unread || seen.hello == Hello::Malformed)
-        && context.tables.open_flow(&work.segment, &beginning(&work.segment))
+        && context.tables.open_flow(&work.segment, &beginning(&work.segment)) == Place::Found
     {
         if incomplete {
             work.followed.kind = Kind::Behind;
