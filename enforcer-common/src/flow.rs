@@ -6,7 +6,7 @@
 //! hello that goes on.
 //!
 //! What has passed at a beginning stands: who repeats a part of it, cut in whatever way, has to repeat it as it was, or his
-//! segment does not pass. So whichever copy a server keeps, what it holds is what was judged.
+//! segment does not pass. So whichever copy a server keeps, what it holds is what was judged, as far as it takes what passes.
 //!
 //! A bucket is a cache line of [`slot`] words and beside it an [`Entry`] per slot. Whoever works on an entry has claimed its word by
 //! compare-and-set; whoever finds it claimed drops his segment, and its sender repeats it.
@@ -15,9 +15,10 @@
 //! party's forgery. So a flow has up to two beginnings: data that begins at either is followed from there, what lies behind the
 //! other one is held back until it is, and a hello that was accepted at one leaves the other standing.
 //!
-//! What cannot be told from outside: a segment that the server ignores for another reason than its checksum (a timestamp that
-//! is too old, an acknowledgement of what was never sent) is taken for part of the hello. Who hides an old version that
-//! way meets the server's own TLS stack, which is compared with this judgement and counted.
+//! What cannot be told from outside: a segment that the server ignores for a timestamp that is too old, or an acknowledgement of
+//! what was never sent, is taken for part of the hello, and so is data in a SYN that the server does not take (it knows no TCP Fast Open,
+//! or the connection). A good hello as such a decoy makes the flow forgotten. Who hides an old version that way meets the server's own
+//! TLS stack, which is compared with this judgement and counted. What a server ignores for its form does not get here.
 
 mod entry;
 pub mod kept;

@@ -149,7 +149,7 @@ reasons! {
         NotHello = 86, "not_hello";
         /// A packet of a connection whose hello was refused.
         RefusedConnection = 87, "refused_connection";
-        /// A segment with a ClientHello whose TCP checksum is wrong: the server would ignore it.
+        /// A segment with a ClientHello whose checksum, or that of its IPv4 header, is wrong: the server would ignore it.
         BadChecksum = 88, "bad_checksum";
         /// Of a connection whose hello cannot be followed, and the configuration says that such are dropped.
         UnknownConnection = 89, "unknown_connection";

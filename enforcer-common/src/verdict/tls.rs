@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     flow::{Ends, Followed, Kind, Opening, Place, Segment, slot::Phase},
-    headers::{Headers, tcp},
+    headers::{Headers, IPV4_LENGTH, IPV6_LENGTH, Link, TCP_LENGTH, tcp},
     hello::Hello,
     packet::Packet,
     reason::{DropReason, PassReason},
@@ -43,6 +43,10 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
     }
     let known = context.tables.flow(work.segment.hash);
     if !has_data(&work.headers) && known != Phase::Refused && known != Phase::Ended {
+        if known.awaits() && work.headers.flags & (tcp::URG | tcp::SYN | tcp::RST) == tcp::URG {
+            // Servers do not read the byte that it calls urgent, in whichever segment that comes.
+            context.refuse(DropReason::HelloUnusual)?;
+        }
         return clean(work);
     }
     if known == Phase::Free {
@@ -89,9 +93,10 @@ fn clean(work: &Work) -> Taken {
     pass(if work.headers.opens() { work.clean } else { PassReason::Clean })
 }
 
+/// Whether there is something that a server would read; of a reset it reads nothing.
 #[inline(always)]
 const fn has_data(headers: &Headers) -> bool {
-    headers.offset != headers.end
+    headers.offset != headers.end && headers.flags & tcp::RST == 0
 }
 
 /// Hellos are not judged, but limited.
@@ -239,9 +244,25 @@ fn unfollowed<P: Packet, T: Tables>(context: &Context<'_, P, T>) -> Taken {
     pass(PassReason::HelloUnfollowed)
 }
 
-/// Drops a segment that the server would ignore for its checksum, so that it cannot be mistaken for part of the hello.
+/// Whether a segment is such as TLS clients send: with an acknowledgement, or a SYN, nothing urgent, no signature of TCP's, right behind an
+/// IP header without options and extensions. Whatever is not may be ignored by the server, which tells nobody.
+#[inline(always)]
+fn is_usual<P: Packet>(packet: &P, headers: &Headers) -> bool {
+    let flags = headers.flags & (tcp::SYN | tcp::ACK | tcp::URG);
+    let network = if matches!(headers.link, Link::Ipv4) { IPV4_LENGTH } else { IPV6_LENGTH };
+    (flags == tcp::ACK || flags == tcp::SYN)
+        // What this machine's stack has put together may have the option that tells its length (RFC 2675).
+        && (headers.segment.wrapping_sub(headers.network) == network
+            || headers.end.wrapping_sub(headers.network) > u16::MAX as usize)
+        && (headers.offset.wrapping_sub(headers.segment) == TCP_LENGTH || !packet.signed(headers.segment))
+}
+
+/// Drops a segment that the server would ignore for its form or its checksums, so that it cannot be mistaken for part of the hello.
 #[inline(always)]
 fn verify<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Result<(), DropReason> {
+    if !is_usual(context.packet, &work.headers) {
+        context.refuse(DropReason::HelloUnusual)?;
+    }
     if context.settings.flags & flag::VERIFY_CHECKSUMS == 0 {
         return Ok(());
     }
@@ -256,7 +277,11 @@ fn verify<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Res
         + spread(length);
     let pseudo = fold(words).to_be() as u64;
     let sum = context.packet.sum(headers.segment, headers.end) as u64;
-    if fold(pseudo + sum) != 0xffff {
+    let mut right = fold(pseudo + sum) == 0xffff;
+    if right && matches!(headers.link, Link::Ipv4) {
+        right = fold(context.packet.sum(headers.network, headers.segment) as u64) == 0xffff;
+    }
+    if !right {
         context.refuse(DropReason::BadChecksum)?;
     }
     Ok(())

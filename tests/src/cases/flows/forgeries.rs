@@ -113,6 +113,7 @@ fn hidden() -> Vec<Case> {
                 (part(900, &bad[900..]), Drop(TlsVersion)),
                 (part(1 << 24, DATA_RECORD), Pass(Clean)),
                 (part(1 << 24, &modern()[..900]), Drop(HelloAhead)),
+                (part(900, &bad[900..]), Pass(ServerReset)),
                 (part(900, &bad[900..]), Drop(RefusedConnection)),
             ],
         ),
@@ -242,7 +243,7 @@ fn beginnings() -> Vec<Case> {
             vec![
                 syn(-200),
                 third(FAR),
-                (part(-200, &nested()), Drop(HelloAhead)),
+                (part(-200, &nested()), Drop(TlsVersion)),
                 (part(-201, &[&[0][..], &nested()].concat()), Drop(HelloAhead)),
                 (part(-200, &nested()[..200]), incomplete),
                 (part(0, &nested()[200..]), Drop(HelloAhead)),
