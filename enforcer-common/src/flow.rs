@@ -222,8 +222,9 @@ impl Place {
 
 /// Takes a flow up.
 ///
-/// Takes over what has expired, else the oldest flow that has shown only its SYN: such flows cost their sender nothing,
-/// and their hellos are still inspected when they come. Never one that awaits the rest of a hello, or is refused.
+/// Takes over what has expired, else the oldest flow without a SYN, else the oldest that has shown only its SYN: such flows cost their sender
+/// nothing, and their hellos are still inspected when they come. Of those that await the rest of a hello, or are refused, the oldest, and none
+/// of the last 2 s.
 #[inline(always)]
 pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> Place {
     let mut chosen = find(bucket, segment.hash);
@@ -470,7 +471,8 @@ fn advance<B: Bucket, P: Packet>(
             return (Followed::only(Kind::Ahead), after);
         }
     } else if keep {
-        after = slot::word(segment.hash, Phase::Awaiting, segment.now);
+        let phase = if loose { Phase::Loose } else { Phase::Awaiting };
+        after = slot::word(segment.hash, phase, segment.now);
     } else if settled & Entry::OPENED != 0 {
         let phase = if settled & Entry::ENDED != 0 { Phase::Ended } else { entry.phase() };
         after = slot::word(segment.hash, phase, segment.now);

@@ -146,6 +146,12 @@ impl Entry {
     /// The phase that goes with it.
     #[inline(always)]
     pub(super) const fn phase(&self) -> Phase {
-        if self.passed == 0 { Phase::Opened } else { Phase::Awaiting }
+        if self.loose != 0 {
+            Phase::Loose
+        } else if self.passed == 0 {
+            Phase::Opened
+        } else {
+            Phase::Awaiting
+        }
     }
 }

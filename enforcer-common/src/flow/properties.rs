@@ -293,5 +293,6 @@ fn a_claimed_flow_is_left_alone() {
     assert_eq!(phase(&bucket, HASH), Phase::Free);
 }
 
+mod crowds;
 mod repetitions;
 mod whole;

@@ -61,7 +61,7 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
 /// Takes a flow up with its SYN, or notes that it may have begun with this one.
 #[inline(always)]
 fn open<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Result<Place, DropReason> {
-    let opening = Opening { begins: true, ..beginning(&work.segment) };
+    let opening = Opening { phase: Phase::Opened, begins: true, ..beginning(&work.segment) };
     let place = context.tables.open_flow(&work.segment, &opening);
     if place == Place::Disputed {
         context.refuse(DropReason::SynDisputed)?;
@@ -115,7 +115,7 @@ fn limit<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Take
 /// A flow that seems to begin with this segment.
 #[inline(always)]
 const fn beginning(segment: &Segment) -> Opening {
-    Opening { phase: Phase::Opened, begins: false, next: segment.sequence, value: 0 }
+    Opening { phase: Phase::Loose, begins: false, next: segment.sequence, value: 0 }
 }
 
 /// The segment as the flow table sees it.
