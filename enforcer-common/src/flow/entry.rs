@@ -112,7 +112,9 @@ impl Entry {
     #[inline(always)]
     const fn reaches_other(&self, sequence: u32, length: u32) -> bool {
         let end = sequence.wrapping_add(length).wrapping_sub(self.other);
-        end != 0 && end <= WINDOW + length
+        // Of what was refused nothing is repeated either: it has been forgotten.
+        let dead = self.others & others::DEAD != 0 && self.other.wrapping_sub(sequence) <= WINDOW;
+        dead || (end != 0 && end <= WINDOW + length)
     }
 
     /// The hello at one beginning has been accepted, and the other one is left.

@@ -293,6 +293,7 @@ fn a_claimed_flow_is_left_alone() {
     assert_eq!(phase(&bucket, HASH), Phase::Free);
 }
 
+mod beginnings;
 mod crowds;
 mod repetitions;
 mod whole;
