@@ -139,8 +139,13 @@ pub const fn worth(word: u64, now: u64) -> u32 {
     match phase(word) {
         Phase::Loose => LOOSE + age,
         Phase::Opened => OPENED + age,
-        _ if age > GRACE => age,
-        _ => 0,
+        Phase::Free | Phase::Awaiting | Phase::Refused | Phase::Ended => {
+            if age > GRACE {
+                age
+            } else {
+                0
+            }
+        }
     }
 }
 

@@ -102,7 +102,7 @@ proptest! {
                     }
                     false
                 }
-                _ => false,
+                Kind::Ahead | Kind::Ended | Kind::Unfollowed | Kind::Changed => false,
             };
             if passes {
                 passed.push(((place + begin) as i64 - front as i64, bytes));
