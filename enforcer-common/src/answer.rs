@@ -6,7 +6,7 @@
 
 mod write;
 
-pub use write::{OPTIONS, Options, POISON, timestamps, write};
+pub use write::{OPTIONS, Options, POISON, signed, timestamps, write};
 
 use crate::headers::Headers;
 

@@ -96,6 +96,8 @@ impl DropReason {
             | Self::MalformedHello
             | Self::HelloAhead
             | Self::HelloChanged
+            | Self::HelloUnusual
+            | Self::SynDisputed
             | Self::NotHello
             | Self::RefusedConnection
             | Self::BadChecksum
@@ -118,6 +120,8 @@ impl DropReason {
             | Self::MalformedHello
             | Self::HelloAhead
             | Self::HelloChanged
+            | Self::HelloUnusual
+            | Self::SynDisputed
             | Self::NotHello => "kernel.protected_ports",
             Self::RefusedConnection => "kernel.refusal",
             Self::BadChecksum => "kernel.verify_checksums",

@@ -6,7 +6,7 @@
 //! hello that goes on.
 //!
 //! What has passed at a beginning stands: who repeats a part of it, cut in whatever way, has to repeat it as it was, or his
-//! segment does not pass. So whichever copy a server keeps, what it holds is what was judged.
+//! segment does not pass. So whichever copy a server keeps, what it holds is what was judged, as far as it takes what passes.
 //!
 //! A bucket is a cache line of [`slot`] words and beside it an [`Entry`] per slot. Whoever works on an entry has claimed its word by
 //! compare-and-set; whoever finds it claimed drops his segment, and its sender repeats it.
@@ -15,9 +15,10 @@
 //! party's forgery. So a flow has up to two beginnings: data that begins at either is followed from there, what lies behind the
 //! other one is held back until it is, and a hello that was accepted at one leaves the other standing.
 //!
-//! What cannot be told from outside: a segment that the server ignores for another reason than its checksum (a timestamp that
-//! is too old, an acknowledgement of what was never sent) is taken for part of the hello. Who hides an old version that
-//! way meets the server's own TLS stack, which is compared with this judgement and counted.
+//! What cannot be told from outside: a segment that the server ignores for a timestamp that is too old, or an acknowledgement of
+//! what was never sent, is taken for part of the hello, and so is data in a SYN that the server does not take (it knows no TCP Fast Open,
+//! or the connection). A good hello as such a decoy makes the flow forgotten. Who hides an old version that way meets the server's own
+//! TLS stack, which is compared with this judgement and counted. What a server ignores for its form does not get here.
 
 mod entry;
 pub mod kept;
@@ -26,7 +27,7 @@ pub mod slot;
 
 pub use self::entry::Entry;
 pub use self::segment::{Ends, Opening, Segment};
-use self::{entry::others, kept::Kept, slot::Phase};
+use self::{kept::Kept, slot::Phase};
 use crate::{
     hello::{
         Hello,
@@ -62,8 +63,8 @@ pub trait Bucket {
         self.entry(slot).map_or(0, |entry| entry.meet(sequence, length))
     }
     /// [`Entry::settle`] on a slot.
-    fn settle(&mut self, slot: usize, how: u32, next: u32) -> u32 {
-        self.entry(slot).map_or(0, |entry| entry.settle(how, next))
+    fn settle(&mut self, slot: usize, how: u32) -> u32 {
+        self.entry(slot).map_or(0, |entry| entry.settle(how))
     }
     /// What has passed under a key of [`kept::key`]; `anew`: nothing yet.
     fn kept(&mut self, key: u64, anew: bool) -> Option<&mut Kept>;
@@ -195,12 +196,37 @@ fn find<B: Bucket>(bucket: &B, hash: u64) -> usize {
     slot
 }
 
-/// Takes a flow up; `false`: there is no room, or another CPU is at work on the flow.
+/// What came of taking a flow up.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// There is no room.
+    Full = 0,
+    /// It is followed.
+    Found = 1,
+    /// It is there, and stays as it is: another CPU is at work on it, or its hello is awaited at two other numbers.
+    Disputed = 2,
+}
+
+impl Place {
+    /// The one with this number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Full,
+            1 => Self::Found,
+            _ => Self::Disputed,
+        }
+    }
+}
+
+/// Takes a flow up.
 ///
-/// Takes over what has expired, else the oldest flow that has shown only its SYN: such flows cost their sender nothing,
-/// and their hellos are still inspected when they come. Never one that awaits the rest of a hello, or is refused.
+/// Takes over what has expired, else the oldest flow without a SYN, else the oldest that has shown only its SYN: such flows cost their sender
+/// nothing, and their hellos are still inspected when they come. Of those that await the rest of a hello, or are refused, the oldest, and none
+/// of the last 2 s.
 #[inline(always)]
-pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> bool {
+pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> Place {
     let mut chosen = find(bucket, segment.hash);
     if chosen == SLOTS {
         let mut best = 0;
@@ -215,26 +241,28 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
         }
     }
     if chosen == SLOTS {
-        return false;
+        return Place::Full;
     }
     let word = bucket.word(chosen);
     let known = slot::is(word, segment.hash);
+    let taken = if known { Place::Disputed } else { Place::Full };
     // Between the search and here somebody may have come first.
     if slot::is_claimed(word) || (!known && slot::worth(word, segment.now) == 0) {
-        return false;
+        return taken;
     }
     let opened = slot::word(segment.hash, opening.phase, segment.now);
     if !bucket.swap(chosen, word, slot::claimed(opened)) {
-        return false;
+        return taken;
     }
-    let Some(entry) = bucket.entry(chosen) else { return false };
+    let Some(entry) = bucket.entry(chosen) else { return Place::Full };
     let mut kept = opened;
-    let live = known
-        && opening.begins
-        && slot::phase(word).awaits()
-        && !slot::is_forgotten(word, segment.now)
-        && entry.ends.are(&segment.ends);
-    if live && opening.next == entry.start {
+    let mut place = Place::Found;
+    let live =
+        known && opening.begins && !slot::is_forgotten(word, segment.now) && entry.ends.are(&segment.ends);
+    let awaits = slot::phase(word).awaits();
+    if live && !awaits {
+        entry.outlive(opening.next);
+    } else if live && opening.next == entry.start {
         if opening.value == Opening::ANEW {
             entry.begin(entry.start, entry.before);
         } else {
@@ -242,16 +270,13 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
             kept = word;
         }
     } else if live {
-        // Another beginning: which one the server took is not known, and the first one is more likely.
-        if entry.others & others::ONE != 0 && entry.other != opening.next {
-            entry.others |= others::LOST;
+        // Another beginning: which one the server took is not known. A third one could not be told from either.
+        if entry.begins_at(opening.next) {
+            kept = slot::with_phase(opened, slot::phase(word));
+        } else {
+            kept = word;
+            place = Place::Disputed;
         }
-        if entry.others & others::USED == 0 {
-            entry.other = opening.next;
-            entry.passed_other = 0;
-        }
-        entry.others |= others::ONE;
-        kept = slot::with_phase(opened, slot::phase(word));
     } else {
         entry.ends = segment.ends;
         entry.value = opening.value;
@@ -260,7 +285,7 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
         entry.begin(opening.next, 0);
     }
     // Nobody changes a claimed word.
-    bucket.swap(chosen, slot::claimed(opened), kept)
+    if bucket.swap(chosen, slot::claimed(opened), kept) { place } else { Place::Disputed }
 }
 
 /// Forgets a flow.
@@ -341,8 +366,8 @@ fn advance<B: Bucket, P: Packet>(
     let far = inspected.wrapping_add(WINDOW) > 2 * WINDOW;
     if !phase.awaits() {
         if far {
-            // The connection may be alive, and its hello another's forgery: the daemon must not end the server's socket.
-            return (Followed::only(Kind::Elsewhere), slot::with_phase(word, Phase::Ended));
+            // Of another connection, or a decoy.
+            return (Followed::only(Kind::Elsewhere), word);
         }
         if phase == Phase::Refused {
             let followed = Followed { value: next, ..Followed::only(Kind::Refusal) };
@@ -351,6 +376,11 @@ fn advance<B: Bucket, P: Packet>(
         return (Followed { value: entry.value, ..Followed::only(Kind::Ended) }, word);
     }
     let behind = inspected >= length;
+    let front = start.wrapping_sub(segment.sequence);
+    if !loose && front != 0 && front < length {
+        // No client sends what lies in front of where it began: whoever does has begun elsewhere, or the server reads none of it.
+        return (Followed::only(Kind::Ahead), word);
+    }
     if reaches && (ahead || far || behind) {
         return (Followed::only(Kind::Ahead), word);
     }
@@ -425,7 +455,7 @@ fn advance<B: Bucket, P: Packet>(
     // was read to its end may yet be refused.
     let keep = kind == Kind::Part || (loose && (kind != Kind::Accepted || whole));
     let passes = matches!(kind, Kind::Part | Kind::Accepted);
-    let settled = bucket.settle(slot, reaches as u32 | (passes as u32) << 1 | (keep as u32) << 2, next);
+    let settled = bucket.settle(slot, reaches as u32 | (passes as u32) << 1 | (keep as u32) << 2);
     let disputed = settled & Entry::DISPUTED != 0;
     let held = settled & Entry::HELD != 0;
     if kind == Kind::Part && !held {
@@ -441,9 +471,11 @@ fn advance<B: Bucket, P: Packet>(
             return (Followed::only(Kind::Ahead), after);
         }
     } else if keep {
-        after = slot::word(segment.hash, Phase::Awaiting, segment.now);
+        let phase = if loose { Phase::Loose } else { Phase::Awaiting };
+        after = slot::word(segment.hash, phase, segment.now);
     } else if settled & Entry::OPENED != 0 {
-        after = slot::word(segment.hash, entry.phase(), segment.now);
+        let phase = if settled & Entry::ENDED != 0 { Phase::Ended } else { entry.phase() };
+        after = slot::word(segment.hash, phase, segment.now);
     }
     (Followed { kind, first, begins: !loose, disputed, listed, whole, version, value: next }, after)
 }

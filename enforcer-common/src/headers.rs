@@ -17,14 +17,14 @@ const VLAN_LENGTH: usize = 4;
 /// Tags that are followed: a service tag and a customer tag (IEEE 802.1ad).
 const VLAN_TAGS: usize = 2;
 /// An IPv4 header without options, in bytes (RFC 791 section 3.1).
-const IPV4_LENGTH: usize = 20;
+pub(crate) const IPV4_LENGTH: usize = 20;
 /// The fixed IPv6 header, in bytes (RFC 8200 section 3).
-const IPV6_LENGTH: usize = 40;
+pub(crate) const IPV6_LENGTH: usize = 40;
 /// Extension headers that are followed. RFC 8200 section 4.1 knows six that may precede TCP, one of them twice; one is
 /// left as a margin.
 const EXTENSION_HEADERS: usize = 8;
 /// The fixed TCP header, in bytes (RFC 9293 section 3.1).
-const TCP_LENGTH: usize = 20;
+pub(crate) const TCP_LENGTH: usize = 20;
 /// The longest TCP header, in bytes: a data offset of 15 words.
 const TCP_LENGTH_MAX: usize = 60;
 /// The UDP header, in bytes (RFC 768).

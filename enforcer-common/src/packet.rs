@@ -69,6 +69,12 @@ pub trait Packet {
         answer::timestamps(self, segment)
     }
 
+    /// [`answer::signed`], likewise.
+    #[inline(always)]
+    fn signed(&self, segment: usize) -> bool {
+        answer::signed(self, segment)
+    }
+
     /// One byte.
     #[inline(always)]
     fn u8(&self, offset: usize) -> Option<u8> {

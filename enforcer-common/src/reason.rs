@@ -149,7 +149,7 @@ reasons! {
         NotHello = 86, "not_hello";
         /// A packet of a connection whose hello was refused.
         RefusedConnection = 87, "refused_connection";
-        /// A segment with a ClientHello whose TCP checksum is wrong: the server would ignore it.
+        /// A segment with a ClientHello whose checksum, or that of its IPv4 header, is wrong: the server would ignore it.
         BadChecksum = 88, "bad_checksum";
         /// Of a connection whose hello cannot be followed, and the configuration says that such are dropped.
         UnknownConnection = 89, "unknown_connection";
@@ -181,6 +181,10 @@ reasons! {
         HelloFingerprint = 111, "hello_fingerprint";
         /// Repeats a part of a ClientHello that has passed, and with other content: the server might keep either.
         HelloChanged = 112, "hello_changed";
+        /// A SYN with a third number of a connection whose hello is awaited at two others, or that another CPU is at work on.
+        SynDisputed = 113, "syn_disputed";
+        /// A segment of a ClientHello as no TLS client sends it: servers ignore it, or read something else.
+        HelloUnusual = 114, "hello_unusual";
     }
 }
 

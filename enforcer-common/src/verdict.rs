@@ -24,7 +24,7 @@ use self::work::{Next, Step, Work};
 use crate::{
     answer::Answer,
     ban::Listing,
-    flow::{Followed, Opening, Segment, slot::Phase},
+    flow::{Followed, Opening, Place, Segment, slot::Phase},
     gcra::Rate,
     headers::Headers,
     hello::marks::Marks,
@@ -91,7 +91,7 @@ pub trait Tables {
     /// How far the flow with this hash is, see [`flow::phase`].
     fn flow(&self, hash: u64) -> Phase;
     /// [`flow::open`] for a segment, which is that of [`Work`].
-    fn open_flow(&self, segment: &Segment, opening: &Opening) -> bool;
+    fn open_flow(&self, segment: &Segment, opening: &Opening) -> Place;
     /// [`flow::follow`] for a segment.
     fn follow_flow<P: Packet>(&self, packet: &P, segment: &Segment, marks: &mut Marks) -> Followed;
     /// What is listed of the name or the fingerprint with this hash, see [`crate::hello::lists`]; 0: nothing.

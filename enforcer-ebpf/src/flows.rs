@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use enforcer_common::{
     flow::{
-        self, Bucket, Entry, Followed, Opening, RawBucket, SLOTS, Segment,
+        self, Bucket, Entry, Followed, Opening, Place, RawBucket, SLOTS, Segment,
         kept::{self, Kept},
         slot::Phase,
     },
@@ -55,9 +55,9 @@ pub(crate) fn phase(hash: u64) -> Phase {
 
 /// Takes a flow up.
 #[inline(always)]
-pub(crate) fn open(opening: &Opening) -> bool {
+pub(crate) fn open(opening: &Opening) -> Place {
     let (phase, numbers) = opening.pack();
-    enforcer_flow_open(phase, numbers) != 0
+    Place::from_number(enforcer_flow_open(phase, numbers))
 }
 
 /// Follows a flow.
@@ -127,10 +127,10 @@ extern "C" fn enforcer_flow_meet(index: u32, sequence: u32, length: u32) -> u32 
 /// [`Entry::settle`] as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_flow_settle(index: u32, how: u32, next: u32) -> u32 {
+extern "C" fn enforcer_flow_settle(index: u32, how: u32) -> u32 {
     let Some(entry) = FLOWS.get_ptr_mut(index) else { return 0 };
     // SAFETY: the entry's word is claimed.
-    unsafe { &mut *entry }.settle(how, next)
+    unsafe { &mut *entry }.settle(how)
 }
 
 /// [`Bucket::same`] as a global function, of the segment that steps are about.
@@ -334,8 +334,8 @@ impl Bucket for Slots {
     }
 
     #[inline(always)]
-    fn settle(&mut self, slot: usize, how: u32, next: u32) -> u32 {
-        enforcer_flow_settle(self.first.wrapping_add(slot as u32), how, next)
+    fn settle(&mut self, slot: usize, how: u32) -> u32 {
+        enforcer_flow_settle(self.first.wrapping_add(slot as u32), how)
     }
 
     /// Nobody asks: the functions below do without.

@@ -115,6 +115,11 @@ impl Packet for Frame<'_> {
     }
 
     #[inline(always)]
+    fn signed(&self, segment: usize) -> bool {
+        enforcer_signed(self.context.ctx, segment as u32) != 0
+    }
+
+    #[inline(always)]
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let offset = opaque(offset);
         if offset > REACH {
@@ -248,6 +253,16 @@ extern "C" fn enforcer_timestamps(context: *mut xdp_md, segment: u32) -> u32 {
         );
         (*options).found
     }
+}
+
+/// What else the same walk finds.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_signed(context: *mut xdp_md, segment: u32) -> u32 {
+    enforcer_timestamps(context, segment);
+    let Some(options) = OPTIONS.get_ptr(0) else { return 0 };
+    // SAFETY: as in `enforcer_sum`.
+    unsafe { (*options).signed }
 }
 
 unsafe extern "C" fn enforcer_timestamps_step(_: u64, context: *mut c_void) -> i64 {

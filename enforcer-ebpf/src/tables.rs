@@ -19,7 +19,7 @@ use enforcer_common::{
     ban::{Ban, Listing},
     budget::shared,
     event::{self, Budget},
-    flow::{Followed, Opening, Segment, slot::Phase},
+    flow::{Followed, Opening, Place, Segment, slot::Phase},
     gcra::Rate,
     headers::Headers,
     hello::{lists, marks::Marks},
@@ -238,7 +238,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn open_flow(&self, _: &Segment, opening: &Opening) -> bool {
+    fn open_flow(&self, _: &Segment, opening: &Opening) -> Place {
         flows::open(opening)
     }
 

@@ -151,7 +151,7 @@ pub fn tcp_at(source: IpAddr, port: u16, sequence: u32, flags: u8, data: &[u8]) 
     }
 }
 
-/// The frame with the checksum that its TCP segment should have; no VLAN tags, no options of IP.
+/// The frame with the checksums that its TCP segment and an IPv4 header should have; no VLAN tags, no options of IP.
 pub fn with_checksum(mut frame: Vec<u8>) -> Vec<u8> {
     let (addresses, segment) = if frame[12..14] == IPV4.to_be_bytes() { (26..34, 34) } else { (22..54, 54) };
     frame[segment + 16..segment + 18].fill(0);
@@ -167,6 +167,13 @@ pub fn with_checksum(mut frame: Vec<u8>) -> Vec<u8> {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     frame[segment + 16..segment + 18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    if segment == 34 {
+        frame[24..26].fill(0);
+        let sum: u32 =
+            frame[14..34].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        frame[24..26].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    }
     frame
 }
 

@@ -201,13 +201,22 @@ fn half<P: PacketMut>(packet: &P, offset: usize) -> Option<u64> {
 
 /// Where the option "timestamps" (kind 8, 10 bytes) of a TCP header stands in the frame; 0 if there is none.
 pub fn timestamps<P: Packet + ?Sized>(packet: &P, segment: usize) -> usize {
+    options(packet, segment).found as usize
+}
+
+/// Whether a TCP header has the option "MD5 signature" or "authentication" (kinds 19 and 29).
+pub fn signed<P: Packet + ?Sized>(packet: &P, segment: usize) -> bool {
+    options(packet, segment).signed != 0
+}
+
+fn options<P: Packet + ?Sized>(packet: &P, segment: usize) -> Options {
     let mut options = Options::default();
     options.begin(packet, segment);
     let mut step = 0;
     while step < OPTIONS && !options.step(packet) {
         step += 1;
     }
-    options.found as usize
+    options
 }
 
 /// A walk through TCP options. The program repeats the steps by `bpf_loop`, everybody else in a loop.
@@ -220,6 +229,8 @@ pub struct Options {
     end: u32,
     /// Where the timestamps stand; else 0.
     pub found: u32,
+    /// Whether TCP itself signs the segment.
+    pub signed: u32,
 }
 
 impl Options {
@@ -230,6 +241,7 @@ impl Options {
         self.at = (segment + TCP) as u32;
         self.end = segment as u32 + (words >> 4) as u32 * 4;
         self.found = 0;
+        self.signed = 0;
     }
 
     /// Looks at one option; `true`: there is no further one to look at.
@@ -248,8 +260,12 @@ impl Options {
             return false;
         }
         let Some(length) = packet.u8(at + 1) else { return true };
-        if kind == 8 && length == 10 && self.at + 10 <= self.end {
+        if kind == 8 && length == 10 && self.at + 10 <= self.end && self.found == 0 {
             self.found = self.at;
+        }
+        // RFC 2385 and RFC 5925.
+        if kind == 19 || kind == 29 {
+            self.signed = 1;
             return true;
         }
         self.at += length as u32;

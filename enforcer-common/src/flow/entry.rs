@@ -36,10 +36,8 @@ pub struct Entry {
 pub(super) mod others {
     /// There is another one.
     pub(crate) const ONE: u32 = 1;
-    /// There was one more, which has been forgotten.
-    pub(crate) const LOST: u32 = 2;
-    /// There may have been data at it: it is not given up for another one.
-    pub(crate) const USED: u32 = 4;
+    /// What came at it was refused: nothing goes on there, and nothing begins.
+    pub(crate) const DEAD: u32 = 2;
 }
 
 const _: () = assert!(size_of::<Entry>() == 256);
@@ -50,6 +48,7 @@ impl Entry {
     pub(super) const DISPUTED: u32 = 1;
     pub(super) const HELD: u32 = 2;
     pub(super) const OPENED: u32 = 4;
+    pub(super) const ENDED: u32 = 8;
 
     /// Data of a flow that awaits its hello: whether it begins or goes on at the other beginning, where it is followed from now on, and whether it
     /// lies behind the one that is left. In numbers, for a function that the verifier checks by itself.
@@ -58,13 +57,13 @@ impl Entry {
             return 0;
         }
         let mut found = 0;
-        if sequence == self.other || self.goes_on_elsewhere(sequence) {
+        let dead = self.others & others::DEAD != 0;
+        if !dead && (sequence == self.other || self.goes_on_elsewhere(sequence)) {
             let start = self.other;
             let passed = self.passed_other;
             self.other = self.start;
             self.passed_other = self.passed;
             self.begin(start, passed);
-            self.others |= others::USED;
             self.loose = 0;
             found = Self::TURNED;
         }
@@ -73,7 +72,7 @@ impl Entry {
 
     /// What becomes of a flow after a segment of its hello; `how` has a bit each for one that lies behind the other beginning, one that
     /// passes, and a flow that is followed on.
-    pub fn settle(&mut self, how: u32, next: u32) -> u32 {
+    pub fn settle(&mut self, how: u32) -> u32 {
         let (reaches, passes, keep) = (how & 1 != 0, how & 2 != 0, how & 4 != 0);
         if self.others == 0 {
             return 0;
@@ -84,31 +83,48 @@ impl Entry {
             self.begin(self.start, self.passed);
             return Self::DISPUTED | Self::HELD;
         }
-        if !keep && self.turn(next) { Self::DISPUTED | Self::OPENED } else { Self::DISPUTED }
+        if keep { Self::DISPUTED } else { Self::DISPUTED | self.turn() }
+    }
+
+    /// What came at this beginning was refused, and there has been a SYN at another one: it is followed there.
+    #[inline(always)]
+    pub(super) fn outlive(&mut self, start: u32) {
+        self.other = self.next;
+        self.passed_other = 0;
+        self.others = others::ONE | others::DEAD;
+        self.loose = 0;
+        self.begin(start, 0);
+    }
+
+    /// Notes a SYN at another beginning; `false`: there are two already.
+    #[inline(always)]
+    pub(super) fn begins_at(&mut self, other: u32) -> bool {
+        if self.others & others::ONE != 0 {
+            return self.other == other;
+        }
+        self.other = other;
+        self.passed_other = 0;
+        self.others = others::ONE;
+        true
     }
 
     /// Whether data lies behind the other beginning, at whose first byte nothing has been followed.
     #[inline(always)]
     const fn reaches_other(&self, sequence: u32, length: u32) -> bool {
         let end = sequence.wrapping_add(length).wrapping_sub(self.other);
-        end != 0 && end <= WINDOW + length
+        // Of what was refused nothing is repeated either: it has been forgotten.
+        let dead = self.others & others::DEAD != 0 && self.other.wrapping_sub(sequence) <= WINDOW;
+        dead || (end != 0 && end <= WINDOW + length)
     }
 
-    /// The hello at one beginning has been accepted: waits at the other one, or, where one has been forgotten, nowhere, so that nobody may
-    /// begin there. `false`: there is no other.
+    /// The hello at one beginning has been accepted, and the other one is left.
     #[inline(always)]
-    fn turn(&mut self, next: u32) -> bool {
-        if self.others & others::ONE != 0 {
-            self.begin(self.other, self.passed_other);
-        } else if self.others != 0 {
-            // As far as can be from the accepted hello, whose connection goes on.
-            self.begin(next.wrapping_add(1 << 31), 0);
-        } else {
-            return false;
-        }
+    fn turn(&mut self) -> u32 {
+        let dead = self.others & others::DEAD != 0;
+        self.begin(self.other, self.passed_other);
         self.loose = 0;
-        self.others &= others::LOST;
-        true
+        self.others = 0;
+        if dead { Self::OPENED | Self::ENDED } else { Self::OPENED }
     }
 
     /// Whether data goes on where the other beginning's ended, and not where this one's did.
@@ -132,6 +148,12 @@ impl Entry {
     /// The phase that goes with it.
     #[inline(always)]
     pub(super) const fn phase(&self) -> Phase {
-        if self.passed == 0 { Phase::Opened } else { Phase::Awaiting }
+        if self.loose != 0 {
+            Phase::Loose
+        } else if self.passed == 0 {
+            Phase::Opened
+        } else {
+            Phase::Awaiting
+        }
     }
 }

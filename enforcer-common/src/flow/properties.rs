@@ -63,7 +63,7 @@ fn segment(start: u32, at: usize, length: usize) -> Segment {
 fn opened(start: u32) -> Plain {
     let mut bucket = Plain::default();
     let opening = Opening { phase: Phase::Opened, begins: true, next: start, value: 0 };
-    assert!(open(&mut bucket, &segment(start, 0, 0), &opening));
+    assert_eq!(open(&mut bucket, &segment(start, 0, 0), &opening), Place::Found);
     bucket
 }
 
@@ -212,7 +212,7 @@ proptest! {
             let (place, range, bytes) = match step {
                 0 | 4 => {
                     let opening = Opening { phase: Phase::Opened, begins: true, next: at, value: 0 };
-                    prop_assert!(open(&mut bucket, &segment(at, 0, 0), &opening));
+                    prop_assert!(open(&mut bucket, &segment(at, 0, 0), &opening) != Place::Full);
                     continue;
                 }
                 1 | 5 => (at, (0, good.len()), &good),
@@ -286,15 +286,14 @@ fn a_claimed_flow_is_left_alone() {
     assert!(bucket.swap(0, word, slot::claimed(word)));
     assert_eq!(advance_by(&mut bucket, &segment(0, 0, stream.len()), &&*stream).kind, Kind::Ahead);
     close(&bucket, HASH);
-    assert!(!open(
-        &mut bucket,
-        &segment(0, 0, 0),
-        &Opening { phase: Phase::Opened, begins: true, next: 9, value: 0 }
-    ));
+    let opening = Opening { phase: Phase::Opened, begins: true, next: 9, value: 0 };
+    assert_eq!(open(&mut bucket, &segment(0, 0, 0), &opening), Place::Disputed);
     assert!(bucket.swap(0, slot::claimed(word), word));
     assert_eq!(advance_by(&mut bucket, &segment(0, 0, stream.len()), &&*stream).kind, Kind::Accepted);
     assert_eq!(phase(&bucket, HASH), Phase::Free);
 }
 
+mod beginnings;
+mod crowds;
 mod repetitions;
 mod whole;

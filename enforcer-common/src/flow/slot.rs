@@ -12,6 +12,14 @@ const CLAIMED: u64 = 0x80 << 24;
 /// expires is taken over only when its slot is needed.
 const LIFETIME: u32 = 19;
 
+/// Units for which a flow that awaits the rest of a hello, or is refused, is given up for nothing: 2 s, in which a client repeats what was
+/// lost, and the daemon has looked for its socket.
+const GRACE: u32 = 4;
+/// Whatever was begun by one segment without a SYN, by its worth.
+const LOOSE: u32 = 1 << 26;
+/// Whatever has shown its SYN alone.
+const OPENED: u32 = 1 << 25;
+
 /// Units after which nothing is held to be part of a flow: 64 s, since servers wait for a hello for up to a minute, and who waits as
 /// long as they do must not find his flow forgotten.
 const MEMORY: u32 = 120;
@@ -30,6 +38,8 @@ pub enum Phase {
     Refused = 3,
     /// Its hello was refused, and the server's socket was sent a reset.
     Ended = 4,
+    /// As [`Phase::Awaiting`], of a flow whose SYN was not seen: anybody may have made it up by one segment.
+    Loose = 5,
 }
 
 impl Phase {
@@ -41,6 +51,7 @@ impl Phase {
             2 => Self::Awaiting,
             3 => Self::Refused,
             4 => Self::Ended,
+            5 => Self::Loose,
             _ => Self::Free,
         }
     }
@@ -48,7 +59,7 @@ impl Phase {
     /// Whether a hello, or more of it, is to come.
     #[inline(always)]
     pub const fn awaits(self) -> bool {
-        matches!(self, Self::Opened | Self::Awaiting)
+        matches!(self, Self::Opened | Self::Awaiting | Self::Loose)
     }
 }
 
@@ -124,7 +135,18 @@ pub const fn worth(word: u64, now: u64) -> u32 {
     if is_expired(word, now) {
         return u32::MAX - 1;
     }
-    if matches!(phase(word), Phase::Opened) { age(word, now) + 1 } else { 0 }
+    let age = age(word, now);
+    match phase(word) {
+        Phase::Loose => LOOSE + age,
+        Phase::Opened => OPENED + age,
+        Phase::Free | Phase::Awaiting | Phase::Refused | Phase::Ended => {
+            if age > GRACE {
+                age
+            } else {
+                0
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -144,15 +166,21 @@ mod tests {
     }
 
     #[test]
-    fn free_slots_go_first_then_expired_ones_then_the_oldest_syn() {
+    fn free_slots_go_first_then_expired_ones_then_the_oldest_without_a_syn_then_with_it() {
         let now = 1_000 * SECOND;
         let at = |phase, age: u64| worth(word(7 << 32, phase, now - age * SECOND), now);
         assert!(worth(0, now) > at(Phase::Refused, 12));
-        assert!(at(Phase::Refused, 12) > at(Phase::Opened, 5));
+        assert!(at(Phase::Refused, 12) > at(Phase::Loose, 5));
+        assert!(at(Phase::Loose, 5) > at(Phase::Loose, 1));
+        assert!(at(Phase::Loose, 0) > at(Phase::Opened, 9));
         assert!(at(Phase::Opened, 5) > at(Phase::Opened, 1));
         assert!(at(Phase::Opened, 0) > 0);
-        assert_eq!(at(Phase::Awaiting, 9), 0);
-        assert_eq!(at(Phase::Refused, 9), 0);
+        assert!(at(Phase::Opened, 0) > at(Phase::Awaiting, 9));
+        assert!(at(Phase::Awaiting, 9) > at(Phase::Refused, 5));
+        for phase in [Phase::Awaiting, Phase::Refused, Phase::Ended] {
+            assert!(at(phase, 4) > 0);
+            assert_eq!(at(phase, 2), 0);
+        }
         assert_eq!(worth(claimed(word(7 << 32, Phase::Opened, 0)), now), 0);
     }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     flow::{Ends, slot::Phase},
-    headers::Headers,
+    headers::{Headers, tcp},
     limiter::{Charge, Known},
     packet::Packet,
     port::Port,
@@ -118,7 +118,7 @@ fn is_clean<P: Packet, T: Tables>(packet: &P, tables: &T, settings: &Settings, h
         return true;
     }
     let phase = tables.flow(Ends::of(headers).hash(settings.seed));
-    phase == Phase::Free || (!has_data && phase.awaits())
+    phase == Phase::Free || (!has_data && phase.awaits() && headers.flags & tcp::URG == 0)
 }
 
 /// Reads again what the first look has read, for the steps that come after it.

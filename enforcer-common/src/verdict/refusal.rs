@@ -7,7 +7,7 @@
 use super::{Context, Tables, Taken, pass, work::Work};
 use crate::{
     answer::{self, Answer, alert},
-    flow::{Followed, Kind, Opening, slot::Phase},
+    flow::{Followed, Kind, Opening, Place, slot::Phase},
     headers::{Headers, tcp},
     packet::Packet,
     reason::{DropReason, PassReason},
@@ -43,7 +43,7 @@ pub(super) fn refuse<P: Packet, T: Tables>(
     } else if mode != refusal::DROP {
         opening.phase = Phase::Ended;
     }
-    let room = context.tables.open_flow(segment, &opening);
+    let room = context.tables.open_flow(segment, &opening) == Place::Found;
     if mode == refusal::ALERT && room {
         let fin = (headers.flags & tcp::FIN != 0) as u32;
         let mut description = alert::PROTOCOL_VERSION;

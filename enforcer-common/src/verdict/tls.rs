@@ -8,8 +8,8 @@ use super::{
     work::{Step, Work},
 };
 use crate::{
-    flow::{Ends, Followed, Kind, Opening, Segment, slot::Phase},
-    headers::{Headers, tcp},
+    flow::{Ends, Followed, Kind, Opening, Place, Segment, slot::Phase},
+    headers::{Headers, IPV4_LENGTH, IPV6_LENGTH, Link, TCP_LENGTH, tcp},
     hello::Hello,
     packet::Packet,
     reason::{DropReason, PassReason},
@@ -19,27 +19,34 @@ use crate::{
 /// What is known of the segment's flow, which is taken up with its SYN.
 #[inline(always)]
 pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
+    let inspects = context.settings.minimum_tls != 0;
+    let mut known = Phase::Free;
+    if inspects {
+        work.guessed = false;
+        work.followed = Followed::UNKNOWN;
+        fill(context, &work.headers, &mut work.segment);
+        known = context.tables.flow(work.segment.hash);
+    }
     if work.headers.opens() {
-        let spent = cookies::spend(context, &work.headers);
-        if spent.is_err() {
-            begin_again(context, work);
+        // A SYN that is answered with a cookie takes no flow up, or a flood of them would wash out all others; but one that is there
+        // has another beginning by it, or the hello of a connection from a port that is used again would be held back.
+        if known != Phase::Free {
+            open(context, work)?;
         }
-        work.clean = spent?;
-    }
-    if context.settings.minimum_tls == 0 {
-        return limit(context, work);
-    }
-    work.guessed = false;
-    work.followed = Followed::UNKNOWN;
-    fill(context, &work.headers, &mut work.segment);
-    if work.headers.opens() {
-        let opening = Opening { begins: true, ..beginning(&work.segment) };
-        if !context.tables.open_flow(&work.segment, &opening) {
+        work.clean = cookies::spend(context, &work.headers)?;
+        if inspects && known == Phase::Free && open(context, work)? == Place::Full {
             return unfollowed(context);
         }
     }
+    if !inspects {
+        return limit(context, work);
+    }
     let known = context.tables.flow(work.segment.hash);
     if !has_data(&work.headers) && known != Phase::Refused && known != Phase::Ended {
+        if known.awaits() && work.headers.flags & (tcp::URG | tcp::SYN | tcp::RST) == tcp::URG {
+            // Servers do not read the byte that it calls urgent, in whichever segment that comes.
+            context.refuse(DropReason::HelloUnusual)?;
+        }
         return clean(work);
     }
     if known == Phase::Free {
@@ -51,18 +58,15 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
     go(Step::Follow)
 }
 
-/// A SYN that is answered with a cookie. Flows are not taken up with such, or a flood of them would wash out all others; but one that is
-/// there has another beginning by it, or the hello of a connection from a port that is used again would be held back.
+/// Takes a flow up with its SYN, or notes that it may have begun with this one.
 #[inline(always)]
-fn begin_again<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) {
-    if context.settings.minimum_tls == 0 {
-        return;
+fn open<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Result<Place, DropReason> {
+    let opening = Opening { phase: Phase::Opened, begins: true, ..beginning(&work.segment) };
+    let place = context.tables.open_flow(&work.segment, &opening);
+    if place == Place::Disputed {
+        context.refuse(DropReason::SynDisputed)?;
     }
-    fill(context, &work.headers, &mut work.segment);
-    if context.tables.flow(work.segment.hash).awaits() {
-        let opening = Opening { begins: true, ..beginning(&work.segment) };
-        context.tables.open_flow(&work.segment, &opening);
-    }
+    Ok(place)
 }
 
 /// Follows the flow through the segment.
@@ -89,9 +93,10 @@ fn clean(work: &Work) -> Taken {
     pass(if work.headers.opens() { work.clean } else { PassReason::Clean })
 }
 
+/// Whether there is something that a server would read; of a reset it reads nothing.
 #[inline(always)]
 const fn has_data(headers: &Headers) -> bool {
-    headers.offset != headers.end
+    headers.offset != headers.end && headers.flags & tcp::RST == 0
 }
 
 /// Hellos are not judged, but limited.
@@ -110,7 +115,7 @@ fn limit<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Take
 /// A flow that seems to begin with this segment.
 #[inline(always)]
 const fn beginning(segment: &Segment) -> Opening {
-    Opening { phase: Phase::Opened, begins: false, next: segment.sequence, value: 0 }
+    Opening { phase: Phase::Loose, begins: false, next: segment.sequence, value: 0 }
 }
 
 /// The segment as the flow table sees it.
@@ -168,7 +173,7 @@ pub(super) fn unknown<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &
             work.followed.kind = Kind::Ahead;
         }
     } else if (incomplete || unread || seen.hello == Hello::Malformed)
-        && context.tables.open_flow(&work.segment, &beginning(&work.segment))
+        && context.tables.open_flow(&work.segment, &beginning(&work.segment)) == Place::Found
     {
         if incomplete {
             work.followed.kind = Kind::Behind;
@@ -239,9 +244,25 @@ fn unfollowed<P: Packet, T: Tables>(context: &Context<'_, P, T>) -> Taken {
     pass(PassReason::HelloUnfollowed)
 }
 
-/// Drops a segment that the server would ignore for its checksum, so that it cannot be mistaken for part of the hello.
+/// Whether a segment is such as TLS clients send: with an acknowledgement, or a SYN, nothing urgent, no signature of TCP's, right behind an
+/// IP header without options and extensions. Whatever is not may be ignored by the server, which tells nobody.
+#[inline(always)]
+fn is_usual<P: Packet>(packet: &P, headers: &Headers) -> bool {
+    let flags = headers.flags & (tcp::SYN | tcp::ACK | tcp::URG);
+    let network = if matches!(headers.link, Link::Ipv4) { IPV4_LENGTH } else { IPV6_LENGTH };
+    (flags == tcp::ACK || flags == tcp::SYN)
+        // What this machine's stack has put together may have the option that tells its length (RFC 2675).
+        && (headers.segment.wrapping_sub(headers.network) == network
+            || headers.end.wrapping_sub(headers.network) > u16::MAX as usize)
+        && (headers.offset.wrapping_sub(headers.segment) == TCP_LENGTH || !packet.signed(headers.segment))
+}
+
+/// Drops a segment that the server would ignore for its form or its checksums, so that it cannot be mistaken for part of the hello.
 #[inline(always)]
 fn verify<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Result<(), DropReason> {
+    if !is_usual(context.packet, &work.headers) {
+        context.refuse(DropReason::HelloUnusual)?;
+    }
     if context.settings.flags & flag::VERIFY_CHECKSUMS == 0 {
         return Ok(());
     }
@@ -256,7 +277,11 @@ fn verify<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Res
         + spread(length);
     let pseudo = fold(words).to_be() as u64;
     let sum = context.packet.sum(headers.segment, headers.end) as u64;
-    if fold(pseudo + sum) != 0xffff {
+    let mut right = fold(pseudo + sum) == 0xffff;
+    if right && matches!(headers.link, Link::Ipv4) {
+        right = fold(context.packet.sum(headers.network, headers.segment) as u64) == 0xffff;
+    }
+    if !right {
         context.refuse(DropReason::BadChecksum)?;
     }
     Ok(())

@@ -12,7 +12,7 @@ use std::{
 use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing, class},
-    flow::{self, Entry, Followed, Opening, SLOTS, Segment, kept::Kept, slot::Phase},
+    flow::{self, Entry, Followed, Opening, Place, SLOTS, Segment, kept::Kept, slot::Phase},
     gcra::Rate,
     headers::{Headers, tcp},
     hello::marks::Marks,
@@ -293,7 +293,7 @@ impl Tables for Model {
         self.with_flows(hash, |flows| flow::phase(flows, hash))
     }
 
-    fn open_flow(&self, segment: &Segment, opening: &Opening) -> bool {
+    fn open_flow(&self, segment: &Segment, opening: &Opening) -> Place {
         self.with_flows(segment.hash, |flows| flow::open(flows, segment, opening))
     }
 

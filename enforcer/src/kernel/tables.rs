@@ -15,7 +15,7 @@ use enforcer_common::{
     answer::Answer,
     ban::{Ban, Listing},
     event::Budget,
-    flow::{Followed, Opening, Segment, slot::Phase},
+    flow::{Followed, Opening, Place, Segment, slot::Phase},
     gcra::Rate,
     headers::Headers,
     hello::marks::Marks,
@@ -287,8 +287,8 @@ impl Tables for Snapshot<'_> {
         Phase::Free
     }
 
-    fn open_flow(&self, _: &Segment, _: &Opening) -> bool {
-        true
+    fn open_flow(&self, _: &Segment, _: &Opening) -> Place {
+        Place::Found
     }
 
     fn follow_flow<P: Packet>(&self, _: &P, _: &Segment, _: &mut Marks) -> Followed {

@@ -1,6 +1,7 @@
 //! Flows from their SYN to the end of their hello: what is cut, repeated, out of order, overlapping or refused.
 
 mod forgeries;
+mod refused;
 mod strangers;
 
 use enforcer_common::{
@@ -24,7 +25,17 @@ const TLS12: u16 = 0x0303;
 const TLS13: u16 = 0x0304;
 
 pub(super) fn cases() -> Vec<Case> {
-    [cuts(), orders(), records(), refusals(), first_bytes(), strangers::cases(), forgeries::cases()].concat()
+    [
+        cuts(),
+        orders(),
+        records(),
+        refusals(),
+        first_bytes(),
+        refused::cases(),
+        strangers::cases(),
+        forgeries::cases(),
+    ]
+    .concat()
 }
 
 /// A segment of the client's; `at` counts from the first byte of its hello.
@@ -201,13 +212,19 @@ fn orders() -> Vec<Case> {
                 (part(333, &other(&bad, 799)[333..800]), Drop(HelloChanged)),
                 (part(801, &other(&bad, 850)[801..900]), Drop(HelloChanged)),
                 (part(899, &other(&bad, 899)[899..900]), Drop(HelloChanged)),
-                (part(-4, &[&[0; 4], &other(&bad, 3)[..9]].concat()), Drop(HelloChanged)),
                 (part(900, &bad[900..]), Drop(TlsVersion)),
             ],
         ),
         flow(
-            "data in front of the hello with a part that is repeated",
-            vec![(part(0, &bad[..900]), incomplete), (part(-4, &[&[0; 4], &bad[..9]].concat()), Pass(Clean))],
+            "data in front of the hello with a part of it",
+            vec![
+                (part(-4, &[&[0; 4], &bad[..9]].concat()), Drop(HelloAhead)),
+                (part(-4, &[&[0; 4], &good[..]].concat()), Drop(HelloAhead)),
+                (part(0, &bad[..900]), incomplete),
+                (part(-4, &[&[0; 4], &bad[..9]].concat()), Drop(HelloAhead)),
+                (part(-4, &[0; 4]), Pass(Clean)),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+            ],
         ),
         flow(
             "first segment again, another beginning that goes on",
@@ -388,14 +405,6 @@ fn refusals() -> Vec<Case> {
                 (part(length, b"more"), Drop(RefusedConnection)),
                 (at_flags(length, FIN | ACK, &[]), Drop(RefusedConnection)),
                 (at_flags(length, RST, &[]), Drop(RefusedConnection)),
-            ],
-        ),
-        flow(
-            "alert: a new connection from the same port",
-            vec![
-                refused(),
-                (at_flags(9_000, SYN, &[]), Pass(Clean)),
-                (part(9_001, &modern()), Pass(HelloAccepted)),
             ],
         ),
         flow(

@@ -102,12 +102,12 @@ fn version6() -> Vec<Case> {
         case(
             "a hello behind a routing header",
             ethernet(IPV6, &ipv6(ROUTING, &extension(TCP, 2, &hello()))),
-            Drop(TlsVersion),
+            Drop(HelloUnusual),
         ),
         case(
             "a hello behind an authentication header",
             ethernet(IPV6, &ipv6(AUTHENTICATION, &authentication(TCP, &hello()))),
-            Drop(TlsVersion),
+            Drop(HelloUnusual),
         ),
         case(
             "a hello behind extension headers",
@@ -115,7 +115,7 @@ fn version6() -> Vec<Case> {
                 IPV6,
                 &ipv6(DESTINATION, &extension(TCP, 2, &tcp(PROTECTED, DATA, &Hello::legacy(0x0301).bytes()))),
             ),
-            Drop(TlsVersion),
+            Drop(HelloUnusual),
         ),
     ]
 }

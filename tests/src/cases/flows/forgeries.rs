@@ -113,6 +113,7 @@ fn hidden() -> Vec<Case> {
                 (part(900, &bad[900..]), Drop(TlsVersion)),
                 (part(1 << 24, DATA_RECORD), Pass(Clean)),
                 (part(1 << 24, &modern()[..900]), Drop(HelloAhead)),
+                (part(900, &bad[900..]), Pass(ServerReset)),
                 (part(900, &bad[900..]), Drop(RefusedConnection)),
             ],
         ),
@@ -129,12 +130,26 @@ fn hidden() -> Vec<Case> {
     ]
 }
 
+/// An old hello with a whole good one 200 bytes behind its beginning.
+pub(super) fn nested() -> Vec<u8> {
+    let inside = Hello::offering(&[0x0304]).bytes();
+    let before = Hello::legacy(0x0303).with(51, &inside).with(43, &version_list(&[0x0302])).bytes();
+    // The list of one version takes 7 bytes behind it.
+    let at = before.len() - 7 - inside.len();
+    let padding = vec![0; 200 - at - 4];
+    let hello = Hello::legacy(0x0303).with(21, &padding).with(51, &inside);
+    let nested = hello.with(43, &version_list(&[0x0302])).bytes();
+    assert_eq!(nested[200..][..inside.len()], inside);
+    nested
+}
+
 /// Second SYNs far away: the server answers them with no more than a challenge, and its connection goes on.
 fn beginnings() -> Vec<Case> {
     const FAR: i64 = 1 << 20;
     let (good, bad) = (modern(), dated());
     let incomplete = Pass(HelloIncomplete);
     let syn = |at| (at_flags(at - 1, SYN, &[]), Pass(Clean));
+    let third = |at| (at_flags(at - 1, SYN, &[]), Drop(SynDisputed));
     let head = |verdict| (part(0, &bad[..900]), verdict);
     let tail = |verdict| (part(900, &bad[900..]), verdict);
     vec![
@@ -209,17 +224,35 @@ fn beginnings() -> Vec<Case> {
             ],
         ),
         flow(
-            "an old hello at a beginning that two more SYNs have pushed out",
+            "a third SYN does not reach the server, until one of two hellos has been accepted",
             vec![
                 syn(FAR),
+                third(2 * FAR),
+                syn(FAR),
+                syn(0),
+                (part(0, &good[..900]), incomplete),
+                third(2 * FAR),
+                (part(FAR, &good), Pass(HelloAccepted)),
                 syn(2 * FAR),
-                (part(FAR + 900, &bad[900..]), Pass(Clean)),
-                (part(FAR, &bad[..900]), Drop(HelloAhead)),
-                (part(0, &good), Pass(HelloAccepted)),
-                (part(2 * FAR, &good), Pass(HelloAccepted)),
-                (part(FAR, &bad[..900]), Drop(HelloAhead)),
-                (part(FAR, &bad), Drop(TlsVersion)),
+                (part(900, &good[900..]), Pass(HelloAccepted)),
+                tail(Pass(Clean)),
+                (part(2 * FAR + 900, &bad[900..]), Drop(HelloAhead)),
             ],
+        ),
+        flow(
+            "an old hello in which a good one begins at an earlier SYN, the real one between two others",
+            vec![
+                syn(-200),
+                third(FAR),
+                (part(-200, &nested()), Drop(TlsVersion)),
+                (part(-201, &[&[0][..], &nested()].concat()), Drop(HelloAhead)),
+                (part(-200, &nested()[..200]), incomplete),
+                (part(0, &nested()[200..]), Drop(HelloAhead)),
+            ],
+        ),
+        flow(
+            "an old hello in front of the only SYN that is known, in which a good one begins there",
+            vec![(part(-200, &nested()), Drop(HelloAhead)), (part(0, &good), Pass(HelloAccepted))],
         ),
         flow(
             "an old hello's second segment first, after the beginning of another without a SYN",
@@ -248,7 +281,7 @@ fn beginnings() -> Vec<Case> {
             vec![
                 syn(FAR),
                 (part(0, &good[..900]), incomplete),
-                syn(2 * FAR),
+                third(2 * FAR),
                 (part(900, &good[900..]), Pass(HelloAccepted)),
                 (part(good.len() as i64, DATA_RECORD), Pass(Clean)),
             ],
@@ -264,7 +297,7 @@ fn beginnings() -> Vec<Case> {
         ),
         flow(
             "three forged SYNs, then an established connection's data",
-            vec![syn(FAR), syn(2 * FAR), syn(3 * FAR), (part(5 * FAR, DATA_RECORD), Pass(Clean))],
+            vec![syn(FAR), third(2 * FAR), third(3 * FAR), (part(5 * FAR, DATA_RECORD), Pass(Clean))],
         ),
     ]
 }

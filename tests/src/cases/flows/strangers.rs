@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(super) fn cases() -> Vec<Case> {
-    [strangers(), budgets(), checksums()].concat()
+    [strangers(), budgets(), checksums(), unusual()].concat()
 }
 
 /// Flows whose SYN was not seen.
@@ -180,6 +180,14 @@ fn checksums() -> Vec<Case> {
             vec![(part(0, &good), Drop(BadChecksum)), (with_checksum(part(0, &bad)), Drop(TlsVersion))],
         )
         .with(verified()),
+        flow(
+            "a decoy with a wrong checksum of its IPv4 header, then the old hello",
+            vec![
+                (with_byte(with_checksum(part(0, &good)), 25), Drop(BadChecksum)),
+                (with_checksum(part(0, &bad)), Drop(TlsVersion)),
+            ],
+        )
+        .with(verified()),
         case("data of an established connection with a wrong checksum", part(0, &[0x17; 30]), Pass(Clean))
             .with(verified()),
     ];
@@ -197,5 +205,77 @@ fn checksums() -> Vec<Case> {
             }
         }
     }
+    cases
+}
+
+/// The frame with another byte in this place.
+fn with_byte(mut frame: Vec<u8>, at: usize) -> Vec<u8> {
+    frame[at] ^= 1;
+    frame
+}
+
+/// What servers ignore for its form, or read otherwise: a good hello of that kind is no decoy for an old one.
+fn unusual() -> Vec<Case> {
+    const URG: u8 = 0x20;
+    let (good, bad) = (modern(), dated());
+    let at = |mut segment: Vec<u8>, sequence: u32| {
+        segment[4..8].copy_from_slice(&sequence.to_be_bytes());
+        segment
+    };
+    let hello = |options: &[u8]| at(tcp_with(PROTECTED, DATA, options, &good), INITIAL + 1);
+    let v6 = |next, payload: &[u8]| ethernet(IPV6, &ipv6(next, payload));
+    let signed = [1, 1, 19, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let authenticated = [1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 29, 4, 0, 0, 0];
+    let timestamps = [1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0];
+    let v4_decoys = [
+        ("without an acknowledgement", at_flags(0, 0x08, &good)),
+        ("with SYN and ACK", at_flags(-1, SYN | ACK, &good)),
+        ("with urgent data", at_flags(0, DATA | URG, &good)),
+        ("signed by MD5", ethernet(IPV4, &ipv4(TCP, &hello(&signed)))),
+        ("authenticated", ethernet(IPV4, &ipv4(TCP, &hello(&authenticated)))),
+        ("behind IPv4 options", ethernet(IPV4, &ipv4_with(SOURCE_V4, TCP, 0x4000, &[1; 4], &hello(&[])))),
+    ];
+    let mut cases: Vec<Case> = v4_decoys
+        .into_iter()
+        .map(|(name, decoy)| {
+            flow(
+                &format!("a decoy {name}, then the old hello"),
+                vec![
+                    (decoy, Drop(HelloUnusual)),
+                    (part(900, &bad[900..]), Drop(HelloAhead)),
+                    (part(0, &bad[..900]), Pass(HelloIncomplete)),
+                    (part(900, &bad[900..]), Drop(TlsVersion)),
+                ],
+            )
+        })
+        .collect();
+    for (name, frame) in [
+        ("a hop-by-hop option", v6(0, &extension(TCP, 0, &hello(&[])))),
+        ("destination options", v6(60, &extension(TCP, 0, &hello(&[])))),
+    ] {
+        cases.push(case(&format!("a hello behind {name}"), frame, Drop(HelloUnusual)));
+    }
+    cases.extend([
+        flow(
+            "a reset with a good hello, then the old one",
+            vec![
+                (at_flags(0, RST | DATA, &good), Pass(Clean)),
+                (part(900, &bad[900..]), Drop(HelloAhead)),
+                (part(0, &bad), Drop(TlsVersion)),
+            ],
+        ),
+        flow(
+            "an urgent segment without data, while a hello is awaited",
+            vec![(at_flags(0, ACK | URG, &[]), Drop(HelloUnusual)), (at_flags(0, ACK, &[]), Pass(Clean))],
+        ),
+        flow(
+            "urgent data behind a hello",
+            vec![
+                (part(0, &good), Pass(HelloAccepted)),
+                (at_flags(9_000, DATA | URG, &[0x17; 9]), Pass(Clean)),
+            ],
+        ),
+        case("a hello with timestamps", ethernet(IPV4, &ipv4(TCP, &hello(&timestamps))), Pass(HelloAccepted)),
+    ]);
     cases
 }
