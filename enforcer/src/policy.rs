@@ -280,35 +280,28 @@ impl Policy {
         let hellos = Hellos::of(&config.kernel).map(Arc::new);
         let mut sets = pins::load(&config.pins, now)?;
         let switched = pins::switched(&sets);
-        let mut listeners = BTreeMap::new();
-        for listener in &config.listeners {
-            let kept = old.and_then(|old| old.listeners.get(&listener.address));
-            let kept = kept.map(|old| (&*old.certificates, old.clients.as_ref()));
-            let (minimum, sealed) = (config.kernel.minimum_tls, (&tickets, &sessions));
-            let served = faults.at(
-                || format!("listener {}", listener.address),
-                |faults| tls::serve(listener, minimum, &config.tls, sealed, &switched, kept, faults),
-            )?;
-            let listening = Listener {
-                tls: Arc::new(served.config),
-                certificates: served.certificates,
-                clients: served.clients,
-                unknown_name: listener.unknown_name,
-                needs_identity: listener.clients.as_ref().is_some_and(|clients| clients.required),
-                handshake_timeout: listener.handshake_timeout,
-                hellos_judged: hellos::judged(&config.kernel, listener.address.port()),
-                proxies: listener.proxy_protocol_from.clone(),
-                early_data: listener.early_data,
-                hellos: hellos.clone(),
+        let serve = |stays: bool, faults: &mut Faults| -> Result<BTreeMap<SocketAddr, Listener>> {
+            let serve = |listener: &config::Listener| {
+                let kept = old.and_then(|old| old.listeners.get(&listener.address));
+                let kept = kept.map(|old| (&old.certificates, old.clients.as_ref(), stays));
+                let (minimum, sealed) = (config.kernel.minimum_tls, (&tickets, &sessions));
+                let served = faults.at(
+                    || format!("listener {}", listener.address),
+                    |faults| tls::serve(listener, minimum, &config.tls, sealed, &switched, kept, faults),
+                )?;
+                Ok((listener.address, Listener::new(listener, &config.kernel, served, hellos.clone())))
             };
-            listeners.insert(listener.address, listening);
-        }
+            config.listeners.iter().map(serve).collect()
+        };
+        let mut listeners = serve(false, faults)?;
         let shown = |listeners: &BTreeMap<SocketAddr, Listener>| {
             listeners.values().map(|listener| Arc::clone(&listener.certificates)).collect::<Vec<_>>()
         };
         if let Err(refused) = pins::guard(&mut sets, shown(&listeners).iter().map(|one| &**one), now) {
-            // What is served was judged before: it stays, whatever the guard would say of it now.
-            listeners = faults.or_kept(Err(refused.into()), old.map(|old| old.listeners.clone()))?;
+            faults.or_kept(Err(refused.into()), old.map(|_| ()))?;
+            // The certificates that are served were judged before: they stay, whatever the guard would say of them now. What else is bad
+            // has been said.
+            listeners = serve(true, &mut Faults::forgiven())?;
             sets.iter_mut().for_each(|set| set.served.clear());
             drop(pins::guard(&mut sets, shown(&listeners).iter().map(|one| &**one), now));
         }
@@ -342,7 +335,9 @@ impl Policy {
             Some(old) => Arc::clone(&old.refreshed),
             None => Refreshes::new(config.revocation.max_refresh_tokens as usize)?,
         };
-        let longest = issuers.values().map(|issuer: &Arc<Issuer>| issuer.longest()).max();
+        // What an introspected token says of its end is not to be relied on.
+        let endless = |issuer: &Arc<Issuer>| issuer.introspector().map_or(issuer.longest(), |_| u64::MAX);
+        let longest = issuers.values().map(endless).max();
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut limits = BTreeMap::new();
         for route in &config.routes {

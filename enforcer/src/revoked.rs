@@ -186,6 +186,15 @@ impl Revoked {
         Ok(())
     }
 
+    /// The same for what users bring about by themselves: for that there is half of the room, so that operators find some.
+    pub fn revoke_for_users(&self, mark: Mark, terms: Terms, now: u64) -> Result<(), Full> {
+        if self.entries.load(Relaxed) >= self.most.div_ceil(2) {
+            self.refused.fetch_add(1, Relaxed);
+            return Err(Full);
+        }
+        self.revoke(mark, terms, now)
+    }
+
     /// Takes over what was decided elsewhere, or before a restart: it is not written again.
     pub fn learn(&self, mark: Mark, terms: Terms, now: u64) -> Result<(), Full> {
         self.insert(&mut self.writer(), mark, terms, now).map(drop)

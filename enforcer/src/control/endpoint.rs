@@ -99,7 +99,8 @@ fn credentials(head: &Parts) -> Option<(String, String)> {
 /// When a JWT says that it ends; it is not verified.
 fn expiry(token: &str) -> Option<u64> {
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    strict_json::object(&claims)?.get("exp")?.as_u64()
+    // Some issuers write 0 for what never ends.
+    strict_json::object(&claims)?.get("exp")?.as_u64().filter(|at| *at > 0)
 }
 
 fn error(status: StatusCode, error: &str) -> Response<Full<Bytes>> {

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
-    hellos::Hellos,
+    hellos::{self, Hellos},
     tls::{self, certificates::Certificates},
 };
 use crate::{config, prefix::Prefix};
@@ -34,6 +34,27 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Of what was made for `listener`.
+    pub(super) fn new(
+        listener: &config::Listener,
+        kernel: &config::Kernel,
+        served: tls::Served,
+        hellos: Option<Arc<Hellos>>,
+    ) -> Self {
+        Self {
+            tls: Arc::new(served.config),
+            certificates: served.certificates,
+            clients: served.clients,
+            unknown_name: listener.unknown_name,
+            needs_identity: listener.clients.as_ref().is_some_and(|clients| clients.required),
+            handshake_timeout: listener.handshake_timeout,
+            hellos_judged: hellos::judged(kernel, listener.address.port()),
+            proxies: listener.proxy_protocol_from.clone(),
+            early_data: listener.early_data,
+            hellos,
+        }
+    }
+
     /// Whether connections of `peer` begin with a header of the PROXY protocol.
     pub fn is_behind(&self, peer: IpAddr) -> bool {
         Prefix::any_contains(&self.proxies, peer)

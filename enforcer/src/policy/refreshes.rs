@@ -327,7 +327,8 @@ impl Exchange {
         } else if self.key.is_some() || self.before.is_some() {
             // It goes on, with the key that it came with first.
             let key = before.and_then(|before| before.key).or(self.key);
-            state.insert(mark, Known { until, stage: Stage::Good, line, next: None, key, access });
+            let next = next.or(before.and_then(|before| before.next));
+            state.insert(mark, Known { until, stage: Stage::Good, line, next, key, access });
         } else {
             state.remove(mark);
         }

@@ -45,8 +45,8 @@ pub struct Served {
     pub(super) clients: Option<Judgement>,
 }
 
-/// What of a listener was made of files.
-pub(super) type Kept<'k> = (&'k Certificates, Option<&'k Judgement>);
+/// What of a listener was made of files, and whether its certificates stay whatever there is to read.
+pub(super) type Kept<'k> = (&'k Arc<Certificates>, Option<&'k Judgement>, bool);
 
 /// Reads what `listener` names and makes a configuration of it. Tickets are sealed with `keys`, if there are any; sessions that may
 /// bring early data are kept in `sessions`; `switched` replaces certificates. `kept` may stand in for what cannot be read.
@@ -66,15 +66,20 @@ pub(super) fn serve(
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         TlsVersion::Tls13 => &[&rustls::version::TLS13],
     };
-    let old = kept.map(|(certificates, _)| certificates);
-    let certificates = Arc::new(Certificates::load(&listener.certificates, switched, &crypto, old, faults)?);
+    let certificates = match kept {
+        Some((old, _, true)) => Arc::clone(old),
+        kept => {
+            let old = kept.map(|(old, ..)| &**old);
+            Arc::new(Certificates::load(&listener.certificates, switched, &crypto, old, faults)?)
+        }
+    };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&crypto))
         .with_protocol_versions(versions)
         .context("cannot set the TLS versions")?;
     let (builder, trust, clients) = match &listener.clients {
         None => (builder.with_no_client_auth(), tickets::NO_CLIENTS, None),
         Some(asked) => {
-            let old = kept.and_then(|(_, judgement)| judgement).cloned();
+            let old = kept.and_then(|(_, judgement, _)| judgement).cloned();
             let judgement = faults.or_kept(clients::verifier(asked, crypto), old)?;
             let builder = builder.with_client_cert_verifier(Arc::clone(&judgement.verifier));
             (builder, judgement.trust, Some(judgement))

@@ -3,6 +3,7 @@
 
 use anyhow::{Result, anyhow};
 use aws_lc_rs::{hmac, rand};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 /// Bytes of the secret that marks are made with.
 pub const SECRET: usize = 32;
@@ -121,13 +122,13 @@ impl Marker {
 }
 
 /// What a token is known by as [`Kind::Token`]: of a JWS in compact form what is signed, because of some algorithms there are several
-/// signatures for it; else all of it.
+/// signatures for it; else all of it, for an opaque token may have dots, and its secret behind the last one.
 pub fn token_body(token: &[u8]) -> &[u8] {
     let mut dots = token.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at);
-    match (dots.next(), dots.next(), dots.next()) {
-        (Some(_), Some(second), None) => token.get(..second).unwrap_or(token),
-        _ => token,
-    }
+    let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else { return token };
+    let header = token.get(..first).and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
+    let is_signed = header.is_some_and(|header| header.trim_ascii_start().starts_with(b"{"));
+    token.get(..second).filter(|_| is_signed).unwrap_or(token)
 }
 
 #[cfg(test)]
@@ -137,8 +138,13 @@ mod tests {
 
     #[test]
     fn a_jwt_is_known_by_what_is_signed_of_it() {
-        for (token, body) in [("a.b.c", "a.b"), ("a.b", "a.b"), ("opaque", "opaque"), ("a.b.c.d", "a.b.c.d")]
-        {
+        for (token, body) in [
+            ("eyJhbGciOiJFUzI1NiJ9.b.c", "eyJhbGciOiJFUzI1NiJ9.b"),
+            ("eyJhbGciOiJFUzI1NiJ9.b", "eyJhbGciOiJFUzI1NiJ9.b"),
+            ("rt.id.secret", "rt.id.secret"),
+            ("opaque", "opaque"),
+            ("eyJhbGciOiJFUzI1NiJ9.b.c.d", "eyJhbGciOiJFUzI1NiJ9.b.c.d"),
+        ] {
             assert_eq!(token_body(token.as_bytes()), body.as_bytes());
         }
     }

@@ -24,7 +24,7 @@ use crate::{
 
 /// The issuer that is asked about a token; `None` for one that is verified here.
 pub(super) fn issuer<'i>(issuers: &'i [Arc<Issuer>], token: &[u8]) -> Option<(&'i Issuer, &'i Introspector)> {
-    let signed = token_body(token).len() < token.len();
+    let signed = token.iter().filter(|byte| **byte == b'.').count() == 2;
     issuers.iter().find_map(|issuer| {
         let introspector = issuer.introspector()?;
         (!signed || issuers.len() == 1 && !issuer.has_keys())

@@ -94,8 +94,8 @@ impl OAuth {
         self.revoked.marker().mark(Kind::Token, token_body(token.as_bytes()))
     }
 
-    /// Revokes what is good of a line of which it is not known who has it, for as long as it may be good. Without room that is counted
-    /// where it is refused.
+    /// Revokes what is good of a line of which it is not known who has it, for as long as it may be good. Whoever has an account can end
+    /// lines as often as he likes, so they have half of the room only; what finds none is counted.
     pub fn end_line(&self, ended: &Ended, now: u64) {
         let end = |seconds: u64| {
             let until = now.saturating_add(seconds).saturating_add(1);
@@ -104,7 +104,7 @@ impl OAuth {
         let refresh = self.refresh_lifetime.map_or(FOREVER, end);
         for (marks, until) in [(&ended.refresh, refresh), (&ended.access, end(self.longest))] {
             for mark in marks {
-                let _ = self.revoked.revoke(*mark, Terms { until, before: WHENEVER }, now);
+                let _ = self.revoked.revoke_for_users(*mark, Terms { until, before: WHENEVER }, now);
             }
         }
     }
