@@ -310,3 +310,20 @@ fn slots(entries: usize) -> usize {
 const fn room(slots: usize) -> usize {
     slots / 4 * 3
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_have_half_of_the_room() -> Result<()> {
+        let revoked = Revoked::new(3)?;
+        let mark = |n: u8| revoked.marker().mark(Kind::Token, &[n]);
+        let terms = Terms { until: FOREVER, before: WHENEVER };
+        let by_users = [1, 2, 3].map(|n| revoked.revoke_for_users(mark(n), terms, 1).is_ok());
+        assert_eq!(by_users, [true, true, false]);
+        assert_eq!(revoked.look().refused, 1);
+        assert_eq!(revoked.revoke(mark(3), terms, 1), Ok(()), "an operator has all of it");
+        Ok(())
+    }
+}

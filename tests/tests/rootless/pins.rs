@@ -199,6 +199,27 @@ fn what_only_the_files_tell_is_refused_and_warned_of_ahead() -> Result<()> {
     Ok(())
 }
 
+/// Files that change by themselves: what the guard refuses stays as it was, and holds up nothing else.
+#[test]
+fn a_certificate_that_is_refused_holds_up_no_other_file() -> Result<()> {
+    let shop = Shop::new(([127, 0, 0, 1], 9).into())?;
+    let policy = Policy::load(&shop.site.config)?;
+    shop.serve(&shop.leaf()?)?;
+    let (renewed, bad) = policy.renew(&shop.site.config)?;
+    assert_eq!(served(&renewed), [pin(&shop.serving)], "the old one is served");
+    assert!(matches!(&bad[..], [one] if one.downcast_ref::<Refused>().is_some()), "{bad:?}");
+    // What comes after the listeners was read again, and the keys of tokens come after them.
+    let before = std::fs::read(shop.path("jwks.json"))?;
+    std::fs::write(shop.path("jwks.json"), "{}")?;
+    let (_, bad) = policy.renew(&shop.site.config)?;
+    assert_eq!(bad.len(), 2, "{bad:?}");
+    std::fs::write(shop.path("jwks.json"), before)?;
+    shop.serve(&shop.serving)?;
+    let (_, bad) = renewed.renew(&shop.site.config)?;
+    assert!(bad.is_empty(), "{bad:?}");
+    Ok(())
+}
+
 #[test]
 fn every_certificate_that_a_host_could_show_is_judged_and_no_other() -> Result<()> {
     let mut shop = Shop::new(([127, 0, 0, 1], 9).into())?;
