@@ -1,7 +1,8 @@
 //! What the edge serves and checks: one immutable snapshot made from a valid `Config` and the files that it names.
 //!
 //! The daemon loads it at the start and on every reload; ingress reads it through [`SharedPolicy`]. A load either gives a
-//! whole policy or an error, so a bad file never replaces a good policy. Nothing here looks at a request.
+//! whole policy or an error, so a bad file never replaces a good policy; where files change by themselves, what was read before of a bad
+//! one goes on in its place ([`Policy::renew`]). Nothing here looks at a request.
 
 pub mod attestation;
 pub mod demands;

@@ -17,6 +17,7 @@ use super::{
     exit::{self, Exit},
     local::Program,
     output,
+    token::Step,
 };
 use crate::attestation;
 
@@ -30,15 +31,6 @@ pub struct Report {
     pub steps: Vec<Step>,
     /// Why it is refused; absent for a good one.
     pub refused: Option<Refused>,
-}
-
-/// One step that succeeded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Step {
-    /// What was looked at.
-    pub name: &'static str,
-    /// What was found.
-    pub found: String,
 }
 
 /// Why an object is refused.

@@ -12,7 +12,8 @@ use crate::{
     attestation::app_attest::{Distribution, Point, assertion, attestation, chain::Roots, receipt},
     cli::{
         args::{App, AppAttest, Assertion, AttestationVerify, Receipt},
-        attestation::{Report, Step, decoded, read},
+        attestation::{Report, decoded, read},
+        token::Step,
     },
     clock,
 };
