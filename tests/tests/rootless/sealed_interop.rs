@@ -10,7 +10,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use enforcer::sealed::{
-    Keys, Opened, Place, Refused, hpke, jwe,
+    Head, Keys, Opened, Place, Refused, hpke, jwe,
     keys::{Curve, Private},
     layout,
 };
@@ -20,6 +20,8 @@ use super::interop::{is_there, node, python, said, script};
 
 const PLACE: Place<'static> = Place { method: "POST", path: "/v1/transfers" };
 const BODY: &str = r#"{"amount": "100 €"}"#;
+const KIND: &str = "application/json";
+const HEAD: Head<'static> = Head { status: 201, kind: KIND };
 const MOST: usize = 4096;
 
 fn keys() -> Keys {
@@ -38,7 +40,7 @@ fn open(sent: &Value, body: &[u8], keys: &Keys, place: Place<'_>) -> Result<Open
             let app = URL_SAFE_NO_PAD.decode(sent["app"].as_str().unwrap()).unwrap();
             let key = sent["key"].as_str().unwrap();
             let made = sent["made"].as_u64().unwrap();
-            layout::open(body, layout::Beside { key, app: &app, made }, keys, place, MOST)
+            layout::open(body, layout::Beside { key, app: &app, made, kind: KIND }, keys, place, MOST)
         }
     }
 }
@@ -64,9 +66,9 @@ async fn there_and_back(client: impl Fn(&[&str]) -> Command, script: &str, forms
     for (name, sent) in sent {
         let body = STANDARD.decode(sent["body"].as_str().unwrap())?;
         let opened = open(sent, &body, &keys, PLACE).with_context(|| name.clone())?;
-        assert_eq!(opened.body, BODY.as_bytes(), "{name}");
+        assert_eq!((&opened.body[..], &*opened.kind), (BODY.as_bytes(), KIND), "{name}");
         let answer = format!("answer to {name}: €");
-        answers.insert(name, STANDARD.encode(opened.reply.seal(answer.as_bytes()).unwrap()));
+        answers.insert(name, STANDARD.encode(opened.reply.seal(HEAD, answer.as_bytes()).unwrap()));
         expected.insert(name, answer);
         // For another path it is nothing, and with another bit.
         let elsewhere = Place { path: "/v1/other", ..PLACE };
