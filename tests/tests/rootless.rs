@@ -52,6 +52,8 @@ mod rootless {
     mod oauth;
     mod openssl;
     mod packets;
+    mod payload;
+    mod payload_rules;
     mod pins;
     mod play_integrity;
     mod play_remote;

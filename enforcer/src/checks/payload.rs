@@ -129,7 +129,8 @@ impl Sealing {
     /// The same as the value of [`SEALED`], for an answer without a body.
     pub fn field(&self, status: StatusCode, kind: &str) -> Option<HeaderValue> {
         let sealed = self.seal(status, kind, b"")?;
-        let text = if self.format == PayloadFormat::Hpke { URL_SAFE_NO_PAD.encode(sealed).into() } else { sealed };
+        let text =
+            if self.format == PayloadFormat::Hpke { URL_SAFE_NO_PAD.encode(sealed).into() } else { sealed };
         HeaderValue::try_from(text).ok()
     }
 
@@ -179,7 +180,11 @@ impl<'a> Sealed<'a> {
             return Ok(None);
         };
         // What is encrypted is no longer coded, and what is coded inside nobody here could judge.
-        if headers.contains_key(CONTENT_ENCODING) { Err(Cause::Form) } else { Ok(Some(Self { format, field, kind })) }
+        if headers.contains_key(CONTENT_ENCODING) {
+            Err(Cause::Form)
+        } else {
+            Ok(Some(Self { format, field, kind }))
+        }
     }
 
     /// Opens it with the keys of `edition`.
@@ -207,8 +212,9 @@ impl<'a> Sealed<'a> {
             if is_unknown { Cause::UnknownKey } else { Cause::Unopened }
         };
         match self.format {
-            PayloadFormat::Jwe => jwe::open(text, keys, place, most)
-                .map_err(|_| why(jwe::key_of(text, most).ok().as_deref())),
+            PayloadFormat::Jwe => {
+                jwe::open(text, keys, place, most).map_err(|_| why(jwe::key_of(text, most).ok().as_deref()))
+            }
             PayloadFormat::Hpke => {
                 hpke::open(text, keys, place, most).map_err(|_| why(hpke::key_of(text).ok()))
             }

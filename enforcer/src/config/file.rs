@@ -21,10 +21,9 @@ use super::value::{
     AddressOrOff, Alternatives, ByteRate, DurationOrOff, Names, Number, Rate, Size, Text, Written as _,
 };
 use super::{
-    AccessFormat, Answers, Binding, Feature, Fingerprint, KeyExchange, LimitKey, LogFormat, Mode,
-    Query, Refusal, Refusals, ServerName, SubjectAs, Suite, TlsVersion, TokenAlgorithm,
-    TokenType, Treatment, UnknownName, Unrouted, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull,
-    tls::ClientCertificates,
+    AccessFormat, Answers, Binding, Feature, Fingerprint, KeyExchange, LimitKey, LogFormat, Mode, Query,
+    Refusal, Refusals, ServerName, SubjectAs, Suite, TlsVersion, TokenAlgorithm, TokenType, Treatment,
+    UnknownName, Unrouted, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 pub(super) use attestation::{

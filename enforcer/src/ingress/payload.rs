@@ -157,7 +157,10 @@ pub(super) async fn seal(
         Some(kind) if is_bodiless => {
             // Nothing comes, but the connection has to be seen to its end.
             drop(body.take(0, &mut room).await);
-            sealing.field(head.status, &kind).map(|field| (Some(field), Vec::new())).ok_or((Denial::PayloadAnswer, "failed"))
+            sealing
+                .field(head.status, &kind)
+                .map(|field| (Some(field), Vec::new()))
+                .ok_or((Denial::PayloadAnswer, "failed"))
         }
         Some(kind) => match body.take(sealing.payload.config.max_answer_bytes, &mut room).await {
             Ok(content) => {

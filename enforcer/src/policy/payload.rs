@@ -99,7 +99,12 @@ impl Payload {
             let keys = Keys::new(named.collect()).map_err(|problem| anyhow!("keys: {problem}"))?;
             let body = keys.published().to_string();
             let tag = URL_SAFE_NO_PAD.encode(digest(&SHA256, body.as_bytes()));
-            Ok(Edition { from, keys, body: Bytes::from(body), etag: HeaderValue::try_from(format!("\"{tag}\""))? })
+            Ok(Edition {
+                from,
+                keys,
+                body: Bytes::from(body),
+                etag: HeaderValue::try_from(format!("\"{tag}\""))?,
+            })
         };
         let editions = starts.into_iter().map(edition).collect::<Result<_>>()?;
         let kept = format!("public, max-age={}", config.keys_max_age.as_secs());
@@ -145,8 +150,8 @@ pub(super) fn load(
 ) -> Result<BTreeMap<String, Arc<Payload>>> {
     let load = |(name, section): (&String, &config::Payload)| {
         let old = old.and_then(|old| old.get(name));
-        let loaded = faults
-            .at(|| format!("payload.{name}"), |faults| Payload::load(name, section, old, faults))?;
+        let loaded =
+            faults.at(|| format!("payload.{name}"), |faults| Payload::load(name, section, old, faults))?;
         Ok((name.clone(), loaded))
     };
     sections.iter().map(load).collect()
@@ -194,14 +199,30 @@ mod tests {
 
     #[test]
     fn keys_are_good_and_published_until_their_end() {
-        let keys =
-            vec![key(Curve::P256, None), key(Curve::P256, Some(200)), key(Curve::X25519, None), key(Curve::P256, Some(100))];
+        let keys = vec![
+            key(Curve::P256, None),
+            key(Curve::P256, Some(200)),
+            key(Curve::X25519, None),
+            key(Curve::P256, Some(100)),
+        ];
         let ids: Vec<String> = keys.iter().map(|key| key.private.public().thumbprint()).collect();
         let payload = payload(keys).unwrap();
-        for (now, good) in [(0, &[0, 1, 2, 3][..]), (99, &[0, 1, 2, 3]), (100, &[0, 1, 2]), (199, &[0, 1, 2]), (200, &[0, 2]), (u64::MAX, &[0, 2])] {
+        for (now, good) in [
+            (0, &[0, 1, 2, 3][..]),
+            (99, &[0, 1, 2, 3]),
+            (100, &[0, 1, 2]),
+            (199, &[0, 1, 2]),
+            (200, &[0, 2]),
+            (u64::MAX, &[0, 2]),
+        ] {
             let edition = payload.edition(now).unwrap();
             let published: serde_json::Value = serde_json::from_slice(&edition.body).unwrap();
-            let published: Vec<&str> = published["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap()).collect();
+            let published: Vec<&str> = published["keys"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|key| key["kid"].as_str().unwrap())
+                .collect();
             let expected: Vec<&str> = good.iter().map(|i| ids[*i].as_str()).collect();
             assert_eq!(published, expected, "at {now}");
             for (i, id) in ids.iter().enumerate() {
@@ -216,7 +237,10 @@ mod tests {
         let error = payload(vec![key(Curve::P256, None), key(Curve::X25519, None), key(Curve::P256, None)]);
         assert!(format!("{:#}", error.unwrap_err()).contains("keys[2] is of the same curve as keys[0]"));
         let twice = key(Curve::P256, None);
-        let again = Key { config: PayloadKey { until: Some(9), ..twice.config.clone() }, private: Arc::clone(&twice.private) };
+        let again = Key {
+            config: PayloadKey { until: Some(9), ..twice.config.clone() },
+            private: Arc::clone(&twice.private),
+        };
         assert!(format!("{:#}", payload(vec![twice, again]).unwrap_err()).contains("two keys have the id"));
     }
 }

@@ -84,7 +84,19 @@ impl Header {
         let (method, path) = (Some(place.method.to_owned()), Some(place.path.to_owned()));
         let (kid, jti) = (Some(key.to_owned()), Some(id.to_owned()));
         let (alg, enc) = (alg.name().to_owned(), ENC.to_owned());
-        move |epk| Self { alg, enc, epk, kid, method, path, iat: None, jti, rpk: None, cty: None, status: None }
+        move |epk| Self {
+            alg,
+            enc,
+            epk,
+            kid,
+            method,
+            path,
+            iat: None,
+            jti,
+            rpk: None,
+            cty: None,
+            status: None,
+        }
     }
 
     /// What the body is; empty where it is not said.

@@ -164,12 +164,7 @@ pub(super) fn answer(
     seal(secret, new_iv()?, &of_answer(place, key, iv, head)?, body)
 }
 
-fn of_answer(
-    place: Place<'_>,
-    key: &str,
-    iv: &[u8; NONCE_LEN],
-    head: Head<'_>,
-) -> Result<Vec<u8>, Refused> {
+fn of_answer(place: Place<'_>, key: &str, iv: &[u8; NONCE_LEN], head: Head<'_>) -> Result<Vec<u8>, Refused> {
     lines(&[place.method, place.path, key, &STANDARD.encode(iv), &head.status.to_string(), head.kind])
 }
 

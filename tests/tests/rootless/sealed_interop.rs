@@ -16,7 +16,10 @@ use enforcer::sealed::{
 };
 use serde_json::Value;
 
-use super::interop::{is_there, node, python, said, script};
+use super::{
+    interop::{is_there, node, python, said, script},
+    payload::House,
+};
 
 const PLACE: Place<'static> = Place { method: "POST", path: "/v1/transfers" };
 const BODY: &str = r#"{"amount": "100 €"}"#;
@@ -105,4 +108,54 @@ async fn bodies_go_to_node_and_back() -> Result<()> {
         return Ok(());
     }
     there_and_back(node, &script("payload.cjs"), &["jwe ECDH-ES", "jwe ECDH-ES+A256KW", "layout"]).await
+}
+
+/// Through the edge: whoever asks has its keys alone, and a server behind that knows nothing of encryption.
+async fn ask(
+    client: impl Fn(&[&str]) -> Command,
+    script: &str,
+    (forms, methods): (&[&str], &[&str]),
+) -> Result<()> {
+    let house = House::new(|site| {
+        std::fs::write(site.dir.path().join("ca.pem"), site.authority.pem()).unwrap();
+    })
+    .await?;
+    let folder = house.edge.site.dir.path().to_str().unwrap().to_owned();
+    let port = house.edge.address.port().to_string();
+    let found = said(client(&[script, "ask", &folder, &port]), script).await?;
+    let mut expected = serde_json::Map::new();
+    for (form, curve) in forms.iter().flat_map(|form| ["P-256", "X25519"].map(|curve| (form, curve))) {
+        let refused = serde_json::json!([400, "payload_refused"]);
+        for method in methods {
+            let body = match *method {
+                "POST" => BODY,
+                "GET" => "\0\0\0",
+                _ => "",
+            };
+            let outcome = serde_json::json!([200, body, refused, refused]);
+            expected.insert(format!("{form} {curve} {method}"), outcome);
+        }
+    }
+    let count = expected.len();
+    assert_eq!(found, Value::Object(expected));
+    assert_eq!(house.origin.requests(), count, "nothing that was refused reached the server");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_in_python_speaks_with_the_edge() -> Result<()> {
+    if !is_there(python(&["-c", "import cryptography, jwcrypto"]), "jwcrypto for Python").await? {
+        return Ok(());
+    }
+    let forms = ["jwe ECDH-ES", "jwe ECDH-ES+A256KW", "hpke", "layout"];
+    ask(python, &script("payload.py"), (&forms, &["POST", "GET", "HEAD"])).await
+}
+
+#[tokio::test]
+async fn a_client_in_node_speaks_with_the_edge() -> Result<()> {
+    if !is_there(node(&["-e", "require('jose')"]), "jose for Node").await? {
+        return Ok(());
+    }
+    let forms = ["jwe ECDH-ES", "jwe ECDH-ES+A256KW", "layout"];
+    ask(node, &script("payload.cjs"), (&forms, &["POST", "GET"])).await
 }

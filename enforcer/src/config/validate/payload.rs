@@ -115,7 +115,12 @@ fn key(i: usize, section: &PayloadKeySection, rules: &mut Rules<'_, '_>) -> Payl
     let until = section.until.as_ref().map(|day| day.get_ref().0.0);
     if let Some(value) = section.until.as_ref().filter(|_| i == 0) {
         let problem = "the first key is the one that apps are to use, and has no end";
-        rules.refuse(value.span(), "until", problem, "put the key that follows it in front, and then give it an end");
+        rules.refuse(
+            value.span(),
+            "until",
+            problem,
+            "put the key that follows it in front, and then give it an end",
+        );
     }
     if let Some((place, path)) = rules.named_file("file", &section.file) {
         rules.errors.named.push((place, Named::TlsFile(path, TlsFile::PayloadKey)));
@@ -137,7 +142,8 @@ fn path(section: &PayloadSection, rules: &mut Rules<'_, '_>) -> String {
 
 fn content_type(section: &PayloadSection, rules: &mut Rules<'_, '_>) -> String {
     let Some(value) = &section.content_type else { return "application/json".to_owned() };
-    let kind = rules.text("content_type", &section.content_type, "write a media type like \"application/json\"");
+    let kind =
+        rules.text("content_type", &section.content_type, "write a media type like \"application/json\"");
     let good = |b: u8| b.is_ascii_graphic() || b == b' ';
     if !kind.is_empty() && (!kind.contains('/') || kind.len() > 127 || !kind.bytes().all(good)) {
         let problem = format!("`{}` is no media type", kind.escape_debug());
@@ -161,8 +167,16 @@ pub(super) fn of_route(section: &RouteSection, file: &File, rules: &mut Rules<'_
     let early = section.early_data.as_ref().filter(|value| *value.get_ref()).map(Spanned::span);
     for (key, span, problem) in [
         ("upgrade", upgrade, "beside `payload`: nothing that follows would be encrypted"),
-        ("early_data", early, "beside `payload`: what is encrypted is good once, and early data may come twice"),
-        ("oauth", section.oauth.as_ref().map(Spanned::span), "beside `payload`: clients of OAuth encrypt nothing"),
+        (
+            "early_data",
+            early,
+            "beside `payload`: what is encrypted is good once, and early data may come twice",
+        ),
+        (
+            "oauth",
+            section.oauth.as_ref().map(Spanned::span),
+            "beside `payload`: clients of OAuth encrypt nothing",
+        ),
     ] {
         if let Some(span) = span {
             rules.refuse(span, key, problem, "remove one of the two");

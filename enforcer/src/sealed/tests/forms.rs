@@ -47,8 +47,9 @@ fn hpke_goes_there_and_back() {
             is_what_was_sent(&opened, &both, &body);
             assert_eq!(opened.once, ONCE);
             let answer = opened.reply.seal(HEAD, &body).unwrap();
-            let back =
-                |place, key: &str, once| body_of(hpke::open_answer(&answer, &both.app, place, (key, once), MOST));
+            let back = |place, key: &str, once| {
+                body_of(hpke::open_answer(&answer, &both.app, place, (key, once), MOST))
+            };
             assert_eq!(back(PLACE, &both.id, &ONCE).unwrap(), body);
             assert_eq!(back(Place { method: "PUT", ..PLACE }, &both.id, &ONCE), Err(Refused));
             assert_eq!(back(PLACE, "twin", &ONCE), Err(Refused));
@@ -214,8 +215,14 @@ fn a_key_of_before_opens_until_it_is_withdrawn() {
         let (old_id, new_id) = (old.public().thumbprint(), new.public().thumbprint());
         let app = Private::generate(curve).unwrap();
         let to = old.public().clone();
-        let request =
-            hpke::Request { to: &to, key: &old_id, made: MADE, once: ONCE, answer_to: app.public(), kind: KIND };
+        let request = hpke::Request {
+            to: &to,
+            key: &old_id,
+            made: MADE,
+            once: ONCE,
+            answer_to: app.public(),
+            kind: KIND,
+        };
         let sealed = request.seal(PLACE, b"body").unwrap();
         let twin = Private::from_raw(curve, new.raw()).unwrap();
         let overlap = Keys::new(vec![(new_id.clone(), new), (old_id.clone(), old)]).unwrap();
