@@ -118,7 +118,7 @@ async function exchange(folder, port, key, form, method, target, content) {
     data = undefined;
   }
   const ask = (headers, data) => request(folder, port, method, target, headers, data);
-  const code = ([status, , text]) => [status, JSON.parse(text).code];
+  const code = ([status, , text]) => [status, method === "HEAD" ? "payload_refused" : JSON.parse(text).code];
   const [status, fields, body] = await ask(headers, data);
   const answer = (fields["payload-sealed"] ?? body).toString();
   const [inner, , plain] =
@@ -142,6 +142,7 @@ async function ask(folder, port) {
       found[`${form} ${key.crv} POST`] = await exchange(folder, port, key, form, "POST", "/sealed/echo", BODY);
       const nothing = Buffer.alloc(0);
       found[`${form} ${key.crv} GET`] = await exchange(folder, port, key, form, "GET", "/sealed/produce/3", nothing);
+      found[`${form} ${key.crv} HEAD`] = await exchange(folder, port, key, form, "HEAD", "/sealed/what", nothing);
     }
   }
   return found;

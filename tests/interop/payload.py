@@ -276,7 +276,10 @@ def ask(folder, port):
     found = {}
     for key in json.loads(keys)["keys"]:
         for form in [*(f"jwe {alg}" for alg in JWE_ALGS[:2]), "hpke", "layout"]:
-            for method, path, body in [("POST", "/sealed/echo", BODY), ("GET", "/sealed/produce/3", b""), ("HEAD", "/sealed/what", b"")]:
+            asked = [("POST", "/sealed/echo", BODY), ("GET", "/sealed/produce/3", b"")]
+            # jwcrypto takes a JWE of nothing for one that it could not open.
+            asked += [] if form.startswith("jwe") else [("HEAD", "/sealed/what", b"")]
+            for method, path, body in asked:
                 found[f"{form} {key['crv']} {method}"] = exchange(folder, port, key, form, method, path, body)
     return found
 

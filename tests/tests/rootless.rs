@@ -20,6 +20,7 @@ mod rootless {
     mod captures;
     mod clients;
     mod config_devices;
+    mod config_payload;
     mod config_pins;
     mod config_routes;
     mod configs;

@@ -204,6 +204,14 @@ fn encrypt(
     encrypt_from(alg, &own, to, &header, body)
 }
 
+/// Encrypts under any header, in which `$EPK` stands for the key that is new for it: what apps that do not behave could send. For tests and
+/// fuzzing.
+pub fn seal_as(alg: Alg, to: &Public, header: &str, body: &[u8]) -> Result<Vec<u8>, Refused> {
+    let own = Private::generate(to.curve())?;
+    let epk = serde_json::to_string(&own.public().to_jwk()).map_err(|_| Refused)?;
+    encrypt_from(alg, &own, to, header.replace("$EPK", &epk).as_bytes(), body)
+}
+
 /// The same from a key that is used for nothing else, with the header's JSON.
 pub(super) fn encrypt_from(
     alg: Alg,

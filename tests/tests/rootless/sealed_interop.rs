@@ -114,7 +114,7 @@ async fn bodies_go_to_node_and_back() -> Result<()> {
 async fn ask(
     client: impl Fn(&[&str]) -> Command,
     script: &str,
-    (forms, methods): (&[&str], &[&str]),
+    (forms, without): (&[&str], &str),
 ) -> Result<()> {
     let house = House::new(|site| {
         std::fs::write(site.dir.path().join("ca.pem"), site.authority.pem()).unwrap();
@@ -126,8 +126,12 @@ async fn ask(
     let mut expected = serde_json::Map::new();
     for (form, curve) in forms.iter().flat_map(|form| ["P-256", "X25519"].map(|curve| (form, curve))) {
         let refused = serde_json::json!([400, "payload_refused"]);
-        for method in methods {
-            let body = match *method {
+        for method in ["POST", "GET", "HEAD"] {
+            // What its library cannot do.
+            if method == "HEAD" && !without.is_empty() && form.starts_with(without) {
+                continue;
+            }
+            let body = match method {
                 "POST" => BODY,
                 "GET" => "\0\0\0",
                 _ => "",
@@ -148,7 +152,7 @@ async fn a_client_in_python_speaks_with_the_edge() -> Result<()> {
         return Ok(());
     }
     let forms = ["jwe ECDH-ES", "jwe ECDH-ES+A256KW", "hpke", "layout"];
-    ask(python, &script("payload.py"), (&forms, &["POST", "GET", "HEAD"])).await
+    ask(python, &script("payload.py"), (&forms, "jwe")).await
 }
 
 #[tokio::test]
@@ -157,5 +161,5 @@ async fn a_client_in_node_speaks_with_the_edge() -> Result<()> {
         return Ok(());
     }
     let forms = ["jwe ECDH-ES", "jwe ECDH-ES+A256KW", "layout"];
-    ask(node, &script("payload.cjs"), (&forms, &["POST", "GET"])).await
+    ask(node, &script("payload.cjs"), (&forms, "")).await
 }
