@@ -81,7 +81,7 @@ fn mistakes_are_told_where_they_stand() {
             section("keys = [{ file = \"a.pem\", until = \"2026-12-31\" }]"),
             "payload.app.keys[0].until: the first key is the one that apps are to use",
         ),
-        (section("keys = [{ file = \"a.pem\", until = \"tomorrow\" }]"), "expected a day like"),
+        (section("keys = [{ file = \"a.pem\", until = \"tomorrow\" }]"), "write a day like"),
         (
             section("keys = [{ file = \"a.pem\", id = \"a b\" }]"),
             "payload.app.keys[0].id: `a b` is no key id",
