@@ -258,7 +258,12 @@ impl Sent {
     pub async fn open(&self, response: Response<Incoming>) -> Result<(Answered, HeaderMap)> {
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
-        let field = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+        Ok((self.read(head.status.as_u16(), &head.headers, &body)?, head.headers))
+    }
+
+    /// The same of an answer in its parts.
+    pub fn read(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Result<Answered> {
+        let field = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let kind = field("content-type").unwrap_or_default();
         let sealed = match field("payload-sealed") {
             Some(_) if !body.is_empty() => bail!("a body beside the field"),
@@ -273,8 +278,8 @@ impl Sent {
                 ensure!(
                     expected.is_none_or(|expected| kind == expected),
                     "{} {kind}: {}",
-                    head.status,
-                    String::from_utf8_lossy(&body)
+                    status,
+                    String::from_utf8_lossy(body)
                 );
                 body.to_vec()
             }
@@ -290,16 +295,16 @@ impl Sent {
                 ensure!(
                     field("payload-key") == Some(&self.key),
                     "{}: {}",
-                    head.status,
-                    String::from_utf8_lossy(&body)
+                    status,
+                    String::from_utf8_lossy(body)
                 );
-                let said = Head { status: head.status.as_u16(), kind };
+                let said = Head { status: status, kind };
                 let opened = layout::open_answer(&sealed, session, place, (&self.key, iv), said, MOST_ANSWER);
                 opened.map(|body| Answered { status: said.status, kind: kind.to_owned(), body })
             }
         };
         let answered = answered.map_err(refused).context("the answer")?;
-        ensure!(answered.status == head.status.as_u16(), "another status than the one that was encrypted");
-        Ok((answered, head.headers))
+        ensure!(answered.status == status, "another status than the one that was encrypted");
+        Ok(answered)
     }
 }
