@@ -25,6 +25,7 @@ pub mod memory;
 pub mod netns;
 pub mod origin;
 pub mod packets;
+pub mod payload;
 pub mod pcapng;
 pub mod pki;
 pub mod poll;

@@ -22,6 +22,7 @@ mod system {
     mod nginx_limits;
     mod nginx_schedules;
     mod packets;
+    mod payload;
     mod pins;
     mod proxy;
     mod reload;
