@@ -32,6 +32,7 @@ pub mod process;
 pub mod recorder;
 pub mod scene;
 pub mod scrape;
+pub mod segments;
 pub mod signing;
 pub mod site;
 pub mod tables;
