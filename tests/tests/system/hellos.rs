@@ -20,6 +20,7 @@ use enforcer_tests::{
     keepalive::offer,
     netns::{Lab, Netns, SERVER_V4, SERVER_V6, WIRE, assert_inside, source_v4, source_v6},
     packets::{DATA, Hello, SYN, tcp_at, with_checksum},
+    poll,
     scene::Scene,
 };
 use nix::sys::socket::{
@@ -140,7 +141,7 @@ fn forged_hellos_end_no_socket() -> Result<()> {
     let config = offer(&scene.site.ca(), Vec::new())?;
     let (mut victim, mut tls, ends) = scene.lab.client.enter(|| {
         let mut stream = TcpStream::connect(server)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(poll::stretched(PATIENCE)))?;
         let mut tls = ClientConnection::new(Arc::clone(&config), HOST.try_into()?)?;
         while tls.is_handshaking() {
             tls.complete_io(&mut stream)?;
@@ -212,7 +213,7 @@ fn hellos_in_many_segments_never_fail() -> Result<()> {
         scene.lab.client.enter(|| {
             for number in 0..handshakes / 2 {
                 let mut stream = TcpStream::connect(server)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_read_timeout(Some(poll::stretched(PATIENCE)))?;
                 let mut tls = ClientConnection::new(Arc::clone(&config), HOST.try_into()?)?;
                 while tls.is_handshaking() {
                     tls.complete_io(&mut stream)
@@ -254,7 +255,7 @@ fn handshakes_on_a_lossy_wire_never_fail() -> Result<()> {
                 }
                 let source = if number.is_multiple_of(2) { SERVER_V4.into() } else { SERVER_V6.into() };
                 let mut stream = TcpStream::connect(SocketAddr::new(source, 443))?;
-                stream.set_read_timeout(Some(LOSSY_PATIENCE))?;
+                stream.set_read_timeout(Some(poll::stretched(LOSSY_PATIENCE)))?;
                 let mut tls = ClientConnection::new(Arc::clone(&config), HOST.try_into()?)?;
                 while tls.is_handshaking() {
                     tls.complete_io(&mut stream).with_context(|| format!("handshake {number}"))?;
