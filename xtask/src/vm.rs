@@ -60,6 +60,9 @@ pub(crate) struct Arguments {
     /// Of the system tests only those that a kernel is most likely to break: packet cases, loading, attaching, TLS.
     #[arg(long)]
     quick: bool,
+    /// Of the system tests only those with this in their name, whatever guests run otherwise.
+    #[arg(long, conflicts_with_all = ["quick", "load"])]
+    only: Option<String>,
     /// Only load the programs: what the verifier counts, in a minute.
     #[arg(long, conflicts_with = "quick")]
     load: bool,
@@ -72,7 +75,7 @@ pub(crate) struct Arguments {
 struct Plan<'a> {
     folder: &'a Path,
     tests: &'a Tests,
-    quick: bool,
+    filters: String,
     load: bool,
 }
 
@@ -124,8 +127,12 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
             Ok(kernel) => {
                 let record = arguments.record.then_some(&mut budget);
                 let known = Budget::read()?;
-                let plan =
-                    Plan { folder: &folder, tests: &tests, quick: arguments.quick, load: arguments.load };
+                let plan = Plan {
+                    folder: &folder,
+                    tests: &tests,
+                    filters: choice::filters(arguments.quick, arguments.only.as_deref()),
+                    load: arguments.load,
+                };
                 let result = outcome.fill(&kernel, &plan, &known, record, &mut accelerator);
                 outcome.wrong.extend(result.err().map(|error| format!("{error:#}")));
             }
@@ -308,12 +315,12 @@ fn image(kernel: &kernels::Kernel, series: &Series, plan: &Plan<'_>) -> Result<I
         image.file("/etc/enforcer/enforcer.toml", 0o644, REFUSED.as_bytes());
         "step refusal 120 enforcer run -c /etc/enforcer/enforcer.toml\n".to_owned()
     } else {
-        let only = choice::filters(plan.quick);
         let rest = if plan.load {
             String::new()
         } else {
+            let filters = &plan.filters;
             format!(
-                "step \"{SYSTEM}\" {SUITE_SECONDS} tests-system --skip {VERIFIER_TEST} {only}\n\
+                "step \"{SYSTEM}\" {SUITE_SECONDS} tests-system --skip {VERIFIER_TEST} {filters}\n\
                  step wires {WIRES_SECONDS} tests-wires --all\n"
             )
         };

@@ -39,8 +39,11 @@ const LEFT_OUT: [&str; 6] =
 /// What `--quick` keeps.
 const QUICK: [&str; 4] = ["packets::", "data_plane::", "attach::", "tls::"];
 
-/// The choice as filters of the test program, and in words.
-pub(super) fn filters(quick: bool) -> String {
+/// The choice as filters of the test program; `only` is one for a single look.
+pub(super) fn filters(quick: bool, only: Option<&str>) -> String {
+    if let Some(only) = only {
+        return only.to_owned();
+    }
     let chosen: &[&str] = if quick { &QUICK } else { &IN_GUESTS };
     chosen.iter().map(|name| format!("system::{name}")).collect::<Vec<_>>().join(" ")
 }
@@ -89,6 +92,7 @@ mod tests {
             "27 filtered out".to_owned(),
         ];
         assert_eq!(left_out(&lines), 27);
-        assert!(filters(true).starts_with("system::packets:: system::"));
+        assert!(filters(true, None).starts_with("system::packets:: system::"));
+        assert_eq!(filters(false, Some("bans")), "bans");
     }
 }

@@ -115,7 +115,7 @@ impl Bench {
         let rate = RateLimit { events: 1, period: Duration::from_secs(3600), burst: BURST.into() };
         full.kernel.apply(&config::Kernel { limits: limits(Some(rate)), ..plain() })?;
         let clean = Reason::Pass(PassReason::Clean);
-        let mut passed = |set: &[usize], key: u32| -> Result<u64> {
+        let passed = |set: &[usize], key: u32| -> Result<u64> {
             let source: Ipv4Addr = address(EXACT_BASE, key).into();
             let frame = tcp_frame(source.into(), 443, DATA, &frame[54..]);
             let before = packets(&full.view.counters()?, clean);
