@@ -241,7 +241,7 @@ fn handshakes_on_a_lossy_wire_never_fail() -> Result<()> {
     let mut plan = scene.plan();
     plan.limits += "hellos = { rate = \"off\" }\nconnections = { rate = \"off\" }\n";
     // This is about packets, and not about patience.
-    plan.listener += "\"\nhandshake_timeout = \"5m";
+    plan.handshake_timeout = Duration::from_secs(300);
     let daemon = scene.daemon(&plan)?;
     short_segments(&scene.lab)?;
     let config = offer(&scene.site.ca(), Vec::new())?;
