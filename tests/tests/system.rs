@@ -26,6 +26,7 @@ mod system {
     mod pins;
     mod proxy;
     mod reload;
+    mod repetitions;
     mod restart;
     mod scanners;
     mod shutdown;
