@@ -298,7 +298,7 @@ impl Sent {
                     status,
                     String::from_utf8_lossy(body)
                 );
-                let said = Head { status: status, kind };
+                let said = Head { status, kind };
                 let opened = layout::open_answer(&sealed, session, place, (&self.key, iv), said, MOST_ANSWER);
                 opened.map(|body| Answered { status: said.status, kind: kind.to_owned(), body })
             }
