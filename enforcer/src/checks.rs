@@ -12,7 +12,9 @@ pub mod limit;
 pub mod oauth;
 pub mod origin;
 pub mod pins;
+pub mod reports;
 pub mod signature;
+pub mod suspicion;
 pub mod target;
 pub mod token;
 
@@ -334,6 +336,12 @@ fn pass(
         dpop_nonce = dpop_nonce.or(nonce);
         attested = Some(Box::new(device));
     }
+    if let Some(demand) = &route.suspicion {
+        let platform = attested.as_ref().map(|attested| attested.platform());
+        let score = suspicion::judge(policy, demand, facts, platform, now);
+        standing.suspicion = Some(score);
+        suspicion::check(demand, score).map_err(aged)?;
+    }
     let device = attested.as_ref().map(|attested| &*attested.name);
     let payer = Payer { v6_mask: policy.v6_mask, facts, subject, device };
     limit::check(route.limits.late(), route, &payer, now.monotonic, standing).map_err(aged)?;
@@ -341,7 +349,7 @@ fn pass(
     let signed =
         route.signers.as_ref().map(|signers| signature::head(policy, signers, facts, now)).transpose()?;
     if let (Some(attested), Some(demand)) = (&mut attested, &route.attestation) {
-        attested.tell(&demand.by, now.unix)?;
+        attested.tell(&demand.by, standing.suspicion, now.unix)?;
     }
     Ok(Passed { token, attested, dpop_nonce, signed })
 }

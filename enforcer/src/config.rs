@@ -35,6 +35,7 @@ mod oauth;
 mod pins;
 mod revocation;
 mod route;
+mod suspicion;
 mod tls;
 mod token;
 mod upstream;
@@ -64,6 +65,7 @@ pub use oauth::{Endpoint, OAuth};
 pub use pins::{Backup, PinDocument, PinEntry, PinSet, PinnedKey, Pins};
 pub use revocation::{Revocation, RevocationClient};
 pub use route::{HeaderRule, Limit, LimitKey, Route, Unrouted};
+pub use suspicion::{App, Ja4Pattern, Reports, Signal, Suspicion, SuspicionDemand};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
 pub use token::{Demands, KeySource, RemoteKeys, Token, TokenAlgorithm, TokenType};
 pub use upstream::{Ejection, HealthCheck, Upstream, UpstreamProtocol, UpstreamTls};
@@ -79,6 +81,8 @@ pub struct Config {
     pub tls: Tls,
     /// `[pins]`
     pub pins: Pins,
+    /// `[suspicion]`; none: nobody looks for proxies.
+    pub suspicion: Option<Suspicion>,
     /// `[upstream.NAME]`
     pub upstreams: BTreeMap<String, Upstream>,
     /// `[token.NAME]`

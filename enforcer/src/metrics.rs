@@ -8,6 +8,7 @@ pub mod kernel;
 pub mod pins;
 pub mod process;
 pub mod revocations;
+pub mod suspicion;
 pub mod upstreams;
 
 use anyhow::Result;

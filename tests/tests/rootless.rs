@@ -53,6 +53,7 @@ mod rootless {
     mod openssl;
     mod packets;
     mod pins;
+    mod pins_files;
     mod play_integrity;
     mod play_remote;
     mod play_tokens;
@@ -71,6 +72,7 @@ mod rootless {
     mod signers;
     mod smuggling;
     mod streams;
+    mod suspicion;
     mod tickets;
     mod till;
     mod tls;

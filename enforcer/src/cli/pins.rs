@@ -30,8 +30,8 @@ pub struct Report {
     pub sets: Vec<SetRow>,
     /// Hosts with their pins; without sets, the names of the certificates with their keys.
     pub hosts: Vec<Host>,
-    /// Why a start or a reload would be refused.
-    pub refused: Option<String>,
+    /// Why a start or a reload would be refused; empty: it would not.
+    pub refused: Vec<String>,
 }
 
 /// A set.
@@ -70,6 +70,7 @@ pub fn pins(program: &Program, socket: &Path, verb: PinsVerb, json: bool) -> Exi
         PinsVerb::Switch { set, back } => {
             remote::tell(socket, Command::Pins(PinsCommand::Switch { set, back }), json)
         }
+        PinsVerb::Seen => remote::tell(socket, Command::Pins(PinsCommand::Seen), json),
         PinsVerb::Show(of) => told(program, &of, json, show),
         PinsVerb::Check(of) => told(program, &of, json, check),
         PinsVerb::Json(of) => told(program, &of, true, show),
@@ -111,7 +112,7 @@ fn told(program: &Program, of: &PinsOf, json: bool, text: fn(&Report) -> String)
     } else {
         output::answer(&text(&report));
     }
-    if report.refused.is_none() { exit::OK } else { exit::FAILED }
+    if report.refused.is_empty() { exit::OK } else { exit::FAILED }
 }
 
 /// What is written for apps goes into a file; what is to be said besides goes to standard error.
@@ -120,8 +121,8 @@ fn written(program: &Program, of: &PinsOf, format: impl Fn(&[Host]) -> String) -
         Ok(report) => report,
         Err(exit) => return exit,
     };
-    if let Some(refused) = &report.refused {
-        output::complain(refused);
+    if !report.refused.is_empty() {
+        report.refused.iter().for_each(|refused| output::complain(refused));
         return exit::FAILED;
     }
     if report.sets.is_empty() {
@@ -166,12 +167,12 @@ fn check(report: &Report) -> String {
     if report.sets.is_empty() {
         text += "warning  there is no [pins.set.NAME]: nothing is guarded\n";
     }
-    if report.refused.is_none() {
+    if report.refused.is_empty() {
         text += "good     every key that is served may be\n";
     }
     text + &verdict(report)
 }
 
 fn verdict(report: &Report) -> String {
-    report.refused.as_ref().map(|text| format!("refused  {text}\n")).unwrap_or_default()
+    report.refused.iter().map(|text| format!("refused  {text}\n")).collect()
 }

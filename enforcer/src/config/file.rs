@@ -11,8 +11,10 @@ use toml::Spanned;
 
 mod attestation;
 mod cors;
+mod graphql;
 mod integrity;
 mod pins;
+mod suspicion;
 mod tokens;
 
 use super::value::{
@@ -20,7 +22,7 @@ use super::value::{
 };
 use super::{
     AccessFormat, Answers, Binding, Feature, Fingerprint, KeyExchange, LimitKey, LogFormat, Mode,
-    OperationKind, Query, Refusal, Refusals, ServerName, SubjectAs, Suite, TlsVersion, TokenAlgorithm,
+    Query, Refusal, Refusals, ServerName, SubjectAs, Suite, TlsVersion, TokenAlgorithm,
     TokenType, Treatment, UnknownName, Unrouted, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull,
     tls::ClientCertificates,
 };
@@ -30,7 +32,9 @@ pub(super) use attestation::{
 };
 pub(super) use cors::CorsSection;
 pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};
+pub(super) use graphql::GraphQlSection;
 pub(super) use pins::{PinDocumentSection, PinSection, PinSetSection, PinsSection};
+pub(super) use suspicion::{AppSection, ReportsSection, SuspicionOfRoute, SuspicionSection, WeightsSection};
 pub(super) use tokens::{IntrospectionSection, OauthSection, RevocationSection};
 
 /// A value and where it stands, or nothing.
@@ -49,6 +53,7 @@ pub(super) struct File {
     pub(super) listener: Vec<Spanned<ListenerSection>>,
     pub(super) tls: TlsSection,
     pub(super) pins: PinsSection,
+    pub(super) suspicion: Key<SuspicionSection>,
     pub(super) upstream: BTreeMap<String, Spanned<UpstreamSection>>,
     pub(super) token: BTreeMap<String, Spanned<TokenSection>>,
     pub(super) dpop: DpopSection,
@@ -375,35 +380,13 @@ pub(super) struct RouteSection {
     pub(super) certificate_bound: Key<Binding>,
     pub(super) signature: Key<Text<String>>,
     pub(super) attestation: Key<DemandSection>,
+    pub(super) suspicion: Key<SuspicionOfRoute>,
     pub(super) limit: Key<LimitSection>,
     pub(super) limits: List<RouteLimitSection>,
     pub(super) graphql: Key<GraphQlSection>,
     pub(super) oauth: Key<OauthSection>,
     pub(super) early_data: Key<bool>,
     pub(super) cors: Key<CorsSection>,
-}
-
-/// `graphql = { ... }` of a route
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct GraphQlSection {
-    pub(super) max_body_bytes: Key<Size>,
-    pub(super) max_document_bytes: Key<Size>,
-    pub(super) max_depth: Key<Number>,
-    pub(super) max_aliases: Key<Number>,
-    pub(super) max_batch: Key<Number>,
-    pub(super) introspection: Key<bool>,
-    pub(super) kinds: List<OperationKind>,
-    pub(super) others: Key<bool>,
-    pub(super) operations: Key<BTreeMap<String, Spanned<OperationSection>>>,
-}
-
-/// `{ scopes = [...], limits = [...] }`
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct OperationSection {
-    pub(super) scopes: List<Text<String>>,
-    pub(super) limits: List<RouteLimitSection>,
 }
 
 /// `{ key = "subject", rate = "5/s", burst = 10, delay = 5 }`

@@ -108,7 +108,7 @@ pub(super) fn report(config: &Config, now: u64) -> Result<Report> {
     Ok(Report {
         sets: survey.sets.iter().map(|set| row(set, now)).collect(),
         hosts,
-        refused: survey.refused.map(|refused| refused.text),
+        refused: survey.refused.into_iter().map(|refused| refused.text).collect(),
     })
 }
 

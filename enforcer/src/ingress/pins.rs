@@ -13,7 +13,10 @@ use crate::policy::pins::Signed;
 pub(super) fn answer(head: &request::Parts, signed: &Signed) -> Response<Bytes> {
     let known = head.headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut tags = known.flat_map(|value| value.split(',')).map(str::trim);
-    let has = tags.any(|tag| tag == "*" || signed.etag == tag.strip_prefix("W/").unwrap_or(tag));
+    // By the weak comparison (RFC 9110 section 8.8.3.2).
+    let own = signed.etag.to_str().unwrap_or_default();
+    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
+    let has = tags.any(|tag| tag == "*" || opaque(tag) == opaque(own));
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
     headers.insert(ETAG, signed.etag.clone());

@@ -15,7 +15,7 @@ use super::{
     connection::Connection,
     counters::Stage,
     delay::wait,
-    devices, exchange, pins, stream,
+    devices, exchange, pins, reports, stream,
     upgrade::Asked,
     worker::Worker,
 };
@@ -94,6 +94,7 @@ pub(super) async fn serve(
         admitted = admit(&worker, &policy, &connection, source, &head, nature, Some(standing));
     }
     let (mut marks, mut left, mut dpop_nonce) = (Marks::default(), None, None);
+    let mut suspicion = None;
     let outcome = match admitted {
         Err(refusal) => {
             body.discard();
@@ -111,6 +112,11 @@ pub(super) async fn serve(
         Ok(Admitted::Document(signed)) => {
             body.discard();
             Ok(Outcome::Own(pins::answer(&head, &signed)))
+        }
+        Ok(Admitted::Report) => {
+            let body = (body, Room::new(&worker.shared.held, max_held));
+            let answered = Box::pin(reports::answer(&worker, &connection, source, &head, body)).await;
+            answered.map(Outcome::Own)
         }
         Ok(Admitted::Endpoint(endpoint)) => {
             let room = Room::new(&worker.shared.held, max_held);
@@ -130,6 +136,7 @@ pub(super) async fn serve(
                 entry.granted(grant.subject(), grant.device());
             }
             dpop_nonce = grant.dpop_nonce().cloned();
+            suspicion = grant.standing.suspicion;
             let room = || Room::new(&worker.shared.held, max_held);
             let verified = match &route.signers {
                 None => Ok(body),
@@ -200,6 +207,7 @@ pub(super) async fn serve(
             if let Some(standing) = &mut refusal.standing {
                 marks = standing.marks;
                 left = standing.field();
+                suspicion = suspicion.or(standing.suspicion);
             }
             // A banned client's connection is of no more use; a proxy's carries the requests of others.
             let is_own = source == connection.client.address;
@@ -231,6 +239,10 @@ pub(super) async fn serve(
             cors.share(origin.as_ref(), response.headers_mut());
         }
         worker.counters.borrow_mut().limited(route, marks);
+        if let (Some(demand), Some(score)) = (&route.suspicion, suspicion) {
+            let ja4 = connection.client.hello.as_deref().map(|hello| hello.ja4.as_str());
+            demand.count(score, ja4, clock::unix_now());
+        }
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         connection.switch();
@@ -253,6 +265,7 @@ pub(super) async fn serve(
     }
     if let Some(entry) = &mut entry {
         entry.answered(status.as_u16(), denial, route.as_ref(), marks);
+        entry.suspected(suspicion);
     }
     tracing::debug!(
         source = %source.get(),
@@ -380,6 +393,8 @@ enum Admitted {
     Endpoint(Endpoint),
     /// It is an app's, for the pin document.
     Document(Arc<Signed>),
+    /// It is an app's, that a pin did not fit.
+    Report,
 }
 
 /// What a request that is not refused is answered with.
@@ -435,6 +450,9 @@ fn admit(
     facts.is_banned = worker.bans(policy, source, connection.port, now.monotonic);
     if let Some(judged) = checks::pins::document(policy, &facts, now) {
         return judged.map(Admitted::Document);
+    }
+    if let Some(judged) = checks::reports::endpoint(policy, &facts, now) {
+        return judged.map(|()| Admitted::Report);
     }
     if let Some(judged) = checks::devices::endpoint(policy, &facts, now) {
         return judged.map(Admitted::Endpoint);

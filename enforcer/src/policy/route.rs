@@ -14,6 +14,7 @@ use anyhow::{Result, bail};
 use http::Method;
 
 use super::{Upstream, attestation::Demand, demands::Demands, issuer::Issuer, signature::Signers};
+use super::suspicion::Demand as Suspicious;
 use crate::config::{self, Bindings};
 use cors::Cors;
 use graphql::GraphQl;
@@ -47,6 +48,8 @@ pub struct Route {
     pub signers: Option<Arc<Signers>>,
     /// What the device must have shown that its requests come from; `None` where none has to.
     pub attestation: Option<Demand>,
+    /// What is made of connections that may have somebody in their middle; `None` where nobody looks.
+    pub suspicion: Option<Suspicious>,
     /// What its documents may ask for; `None` where there are none.
     pub graphql: Option<GraphQl>,
     /// Whether requests with safe methods may come as early data.
@@ -143,6 +146,7 @@ impl Route {
             limits,
             signers,
             attestation,
+            suspicion: None,
             graphql,
             early_data: config.early_data,
             cors: config.cors.as_ref().map(Cors::new),

@@ -38,7 +38,9 @@ pub(super) fn pins(file: &File, bans: Option<&Path>, rules: &mut Rules<'_, '_>) 
                 rules.refuse_entry(host.span(), "hosts", problem, "a host has one set: remove it from one");
             }
         }
-        sets.insert(name.clone(), self::set(set.get_ref(), &mut rules));
+        let read = self::set(set.get_ref(), &mut rules);
+        served(file, set.get_ref(), &read, &mut rules);
+        sets.insert(name.clone(), read);
     }
     let mut rules = rules.section("pins");
     let switches = match &section.switches {
@@ -96,6 +98,25 @@ fn set(section: &PinSetSection, rules: &mut Rules<'_, '_>) -> PinSet {
         min_overlap: days("min_overlap", section.min_overlap.as_ref(), 30, 0, rules),
         backup,
         force: entries(&section.force).map(|pin| pin.get_ref().0).collect(),
+    }
+}
+
+/// A pin that is read in the very file whose certificates are served is always that of the served key: what the guard shall find out.
+fn served(file: &File, section: &PinSetSection, set: &PinSet, rules: &mut Rules<'_, '_>) {
+    let text = |value: &Option<Spanned<Text<String>>>| value.as_ref().map(|value| value.get_ref().0.clone());
+    let backup = section.backup.as_ref().and_then(|backup| text(&backup.get_ref().chain));
+    let certificates = file.listener.iter().flat_map(|listener| entries(&listener.get_ref().certificates));
+    let chains = certificates.filter_map(|certificate| text(&certificate.get_ref().chain)).chain(backup);
+    let chains: Vec<PathBuf> = chains.map(|chain| rules.folder.join(chain)).collect();
+    for (i, (entry, read)) in entries(&section.pins).zip(&set.pins).enumerate() {
+        if let (Some(value), PinnedKey::File(path)) = (&entry.get_ref().file, &read.key)
+            && chains.contains(path)
+        {
+            let key = format!("pins[{i}].file");
+            let problem = "is the file of a certificate that is served or kept ready: with it the pin would change, and nobody would notice";
+            let remedy = "write the pin itself as `sha256` (`enforcer pins show` prints it), or name a copy";
+            rules.refuse(value.span(), &key, problem, remedy);
+        }
     }
 }
 

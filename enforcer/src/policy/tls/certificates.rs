@@ -118,6 +118,19 @@ impl Entry {
         Ok(Self { names, plain: Arc::new(key), stapled, expiry, pin })
     }
 
+    fn backup(set: &Switched, crypto: &CryptoProvider) -> Result<Self> {
+        let entry = Self::load(&set.certificate, crypto)?;
+        entry.is_for_all(&set.hosts, &set.certificate)?;
+        Ok(entry)
+    }
+
+    fn is_for_all(&self, hosts: &[ServerName], certificate: &Certificate) -> Result<()> {
+        match hosts.iter().find(|host| !self.is_for(host)) {
+            Some(host) => bail!("the certificate in {} is not for `{host}`", certificate.chain.display()),
+            None => Ok(()),
+        }
+    }
+
     fn serves(&self, name: &str, exactly: bool) -> bool {
         self.names.iter().any(|own| own.is_exact() == exactly && own.matches(name))
     }
@@ -150,18 +163,22 @@ impl Entry {
 
 impl Certificates {
     /// Reads `certificates`, and of `switched` what is for one of them. `old` were made for the same `certificates`: what cannot be read is
-    /// taken from them.
+    /// taken from them, and so is whatever was or would be shown for a host of `stays`.
     pub(in crate::policy) fn load(
         certificates: &[Certificate],
         switched: &[Switched],
         crypto: &CryptoProvider,
         old: Option<&Self>,
+        stays: &[ServerName],
         faults: &mut Faults,
     ) -> Result<Self> {
         let mut entries = Vec::with_capacity(certificates.len());
+        let stays_for = |entry: &Entry| stays.iter().any(|host| entry.is_for(host));
         for (n, certificate) in certificates.iter().enumerate() {
-            let kept = old.and_then(|old| old.entries.get(n)).cloned();
-            entries.push(faults.or_kept(Entry::load(certificate, crypto), kept)?);
+            let kept = old.and_then(|old| old.entries.get(n));
+            let entry = faults.or_kept(Entry::load(certificate, crypto), kept.cloned())?;
+            let kept = kept.filter(|kept| stays_for(kept) || stays_for(&entry));
+            entries.push(kept.cloned().unwrap_or(entry));
         }
         if entries.is_empty() {
             bail!("no certificate");
@@ -171,10 +188,12 @@ impl Certificates {
             if !entries.iter().any(|entry| set.hosts.iter().any(|host| entry.is_for(host))) {
                 continue;
             }
-            let backup = Entry::load(&set.certificate, crypto).context("the backup")?;
-            if let Some(host) = set.hosts.iter().find(|host| !backup.is_for(host)) {
-                bail!("the backup certificate in {} is not for `{host}`", set.certificate.chain.display());
-            }
+            let kept = old.and_then(|old| old.switched.iter().find(|(hosts, _)| *hosts == set.hosts));
+            let kept = kept.map(|(_, backup)| backup.clone());
+            let backup = match kept.clone().filter(|_| set.hosts.iter().all(|host| stays.contains(host))) {
+                Some(backup) => backup,
+                None => faults.or_kept(Entry::backup(set, crypto).context("the backup"), kept)?,
+            };
             replaced.push((set.hosts.clone(), backup));
         }
         Ok(Self { entries, switched: replaced })
@@ -253,9 +272,18 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// Reads a certificate as for serving it; `None` if its leaf cannot be parsed.
-pub(in crate::policy) fn look(certificate: &Certificate, crypto: &CryptoProvider) -> Result<Option<Served>> {
-    Ok(Entry::load(certificate, crypto)?.served())
+/// Reads a certificate as for serving it for all of `hosts`; `None` if its leaf cannot be parsed.
+pub(in crate::policy) fn look(
+    certificate: &Certificate,
+    hosts: &[ServerName],
+    crypto: &CryptoProvider,
+) -> Result<Option<Served>> {
+    let entry = Entry::load(certificate, crypto)?;
+    let served = entry.served();
+    if served.is_some() {
+        entry.is_for_all(hosts, certificate)?;
+    }
+    Ok(served)
 }
 
 fn certified_key(chain_path: &Path, key_path: &Path, crypto: &CryptoProvider) -> Result<CertifiedKey> {
