@@ -22,6 +22,7 @@ mod rootless {
     mod config_devices;
     mod config_pins;
     mod config_routes;
+    mod config_suspicion;
     mod configs;
     mod control;
     mod corpus;

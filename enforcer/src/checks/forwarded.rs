@@ -22,12 +22,7 @@ pub fn hops(peer: ClientAddr, headers: &HeaderMap, trusted: &[Prefix], by: Forwa
 }
 
 /// Whose request it is, and how many trusted proxies have handed it on.
-fn walk(
-    peer: ClientAddr,
-    headers: &HeaderMap,
-    trusted: &[Prefix],
-    by: ForwardedBy,
-) -> (ClientAddr, usize) {
+fn walk(peer: ClientAddr, headers: &HeaderMap, trusted: &[Prefix], by: ForwardedBy) -> (ClientAddr, usize) {
     let is_trusted = |address: ClientAddr| Prefix::any_contains(trusted, address.get());
     let mut client = peer;
     if !is_trusted(peer) {

@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        let own = json!({ "host": "api.example.com", "seen": ["abc", "def"], "app": "1.2", "platform": "ios" });
+        let own =
+            json!({ "host": "api.example.com", "seen": ["abc", "def"], "app": "1.2", "platform": "ios" });
         assert_eq!(said(&own).unwrap(), "api.example.com pin abc");
         assert_eq!(said(&json!({ "host": "a" })).unwrap(), "a");
         let library = json!({

@@ -21,18 +21,17 @@ use super::value::{
     AddressOrOff, Alternatives, ByteRate, DurationOrOff, Names, Number, Rate, Size, Text, Written as _,
 };
 use super::{
-    AccessFormat, Answers, Binding, Feature, Fingerprint, KeyExchange, LimitKey, LogFormat, Mode,
-    Query, Refusal, Refusals, ServerName, SubjectAs, Suite, TlsVersion, TokenAlgorithm,
-    TokenType, Treatment, UnknownName, Unrouted, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull,
-    tls::ClientCertificates,
+    AccessFormat, Answers, Binding, Feature, Fingerprint, KeyExchange, LimitKey, LogFormat, Mode, Query,
+    Refusal, Refusals, ServerName, SubjectAs, Suite, TlsVersion, TokenAlgorithm, TokenType, Treatment,
+    UnknownName, Unrouted, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 pub(super) use attestation::{
     AndroidKeySection, AppAttestSection, AttestationSection, DemandSection, PlaySection,
 };
 pub(super) use cors::CorsSection;
-pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};
 pub(super) use graphql::GraphQlSection;
+pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};
 pub(super) use pins::{PinDocumentSection, PinSection, PinSetSection, PinsSection};
 pub(super) use suspicion::{AppSection, ReportsSection, SuspicionOfRoute, SuspicionSection, WeightsSection};
 pub(super) use tokens::{IntrospectionSection, OauthSection, RevocationSection};

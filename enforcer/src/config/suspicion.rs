@@ -101,8 +101,7 @@ impl Ja4Pattern {
 }
 
 impl Written for Ja4Pattern {
-    const EXPECTED: &'static str =
-        "a JA4 fingerprint like \"t13d1516h2_8daaf6152771_02713d6af862\", of which each part but one may be \"*\"";
+    const EXPECTED: &'static str = "a JA4 fingerprint like \"t13d1516h2_8daaf6152771_02713d6af862\", of which each part but one may be \"*\"";
 
     fn read(text: &str) -> Result<Self, String> {
         text.parse().map_err(|()| String::new())

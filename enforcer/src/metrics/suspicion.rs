@@ -37,7 +37,11 @@ impl Families {
                     "Requests of routes that look for somebody in the middle, by what they came to",
                     &["route", "result"],
                 )?,
-                counter("enforcer_suspicion_signals_total", "Requests that a signal spoke against", &["signal"])?,
+                counter(
+                    "enforcer_suspicion_signals_total",
+                    "Requests that a signal spoke against",
+                    &["signal"],
+                )?,
                 counter(
                     "enforcer_pin_reports_total",
                     "Reports of apps whose pins did not fit, by the key that they were shown",

@@ -197,8 +197,10 @@ fn set(
         pins.push(Published { pin, at: entry.published });
         files.push(file);
     }
-    let backup =
-        config.backup.as_ref().map(|backup| Backup { config: backup.clone(), state: state(backup, &config.hosts) });
+    let backup = config
+        .backup
+        .as_ref()
+        .map(|backup| Backup { config: backup.clone(), state: state(backup, &config.hosts) });
     if let Some(Backup { state: Ok(backup), .. }) = &backup
         && !pins.iter().any(|published| published.pin == backup.pin)
     {
@@ -210,7 +212,9 @@ fn set(
     let is_switched = switched.contains(name);
     match (is_switched, &backup) {
         (true, None) => {
-            bail!("it is switched to its backup, and there is none: name it, or `enforcer pins switch --back`")
+            bail!(
+                "it is switched to its backup, and there is none: name it, or `enforcer pins switch --back`"
+            )
         }
         (true, Some(Backup { state: Err(problem), .. })) => {
             bail!("it is switched to its backup, which cannot be used: {problem}")
@@ -293,7 +297,8 @@ fn judge<'c>(
         && serves(backup.pin)
     {
         problem.get_or_insert_with(|| {
-            "backup: its key is the one that is served, and would be lost with it; make another key".to_owned()
+            "backup: its key is the one that is served, and would be lost with it; make another key"
+                .to_owned()
         });
     }
     let text = |problem| format!("pins.set.{}: {problem}", set.name);

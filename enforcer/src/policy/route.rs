@@ -13,8 +13,8 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use http::Method;
 
-use super::{Upstream, attestation::Demand, demands::Demands, issuer::Issuer, signature::Signers};
 use super::suspicion::Demand as Suspicious;
+use super::{Upstream, attestation::Demand, demands::Demands, issuer::Issuer, signature::Signers};
 use crate::config::{self, Bindings};
 use cors::Cors;
 use graphql::GraphQl;

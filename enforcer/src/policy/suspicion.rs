@@ -134,9 +134,8 @@ impl Suspicion {
 
     /// What a route makes of it, by the name that counts.
     fn demand(self: &Arc<Self>, config: &SuspicionDemand, route: &str) -> Result<Demand> {
-        let app = |name: &String| {
-            self.apps.get(name).cloned().ok_or_else(|| anyhow!("no [suspicion.app.{name}]"))
-        };
+        let app =
+            |name: &String| self.apps.get(name).cloned().ok_or_else(|| anyhow!("no [suspicion.app.{name}]"));
         let apps = config.apps.iter().map(app).collect::<Result<_>>()?;
         let mut routes = self.state.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let results = Arc::clone(routes.entry(route.into()).or_default());
@@ -150,7 +149,10 @@ impl Suspicion {
 
     /// Requests that each signal spoke against.
     pub fn signals(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Signal::ALL.into_iter().map(Signal::name).zip(self.state.signals.iter().map(|count| count.load(Relaxed)))
+        Signal::ALL
+            .into_iter()
+            .map(Signal::name)
+            .zip(self.state.signals.iter().map(|count| count.load(Relaxed)))
     }
 
     /// What the requests of each route came to, by its name.
@@ -162,7 +164,11 @@ impl Suspicion {
     /// Every declared pattern with its app and the requests that it has fitted.
     pub fn declared(&self) -> impl Iterator<Item = (&App, &Ja4Pattern, u64)> {
         self.apps.values().flat_map(|app| {
-            app.config.ja4.iter().zip(&app.fits).map(|(pattern, count)| (&**app, pattern, count.load(Relaxed)))
+            app.config
+                .ja4
+                .iter()
+                .zip(&app.fits)
+                .map(|(pattern, count)| (&**app, pattern, count.load(Relaxed)))
         })
     }
 

@@ -47,9 +47,10 @@ fn pinned() -> (Site, String) {
     site.write("backup.pem", &chain);
     site.write("backup.key", &key);
     let serving = by_openssl(&fs::read_to_string(site.path("cert.pem")).unwrap());
+    let spare = by_openssl(&chain);
     let text = format!(
         "{CONFIG}\n[pins.set.site]\nhosts = [\"localhost\"]\nbackup = {{ chain = \"backup.pem\", key = \"backup.key\" }}\n\
-         pins = [{{ sha256 = \"{serving}\", published = \"2020-01-01\" }}, {{ file = \"backup.pem\", published = \"2020-01-01\" }}]\n"
+         pins = [{{ sha256 = \"{serving}\", published = \"2020-01-01\" }}, {{ sha256 = \"{spare}\", published = \"2020-01-01\" }}]\n"
     );
     site.write("enforcer.toml", &text);
     (site, text)
@@ -142,6 +143,40 @@ fn one_command_switches_to_the_backup_and_a_restart_stays_with_it() {
 /// Today, in UTC.
 fn day_before_tomorrow() -> String {
     enforcer::pins::day(enforcer::clock::unix_now())
+}
+
+/// What operators find out of the hellos of their apps.
+#[test]
+fn fingerprints_that_came_are_shown_beside_those_that_are_declared() {
+    let (site, text) = pinned();
+    let daemon = site.start();
+    let (code, _, err) = site.output("pins seen");
+    assert!(code == 1 && err.contains("there is no [suspicion]"), "{code} {err}");
+    let ja4 = "t13d1516h2_8daaf6152771_02713d6af862";
+    let suspicion = format!(
+        "[upstream.none]\nservers = [\"http://127.0.0.1:9\"]\n[suspicion.app.phone]\nplatform = \"android\"\nja4 = [\"{ja4}\"]\n\
+         [[route]]\npath = \"/\"\nupstream = \"none\"\npublic = true\nlimit = {{ rate = \"100/s\" }}\nsuspicion = {{ apps = [\"phone\"], refuse_above = 30 }}\n"
+    );
+    site.write("enforcer.toml", &format!("{text}{suspicion}"));
+    assert_eq!(site.output("reload").0, 0);
+    let (code, out, _) = site.output("pins seen");
+    assert!(
+        code == 0 && out.contains(ja4) && out.contains("phone (android)") && out.contains("never"),
+        "{out}"
+    );
+    let curl = Command::new("curl")
+        .args(["-sk", &format!("https://localhost:{}/x", site.listener().port())])
+        .output()
+        .unwrap();
+    let answer = String::from_utf8_lossy(&curl.stdout);
+    assert!(answer.contains("proxy_suspected"), "{answer}");
+    let seen = site.json("pins seen");
+    assert_eq!((&seen["declared"][0]["requests"], &seen["others"][0]["requests"]), (&0.into(), &1.into()));
+    assert!(site.output("pins seen").1.contains(seen["others"][0]["ja4"].as_str().unwrap()));
+    assert!(
+        site.get("/metrics").contains(r#"enforcer_suspicion_requests_total{result="refused",route="/"} 1"#)
+    );
+    drop(daemon);
 }
 
 #[test]

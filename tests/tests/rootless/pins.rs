@@ -326,7 +326,9 @@ async fn apps_get_a_signed_document_that_caches_may_keep() -> Result<()> {
         for (i, pin) in pins.iter().enumerate() {
             assert_eq!(claims["sets"][0]["pins"][i]["sha256"], pin.to_string());
         }
-        let again = client.send(ask("GET", "/pins", Some(&format!("\"other\", {}", tag.trim_start_matches("W/"))))).await?;
+        let again = client
+            .send(ask("GET", "/pins", Some(&format!("\"other\", {}", tag.trim_start_matches("W/")))))
+            .await?;
         assert_eq!(
             (again.status(), again.headers()["etag"].to_str()?),
             (StatusCode::NOT_MODIFIED, tag.as_str())

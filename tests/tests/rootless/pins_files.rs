@@ -83,7 +83,11 @@ fn a_bad_file_of_the_pins_holds_up_no_other() -> Result<()> {
         assert!(errors.len() == 1 && told.contains("pins.") && told.contains(said), "{name}: {told}");
         let keys = renewed.issuers().next().unwrap().keyring().set();
         assert!(keys.key(Some(&format!("new-{name}")), TokenAlgorithm::Es256).is_some(), "{name}");
-        assert_eq!((served(&renewed), document(&renewed)), (vec![pin(&shop.serving)], first.clone()), "{name}");
+        assert_eq!(
+            (served(&renewed), document(&renewed)),
+            (vec![pin(&shop.serving)], first.clone()),
+            "{name}"
+        );
         assert!(policy.reload(&config).is_err(), "{name}: who asks gets all or nothing");
         // It is bad until it is good.
         let (renewed, errors) = renewed.renew(&config)?;
@@ -132,7 +136,11 @@ fn a_backup_that_goes_bad_is_served_on_and_one_that_is_bad_is_not_switched_to() 
         let (renewed, _) = own.renew(config)?;
         switch(&["api"])?;
         let (renewed, errors) = renewed.renew(config)?;
-        assert!(!errors.is_empty() && bad(&errors).contains("which cannot be used"), "{name}: {}", bad(&errors));
+        assert!(
+            !errors.is_empty() && bad(&errors).contains("which cannot be used"),
+            "{name}: {}",
+            bad(&errors)
+        );
         let state = (served(&renewed), renewed.pins().sets[0].is_switched);
         assert_eq!(state, (vec![pin(&shop.serving)], false), "{name}");
         mend()?;

@@ -105,7 +105,10 @@ async fn a_fingerprint_that_is_not_the_apps_is_refused_where_the_route_says_so()
         let (status, body) = ask(client, &[("enforcer-suspicion", "0")]).await?;
         let answer: Value = serde_json::from_str(&body)?;
         assert_eq!((status, &answer["code"]), (StatusCode::FORBIDDEN, &json!("proxy_suspected")));
-        assert!(answer["detail"].as_str().unwrap_or_default().contains("proxy") || body.contains("proxy that reads it"));
+        assert!(
+            answer["detail"].as_str().unwrap_or_default().contains("proxy")
+                || body.contains("proxy that reads it")
+        );
     }
     assert!(witness.take().is_empty(), "nothing of it gets behind");
     // Who they are is seen.
@@ -173,7 +176,10 @@ async fn without_a_bound_and_in_a_dry_run_everybody_passes_and_all_are_told() ->
     eventually(|| fs::read_to_string(&path).unwrap_or_default().lines().count() >= 3).await?;
     let lines: Vec<Value> =
         fs::read_to_string(&path)?.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!((&lines[0]["suspicion"], &lines[0]["suspicion_signals"]), (&json!(70), &json!(["fingerprint", "hops"])));
+    assert_eq!(
+        (&lines[0]["suspicion"], &lines[0]["suspicion_signals"]),
+        (&json!(70), &json!(["fingerprint", "hops"]))
+    );
     assert!(lines[0]["ja4"].is_string());
     assert!(lines[2].get("suspicion").is_none() && lines[2].get("suspicion_signals").is_none());
     Ok(())
@@ -187,7 +193,8 @@ async fn hops_count_that_are_no_proxies_of_the_operator() -> Result<()> {
         site.config.suspicion = Some(suspicion(&[]));
         site.config.routes[0].suspicion = demand(&[], None);
         if trusted {
-            site.config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap(), "198.18.0.0/24".parse().unwrap()];
+            site.config.http.trusted_proxies =
+                vec!["127.0.0.0/8".parse().unwrap(), "198.18.0.0/24".parse().unwrap()];
         }
         let edge = begin(site)?;
         let mut client = edge.http1().await?;
@@ -204,7 +211,11 @@ async fn hops_count_that_are_no_proxies_of_the_operator() -> Result<()> {
             assert_eq!(ask(&mut client, fields).await?.0, StatusCode::OK);
             let expected = if trusted { behind } else { direct };
             let signals = if expected == 0 { "" } else { "hops" };
-            assert_eq!(scores(&witness), [format!("{expected};signals=\"{signals}\"")], "{trusted} {fields:?}");
+            assert_eq!(
+                scores(&witness),
+                [format!("{expected};signals=\"{signals}\"")],
+                "{trusted} {fields:?}"
+            );
         }
     }
     Ok(())
@@ -251,13 +262,17 @@ async fn a_report_speaks_against_its_source_unless_the_key_is_ours() -> Result<(
     assert_eq!(report(&mut client, json!({ "host": "www.example.net" }).to_string()).await?.0, 204);
     assert_eq!(ask(&mut client, &[]).await?.0, StatusCode::OK);
     let (status, headers, body) = report(&mut client, library(&foreign)).await?;
-    assert_eq!((status, headers["cache-control"].to_str()?, body.as_str()), (StatusCode::NO_CONTENT, "no-store", ""));
+    assert_eq!(
+        (status, headers["cache-control"].to_str()?, body.as_str()),
+        (StatusCode::NO_CONTENT, "no-store", "")
+    );
     assert_eq!(ask(&mut client, &[]).await?.0, StatusCode::FORBIDDEN);
     // It outlives a reload.
     change(&edge, &config)?;
     assert_eq!(ask(&mut client, &[]).await?.0, StatusCode::FORBIDDEN);
     let seen = Pin::of_public_key(b"somebody").to_string();
-    let own_form = json!({ "host": NAME.to_uppercase(), "seen": [seen], "app": "1.2", "platform": "android" });
+    let own_form =
+        json!({ "host": NAME.to_uppercase(), "seen": [seen], "app": "1.2", "platform": "android" });
     assert_eq!(report(&mut client, own_form.to_string()).await?.0, 204);
     let metrics = text(&edge.metrics.registry)?;
     for line in [
@@ -280,7 +295,10 @@ async fn reports_are_small_strict_and_few() -> Result<()> {
     for (number, mut client) in edge.clients().await?.into_iter().enumerate() {
         let empty: Outgoing = Empty::new().boxed();
         let answer = client.send(Request::get(REPORTS).body(empty)?).await?;
-        assert_eq!((answer.status(), answer.headers()["allow"].to_str()?), (StatusCode::METHOD_NOT_ALLOWED, "POST"));
+        assert_eq!(
+            (answer.status(), answer.headers()["allow"].to_str()?),
+            (StatusCode::METHOD_NOT_ALLOWED, "POST")
+        );
         for body in ["", "[]", "{", "{}", r#"{"host":"a","host":"b"}"#, r#"{"host":"a","x":1}"#] {
             if number > 0 {
                 continue;

@@ -19,8 +19,7 @@ pub(super) fn seen(seen: &SeenRow) -> String {
         let last = format!("{} ago", human(row.seconds_ago));
         vec!["none".to_owned(), row.ja4.clone(), grouped(row.requests), last]
     };
-    let rows: Vec<_> =
-        seen.declared.iter().map(declared).chain(seen.others.iter().map(other)).collect();
+    let rows: Vec<_> = seen.declared.iter().map(declared).chain(seen.others.iter().map(other)).collect();
     if rows.is_empty() {
         return "no app is declared, and no request came to a route that names one\n".to_owned();
     }

@@ -59,7 +59,11 @@ fn weights(section: &Key<WeightsSection>, rules: &mut Rules<'_, '_>) -> [u8; 4] 
 }
 
 fn app(section: &AppSection, rules: &mut Rules<'_, '_>) -> App {
-    rules.not_empty("ja4", &section.ja4, "list the fingerprints of the app's hellos; the access log shows them as `ja4`");
+    rules.not_empty(
+        "ja4",
+        &section.ja4,
+        "list the fingerprints of the app's hellos; the access log shows them as `ja4`",
+    );
     rules.distinct("ja4", entries(&section.ja4).map(|one| (one.span(), one.get_ref().0.text().to_owned())));
     if let Some(list) = section.ja4.as_ref().filter(|list| list.get_ref().len() > MOST_FINGERPRINTS) {
         let problem = format!("{} entries are too many", list.get_ref().len());
