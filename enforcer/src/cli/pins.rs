@@ -74,15 +74,15 @@ pub fn pins(program: &Program, socket: &Path, verb: PinsVerb, json: bool) -> Exi
         PinsVerb::Show(of) => told(program, &of, json, show),
         PinsVerb::Check(of) => told(program, &of, json, check),
         PinsVerb::Json(of) => told(program, &of, true, show),
-        PinsVerb::Ios(of) => written(program, &of, formats::ios),
-        PinsVerb::Okhttp(of) => written(program, &of, formats::okhttp),
+        PinsVerb::Ios(of) => written(program, &of, true, formats::ios),
+        PinsVerb::Okhttp(of) => written(program, &of, false, formats::okhttp),
         PinsVerb::Android(PinsFor { of, expires }) => {
             let expires = expires.unwrap_or_else(|| at(&of) + YEAR);
-            written(program, &of, |hosts| formats::android(hosts, expires))
+            written(program, &of, true, |hosts| formats::android(hosts, expires))
         }
         PinsVerb::Trustkit(PinsFor { of, expires }) => {
             let expires = expires.unwrap_or_else(|| at(&of) + YEAR);
-            written(program, &of, |hosts| formats::trustkit(hosts, expires))
+            written(program, &of, true, |hosts| formats::trustkit(hosts, expires))
         }
     }
 }
@@ -115,8 +115,9 @@ fn told(program: &Program, of: &PinsOf, json: bool, text: fn(&Report) -> String)
     if report.refused.is_empty() { exit::OK } else { exit::FAILED }
 }
 
-/// What is written for apps goes into a file; what is to be said besides goes to standard error.
-fn written(program: &Program, of: &PinsOf, format: impl Fn(&[Host]) -> String) -> Exit {
+/// What is written for apps goes into a file; what is to be said besides goes to standard error. `includes`: the form cannot tell a
+/// domain from what is below it.
+fn written(program: &Program, of: &PinsOf, includes: bool, format: impl Fn(&[Host]) -> String) -> Exit {
     let report = match report(program, of) {
         Ok(report) => report,
         Err(exit) => return exit,
@@ -129,6 +130,11 @@ fn written(program: &Program, of: &PinsOf, format: impl Fn(&[Host]) -> String) -
         output::remark(
             "NOTE: there is no [pins.set.NAME]: these are the keys that are served now, without a backup",
         );
+    }
+    for domain in formats::included(&report.hosts).into_iter().filter(|_| includes) {
+        output::remark(&format!(
+            "NOTE: `*.{domain}` becomes {domain} with all below it: the app asks {domain} itself for these pins, too; serve it by a key of the set, or let the app not speak to it"
+        ));
     }
     output::answer(&format(&report.hosts));
     exit::OK
@@ -168,7 +174,7 @@ fn check(report: &Report) -> String {
         text += "warning  there is no [pins.set.NAME]: nothing is guarded\n";
     }
     if report.refused.is_empty() {
-        text += "good     every key that is served may be\n";
+        text += "good     apps know every key that is served\n";
     }
     text + &verdict(report)
 }

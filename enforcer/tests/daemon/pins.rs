@@ -164,10 +164,8 @@ fn fingerprints_that_came_are_shown_beside_those_that_are_declared() {
         code == 0 && out.contains(ja4) && out.contains("phone (android)") && out.contains("never"),
         "{out}"
     );
-    let curl = Command::new("curl")
-        .args(["-sk", &format!("https://localhost:{}/x", site.listener().port())])
-        .output()
-        .unwrap();
+    let curl =
+        Command::new("curl").args(["-sk", &format!("https://{}/x", site.listener())]).output().unwrap();
     let answer = String::from_utf8_lossy(&curl.stdout);
     assert!(answer.contains("proxy_suspected"), "{answer}");
     let seen = site.json("pins seen");
@@ -188,7 +186,7 @@ fn apps_are_given_what_their_platforms_read() {
     assert!(code == 0 && out.contains(&serving) && out.contains(&backup), "{out}");
     assert!(out.contains("serving") && out.contains("backup") && out.contains("2020-01-01"), "{out}");
     let (code, out, _) = site.output("pins check -c enforcer.toml");
-    assert_eq!((code, out.as_str()), (0, "good     every key that is served may be\n"));
+    assert_eq!((code, out.as_str()), (0, "good     apps know every key that is served\n"));
     let report = site.json("pins json -c enforcer.toml");
     assert_eq!(report["hosts"][0]["pins"], serde_json::json!([serving, backup]));
     let written = |verb: &str| {
@@ -224,6 +222,26 @@ fn apps_are_given_what_their_platforms_read() {
             "TSKPublicKeyHashes": [serving, backup],
         });
         assert_eq!(read["TSKConfiguration"]["TSKPinnedDomains"]["localhost"], domain);
+    }
+    // What the files of platforms cannot tell apart is said beside them.
+    let made = rcgen::generate_simple_self_signed(["*.example.com".to_owned()]).unwrap();
+    site.write("wide.pem", &made.cert.pem());
+    site.write("wide.key", &made.signing_key.serialize_pem());
+    let pin = by_openssl(&made.cert.pem());
+    let wide = CONFIG
+        .replace("key = \"key.pem\" }", "key = \"key.pem\" }, { chain = \"wide.pem\", key = \"wide.key\" }");
+    let set = format!(
+        "[pins.set.wide]\nhosts = [\"*.example.com\"]\npins = [{{ sha256 = \"{pin}\", published = \"2020-01-01\" }}, {{ sha256 = \"{backup}\", published = \"2020-01-01\" }}]\n"
+    );
+    site.write("enforcer.toml", &format!("{wide}\n{set}"));
+    for (verb, is_told) in [("android", true), ("ios", true), ("trustkit", true), ("okhttp", false)] {
+        let (code, out, err) = site.output(&format!("pins {verb} -c enforcer.toml"));
+        assert_eq!(
+            (code, err.contains("NOTE: `*.example.com` becomes example.com")),
+            (0, is_told),
+            "{verb}: {err}"
+        );
+        assert!(out.contains("example.com") && !out.contains("NOTE"), "{out}");
     }
     // Without a set, the keys that are served.
     site.write("enforcer.toml", CONFIG);
