@@ -177,7 +177,7 @@ impl Refusal {
 }
 
 /// Checks a request: bans, route, whether it comes too early, limits by address, required fields, token, what it is bound to, what the
-/// route demands of it, the device, other limits, signature.
+/// route demands of it, the device, what speaks for somebody in the middle, other limits, signature.
 ///
 /// Limits by address come before the token because verifying a signature costs more than everything else here together: a
 /// source beyond its limit must not be able to buy CPU time with bad tokens. What such a request was charged stays
