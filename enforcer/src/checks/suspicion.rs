@@ -36,13 +36,11 @@ pub(super) fn judge(
     let mut score = Score::default();
     let mut add = |signal| score.add(signal, demand.by.weight(signal));
     match facts.client.hello.as_deref() {
-        Some(hello) => {
-            if demand.expects(hello.ja4.as_str(), platform) == Some(false) {
-                add(Signal::Fingerprint);
-            }
+        Some(hello) if demand.expects(hello.ja4.as_str(), platform) == Some(false) => {
+            add(Signal::Fingerprint);
         }
         None if demand.expects_any(platform) => add(Signal::NoFingerprint),
-        None => {}
+        Some(_) | None => {}
     }
     if has_strange_hops(policy, facts) {
         add(Signal::Hops);
