@@ -16,6 +16,7 @@ pub mod jwks;
 pub mod keyring;
 pub mod limiter;
 mod listener;
+pub mod payload;
 pub mod pins;
 pub mod refreshes;
 pub mod revocations;
@@ -51,6 +52,7 @@ use dpop::Dpop;
 use faults::Faults;
 use hellos::Hellos;
 use issuer::Issuer;
+use payload::Payload;
 use pins::Pins;
 use refreshes::Refreshes;
 use route::{Route, Tokens, limits::Limits, oauth::OAuth, table::RouteTable};
@@ -94,6 +96,7 @@ pub struct Policy {
     upstreams: BTreeMap<String, Arc<Upstream>>,
     issuers: BTreeMap<String, Arc<Issuer>>,
     signers: BTreeMap<String, Arc<Signers>>,
+    payloads: BTreeMap<String, Arc<Payload>>,
     bare_hosts: Vec<(usize, String)>,
     tickets: Arc<TicketKeys>,
     sessions: Arc<Sessions>,
@@ -317,6 +320,7 @@ impl Policy {
             let kept = old.and_then(|old| old.signers.get(name)).cloned();
             signers.insert(name.clone(), faults.or_kept(read.map(Arc::new), kept)?);
         }
+        let payloads = payload::load(&config.payloads, old.map(|old| &old.payloads), faults)?;
         let dpop = Dpop::new(&config.dpop, old.map(|old| &old.dpop))?;
         let attestation = match &config.attestation {
             None => None,
@@ -348,6 +352,7 @@ impl Policy {
             let named = (&upstreams, &issuers, (&signers, attestation.as_ref()), dpop.algs.as_str());
             let built = build_route(config, (route, oauth), named, kept).and_then(|mut built| {
                 built.suspicion = suspicion::of_route(route, suspicion.as_ref())?;
+                built.payload = payload::of_route(route, &payloads)?;
                 Ok(built)
             });
             let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);
@@ -391,6 +396,7 @@ impl Policy {
             upstreams,
             issuers,
             signers,
+            payloads,
             bare_hosts,
             tickets,
             sessions,

@@ -13,6 +13,7 @@ mod attestation;
 mod cors;
 mod graphql;
 mod integrity;
+mod payload;
 mod pins;
 mod suspicion;
 mod tokens;
@@ -32,6 +33,7 @@ pub(super) use attestation::{
 pub(super) use cors::CorsSection;
 pub(super) use graphql::GraphQlSection;
 pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};
+pub(super) use payload::{PayloadKeySection, PayloadSection};
 pub(super) use pins::{PinDocumentSection, PinSection, PinSetSection, PinsSection};
 pub(super) use suspicion::{AppSection, ReportsSection, SuspicionOfRoute, SuspicionSection, WeightsSection};
 pub(super) use tokens::{IntrospectionSection, OauthSection, RevocationSection};
@@ -57,6 +59,7 @@ pub(super) struct File {
     pub(super) token: BTreeMap<String, Spanned<TokenSection>>,
     pub(super) dpop: DpopSection,
     pub(super) signature: BTreeMap<String, Spanned<SignatureSection>>,
+    pub(super) payload: BTreeMap<String, Spanned<PayloadSection>>,
     pub(super) replay: ReplaySection,
     pub(super) attestation: Key<AttestationSection>,
     pub(super) route: Vec<Spanned<RouteSection>>,
@@ -378,6 +381,7 @@ pub(super) struct RouteSection {
     pub(super) dpop: Key<Binding>,
     pub(super) certificate_bound: Key<Binding>,
     pub(super) signature: Key<Text<String>>,
+    pub(super) payload: Key<Text<String>>,
     pub(super) attestation: Key<DemandSection>,
     pub(super) suspicion: Key<SuspicionOfRoute>,
     pub(super) limit: Key<LimitSection>,

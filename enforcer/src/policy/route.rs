@@ -14,7 +14,9 @@ use anyhow::{Result, bail};
 use http::Method;
 
 use super::suspicion::Demand as Suspicious;
-use super::{Upstream, attestation::Demand, demands::Demands, issuer::Issuer, signature::Signers};
+use super::{
+    Upstream, attestation::Demand, demands::Demands, issuer::Issuer, payload::Payload, signature::Signers,
+};
 use crate::config::{self, Bindings};
 use cors::Cors;
 use graphql::GraphQl;
@@ -46,6 +48,8 @@ pub struct Route {
     pub limits: Limits,
     /// Who must have signed its requests; `None` where nobody has to.
     pub signers: Option<Arc<Signers>>,
+    /// How its bodies are encrypted; `None` where they are not.
+    pub payload: Option<Arc<Payload>>,
     /// What the device must have shown that its requests come from; `None` where none has to.
     pub attestation: Option<Demand>,
     /// What is made of connections that may have somebody in their middle; `None` where nobody looks.
@@ -145,6 +149,7 @@ impl Route {
             required_headers: config.required_headers.clone().into(),
             limits,
             signers,
+            payload: None,
             attestation,
             suspicion: None,
             graphql,

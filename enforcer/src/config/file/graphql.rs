@@ -1,4 +1,4 @@
-//! `graphql` of a route, as it is written.
+//! `graphql` of a route.
 
 use std::collections::BTreeMap;
 
