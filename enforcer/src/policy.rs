@@ -50,7 +50,7 @@ use dpop::Dpop;
 use faults::Faults;
 use hellos::Hellos;
 use issuer::Issuer;
-use pins::Pins;
+use pins::{Door, Pins};
 use refreshes::Refreshes;
 use route::{Route, Tokens, limits::Limits, oauth::OAuth, table::RouteTable};
 use signature::Signers;
@@ -295,16 +295,13 @@ impl Policy {
             config.listeners.iter().map(serve).collect()
         };
         let mut listeners = serve(false, faults)?;
-        let shown = |listeners: &BTreeMap<SocketAddr, Listener>| {
-            listeners.values().map(|listener| Arc::clone(&listener.certificates)).collect::<Vec<_>>()
-        };
-        if let Err(refused) = pins::guard(&mut sets, shown(&listeners).iter().map(|one| &**one), now) {
+        if let Err(refused) = pins::guard(&mut sets, listeners.iter().map(Door::new), now) {
             faults.or_kept(Err(refused.into()), old.map(|_| ()))?;
             // The certificates that are served were judged before: they stay, whatever the guard would say of them now. What else is bad
             // has been said.
             listeners = serve(true, &mut Faults::forgiven())?;
             sets.iter_mut().for_each(|set| set.served.clear());
-            drop(pins::guard(&mut sets, shown(&listeners).iter().map(|one| &**one), now));
+            drop(pins::guard(&mut sets, listeners.iter().map(Door::new), now));
         }
         let pins = Pins::new(&config.pins, sets, now, old.map(|old| &old.pins))?;
         let upstreams = upstream::build(&config.upstreams, old.map(|old| &old.upstreams), faults)?;

@@ -17,7 +17,7 @@ use crate::{
     control::wire::{Command, PinsCommand},
     pins::{
         day,
-        formats::{self, Host},
+        formats::{self, Alone, Host},
     },
 };
 
@@ -62,6 +62,8 @@ pub struct PinRow {
     pub ready: u64,
     /// Whether it may be now.
     pub may_serve: bool,
+    /// Whether it is read from a `file`; then its key is not served.
+    pub is_read: bool,
 }
 
 /// Carries out any of the verbs.
@@ -74,7 +76,7 @@ pub fn pins(program: &Program, socket: &Path, verb: PinsVerb, json: bool) -> Exi
         PinsVerb::Check(of) => told(program, &of, json, check),
         PinsVerb::Json(of) => told(program, &of, true, show),
         PinsVerb::Ios(of) => written(program, &of, formats::ios),
-        PinsVerb::Okhttp(of) => written(program, &of, formats::okhttp),
+        PinsVerb::Okhttp(of) => written(program, &of, |hosts| Ok(formats::okhttp(hosts))),
         PinsVerb::Android(PinsFor { of, expires }) => {
             let expires = expires.unwrap_or_else(|| at(&of) + YEAR);
             written(program, &of, |hosts| formats::android(hosts, expires))
@@ -115,7 +117,11 @@ fn told(program: &Program, of: &PinsOf, json: bool, text: fn(&Report) -> String)
 }
 
 /// What is written for apps goes into a file; what is to be said besides goes to standard error.
-fn written(program: &Program, of: &PinsOf, format: impl Fn(&[Host]) -> String) -> Exit {
+fn written(
+    program: &Program,
+    of: &PinsOf,
+    format: impl Fn(&[Host]) -> Result<String, Alone>,
+) -> Exit {
     let report = match report(program, of) {
         Ok(report) => report,
         Err(exit) => return exit,
@@ -129,8 +135,16 @@ fn written(program: &Program, of: &PinsOf, format: impl Fn(&[Host]) -> String) -
             "NOTE: there is no [pins.set.NAME]: these are the keys that are served now, without a backup",
         );
     }
-    output::answer(&format(&report.hosts));
-    exit::OK
+    match format(&report.hosts) {
+        Ok(text) => {
+            output::answer(&text);
+            exit::OK
+        }
+        Err(alone) => {
+            output::complain(&alone.to_string());
+            exit::FAILED
+        }
+    }
 }
 
 fn show(report: &Report) -> String {
@@ -148,7 +162,11 @@ fn show(report: &Report) -> String {
         ("from", Align::Left),
     ];
     let row = |set: &SetRow, pin: &PinRow| {
-        let from = if pin.may_serve { "now".to_owned() } else { day(pin.ready) };
+        let from = match (pin.may_serve, pin.is_read) {
+            (true, _) => "now".to_owned(),
+            (false, true) => "never: `file`".to_owned(),
+            (false, false) => day(pin.ready),
+        };
         vec![set.name.clone(), pin.role.to_owned(), pin.sha256.clone(), day(pin.published), from]
     };
     let rows: Vec<Vec<String>> =

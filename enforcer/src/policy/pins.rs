@@ -4,6 +4,7 @@
 //! its backup stands in a file of its own ([`switches`]), which outlives the process.
 
 mod document;
+mod judged;
 pub mod switches;
 
 use std::{collections::BTreeSet, fs};
@@ -23,6 +24,7 @@ use crate::{
     },
 };
 pub use document::{Document, Signed};
+pub(super) use judged::Door;
 
 const DAY: u64 = 86_400;
 /// Days before the end of a certificate from which on it is warned of.
@@ -99,6 +101,7 @@ impl Set {
             }
             remarks.extend(end("the certificate that is served", served.ends, now));
         }
+        remarks.extend(self.read());
         if self.spares(now) == 0 {
             remarks.push(
                 "no backup pin of another key is out for long enough: if the served key is lost, every app is cut off"
@@ -166,7 +169,7 @@ fn set(name: &str, config: &config::PinSet, switched: &BTreeSet<String>, now: u6
                 "pins[{other}] and pins[{i}] are of one key, {pin}: a backup has to be another key, kept elsewhere"
             );
         }
-        pins.push(Published { pin, at: entry.published });
+        pins.push(Published { pin, at: entry.published, is_read: matches!(entry.key, PinnedKey::File(_)) });
     }
     let backup = config.backup.as_ref().map(|backup| Backup { config: backup.clone(), state: state(backup) });
     if let Some(Backup { state: Ok(backup), .. }) = &backup
@@ -174,6 +177,15 @@ fn set(name: &str, config: &config::PinSet, switched: &BTreeSet<String>, now: u6
     {
         bail!(
             "backup: its key {} is in no pin of the set, so a switch to it would cut off every app that pins: add the pin",
+            backup.pin
+        );
+    }
+    if let Some(Backup { state: Ok(backup), .. }) = &backup
+        && let Some(i) = pins.iter().position(|published| published.pin == backup.pin && published.is_read)
+    {
+        bail!(
+            "pins[{i}].file: holds the backup's key, and may be replaced together with it, which no app would know then: only if apps have this very pin since {}, write `sha256 = \"{}\"` in place of `file`",
+            day(pins[i].at),
             backup.pin
         );
     }
@@ -216,23 +228,17 @@ pub(super) fn switched(sets: &[Set]) -> Vec<Switched> {
 /// Notes what of `listeners` is served to those who have the pins, and refuses what would cut them off.
 pub(super) fn guard<'c>(
     sets: &mut [Set],
-    listeners: impl Iterator<Item = &'c Certificates> + Clone,
+    listeners: impl Iterator<Item = Door<'c>> + Clone,
     now: u64,
 ) -> Result<(), Refused> {
     for set in sets.iter_mut() {
         for host in &set.hosts {
-            let shown: Vec<Served> =
-                listeners.clone().flat_map(|certificates| certificates.shown(host)).collect();
+            let shown = judged::shown(host, listeners.clone());
             let refused = |text: String| Refused {
                 set: set.name.clone(),
                 text: format!("pins.set.{}: {text}", set.name),
             };
-            if shown.is_empty() {
-                return Err(refused(format!(
-                    "no listener has a certificate for `{host}`: every app that pins is cut off; give one of them its certificate, or take the host out"
-                )));
-            }
-            for served in shown {
+            for served in shown.map_err(&refused)? {
                 if let Verdict::Refused(fault) = set.rules().judge(served.pin, now) {
                     return Err(refused(format!(
                         "the key {} of the certificate for `{host}` {fault}; serve a published key, or name this one in `force`",
@@ -278,7 +284,9 @@ pub fn survey(config: &config::Config, now: u64) -> Result<Survey> {
             .with_context(|| format!("listener {}", listener.address))
     };
     let listeners = config.listeners.iter().map(load).collect::<Result<Vec<_>>>()?;
-    let refused = guard(&mut sets, listeners.iter(), now).err();
+    let doors = config.listeners.iter().zip(&listeners);
+    let doors = doors.map(|(listener, certificates)| Door::of(listener, certificates));
+    let refused = guard(&mut sets, doors, now).err();
     let mut names: Vec<(String, Vec<Pin>)> = Vec::new();
     for (name, pin) in listeners.iter().flat_map(Certificates::named) {
         match names.iter_mut().find(|(known, _)| *known == name) {
@@ -305,6 +313,7 @@ impl Pins {
         let old = old.and_then(|old| old.document.as_ref());
         let load = |document| Document::load(document, &sets, now, old).context("pins.document");
         let document = config.document.as_ref().map(load).transpose()?;
+        document.as_ref().map_or(Ok(()), |document| document.succeeds(&config.switches))?;
         Ok(Self { sets, document })
     }
 

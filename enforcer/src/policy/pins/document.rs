@@ -1,5 +1,7 @@
 //! The pin document as it is served: signed once, and again when half of its time is over.
 
+mod memory;
+
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};

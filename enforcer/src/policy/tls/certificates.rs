@@ -3,6 +3,8 @@
 //! Called by rustls in every handshake. For one name there may be several certificates, RSA beside ECDSA; the first one in
 //! the file whose signature the client understands is taken.
 
+mod shown;
+
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result, bail};
@@ -122,15 +124,6 @@ impl Entry {
         self.names.iter().any(|own| own.is_exact() == exactly && own.matches(name))
     }
 
-    /// Whether clients that ask for `host`, or for a name below it, could be shown this.
-    fn is_for(&self, host: &ServerName) -> bool {
-        self.names.iter().any(|own| match own {
-            Name::Exact(name) => host.covers(name),
-            Name::Wildcard(parent) if host.below => parent.strip_prefix('.') == Some(&host.name),
-            Name::Wildcard(_) => own.matches(&host.name),
-        })
-    }
-
     fn served(&self) -> Option<Served> {
         Some(Served { pin: self.pin?, ends: self.expiry.unix })
     }
@@ -168,29 +161,17 @@ impl Certificates {
         }
         let mut replaced = Vec::new();
         for set in switched {
-            if !entries.iter().any(|entry| set.hosts.iter().any(|host| entry.is_for(host))) {
+            let names = shown::names(&entries, &set.hosts);
+            if names.is_empty() {
                 continue;
             }
             let backup = Entry::load(&set.certificate, crypto).context("the backup")?;
-            if let Some(host) = set.hosts.iter().find(|host| !backup.is_for(host)) {
-                bail!("the backup certificate in {} is not for `{host}`", set.certificate.chain.display());
+            if let Some(name) = names.iter().find(|name| !backup.is_for(name)) {
+                bail!("the backup certificate in {} is not for `{name}`", set.certificate.chain.display());
             }
             replaced.push((set.hosts.clone(), backup));
         }
         Ok(Self { entries, switched: replaced })
-    }
-
-    /// Every key that clients could be shown that ask for `host`, by its certificate.
-    pub fn shown(&self, host: &ServerName) -> Vec<Served> {
-        match self.switched.iter().find(|(hosts, _)| hosts.contains(host)) {
-            Some((_, backup)) => backup.served().into_iter().collect(),
-            None => self
-                .entries
-                .iter()
-                .filter(|entry| entry.is_for(host))
-                .filter_map(|entry| entry.served())
-                .collect(),
-        }
     }
 
     /// Names of the certificates, each with a key that is shown for it.
@@ -220,29 +201,31 @@ impl Certificates {
         self.entries.iter().chain(self.switched.iter().map(|(_, backup)| backup)).map(|entry| &entry.expiry)
     }
 
-    /// Exact names before wildcards, the file's order among equals; for everybody else the first certificate, or the
-    /// one of another kind for the same names. Where nothing suits, the handshake fails with the alert that says so.
-    fn find(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Entry> {
-        let name = ServerName::plain(server_name.unwrap_or_default());
+    /// What is shown to those who ask for `name`, as [`ServerName::plain`] writes it: the first one whose signature they understand, or
+    /// else the first one. Exact names before wildcards, the file's order among equals; for everybody else the first certificate, and
+    /// those of other kinds for the same names.
+    fn candidates(&self, name: &str) -> Vec<&Entry> {
         let instead =
             |name: &str| self.switched.iter().find(|(hosts, _)| hosts.iter().any(|host| host.covers(name)));
-        if let Some((_, backup)) = instead(&name) {
-            return Some(backup);
+        if let Some((_, backup)) = instead(name) {
+            return vec![backup];
         }
-        let of = |exactly: bool| self.entries.iter().filter(move |entry| entry.serves(&name, exactly));
-        let named: Vec<&Entry> = of.clone()(true).chain(of(false)).collect();
-        let first = named.first().copied().or(self.entries.first())?;
-        let candidates = if named.is_empty() {
-            // Whoever names no server is shown what stands first, or what stands in its place.
-            let mut names = first.names.iter().map(Name::written);
-            if let Some((_, backup)) = names.find_map(|name| instead(name.trim_start_matches("*."))) {
-                return Some(backup);
-            }
-            self.entries.iter().filter(|entry| entry.names == first.names).collect()
-        } else {
-            named
-        };
-        candidates.into_iter().find(|entry| entry.suits(schemes)).or(Some(first))
+        let of = |exactly: bool| self.entries.iter().filter(move |entry| entry.serves(name, exactly));
+        let named: Vec<&Entry> = of(true).chain(of(false)).collect();
+        let Some(first) = self.entries.first().filter(|_| named.is_empty()) else { return named };
+        // Whoever names no server is shown what stands first, or what stands in its place.
+        let mut names = first.names.iter().map(Name::written);
+        if let Some((_, backup)) = names.find_map(|name| instead(name.trim_start_matches("*."))) {
+            return vec![backup];
+        }
+        self.entries.iter().filter(|entry| entry.names == first.names).collect()
+    }
+
+    /// Where nothing suits, the handshake fails with the alert that says so.
+    fn find(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Entry> {
+        let candidates = self.candidates(&ServerName::plain(server_name.unwrap_or_default()));
+        let suited = candidates.iter().find(|entry| entry.suits(schemes));
+        suited.or(candidates.first()).copied()
     }
 }
 
