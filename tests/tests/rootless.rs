@@ -52,6 +52,7 @@ mod rootless {
     mod oauth;
     mod openssl;
     mod packets;
+    mod pin_guard;
     mod pins;
     mod play_integrity;
     mod play_remote;

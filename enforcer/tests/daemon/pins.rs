@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The pin of a PEM certificate, as `openssl` computes it.
-fn by_openssl(certificate: &str) -> String {
+pub(super) fn by_openssl(certificate: &str) -> String {
     let script = "openssl x509 -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | openssl base64";
     piped(Command::new("sh").args(["-c", script]), certificate).trim().to_owned()
 }
@@ -30,7 +30,7 @@ fn piped(command: &mut Command, input: &str) -> String {
 
 /// What Python's own library makes of a text; `None` without Python.
 #[allow(clippy::print_stdout, reason = "a test says what it left out")]
-fn by_python(program: &str, input: &str) -> Option<String> {
+pub(super) fn by_python(program: &str, input: &str) -> Option<String> {
     let present =
         Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
     if !present {
@@ -47,9 +47,10 @@ fn pinned() -> (Site, String) {
     site.write("backup.pem", &chain);
     site.write("backup.key", &key);
     let serving = by_openssl(&fs::read_to_string(site.path("cert.pem")).unwrap());
+    let backup = by_openssl(&chain);
     let text = format!(
         "{CONFIG}\n[pins.set.site]\nhosts = [\"localhost\"]\nbackup = {{ chain = \"backup.pem\", key = \"backup.key\" }}\n\
-         pins = [{{ sha256 = \"{serving}\", published = \"2020-01-01\" }}, {{ file = \"backup.pem\", published = \"2020-01-01\" }}]\n"
+         pins = [{{ sha256 = \"{serving}\", published = \"2020-01-01\" }}, {{ sha256 = \"{backup}\", published = \"2020-01-01\" }}]\n"
     );
     site.write("enforcer.toml", &text);
     (site, text)

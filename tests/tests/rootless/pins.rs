@@ -22,26 +22,26 @@ use http_body_util::{BodyExt as _, Empty};
 use rcgen::KeyPair;
 use serde_json::Value;
 
-const DAY: u64 = 86_400;
+pub(super) const DAY: u64 = 86_400;
 
 /// A site with one set of pins for its name: `serving`, out for 100 days, and `backup`, out for 40.
-struct Shop {
-    site: Site,
-    serving: Leaf,
-    backup: Leaf,
-    now: u64,
+pub(super) struct Shop {
+    pub(super) site: Site,
+    pub(super) serving: Leaf,
+    pub(super) backup: Leaf,
+    pub(super) now: u64,
 }
 
-fn pin(leaf: &Leaf) -> Pin {
+pub(super) fn pin(leaf: &Leaf) -> Pin {
     Pin::of_certificate(&leaf.certificate).unwrap()
 }
 
-fn entry(leaf: &Leaf, published: u64) -> PinEntry {
+pub(super) fn entry(leaf: &Leaf, published: u64) -> PinEntry {
     PinEntry { key: PinnedKey::Pin(pin(leaf)), published }
 }
 
 impl Shop {
-    fn new(origin: SocketAddr) -> Result<Self> {
+    pub(super) fn new(origin: SocketAddr) -> Result<Self> {
         let mut site = Site::new(origin)?;
         let now = enforcer::clock::unix_now();
         let make = |stem| -> Result<Leaf> {
@@ -53,44 +53,39 @@ impl Shop {
         let file = |name: &str| site.dir.path().join(name);
         let set = PinSet {
             hosts: vec![ServerName { name: NAME.to_owned(), below: false }],
-            pins: vec![
-                PinEntry { key: PinnedKey::File(file("api.pem")), published: now - 100 * DAY },
-                entry(&backup, now - 40 * DAY),
-            ],
+            pins: vec![entry(&serving, now - 100 * DAY), entry(&backup, now - 40 * DAY)],
             min_overlap: Duration::from_secs(30 * DAY),
             backup: Some(Backup { chain: file("backup.pem"), key: file("backup.key") }),
             force: Vec::new(),
         };
-        // The file of the serving key is replaced in the course of things.
-        let set = PinSet { pins: vec![entry(&serving, now - 100 * DAY), set.pins[1].clone()], ..set };
         let switches = file("pin-switches");
         site.config.pins = Pins { sets: [("api".to_owned(), set)].into(), document: None, switches };
         Ok(Self { site, serving, backup, now })
     }
 
-    fn leaf(&self) -> Result<Leaf> {
+    pub(super) fn leaf(&self) -> Result<Leaf> {
         self.site.authority.issue(&[NAME], KeyKind::P256)
     }
 
-    fn serve(&self, leaf: &Leaf) -> Result<()> {
+    pub(super) fn serve(&self, leaf: &Leaf) -> Result<()> {
         leaf.write(self.site.dir.path(), "api").map(drop)
     }
 
-    fn set(&mut self) -> &mut PinSet {
+    pub(super) fn set(&mut self) -> &mut PinSet {
         self.site.config.pins.sets.get_mut("api").unwrap()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.site.dir.path().join(name)
     }
 }
 
-fn served(policy: &Policy) -> Vec<Pin> {
+pub(super) fn served(policy: &Policy) -> Vec<Pin> {
     policy.pins().sets[0].served.iter().map(|served| served.pin).collect()
 }
 
 /// What the guard says of it.
-fn refusal(outcome: Result<Policy>) -> String {
+pub(super) fn refusal(outcome: Result<Policy>) -> String {
     let error = outcome.err().unwrap();
     error
         .downcast_ref::<Refused>()
