@@ -7,7 +7,7 @@ mod document;
 mod judged;
 pub mod switches;
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
@@ -304,7 +304,7 @@ pub struct Pins {
     /// Every set.
     pub sets: Vec<Set>,
     /// What apps are told of them.
-    pub document: Option<std::sync::Arc<Document>>,
+    pub document: Option<Arc<Document>>,
 }
 
 impl Pins {
@@ -313,7 +313,11 @@ impl Pins {
         let old = old.and_then(|old| old.document.as_ref());
         let load = |document| Document::load(document, &sets, now, old).context("pins.document");
         let document = config.document.as_ref().map(load).transpose()?;
-        document.as_ref().map_or(Ok(()), |document| document.succeeds(&config.switches))?;
+        if let Some(document) = &document
+            && !old.is_some_and(|old| Arc::ptr_eq(old, document))
+        {
+            document.succeeds(&config.switches)?;
+        }
         Ok(Self { sets, document })
     }
 

@@ -77,6 +77,11 @@ fn a_document_that_apps_would_not_take_is_refused_after_a_restart() {
     let _daemon = site.start();
     assert_eq!(version(&site), 8);
     assert!(fs::read_to_string(site.path("pin-switches.version")).unwrap().starts_with("8 "));
+    // What is given out already does not depend on it, and is written down again.
+    site.write("pin-switches.version", "x");
+    assert_eq!(site.output("reload").0, 0);
+    assert_eq!(version(&site), 8);
+    assert!(fs::read_to_string(site.path("pin-switches.version")).unwrap().starts_with("8 "));
 }
 
 #[test]

@@ -69,11 +69,11 @@ impl Document {
     ///
     /// # Errors
     ///
-    /// The file beside that of the switches cannot be read or replaced.
+    /// The file beside that of the switches cannot be replaced.
     pub fn remember(&self, switches: &Path) -> Result<()> {
         let path = beside(switches);
         let known = (self.version, self.hash());
-        if read(&path)?.as_ref() == Some(&known) {
+        if matches!(read(&path), Ok(Some(found)) if found == known) {
             return Ok(());
         }
         let text = format!("{} {}\n", known.0, known.1);
