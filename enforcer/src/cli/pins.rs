@@ -117,11 +117,7 @@ fn told(program: &Program, of: &PinsOf, json: bool, text: fn(&Report) -> String)
 }
 
 /// What is written for apps goes into a file; what is to be said besides goes to standard error.
-fn written(
-    program: &Program,
-    of: &PinsOf,
-    format: impl Fn(&[Host]) -> Result<String, Alone>,
-) -> Exit {
+fn written(program: &Program, of: &PinsOf, format: impl Fn(&[Host]) -> Result<String, Alone>) -> Exit {
     let report = match report(program, of) {
         Ok(report) => report,
         Err(exit) => return exit,

@@ -157,3 +157,35 @@ pub fn okhttp(hosts: &[Host]) -> String {
 }
 
 const PLIST: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE plist PUBLIC \"-//Apple//DTD PLIST 1.0//EN\" \"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n<plist version=\"1.0\">\n<dict>\n";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::*;
+
+    fn host(name: &str, keys: &[&str]) -> Host {
+        let pins = keys.iter().map(|key| Pin::of_public_key(key.as_bytes())).collect();
+        Host { name: name.to_owned(), pins }
+    }
+
+    /// Domains with what is meant below them, and as many pins.
+    fn told(hosts: &[Host]) -> Result<Vec<(&str, bool, usize)>, Alone> {
+        let domains = domains(hosts)?;
+        Ok(domains.iter().map(|domain| (domain.name, domain.below, domain.pins.len())).collect())
+    }
+
+    #[test]
+    fn each_domain_stands_once_with_the_pins_of_all_that_it_comes_from() {
+        let both = [host("example.com", &["a", "b"]), host("*.example.com", &["b", "c"])];
+        assert_eq!(told(&both).unwrap(), [("example.com", true, 3)]);
+        let [apex, below] = both;
+        assert_eq!(told(&[below.clone(), apex]).unwrap(), [("example.com", true, 3)]);
+        assert_eq!(told(&[]).unwrap(), []);
+        // What is below a domain that is below another one: that one shows its key for the domain itself.
+        let deeper = [below.clone(), host("example.com", &["b", "c"]), host("*.eu.example.com", &["d"])];
+        assert_eq!(told(&deeper).unwrap(), [("example.com", true, 2), ("eu.example.com", true, 3)]);
+        for alone in [&[below][..], &[host("*.example.com", &["a"]), host("notexample.com", &["a"])]] {
+            assert_eq!(told(alone), Err(Alone("example.com".to_owned())));
+        }
+    }
+}

@@ -50,7 +50,8 @@ fn a_domain_and_all_below_it_stand_once_in_the_files_of_apps() {
     let serving = certified(&site, &["example.com", "*.example.com", "*.eu.example.com"]);
     let spare = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
     let set = |hosts: &str| {
-        let pins = [serving.as_str(), spare].map(|pin| format!("{{ sha256 = \"{pin}\", published = \"2020-01-01\" }}"));
+        let pins = [serving.as_str(), spare]
+            .map(|pin| format!("{{ sha256 = \"{pin}\", published = \"2020-01-01\" }}"));
         format!("{CONFIG}\n[pins.set.site]\nhosts = {hosts}\npins = [{}]\n", pins.join(", "))
     };
     site.write("enforcer.toml", &set(r#"["example.com", "*.example.com", "*.eu.example.com"]"#));
@@ -98,7 +99,11 @@ fn a_domain_and_all_below_it_stand_once_in_the_files_of_apps() {
     for verb in ["android", "ios", "trustkit"] {
         let (code, out, err) = site.output(&format!("pins {verb} -c enforcer.toml"));
         assert_eq!((code, out.as_str()), (1, ""), "{verb}");
-        assert!(err.contains("`*.example.com` alone cannot be written") && err.contains("add `example.com` to `hosts`"), "{err}");
+        assert!(
+            err.contains("`*.example.com` alone cannot be written")
+                && err.contains("add `example.com` to `hosts`"),
+            "{err}"
+        );
     }
     assert_eq!(written("okhttp").matches("\"*.example.com\"").count(), 2);
     assert_eq!(site.output("pins check -c enforcer.toml").0, 0);

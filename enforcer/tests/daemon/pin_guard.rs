@@ -120,7 +120,10 @@ fn a_renewal_is_not_vouched_for_by_the_very_file_that_it_replaces() {
         let (code, out, err) = site.output(words);
         let expected = format!("write `sha256 = \"{serving}\"` in place of `file`");
         let all = out + &err;
-        assert!(code == exit && all.contains(&expected) && all.contains("since 2026-01-10"), "{words}: {code} {all}");
+        assert!(
+            code == exit && all.contains(&expected) && all.contains("since 2026-01-10"),
+            "{words}: {code} {all}"
+        );
     };
     told("check -c enforcer.toml", 78);
     told("run -c enforcer.toml", 78);
@@ -160,7 +163,11 @@ fn a_listener_that_loses_the_certificate_of_a_pinned_host_keeps_the_old_one() {
     );
     let _daemon = site.start();
     let listeners = site.json("status")["listeners"].clone();
-    let listener = listeners.as_array().unwrap().iter().find_map(|one| one.as_str().filter(|one| one.starts_with("127.0.0.2:")));
+    let listener = listeners
+        .as_array()
+        .unwrap()
+        .iter()
+        .find_map(|one| one.as_str().filter(|one| one.starts_with("127.0.0.2:")));
     let listener = listener.unwrap().to_owned();
     assert!(same(&site.shown(&listener), &before));
     let made = rcgen::generate_simple_self_signed(["www.example.net".to_owned()]).unwrap();
@@ -175,7 +182,8 @@ fn a_listener_that_loses_the_certificate_of_a_pinned_host_keeps_the_old_one() {
     assert!(log.contains("PIN GUARD"), "{log}");
     // Where nobody is shown another name's certificate it is free.
     let text = fs::read_to_string(site.path("enforcer.toml")).unwrap();
-    let text = text.replace("address = \"127.0.0.2:0\"", "address = \"127.0.0.2:0\"\nunknown_name = \"refuse\"");
+    let text =
+        text.replace("address = \"127.0.0.2:0\"", "address = \"127.0.0.2:0\"\nunknown_name = \"refuse\"");
     site.write("enforcer.toml", &text);
     assert_eq!(site.output("reload").0, 0);
     let mut command = Command::new("openssl");

@@ -80,7 +80,10 @@ fn a_rotation_by_files_never_serves_a_key_that_is_known_by_a_file_alone() -> Res
     assert_eq!((served(&policy), set.spares(now)), (vec![pin(&shop.serving)], 1));
     let remark = format!("once apps have it, write `sha256 = \"{}\"` in its place", pin(&next));
     let remarks = set.remarks(now);
-    assert!(matches!(&remarks[..], [one] if one.starts_with("pins[2] ") && one.ends_with(&remark)), "{remarks:?}");
+    assert!(
+        matches!(&remarks[..], [one] if one.starts_with("pins[2] ") && one.ends_with(&remark)),
+        "{remarks:?}"
+    );
     shop.serve(&next)?;
     said(policy.reload_at(&shop.site.config, now), &next, now - 50 * DAY);
     shop.set().force = vec![pin(&next)];
@@ -109,7 +112,9 @@ fn certificates_for_any_name_below_a_pinned_one_are_judged() -> Result<()> {
     let now = shop.now;
     shop.set().hosts = vec![below("example.com")];
     Policy::load_at(&shop.site.config, now)?;
-    for (stem, name) in [("wild", "*.eu.example.com"), ("wider", "*.a.b.example.com"), ("deep", "x.y.z.example.com")] {
+    for (stem, name) in
+        [("wild", "*.eu.example.com"), ("wider", "*.a.b.example.com"), ("deep", "x.y.z.example.com")]
+    {
         let leaf = add(&mut shop, stem, &[name], KeyKind::P256)?;
         let text = refusal(Policy::load_at(&shop.site.config, now));
         assert!(text.contains(&pin(&leaf).to_string()), "{name}: {text}");

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::{Document, super::switches};
+use super::{super::switches, Document};
 
 /// Beside the file of the switches, with `.version` behind its name.
 fn beside(switches: &Path) -> PathBuf {
