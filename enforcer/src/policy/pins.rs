@@ -181,11 +181,12 @@ fn set(name: &str, config: &config::PinSet, switched: &BTreeSet<String>, now: u6
         );
     }
     if let Some(Backup { state: Ok(backup), .. }) = &backup
-        && let Some(i) = pins.iter().position(|published| published.pin == backup.pin && published.is_read)
+        && let Some((i, read)) =
+            pins.iter().enumerate().find(|(_, read)| read.pin == backup.pin && read.is_read)
     {
         bail!(
             "pins[{i}].file: holds the backup's key, and may be replaced together with it, which no app would know then: only if apps have this very pin since {}, write `sha256 = \"{}\"` in place of `file`",
-            day(pins[i].at),
+            day(read.at),
             backup.pin
         );
     }
