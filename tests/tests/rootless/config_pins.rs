@@ -16,7 +16,7 @@ fn what_is_written_of_pins_is_what_holds() {
     let hosts: Vec<String> = set.hosts.iter().map(ToString::to_string).collect();
     assert_eq!(hosts, ["api.example.com", "*.eu.example.com"]);
     let pin = SHA256.parse().unwrap();
-    assert_eq!(set.pins[0], PinEntry { key: PinnedKey::File("api.pem".into()), published: 1_767_225_600 });
+    assert_eq!(set.pins[0], PinEntry { key: PinnedKey::File("next.pem".into()), published: 1_767_225_600 });
     assert_eq!(set.pins[1], PinEntry { key: PinnedKey::Pin(pin), published: 1_769_817_600 });
     assert_eq!((set.min_overlap, set.force.as_slice()), (Duration::from_secs(45 * 86_400), &[pin][..]));
     assert_eq!(set.backup, Some(Backup { chain: "backup.pem".into(), key: "backup.key".into() }));
@@ -29,7 +29,7 @@ fn what_is_written_of_pins_is_what_holds() {
     assert_eq!(config.pins.document, Some(document));
     assert_eq!(config.pins.switches, Path::new("state/switches"));
     let files = config.files();
-    for name in ["api.pem", "backup.pem", "backup.key", "document.key", "state/switches"] {
+    for name in ["next.pem", "backup.pem", "backup.key", "document.key", "state/switches"] {
         assert!(files.contains(&Path::new(name)), "{name}: {files:?}");
     }
     let plain = config::parse(&read("smallest.toml"), Path::new("smallest.toml")).unwrap().pins;
