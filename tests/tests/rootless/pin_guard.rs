@@ -74,7 +74,8 @@ fn a_rotation_by_files_never_serves_a_key_that_is_known_by_a_file_alone() -> Res
     shop.serve(&shop.serving)?;
     next.write(shop.site.dir.path(), "next")?;
     *shop.set() = written;
-    shop.set().pins.push(by_file(&shop, "next.pem", now - 50 * DAY));
+    let told = by_file(&shop, "next.pem", now - 50 * DAY);
+    shop.set().pins.push(told);
     let policy = Policy::load_at(&shop.site.config, now)?;
     let set = &policy.pins().sets[0];
     assert_eq!((served(&policy), set.spares(now)), (vec![pin(&shop.serving)], 1));
