@@ -56,6 +56,7 @@ mod rootless {
     mod packets;
     mod payload;
     mod payload_rules;
+    mod pin_guard;
     mod pins;
     mod pins_files;
     mod play_integrity;

@@ -17,7 +17,7 @@ use crate::{
     control::wire::{Command, PinsCommand},
     pins::{
         day,
-        formats::{self, Host},
+        formats::{self, Alone, Host},
     },
 };
 
@@ -62,6 +62,8 @@ pub struct PinRow {
     pub ready: u64,
     /// Whether it may be now.
     pub may_serve: bool,
+    /// Whether it is read from a `file`; then its key is not served.
+    pub is_read: bool,
 }
 
 /// Carries out any of the verbs.
@@ -74,15 +76,15 @@ pub fn pins(program: &Program, socket: &Path, verb: PinsVerb, json: bool) -> Exi
         PinsVerb::Show(of) => told(program, &of, json, show),
         PinsVerb::Check(of) => told(program, &of, json, check),
         PinsVerb::Json(of) => told(program, &of, true, show),
-        PinsVerb::Ios(of) => written(program, &of, true, formats::ios),
-        PinsVerb::Okhttp(of) => written(program, &of, false, formats::okhttp),
+        PinsVerb::Ios(of) => written(program, &of, formats::ios),
+        PinsVerb::Okhttp(of) => written(program, &of, |hosts| Ok(formats::okhttp(hosts))),
         PinsVerb::Android(PinsFor { of, expires }) => {
             let expires = expires.unwrap_or_else(|| at(&of) + YEAR);
-            written(program, &of, true, |hosts| formats::android(hosts, expires))
+            written(program, &of, |hosts| formats::android(hosts, expires))
         }
         PinsVerb::Trustkit(PinsFor { of, expires }) => {
             let expires = expires.unwrap_or_else(|| at(&of) + YEAR);
-            written(program, &of, true, |hosts| formats::trustkit(hosts, expires))
+            written(program, &of, |hosts| formats::trustkit(hosts, expires))
         }
     }
 }
@@ -115,9 +117,8 @@ fn told(program: &Program, of: &PinsOf, json: bool, text: fn(&Report) -> String)
     if report.refused.is_empty() { exit::OK } else { exit::FAILED }
 }
 
-/// What is written for apps goes into a file; what is to be said besides goes to standard error. `includes`: the form cannot tell a
-/// domain from what is below it.
-fn written(program: &Program, of: &PinsOf, includes: bool, format: impl Fn(&[Host]) -> String) -> Exit {
+/// What is written for apps goes into a file; what is to be said besides goes to standard error.
+fn written(program: &Program, of: &PinsOf, format: impl Fn(&[Host]) -> Result<String, Alone>) -> Exit {
     let report = match report(program, of) {
         Ok(report) => report,
         Err(exit) => return exit,
@@ -131,13 +132,16 @@ fn written(program: &Program, of: &PinsOf, includes: bool, format: impl Fn(&[Hos
             "NOTE: there is no [pins.set.NAME]: these are the keys that are served now, without a backup",
         );
     }
-    for domain in formats::included(&report.hosts).into_iter().filter(|_| includes) {
-        output::remark(&format!(
-            "NOTE: `*.{domain}` becomes {domain} with all below it: the app asks {domain} itself for these pins, too; serve it by a key of the set, or let the app not speak to it"
-        ));
+    match format(&report.hosts) {
+        Ok(text) => {
+            output::answer(&text);
+            exit::OK
+        }
+        Err(alone) => {
+            output::complain(&alone.to_string());
+            exit::FAILED
+        }
     }
-    output::answer(&format(&report.hosts));
-    exit::OK
 }
 
 fn show(report: &Report) -> String {
@@ -155,7 +159,11 @@ fn show(report: &Report) -> String {
         ("from", Align::Left),
     ];
     let row = |set: &SetRow, pin: &PinRow| {
-        let from = if pin.may_serve { "now".to_owned() } else { day(pin.ready) };
+        let from = match (pin.may_serve, pin.is_read) {
+            (true, _) => "now".to_owned(),
+            (false, true) => "never: `file`".to_owned(),
+            (false, false) => day(pin.ready),
+        };
         vec![set.name.clone(), pin.role.to_owned(), pin.sha256.clone(), day(pin.published), from]
     };
     let rows: Vec<Vec<String>> =

@@ -165,6 +165,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         kernel.attach()?;
         restored
     };
+    pins::remember(&policy.load(), &config, &metrics).await;
     ingress.serve();
     tell(&restored);
     // A start that fails says why in one line; whatever else is to be said waits until it has not.

@@ -5,9 +5,10 @@
 
 mod document;
 mod guarded;
+mod judged;
 pub mod switches;
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
@@ -25,6 +26,7 @@ use crate::{
 };
 pub use document::{Document, Signed};
 pub(super) use guarded::serve;
+use judged::Door;
 
 const DAY: u64 = 86_400;
 /// Days before the end of a certificate from which on it is warned of.
@@ -109,6 +111,7 @@ impl Set {
             }
             remarks.extend(end("the certificate that is served", served.ends, now));
         }
+        remarks.extend(self.read());
         if self.spares(now) == 0 {
             remarks.push(
                 "no backup pin of another key is out for long enough: if the served key is lost, every app is cut off"
@@ -194,7 +197,7 @@ fn set(
                 day(entry.published)
             );
         }
-        pins.push(Published { pin, at: entry.published });
+        pins.push(Published { pin, at: entry.published, is_read: file.is_some() });
         files.push(file);
     }
     let backup = config
@@ -206,6 +209,16 @@ fn set(
     {
         bail!(
             "backup: its key {} is in no pin of the set, so a switch to it would cut off every app that pins: add the pin",
+            backup.pin
+        );
+    }
+    if let Some(Backup { state: Ok(backup), .. }) = &backup
+        && let Some((i, read)) =
+            pins.iter().enumerate().find(|(_, read)| read.pin == backup.pin && read.is_read)
+    {
+        bail!(
+            "pins[{i}].file: holds the backup's key, and may be replaced together with it, which no app would know then: only if apps have this very pin since {}, write `sha256 = \"{}\"` in place of `file`",
+            day(read.at),
             backup.pin
         );
     }
@@ -256,29 +269,16 @@ fn switched(sets: &[Set]) -> Vec<Switched> {
 
 /// Notes what of `listeners` is served to those who have the pins, all of it, and finds what would cut them off: the first thing of each
 /// set.
-fn guard<'c>(
-    sets: &mut [Set],
-    listeners: impl Iterator<Item = &'c Certificates> + Clone,
-    now: u64,
-) -> Vec<Refused> {
+fn guard<'c>(sets: &mut [Set], listeners: impl Iterator<Item = Door<'c>> + Clone, now: u64) -> Vec<Refused> {
     sets.iter_mut().filter_map(|set| judge(set, listeners.clone(), now)).collect()
 }
 
-fn judge<'c>(
-    set: &mut Set,
-    listeners: impl Iterator<Item = &'c Certificates> + Clone,
-    now: u64,
-) -> Option<Refused> {
+fn judge<'c>(set: &mut Set, listeners: impl Iterator<Item = Door<'c>> + Clone, now: u64) -> Option<Refused> {
     let mut problem: Option<String> = None;
     set.served.clear();
     for host in &set.hosts {
-        let shown: Vec<Served> =
-            listeners.clone().flat_map(|certificates| certificates.shown(host)).collect();
-        if shown.is_empty() {
-            problem.get_or_insert_with(|| format!(
-                "no listener has a certificate for `{host}`: every app that pins is cut off; give one of them its certificate, or take the host out"
-            ));
-        }
+        let (shown, unshown) = judged::shown(host, listeners.clone());
+        problem = problem.or(unshown);
         for served in shown {
             if let Verdict::Refused(fault) = set.rules().judge(served.pin, now) {
                 problem.get_or_insert_with(|| format!(
@@ -326,7 +326,9 @@ pub fn survey(config: &config::Config, now: u64) -> Result<Survey> {
             .with_context(|| format!("listener {}", listener.address))
     };
     let listeners = config.listeners.iter().map(load).collect::<Result<Vec<_>>>()?;
-    let refused = guard(&mut sets, listeners.iter(), now);
+    let doors = config.listeners.iter().zip(&listeners);
+    let doors = doors.map(|(listener, certificates)| Door::of(listener, certificates));
+    let refused = guard(&mut sets, doors, now);
     let mut names: Vec<(String, Vec<Pin>)> = Vec::new();
     for (name, pin) in listeners.iter().flat_map(Certificates::named) {
         match names.iter_mut().find(|(known, _)| *known == name) {
@@ -344,7 +346,7 @@ pub struct Pins {
     /// Every set.
     pub sets: Vec<Set>,
     /// What apps are told of them.
-    pub document: Option<std::sync::Arc<Document>>,
+    pub document: Option<Arc<Document>>,
 }
 
 impl Pins {
@@ -355,6 +357,11 @@ impl Pins {
         let old = old.and_then(|old| old.document.as_ref());
         let load = |document| Document::load(document, &sets, now, old).context("pins.document");
         let document = config.document.as_ref().map(load).transpose()?;
+        if let Some(document) = &document
+            && !old.is_some_and(|old| Arc::ptr_eq(old, document))
+        {
+            document.succeeds(&config.switches)?;
+        }
         Ok(Self { sets, document })
     }
 

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The pin of a PEM certificate, as `openssl` computes it.
-fn by_openssl(certificate: &str) -> String {
+pub(super) fn by_openssl(certificate: &str) -> String {
     let script = "openssl x509 -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | openssl base64";
     piped(Command::new("sh").args(["-c", script]), certificate).trim().to_owned()
 }
@@ -30,7 +30,7 @@ fn piped(command: &mut Command, input: &str) -> String {
 
 /// What Python's own library makes of a text; `None` without Python.
 #[allow(clippy::print_stdout, reason = "a test says what it left out")]
-fn by_python(program: &str, input: &str) -> Option<String> {
+pub(super) fn by_python(program: &str, input: &str) -> Option<String> {
     let present =
         Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
     if !present {
@@ -47,10 +47,10 @@ fn pinned() -> (Site, String) {
     site.write("backup.pem", &chain);
     site.write("backup.key", &key);
     let serving = by_openssl(&fs::read_to_string(site.path("cert.pem")).unwrap());
-    let spare = by_openssl(&chain);
+    let backup = by_openssl(&chain);
     let text = format!(
         "{CONFIG}\n[pins.set.site]\nhosts = [\"localhost\"]\nbackup = {{ chain = \"backup.pem\", key = \"backup.key\" }}\n\
-         pins = [{{ sha256 = \"{serving}\", published = \"2020-01-01\" }}, {{ sha256 = \"{spare}\", published = \"2020-01-01\" }}]\n"
+         pins = [{{ sha256 = \"{serving}\", published = \"2020-01-01\" }}, {{ sha256 = \"{backup}\", published = \"2020-01-01\" }}]\n"
     );
     site.write("enforcer.toml", &text);
     (site, text)
@@ -222,26 +222,6 @@ fn apps_are_given_what_their_platforms_read() {
             "TSKPublicKeyHashes": [serving, backup],
         });
         assert_eq!(read["TSKConfiguration"]["TSKPinnedDomains"]["localhost"], domain);
-    }
-    // What the files of platforms cannot tell apart is said beside them.
-    let made = rcgen::generate_simple_self_signed(["*.example.com".to_owned()]).unwrap();
-    site.write("wide.pem", &made.cert.pem());
-    site.write("wide.key", &made.signing_key.serialize_pem());
-    let pin = by_openssl(&made.cert.pem());
-    let wide = CONFIG
-        .replace("key = \"key.pem\" }", "key = \"key.pem\" }, { chain = \"wide.pem\", key = \"wide.key\" }");
-    let set = format!(
-        "[pins.set.wide]\nhosts = [\"*.example.com\"]\npins = [{{ sha256 = \"{pin}\", published = \"2020-01-01\" }}, {{ sha256 = \"{backup}\", published = \"2020-01-01\" }}]\n"
-    );
-    site.write("enforcer.toml", &format!("{wide}\n{set}"));
-    for (verb, is_told) in [("android", true), ("ios", true), ("trustkit", true), ("okhttp", false)] {
-        let (code, out, err) = site.output(&format!("pins {verb} -c enforcer.toml"));
-        assert_eq!(
-            (code, err.contains("NOTE: `*.example.com` becomes example.com")),
-            (0, is_told),
-            "{verb}: {err}"
-        );
-        assert!(out.contains("example.com") && !out.contains("NOTE"), "{out}");
     }
     // Without a set, the keys that are served.
     site.write("enforcer.toml", CONFIG);

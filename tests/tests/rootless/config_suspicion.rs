@@ -96,18 +96,3 @@ fn mistakes_are_told_where_they_stand() {
     let good = format!("{base}\n{app}{}", route("{ apps = [\"phone\"], refuse_above = 69 }"));
     config::parse(&good, Path::new("x.toml")).unwrap();
 }
-
-/// A pin that is read in the served file itself would always fit.
-#[test]
-fn a_pin_is_not_read_in_a_file_that_is_served() {
-    let base = read("every_key.toml");
-    let chain = base.lines().find_map(|line| line.split("chain = \"").nth(1)?.split('"').next()).unwrap();
-    for file in [chain, "backup.pem"] {
-        let text = base.replace("{ file = \"api.pem\"", &format!("{{ file = \"{file}\""));
-        let errors = config::parse(&text, Path::new("x.toml")).unwrap_err().to_string();
-        assert!(
-            errors.contains("pins.set.mobile.pins[0].file: is the file of a certificate that is served"),
-            "{errors}"
-        );
-    }
-}

@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use super::proxies::ban;
 
-const DAY: u64 = 86_400;
+pub(super) const DAY: u64 = 86_400;
 
 /// A site with one set of pins for its name: `serving`, out for 100 days, and `backup`, out for 40.
 pub(super) struct Shop {
@@ -56,16 +56,11 @@ impl Shop {
         let file = |name: &str| site.dir.path().join(name);
         let set = PinSet {
             hosts: vec![ServerName { name: NAME.to_owned(), below: false }],
-            pins: vec![
-                PinEntry { key: PinnedKey::File(file("api.pem")), published: now - 100 * DAY },
-                entry(&backup, now - 40 * DAY),
-            ],
+            pins: vec![entry(&serving, now - 100 * DAY), entry(&backup, now - 40 * DAY)],
             min_overlap: Duration::from_secs(30 * DAY),
             backup: Some(Backup { chain: file("backup.pem"), key: file("backup.key") }),
             force: Vec::new(),
         };
-        // The file of the serving key is replaced in the course of things.
-        let set = PinSet { pins: vec![entry(&serving, now - 100 * DAY), set.pins[1].clone()], ..set };
         let switches = file("pin-switches");
         site.config.pins = Pins { sets: [("api".to_owned(), set)].into(), document: None, switches };
         Ok(Self { site, serving, backup, now })
@@ -93,7 +88,7 @@ pub(super) fn served(policy: &Policy) -> Vec<Pin> {
 }
 
 /// What the guard says of it.
-fn refusal(outcome: Result<Policy>) -> String {
+pub(super) fn refusal(outcome: Result<Policy>) -> String {
     let error = outcome.err().unwrap();
     error
         .downcast_ref::<Refused>()

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use http::{HeaderName, Method};
 
-use super::{
-    LimitRules, Rules, attestation, entries, integrity, names, payload, quote, suspicion, tokens,
-};
+use super::{LimitRules, Rules, attestation, entries, integrity, names, payload, quote, suspicion, tokens};
 use crate::config::{
     HeaderRule, RateLimit, Route,
     file::{File, RouteSection},

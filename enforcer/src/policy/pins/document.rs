@@ -3,6 +3,8 @@
 //! Time is cut into slots of half a lifetime, and a document says that it was made at the beginning of its slot. So it depends on the
 //! configuration and the clock alone: nodes that have the same configuration tell the same, and so does one before and after a start.
 
+mod memory;
+
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use anyhow::Result;
 
-use super::{Pins, Switched, guard, switched};
+use super::{Door, Pins, Switched, guard, switched};
 use crate::{
     config::{self, ServerName},
     policy::{Listener, faults::Faults},
@@ -29,8 +29,7 @@ pub(in crate::policy) fn serve(
     let mut stays: Vec<ServerName> = Vec::new();
     let mut listeners = listen(&switched(&pins.sets), &stays, faults)?;
     loop {
-        let shown = listeners.values().map(|listener| &*listener.certificates);
-        let refused = guard(&mut pins.sets, shown, now);
+        let refused = guard(&mut pins.sets, listeners.iter().map(Door::new), now);
         let mut again = false;
         for refused in refused {
             let Some(set) = pins.sets.iter_mut().find(|set| set.name == refused.set) else { continue };
