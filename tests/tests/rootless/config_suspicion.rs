@@ -53,6 +53,11 @@ fn mistakes_are_told_where_they_stand() {
         )
     };
     let app = "[suspicion.app.phone]\nja4 = [\"t13d1516h2_*_*\"]\n";
+    let reports = |path: &str| {
+        format!(
+            "[pins.document]\n[payload.app]\nkeys_path = \"/keys\"\n[attestation]\n[suspicion.reports]\npath = \"{path}\"\n"
+        )
+    };
     for (text, expected) in [
         ("[suspicion.app.phone]\n".to_owned(), "suspicion.app.phone.ja4: missing; list the fingerprints"),
         ("[suspicion.app.phone]\nja4 = []\n".to_owned(), "suspicion.app.phone.ja4: empty"),
@@ -66,7 +71,14 @@ fn mistakes_are_told_where_they_stand() {
             "[suspicion]\nweights = { hops = 101 }\n".to_owned(),
             "suspicion.weights.hops: 101 is out of range; write 0 to 100",
         ),
-        ("[suspicion.reports]\npath = \"r\"\n".to_owned(), "suspicion.reports.path: `r` is no path"),
+        (
+            "[suspicion.reports]\npath = \"r\"\n".to_owned(),
+            "suspicion.reports.path: `r` is no path of one endpoint",
+        ),
+        ("[suspicion.reports]\npath = \"/r/\"\n".to_owned(), "suspicion.reports.path: `/r/` is no path"),
+        (reports("/.well-known/enforcer/pins"), "suspicion.reports.path: is pins.document.path"),
+        (reports("/keys"), "suspicion.reports.path: is payload.app.keys_path"),
+        (reports("/.well-known/enforcer/enrol"), "suspicion.reports.path: is attestation.enrol_path"),
         (
             "[suspicion.reports]\nremember = \"1s\"\n".to_owned(),
             "suspicion.reports.remember: 1s is out of range",

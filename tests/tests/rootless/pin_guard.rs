@@ -8,7 +8,10 @@ use anyhow::Result;
 use enforcer::{
     config::{PinEntry, PinnedKey, ServerName, UnknownName},
     pins::guard::Refused,
-    policy::{Policy, pins::switches},
+    policy::{
+        Policy,
+        pins::{Served, survey, switches},
+    },
 };
 use enforcer_tests::{
     edge::{NAME, certificate},
@@ -210,5 +213,37 @@ fn a_backup_is_for_every_name_that_the_set_s_certificates_are_for() -> Result<()
             }
         }
     }
+    Ok(())
+}
+
+/// Whoever mends it looks at what is served: all of it is told, also what comes after the key that is refused.
+#[test]
+fn what_is_served_is_told_whole_while_it_is_refused() -> Result<()> {
+    let mut shop = Shop::new(NOWHERE.into())?;
+    let now = shop.now;
+    let policy = Policy::load_at(&shop.site.config, now)?;
+    // A key that is not published, of a name that stands before the others; and a listener that has none for it.
+    shop.set().hosts.insert(0, exactly("a.example.com"));
+    let before = add(&mut shop, "a", &["a.example.com"], KeyKind::P256)?;
+    let second = enforcer::config::Listener {
+        address: SocketAddr::from(([127, 0, 0, 2], 0)),
+        certificates: vec![certificate(shop.site.dir.path(), "api")],
+        ..shop.site.config.listeners[0].clone()
+    };
+    shop.site.config.listeners.push(second);
+    let survey = survey(&shop.site.config, now)?;
+    let pins = |served: &[Served]| served.iter().map(|served| served.pin).collect::<Vec<_>>();
+    assert_eq!(pins(&survey.sets[0].served), [pin(&before), pin(&shop.serving)]);
+    assert_eq!(survey.sets[0].spares(now), 1, "the served key is no spare");
+    assert!(
+        matches!(&survey.refused[..], [one] if one.text.contains("listener 127.0.0.2:0")),
+        "{:?}",
+        survey.refused
+    );
+    // The same of a configuration that did not make the policy whose state goes on.
+    shop.site.config.listeners.pop();
+    let (renewed, bad) = policy.renew(&shop.site.config)?;
+    assert!(bad.iter().any(|error| error.downcast_ref::<Refused>().is_some()), "{bad:?}");
+    assert_eq!(served(&renewed), [pin(&before), pin(&shop.serving)]);
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::config::{
 
 const DAY: u64 = 86_400;
 /// Where documents are served unless told otherwise.
-const PATH: &str = "/.well-known/enforcer/pins";
+pub(super) const PATH: &str = "/.well-known/enforcer/pins";
 /// Longer ones would be no help to anybody: a pin that is lost must be replaced some day.
 const LONGEST_DAYS: u64 = 3_650;
 /// Pins of a set; apps compare with each of them.

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use toml::Spanned;
 
-use super::{LimitRules, Rules, entries, quote, routes::meant};
+use super::{LimitRules, Rules, attestation, entries, payload, pins, quote, routes::meant};
 use crate::config::{
     RateLimit, Signal, Suspicion, SuspicionDemand,
     file::{AppSection, File, Key, ReportsSection, RouteSection, SuspicionSection, WeightsSection},
     suspicion::{App, Reports},
+    value::Text,
 };
 
 /// Where reports are taken unless told otherwise.
@@ -80,10 +81,9 @@ fn reports(section: &ReportsSection, rules: &mut Rules<'_, '_>) -> Reports {
     let mut path = PATH.to_owned();
     if let Some(value) = &section.path {
         path.clone_from(&value.get_ref().0);
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
-        if !path.starts_with('/') || path.len() > 1_024 || !path.bytes().all(plain) || path.contains("//") {
-            let problem = format!("`{}` is no path", path.escape_debug());
-            rules.refuse(value.span(), "path", problem, format!("write one like \"{PATH}\""));
+        if path.len() > 1_024 || !attestation::is_endpoint(&path) {
+            let problem = format!("`{}` is no path of one endpoint", path.escape_debug());
+            rules.refuse(value.span(), "path", problem, attestation::ENDPOINT);
         }
     }
     let hour = Duration::from_secs(3_600);
@@ -98,13 +98,21 @@ fn reports(section: &ReportsSection, rules: &mut Rules<'_, '_>) -> Reports {
 
 /// Of two things that are answered at one path, one would never be.
 fn paths(file: &File, path: &str, value: &Spanned<ReportsSection>, rules: &mut Rules<'_, '_>) {
-    let document = file.pins.document.as_ref().map(|document| {
-        let written = document.get_ref().path.as_ref().map(|path| path.get_ref().0.as_str());
-        written.unwrap_or("/.well-known/enforcer/pins")
+    let of = |written: &Key<Text<String>>, default: &str| {
+        written.as_ref().map_or_else(|| default.to_owned(), |path| path.get_ref().0.clone())
+    };
+    let document = file
+        .pins
+        .document
+        .iter()
+        .map(|document| ("pins.document.path".to_owned(), of(&document.get_ref().path, pins::PATH)));
+    let keys = file.payload.iter().map(|(name, payload)| {
+        (format!("payload.{}.keys_path", quote(name)), of(&payload.get_ref().keys_path, payload::PATH))
     });
-    if document == Some(path) {
+    let devices = file.attestation.iter().flat_map(|section| attestation::endpoints(section.get_ref()));
+    if let Some((key, _)) = document.chain(keys).chain(devices).find(|(_, other)| other == path) {
         let span = value.get_ref().path.as_ref().map_or(value.span(), Spanned::span);
-        rules.refuse(span, "reports.path", "is pins.document.path", "write another path");
+        rules.refuse(span, "reports.path", format!("is {key}"), "give each endpoint its own path");
     }
 }
 
