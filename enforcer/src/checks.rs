@@ -13,7 +13,9 @@ pub mod oauth;
 pub mod origin;
 pub mod payload;
 pub mod pins;
+pub mod reports;
 pub mod signature;
+pub mod suspicion;
 pub mod target;
 pub mod token;
 
@@ -178,7 +180,7 @@ impl Refusal {
 }
 
 /// Checks a request: bans, route, whether it comes too early, limits by address, required fields, token, what it is bound to, what the
-/// route demands of it, the device, other limits, signature.
+/// route demands of it, the device, what speaks for somebody in the middle, other limits, signature.
 ///
 /// Limits by address come before the token because verifying a signature costs more than everything else here together: a
 /// source beyond its limit must not be able to buy CPU time with bad tokens. What such a request was charged stays
@@ -338,6 +340,12 @@ fn pass(
         dpop_nonce = dpop_nonce.or(nonce);
         attested = Some(Box::new(device));
     }
+    if let Some(demand) = &route.suspicion {
+        let platform = attested.as_ref().map(|attested| attested.platform());
+        let score = suspicion::judge(policy, demand, facts, platform, now);
+        standing.suspicion = Some(score);
+        suspicion::check(demand, score).map_err(aged)?;
+    }
     let device = attested.as_ref().map(|attested| &*attested.name);
     let payer = Payer { v6_mask: policy.v6_mask, facts, subject, device };
     limit::check(route.limits.late(), route, &payer, now.monotonic, standing).map_err(aged)?;
@@ -345,7 +353,7 @@ fn pass(
     let signed =
         route.signers.as_ref().map(|signers| signature::head(policy, signers, facts, now)).transpose()?;
     if let (Some(attested), Some(demand)) = (&mut attested, &route.attestation) {
-        attested.tell(&demand.by, now.unix)?;
+        attested.tell(&demand.by, standing.suspicion, now.unix)?;
     }
     Ok(Passed { token, attested, dpop_nonce, signed })
 }

@@ -36,6 +36,7 @@ mod payload;
 mod pins;
 mod revocation;
 mod route;
+mod suspicion;
 mod tls;
 mod token;
 mod upstream;
@@ -66,6 +67,7 @@ pub use payload::{Payload, PayloadFormat, PayloadKey};
 pub use pins::{Backup, PinDocument, PinEntry, PinSet, PinnedKey, Pins};
 pub use revocation::{Revocation, RevocationClient};
 pub use route::{HeaderRule, Limit, LimitKey, Route, Unrouted};
+pub use suspicion::{App, Ja4Pattern, Reports, Signal, Suspicion, SuspicionDemand};
 pub use tls::{Certificate, Clients, KeyExchange, Listener, Suite, Tls, TlsFile, UnknownName};
 pub use token::{Demands, KeySource, RemoteKeys, Token, TokenAlgorithm, TokenType};
 pub use upstream::{Ejection, HealthCheck, Upstream, UpstreamProtocol, UpstreamTls};
@@ -81,6 +83,8 @@ pub struct Config {
     pub tls: Tls,
     /// `[pins]`
     pub pins: Pins,
+    /// `[suspicion]`; none: nobody looks for proxies.
+    pub suspicion: Option<Suspicion>,
     /// `[upstream.NAME]`
     pub upstreams: BTreeMap<String, Upstream>,
     /// `[token.NAME]`

@@ -343,6 +343,10 @@ denials! {
     GraphqlBatch = "graphql_batch", 400, Client, 2, "GraphQL requests have to come one by one.";
     /// The document asks for the schema, which is not shown.
     GraphqlIntrospection = "graphql_introspection", 403, Client, 2, "The schema is not shown.";
+    /// More speaks for somebody who stands between the app and here, and reads what they say, than the route allows.
+    ProxySuspected = "proxy_suspected", 403, Client, 0, "The connection seems to pass through a proxy that reads it; use another network.";
+    /// A report that a pin did not fit is none: not JSON, a member twice, of the wrong kind or unknown, or without its host.
+    PinReportMalformed = "pin_report_malformed", 400, Client, 0, "The report cannot be understood.";
     /// The operation is of a kind that is not allowed, or not one of those that are.
     GraphqlOperation = "graphql_operation", 403, Client, 2, "This operation is not permitted.";
     /// The request to the authorization server lacks a parameter, has one twice, or says elsewhere what it asks for.

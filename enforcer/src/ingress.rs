@@ -20,6 +20,7 @@ mod pins;
 mod proxy;
 mod recorded;
 mod redirect;
+mod reports;
 mod request;
 mod secured;
 mod socket;

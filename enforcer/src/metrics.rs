@@ -9,6 +9,7 @@ pub mod payload;
 pub mod pins;
 pub mod process;
 pub mod revocations;
+pub mod suspicion;
 pub mod upstreams;
 
 use anyhow::Result;
@@ -130,6 +131,8 @@ pub struct Metrics {
     pub staple_expiry: IntGaugeVec,
     /// `enforcer_pin_guard_refusals_total{set}`: policies that were refused because they would have cut off apps that pin.
     pub pin_guard_refusals: IntCounterVec,
+    /// `enforcer_pin_document_write_errors_total`: times that the version of the pin document could not be written down.
+    pub pin_document_write_errors: IntCounter,
     /// `enforcer_crl_expiry_timestamp_seconds{listener}`: end of the revocation list that runs out first.
     pub crl_expiry: IntGaugeVec,
 }
@@ -316,6 +319,10 @@ impl Metrics {
             "Reloads, file changes and switches that would have cut off apps that pin",
             &["set"],
         )?;
+        let pin_document_write_errors = counter(
+            "enforcer_pin_document_write_errors_total",
+            "Attempts to write down which pin document apps have that failed",
+        )?;
         let crl_expiry = IntGaugeVec::new(
             Opts::new("enforcer_crl_expiry_timestamp_seconds", "When a revocation list runs out"),
             &["listener"],
@@ -372,6 +379,7 @@ impl Metrics {
             certificate_expiry,
             staple_expiry,
             pin_guard_refusals,
+            pin_document_write_errors,
             crl_expiry,
             registry,
         })

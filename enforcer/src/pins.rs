@@ -68,6 +68,8 @@ pub struct Published {
     pub pin: Pin,
     /// Seconds since 1970.
     pub at: u64,
+    /// Whether it was read from a file. Nothing tells whether the file held this key on that day.
+    pub is_read: bool,
 }
 
 /// The day of a time, like `2026-01-31`; seconds since 1970, UTC.

@@ -22,6 +22,7 @@ pub mod refreshes;
 pub mod revocations;
 pub mod route;
 pub mod signature;
+pub mod suspicion;
 pub mod tls;
 pub mod upstream;
 
@@ -56,6 +57,7 @@ use pins::Pins;
 use refreshes::Refreshes;
 use route::{Route, Tokens, limits::Limits, oauth::OAuth, table::RouteTable};
 use signature::Signers;
+use suspicion::Suspicion;
 use tls::{certificates::Expiry, sessions::Sessions, tickets::TicketKeys};
 pub use upstream::Upstream;
 
@@ -99,6 +101,7 @@ pub struct Policy {
     tickets: Arc<TicketKeys>,
     sessions: Arc<Sessions>,
     pins: Pins,
+    suspicion: Option<Arc<Suspicion>>,
     /// What is revoked; the same for every policy of a daemon.
     revoked: Arc<Revoked>,
     /// Refresh tokens that were exchanged for others; likewise.
@@ -158,6 +161,11 @@ impl Policy {
     /// What apps pin, and what they are served.
     pub const fn pins(&self) -> &Pins {
         &self.pins
+    }
+
+    /// What is looked for in the middle of connections; `None`: nothing.
+    pub const fn suspicion(&self) -> Option<&Arc<Suspicion>> {
+        self.suspicion.as_ref()
     }
 
     /// When the certificates end that are served, by the listener's configured address.
@@ -282,34 +290,20 @@ impl Policy {
             None => Arc::new(Sessions::new(config.tls.early_data_sessions)),
         };
         let hellos = Hellos::of(&config.kernel).map(Arc::new);
-        let mut sets = pins::load(&config.pins, now)?;
-        let switched = pins::switched(&sets);
-        let serve = |stays: bool, faults: &mut Faults| -> Result<BTreeMap<SocketAddr, Listener>> {
-            let serve = |listener: &config::Listener| {
+        let serve = |switched: &[pins::Switched], stays: &[config::ServerName], faults: &mut Faults| {
+            let serve = |listener: &config::Listener| -> Result<(SocketAddr, Listener)> {
                 let kept = old.and_then(|old| old.listeners.get(&listener.address));
                 let kept = kept.map(|old| (&old.certificates, old.clients.as_ref(), stays));
                 let (minimum, sealed) = (config.kernel.minimum_tls, (&tickets, &sessions));
                 let served = faults.at(
                     || format!("listener {}", listener.address),
-                    |faults| tls::serve(listener, minimum, &config.tls, sealed, &switched, kept, faults),
+                    |faults| tls::serve(listener, minimum, &config.tls, sealed, switched, kept, faults),
                 )?;
                 Ok((listener.address, Listener::new(listener, &config.kernel, served, hellos.clone())))
             };
             config.listeners.iter().map(serve).collect()
         };
-        let mut listeners = serve(false, faults)?;
-        let shown = |listeners: &BTreeMap<SocketAddr, Listener>| {
-            listeners.values().map(|listener| Arc::clone(&listener.certificates)).collect::<Vec<_>>()
-        };
-        if let Err(refused) = pins::guard(&mut sets, shown(&listeners).iter().map(|one| &**one), now) {
-            faults.or_kept(Err(refused.into()), old.map(|_| ()))?;
-            // The certificates that are served were judged before: they stay, whatever the guard would say of them now. What else is bad
-            // has been said.
-            listeners = serve(true, &mut Faults::forgiven())?;
-            sets.iter_mut().for_each(|set| set.served.clear());
-            drop(pins::guard(&mut sets, shown(&listeners).iter().map(|one| &**one), now));
-        }
-        let pins = Pins::new(&config.pins, sets, now, old.map(|old| &old.pins))?;
+        let (listeners, pins) = pins::serve(&config.pins, old.map(|old| &old.pins), now, faults, serve)?;
         let upstreams = upstream::build(&config.upstreams, old.map(|old| &old.upstreams), faults)?;
         let mut issuers = BTreeMap::new();
         for (name, token) in &config.tokens {
@@ -343,6 +337,8 @@ impl Policy {
         // What an introspected token says of its end is not to be relied on.
         let endless = |issuer: &Arc<Issuer>| issuer.introspector().map_or(issuer.longest(), |_| u64::MAX);
         let longest = issuers.values().map(endless).max();
+        let was = old.and_then(|old| old.suspicion.as_ref());
+        let suspicion = Suspicion::load(config, was);
         let mut routes = Vec::with_capacity(config.routes.len());
         let mut limits = BTreeMap::new();
         for route in &config.routes {
@@ -354,10 +350,12 @@ impl Policy {
             let oauth = route.oauth.as_ref();
             let oauth = oauth.map(|oauth| OAuth::new(oauth, config.http.max_sources, taken, was));
             let named = (&upstreams, &issuers, (&signers, attestation.as_ref()), dpop.algs.as_str());
-            let built = build_route(config, (route, oauth), named, kept);
-            let mut built = built.with_context(|| format!("route {}", route.path))?;
-            built.payload = payload::of_route(route, &payloads)?;
-            let built = Arc::new(built);
+            let built = build_route(config, (route, oauth), named, kept).and_then(|mut built| {
+                built.suspicion = suspicion::of_route(route, suspicion.as_ref())?;
+                built.payload = payload::of_route(route, &payloads)?;
+                Ok(built)
+            });
+            let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);
             limits.insert(id, Arc::clone(&built));
             routes.push((route.hosts.as_slice(), built));
         }
@@ -403,6 +401,7 @@ impl Policy {
             tickets,
             sessions,
             pins,
+            suspicion,
             revoked,
             refreshed,
             revocation_client,

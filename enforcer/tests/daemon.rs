@@ -25,6 +25,12 @@ mod access;
 mod clients;
 #[path = "daemon/files.rs"]
 mod files;
+#[path = "daemon/pin_document.rs"]
+mod pin_document;
+#[path = "daemon/pin_formats.rs"]
+mod pin_formats;
+#[path = "daemon/pin_guard.rs"]
+mod pin_guard;
 #[path = "daemon/pins.rs"]
 mod pins;
 #[path = "daemon/revocations.rs"]

@@ -240,6 +240,7 @@ pub fn route(path: &str, token: Option<&str>, scopes: &[&str]) -> config::Route 
         signature: None,
         payload: None,
         attestation: None,
+        suspicion: None,
         required_headers: Vec::new(),
         upgrade: Vec::new(),
         limits: Vec::new(),
@@ -263,6 +264,7 @@ fn bare_config() -> Config {
         payloads: BTreeMap::new(),
         replay: config::Replay { max_entries: 1 << 16, store: None },
         attestation: None,
+        suspicion: None,
         routes: Vec::new(),
         http: config::Http {
             strict_transport_security: Some("max-age=31536000".to_owned()),

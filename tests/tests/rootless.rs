@@ -23,6 +23,7 @@ mod rootless {
     mod config_payload;
     mod config_pins;
     mod config_routes;
+    mod config_suspicion;
     mod configs;
     mod control;
     mod corpus;
@@ -55,7 +56,9 @@ mod rootless {
     mod packets;
     mod payload;
     mod payload_rules;
+    mod pin_guard;
     mod pins;
+    mod pins_files;
     mod play_integrity;
     mod play_remote;
     mod play_tokens;
@@ -74,6 +77,7 @@ mod rootless {
     mod signers;
     mod smuggling;
     mod streams;
+    mod suspicion;
     mod tickets;
     mod till;
     mod tls;

@@ -54,6 +54,12 @@ pub struct Record<'a> {
     /// What limits did to it, as `NAME=RESULT`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,
+    /// What speaks for somebody in the middle of its connection, 0 to 100, where its route looks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspicion: Option<u8>,
+    /// By which signals.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub suspicion_signals: Vec<&'static str>,
     /// Who it is known by: `none`, or `token`, `certificate` and `device`, joined by `+`.
     pub identity: &'static str,
     /// The token's subject, or its hash.
@@ -234,6 +240,8 @@ mod tests {
             code: Some("scope_missing"),
             route: Some("/a"),
             limits: Vec::new(),
+            suspicion: None,
+            suspicion_signals: Vec::new(),
             identity: "token",
             subject: Some("who am\ni".to_owned()),
             device: None,

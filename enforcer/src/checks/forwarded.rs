@@ -13,11 +13,22 @@ const MOST: usize = 32;
 
 /// Whose request it is that came from `peer`.
 pub fn client(peer: ClientAddr, headers: &HeaderMap, trusted: &[Prefix], by: ForwardedBy) -> ClientAddr {
+    walk(peer, headers, trusted, by).0
+}
+
+/// Proxies that are trusted and have handed on a request that came from `peer`.
+pub fn hops(peer: ClientAddr, headers: &HeaderMap, trusted: &[Prefix], by: ForwardedBy) -> usize {
+    walk(peer, headers, trusted, by).1
+}
+
+/// Whose request it is, and how many trusted proxies have handed it on.
+fn walk(peer: ClientAddr, headers: &HeaderMap, trusted: &[Prefix], by: ForwardedBy) -> (ClientAddr, usize) {
     let is_trusted = |address: ClientAddr| Prefix::any_contains(trusted, address.get());
     let mut client = peer;
     if !is_trusted(peer) {
-        return peer;
+        return (peer, 0);
     }
+    let mut hops = 1;
     let values: Vec<&[u8]> = match by {
         ForwardedBy::XForwardedFor => {
             headers.get_all("x-forwarded-for").iter().map(|value| value.as_bytes()).collect()
@@ -26,20 +37,21 @@ pub fn client(peer: ClientAddr, headers: &HeaderMap, trusted: &[Prefix], by: For
     };
     // Several fields are one list (RFC 9110 section 5.3).
     let list = values.join(&b","[..]);
-    let Ok(list) = std::str::from_utf8(&list) else { return peer };
+    let Ok(list) = std::str::from_utf8(&list) else { return (peer, hops) };
     for entry in list.rsplit(',').take(MOST) {
         let said = match by {
             ForwardedBy::XForwardedFor => address(entry.trim()),
             ForwardedBy::Forwarded => node(entry).and_then(address),
         };
         // A proxy that does not say for whom it speaks speaks for itself.
-        let Some(said) = said else { return client };
+        let Some(said) = said else { return (client, hops) };
         client = ClientAddr::new(said);
         if !is_trusted(client) {
-            return client;
+            return (client, hops);
         }
+        hops += 1;
     }
-    client
+    (client, hops)
 }
 
 /// `for` of an element of `Forwarded` (RFC 7239 section 4), without its quotes.

@@ -13,19 +13,24 @@ use crate::{
     clock::KernelTime,
     config::LimitKey,
     denial::Denial,
-    policy::route::{
-        Route,
-        limits::{Limit, MOST, MOST_OF_ALL},
+    policy::{
+        route::{
+            Route,
+            limits::{Limit, MOST, MOST_OF_ALL},
+        },
+        suspicion::Score,
     },
 };
 
-/// What the limits of a route made of a request.
+/// What the limits of a route made of a request, and what speaks against it.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
     /// How long it has to wait.
     pub delay: Duration,
     /// What to count, by the numbers of limits.
     pub marks: Marks,
+    /// What speaks against it, if its route looks for that.
+    pub suspicion: Option<Score>,
     /// The members of `RateLimit` so far.
     text: String,
 }

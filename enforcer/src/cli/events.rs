@@ -73,6 +73,7 @@ pub fn events(socket: &Path, verb: &Events, json: bool) -> Exit {
             | Answer::Judged(_)
             | Answer::Devices(_)
             | Answer::Device(_)
+            | Answer::Seen(_)
             | Answer::Metrics(_) => true,
         };
         if shown && left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -17,7 +17,7 @@ use crate::{
     control::wire::{Command, PinsCommand},
     pins::{
         day,
-        formats::{self, Host},
+        formats::{self, Alone, Host},
     },
 };
 
@@ -30,8 +30,8 @@ pub struct Report {
     pub sets: Vec<SetRow>,
     /// Hosts with their pins; without sets, the names of the certificates with their keys.
     pub hosts: Vec<Host>,
-    /// Why a start or a reload would be refused.
-    pub refused: Option<String>,
+    /// Why a start or a reload would be refused; empty: it would not.
+    pub refused: Vec<String>,
 }
 
 /// A set.
@@ -62,6 +62,8 @@ pub struct PinRow {
     pub ready: u64,
     /// Whether it may be now.
     pub may_serve: bool,
+    /// Whether it is read from a `file`; then its key is not served.
+    pub is_read: bool,
 }
 
 /// Carries out any of the verbs.
@@ -70,11 +72,12 @@ pub fn pins(program: &Program, socket: &Path, verb: PinsVerb, json: bool) -> Exi
         PinsVerb::Switch { set, back } => {
             remote::tell(socket, Command::Pins(PinsCommand::Switch { set, back }), json)
         }
+        PinsVerb::Seen => remote::tell(socket, Command::Pins(PinsCommand::Seen), json),
         PinsVerb::Show(of) => told(program, &of, json, show),
         PinsVerb::Check(of) => told(program, &of, json, check),
         PinsVerb::Json(of) => told(program, &of, true, show),
         PinsVerb::Ios(of) => written(program, &of, formats::ios),
-        PinsVerb::Okhttp(of) => written(program, &of, formats::okhttp),
+        PinsVerb::Okhttp(of) => written(program, &of, |hosts| Ok(formats::okhttp(hosts))),
         PinsVerb::Android(PinsFor { of, expires }) => {
             let expires = expires.unwrap_or_else(|| at(&of) + YEAR);
             written(program, &of, |hosts| formats::android(hosts, expires))
@@ -111,17 +114,17 @@ fn told(program: &Program, of: &PinsOf, json: bool, text: fn(&Report) -> String)
     } else {
         output::answer(&text(&report));
     }
-    if report.refused.is_none() { exit::OK } else { exit::FAILED }
+    if report.refused.is_empty() { exit::OK } else { exit::FAILED }
 }
 
 /// What is written for apps goes into a file; what is to be said besides goes to standard error.
-fn written(program: &Program, of: &PinsOf, format: impl Fn(&[Host]) -> String) -> Exit {
+fn written(program: &Program, of: &PinsOf, format: impl Fn(&[Host]) -> Result<String, Alone>) -> Exit {
     let report = match report(program, of) {
         Ok(report) => report,
         Err(exit) => return exit,
     };
-    if let Some(refused) = &report.refused {
-        output::complain(refused);
+    if !report.refused.is_empty() {
+        report.refused.iter().for_each(|refused| output::complain(refused));
         return exit::FAILED;
     }
     if report.sets.is_empty() {
@@ -129,8 +132,16 @@ fn written(program: &Program, of: &PinsOf, format: impl Fn(&[Host]) -> String) -
             "NOTE: there is no [pins.set.NAME]: these are the keys that are served now, without a backup",
         );
     }
-    output::answer(&format(&report.hosts));
-    exit::OK
+    match format(&report.hosts) {
+        Ok(text) => {
+            output::answer(&text);
+            exit::OK
+        }
+        Err(alone) => {
+            output::complain(&alone.to_string());
+            exit::FAILED
+        }
+    }
 }
 
 fn show(report: &Report) -> String {
@@ -148,7 +159,11 @@ fn show(report: &Report) -> String {
         ("from", Align::Left),
     ];
     let row = |set: &SetRow, pin: &PinRow| {
-        let from = if pin.may_serve { "now".to_owned() } else { day(pin.ready) };
+        let from = match (pin.may_serve, pin.is_read) {
+            (true, _) => "now".to_owned(),
+            (false, true) => "never: `file`".to_owned(),
+            (false, false) => day(pin.ready),
+        };
         vec![set.name.clone(), pin.role.to_owned(), pin.sha256.clone(), day(pin.published), from]
     };
     let rows: Vec<Vec<String>> =
@@ -166,12 +181,12 @@ fn check(report: &Report) -> String {
     if report.sets.is_empty() {
         text += "warning  there is no [pins.set.NAME]: nothing is guarded\n";
     }
-    if report.refused.is_none() {
-        text += "good     every key that is served may be\n";
+    if report.refused.is_empty() {
+        text += "good     apps know every key that is served\n";
     }
     text + &verdict(report)
 }
 
 fn verdict(report: &Report) -> String {
-    report.refused.as_ref().map(|text| format!("refused  {text}\n")).unwrap_or_default()
+    report.refused.iter().map(|text| format!("refused  {text}\n")).collect()
 }

@@ -133,6 +133,7 @@ fn show_json(answer: &Answer) {
         Answer::Judged(row) => output::json(row),
         Answer::Devices(page) => output::json(page),
         Answer::Device(row) => output::json(row),
+        Answer::Seen(row) => output::json(row),
         Answer::Why(why) => output::json(why),
         Answer::Reloaded(reloaded) => output::json(reloaded),
         Answer::Metrics(text) => output::json(text),

@@ -27,6 +27,7 @@ pub fn answer(answer: &Answer) -> String {
         Answer::Judged(row) => revoked::judged(row),
         Answer::Devices(page) => devices::devices(page),
         Answer::Device(row) => devices::device(row),
+        Answer::Seen(row) => pins::seen(row),
         Answer::Done(row) => done(row),
         Answer::Many(many) => import::answered(many),
         Answer::Bans(rows) => bans(rows),

@@ -15,6 +15,7 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
         listeners,
         tls: _,
         pins: _,
+        suspicion: _,
         upstreams: _,
         tokens: _,
         dpop: _,

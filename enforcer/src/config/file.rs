@@ -15,6 +15,7 @@ mod graphql;
 mod integrity;
 mod payload;
 mod pins;
+mod suspicion;
 mod tokens;
 
 use super::value::{
@@ -34,6 +35,7 @@ pub(super) use graphql::GraphQlSection;
 pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};
 pub(super) use payload::{PayloadKeySection, PayloadSection};
 pub(super) use pins::{PinDocumentSection, PinSection, PinSetSection, PinsSection};
+pub(super) use suspicion::{AppSection, ReportsSection, SuspicionOfRoute, SuspicionSection, WeightsSection};
 pub(super) use tokens::{IntrospectionSection, OauthSection, RevocationSection};
 
 /// A value and where it stands, or nothing.
@@ -52,6 +54,7 @@ pub(super) struct File {
     pub(super) listener: Vec<Spanned<ListenerSection>>,
     pub(super) tls: TlsSection,
     pub(super) pins: PinsSection,
+    pub(super) suspicion: Key<SuspicionSection>,
     pub(super) upstream: BTreeMap<String, Spanned<UpstreamSection>>,
     pub(super) token: BTreeMap<String, Spanned<TokenSection>>,
     pub(super) dpop: DpopSection,
@@ -380,6 +383,7 @@ pub(super) struct RouteSection {
     pub(super) signature: Key<Text<String>>,
     pub(super) payload: Key<Text<String>>,
     pub(super) attestation: Key<DemandSection>,
+    pub(super) suspicion: Key<SuspicionOfRoute>,
     pub(super) limit: Key<LimitSection>,
     pub(super) limits: List<RouteLimitSection>,
     pub(super) graphql: Key<GraphQlSection>,

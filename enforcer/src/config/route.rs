@@ -2,7 +2,7 @@
 
 use http::{HeaderName, Method};
 
-use super::{AttestationDemand, Bindings, Cors, Demands, GraphQl, OAuth, RateLimit};
+use super::{AttestationDemand, Bindings, Cors, Demands, GraphQl, OAuth, RateLimit, SuspicionDemand};
 
 /// What happens to some of the requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +31,8 @@ pub struct Route {
     pub payload: Option<String>,
     /// `attestation`: what the device must have shown that its requests come from. Default: nothing.
     pub attestation: Option<AttestationDemand>,
+    /// `suspicion`: what is made of connections that look as if somebody stood in their middle. Default: nobody looks.
+    pub suspicion: Option<SuspicionDemand>,
     /// `required_headers`: fields without which a request is refused. Default: none.
     pub required_headers: Vec<HeaderName>,
     /// `upgrade`: protocols that a request may change to, by their names in lower case. Default: none.

@@ -36,6 +36,7 @@ mod pins;
 mod revocation;
 mod routes;
 mod service;
+mod suspicion;
 mod tls;
 mod tokens;
 mod upstreams;
@@ -65,6 +66,7 @@ pub(super) fn validate<'t>(
         kernel,
         tls: tls::tls(&file.tls, &mut rules),
         pins: pins::pins(file, bans.store.as_deref(), &mut rules),
+        suspicion: suspicion::suspicion(file, &mut rules),
         upstreams,
         tokens,
         dpop,

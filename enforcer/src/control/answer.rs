@@ -142,6 +142,7 @@ impl Respond for Context {
                 self.why(address, port, protocol).await.map(|why| Answer::Why(Box::new(why)))
             }
             Command::Pins(PinsCommand::Switch { set, back }) => pins::switch(&self.switches, set, back).await,
+            Command::Pins(PinsCommand::Seen) => pins::seen(&self.policy.load(), clock::unix_now()),
             Command::Reload => self.reload().await.map(Answer::Reloaded),
             Command::Metrics => {
                 metrics::http::text(&self.metrics.registry).map(Answer::Metrics).map_err(failed)

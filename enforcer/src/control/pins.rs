@@ -2,7 +2,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::wire::{Answer, Done, Failure, FailureKind, PinsRow};
+use super::wire::{Answer, DeclaredRow, Done, Failure, FailureKind, OtherRow, PinsRow, SeenRow};
 use crate::policy::{Policy, pins::Set};
 
 /// A request to serve a set of pins by its backup, or no longer.
@@ -40,4 +40,24 @@ pub(super) fn rows(policy: &Policy, now: u64) -> Vec<PinsRow> {
         remarks: set.remarks(now),
     };
     policy.pins().sets.iter().map(row).collect()
+}
+
+/// Fingerprints of hellos at `now`, seconds since 1970: those that are declared, and others that came; refused where nobody looks.
+pub fn seen(policy: &Policy, now: u64) -> Result<Answer, Failure> {
+    let Some(suspicion) = policy.suspicion() else {
+        let text = "there is no [suspicion] in the configuration: nobody looks at fingerprints";
+        return Err(Failure::new(FailureKind::Refused, text));
+    };
+    let declared = suspicion.declared().map(|(app, pattern, requests)| DeclaredRow {
+        app: app.name.clone(),
+        platform: app.platform().map(|platform| platform.name().to_owned()),
+        ja4: pattern.text().to_owned(),
+        requests,
+    });
+    let others = suspicion.strangers().into_iter().map(|sight| OtherRow {
+        ja4: sight.ja4.into(),
+        requests: sight.count,
+        seconds_ago: now.saturating_sub(sight.last),
+    });
+    Ok(Answer::Seen(SeenRow { declared: declared.collect(), others: others.collect() }))
 }

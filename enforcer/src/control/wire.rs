@@ -27,7 +27,7 @@ pub use changes::{FilesRow, ReloadRow, Reloaded};
 pub use device::{DeviceCommand, DeviceRow, DevicesRow};
 pub use failure::{Failure, FailureKind};
 pub use many::{Many, RefusedRow};
-pub use pins::{PinsCommand, PinsRow};
+pub use pins::{DeclaredRow, OtherRow, PinsCommand, PinsRow, SeenRow};
 pub use tier::{TierCommand, TierRow};
 pub use token::{FoundRow, JudgedRow, Named, RevokedRow, TokenCommand};
 pub use upstream::UpstreamRow;
@@ -209,6 +209,8 @@ pub enum Answer {
     Judged(JudgedRow),
     /// To `device`, `list`.
     Devices(DevicesRow),
+    /// To `pins`, `seen`.
+    Seen(SeenRow),
     /// To `device`, `show`.
     Device(Box<DeviceRow>),
     /// To `why`.

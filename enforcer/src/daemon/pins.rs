@@ -40,6 +40,20 @@ pub(super) fn warn_of(policy: &Policy, now: u64) {
     }
 }
 
+/// Writes down which document apps are given from now on. If that cannot be done they are given it nevertheless.
+pub(super) async fn remember(policy: &Policy, config: &Config, metrics: &Metrics) {
+    let Some(document) = policy.pins().document.clone() else { return };
+    let path = config.pins.switches.clone();
+    let writing = tokio::task::spawn_blocking(move || document.remember(&path));
+    if let Err(error) = writing.await.map_err(anyhow::Error::from).and_then(|done| done) {
+        metrics.pin_document_write_errors.inc();
+        error!(
+            error = format!("{error:#}"),
+            "pins: which version of the document apps have is not written down, so a restart will not notice an older one"
+        );
+    }
+}
+
 impl Running {
     /// Has a set served by its backup, or no longer: a sentence, and remarks.
     pub(super) async fn switch(&mut self, set: &str, back: bool) -> Result<(String, Vec<String>), String> {
@@ -108,7 +122,7 @@ pub(super) fn report(config: &Config, now: u64) -> Result<Report> {
     Ok(Report {
         sets: survey.sets.iter().map(|set| row(set, now)).collect(),
         hosts,
-        refused: survey.refused.map(|refused| refused.text),
+        refused: survey.refused.into_iter().map(|refused| refused.text).collect(),
     })
 }
 
@@ -137,6 +151,7 @@ fn row(set: &Set, now: u64) -> SetRow {
         published: published.at,
         ready: published.at.saturating_add(set.min_overlap),
         may_serve: !matches!(set.rules().judge(published.pin, now), Verdict::Refused(_)),
+        is_read: published.is_read,
     };
     SetRow {
         name: set.name.clone(),

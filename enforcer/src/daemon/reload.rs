@@ -75,6 +75,7 @@ impl Running {
         let filter = log::filter(&config.log)?;
         // The only step that can still fail comes before the first that has an effect.
         self.kernel.apply(&config.kernel).context("applying the kernel settings")?;
+        pins::remember(&policy, &config, &self.metrics).await;
         self.policy.store(Arc::new(policy));
         self.read.store(Arc::new(seen));
         self.metrics.files_refused.set(0);

@@ -136,6 +136,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     metrics::pins::register(&metrics.registry, Arc::clone(&policy))?;
     metrics::upstreams::register(&metrics.registry, Arc::clone(&policy))?;
     metrics::revocations::register(&metrics.registry, Arc::clone(&policy))?;
+    metrics::suspicion::register(&metrics.registry, Arc::clone(&policy))?;
     metrics::devices::register(&metrics.registry, Arc::clone(&policy))?;
     let ledger = Ledger::new(config.bans.clone());
     let (bans, task) = task::spawn(ledger, kernel.lists()?, offences, metrics.clone(), keeping, banned);
@@ -164,6 +165,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
         kernel.attach()?;
         restored
     };
+    pins::remember(&policy.load(), &config, &metrics).await;
     ingress.serve();
     tell(&restored);
     // A start that fails says why in one line; whatever else is to be said waits until it has not.

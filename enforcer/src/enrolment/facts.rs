@@ -50,6 +50,8 @@ pub struct Told<'a> {
     pub standing: &'a Standing,
     /// Seconds since it showed that.
     pub age: u64,
+    /// What speaks for somebody in the middle of its connection, 0 to 100, and by which signals; `None`: nobody looked.
+    pub suspicion: Option<(u8, Vec<&'static str>)>,
 }
 
 impl Facts {
@@ -93,6 +95,9 @@ impl Facts {
             claims["provider"] = provider.name().into();
             claims["environment"] = environment.name().into();
             claims["app"] = (**app).into();
+        }
+        if let Some((score, signals)) = &told.suspicion {
+            claims["suspicion"] = json!({ "score": score, "signals": signals });
         }
         let mut text = format!("{}.{}", self.key.header, URL_SAFE_NO_PAD.encode(claims.to_string()));
         let signature = self.key.pair.sign(&SystemRandom::new(), text.as_bytes()).ok()?;
@@ -157,7 +162,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
 
     fn told(standing: &Standing) -> Told<'_> {
-        Told { device: DeviceId::of_key(b"key"), standing, age: 7 }
+        Told { device: DeviceId::of_key(b"key"), standing, age: 7, suspicion: None }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
     clock,
     config::{self, Refusals},
     denial::Denial,
-    policy::route::Route,
+    policy::{route::Route, suspicion::Score},
     upstream,
 };
 
@@ -56,6 +56,7 @@ pub(super) struct Entry {
     subject: Option<Box<str>>,
     device: Option<Box<str>>,
     marks: Marks,
+    suspicion: Option<Score>,
     upstream: Option<Duration>,
     server: Option<Authority>,
     sent: u64,
@@ -103,6 +104,7 @@ impl Entry {
             subject: None,
             device: None,
             marks: Marks::default(),
+            suspicion: None,
             upstream: None,
             server: None,
             sent: 0,
@@ -119,6 +121,11 @@ impl Entry {
     pub(super) fn granted(&mut self, subject: Option<&str>, device: Option<&str>) {
         self.subject = subject.map(Into::into);
         self.device = device.map(Into::into);
+    }
+
+    /// What speaks against it, if its route looks for that.
+    pub(super) fn suspected(&mut self, score: Option<Score>) {
+        self.suspicion = score;
     }
 
     /// How long the upstream took to the head of its answer, and which server gave one.
@@ -178,6 +185,8 @@ impl Entry {
             code: self.denial.map(Denial::code),
             route: self.route.as_deref().map(|route| &*route.name),
             limits: self.marks.iter().filter_map(limit).collect(),
+            suspicion: self.suspicion.map(|score| score.points),
+            suspicion_signals: self.suspicion.map(Score::names).unwrap_or_default(),
             identity: record::identity(by_token, certificate.is_some(), self.device.is_some()),
             subject: self.subject.as_deref().and_then(|text| record::subject(text, self.settings.subject)),
             device: self.device.as_deref().or(certificate),

@@ -6,7 +6,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use enforcer_common::answer::POISON;
-use rustls::server::Acceptor;
+use rustls::{HandshakeKind, ProtocolVersion, ServerConnection, server::Acceptor};
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
@@ -30,8 +30,17 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 /// The fatal alert `access_denied` (RFC 8446 section 6.2), likewise.
 const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 
-/// How long tickets wait for a first answer to go with. No client waits for them: they are for its next connection.
+/// How long tickets of a whole handshake wait for a first answer to go with: they are for the client's next connection.
 const TICKETS: Duration = Duration::from_millis(20);
+
+/// How long the last part of a handshake waits for an answer to go with. Before TLS 1.3 the client waits for it. Who resumes a session has
+/// used a ticket up, and may need the new one at once, if it opens several connections; and to look for a request a second time costs
+/// more than the write that is saved. What came together with the end of the handshake is answered before either.
+fn patience(tls: &ServerConnection) -> Duration {
+    let is_new = tls.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+    let resumes = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+    if is_new && !resumes { TICKETS } else { Duration::ZERO }
+}
 
 /// A handshake that failed.
 pub(super) struct Failed {
@@ -98,9 +107,7 @@ pub(super) async fn shake(
         let complete = started.into_stream(tls).await;
         complete.map(|mut stream| {
             let (below, tls) = stream.get_mut();
-            // Before TLS 1.3 the client waits for the last word of a handshake.
-            let is_new = tls.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
-            below.go_on(if is_new { TICKETS } else { Duration::ZERO });
+            below.go_on(patience(tls));
             Secured::Complete(stream)
         })
     };
@@ -144,4 +151,62 @@ fn failed(error: io::Error, hello: Option<Hello>, server_name: Option<Box<str>>)
         _ => Some(Denial::TlsHandshake),
     });
     Box::new(Failed { denial, error, hello, server_name })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::{
+        ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion,
+        crypto::aws_lc_rs::default_provider, version,
+    };
+    use rustls_pki_types::{PrivatePkcs8KeyDer, ServerName};
+
+    use super::*;
+
+    /// The server's end of a handshake that is over, tickets included.
+    fn shaken(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> ServerConnection {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(Arc::clone(client), name).unwrap();
+        let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
+        while client.wants_write() || server.wants_write() {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut &*bytes).unwrap();
+            server.process_new_packets().unwrap();
+            bytes.clear();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut &*bytes).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        server
+    }
+
+    #[test]
+    fn only_the_tickets_of_a_whole_handshake_of_tls_1_3_wait() {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        for (version, first) in [(&version::TLS13, TICKETS), (&version::TLS12, Duration::ZERO)] {
+            let versions: [&'static SupportedProtocolVersion; 1] = [version];
+            let provider = Arc::new(default_provider());
+            let server = ServerConfig::builder_with_provider(Arc::clone(&provider));
+            let server = server.with_protocol_versions(&versions).unwrap().with_no_client_auth();
+            let server =
+                server.with_single_cert(vec![made.cert.der().clone()], key.clone_key().into()).unwrap();
+            let client =
+                ClientConfig::builder_with_provider(provider).with_protocol_versions(&versions).unwrap();
+            let client = client.with_root_certificates(roots.clone()).with_no_client_auth();
+            let (server, client) = (Arc::new(server), Arc::new(client));
+            let whole = shaken(&client, &server);
+            assert_eq!((whole.handshake_kind(), patience(&whole)), (Some(HandshakeKind::Full), first));
+            let resumed = shaken(&client, &server);
+            assert_eq!(
+                (resumed.handshake_kind(), patience(&resumed)),
+                (Some(HandshakeKind::Resumed), Duration::ZERO)
+            );
+        }
+    }
 }

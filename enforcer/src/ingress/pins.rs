@@ -24,7 +24,10 @@ pub(super) fn kept(
 ) -> Response<Bytes> {
     let known = head.headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut tags = known.flat_map(|value| value.split(',')).map(str::trim);
-    let has = tags.any(|tag| tag == "*" || *etag == tag.strip_prefix("W/").unwrap_or(tag));
+    // By the weak comparison (RFC 9110 section 8.8.3.2).
+    let own = etag.to_str().unwrap_or_default();
+    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
+    let has = tags.any(|tag| tag == "*" || opaque(tag) == opaque(own));
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
     headers.insert(ETAG, etag.clone());

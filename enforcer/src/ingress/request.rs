@@ -14,7 +14,7 @@ use super::{
     connection::Connection,
     counters::Stage,
     delay::wait,
-    devices, exchange, payload, pins, stream,
+    devices, exchange, payload, pins, reports, stream,
     upgrade::{Asked, forward},
     worker::Worker,
 };
@@ -93,6 +93,7 @@ pub(super) async fn serve(
         admitted = admit(&worker, &policy, &connection, source, &head, nature, Some(standing));
     }
     let (mut marks, mut left, mut dpop_nonce) = (Marks::default(), None, None);
+    let mut suspicion = None;
     let outcome = match admitted {
         Err(refusal) => {
             body.discard();
@@ -116,6 +117,11 @@ pub(super) async fn serve(
             let tags = (&keys.etag, &keys.kept);
             Ok(Outcome::Own(pins::kept(&head, "application/jwk-set+json", &keys.body, tags)))
         }
+        Ok(Admitted::Report) => {
+            let body = (body, Room::new(&worker.shared.held, max_held));
+            let answered = Box::pin(reports::answer(&worker, &connection, source, &head, body)).await;
+            answered.map(Outcome::Own)
+        }
         Ok(Admitted::Endpoint(endpoint)) => {
             let room = Room::new(&worker.shared.held, max_held);
             let body = (body, room);
@@ -134,6 +140,7 @@ pub(super) async fn serve(
                 entry.granted(grant.subject(), grant.device());
             }
             dpop_nonce = grant.dpop_nonce().cloned();
+            suspicion = grant.standing.suspicion;
             let room = || Room::new(&worker.shared.held, max_held);
             let verified = match &route.signers {
                 None => Ok(body),
@@ -221,6 +228,7 @@ pub(super) async fn serve(
             if let Some(standing) = &mut refusal.standing {
                 marks = standing.marks;
                 left = standing.field();
+                suspicion = suspicion.or(standing.suspicion);
             }
             // A banned client's connection is of no more use; a proxy's carries the requests of others.
             let is_own = source == connection.client.address;
@@ -252,6 +260,10 @@ pub(super) async fn serve(
             cors.share(origin.as_ref(), response.headers_mut());
         }
         worker.counters.borrow_mut().limited(route, marks);
+        if let (Some(demand), Some(score)) = (&route.suspicion, suspicion) {
+            let ja4 = connection.client.hello.as_deref().map(|hello| hello.ja4.as_str());
+            demand.count(score, ja4, clock::unix_now());
+        }
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         connection.switch();
@@ -274,6 +286,7 @@ pub(super) async fn serve(
     }
     if let Some(entry) = &mut entry {
         entry.answered(status.as_u16(), denial, route.as_ref(), marks);
+        entry.suspected(suspicion);
     }
     tracing::debug!(
         source = %source.get(),
@@ -370,6 +383,8 @@ enum Admitted {
     Document(Arc<Signed>),
     /// It is an app's, for the keys of encrypted bodies.
     Keys(checks::payload::Published),
+    /// It is an app's, that a pin did not fit.
+    Report,
 }
 
 /// What a request that is not refused is answered with.
@@ -428,6 +443,9 @@ fn admit(
     }
     if let Some(judged) = checks::payload::keys(policy, &facts, now) {
         return judged.map(Admitted::Keys);
+    }
+    if let Some(judged) = checks::reports::endpoint(policy, &facts, now) {
+        return judged.map(|()| Admitted::Report);
     }
     if let Some(judged) = checks::devices::endpoint(policy, &facts, now) {
         return judged.map(Admitted::Endpoint);

@@ -39,6 +39,13 @@ pub enum Fault {
         /// When it may be served.
         ready: u64,
     },
+    /// Its pin was read from a file, which may have been replaced together with the key: then no app knows it.
+    Read {
+        /// The pin.
+        pin: Pin,
+        /// Since when the one that the file held then is published.
+        published: u64,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -50,6 +57,11 @@ impl fmt::Display for Fault {
                 "is published since {} only, and may be served from {}: apps that do not know it are in use",
                 day(*published),
                 day(*ready)
+            ),
+            Self::Read { pin, published } => write!(
+                f,
+                "has its pin from a `file`, which may have been replaced together with the key: only if apps have this very pin since {}, write `sha256 = \"{pin}\"` in place of `file`",
+                day(*published)
             ),
         }
     }
@@ -74,6 +86,9 @@ impl Rules<'_> {
         let Some(published) = self.pins.iter().find(|published| published.pin == pin) else {
             return Some(Fault::Outside);
         };
+        if published.is_read {
+            return Some(Fault::Read { pin, published: published.at });
+        }
         let ready = published.at.saturating_add(self.min_overlap);
         (now < ready).then_some(Fault::TooYoung { published: published.at, ready })
     }
@@ -105,7 +120,8 @@ mod tests {
     #[test]
     fn a_key_is_good_once_its_pin_is_out_for_long_enough() {
         let [a, b, c] = [b"a", b"b", b"c"].map(|key| Pin::of_public_key(key));
-        let pins = [Published { pin: a, at: 0 }, Published { pin: b, at: 100 * DAY }];
+        let published = |pin, day: u64, is_read| Published { pin, at: day * DAY, is_read };
+        let pins = [published(a, 0, false), published(b, 100, false)];
         let rules = Rules { pins: &pins, min_overlap: 30 * DAY, force: &[] };
         let at = |day: u64| day * DAY;
         assert_eq!(rules.judge(a, at(100)), Verdict::Good);
@@ -119,5 +135,11 @@ mod tests {
         assert_eq!(forced.judge(c, at(0)), Verdict::Forced(Fault::Outside));
         assert_eq!((rules.spares(&[a], at(129)), rules.spares(&[a], at(130))), (0, 1));
         assert_eq!(rules.spares(&[], at(30)), 1);
+        // What a file holds today says nothing of the day when it was published.
+        let read = [published(a, 0, false), published(b, 100, true)];
+        let (rules, fault) = (Rules { pins: &read, ..rules }, Fault::Read { pin: b, published: at(100) });
+        assert_eq!(rules.judge(b, at(1_000)), Verdict::Refused(fault));
+        assert_eq!(rules.spares(&[a], at(1_000)), 0);
+        assert_eq!(Rules { force: &[b], ..rules }.judge(b, at(1_000)), Verdict::Forced(fault));
     }
 }

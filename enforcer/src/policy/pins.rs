@@ -4,9 +4,11 @@
 //! its backup stands in a file of its own ([`switches`]), which outlives the process.
 
 mod document;
+mod guarded;
+mod judged;
 pub mod switches;
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
@@ -23,6 +25,8 @@ use crate::{
     },
 };
 pub use document::{Document, Signed};
+pub(super) use guarded::serve;
+use judged::Door;
 
 const DAY: u64 = 86_400;
 /// Days before the end of a certificate from which on it is warned of.
@@ -37,6 +41,8 @@ pub struct Set {
     pub hosts: Vec<ServerName>,
     /// Every pin, in the order of the configuration.
     pub pins: Vec<Published>,
+    /// Where each of them was read, if it does not stand in the configuration itself.
+    files: Vec<Option<PathBuf>>,
     /// Seconds.
     pub min_overlap: u64,
     /// Pins that are served whatever is wrong with them.
@@ -87,6 +93,12 @@ impl Set {
         self.rules().spares(&served, now)
     }
 
+    /// The pin that was read in a file under a day.
+    fn read_in(&self, file: &Option<PathBuf>, at: u64) -> Option<Pin> {
+        let known = |(published, path): &(&Published, &Option<PathBuf>)| *path == file && published.at == at;
+        self.pins.iter().zip(&self.files).find(known).map(|(published, _)| published.pin)
+    }
+
     /// What will be wrong, or has been forced: for people.
     pub fn remarks(&self, now: u64) -> Vec<String> {
         let mut remarks = Vec::new();
@@ -99,6 +111,7 @@ impl Set {
             }
             remarks.extend(end("the certificate that is served", served.ends, now));
         }
+        remarks.extend(self.read());
         if self.spares(now) == 0 {
             remarks.push(
                 "no backup pin of another key is out for long enough: if the served key is lost, every app is cut off"
@@ -131,28 +144,37 @@ fn end(what: &str, ends: i64, now: u64) -> Option<String> {
     }
 }
 
-/// Reads every set that the configuration names, and which of them are switched.
-pub(super) fn load(config: &config::Pins, now: u64) -> Result<Vec<Set>> {
+/// Reads every set that the configuration names, and which of them are switched. `old` are those of before, if there were any.
+fn load(config: &config::Pins, now: u64, old: &[Set]) -> Result<Vec<Set>> {
     if config.sets.is_empty() {
         return Ok(Vec::new());
     }
     let switched = switches::read(&config.switches)?;
     let load = |(name, set): (&String, &config::PinSet)| {
-        self::set(name, set, &switched, now).with_context(|| format!("pins.set.{name}"))
+        let old = old.iter().find(|old| old.name == *name);
+        self::set(name, set, &switched, now, old).with_context(|| format!("pins.set.{name}"))
     };
     config.sets.iter().map(load).collect()
 }
 
-fn set(name: &str, config: &config::PinSet, switched: &BTreeSet<String>, now: u64) -> Result<Set> {
+fn set(
+    name: &str,
+    config: &config::PinSet,
+    switched: &BTreeSet<String>,
+    now: u64,
+    old: Option<&Set>,
+) -> Result<Set> {
     let mut pins: Vec<Published> = Vec::with_capacity(config.pins.len());
+    let mut files = Vec::with_capacity(config.pins.len());
     for (i, entry) in config.pins.iter().enumerate() {
-        let pin = match &entry.key {
-            PinnedKey::Pin(pin) => *pin,
+        let (pin, file) = match &entry.key {
+            PinnedKey::Pin(pin) => (*pin, None),
             PinnedKey::File(path) => {
                 let text = fs::read(path).with_context(|| format!("pins[{i}].file: {}", path.display()))?;
-                Pin::of_pem(&text).with_context(|| {
+                let pin = Pin::of_pem(&text).with_context(|| {
                     format!("pins[{i}].file: {} holds no certificate and no public key (PEM)", path.display())
-                })?
+                })?;
+                (pin, Some(path.clone()))
             }
         };
         if entry.published > now {
@@ -166,9 +188,22 @@ fn set(name: &str, config: &config::PinSet, switched: &BTreeSet<String>, now: u6
                 "pins[{other}] and pins[{i}] are of one key, {pin}: a backup has to be another key, kept elsewhere"
             );
         }
-        pins.push(Published { pin, at: entry.published });
+        if let (Some(path), Some(before)) = (&file, old.and_then(|old| old.read_in(&file, entry.published)))
+            && before != pin
+        {
+            bail!(
+                "pins[{i}].file: {} holds another key than before, {pin} for {before}, and apps got that one on {}: put the old file back, or give the new key an entry of its own with the day when apps got it",
+                path.display(),
+                day(entry.published)
+            );
+        }
+        pins.push(Published { pin, at: entry.published, is_read: file.is_some() });
+        files.push(file);
     }
-    let backup = config.backup.as_ref().map(|backup| Backup { config: backup.clone(), state: state(backup) });
+    let backup = config
+        .backup
+        .as_ref()
+        .map(|backup| Backup { config: backup.clone(), state: state(backup, &config.hosts) });
     if let Some(Backup { state: Ok(backup), .. }) = &backup
         && !pins.iter().any(|published| published.pin == backup.pin)
     {
@@ -177,14 +212,33 @@ fn set(name: &str, config: &config::PinSet, switched: &BTreeSet<String>, now: u6
             backup.pin
         );
     }
+    if let Some(Backup { state: Ok(backup), .. }) = &backup
+        && let Some((i, read)) =
+            pins.iter().enumerate().find(|(_, read)| read.pin == backup.pin && read.is_read)
+    {
+        bail!(
+            "pins[{i}].file: holds the backup's key, and may be replaced together with it, which no app would know then: only if apps have this very pin since {}, write `sha256 = \"{}\"` in place of `file`",
+            day(read.at),
+            backup.pin
+        );
+    }
     let is_switched = switched.contains(name);
-    if is_switched && backup.is_none() {
-        bail!("it is switched to its backup, and there is none: name it, or `enforcer pins switch --back`");
+    match (is_switched, &backup) {
+        (true, None) => {
+            bail!(
+                "it is switched to its backup, and there is none: name it, or `enforcer pins switch --back`"
+            )
+        }
+        (true, Some(Backup { state: Err(problem), .. })) => {
+            bail!("it is switched to its backup, which cannot be used: {problem}")
+        }
+        _ => {}
     }
     Ok(Set {
         name: name.to_owned(),
         hosts: config.hosts.clone(),
         pins,
+        files,
         min_overlap: config.min_overlap.as_secs(),
         force: config.force.clone(),
         backup,
@@ -194,8 +248,8 @@ fn set(name: &str, config: &config::PinSet, switched: &BTreeSet<String>, now: u6
 }
 
 /// Whether a backup could be served.
-fn state(backup: &config::Backup) -> Result<Served, String> {
-    certificates::look(&certificate(backup), &provider::default_provider())
+fn state(backup: &config::Backup, hosts: &[ServerName]) -> Result<Served, String> {
+    certificates::look(&certificate(backup), hosts, &provider::default_provider())
         .map_err(|error| format!("{error:#}"))?
         .ok_or_else(|| format!("the first certificate in {} cannot be read", backup.chain.display()))
 }
@@ -205,7 +259,7 @@ fn certificate(backup: &config::Backup) -> Certificate {
 }
 
 /// What is served in place of the listeners' own certificates.
-pub(super) fn switched(sets: &[Set]) -> Vec<Switched> {
+fn switched(sets: &[Set]) -> Vec<Switched> {
     let switched = |set: &Set| {
         let backup = set.backup.as_ref().filter(|_| set.is_switched)?;
         Some(Switched { hosts: set.hosts.clone(), certificate: certificate(&backup.config) })
@@ -213,72 +267,68 @@ pub(super) fn switched(sets: &[Set]) -> Vec<Switched> {
     sets.iter().filter_map(switched).collect()
 }
 
-/// Notes what of `listeners` is served to those who have the pins, and refuses what would cut them off.
-pub(super) fn guard<'c>(
-    sets: &mut [Set],
-    listeners: impl Iterator<Item = &'c Certificates> + Clone,
-    now: u64,
-) -> Result<(), Refused> {
-    for set in sets.iter_mut() {
-        for host in &set.hosts {
-            let shown: Vec<Served> =
-                listeners.clone().flat_map(|certificates| certificates.shown(host)).collect();
-            let refused = |text: String| Refused {
-                set: set.name.clone(),
-                text: format!("pins.set.{}: {text}", set.name),
-            };
-            if shown.is_empty() {
-                return Err(refused(format!(
-                    "no listener has a certificate for `{host}`: every app that pins is cut off; give one of them its certificate, or take the host out"
-                )));
+/// Notes what of `listeners` is served to those who have the pins, all of it, and finds what would cut them off: the first thing of each
+/// set.
+fn guard<'c>(sets: &mut [Set], listeners: impl Iterator<Item = Door<'c>> + Clone, now: u64) -> Vec<Refused> {
+    sets.iter_mut().filter_map(|set| judge(set, listeners.clone(), now)).collect()
+}
+
+fn judge<'c>(set: &mut Set, listeners: impl Iterator<Item = Door<'c>> + Clone, now: u64) -> Option<Refused> {
+    let mut problem: Option<String> = None;
+    set.served.clear();
+    for host in &set.hosts {
+        let (shown, unshown) = judged::shown(host, listeners.clone());
+        problem = problem.or(unshown);
+        for served in shown {
+            if let Verdict::Refused(fault) = set.rules().judge(served.pin, now) {
+                problem.get_or_insert_with(|| format!(
+                    "the key {} of the certificate for `{host}` {fault}; serve a published key, or name this one in `force`",
+                    served.pin
+                ));
             }
-            for served in shown {
-                if let Verdict::Refused(fault) = set.rules().judge(served.pin, now) {
-                    return Err(refused(format!(
-                        "the key {} of the certificate for `{host}` {fault}; serve a published key, or name this one in `force`",
-                        served.pin
-                    )));
-                }
-                if !set.served.contains(&served) {
-                    set.served.push(served);
-                }
+            if !set.served.contains(&served) {
+                set.served.push(served);
             }
-        }
-        let serves = |pin: Pin| set.served.iter().any(|served| served.pin == pin);
-        if let Some(Backup { state: Ok(backup), .. }) = &set.backup
-            && !set.is_switched
-            && serves(backup.pin)
-        {
-            let text =
-                "backup: its key is the one that is served, and would be lost with it; make another key";
-            return Err(Refused { set: set.name.clone(), text: format!("pins.set.{}: {text}", set.name) });
         }
     }
-    Ok(())
+    let serves = |pin: Pin| set.served.iter().any(|served| served.pin == pin);
+    if let Some(Backup { state: Ok(backup), .. }) = &set.backup
+        && !set.is_switched
+        && serves(backup.pin)
+    {
+        problem.get_or_insert_with(|| {
+            "backup: its key is the one that is served, and would be lost with it; make another key"
+                .to_owned()
+        });
+    }
+    let text = |problem| format!("pins.set.{}: {problem}", set.name);
+    problem.map(|problem| Refused { set: set.name.clone(), text: text(problem) })
 }
 
 /// What a configuration comes to, whether or not the guard lets it pass.
 #[derive(Debug)]
 pub struct Survey {
-    /// With what is served as far as the guard got.
+    /// With what is served.
     pub sets: Vec<Set>,
     /// Names of the listeners' certificates with the keys that are served for each.
     pub names: Vec<(String, Vec<Pin>)>,
     /// What the guard refuses.
-    pub refused: Option<Refused>,
+    pub refused: Vec<Refused>,
 }
 
 /// Reads certificates and pins alone.
 pub fn survey(config: &config::Config, now: u64) -> Result<Survey> {
     let crypto: CryptoProvider = provider::default_provider();
-    let mut sets = load(&config.pins, now)?;
+    let mut sets = load(&config.pins, now, &[])?;
     let switched = switched(&sets);
     let load = |listener: &config::Listener| {
-        Certificates::load(&listener.certificates, &switched, &crypto, None, &mut Faults::fatal())
+        Certificates::load(&listener.certificates, &switched, &crypto, None, &[], &mut Faults::fatal())
             .with_context(|| format!("listener {}", listener.address))
     };
     let listeners = config.listeners.iter().map(load).collect::<Result<Vec<_>>>()?;
-    let refused = guard(&mut sets, listeners.iter(), now).err();
+    let doors = config.listeners.iter().zip(&listeners);
+    let doors = doors.map(|(listener, certificates)| Door::of(listener, certificates));
+    let refused = guard(&mut sets, doors, now);
     let mut names: Vec<(String, Vec<Pin>)> = Vec::new();
     for (name, pin) in listeners.iter().flat_map(Certificates::named) {
         match names.iter_mut().find(|(known, _)| *known == name) {
@@ -291,20 +341,27 @@ pub fn survey(config: &config::Config, now: u64) -> Result<Survey> {
 }
 
 /// What the whole policy has of pins.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pins {
     /// Every set.
     pub sets: Vec<Set>,
     /// What apps are told of them.
-    pub document: Option<std::sync::Arc<Document>>,
+    pub document: Option<Arc<Document>>,
 }
 
 impl Pins {
-    /// `sets` that the guard has let pass, with their document.
-    pub(super) fn new(config: &config::Pins, sets: Vec<Set>, now: u64, old: Option<&Self>) -> Result<Self> {
+    /// Sets, which the guard has yet to judge, and their document: what of it is bad makes all of it bad, so that apps are told of the sets
+    /// that they are served by.
+    fn load(config: &config::Pins, now: u64, old: Option<&Self>) -> Result<Self> {
+        let sets = load(config, now, old.map(|old| &*old.sets).unwrap_or_default())?;
         let old = old.and_then(|old| old.document.as_ref());
         let load = |document| Document::load(document, &sets, now, old).context("pins.document");
         let document = config.document.as_ref().map(load).transpose()?;
+        if let Some(document) = &document
+            && !old.is_some_and(|old| Arc::ptr_eq(old, document))
+        {
+            document.succeeds(&config.switches)?;
+        }
         Ok(Self { sets, document })
     }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use http::Method;
 
+use super::suspicion::Demand as Suspicious;
 use super::{
     Upstream, attestation::Demand, demands::Demands, issuer::Issuer, payload::Payload, signature::Signers,
 };
@@ -51,6 +52,8 @@ pub struct Route {
     pub payload: Option<Arc<Payload>>,
     /// What the device must have shown that its requests come from; `None` where none has to.
     pub attestation: Option<Demand>,
+    /// What is made of connections that may have somebody in their middle; `None` where nobody looks.
+    pub suspicion: Option<Suspicious>,
     /// What its documents may ask for; `None` where there are none.
     pub graphql: Option<GraphQl>,
     /// Whether requests with safe methods may come as early data.
@@ -148,6 +151,7 @@ impl Route {
             signers,
             payload: None,
             attestation,
+            suspicion: None,
             graphql,
             early_data: config.early_data,
             cors: config.cors.as_ref().map(Cors::new),

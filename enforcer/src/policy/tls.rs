@@ -45,8 +45,8 @@ pub struct Served {
     pub(super) clients: Option<Judgement>,
 }
 
-/// What of a listener was made of files, and whether its certificates stay whatever there is to read.
-pub(super) type Kept<'k> = (&'k Arc<Certificates>, Option<&'k Judgement>, bool);
+/// What of a listener was made of files, and the hosts whose certificates stay whatever there is to read.
+pub(super) type Kept<'k> = (&'k Arc<Certificates>, Option<&'k Judgement>, &'k [config::ServerName]);
 
 /// Reads what `listener` names and makes a configuration of it. Tickets are sealed with `keys`, if there are any; sessions that may
 /// bring early data are kept in `sessions`; `switched` replaces certificates. `kept` may stand in for what cannot be read.
@@ -66,13 +66,9 @@ pub(super) fn serve(
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         TlsVersion::Tls13 => &[&rustls::version::TLS13],
     };
-    let certificates = match kept {
-        Some((old, _, true)) => Arc::clone(old),
-        kept => {
-            let old = kept.map(|(old, ..)| &**old);
-            Arc::new(Certificates::load(&listener.certificates, switched, &crypto, old, faults)?)
-        }
-    };
+    let (old, stays) = kept.map_or((None, &[][..]), |(old, _, stays)| (Some(&**old), stays));
+    let certificates =
+        Arc::new(Certificates::load(&listener.certificates, switched, &crypto, old, stays, faults)?);
     let builder = ServerConfig::builder_with_provider(Arc::clone(&crypto))
         .with_protocol_versions(versions)
         .context("cannot set the TLS versions")?;

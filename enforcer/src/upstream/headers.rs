@@ -12,7 +12,11 @@ use http::{
 };
 
 use super::Terms;
-use crate::checks::{Grant, devices::ATTESTED};
+use crate::checks::{
+    Grant,
+    devices::ATTESTED,
+    suspicion::{self, SUSPICION},
+};
 
 /// Fields that describe one connection (RFC 9110 section 7.6.1), besides those that `Connection` names.
 static HOP_BY_HOP: [HeaderName; 9] = [
@@ -75,6 +79,7 @@ pub(super) fn to_upstream(
     own.push((FORWARDED_PROTO, HeaderValue::from_static("https")));
     own.extend(host.as_ref().map(|host| (FORWARDED_HOST, host.clone())));
     own.extend(spelled(grant.source().get()).map(|address| (FORWARDED_FOR, address)));
+    own.extend(grant.standing.suspicion.and_then(suspicion::told).map(|score| (SUSPICION, score)));
     own.extend(grant.device_facts().map(|facts| (ATTESTED, facts.clone())));
     (host, own)
 }

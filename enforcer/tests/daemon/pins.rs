@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The pin of a PEM certificate, as `openssl` computes it.
-fn by_openssl(certificate: &str) -> String {
+pub(super) fn by_openssl(certificate: &str) -> String {
     let script = "openssl x509 -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | openssl base64";
     piped(Command::new("sh").args(["-c", script]), certificate).trim().to_owned()
 }
@@ -30,7 +30,7 @@ fn piped(command: &mut Command, input: &str) -> String {
 
 /// What Python's own library makes of a text; `None` without Python.
 #[allow(clippy::print_stdout, reason = "a test says what it left out")]
-fn by_python(program: &str, input: &str) -> Option<String> {
+pub(super) fn by_python(program: &str, input: &str) -> Option<String> {
     let present =
         Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
     if !present {
@@ -47,9 +47,10 @@ fn pinned() -> (Site, String) {
     site.write("backup.pem", &chain);
     site.write("backup.key", &key);
     let serving = by_openssl(&fs::read_to_string(site.path("cert.pem")).unwrap());
+    let backup = by_openssl(&chain);
     let text = format!(
         "{CONFIG}\n[pins.set.site]\nhosts = [\"localhost\"]\nbackup = {{ chain = \"backup.pem\", key = \"backup.key\" }}\n\
-         pins = [{{ sha256 = \"{serving}\", published = \"2020-01-01\" }}, {{ file = \"backup.pem\", published = \"2020-01-01\" }}]\n"
+         pins = [{{ sha256 = \"{serving}\", published = \"2020-01-01\" }}, {{ sha256 = \"{backup}\", published = \"2020-01-01\" }}]\n"
     );
     site.write("enforcer.toml", &text);
     (site, text)
@@ -144,6 +145,38 @@ fn day_before_tomorrow() -> String {
     enforcer::pins::day(enforcer::clock::unix_now())
 }
 
+/// What operators find out of the hellos of their apps.
+#[test]
+fn fingerprints_that_came_are_shown_beside_those_that_are_declared() {
+    let (site, text) = pinned();
+    let daemon = site.start();
+    let (code, _, err) = site.output("pins seen");
+    assert!(code == 1 && err.contains("there is no [suspicion]"), "{code} {err}");
+    let ja4 = "t13d1516h2_8daaf6152771_02713d6af862";
+    let suspicion = format!(
+        "[upstream.none]\nservers = [\"http://127.0.0.1:9\"]\n[suspicion.app.phone]\nplatform = \"android\"\nja4 = [\"{ja4}\"]\n\
+         [[route]]\npath = \"/\"\nupstream = \"none\"\npublic = true\nlimit = {{ rate = \"100/s\" }}\nsuspicion = {{ apps = [\"phone\"], refuse_above = 30 }}\n"
+    );
+    site.write("enforcer.toml", &format!("{text}{suspicion}"));
+    assert_eq!(site.output("reload").0, 0);
+    let (code, out, _) = site.output("pins seen");
+    assert!(
+        code == 0 && out.contains(ja4) && out.contains("phone (android)") && out.contains("never"),
+        "{out}"
+    );
+    let curl =
+        Command::new("curl").args(["-sk", &format!("https://{}/x", site.listener())]).output().unwrap();
+    let answer = String::from_utf8_lossy(&curl.stdout);
+    assert!(answer.contains("proxy_suspected"), "{answer}");
+    let seen = site.json("pins seen");
+    assert_eq!((&seen["declared"][0]["requests"], &seen["others"][0]["requests"]), (&0.into(), &1.into()));
+    assert!(site.output("pins seen").1.contains(seen["others"][0]["ja4"].as_str().unwrap()));
+    assert!(
+        site.get("/metrics").contains(r#"enforcer_suspicion_requests_total{result="refused",route="/"} 1"#)
+    );
+    drop(daemon);
+}
+
 #[test]
 fn apps_are_given_what_their_platforms_read() {
     let (site, _) = pinned();
@@ -153,7 +186,7 @@ fn apps_are_given_what_their_platforms_read() {
     assert!(code == 0 && out.contains(&serving) && out.contains(&backup), "{out}");
     assert!(out.contains("serving") && out.contains("backup") && out.contains("2020-01-01"), "{out}");
     let (code, out, _) = site.output("pins check -c enforcer.toml");
-    assert_eq!((code, out.as_str()), (0, "good     every key that is served may be\n"));
+    assert_eq!((code, out.as_str()), (0, "good     apps know every key that is served\n"));
     let report = site.json("pins json -c enforcer.toml");
     assert_eq!(report["hosts"][0]["pins"], serde_json::json!([serving, backup]));
     let written = |verb: &str| {

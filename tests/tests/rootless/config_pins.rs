@@ -16,7 +16,7 @@ fn what_is_written_of_pins_is_what_holds() {
     let hosts: Vec<String> = set.hosts.iter().map(ToString::to_string).collect();
     assert_eq!(hosts, ["api.example.com", "*.eu.example.com"]);
     let pin = SHA256.parse().unwrap();
-    assert_eq!(set.pins[0], PinEntry { key: PinnedKey::File("api.pem".into()), published: 1_767_225_600 });
+    assert_eq!(set.pins[0], PinEntry { key: PinnedKey::File("next.pem".into()), published: 1_767_225_600 });
     assert_eq!(set.pins[1], PinEntry { key: PinnedKey::Pin(pin), published: 1_769_817_600 });
     assert_eq!((set.min_overlap, set.force.as_slice()), (Duration::from_secs(45 * 86_400), &[pin][..]));
     assert_eq!(set.backup, Some(Backup { chain: "backup.pem".into(), key: "backup.key".into() }));
@@ -29,7 +29,7 @@ fn what_is_written_of_pins_is_what_holds() {
     assert_eq!(config.pins.document, Some(document));
     assert_eq!(config.pins.switches, Path::new("state/switches"));
     let files = config.files();
-    for name in ["api.pem", "backup.pem", "backup.key", "document.key", "state/switches"] {
+    for name in ["next.pem", "backup.pem", "backup.key", "document.key", "state/switches"] {
         assert!(files.contains(&Path::new(name)), "{name}: {files:?}");
     }
     let plain = config::parse(&read("smallest.toml"), Path::new("smallest.toml")).unwrap().pins;
@@ -45,6 +45,11 @@ fn mistakes_are_told_where_they_stand() {
         "{{ file = \"a.pem\", published = \"2026-01-01\" }}, {{ sha256 = \"{SHA256}\", published = \"2026-01-01\" }}"
     );
     let set = |rest: &str| format!("[pins.set.api]\nhosts = [\"api.example.com\"]\n{rest}\n");
+    let document = |path: &str| {
+        let document =
+            format!("pins = [{two}]\n[pins.document]\nkey = \"d.key\"\nversion = 1\npath = \"{path}\"\n");
+        set(&format!("{document}[attestation]\n"))
+    };
     for (text, expected) in [
         (set(""), "pins.set.api.pins: missing; list the pin of the serving key"),
         (format!("[pins.set.api]\npins = [{two}]\n"), "pins.set.api.hosts: missing"),
@@ -82,6 +87,17 @@ fn mistakes_are_told_where_they_stand() {
             "`api.example.com` is in [pins.set.api] already",
         ),
         (
+            set(&format!("pins = [{two}]\n[pins.set.more]\nhosts = [\"*.Example.com\"]\npins = [{two}]")),
+            "pins.set.api.hosts[0]: `api.example.com` is one of `*.example.com` in [pins.set.more]",
+        ),
+        (
+            set(&format!(
+                "pins = [{two}]\n[pins.set.all]\nhosts = [\"*.example.org\"]\npins = [{two}]\n\
+                 [pins.set.more]\nhosts = [\"example.org\", \"*.a.b.example.org\"]\npins = [{two}]"
+            )),
+            "pins.set.more.hosts[1]: `*.a.b.example.org` is one of `*.example.org` in [pins.set.all]",
+        ),
+        (
             "[pins.document]\nkey = \"d.key\"\nversion = 1\n".to_owned(),
             "pins.document: there is no [pins.set.NAME]",
         ),
@@ -96,9 +112,22 @@ fn mistakes_are_told_where_they_stand() {
             set(&format!("pins = [{two}]\n[pins.document]\nkey = \"d.key\"\nversion = 1\nlifetime = \"1s\"")),
             "pins.document.lifetime: 1s is out of range; write 60s to 3650d",
         ),
+        (document("/.well-known/enforcer/session"), "pins.document.path: is attestation.session_path"),
+        (format!("{}challenge_path = \"/pins\"\n", document("/pins")), "is attestation.challenge_path"),
+        (document("/a/../b"), "pins.document.path: `/a/../b` is no path of one endpoint"),
+        (document("/."), "`/.` is no path of one endpoint; begin it with `/`, end it without"),
+        (document("/pins/"), "`/pins/` is no path of one endpoint"),
+        (document("/"), "`/` is no path of one endpoint"),
     ] {
         let errors = config::parse(&format!("{base}\n{text}"), Path::new("x.toml")).unwrap_err().to_string();
         assert!(errors.contains(expected), "{text}\n{expected}:\n{errors}");
     }
-    config::parse(&format!("{base}\n{}", set(&format!("pins = [{two}]"))), Path::new("x.toml")).unwrap();
+    for good in [
+        set(&format!("pins = [{two}]")),
+        document("/.well-known/enforcer/key"),
+        // Neither is one of the other.
+        set(&format!("pins = [{two}]\n[pins.set.more]\nhosts = [\"*.api.example.com\"]\npins = [{two}]")),
+    ] {
+        config::parse(&format!("{base}\n{good}"), Path::new("x.toml")).unwrap();
+    }
 }

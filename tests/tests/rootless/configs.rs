@@ -176,6 +176,7 @@ fn the_smallest_file_gives_every_documented_default() {
             store: Some("/var/lib/enforcer/replay.redb".into()),
         },
         attestation: None,
+        suspicion: None,
         routes: vec![Route {
             limits: vec![Limit::by_address(RateLimit { events: 5, period: seconds(1), burst: 10 })],
             ..edge::route("/api/v1/", Some("main"), &["read"])

@@ -46,13 +46,13 @@ pub(super) struct Held {
 }
 
 /// An app that knows nothing but what app developers are told.
-struct App {
+pub(super) struct App {
     phone: Phone,
-    held: Held,
+    pub(super) held: Held,
 }
 
 impl App {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let phone = Phone::new(APP, app_attest::Environment::Production)?;
         Ok(Self { phone, held: Held::new(SigningKey::p256("app")?) })
     }
@@ -61,7 +61,7 @@ impl App {
         encode(&self.phone.key_id())
     }
 
-    async fn enrol(&self, client: &mut Client, apple: &Apple) -> Result<Answer> {
+    pub(super) async fn enrol(&self, client: &mut Client, apple: &Apple) -> Result<Answer> {
         let challenge = challenge(client, "enrol").await?;
         let object = self.phone.attest(apple, &sha256(challenge.as_bytes()))?;
         let body = json!({
@@ -71,7 +71,7 @@ impl App {
         post(client, "/.well-known/enforcer/enrol", HeaderMap::new(), &body).await
     }
 
-    async fn begin(&mut self, client: &mut Client) -> Result<Answer> {
+    pub(super) async fn begin(&mut self, client: &mut Client) -> Result<Answer> {
         let challenge = challenge(client, "session").await?;
         self.begin_with(client, &challenge).await
     }

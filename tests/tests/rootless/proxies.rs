@@ -150,7 +150,7 @@ async fn a_trusted_proxy_says_whose_request_it_is() -> Result<()> {
 }
 
 /// Bans a source, or lifts its ban, as the ban task does.
-fn ban(banned: &Banned, source: &str, until: Option<u64>) {
+pub(super) fn ban(banned: &Banned, source: &str, until: Option<u64>) {
     let key = source.parse::<enforcer::prefix::Prefix>().unwrap().source_key(64).unwrap();
     banned.apply(&[Write { place: Place::Source(key), listing: until.map(Listing::banned) }]);
 }

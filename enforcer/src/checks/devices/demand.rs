@@ -13,7 +13,7 @@ use crate::{
         facts::RequestFacts,
         token::binding::{self, Shown},
     },
-    config::UnknownDevices,
+    config::{Platform, UnknownDevices},
     denial::Denial,
     enrolment::{
         DeviceId, Standing, Unfit,
@@ -24,6 +24,7 @@ use crate::{
         Policy,
         attestation::{Attestation, Demand},
         route::Route,
+        suspicion::Score,
     },
     revoked::{Kind, Marks},
 };
@@ -50,9 +51,20 @@ pub struct Attested {
 }
 
 impl Attested {
+    /// Of which kind it is.
+    pub(in crate::checks) const fn platform(&self) -> Platform {
+        self.standing.platform
+    }
+
     /// Puts into words what servers are told.
-    pub(in crate::checks) fn tell(&mut self, by: &Attestation, now: u64) -> Result<(), Refusal> {
-        let told = Told { device: self.id, standing: &self.standing, age: self.age };
+    pub(in crate::checks) fn tell(
+        &mut self,
+        by: &Attestation,
+        suspicion: Option<Score>,
+        now: u64,
+    ) -> Result<(), Refusal> {
+        let suspicion = suspicion.map(|score| (score.points, score.names()));
+        let told = Told { device: self.id, standing: &self.standing, age: self.age, suspicion };
         let facts = by.facts.sign(&told, now).ok_or_else(|| Refusal::plain(Denial::Overloaded))?;
         self.facts = Some(facts);
         Ok(())

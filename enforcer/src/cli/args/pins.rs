@@ -23,6 +23,8 @@ pub enum PinsVerb {
     Trustkit(PinsFor),
     /// Everything, as one JSON document
     Json(PinsOf),
+    /// Show the fingerprints (JA4) that apps are declared to have, and those that came besides, as the daemon has seen them
+    Seen,
     /// Have the daemon serve the hosts of a set by its backup certificate, also after a restart
     Switch {
         /// The NAME of [pins.set.NAME]

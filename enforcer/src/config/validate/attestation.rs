@@ -101,6 +101,34 @@ fn unknown(section: &AttestationSection, rules: &mut Rules<'_, '_>) -> UnknownDe
     *value.get_ref()
 }
 
+/// What to do about a path that is none.
+pub(super) const ENDPOINT: &str =
+    "begin it with `/`, end it without, and use letters, digits, `-`, `.`, `_`, `~`";
+
+/// Whether requests can come to a path as it is written: what they ask for is put in order before it is compared.
+pub(super) fn is_endpoint(path: &str) -> bool {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+    path.starts_with('/')
+        && !path.ends_with('/')
+        && !path.contains("//")
+        && !path.split('/').any(|segment| segment == "." || segment == "..")
+        && path.bytes().all(good)
+}
+
+/// The keys of its endpoints, with where each is.
+pub(super) fn endpoints(section: &AttestationSection) -> [(String, String); 4] {
+    let endpoint = |name: &str, value: &Key<Text<String>>| {
+        let path = value.as_ref().map_or_else(|| format!("{BASE}/{name}"), |path| path.get_ref().0.clone());
+        (format!("attestation.{name}_path"), path)
+    };
+    [
+        endpoint("challenge", &section.challenge_path),
+        endpoint("enrol", &section.enrol_path),
+        endpoint("session", &section.session_path),
+        endpoint("keys", &section.keys_path),
+    ]
+}
+
 fn paths(section: &AttestationSection, rules: &mut Rules<'_, '_>) -> AttestationPaths {
     let mut seen: Vec<String> = Vec::new();
     let mut path = |name: &str, value: &Key<Text<String>>| {
@@ -110,17 +138,9 @@ fn paths(section: &AttestationSection, rules: &mut Rules<'_, '_>) -> Attestation
             Some(_) => rules.text(&key, value, "write a path like \"/.well-known/enforcer/challenge\""),
         };
         let span = value.as_ref().map_or(rules.span.clone(), Spanned::span);
-        let good = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
-        let dots = path.split('/').any(|segment| segment == "." || segment == "..");
-        if !path.starts_with('/')
-            || path.ends_with('/')
-            || path.contains("//")
-            || dots
-            || !path.bytes().all(good)
-        {
+        if !is_endpoint(&path) {
             let problem = format!("`{}` is no path of one endpoint", path.escape_debug());
-            let remedy = "begin it with `/`, end it without, and use letters, digits, `-`, `.`, `_`, `~`";
-            rules.refuse(span.clone(), &key, problem, remedy);
+            rules.refuse(span.clone(), &key, problem, ENDPOINT);
         }
         if seen.contains(&path) {
             rules.refuse(span, &key, "is another endpoint's", "give each its own path");

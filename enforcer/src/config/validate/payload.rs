@@ -16,7 +16,7 @@ use crate::config::{
 };
 
 /// Where keys are published unless told otherwise.
-const PATH: &str = "/.well-known/enforcer/payload-keys";
+pub(super) const PATH: &str = "/.well-known/enforcer/payload-keys";
 /// Characters of a key's id, as [`crate::sealed`] and whoever writes JWE have them.
 const LONGEST_ID: usize = 64;
 /// Keys of a section; apps read all of them.

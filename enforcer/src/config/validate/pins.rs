@@ -8,9 +8,9 @@ use std::{
 
 use toml::Spanned;
 
-use super::{Rules, entries, quote};
+use super::{Rules, attestation, entries, quote};
 use crate::config::{
-    Backup, PinDocument, PinEntry, PinSet, PinnedKey, Pins,
+    Backup, PinDocument, PinEntry, PinSet, PinnedKey, Pins, ServerName,
     file::{File, PinDocumentSection, PinSection, PinSetSection},
     pins::Days,
     value::Text,
@@ -18,7 +18,7 @@ use crate::config::{
 
 const DAY: u64 = 86_400;
 /// Where documents are served unless told otherwise.
-const PATH: &str = "/.well-known/enforcer/pins";
+pub(super) const PATH: &str = "/.well-known/enforcer/pins";
 /// Longer ones would be no help to anybody: a pin that is lost must be replaced some day.
 const LONGEST_DAYS: u64 = 3_650;
 /// Pins of a set; apps compare with each of them.
@@ -26,15 +26,24 @@ const MOST_PINS: usize = 64;
 
 pub(super) fn pins(file: &File, bans: Option<&Path>, rules: &mut Rules<'_, '_>) -> Pins {
     let section = &file.pins;
-    let mut hosts = HashMap::new();
     let mut sets = BTreeMap::new();
+    let mut hosts: HashMap<&ServerName, &str> = HashMap::new();
+    for (name, set) in &section.set {
+        for host in entries(&set.get_ref().hosts) {
+            hosts.entry(&host.get_ref().0).or_insert(name);
+        }
+    }
     for (name, set) in &section.set {
         let mut rules = rules.within(format!("pins.set.{}", quote(name)), set.span());
         rules.name(name);
         for host in entries(&set.get_ref().hosts) {
-            let text = host.get_ref().0.to_string();
-            if let Some(other) = hosts.insert(text.clone(), name).filter(|other| *other != name) {
-                let problem = format!("`{text}` is in [pins.set.{}] already", quote(other));
+            if let Some((other, of)) = overlap(&host.get_ref().0, name, &hosts) {
+                let (text, of) = (&host.get_ref().0, quote(of));
+                let problem = if *text == other {
+                    format!("`{text}` is in [pins.set.{of}] already")
+                } else {
+                    format!("`{text}` is one of `{other}` in [pins.set.{of}]")
+                };
                 rules.refuse_entry(host.span(), "hosts", problem, "a host has one set: remove it from one");
             }
         }
@@ -50,9 +59,27 @@ pub(super) fn pins(file: &File, bans: Option<&Path>, rules: &mut Rules<'_, '_>) 
     };
     let document = section.document.as_ref().map(|value| {
         let mut rules = rules.within("pins.document".to_owned(), value.span());
-        document(value.get_ref(), section.set.is_empty(), &mut rules)
+        document(value.get_ref(), file, &mut rules)
     });
     Pins { sets, document, switches }
+}
+
+/// A host of another set that `host` is, or is below. Of two that overlap one is below the other, and is told of.
+fn overlap<'f>(
+    host: &ServerName,
+    set: &str,
+    hosts: &HashMap<&ServerName, &'f str>,
+) -> Option<(ServerName, &'f str)> {
+    let mut above = host.name.as_str();
+    let parents = std::iter::from_fn(|| {
+        above = above.split_once('.')?.1;
+        Some(ServerName { name: above.to_owned(), below: true })
+    });
+    let mut wider = std::iter::once(host.clone()).chain(parents);
+    wider.find_map(|other| {
+        let of = hosts.get(&other).filter(|of| **of != set)?;
+        Some((other, *of))
+    })
 }
 
 fn set(section: &PinSetSection, rules: &mut Rules<'_, '_>) -> PinSet {
@@ -118,8 +145,8 @@ fn entry(section: &PinSection, rules: &mut Rules<'_, '_>) -> PinEntry {
     PinEntry { key, published: published.unwrap_or_default() }
 }
 
-fn document(section: &PinDocumentSection, is_empty: bool, rules: &mut Rules<'_, '_>) -> PinDocument {
-    if is_empty {
+fn document(section: &PinDocumentSection, file: &File, rules: &mut Rules<'_, '_>) -> PinDocument {
+    if file.pins.set.is_empty() {
         let problem = "there is no [pins.set.NAME], so there is nothing to tell";
         rules.refuse(rules.span.clone(), "", problem, "add one, or remove the section");
     }
@@ -127,11 +154,15 @@ fn document(section: &PinDocumentSection, is_empty: bool, rules: &mut Rules<'_, 
     let mut path = PATH.to_owned();
     if let Some(value) = &section.path {
         path.clone_from(&value.get_ref().0);
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
-        if !path.starts_with('/') || path.len() > 1_024 || !path.bytes().all(plain) || path.contains("//") {
-            let problem = format!("`{}` is no path", path.escape_debug());
-            rules.refuse(value.span(), "path", problem, format!("write one like \"{PATH}\""));
+        if path.len() > 1_024 || !attestation::is_endpoint(&path) {
+            let problem = format!("`{}` is no path of one endpoint", path.escape_debug());
+            rules.refuse(value.span(), "path", problem, attestation::ENDPOINT);
         }
+    }
+    let others = file.attestation.iter().flat_map(|section| attestation::endpoints(section.get_ref()));
+    if let Some((key, _)) = others.into_iter().find(|(_, other)| *other == path) {
+        let span = section.path.as_ref().map_or(rules.span.clone(), Spanned::span);
+        rules.refuse(span, "path", format!("is {key}"), "give each endpoint its own path");
     }
     if section.version.is_none() {
         rules.missing("version", "write 1, and a larger number with each change of the pins");

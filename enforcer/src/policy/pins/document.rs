@@ -1,4 +1,9 @@
 //! The pin document as it is served: signed once, and again when half of its time is over.
+//!
+//! Time is cut into slots of half a lifetime, and a document says that it was made at the beginning of its slot. So it depends on the
+//! configuration and the clock alone: nodes that have the same configuration tell the same, and so does one before and after a start.
+
+mod memory;
 
 use std::sync::Arc;
 
@@ -36,12 +41,12 @@ pub struct Document {
 pub struct Signed {
     /// A JWS in compact form.
     pub body: Bytes,
-    /// `ETag`: a hash of the body.
+    /// `ETag`: a hash of what is signed. A weak one, since each signature is another one.
     pub etag: HeaderValue,
     /// `Cache-Control`.
     pub kept: HeaderValue,
-    /// When it was signed, seconds since 1970.
-    at: u64,
+    /// When its slot began, seconds since 1970.
+    slot: u64,
 }
 
 impl Document {
@@ -83,7 +88,7 @@ impl Document {
     /// One that holds for half of its lifetime yet, at least; if none can be signed, the last one.
     pub fn current(&self, now: u64) -> Arc<Signed> {
         let last = self.signed.load_full();
-        if (last.at..=last.at.saturating_add(self.lifetime / 2)).contains(&now) {
+        if last.slot == slot(now, self.lifetime) {
             return last;
         }
         match sign(&self.signer, self.version, &self.entries, now, self.lifetime) {
@@ -99,13 +104,20 @@ impl Document {
 }
 
 fn sign(signer: &Signer, version: u64, entries: &[Entry], now: u64, lifetime: u64) -> Option<Signed> {
-    let body = signer.sign(version, entries, now, lifetime)?;
-    let hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, body.as_bytes()).as_ref());
+    let slot = slot(now, lifetime);
+    let body = signer.sign(version, entries, slot, lifetime)?;
+    let (signed, _) = body.rsplit_once('.')?;
+    let hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, signed.as_bytes()).as_ref());
     let kept = format!("public, max-age={}", FRESH.min(lifetime / 2));
     Some(Signed {
         body: Bytes::from(body),
-        etag: HeaderValue::try_from(format!("\"{hash}\"")).ok()?,
+        etag: HeaderValue::try_from(format!("W/\"{hash}\"")).ok()?,
         kept: HeaderValue::try_from(kept).ok()?,
-        at: now,
+        slot,
     })
+}
+
+/// The beginning of the slot that `now` is in.
+fn slot(now: u64, lifetime: u64) -> u64 {
+    now - now % (lifetime / 2).max(1)
 }

@@ -23,16 +23,17 @@ pub fn read(path: &Path) -> Result<BTreeSet<String>> {
 
 /// Puts these names there.
 pub fn write(path: &Path, names: &BTreeSet<String>) -> Result<()> {
-    let put = || -> io::Result<()> {
-        let beside = path.with_extension("new");
-        let mut file = File::create(&beside)?;
-        for name in names {
-            writeln!(file, "{name}")?;
-        }
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
-    };
-    put().with_context(|| format!("pins.switches: cannot write {}", path.display()))
+    let text: String = names.iter().map(|name| format!("{name}\n")).collect();
+    replace(path, &text).with_context(|| format!("pins.switches: cannot write {}", path.display()))
+}
+
+/// Puts a text in the place of what a file held.
+pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = File::create(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }

@@ -3,7 +3,9 @@
 //! Called by rustls in every handshake. For one name there may be several certificates, RSA beside ECDSA; the first one in
 //! the file whose signature the client understands is taken.
 
-use std::{path::Path, sync::Arc};
+mod shown;
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use rustls::{
@@ -118,17 +120,17 @@ impl Entry {
         Ok(Self { names, plain: Arc::new(key), stapled, expiry, pin })
     }
 
-    fn serves(&self, name: &str, exactly: bool) -> bool {
-        self.names.iter().any(|own| own.is_exact() == exactly && own.matches(name))
+    /// What `set` is switched to, which has to be for each of `names`.
+    fn backup(set: &Switched, names: &BTreeSet<String>, crypto: &CryptoProvider) -> Result<Self> {
+        let entry = Self::load(&set.certificate, crypto)?;
+        match names.iter().find(|name| !entry.is_for(name)) {
+            Some(name) => bail!("the certificate in {} is not for `{name}`", set.certificate.chain.display()),
+            None => Ok(entry),
+        }
     }
 
-    /// Whether clients that ask for `host`, or for a name below it, could be shown this.
-    fn is_for(&self, host: &ServerName) -> bool {
-        self.names.iter().any(|own| match own {
-            Name::Exact(name) => host.covers(name),
-            Name::Wildcard(parent) if host.below => parent.strip_prefix('.') == Some(&host.name),
-            Name::Wildcard(_) => own.matches(&host.name),
-        })
+    fn serves(&self, name: &str, exactly: bool) -> bool {
+        self.names.iter().any(|own| own.is_exact() == exactly && own.matches(name))
     }
 
     fn served(&self) -> Option<Served> {
@@ -150,47 +152,40 @@ impl Entry {
 
 impl Certificates {
     /// Reads `certificates`, and of `switched` what is for one of them. `old` were made for the same `certificates`: what cannot be read is
-    /// taken from them.
+    /// taken from them, and so is whatever was or would be shown for a host of `stays`.
     pub(in crate::policy) fn load(
         certificates: &[Certificate],
         switched: &[Switched],
         crypto: &CryptoProvider,
         old: Option<&Self>,
+        stays: &[ServerName],
         faults: &mut Faults,
     ) -> Result<Self> {
         let mut entries = Vec::with_capacity(certificates.len());
         for (n, certificate) in certificates.iter().enumerate() {
-            let kept = old.and_then(|old| old.entries.get(n)).cloned();
-            entries.push(faults.or_kept(Entry::load(certificate, crypto), kept)?);
+            let kept = old.and_then(|old| old.entries.get(n));
+            let entry = faults.or_kept(Entry::load(certificate, crypto), kept.cloned())?;
+            let kept = kept.filter(|kept| kept.is_for_any(stays) || entry.is_for_any(stays));
+            entries.push(kept.cloned().unwrap_or(entry));
         }
         if entries.is_empty() {
             bail!("no certificate");
         }
         let mut replaced = Vec::new();
         for set in switched {
-            if !entries.iter().any(|entry| set.hosts.iter().any(|host| entry.is_for(host))) {
+            let names = shown::names(&entries, &set.hosts);
+            if names.is_empty() {
                 continue;
             }
-            let backup = Entry::load(&set.certificate, crypto).context("the backup")?;
-            if let Some(host) = set.hosts.iter().find(|host| !backup.is_for(host)) {
-                bail!("the backup certificate in {} is not for `{host}`", set.certificate.chain.display());
-            }
+            let kept = old.and_then(|old| old.switched.iter().find(|(hosts, _)| *hosts == set.hosts));
+            let kept = kept.map(|(_, backup)| backup.clone());
+            let backup = match kept.clone().filter(|_| set.hosts.iter().all(|host| stays.contains(host))) {
+                Some(backup) => backup,
+                None => faults.or_kept(Entry::backup(set, &names, crypto).context("the backup"), kept)?,
+            };
             replaced.push((set.hosts.clone(), backup));
         }
         Ok(Self { entries, switched: replaced })
-    }
-
-    /// Every key that clients could be shown that ask for `host`, by its certificate.
-    pub fn shown(&self, host: &ServerName) -> Vec<Served> {
-        match self.switched.iter().find(|(hosts, _)| hosts.contains(host)) {
-            Some((_, backup)) => backup.served().into_iter().collect(),
-            None => self
-                .entries
-                .iter()
-                .filter(|entry| entry.is_for(host))
-                .filter_map(|entry| entry.served())
-                .collect(),
-        }
     }
 
     /// Names of the certificates, each with a key that is shown for it.
@@ -220,29 +215,31 @@ impl Certificates {
         self.entries.iter().chain(self.switched.iter().map(|(_, backup)| backup)).map(|entry| &entry.expiry)
     }
 
-    /// Exact names before wildcards, the file's order among equals; for everybody else the first certificate, or the
-    /// one of another kind for the same names. Where nothing suits, the handshake fails with the alert that says so.
-    fn find(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Entry> {
-        let name = ServerName::plain(server_name.unwrap_or_default());
+    /// What is shown to those who ask for `name`, as [`ServerName::plain`] writes it: the first one whose signature they understand, or
+    /// else the first one. Exact names before wildcards, the file's order among equals; for everybody else the first certificate, and
+    /// those of other kinds for the same names.
+    fn candidates(&self, name: &str) -> Vec<&Entry> {
         let instead =
             |name: &str| self.switched.iter().find(|(hosts, _)| hosts.iter().any(|host| host.covers(name)));
-        if let Some((_, backup)) = instead(&name) {
-            return Some(backup);
+        if let Some((_, backup)) = instead(name) {
+            return vec![backup];
         }
-        let of = |exactly: bool| self.entries.iter().filter(move |entry| entry.serves(&name, exactly));
-        let named: Vec<&Entry> = of.clone()(true).chain(of(false)).collect();
-        let first = named.first().copied().or(self.entries.first())?;
-        let candidates = if named.is_empty() {
-            // Whoever names no server is shown what stands first, or what stands in its place.
-            let mut names = first.names.iter().map(Name::written);
-            if let Some((_, backup)) = names.find_map(|name| instead(name.trim_start_matches("*."))) {
-                return Some(backup);
-            }
-            self.entries.iter().filter(|entry| entry.names == first.names).collect()
-        } else {
-            named
-        };
-        candidates.into_iter().find(|entry| entry.suits(schemes)).or(Some(first))
+        let of = |exactly: bool| self.entries.iter().filter(move |entry| entry.serves(name, exactly));
+        let named: Vec<&Entry> = of(true).chain(of(false)).collect();
+        let Some(first) = self.entries.first().filter(|_| named.is_empty()) else { return named };
+        // Whoever names no server is shown what stands first, or what stands in its place.
+        let mut names = first.names.iter().map(Name::written);
+        if let Some((_, backup)) = names.find_map(|name| instead(name.trim_start_matches("*."))) {
+            return vec![backup];
+        }
+        self.entries.iter().filter(|entry| entry.names == first.names).collect()
+    }
+
+    /// Where nothing suits, the handshake fails with the alert that says so.
+    fn find(&self, server_name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Entry> {
+        let candidates = self.candidates(&ServerName::plain(server_name.unwrap_or_default()));
+        let suited = candidates.iter().find(|entry| entry.suits(schemes));
+        suited.or(candidates.first()).copied()
     }
 }
 
@@ -253,9 +250,19 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// Reads a certificate as for serving it; `None` if its leaf cannot be parsed.
-pub(in crate::policy) fn look(certificate: &Certificate, crypto: &CryptoProvider) -> Result<Option<Served>> {
-    Ok(Entry::load(certificate, crypto)?.served())
+/// Reads a certificate as for serving it for all of `hosts`; `None` if its leaf cannot be parsed.
+pub(in crate::policy) fn look(
+    certificate: &Certificate,
+    hosts: &[ServerName],
+    crypto: &CryptoProvider,
+) -> Result<Option<Served>> {
+    let entry = Entry::load(certificate, crypto)?;
+    let served = entry.served();
+    let missed = hosts.iter().find(|host| !entry.is_for_any(std::slice::from_ref(host)));
+    match missed.filter(|_| served.is_some()) {
+        Some(host) => bail!("the certificate in {} is not for `{host}`", certificate.chain.display()),
+        None => Ok(served),
+    }
 }
 
 fn certified_key(chain_path: &Path, key_path: &Path, crypto: &CryptoProvider) -> Result<CertifiedKey> {
