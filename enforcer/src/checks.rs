@@ -65,6 +65,10 @@ pub struct Grant {
     signed: Option<Signed>,
     /// Whether all that has to be signed is.
     is_signed: bool,
+    /// What it and its body are held against yet, if the route asks for an assertion.
+    asserted: Option<Box<devices::assertion::Asserted>>,
+    /// Whether all that its device has to sign is signed.
+    is_asserted: bool,
     /// What becomes of refresh tokens when the request has succeeded.
     exchange: Option<Box<Exchange>>,
     /// What its proof of a key waits for, if it has brought one to a token endpoint.
@@ -74,10 +78,10 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Where the request goes; nowhere before its body was held against its signature, and its document was judged, if its route
-    /// asks for that.
+    /// Where the request goes; nowhere before its body was held against its signature and its assertion, and its document was judged, if
+    /// its route asks for that.
     pub fn upstream(&self) -> Option<&Arc<Upstream>> {
-        (self.is_judged && self.is_signed).then_some(&self.route.upstream)
+        (self.is_judged && self.is_signed && self.is_asserted).then_some(&self.route.upstream)
     }
 
     /// What is to be told how the exchange of a refresh token ended.
@@ -103,6 +107,11 @@ impl Grant {
     /// The device that it comes from, if that has shown what it is.
     pub fn device(&self) -> Option<&str> {
         self.attested.as_ref().map(|attested| &*attested.name)
+    }
+
+    /// Whether its device is taken although its risk metric is above what the route takes without more.
+    pub fn is_over_risk(&self) -> bool {
+        self.attested.as_ref().is_some_and(|attested| attested.is_over_risk())
     }
 
     /// What its server is told of that.
@@ -175,7 +184,7 @@ impl Refusal {
 }
 
 /// Checks a request: bans, route, whether it comes too early, limits by address, required fields, token, what it is bound to, what the
-/// route demands of it, the device, other limits, signature.
+/// route demands of it, the device, other limits, signature, assertion.
 ///
 /// Limits by address come before the token because verifying a signature costs more than everything else here together: a
 /// source beyond its limit must not be able to buy CPU time with bad tokens. What such a request was charged stays
@@ -253,7 +262,7 @@ fn judge(
         }
     }
     match pass(policy, route, facts, now, (known, first), &mut standing) {
-        Ok(Passed { token, attested, dpop_nonce, signed }) => {
+        Ok(Passed { token, attested, dpop_nonce, signed, asserted }) => {
             let (claims, token_age) = token.map_or((None, None), |token| (Some(token.claims), token.age));
             Ok(Grant {
                 route: Arc::clone(route),
@@ -266,6 +275,8 @@ fn judge(
                 is_judged: route.graphql.is_none() && route.oauth.is_none(),
                 is_signed: route.signers.is_none(),
                 signed,
+                is_asserted: asserted.is_none(),
+                asserted,
                 exchange: None,
                 proof: None,
                 standing,
@@ -300,6 +311,7 @@ struct Passed {
     attested: Option<Box<Attested>>,
     dpop_nonce: Option<HeaderValue>,
     signed: Option<Signed>,
+    asserted: Option<Box<devices::assertion::Asserted>>,
 }
 
 /// What comes after the limits by address; the token, if the route needs one.
@@ -340,10 +352,12 @@ fn pass(
     // Last, so that nothing that comes before uses a signature up.
     let signed =
         route.signers.as_ref().map(|signers| signature::head(policy, signers, facts, now)).transpose()?;
+    let mut asserted = None;
     if let (Some(attested), Some(demand)) = (&mut attested, &route.attestation) {
+        asserted = devices::assertion::head(demand, facts, attested, now).map_err(aged)?;
         attested.tell(&demand.by, now.unix)?;
     }
-    Ok(Passed { token, attested, dpop_nonce, signed })
+    Ok(Passed { token, attested, dpop_nonce, signed, asserted })
 }
 
 /// What the route requires must be there, and go on: what `Connection` names does not (RFC 9110 section 7.6.1). Before the token,

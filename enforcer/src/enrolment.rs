@@ -7,6 +7,7 @@ pub mod challenge;
 pub mod device;
 pub mod facts;
 mod keeping;
+pub mod receipts;
 pub mod registry;
 pub mod session;
 
@@ -21,4 +22,6 @@ pub struct Enrolment {
     pub challenges: Challenges,
     /// Devices.
     pub devices: Registry,
+    /// When the process began, seconds since 1970: what was used before may have been lost with the one before it.
+    pub began: u64,
 }

@@ -1,5 +1,5 @@
 //! Fetches the keys of issuers that publish them by https, before they run out and when a token asks for one that is not there, and asks
-//! about tokens that say nothing themselves; and asks Google about those of Play Integrity.
+//! about tokens that say nothing themselves; and asks Google about those of Play Integrity, and Apple for newer receipts.
 //!
 //! The daemon runs [`tend`]; what was fetched goes into the policy's keyrings, which decide when to ask. Nothing here looks
 //! at a token.
@@ -8,6 +8,7 @@ mod address;
 mod fetch;
 mod introspect;
 pub mod play;
+pub mod receipts;
 
 use std::{sync::Arc, time::Duration};
 

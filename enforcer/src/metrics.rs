@@ -71,6 +71,8 @@ pub struct Metrics {
     pub introspections: IntCounterVec,
     /// `enforcer_play_calls_total{result}`: tokens that Google was to be asked about: `verdict`, `foreign`, or why there is no answer.
     pub play_calls: IntCounterVec,
+    /// `enforcer_receipt_exchanges_total{result}`: receipts that Apple was to be asked for: `newer`, `not_yet`, or why there is none.
+    pub receipt_exchanges: IntCounterVec,
     /// `enforcer_refresh_untracked_total`: refresh tokens that were used, and for which there was no room to remember that.
     pub refresh_untracked: IntCounter,
     /// `enforcer_offences_lost_total`
@@ -103,7 +105,8 @@ pub struct Metrics {
     pub revocation_store_pending: IntGauge,
     /// `enforcer_revocation_store_errors_total`: attempts to write it that failed; they are made again.
     pub revocation_store_errors: IntCounter,
-    /// `enforcer_attestations_total{event}`: what devices were given: `challenge`, `enrolled`, `enrolled_again`, `session`, `keys`.
+    /// `enforcer_attestations_total{event}`: what devices were given: `challenge`, `enrolled`, `enrolled_again`, `session`, `keys`; and
+    /// `assertion`, requests whose assertion was taken, `over_risk`, requests of devices that were taken in spite of their risk metric.
     pub attestations: IntCounterVec,
     /// `enforcer_device_store_pending`: changes that have not reached `attestation.store` yet.
     pub device_store_pending: IntGauge,
@@ -215,6 +218,11 @@ impl Metrics {
         let play_calls = counter_vec(
             "enforcer_play_calls_total",
             "Tokens of Play Integrity that Google was to be asked about",
+            &["result"],
+        )?;
+        let receipt_exchanges = counter_vec(
+            "enforcer_receipt_exchanges_total",
+            "Receipts of devices that Apple was to be asked for",
             &["result"],
         )?;
         let refresh_untracked = counter(
@@ -340,6 +348,7 @@ impl Metrics {
             token_key_fetches,
             introspections,
             play_calls,
+            receipt_exchanges,
             refresh_untracked,
             offences_lost,
             offences_of_proxies,

@@ -163,6 +163,7 @@ pub fn attestation() -> config::Attestation {
         limit: config::RateLimit { events: 10_000, period: Duration::from_secs(1), burst: 10_000 },
         challenge_lifetime: Duration::from_secs(120),
         max_challenges: 1 << 18,
+        assertion_window: Duration::from_secs(60),
         session_lifetime: Duration::from_secs(900),
         session_keys: None,
         facts_key: None,
@@ -187,6 +188,7 @@ pub fn app_attest(app: &str) -> config::AppAttest {
         minimum_version: None,
         require_distribution: false,
         root: None,
+        receipts: None,
     }
 }
 
@@ -196,6 +198,11 @@ pub fn demand() -> config::AttestationDemand {
         max_age: Duration::from_secs(900),
         level: config::Level::Device,
         platforms: Vec::new(),
+        assertion: None,
+        group: "/device/".to_owned(),
+        max_body_bytes: 1 << 20,
+        max_risk: None,
+        over_risk: config::OverRisk::Deny,
     }
 }
 
@@ -435,6 +442,14 @@ impl Edge {
     pub async fn clients(&self) -> Result<[Client; 2]> {
         Ok([self.http1().await?, self.http2().await?])
     }
+}
+
+/// A connection to a server elsewhere that speaks HTTP/1.1, and trusts `root` alone.
+pub async fn dial(address: SocketAddr, root: CertificateDer<'static>) -> Result<Client> {
+    let stream = connect(address, root, NAME, &["http/1.1"]).await?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(Client::Http1(sender))
 }
 
 /// A TLS connection to `address` for `name`, offering the protocols of `alpn`, that trusts `root` alone.

@@ -10,7 +10,9 @@ mod rootless {
     mod answers;
     mod app_attest;
     mod app_attest_genuine;
+    mod app_attest_mac;
     mod app_attest_receipts;
+    mod asserted_app;
     mod attacks;
     mod attestation_command;
     mod bodies;
@@ -27,6 +29,8 @@ mod rootless {
     mod corpus;
     mod cors;
     mod device_app;
+    mod device_assertions;
+    mod device_receipts;
     mod device_sessions;
     mod devices;
     mod dpop;

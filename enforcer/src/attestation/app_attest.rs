@@ -20,7 +20,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::Refused;
 use crate::denial::Denial;
 pub use auth_data::Extensions;
-pub use leaf::System;
+pub use leaf::{FULL_SECURITY, System};
 
 /// A point of P-256, uncompressed: 0x04, x, y.
 pub type Point = [u8; 65];

@@ -4,6 +4,7 @@
 //! which is used up whatever follows, and only then what costs: so every verification needs a challenge of its own.
 
 mod android;
+pub mod assertion;
 mod client_data;
 pub(super) mod demand;
 mod enrol;
@@ -144,7 +145,7 @@ pub fn answer(
     // It was there when the endpoint was found; a reload may have come between.
     let Some(attestation) = policy.attestation.as_deref() else { return Err(Denial::RouteNotFound.into()) };
     match endpoint {
-        Endpoint::Challenge => challenge(attestation, body, now.unix),
+        Endpoint::Challenge => challenge(policy, attestation, body, now.unix),
         Endpoint::Enrol => enrol::enrol(attestation, body, now.unix),
         Endpoint::Session => session::begin(attestation, facts, body, now.unix),
         Endpoint::Keys => Ok(Answer {
@@ -157,15 +158,24 @@ pub fn answer(
     }
 }
 
-fn challenge(attestation: &Attestation, body: &[u8], now: u64) -> Result<Answer, Failed> {
+fn challenge(policy: &Policy, attestation: &Attestation, body: &[u8], now: u64) -> Result<Answer, Failed> {
     let asked = object(body)?;
     let purpose = Purpose::of_label(text(&asked, "purpose")?).ok_or(Denial::AttestationRequest)?;
     let device = match asked.get("device") {
         None => None,
         Some(_) => Some(DeviceId::parse(text(&asked, "device")?).ok_or(Denial::AttestationRequest)?),
     };
+    // Only requests are of a route, and it is one that there is.
+    let group = match (purpose, asked.get("group")) {
+        (Purpose::Request, _) => Some(text(&asked, "group")?).filter(|group| policy.has_group(group)),
+        (Purpose::Enrol | Purpose::Session, None) => None,
+        (Purpose::Enrol | Purpose::Session, Some(_)) => return Err(Denial::AttestationRequest.into()),
+    };
+    if purpose == Purpose::Request && group.is_none() {
+        return Err(Denial::AttestationRequest.into());
+    }
     let lifetime = attestation.config.challenge_lifetime.as_secs();
-    let issued = attestation.enrolment.challenges.issue(Bond { purpose, device }, now, lifetime);
+    let issued = attestation.enrolment.challenges.issue(Bond { purpose, group, device }, now, lifetime);
     let challenge = issued.ok_or(Denial::Overloaded)?;
     Ok(Answer {
         status: 200,
@@ -177,7 +187,7 @@ fn challenge(attestation: &Attestation, body: &[u8], now: u64) -> Result<Answer,
 }
 
 /// Uses a challenge up.
-fn spend(attestation: &Attestation, challenge: &str, bond: Bond, now: u64) -> Result<(), Denial> {
+fn spend(attestation: &Attestation, challenge: &str, bond: Bond<'_>, now: u64) -> Result<(), Denial> {
     attestation.enrolment.challenges.spend(challenge, bond, now).map_err(|unusable| match unusable {
         Unusable::Unknown => Denial::AttestationNonceUnknown,
         Unusable::Late => Denial::AttestationNonceStale,

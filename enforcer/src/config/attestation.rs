@@ -4,6 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use super::RateLimit;
 
+mod apple;
+
+pub use apple::{Assertion, OverRisk, Receipts};
+
 /// Challenges, enrolment, sessions, and what servers are told of devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attestation {
@@ -15,6 +19,8 @@ pub struct Attestation {
     pub challenge_lifetime: Duration,
     /// `max_challenges`: used ones that are remembered at once, default 262,144. Reached: further ones are refused.
     pub max_challenges: u32,
+    /// `assertion_window`: how old the time may be that an assertion of a request is over, default 1 min.
+    pub assertion_window: Duration,
     /// `session_lifetime`: how long a session is good, default 15 min.
     pub session_lifetime: Duration,
     /// `session_keys`: the file with the secrets of sessions; none (default): drawn at the start, sessions end with the daemon.
@@ -80,6 +86,8 @@ pub struct AppAttest {
     pub require_distribution: bool,
     /// `root`: the file with another root than Apple's, for tests. Default: Apple's.
     pub root: Option<PathBuf>,
+    /// `[attestation.app_attest.receipts]`; none: no receipt is exchanged for a newer one.
+    pub receipts: Option<Receipts>,
 }
 
 /// Apps of Android, as their publisher knows them.
@@ -218,4 +226,14 @@ pub struct AttestationDemand {
     pub level: Level,
     /// `platform`: default: all of them.
     pub platforms: Vec<Platform>,
+    /// `assertion`: what each request has to be signed over by the device's own key, beside the session. Default: nothing.
+    pub assertion: Option<Assertion>,
+    /// `group`: routes of one group take one another's challenges; default the route's name.
+    pub group: String,
+    /// `max_body_bytes`: of a body that an assertion is over, which is held until it is verified. Default 1 MiB.
+    pub max_body_bytes: u64,
+    /// `max_risk`: the highest risk metric of Apple's that is taken without more. Default: any.
+    pub max_risk: Option<u32>,
+    /// `over_risk`: what becomes of requests above it, default `deny`.
+    pub over_risk: OverRisk,
 }

@@ -136,8 +136,10 @@ pub enum TlsFile {
     SessionKeys,
     /// `facts_key` of attestation.
     FactsKey,
-    /// `root` of App Attest.
+    /// `root` of App Attest, and of its receipts.
     AttestationRoot,
+    /// `key` of App Attest's receipts.
+    DeviceCheckKey,
     /// `root` of Android's keys.
     AndroidRoots,
     /// `revocations` of Android's keys.
@@ -178,6 +180,10 @@ impl Config {
             files.extend(attestation.session_keys.as_deref());
             files.extend(attestation.facts_key.as_deref());
             files.extend(attestation.app_attest.as_ref().and_then(|app_attest| app_attest.root.as_deref()));
+            if let Some(receipts) = attestation.app_attest.as_ref().and_then(|one| one.receipts.as_ref()) {
+                files.push(&receipts.key);
+                files.extend(receipts.root.as_deref());
+            }
             if let Some(android_key) = &attestation.android_key {
                 files.extend(android_key.root.as_deref());
                 files.extend(android_key.revocations.as_deref());

@@ -227,6 +227,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let read = Arc::new(ArcSwap::from_pointee(seen));
     let (changes, file_changes) = mpsc::channel(1);
     services.push(Tied::spawn(keys::tend(Arc::clone(&policy), metrics.clone())));
+    services.push(Tied::spawn(keys::receipts::tend(Arc::clone(&policy), metrics.clone())));
     services.push(Tied::spawn(files::watch(Arc::clone(&read), changes)));
     services.extend(scrapes.map(|server| Tied::spawn(server.serve())));
 

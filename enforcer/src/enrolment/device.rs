@@ -157,12 +157,14 @@ pub struct Standing {
     pub level: Level,
     /// Who says so; `None` where only its session is known.
     pub origin: Option<(Provider, Environment, Box<str>)>,
+    /// How many keys its device had attested within 30 days, if that is known.
+    pub risk: Option<u32>,
 }
 
 impl Device {
     /// What its requests are judged by.
     pub fn standing(&self) -> Standing {
         let origin = Some((self.provider, self.environment, self.app.clone()));
-        Standing { platform: self.platform, level: self.level, origin }
+        Standing { platform: self.platform, level: self.level, origin, risk: self.risk }
     }
 }

@@ -50,6 +50,8 @@ pub struct Told<'a> {
     pub standing: &'a Standing,
     /// Seconds since it showed that.
     pub age: u64,
+    /// Whether its risk metric is above what its route takes, and the route takes it nevertheless.
+    pub over_risk: bool,
 }
 
 impl Facts {
@@ -79,7 +81,7 @@ impl Facts {
 
     /// The value of the field that servers get; `None` if it cannot be signed.
     pub fn sign(&self, told: &Told<'_>, now: u64) -> Option<HeaderValue> {
-        let Standing { platform, level, origin } = told.standing;
+        let Standing { platform, level, origin, risk } = told.standing;
         let mut claims = json!({
             "iss": self.issuer,
             "sub": told.device.to_string(),
@@ -93,6 +95,12 @@ impl Facts {
             claims["provider"] = provider.name().into();
             claims["environment"] = environment.name().into();
             claims["app"] = (**app).into();
+        }
+        if let Some(risk) = risk {
+            claims["risk"] = (*risk).into();
+        }
+        if told.over_risk {
+            claims["over_risk"] = true.into();
         }
         let mut text = format!("{}.{}", self.key.header, URL_SAFE_NO_PAD.encode(claims.to_string()));
         let signature = self.key.pair.sign(&SystemRandom::new(), text.as_bytes()).ok()?;
@@ -157,14 +165,14 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
 
     fn told(standing: &Standing) -> Told<'_> {
-        Told { device: DeviceId::of_key(b"key"), standing, age: 7 }
+        Told { device: DeviceId::of_key(b"key"), standing, age: 7, over_risk: standing.risk > Some(9) }
     }
 
     #[test]
     fn servers_can_verify_what_they_are_told_by_what_is_published() {
         let facts = Facts::load(None, "enforcer", 60, None).unwrap();
         let origin = Some((Provider::AppAttest, Environment::Production, "ABCDE12345.com.example".into()));
-        let standing = Standing { platform: Platform::Ios, level: Level::Strong, origin };
+        let standing = Standing { platform: Platform::Ios, level: Level::Strong, origin, risk: Some(9) };
         let text = facts.sign(&told(&standing), NOW).unwrap();
         let text = text.to_str().unwrap();
         let [header, claims, signature] = text.split('.').collect::<Vec<_>>()[..] else { panic!("{text}") };
@@ -193,9 +201,12 @@ mod tests {
             json!({
                 "iss": "enforcer", "sub": DeviceId::of_key(b"key").to_string(), "iat": NOW, "exp": NOW + 60,
                 "platform": "ios", "level": "strong", "age": 7, "provider": "app-attest",
-                "environment": "production", "app": "ABCDE12345.com.example",
+                "environment": "production", "app": "ABCDE12345.com.example", "risk": 9,
             })
         );
+        let risky = facts.sign(&told(&Standing { risk: Some(10), ..standing }), NOW).unwrap();
+        let claims = json(risky.to_str().unwrap().split('.').nth(1).unwrap());
+        assert_eq!((&claims["risk"], &claims["over_risk"]), (&json!(10), &json!(true)));
         let reloaded = Facts::load(None, "other", 60, Some(&facts)).unwrap();
         assert_eq!(reloaded.published(), facts.published(), "a reload keeps the key");
         let restarted = Facts::load(None, "enforcer", 60, None).unwrap();

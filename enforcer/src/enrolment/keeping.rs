@@ -5,7 +5,10 @@ use std::{path::Path, sync::Mutex};
 use anyhow::{Result, bail};
 use tracing::{error, info, warn};
 
-use super::{Device, DeviceId, Registry};
+use super::{
+    Device, DeviceId, Registry,
+    receipts::{Held, RECEIPTS},
+};
 use crate::store::{self, Change, Gauges, Table};
 
 /// Devices by their names, as JSON.
@@ -36,6 +39,15 @@ impl Registry {
                 path.display()
             );
         }
+        store.each(RECEIPTS, |key, value| {
+            // Of a device that is not known any more, it is of no use; one that cannot be read is fetched by nobody.
+            if let Some(id) = DeviceId::parse(key)
+                && self.find(id).is_some()
+                && let Some(held) = Held::read(value)
+            {
+                self.receipts.put(id, held, usize::MAX);
+            }
+        })?;
         if set_aside.is_some() {
             error!(
                 "it is not known which devices have enrolled, and which were blocked: all have to enrol anew"

@@ -16,7 +16,10 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::device::{Blocked, Device, DeviceId, Provider, Standing};
+use super::{
+    device::{Blocked, Device, DeviceId, Provider, Standing},
+    receipts::Receipts,
+};
 use crate::{config::Level, store::Store};
 
 /// A power of two, so that a shard is chosen by bits; far more than workers.
@@ -74,6 +77,7 @@ pub struct Registry {
     /// The shard that is swept next.
     sweeping: AtomicUsize,
     pub(super) journal: OnceLock<Mutex<Store>>,
+    pub(super) receipts: Receipts,
 }
 
 impl std::fmt::Debug for Registry {
@@ -94,6 +98,7 @@ impl Registry {
             forgotten: AtomicU64::new(0),
             sweeping: AtomicUsize::new(0),
             journal: OnceLock::new(),
+            receipts: Receipts::default(),
         }
     }
 
@@ -264,6 +269,15 @@ impl Registry {
         self.count.fetch_sub(1, Relaxed);
         self.blocked.fetch_sub(usize::from(device.blocked.is_some()), Relaxed);
         self.write(id, None);
+        self.drop_receipt(id);
+    }
+
+    /// Changes what is known of a device, if it is.
+    pub(super) fn change(&self, id: DeviceId, change: impl FnOnce(&mut Device)) {
+        let mut shard = self.shard(id);
+        let Some(device) = shard.get_mut(&id) else { return };
+        change(device);
+        self.write(id, Some(device));
     }
 
     /// While the device's shard is locked, so that what is written last is what happened last.

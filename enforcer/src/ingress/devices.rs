@@ -1,5 +1,7 @@
 //! The endpoints of devices: reads what they send, has it judged, and answers.
 
+pub(super) mod assertion;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +26,15 @@ use crate::{
 /// Time for a body, which is small.
 const TIME: Duration = Duration::from_secs(30);
 
+/// Tells the log what was found, and its sender what it may know of that.
+fn refused(source: ClientAddr, failed: Failed, now: u64) -> Refusal {
+    let Failed { denial, why } = failed;
+    if let Some(why) = why {
+        tracing::info!(source = %source.get(), step = why.step, why = why.why, code = denial.code(), "attestation refused");
+    }
+    devices::assertion::refusal(denial, now)
+}
+
 /// What an endpoint answers, and whom it is about.
 pub(super) async fn answer(
     worker: &Worker,
@@ -46,17 +57,8 @@ pub(super) async fn answer(
     let facts = RequestFacts::read(&connection.client, source, head).map_err(Refusal::plain)?;
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
     let policy = worker.shared.policy.load();
-    let answer = devices::answer(&policy, endpoint, &facts, &bytes, now).map_err(|failed| {
-        let Failed { denial, why } = failed;
-        if let Some(why) = why {
-            tracing::info!(source = %source.get(), step = why.step, why = why.why, code = denial.code(), "attestation refused");
-        }
-        // An app whose challenge has run out can see whether its clock is wrong.
-        let server_time = (denial == Denial::AttestationNonceStale).then_some(now.unix);
-        let challenge = (denial.status() == 401)
-            .then(|| HeaderValue::from_static("Attestation realm=\"enforcer\""));
-        Refusal { server_time, challenge, ..Refusal::plain(denial) }
-    })?;
+    let answer = devices::answer(&policy, endpoint, &facts, &bytes, now)
+        .map_err(|failed| refused(source, failed, now.unix))?;
     worker.shared.metrics.attestations.with_label_values(&[answer.event]).inc();
     let mut response = Response::new(Bytes::from(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);

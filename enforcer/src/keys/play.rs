@@ -15,16 +15,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use http::{
-    HeaderMap, Request, StatusCode, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT},
+    HeaderMap, StatusCode, Uri,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER},
 };
-use http_body_util::{BodyExt as _, Full, Limited};
 use rustls::ClientConfig;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::fetch;
@@ -303,23 +301,9 @@ impl Decoder {
     ) -> Result<(StatusCode, HeaderMap, Bytes)> {
         let tls = self.tls().await?;
         let allow = (self.config.private_addresses, "private_addresses");
-        let (mut sender, connection) = fetch::open::<Full<Bytes>>(address, &tls, allow).await?;
-        // Ends with this function, whatever the server does.
-        let mut driving = JoinSet::new();
-        driving.spawn(connection);
-        let mut request = Request::post(path)
-            .header(HOST, address.authority().context("no host")?.as_str())
-            .header(ACCEPT, "application/json")
-            .header(CONTENT_TYPE, kind)
-            .header(USER_AGENT, concat!("enforcer/", env!("CARGO_PKG_VERSION")));
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        let response = sender.send_request(request.body(Full::new(body.into()))?).await.context("HTTP")?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MOST_BYTES).collect().await;
-        let body = body.map_err(|error| anyhow!("reading the answer: {error}"))?;
-        Ok((head.status, head.headers, body.to_bytes()))
+        let mut fields = vec![(ACCEPT, "application/json"), (CONTENT_TYPE, kind)];
+        fields.extend(authorization.map(|authorization| (AUTHORIZATION, authorization)));
+        fetch::post((address, path), &tls, allow, &fields, body, MOST_BYTES).await
     }
 
     async fn tls(&self) -> Result<Arc<ClientConfig>> {

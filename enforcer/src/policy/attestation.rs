@@ -1,5 +1,6 @@
 //! What devices are judged by: endpoints, the secrets of sessions, the key of facts, whose apps may enrol. `checks::devices` asks it.
 
+mod apple;
 mod google;
 
 use std::{path::Path, sync::Arc};
@@ -13,6 +14,7 @@ use crate::{
     enrolment::{Challenges, Enrolment, Registry, facts::Facts, session::Sessions},
 };
 
+pub use apple::Receipts;
 pub use google::{AndroidKey, Play};
 
 /// `[attestation]` with its files.
@@ -49,6 +51,8 @@ pub struct AppAttest {
     pub distribution: Distribution,
     /// Instead of Apple's.
     other_roots: Option<Roots>,
+    /// How receipts are exchanged for newer ones; `None`: they are not.
+    pub exchange: Option<Receipts>,
 }
 
 impl AppAttest {
@@ -78,6 +82,7 @@ impl AppAttest {
                 required: config.require_distribution,
             },
             other_roots,
+            exchange: config.receipts.as_ref().map(Receipts::load).transpose().context("receipts")?,
         })
     }
 
@@ -86,9 +91,10 @@ impl AppAttest {
         self.other_roots.as_ref().unwrap_or_else(|| Roots::app_attest())
     }
 
-    /// Whether that is Apple.
-    pub const fn is_genuine(&self) -> bool {
-        self.other_roots.is_none()
+    /// Whose receipts are believed; `None`: nobody's, for those of another root come with receipts of nobody.
+    pub fn receipts(&self) -> Option<&Roots> {
+        let other = self.exchange.as_ref().and_then(|exchange| exchange.roots.as_ref());
+        other.or_else(|| self.other_roots.is_none().then(Roots::receipts))
     }
 }
 
@@ -119,6 +125,7 @@ impl Attestation {
             None => Arc::new(Enrolment {
                 challenges: Challenges::new(config.max_challenges, began)?,
                 devices: Registry::new(config.max_devices),
+                began,
             }),
         };
         let kept = old.map(|old| &old.limiter).filter(|kept| kept.serves(config.limit, max_sources));
@@ -155,6 +162,7 @@ pub fn problem(kind: config::TlsFile, path: &Path) -> Result<()> {
         config::TlsFile::SessionKeys => Sessions::from_file(path).map(drop),
         config::TlsFile::FactsKey => Facts::check(path),
         config::TlsFile::AttestationRoot => roots(path).map(drop),
+        config::TlsFile::DeviceCheckKey => apple::key(path),
         config::TlsFile::AndroidRoots => google::roots(path).map(drop),
         config::TlsFile::AndroidRevocations => google::revocations(path).map(drop),
         config::TlsFile::PlayKeys => google::keys(path).map(drop),

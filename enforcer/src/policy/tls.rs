@@ -158,6 +158,7 @@ pub fn problem(kind: TlsFile, path: &Path) -> Option<String> {
         TlsFile::SessionKeys
         | TlsFile::FactsKey
         | TlsFile::AttestationRoot
+        | TlsFile::DeviceCheckKey
         | TlsFile::AndroidRoots
         | TlsFile::AndroidRevocations
         | TlsFile::PlayKeys => super::attestation::problem(kind, path),

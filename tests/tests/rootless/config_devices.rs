@@ -4,8 +4,9 @@
 use std::{fs, path::Path, time::Duration};
 
 use enforcer::config::{
-    self, AndroidApps, AndroidKey, AppAttest, Attestation, AttestationDemand, AttestationPaths, BootState,
-    Environment, KeySecurity, Level, Platform, Play, RateLimit, UnknownDevices, settle,
+    self, AndroidApps, AndroidKey, AppAttest, Assertion, Attestation, AttestationDemand, AttestationPaths,
+    BootState, Environment, KeySecurity, Level, OverRisk, Platform, Play, RateLimit, Receipts, UnknownDevices,
+    settle,
 };
 
 /// A file that is good but for what is tried.
@@ -48,6 +49,7 @@ fn what_is_written_of_devices_is_what_holds() {
             limit: RateLimit { events: 5, period: seconds(1), burst: 50 },
             challenge_lifetime: seconds(60),
             max_challenges: 5_000,
+            assertion_window: seconds(30),
             session_lifetime: seconds(600),
             session_keys: Some("sessions.key".into()),
             facts_key: Some("facts.key".into()),
@@ -64,6 +66,19 @@ fn what_is_written_of_devices_is_what_holds() {
                 minimum_version: Some("4.2".into()),
                 require_distribution: true,
                 root: Some("root.pem".into()),
+                receipts: Some(Receipts {
+                    key: "devicecheck.p8".into(),
+                    key_id: "F6G7H8I9J0".to_owned(),
+                    team: "ABCDE12345".to_owned(),
+                    api: Some("https://apple.example.com".parse().unwrap()),
+                    authorities: Some("apple-roots.pem".into()),
+                    private_addresses: true,
+                    timeout: seconds(5),
+                    every: seconds(43_200),
+                    calls_per_day: 500,
+                    max_receipts: 2_000,
+                    root: Some("receipts.pem".into()),
+                }),
             }),
             android_key: Some(AndroidKey {
                 apps: AndroidApps {
@@ -96,6 +111,11 @@ fn what_is_written_of_devices_is_what_holds() {
         max_age: seconds(300),
         level: Level::Strong,
         platforms: vec![Platform::Ios, Platform::Android],
+        assertion: Some(Assertion::Time),
+        group: "pay".to_owned(),
+        max_body_bytes: 4_096,
+        max_risk: Some(4),
+        over_risk: OverRisk::Flag,
     };
     assert_eq!(config.routes[0].attestation, Some(demand));
     assert_eq!(config.routes[1].attestation, None);
@@ -124,6 +144,15 @@ fn what_is_not_written_is_as_documented() {
     let demand = config.routes[0].attestation.clone().unwrap();
     assert_eq!((demand.max_age.as_secs(), demand.level), (900, Level::Device));
     assert!(demand.platforms.is_empty());
+    assert_eq!((demand.assertion, demand.max_risk, demand.over_risk), (None, None, OverRisk::Deny));
+    assert_eq!(by.assertion_window.as_secs(), 60);
+    let signed = parse("attestation = { assertion = \"challenge\" }\n[attestation]\n[attestation.app_attest]\napps = [\"ABCDE12345.com.example.app\"]\n[attestation.app_attest.receipts]\nkey = \"k\"\nkey_id = \"F6G7H8I9J0\"\n");
+    let demand = signed.routes[0].attestation.clone().unwrap();
+    assert_eq!((demand.group.as_str(), demand.max_body_bytes), (signed.routes[0].name.as_str(), 1 << 20));
+    let receipts = signed.attestation.unwrap().app_attest.unwrap().receipts.unwrap();
+    assert_eq!((receipts.team.as_str(), receipts.api, receipts.root), ("ABCDE12345", None, None));
+    assert_eq!((receipts.timeout.as_secs(), receipts.every.as_secs()), (10, 86_400));
+    assert_eq!((receipts.calls_per_day, receipts.max_receipts), (10_000, 100_000));
     assert_eq!(parse("[bans]\nstore = \"off\"\n[attestation]\n").attestation.unwrap().store, None);
     // Devices are read at the start, so the section cannot come or go with a reload.
     let (settled, pending) = settle(&parse(""), config.clone());
@@ -152,6 +181,40 @@ fn what_cannot_be_meant_is_refused() {
         ("", "[attestation.app_attest]\napps = []", "attestation.app_attest.apps: empty"),
         ("", "[attestation.app_attest]\napps = [\"com.example.app\"]", "no identifier of an app"),
         ("", "[attestation.app_attest]\napps = [\"ABCDE12345.\"]", "no identifier of an app"),
+        ("attestation = { assertion = \"sometimes\" }", "[attestation]", "`sometimes` is no choice"),
+        ("attestation = { group = \"pay\" }", "[attestation]", "this route asks for none"),
+        ("attestation = { max_body_bytes = \"1KiB\" }", "[attestation]", "this route asks for none"),
+        ("attestation = { assertion = \"time\", group = \"a b\" }", "[attestation]", "not a usable name"),
+        (
+            "attestation = { assertion = \"time\", max_body_bytes = \"1GiB\" }",
+            "[attestation]",
+            "attestation.max_body_bytes: out of range",
+        ),
+        (
+            "attestation = { assertion = \"time\" }\nupgrade = [\"websocket\"]",
+            "[attestation]",
+            "nothing that follows would be signed",
+        ),
+        ("attestation = { over_risk = \"flag\" }", "[attestation]", "which is not there"),
+        ("attestation = { max_risk = 0 }", "[attestation]", "attestation.max_risk: out of range"),
+        ("attestation = { max_risk = 2, over_risk = \"pass\" }", "[attestation]", "`pass` is no choice"),
+        ("", "[attestation]\nassertion_window = \"1h\"", "assertion_window: out of range"),
+        ("", "IOS\n[attestation.app_attest.receipts]\nkey_id = \"F6G7H8I9J0\"", "receipts.key: missing"),
+        ("", "IOS\n[attestation.app_attest.receipts]\nkey = \"k\"", "receipts.key_id: missing"),
+        (
+            "",
+            "IOS\n[attestation.app_attest.receipts]\nkey = \"k\"\nkey_id = \"f6g7h8i9j0\"",
+            "no id of a key",
+        ),
+        ("", "RECEIPTS\napi = \"http://127.0.0.1\"", "no https address"),
+        ("", "RECEIPTS\napi = \"https://apple.example.com/v1\"", "no https address"),
+        ("", "RECEIPTS\ncalls_per_day = 0", "out of range"),
+        ("", "RECEIPTS\nevery = \"1s\"", "out of range"),
+        (
+            "",
+            "[attestation.app_attest]\napps = [\"ABCDE12345.a\", \"BCDEF12345.b\"]\n[attestation.app_attest.receipts]\nkey = \"k\"\nkey_id = \"F6G7H8I9J0\"",
+            "more than one team",
+        ),
         (
             "",
             "[attestation.android_key]\ncertificates = [\"CERT\"]",
@@ -182,6 +245,9 @@ fn what_cannot_be_meant_is_refused() {
     ] {
         let certificate = "3c".repeat(32);
         let apps = "packages = [\"com.example.app\"]\ncertificates = [\"CERT\"]";
+        let ios = "[attestation.app_attest]\napps = [\"ABCDE12345.com.example.app\"]";
+        let receipts = "IOS\n[attestation.app_attest.receipts]\nkey = \"k\"\nkey_id = \"F6G7H8I9J0\"";
+        let sections = sections.replace("RECEIPTS", receipts).replace("IOS", ios);
         let sections = &sections.replace("APPS", apps).replace("CERT", &certificate);
         let errors = errors(route, sections);
         assert!(errors.iter().any(|error| error.contains(expected)), "{route} {sections}: {errors:?}");

@@ -46,22 +46,22 @@ pub(super) struct Held {
 }
 
 /// An app that knows nothing but what app developers are told.
-struct App {
-    phone: Phone,
-    held: Held,
+pub(super) struct App {
+    pub(super) phone: Phone,
+    pub(super) held: Held,
 }
 
 impl App {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let phone = Phone::new(APP, app_attest::Environment::Production)?;
         Ok(Self { phone, held: Held::new(SigningKey::p256("app")?) })
     }
 
-    fn device(&self) -> String {
+    pub(super) fn device(&self) -> String {
         encode(&self.phone.key_id())
     }
 
-    async fn enrol(&self, client: &mut Client, apple: &Apple) -> Result<Answer> {
+    pub(super) async fn enrol(&self, client: &mut Client, apple: &Apple) -> Result<Answer> {
         let challenge = challenge(client, "enrol").await?;
         let object = self.phone.attest(apple, &sha256(challenge.as_bytes()))?;
         let body = json!({
@@ -71,7 +71,7 @@ impl App {
         post(client, "/.well-known/enforcer/enrol", HeaderMap::new(), &body).await
     }
 
-    async fn begin(&mut self, client: &mut Client) -> Result<Answer> {
+    pub(super) async fn begin(&mut self, client: &mut Client) -> Result<Answer> {
         let challenge = challenge(client, "session").await?;
         self.begin_with(client, &challenge).await
     }
@@ -136,7 +136,7 @@ pub(super) async fn challenge(client: &mut Client, purpose: &str) -> Result<Stri
     Ok(answer.body["challenge"].as_str().unwrap().to_owned())
 }
 
-async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Answer> {
+pub(super) async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Answer> {
     let (head, body) = response.into_parts();
     let body = body.collect().await?.to_bytes();
     let body = serde_json::from_slice(&body).unwrap_or_default();

@@ -134,15 +134,7 @@ pub(super) fn assert(
     shown: &Shown<'_>,
     now: u64,
 ) -> Result<Option<Level>, Failed> {
-    // What the configuration has taken away since counts no longer.
-    let packages = match device.provider {
-        Provider::Play => attestation.play.as_ref().map(|by| &by.rules.packages),
-        Provider::AndroidKey => attestation.android_key.as_ref().map(|by| &by.rules.packages),
-        Provider::AppAttest => None,
-    };
-    if !packages.is_some_and(|packages| packages.iter().any(|name| **name == *device.app)) {
-        return Err(Denial::DeviceUnknown.into());
-    }
+    is_taken(attestation, device)?;
     // Its key signs requests, too, so no other one takes its place.
     if matches!(shown.binding, Binding::Key(thumbprint) if thumbprint != device.key.thumbprint()) {
         return Err(Denial::DpopWrongKey.into());
@@ -166,6 +158,28 @@ pub(super) fn assert(
         return Err(Refused::new(Denial::AttestationOutdated, "verdict", why).into());
     }
     Ok(None)
+}
+
+/// Whether the key of a device that is taken still has signed this.
+pub(super) fn own(
+    attestation: &Attestation,
+    device: &Device,
+    data: &str,
+    signature: &[u8],
+) -> Result<(), Failed> {
+    is_taken(attestation, device)?;
+    Ok(signed(&device.key.0, data, signature)?)
+}
+
+/// What the configuration has taken away since counts no longer.
+fn is_taken(attestation: &Attestation, device: &Device) -> Result<(), Denial> {
+    let packages = match device.provider {
+        Provider::Play => attestation.play.as_ref().map(|by| &by.rules.packages),
+        Provider::AndroidKey => attestation.android_key.as_ref().map(|by| &by.rules.packages),
+        Provider::AppAttest => None,
+    };
+    let is_known = packages.is_some_and(|packages| packages.iter().any(|name| **name == *device.app));
+    if is_known { Ok(()) } else { Err(Denial::DeviceUnknown) }
 }
 
 fn point(key: &[u8]) -> Result<[u8; POINT], Refused> {

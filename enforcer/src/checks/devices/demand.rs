@@ -13,7 +13,7 @@ use crate::{
         facts::RequestFacts,
         token::binding::{self, Shown},
     },
-    config::UnknownDevices,
+    config::{OverRisk, UnknownDevices},
     denial::Denial,
     enrolment::{
         DeviceId, Standing, Unfit,
@@ -45,14 +45,25 @@ pub struct Attested {
     id: DeviceId,
     standing: Standing,
     age: u64,
+    over_risk: bool,
     /// What servers are told, once all else is well.
     pub(in crate::checks) facts: Option<HeaderValue>,
 }
 
 impl Attested {
+    /// Which device it is.
+    pub(super) const fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    /// Whether its risk metric is above what its route takes without more.
+    pub(in crate::checks) const fn is_over_risk(&self) -> bool {
+        self.over_risk
+    }
+
     /// Puts into words what servers are told.
     pub(in crate::checks) fn tell(&mut self, by: &Attestation, now: u64) -> Result<(), Refusal> {
-        let told = Told { device: self.id, standing: &self.standing, age: self.age };
+        let told = Told { device: self.id, standing: &self.standing, age: self.age, over_risk: self.over_risk };
         let facts = by.facts.sign(&told, now).ok_or_else(|| Refusal::plain(Denial::Overloaded))?;
         self.facts = Some(facts);
         Ok(())
@@ -94,6 +105,10 @@ fn judge(
     if standing.level < config.level {
         return Err(Refusal::plain(Denial::AttestationLevel));
     }
+    let over_risk = config.max_risk.zip(standing.risk).is_some_and(|(most, risk)| risk > most);
+    if over_risk && config.over_risk == OverRisk::Deny {
+        return Err(Refusal::plain(Denial::DeviceRisk));
+    }
     let nonce = match session.binding {
         Binding::Certificate(thumbprint) => {
             let bound = URL_SAFE_NO_PAD.encode(thumbprint);
@@ -110,7 +125,7 @@ fn judge(
         }
     };
     let name = session.device.to_string().into();
-    Ok((Attested { name, id: session.device, standing, age, facts: None }, nonce))
+    Ok((Attested { name, id: session.device, standing, age, over_risk, facts: None }, nonce))
 }
 
 /// Seconds since the device showed what it is.
@@ -125,7 +140,7 @@ fn standing(policy: &Policy, by: &Attestation, session: &Session, now: u64) -> R
     let standing = match by.enrolment.devices.standing(session.device) {
         Ok(standing) => standing,
         Err(Unfit::Unknown) if by.config.unknown_devices == UnknownDevices::BySession => {
-            Standing { platform: session.platform, level: session.level, origin: None }
+            Standing { platform: session.platform, level: session.level, origin: None, risk: None }
         }
         Err(why) => return Err(unfit(why)),
     };

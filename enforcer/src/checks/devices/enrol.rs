@@ -5,10 +5,10 @@ use serde_json::json;
 
 use super::{Answer, Failed, android, bytes, object, spend, text, unfit};
 use crate::{
-    attestation::app_attest::{self, chain::Roots},
+    attestation::app_attest,
     config::{Level, Platform},
     denial::Denial,
-    enrolment::{Bond, Device, DeviceId, Provider, Purpose, device::Point},
+    enrolment::{Bond, Device, DeviceId, Provider, Purpose, device::Point, receipts::Held},
     policy::attestation::{AppAttest, Attestation},
 };
 
@@ -17,14 +17,17 @@ pub(super) fn enrol(attestation: &Attestation, body: &[u8], now: u64) -> Result<
     let asked = object(body)?;
     let challenge = text(&asked, "challenge")?;
     let provider = text(&asked, "provider")?;
-    let spent = || spend(attestation, challenge, Bond { purpose: Purpose::Enrol, device: None }, now);
+    let spent = || spend(attestation, challenge, Bond { purpose: Purpose::Enrol, group: None, device: None }, now);
     // One that is not configured is none.
+    let mut receipt = None;
     let (id, device) = if provider == Provider::AppAttest.name() {
         let by = attestation.app_attest.as_ref().ok_or(Denial::AttestationRequest)?;
         let object = bytes(text(&asked, "attestation")?)?;
         let key_id = bytes(text(&asked, "key_id")?)?;
         spent()?;
-        apple(by, challenge, &object, &key_id, now)?
+        let (id, device, held) = apple(by, challenge, &object, &key_id, now)?;
+        receipt = by.exchange.as_ref().zip(held);
+        (id, device)
     } else if provider == Provider::AndroidKey.name() {
         let claim = android::Attested::read(attestation, &asked)?;
         spent()?;
@@ -37,6 +40,10 @@ pub(super) fn enrol(attestation: &Attestation, body: &[u8], now: u64) -> Result<
         return Err(Denial::AttestationRequest.into());
     };
     let known = attestation.enrolment.devices.enrol(id, device).map_err(unfit)?;
+    if let Some((exchange, held)) = receipt {
+        // Without room the device is as good; its metric stays what it is.
+        attestation.enrolment.devices.keep_receipt(id, held, exchange.config.max_receipts);
+    }
     let standing = attestation.enrolment.devices.standing(id).map_err(unfit)?;
     Ok(Answer {
         status: 201,
@@ -59,7 +66,7 @@ fn apple(
     object: &[u8],
     key_id: &[u8],
     now: u64,
-) -> Result<(DeviceId, Device), Failed> {
+) -> Result<(DeviceId, Device, Option<Held>), Failed> {
     let hash = digest(&SHA256, challenge.as_bytes());
     let expected = app_attest::attestation::Expected {
         apps: &by.apps,
@@ -68,8 +75,7 @@ fn apple(
         key_id: Some(key_id),
         distribution: &by.distribution,
         roots: by.roots(),
-        // Those of another root come with receipts of nobody.
-        receipts: by.is_genuine().then(Roots::receipts),
+        receipts: by.receipts(),
     };
     let attested = app_attest::attestation::verify(object, &expected, now, &mut |_, _| ())?;
     let device = Device {
@@ -82,9 +88,14 @@ fn apple(
         counter: 0,
         enrolled: now,
         seen: now,
-        risk: attested.received.and_then(|receipt| receipt.risk),
+        risk: attested.received.as_ref().and_then(|receipt| receipt.risk),
         verdict: None,
         blocked: None,
     };
-    Ok((DeviceId::of_key(&attested.public_key), device))
+    let held = attested.received.map(|received| Held {
+        due: received.not_before.unwrap_or(now),
+        until: received.expires,
+        receipt: attested.receipt.into(),
+    });
+    Ok((DeviceId::of_key(&attested.public_key), device, held))
 }

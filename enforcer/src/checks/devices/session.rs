@@ -33,7 +33,7 @@ pub(super) fn begin(
     let asked = object(body)?;
     let binding = binding(facts, &asked)?;
     let token = asked.get("token").map(|_| text(&asked, "token")).transpose()?;
-    spend(attestation, challenge, Bond { purpose: Purpose::Session, device: Some(id) }, now)?;
+    spend(attestation, challenge, Bond { purpose: Purpose::Session, group: None, device: Some(id) }, now)?;
     let data = client_data(challenge, facts.method, facts.target, body);
     let shown = Shown { challenge, assertion: &assertion, data: &data, token, binding };
     let standing = assert(attestation, id, &shown, now)?;
@@ -86,7 +86,8 @@ fn assert(attestation: &Attestation, id: DeviceId, shown: &Shown<'_>, now: u64) 
             if shown.token.is_some() {
                 return Err(Denial::AttestationRequest.into());
             }
-            let counter = apple(attestation, &device, shown.assertion, shown.data)?;
+            let hash = digest(&SHA256, shown.data.as_bytes());
+            let counter = apple(attestation, &device, shown.assertion, hash.as_ref())?;
             // Of two that come at the same time one is refused here.
             Ok(devices.advance(id, counter, now).map_err(unfit)?)
         }
@@ -97,20 +98,25 @@ fn assert(attestation: &Attestation, id: DeviceId, shown: &Shown<'_>, now: u64) 
     }
 }
 
-fn apple(attestation: &Attestation, device: &Device, object: &[u8], data: &str) -> Result<u32, Failed> {
+/// The counter of an assertion over this, made with the key of a device of Apple.
+pub(super) fn apple(
+    attestation: &Attestation,
+    device: &Device,
+    object: &[u8],
+    client_data_hash: &[u8],
+) -> Result<u32, Failed> {
     // What the configuration has taken away since counts no longer.
     let by = attestation.app_attest.as_ref().ok_or(Denial::DeviceUnknown)?;
     let app = by.apps.iter().find(|app| app.as_str() == &*device.app).ok_or(Denial::DeviceUnknown)?;
     if device.environment != by.configured {
         return Err(Denial::DeviceUnknown.into());
     }
-    let hash = digest(&SHA256, data.as_bytes());
     let expected = app_attest::assertion::Expected {
         app,
         environment: by.environment,
         public_key: &device.key.0,
         counter: device.counter,
-        client_data_hash: hash.as_ref(),
+        client_data_hash,
         distribution: &by.distribution,
     };
     Ok(app_attest::assertion::verify(object, &expected, &mut |_, _| ())?.counter)

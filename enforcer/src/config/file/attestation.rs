@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Key, LimitSection, List, Number, Text};
-use crate::config::{BootState, Environment, KeySecurity, Level, Platform, UnknownDevices};
+use super::{Key, LimitSection, List, Number, Size, Text};
+use crate::config::{
+    Assertion, BootState, Environment, KeySecurity, Level, OverRisk, Platform, UnknownDevices,
+};
 
 /// `[attestation]`
 #[derive(Debug, Default, Deserialize)]
@@ -18,6 +20,7 @@ pub(in crate::config) struct AttestationSection {
     pub(in crate::config) limit: Key<LimitSection>,
     pub(in crate::config) challenge_lifetime: Key<Text<Duration>>,
     pub(in crate::config) max_challenges: Key<Number>,
+    pub(in crate::config) assertion_window: Key<Text<Duration>>,
     pub(in crate::config) session_lifetime: Key<Text<Duration>>,
     pub(in crate::config) session_keys: Key<Text<String>>,
     pub(in crate::config) facts_key: Key<Text<String>>,
@@ -41,6 +44,23 @@ pub(in crate::config) struct AppAttestSection {
     pub(in crate::config) categories: List<Text<String>>,
     pub(in crate::config) minimum_version: Key<Text<String>>,
     pub(in crate::config) require_distribution: Key<bool>,
+    pub(in crate::config) root: Key<Text<String>>,
+    pub(in crate::config) receipts: Key<ReceiptsSection>,
+}
+
+/// `[attestation.app_attest.receipts]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct ReceiptsSection {
+    pub(in crate::config) key: Key<Text<String>>,
+    pub(in crate::config) key_id: Key<Text<String>>,
+    pub(in crate::config) api: Key<Text<String>>,
+    pub(in crate::config) authorities: Key<Text<String>>,
+    pub(in crate::config) private_addresses: Key<bool>,
+    pub(in crate::config) timeout: Key<Text<Duration>>,
+    pub(in crate::config) every: Key<Text<Duration>>,
+    pub(in crate::config) calls_per_day: Key<Number>,
+    pub(in crate::config) max_receipts: Key<Number>,
     pub(in crate::config) root: Key<Text<String>>,
 }
 
@@ -80,4 +100,9 @@ pub(in crate::config) struct DemandSection {
     pub(in crate::config) max_age: Key<Text<Duration>>,
     pub(in crate::config) level: Key<Level>,
     pub(in crate::config) platform: List<Platform>,
+    pub(in crate::config) assertion: Key<Assertion>,
+    pub(in crate::config) group: Key<Text<String>>,
+    pub(in crate::config) max_body_bytes: Key<Size>,
+    pub(in crate::config) max_risk: Key<Number>,
+    pub(in crate::config) over_risk: Key<OverRisk>,
 }

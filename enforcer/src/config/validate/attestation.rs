@@ -1,5 +1,6 @@
 //! Rules for `[attestation]`, and for what a `[[route]]` asks for of devices.
 
+mod apple;
 mod google;
 
 use std::{path::Path, time::Duration};
@@ -8,8 +9,8 @@ use toml::Spanned;
 
 use super::{LimitRules, Rules, entries};
 use crate::config::{
-    AppAttest, Attestation, AttestationDemand, AttestationPaths, Environment, Level, RateLimit, TlsFile,
-    UnknownDevices,
+    AppAttest, Attestation, AttestationDemand, AttestationPaths, Environment, Level, OverRisk, RateLimit,
+    TlsFile, UnknownDevices,
     file::{AppAttestSection, AttestationSection, File, Key, RouteSection},
     named::Named,
     value::Text,
@@ -61,6 +62,12 @@ pub(super) fn attestation(
             5_000..=600_000,
         ),
         max_challenges: u32::try_from(challenges).unwrap_or(u32::MAX),
+        assertion_window: rules.duration(
+            "assertion_window",
+            &section.assertion_window,
+            minutes(1),
+            5_000..=600_000,
+        ),
         session_lifetime: rules.duration(
             "session_lifetime",
             &section.session_lifetime,
@@ -166,8 +173,10 @@ fn app_attest(section: &Key<AppAttestSection>, rules: &mut Rules<'_, '_>) -> Opt
             rules.refuse_entry(entry.span(), "apps", problem, remedy);
         }
     }
+    let apps = rules.texts("apps", &section.apps);
     Some(AppAttest {
-        apps: rules.texts("apps", &section.apps),
+        receipts: apple::receipts(&section.receipts, &apps, &mut rules),
+        apps,
         environment: section.environment.as_ref().map_or(Environment::Production, |one| *one.get_ref()),
         categories: rules.texts("categories", &section.categories),
         minimum_version: section.minimum_version.as_ref().map(|_| {
@@ -186,6 +195,7 @@ fn app_attest(section: &Key<AppAttestSection>, rules: &mut Rules<'_, '_>) -> Opt
 pub(super) fn of_route(
     section: &RouteSection,
     file: &File,
+    name: &str,
     rules: &mut Rules<'_, '_>,
 ) -> Option<AttestationDemand> {
     let written = section.attestation.as_ref()?;
@@ -214,5 +224,10 @@ pub(super) fn of_route(
         max_age,
         level: demand.level.as_ref().map_or(Level::Device, |level| *level.get_ref()),
         platforms,
+        assertion: apple::assertion(section, demand, &mut rules),
+        group: apple::group(demand, name, &mut rules),
+        max_body_bytes: rules.size("max_body_bytes", &demand.max_body_bytes, 1 << 20, 0..=64 << 20),
+        max_risk: apple::max_risk(demand, &mut rules),
+        over_risk: demand.over_risk.as_ref().map_or(OverRisk::Deny, |one| *one.get_ref()),
     })
 }

@@ -27,7 +27,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{PACKAGE, encode, random};
 use crate::{
@@ -194,6 +194,11 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, shared: &Shared) -> Res
     shared.asked[part as usize].fetch_add(1, SeqCst);
     let manner = lock(&shared.manners)[part as usize].clone();
     let manner = manner.map_or_else(|| genuine(part, &head, field("authorization: "), &body, shared), Ok)?;
+    carry_out(&mut stream, manner).await
+}
+
+/// Answers as a test wants.
+pub(in crate::attestation) async fn carry_out(stream: &mut TlsStream<TcpStream>, manner: Manner) -> Result<()> {
     let endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     match manner {
         Manner::Answer(status, fields, body) => {
