@@ -79,7 +79,12 @@ impl Site {
 
     /// Starts the edge.
     pub fn start(self) -> Result<Edge> {
-        let policy = Policy::load(&self.config)?.share();
+        self.start_as_of(enforcer::clock::unix_now())
+    }
+
+    /// The same of a process that began at another time, seconds since 1970.
+    pub fn start_as_of(self, began: u64) -> Result<Edge> {
+        let policy = Policy::load_at(&self.config, began)?.share();
         let metrics = Metrics::new()?;
         if let Some(path) = &self.config.replay.store {
             let (pending, errors) =

@@ -27,6 +27,7 @@ pub mod origin;
 pub mod packets;
 pub mod pcapng;
 pub mod pki;
+pub mod place;
 pub mod poll;
 pub mod process;
 pub mod recorder;

@@ -3,6 +3,7 @@
 
 mod system {
     mod answers;
+    mod asserted;
     mod attach;
     mod bans;
     mod behind;

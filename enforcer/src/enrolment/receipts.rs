@@ -203,7 +203,11 @@ mod tests {
         registry.block(id(3), "", NOW);
         registry.forget(id(4));
         let due = |at| registry.due_receipt(at).map(|(id, _)| id);
-        assert_eq!((due(NOW), registry.receipts()), (None, 4), "forgotten, unknown, ended: let go; blocked: later");
+        assert_eq!(
+            (due(NOW), registry.receipts()),
+            (None, 4),
+            "forgotten, unknown, ended: let go; blocked: later"
+        );
         assert_eq!((due(NOW + 4), due(NOW + 4)), (Some(id(1)), Some(id(1))), "until it is settled");
         registry.postpone_receipt(id(1), NOW + 50);
         assert_eq!(due(NOW + 4), Some(id(2)));
@@ -217,7 +221,10 @@ mod tests {
     #[test]
     fn there_is_room_for_so_many_and_for_newer_ones() {
         let registry = registry(3);
-        assert!(registry.keep_receipt(id(0), held(NOW, "a"), 2) && registry.keep_receipt(id(1), held(NOW, "b"), 2));
+        assert!(
+            registry.keep_receipt(id(0), held(NOW, "a"), 2)
+                && registry.keep_receipt(id(1), held(NOW, "b"), 2)
+        );
         assert!(!registry.keep_receipt(id(2), held(NOW, "c"), 2), "no room");
         assert!(registry.keep_receipt(id(1), held(NOW, "newer"), 2));
         registry.forget(id(0));

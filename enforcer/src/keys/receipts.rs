@@ -26,8 +26,7 @@ use crate::{
             budget::{Budget, Quota, Who},
         },
     },
-    clock,
-    config,
+    clock, config,
     metrics::Metrics,
     policy::{
         Policy, SharedPolicy,
@@ -93,7 +92,8 @@ pub async fn tend(policy: SharedPolicy, metrics: Metrics) {
 /// Asks about one device that is due; false: about none, now.
 async fn step(policy: &Policy, caller: &mut Option<Caller>, metrics: &Metrics) -> bool {
     let exchange = policy.attestation().and_then(|by| Some((by, by.app_attest.as_ref()?)));
-    let Some((by, apple, exchange)) = exchange.and_then(|(by, one)| Some((by, one, one.exchange.as_ref()?))) else {
+    let Some((by, apple, exchange)) = exchange.and_then(|(by, one)| Some((by, one, one.exchange.as_ref()?)))
+    else {
         *caller = None;
         return false;
     };
@@ -107,7 +107,8 @@ async fn step(policy: &Policy, caller: &mut Option<Caller>, metrics: &Metrics) -
     let Some(device) = devices.find(id) else { return true };
     // What the configuration has taken away since counts no longer.
     let app = apple.apps.iter().find(|app| app.as_str() == &*device.app);
-    let (Some(app), Some(roots), true) = (app, apple.receipts(), device.environment == apple.configured) else {
+    let (Some(app), Some(roots), true) = (app, apple.receipts(), device.environment == apple.configured)
+    else {
         devices.postpone_receipt(id, now.saturating_add(REFUSED));
         return true;
     };

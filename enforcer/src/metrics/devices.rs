@@ -41,7 +41,8 @@ impl Collector for Devices {
         forgotten.inc_by(look.forgotten);
         spent.set(number(attestation.enrolment.challenges.spent()));
         receipts.set(number(attestation.enrolment.devices.receipts()));
-        [devices.collect(), refused.collect(), forgotten.collect(), spent.collect(), receipts.collect()].concat()
+        [devices.collect(), refused.collect(), forgotten.collect(), spent.collect(), receipts.collect()]
+            .concat()
     }
 }
 

@@ -44,7 +44,8 @@ struct Draft {
 impl Draft {
     /// As it was written down for app developers.
     fn signed(app: &mut App, method: Method, path: &str, body: &[u8], (field, over): &Over) -> Result<Self> {
-        let (bare_path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let (bare_path, query) =
+            path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         let data = client_data(over, &method, Target { path: bare_path, query }, body);
         let assertion = app.phone.assert(&sha256(data.as_bytes()))?;
         let mut headers = HeaderMap::new();
@@ -114,7 +115,7 @@ async fn enrolled(client: &mut Client, apple: &Apple) -> Result<App> {
 async fn an_app_signs_each_request_and_nothing_else_passes() -> Result<()> {
     let origin = Origin::start().await?;
     let (site, apple) = site(&origin)?;
-    let edge = site.start()?;
+    let edge = site.start_as_of(clock::unix_now() - 86_400)?;
     let mut client = edge.http2().await?;
     let mut app = enrolled(&mut client, &apple).await?;
 
@@ -126,7 +127,7 @@ async fn an_app_signs_each_request_and_nothing_else_passes() -> Result<()> {
     for (method, path, body) in [
         (Method::GET, "/orders/1", &b""[..]),
         (Method::POST, "/orders/new?draft=1&x=%20y", body),
-        (Method::PUT, "/orders/a%2fb?", &[0xff; 60_000]),
+        (Method::PUT, "/orders/a%20b?", &[0xff; 60_000]),
         (Method::DELETE, "/orders/1", b""),
     ] {
         let over = challenge(&mut client, "orders").await?;
@@ -186,7 +187,7 @@ async fn an_app_signs_each_request_and_nothing_else_passes() -> Result<()> {
 async fn an_app_makes_a_thousand_signed_requests_and_comes_back_after_everything() -> Result<()> {
     let origin = Origin::start().await?;
     let (site, apple) = site(&origin)?;
-    let edge = site.start()?;
+    let edge = site.start_as_of(clock::unix_now() - 86_400)?;
     let mut client = edge.http2().await?;
     let mut app = enrolled(&mut client, &apple).await?;
     for number in 0..1_000 {
@@ -213,7 +214,8 @@ async fn an_app_makes_a_thousand_signed_requests_and_comes_back_after_everything
     assert_eq!(early.send(&app, &mut client).await?.body["code"], "assertion_counter_replayed");
     // A clock that is wrong, which the answer tells.
     let wrong = ("enforcer-time", (clock::unix_now() - 3_600).to_string());
-    let answer = Draft::signed(&mut app, Method::GET, "/events/x", b"", &wrong)?.send(&app, &mut client).await?;
+    let answer =
+        Draft::signed(&mut app, Method::GET, "/events/x", b"", &wrong)?.send(&app, &mut client).await?;
     assert_eq!((answer.status, &answer.body["code"]), (401, &json!("assertion_stale")));
     assert!(answer.body["server_time"].as_u64().is_some_and(|time| time.abs_diff(clock::unix_now()) < 60));
 
@@ -237,7 +239,7 @@ async fn an_app_makes_a_thousand_signed_requests_and_comes_back_after_everything
 async fn of_two_requests_with_one_counter_that_race_exactly_one_arrives() -> Result<()> {
     let origin = Origin::start().await?;
     let (site, apple) = site(&origin)?;
-    let edge = site.start()?;
+    let edge = site.start_as_of(clock::unix_now() - 86_400)?;
     let mut client = edge.http2().await?;
     let mut app = enrolled(&mut client, &apple).await?;
     // On two connections, so that two workers may have them.

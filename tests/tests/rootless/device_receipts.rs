@@ -98,7 +98,10 @@ async fn a_newer_receipt_says_what_risk_a_device_is() -> Result<()> {
     let (soon, later) = (desk.shop.apple.now + 86_300, desk.shop.apple.now + 86_400 + 600);
     assert_eq!((devices.receipts(), devices.due_receipt(soon)), (1, None));
     let (id, held) = devices.due_receipt(later).unwrap();
-    assert_eq!((id, held.receipt.len() > 1_000, held.receipt[..] == first[0][..]), (desk.shop.id(), true, false));
+    assert_eq!(
+        (id, held.receipt.len() > 1_000, held.receipt[..] == first[0][..]),
+        (desk.shop.id(), true, false)
+    );
     // The next device is asked about while the first one is left alone.
     desk.live.give(desk.newer(&desk.shop.phone, &desk.shop.apple, "1"));
     let phone = Phone::new(APP, app_attest::Environment::Production)?;

@@ -63,7 +63,8 @@ impl Attested {
 
     /// Puts into words what servers are told.
     pub(in crate::checks) fn tell(&mut self, by: &Attestation, now: u64) -> Result<(), Refusal> {
-        let told = Told { device: self.id, standing: &self.standing, age: self.age, over_risk: self.over_risk };
+        let told =
+            Told { device: self.id, standing: &self.standing, age: self.age, over_risk: self.over_risk };
         let facts = by.facts.sign(&told, now).ok_or_else(|| Refusal::plain(Denial::Overloaded))?;
         self.facts = Some(facts);
         Ok(())

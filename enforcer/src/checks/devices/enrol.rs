@@ -17,7 +17,8 @@ pub(super) fn enrol(attestation: &Attestation, body: &[u8], now: u64) -> Result<
     let asked = object(body)?;
     let challenge = text(&asked, "challenge")?;
     let provider = text(&asked, "provider")?;
-    let spent = || spend(attestation, challenge, Bond { purpose: Purpose::Enrol, group: None, device: None }, now);
+    let spent =
+        || spend(attestation, challenge, Bond { purpose: Purpose::Enrol, group: None, device: None }, now);
     // One that is not configured is none.
     let mut receipt = None;
     let (id, device) = if provider == Provider::AppAttest.name() {

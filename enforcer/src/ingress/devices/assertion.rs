@@ -6,11 +6,7 @@ use http::request;
 
 use super::refused;
 use crate::{
-    checks::{
-        Grant, Refusal,
-        devices::assertion,
-        facts::RequestFacts,
-    },
+    checks::{Grant, Refusal, devices::assertion, facts::RequestFacts},
     clock,
     denial::Denial,
     ingress::{

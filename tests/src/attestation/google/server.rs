@@ -198,7 +198,10 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, shared: &Shared) -> Res
 }
 
 /// Answers as a test wants.
-pub(in crate::attestation) async fn carry_out(stream: &mut TlsStream<TcpStream>, manner: Manner) -> Result<()> {
+pub(in crate::attestation) async fn carry_out(
+    stream: &mut TlsStream<TcpStream>,
+    manner: Manner,
+) -> Result<()> {
     let endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     match manner {
         Manner::Answer(status, fields, body) => {
