@@ -449,16 +449,8 @@ impl Edge {
     }
 }
 
-/// A connection to a server elsewhere that speaks HTTP/1.1, and trusts `root` alone.
-pub async fn dial(address: SocketAddr, root: CertificateDer<'static>) -> Result<Client> {
-    let stream = connect(address, root, NAME, &["http/1.1"]).await?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    Ok(Client::Http1(sender))
-}
-
 /// A TLS connection to `address` for `name`, offering the protocols of `alpn`, that trusts `root` alone.
-async fn connect(
+pub(crate) async fn connect(
     address: SocketAddr,
     root: CertificateDer<'static>,
     name: &str,

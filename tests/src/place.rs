@@ -19,6 +19,8 @@ use enforcer::{
 };
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -30,7 +32,7 @@ use crate::{
     attestation::apple::{Apple, Phone, sha256},
     cleanup::Owned,
     daemon::binary,
-    edge::{Client, NAME, Outgoing, dial},
+    edge::{Client, NAME, Outgoing, connect},
     pki::{Authority, KeyKind},
     poll,
     tokens::{SigningKey, ath, encode, public_jwk, thumbprint},
@@ -107,7 +109,10 @@ impl Place {
     pub async fn client(&self) -> Result<Client> {
         let status = self.ask(&["status"])?;
         let address = status["listeners"][0].as_str().context("no listener")?;
-        dial(address.parse()?, self.authority.certificate()).await
+        let stream = connect(address.parse()?, self.authority.certificate(), NAME, &["http/1.1"]).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Client::Http1(sender))
     }
 
     /// The counter of the phone's key, as the daemon knows it.
