@@ -170,7 +170,13 @@ fn what_is_missing_or_said_twice_is_refused_and_uses_nothing_up() -> Result<()> 
             missing,
         ),
         ("both", &|headers| drop(headers.insert("enforcer-time", "1".parse().unwrap())), request),
-        ("twice", &|headers| drop(headers.append("enforcer-assertion", "AA==".parse().unwrap())), request),
+        (
+            "twice",
+            &|headers| {
+                headers.append("enforcer-assertion", "AA==".parse().unwrap());
+            },
+            request,
+        ),
         ("no base64", &|headers| drop(headers.insert("enforcer-assertion", "?".parse().unwrap())), request),
         (
             "another device",
