@@ -1,7 +1,7 @@
 //! Assertions of requests without a network: what they are over, and what a restart and a crash make of them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
-use std::sync::Barrier;
+use std::{sync::Barrier, time::Duration};
 
 use anyhow::Result;
 use enforcer::{
@@ -275,15 +275,19 @@ fn a_time_is_of_now_and_of_this_process() -> Result<()> {
     let challenge = shop.asked("times", None, NOW);
     assert_eq!(shop.pass(&shop.signed(&session, TIMED, Over::Challenge(&challenge), 92, NOW)), None);
 
-    // A crash that lost counters: the device is known as it was when it enrolled, and the process began at NOW + 5.
+    // A crash that lost counters: the device is known as it was when it enrolled, and the process began at NOW + 5. Some minutes later,
+    // so that proofs need no nonce any more.
     let known = shop.policy.attestation().unwrap().enrolment.devices.find(shop.id()).unwrap();
     assert_eq!(known.counter, 92);
     let lost = enforcer::enrolment::Device { counter: 1, ..known };
-    shop.policy = Policy::load_at(&shop.site.config, NOW + 5)?;
+    let mut config = shop.site.config.clone();
+    config.attestation.as_mut().unwrap().assertion_window = Duration::from_secs(600);
+    shop.policy = Policy::load_at(&config, NOW + 5)?;
     shop.policy.attestation().unwrap().enrolment.devices.enrol(shop.id(), lost).unwrap();
-    let session = shop.session(2, NOW + 6).unwrap();
+    let now = NOW + 405;
+    let session = shop.session(2, now).unwrap();
     for (time, expected) in [(NOW, stale), (NOW + 10, stale), (NOW + 15, stale), (NOW + 16, None)] {
-        again = shop.signed(&session, TIMED, Over::Time(time), 93, NOW + 16);
+        again = shop.signed(&session, TIMED, Over::Time(time), 93, now);
         assert_eq!(shop.pass(&again), expected, "{time}: used before, perhaps");
     }
     Ok(())
