@@ -46,7 +46,8 @@ pub use enforcer_common::feature::Feature;
 pub use access_log::{AccessFormat, AccessLog, Destination, Query, Refusals, SubjectAs};
 pub use attestation::{
     AndroidApps, AndroidKey, AppAttest, Attestation, AttestationDemand, AttestationPaths, BootState,
-    Environment, KeySecurity, Level, Platform, Play, UnknownDevices,
+    Environment, KeySecurity, Level, Platform, Play, PlayDemand, PlayRemote, PlayRisk, PlayUnavailable,
+    UnknownDevices,
 };
 pub use budgets::{ByteLimit, Everybody, Group, KernelLimits, LimitSet, RateLimit, Tier, WhenFull};
 pub use cors::Cors;

@@ -196,6 +196,7 @@ pub fn demand() -> config::AttestationDemand {
         max_age: Duration::from_secs(900),
         level: config::Level::Device,
         platforms: Vec::new(),
+        play: None,
     }
 }
 

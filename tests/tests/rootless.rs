@@ -53,8 +53,11 @@ mod rootless {
     mod openssl;
     mod packets;
     mod pins;
+    mod play_config;
     mod play_integrity;
     mod play_remote;
+    mod play_requests;
+    mod play_sessions;
     mod play_tokens;
     mod policy_files;
     mod proxies;

@@ -26,7 +26,8 @@ use super::{
 };
 use crate::prefix::Prefix;
 pub(super) use attestation::{
-    AndroidKeySection, AppAttestSection, AttestationSection, DemandSection, PlaySection,
+    AndroidKeySection, AppAttestSection, AttestationSection, DemandSection, PlayDemandSection,
+    PlayRemoteSection, PlaySection, UnavailableSection,
 };
 pub(super) use cors::CorsSection;
 pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};

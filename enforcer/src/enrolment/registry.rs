@@ -22,6 +22,9 @@ use crate::{config::Level, store::Store};
 /// A power of two, so that a shard is chosen by bits; far more than workers.
 const SHARDS: usize = 64;
 
+/// Seconds of which one verdict of a device is written, unless it changes something: a crash may make it look so much older.
+const KEPT_EVERY: u64 = 60;
+
 type Devices = HashMap<DeviceId, Device, RandomState>;
 
 /// Why something cannot be done for a device.
@@ -170,14 +173,37 @@ impl Registry {
             return Err(Unfit::Blocked);
         }
         device.seen = device.seen.max(now);
+        let before = (device.level, device.verdict.map(|at| at / KEPT_EVERY));
         if let Some(level) = verdict {
             device.verdict = Some(now);
-            // What the hardware has said is not made better by that.
-            device.level = if device.provider == Provider::Play { level } else { device.level.min(level) };
+            device.level = match device.provider {
+                Provider::Play => level,
+                // What Google says now counts, but it makes nothing better than what the hardware has said.
+                Provider::AndroidKey | Provider::AppAttest => {
+                    device.hardware.unwrap_or(device.level).min(level)
+                }
+            };
         }
         let standing = device.standing();
-        self.write(id, Some(device));
+        // Where each request brings a verdict, not every one of them is worth a write.
+        if verdict.is_none() || before != (device.level, device.verdict.map(|at| at / KEPT_EVERY)) {
+            self.write(id, Some(device));
+        }
         Ok(standing)
+    }
+
+    /// Google Play has said of a device that it is not well: what he said before counts no longer.
+    pub fn distrust(&self, id: DeviceId) {
+        let mut shard = self.shard(id);
+        let Some(device) = shard.get_mut(&id) else { return };
+        if device.verdict.take().is_some() {
+            self.write(id, Some(device));
+        }
+    }
+
+    /// When Google Play said last that a device is well, seconds since 1970.
+    pub fn verdict(&self, id: DeviceId) -> Option<u64> {
+        self.shard(id).get(&id)?.verdict
     }
 
     /// Refuses a device from now on; false: it is not known.
@@ -321,6 +347,7 @@ mod tests {
             enrolled: NOW,
             seen: NOW,
             risk: Some(2),
+            hardware: None,
             verdict: None,
             blocked: None,
         }

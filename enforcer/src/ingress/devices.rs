@@ -1,5 +1,7 @@
 //! The endpoints of devices: reads what they send, has it judged, and answers.
 
+pub(super) mod play;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,9 +47,13 @@ pub(super) async fn answer(
     let bytes = read.map_err(Refusal::plain)?;
     let facts = RequestFacts::read(&connection.client, source, head).map_err(Refusal::plain)?;
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
-    let policy = worker.shared.policy.load();
-    let answer = devices::answer(&policy, endpoint, &facts, &bytes, now).map_err(|failed| {
-        let Failed { denial, why } = failed;
+    let judged = devices::answer(&worker.shared.policy.load(), endpoint, &facts, &bytes, now);
+    let judged = match judged {
+        Err(Failed { pending: Some(pending), .. }) => Box::pin(play::resume(worker, *pending)).await,
+        judged => judged,
+    };
+    let answer = judged.map_err(|failed| {
+        let Failed { denial, why, retry_after, pending: _ } = failed;
         if let Some(why) = why {
             tracing::info!(source = %source.get(), step = why.step, why = why.why, code = denial.code(), "attestation refused");
         }
@@ -55,7 +61,7 @@ pub(super) async fn answer(
         let server_time = (denial == Denial::AttestationNonceStale).then_some(now.unix);
         let challenge = (denial.status() == 401)
             .then(|| HeaderValue::from_static("Attestation realm=\"enforcer\""));
-        Refusal { server_time, challenge, ..Refusal::plain(denial) }
+        Refusal { server_time, challenge, retry_after, ..Refusal::plain(denial) }
     })?;
     worker.shared.metrics.attestations.with_label_values(&[answer.event]).inc();
     let mut response = Response::new(Bytes::from(answer.body));

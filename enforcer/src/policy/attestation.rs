@@ -1,6 +1,7 @@
 //! What devices are judged by: endpoints, the secrets of sessions, the key of facts, whose apps may enrol. `checks::devices` asks it.
 
 mod google;
+mod play;
 
 use std::{path::Path, sync::Arc};
 
@@ -13,7 +14,8 @@ use crate::{
     enrolment::{Challenges, Enrolment, Registry, facts::Facts, session::Sessions},
 };
 
-pub use google::{AndroidKey, Play};
+pub use google::AndroidKey;
+pub use play::{Play, Question, Remote, SKEW};
 
 /// `[attestation]` with its files.
 #[derive(Debug)]
@@ -143,7 +145,12 @@ impl Attestation {
                 .map(AndroidKey::load)
                 .transpose()
                 .context("android_key")?,
-            play: config.play.as_ref().map(Play::load).transpose().context("play")?,
+            play: config
+                .play
+                .as_ref()
+                .map(|play| Play::load(play, old.and_then(|old| old.play.as_ref())))
+                .transpose()
+                .context("play")?,
             config: config.clone(),
         })
     }
@@ -158,6 +165,7 @@ pub fn problem(kind: config::TlsFile, path: &Path) -> Result<()> {
         config::TlsFile::AndroidRoots => google::roots(path).map(drop),
         config::TlsFile::AndroidRevocations => google::revocations(path).map(drop),
         config::TlsFile::PlayKeys => google::keys(path).map(drop),
+        config::TlsFile::PlayAccount => play::check_account(path),
         config::TlsFile::OcspResponse
         | config::TlsFile::ClientAuthorities
         | config::TlsFile::RevocationList

@@ -104,20 +104,27 @@ impl Held {
         if answer.body["code"] == "dpop_nonce" { self.get_once(client, path).await } else { Ok(answer) }
     }
 
-    async fn get_once(&mut self, client: &mut Client, path: &str) -> Result<Answer> {
+    /// The head of a request with the session, and a proof of having its key.
+    pub(super) fn head(&self, method: &str, path: &str) -> Result<http::request::Builder> {
         let header = json!({"typ": "dpop+jwt", "alg": self.key.alg(), "jwk": bare(&self.key)});
         let mut claims = json!({
-            "jti": unique(), "htm": "GET", "htu": format!("https://{NAME}{path}"), "iat": clock::unix_now(),
+            "jti": unique(), "htm": method, "htu": format!("https://{NAME}{path}"), "iat": clock::unix_now(),
             "ath": ath(&self.session),
         });
         if let Some(nonce) = &self.nonce {
             claims["nonce"] = nonce.as_str().into();
         }
-        let request = Request::get(path)
+        Ok(Request::builder()
+            .method(method)
+            .uri(path)
             .header("enforcer-session", &self.session)
             .header("enforcer-proof", self.key.mint_raw(&header.to_string(), &claims.to_string())?)
             .header("enforcer-attested", "forged")
-            .header("enforcer_attested", "forged");
+            .header("enforcer_attested", "forged"))
+    }
+
+    async fn get_once(&mut self, client: &mut Client, path: &str) -> Result<Answer> {
+        let request = self.head("GET", path)?;
         let empty: Outgoing = Empty::new().boxed();
         let answer = read(client.send(request.body(empty)?).await?).await?;
         if let Some(nonce) = answer.headers.get("dpop-nonce") {
@@ -136,7 +143,7 @@ pub(super) async fn challenge(client: &mut Client, purpose: &str) -> Result<Stri
     Ok(answer.body["challenge"].as_str().unwrap().to_owned())
 }
 
-async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Answer> {
+pub(super) async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Answer> {
     let (head, body) = response.into_parts();
     let body = body.collect().await?.to_bytes();
     let body = serde_json::from_slice(&body).unwrap_or_default();
@@ -166,7 +173,14 @@ pub(super) async fn told(client: &mut Client, answer: &Answer) -> Result<Value> 
         let named = headers.iter().filter(|one| one[0].as_str().unwrap().replace('_', "-") == name);
         named.map(|one| one[1].as_str().unwrap()).collect()
     };
-    for name in ["enforcer-session", "enforcer-proof", "enforcer-device", "enforcer-assertion"] {
+    for name in [
+        "enforcer-session",
+        "enforcer-proof",
+        "enforcer-device",
+        "enforcer-assertion",
+        "enforcer-integrity-token",
+        "enforcer-nonce",
+    ] {
         assert!(of(name).is_empty(), "{name} is nobody else's");
     }
     let [facts] = of("enforcer-attested")[..] else { panic!("{headers:?}") };

@@ -1,6 +1,7 @@
 //! Rules for `[attestation]`, and for what a `[[route]]` asks for of devices.
 
 mod google;
+mod play;
 
 use std::{path::Path, time::Duration};
 
@@ -87,7 +88,7 @@ pub(super) fn attestation(
         unknown_devices: unknown(section, &mut rules),
         app_attest: app_attest(&section.app_attest, &mut rules),
         android_key: google::android_key(&section.android_key, section.play.is_some(), &mut rules),
-        play: google::play(&section.play, &mut rules),
+        play: play::play(&section.play, &mut rules),
     })
 }
 
@@ -214,5 +215,6 @@ pub(super) fn of_route(
         max_age,
         level: demand.level.as_ref().map_or(Level::Device, |level| *level.get_ref()),
         platforms,
+        play: play::of_route(&demand.play, by.get_ref(), &mut rules),
     })
 }
