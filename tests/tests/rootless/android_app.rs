@@ -339,12 +339,12 @@ fn a_weaker_word_of_googles_counts_until_a_better_one_and_never_beats_the_hardwa
     };
     let shop = Shop::with(|site| world = World::furnish(site, lax).ok())?;
     let world = world.unwrap();
-    let enrol = |boot: Option<(u8, u64)>| {
-        let challenge = shop.challenge("enrol", None, NOW);
+    let enrol = |boot: Option<(u8, u64)>, now: u64| {
+        let challenge = shop.challenge("enrol", None, now);
         let mut key = Key::new(challenge.as_bytes());
         key.root_of_trust = boot.or(key.root_of_trust);
         let (key, body) = world.attest(&challenge, &key).unwrap();
-        let level = read(&shop.send_enrolment(&body, NOW).unwrap())["level"].clone();
+        let level = read(&shop.send_enrolment(&body, now).unwrap())["level"].clone();
         (key, level)
     };
     let begin = |key: &SigningKey, labels: Option<&[&str]>, now: u64| {
@@ -353,7 +353,7 @@ fn a_weaker_word_of_googles_counts_until_a_better_one_and_never_beats_the_hardwa
         let (headers, body) = session(key, &challenge, key, token.as_deref());
         shop.send_session(&headers, &body, now).map(|answer| read(&answer)["level"].clone())
     };
-    let (key, level) = enrol(None);
+    let (key, level) = enrol(None, NOW);
     assert_eq!(level, "strong");
     assert_eq!(begin(&key, None, NOW).unwrap(), "strong");
     assert_eq!(begin(&key, Some(&["DEVICE"]), NOW + 1).unwrap(), "device");
@@ -366,8 +366,8 @@ fn a_weaker_word_of_googles_counts_until_a_better_one_and_never_beats_the_hardwa
         "and so does what he says later"
     );
     assert_eq!(begin(&key, None, NOW + 6).unwrap(), "strong");
-    let (own, level) = enrol(Some((0xff, 1)));
+    let (own, level) = enrol(Some((0xff, 1)), NOW + 7);
     assert_eq!(level, "device");
-    assert_eq!(begin(&own, Some(&["DEVICE", "STRONG"]), NOW).unwrap(), "device");
+    assert_eq!(begin(&own, Some(&["DEVICE", "STRONG"]), NOW + 8).unwrap(), "device");
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! An app on a phone, from its enrolment to its last request, over real TLS to a real edge with a server behind; only Apple is played.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on stops")]
 
+use std::sync::Mutex;
+
 use anyhow::Result;
 use base64::{
     Engine as _,
@@ -42,7 +44,7 @@ pub(super) struct Held {
     pub(super) key: SigningKey,
     pub(super) session: String,
     /// `DPoP-Nonce` of the last answer that had one.
-    nonce: Option<String>,
+    nonce: Mutex<Option<String>>,
 }
 
 /// An app that knows nothing but what app developers are told.
@@ -95,7 +97,7 @@ impl App {
 
 impl Held {
     pub(super) const fn new(key: SigningKey) -> Self {
-        Self { key, session: String::new(), nonce: None }
+        Self { key, session: String::new(), nonce: Mutex::new(None) }
     }
 
     /// An ordinary request; asked for a nonce, it comes once more, as any client of DPoP does.
@@ -111,7 +113,7 @@ impl Held {
             "jti": unique(), "htm": method, "htu": format!("https://{NAME}{path}"), "iat": clock::unix_now(),
             "ath": ath(&self.session),
         });
-        if let Some(nonce) = &self.nonce {
+        if let Some(nonce) = &*self.nonce.lock().unwrap() {
             claims["nonce"] = nonce.as_str().into();
         }
         Ok(Request::builder()
@@ -127,10 +129,16 @@ impl Held {
         let request = self.head("GET", path)?;
         let empty: Outgoing = Empty::new().boxed();
         let answer = read(client.send(request.body(empty)?).await?).await?;
-        if let Some(nonce) = answer.headers.get("dpop-nonce") {
-            self.nonce = Some(nonce.to_str()?.to_owned());
-        }
+        self.learn(&answer)?;
         Ok(answer)
+    }
+
+    /// Uses the nonce of an answer from now on; whether the request has to come once more with it.
+    pub(super) fn learn(&self, answer: &Answer) -> Result<bool> {
+        if let Some(nonce) = answer.headers.get("dpop-nonce") {
+            *self.nonce.lock().unwrap() = Some(nonce.to_str()?.to_owned());
+        }
+        Ok(answer.body["code"] == "dpop_nonce")
     }
 }
 

@@ -118,6 +118,18 @@ fn bring(
 async fn send(
     client: &mut Client,
     app: &Held,
+    to: (&str, &str),
+    body: &[u8],
+    brought: &Brought,
+) -> Result<Answer> {
+    let answer = send_once(client, app, to, body, brought).await?;
+    // Proofs come before tokens, and so use none up.
+    if app.learn(&answer)? { send_once(client, app, to, body, brought).await } else { Ok(answer) }
+}
+
+async fn send_once(
+    client: &mut Client,
+    app: &Held,
     (method, path): (&str, &str),
     body: &[u8],
     brought: &Brought,
@@ -393,30 +405,32 @@ async fn where_google_cannot_be_asked_each_route_does_as_it_declares() -> Result
                 if matches!(fault, Some((Part::Account, _))) && knows {
                     continue;
                 }
+                let counted = |result| scene.counted(path, result);
+                let before = (counted("denied"), counted("flagged"), counted("cached"));
                 let answer = ask(&mut client, &google, &app, path).await?;
                 let place = format!("{cause} {path} {knows}: {}", answer.body);
                 match declared {
                     PlayUnavailable::Deny => {
                         assert_eq!(code(&answer), (503, "attestation_unavailable"), "{place}");
                         assert!(answer.headers.contains_key("retry-after"), "{place}");
-                        assert_eq!(scene.counted(path, "denied"), 1, "{place}");
+                        assert_eq!(counted("denied") - before.0, 1, "{place}");
                     }
                     PlayUnavailable::AllowAndFlag => {
                         assert_eq!(answer.status, 200, "{place}");
                         let facts = told(&mut client, &answer).await?;
                         assert_eq!(facts["play"], json!({ "verdict": "unavailable" }), "{place}");
-                        assert_eq!(scene.counted(path, "flagged"), 1, "{place}");
+                        assert_eq!(counted("flagged") - before.1, 1, "{place}");
                     }
                     PlayUnavailable::Cached(_) if knows => {
                         assert_eq!(answer.status, 200, "{place}");
                         let facts = told(&mut client, &answer).await?;
                         assert_eq!(facts["play"]["verdict"], "cached", "{place}");
                         assert!(facts["play"]["age"].as_u64().is_some(), "{place}");
-                        assert_eq!(scene.counted(path, "cached"), 1, "{place}");
+                        assert_eq!(counted("cached") - before.2, 1, "{place}");
                     }
                     PlayUnavailable::Cached(_) => {
                         assert_eq!(code(&answer), (503, "attestation_unavailable"), "{place}");
-                        assert_eq!(scene.counted(path, "denied"), 1, "{place}");
+                        assert_eq!(counted("denied") - before.0, 1, "{place}");
                     }
                 }
             }

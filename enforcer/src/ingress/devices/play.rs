@@ -31,15 +31,17 @@ pub(super) async fn resume(worker: &Worker, pending: Pending) -> Result<Answer, 
     play::resume(&worker.shared.policy.load(), pending, outcome, clock::unix_now())
 }
 
-/// Has Google say what the token of a request is worth, if its route asks for that; gives its body back as it came.
+/// Has Google say what the token of a request is worth, if its route asks for that, and nothing that comes before has refused it; gives
+/// its body back as it came.
 pub(in crate::ingress) async fn vouch(
     worker: &Worker,
     connection: &Connection,
     grant: &mut Grant,
     head: &request::Parts,
-    (body, room): (ClientBody, Room),
+    (verified, room): (Result<ClientBody, Refusal>, Room),
     entry: Option<&mut Entry>,
 ) -> Result<ClientBody, Refusal> {
+    let body = verified?;
     let is_asked = grant.route().attestation.as_ref().is_some_and(|demand| demand.config.play.is_some());
     if !is_asked {
         return Ok(body);
