@@ -55,8 +55,10 @@ mod rootless {
     mod pins;
     mod play_config;
     mod play_integrity;
+    mod play_outages;
     mod play_remote;
     mod play_requests;
+    mod play_scene;
     mod play_sessions;
     mod play_tokens;
     mod policy_files;
