@@ -448,7 +448,8 @@ async fn connect(
     shake(TcpStream::connect(address).await?, root, name, alpn).await
 }
 
-async fn shake(
+/// A TLS connection over `stream` for `name`, offering the protocols of `alpn`, that trusts `root` alone.
+pub async fn shake(
     stream: TcpStream,
     root: CertificateDer<'static>,
     name: &str,
