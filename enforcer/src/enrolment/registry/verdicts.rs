@@ -50,3 +50,90 @@ impl Registry {
         self.shard(id).get(&id)?.verdict
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus::{IntCounter, IntGauge};
+
+    use super::*;
+    use crate::{
+        config::{Environment, Platform},
+        enrolment::{Device, device::Point},
+        store::Gauges,
+    };
+
+    /// The beginning of a minute.
+    const NOW: u64 = 1_800_000_000;
+
+    fn device(provider: Provider, hardware: Option<Level>) -> Device {
+        Device {
+            key: Point([4; 65]),
+            platform: Platform::Android,
+            provider,
+            environment: Environment::Production,
+            app: "com.example.app".into(),
+            level: Level::Strong,
+            counter: 0,
+            enrolled: NOW,
+            seen: NOW,
+            risk: None,
+            hardware,
+            verdict: None,
+            blocked: None,
+        }
+    }
+
+    #[test]
+    fn the_last_word_counts_and_is_never_more_than_the_hardware_says() {
+        let registry = Registry::new(10);
+        let levels = |provider, hardware| {
+            let id = DeviceId::of_key(format!("{provider:?} {hardware:?}").as_bytes());
+            registry.enrol(id, device(provider, hardware)).unwrap();
+            [Level::Device, Level::Strong].map(|said| registry.vouch(id, Some(said), NOW).unwrap().level)
+        };
+        assert_eq!(levels(Provider::Play, None), [Level::Device, Level::Strong]);
+        assert_eq!(levels(Provider::AndroidKey, Some(Level::Strong)), [Level::Device, Level::Strong]);
+        assert_eq!(levels(Provider::AndroidKey, Some(Level::Device)), [Level::Device, Level::Device]);
+        // What enrolled before this was kept is lowered for good.
+        assert_eq!(levels(Provider::AndroidKey, None), [Level::Device, Level::Device]);
+    }
+
+    #[test]
+    fn of_words_that_change_nothing_one_a_minute_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("devices.redb");
+        let id = DeviceId::of_key(b"key");
+        let open = || {
+            let registry = Registry::new(10);
+            let gauges = Gauges {
+                pending: IntGauge::new("pending", "x").unwrap(),
+                errors: IntCounter::new("errors", "x").unwrap(),
+            };
+            registry.keep(&path, gauges).unwrap();
+            registry
+        };
+        let registry = open();
+        registry.enrol(id, device(Provider::Play, None)).unwrap();
+        for later in [0, 1, 59] {
+            registry.vouch(id, Some(Level::Strong), NOW + later).unwrap();
+            assert_eq!(registry.verdict(id), Some(NOW + later), "here it is known at once");
+        }
+        drop(registry);
+        let registry = open();
+        assert_eq!(registry.verdict(id), Some(NOW));
+        registry.vouch(id, Some(Level::Device), NOW + 2).unwrap();
+        drop(registry);
+        let registry = open();
+        assert_eq!(
+            (registry.verdict(id), registry.standing(id).unwrap().level),
+            (Some(NOW + 2), Level::Device)
+        );
+        registry.vouch(id, Some(Level::Device), NOW + 60).unwrap();
+        drop(registry);
+        let registry = open();
+        assert_eq!(registry.verdict(id), Some(NOW + 60));
+        registry.distrust(id);
+        drop(registry);
+        assert_eq!(open().verdict(id), None);
+    }
+}
