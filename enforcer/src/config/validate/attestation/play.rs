@@ -174,7 +174,7 @@ fn words(key: &str, list: &List<Text<String>>, known: &[&str], rules: &mut Rules
         let word = &entry.get_ref().0;
         if !known.contains(&word.as_str()) {
             let problem = format!("`{}` is none of Google's words", word.escape_debug());
-            rules.refuse_entry(entry.span(), key, problem, &format!("write one of {}", known.join(", ")));
+            rules.refuse_entry(entry.span(), key, problem, format!("write one of {}", known.join(", ")));
         }
     }
     rules.texts(key, list)
