@@ -9,7 +9,7 @@ use serde::{
 };
 use toml::Spanned;
 
-mod attestation;
+pub(super) mod attestation;
 mod cors;
 mod integrity;
 mod pins;
@@ -26,8 +26,7 @@ use super::{
 };
 use crate::prefix::Prefix;
 pub(super) use attestation::{
-    AndroidKeySection, AppAttestSection, AttestationSection, DemandSection, PlayDemandSection,
-    PlayRemoteSection, PlaySection, UnavailableSection,
+    AndroidKeySection, AppAttestSection, AttestationSection, DemandSection, PlaySection,
 };
 pub(super) use cors::CorsSection;
 pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};

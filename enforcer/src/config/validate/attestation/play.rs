@@ -8,7 +8,8 @@ use super::{Rules, entries, file, google};
 use crate::config::{
     Play, PlayDemand, PlayRemote, PlayRisk, PlayUnavailable, TlsFile,
     file::{
-        AttestationSection, Key, List, PlayDemandSection, PlayRemoteSection, PlaySection, UnavailableSection,
+        AttestationSection, Key, List, PlaySection,
+        attestation::{PlayDemandSection, PlayRemoteSection, UnavailableSection},
     },
     value::Text,
 };
