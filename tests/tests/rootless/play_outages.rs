@@ -1,6 +1,6 @@
 //! Requests that bring a token of Google Play each while Google is busy, down, slow, somebody else, or not to be asked any more today: each
 //! route does as it declares, and few wait for him.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on stops")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -155,7 +155,8 @@ async fn while_google_hangs_few_wait_and_all_others_are_told_at_once() -> Result
     let (mut denied, mut flagged) = (0, 0);
     // Those four are heard after ten minutes.
     for _ in 0..196 {
-        let answer = under_way.join_next().await.unwrap()??;
+        let answer = tokio::time::timeout(Duration::from_secs(60), under_way.join_next()).await;
+        let answer = answer.expect("more wait than may").unwrap()??;
         match code(&answer) {
             (503, "attestation_unavailable") => denied += 1,
             (200, _) => flagged += 1,

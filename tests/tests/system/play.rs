@@ -223,7 +223,9 @@ fn a_daemon_whose_google_hangs_stays_small_and_does_as_its_file_declares() -> Re
                 });
             }
             for _ in 0..MANY - CALLS {
-                let (path, (status, answer)) = under_way.join_next().await.context("nothing")???;
+                let next = tokio::time::timeout(Duration::from_secs(20), under_way.join_next()).await;
+                let (path, (status, answer)) =
+                    next.context("more wait than may")?.context("nothing")???;
                 match (path, status, answer["code"].as_str().unwrap_or_default()) {
                     ("/deny/x", 503, "attestation_unavailable")
                     | ("/flag/x", 200, _)
