@@ -19,6 +19,9 @@ use super::{
     play_scene::{LADDER, Scene, ask, bring, code, remote_of, send},
 };
 
+/// Which part of Google behaves how.
+type Fault = Option<(Part, Option<Manner>)>;
+
 fn answer(status: u16, fields: &str, body: &str) -> Option<Manner> {
     Some(Manner::Answer(status, fields.to_owned(), body.as_bytes().to_vec()))
 }
@@ -28,7 +31,7 @@ fn answer(status: u16, fields: &str, body: &str) -> Option<Manner> {
 async fn where_google_cannot_be_asked_each_route_does_as_it_declares() -> Result<()> {
     let google = LiveGoogle::start().await?;
     let stranger = LiveGoogle::start().await?.authorities();
-    let faults: [(&str, Option<(Part, Option<Manner>)>); 11] = [
+    let faults: [(&str, Fault); 11] = [
         ("quota", Some((Part::Decode, answer(429, "Retry-After: 7\r\n", "{}")))),
         ("server", Some((Part::Decode, answer(500, "", "{}")))),
         ("slow", Some((Part::Decode, Some(Manner::Silence)))),

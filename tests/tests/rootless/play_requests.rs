@@ -79,6 +79,9 @@ async fn a_token_is_of_one_request_and_good_once() -> Result<()> {
     Ok(())
 }
 
+/// What is changed of a verdict: its name, how, and what becomes of it.
+type Change<'a> = (&'a str, &'a dyn Fn(&mut Value), (u16, &'a str));
+
 #[tokio::test]
 async fn what_google_says_of_a_request_is_judged_and_remembered() -> Result<()> {
     let google = LiveGoogle::start().await?;
@@ -101,7 +104,7 @@ async fn what_google_says_of_a_request_is_judged_and_remembered() -> Result<()> 
     };
     let basic = |verdict: &mut Value| labels(verdict, &["MEETS_BASIC_INTEGRITY"]);
     let device = |verdict: &mut Value| labels(verdict, &["MEETS_DEVICE_INTEGRITY"]);
-    let changes: [(&str, &dyn Fn(&mut Value), (u16, &str)); 9] = [
+    let changes: [Change<'_>; 9] = [
         ("basic", &basic, (403, "device_integrity_failed")),
         ("old", &|said| said["appIntegrity"]["versionCode"] = "39".into(), (403, "app_outdated")),
         ("licence", &|said| said["accountDetails"] = json!({}), (403, "app_unlicensed")),

@@ -66,8 +66,18 @@ impl Scene {
 
     /// An enrolment with a token for this challenge, or for another one.
     async fn enrol(&self, client: &mut Client, key: &SigningKey, other: Option<&str>) -> Result<Answer> {
+        self.enrol_as(client, key, other, &["DEVICE"]).await
+    }
+
+    async fn enrol_as(
+        &self,
+        client: &mut Client,
+        key: &SigningKey,
+        other: Option<&str>,
+        labels: &[&str],
+    ) -> Result<Answer> {
         let challenge = challenge(client, "enrol").await?;
-        let token = self.token(key, other.unwrap_or(&challenge), &["DEVICE"]);
+        let token = self.token(key, other.unwrap_or(&challenge), labels);
         let mut body = self.world.own(key, &challenge, &token)?;
         body["token_type"] = "standard".into();
         post(client, ENROL, HeaderMap::new(), &body).await
@@ -110,6 +120,9 @@ async fn devices_enrol_and_begin_sessions_by_tokens_that_google_alone_can_read()
     assert_eq!(code(&answer), (403, "device_integrity_failed"));
     assert_eq!(code(&scene.begin(&mut client, &key, None).await?), (403, "attestation_outdated"));
     assert_eq!(scene.begin(&mut client, &key, Some(&["DEVICE"])).await?.status, 200);
+    let answer = scene.enrol_as(&mut client, &key, None, &["BASIC"]).await?;
+    assert_eq!(code(&answer), (403, "device_integrity_failed"));
+    assert_eq!(code(&scene.begin(&mut client, &key, None).await?), (403, "attestation_outdated"));
     // A token that Google does not know, one of no kind, and one for another app.
     let with = async |client: &mut Client, more: Value| -> Result<Answer> {
         let challenge = challenge(client, "session").await?;

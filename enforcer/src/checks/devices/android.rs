@@ -7,15 +7,12 @@ use serde_json::{Map, Value};
 
 use super::{
     Failed, bytes, key_data, key_hash,
-    play::{Pending, Said, Then, Token, is_telling},
+    play::{Pending, Said, Then, Token, distrusted},
     session::{Asked, Shown},
     text,
 };
 use crate::{
-    attestation::{
-        self as judged, Refused, android_key,
-        play::{Genuine, budget::Who},
-    },
+    attestation::{self as judged, Refused, android_key, play::Genuine},
     config::{Environment, Level, Platform},
     denial::Denial,
     enrolment::{
@@ -89,7 +86,7 @@ impl<'a> Attested<'a> {
         device.hardware = Some(level);
         if let Some(token) = token {
             let bound = key_hash(challenge, id);
-            match token.open(bound, &found.packages, who(attestation, id), now)? {
+            match token.open((attestation, id), bound, &found.packages, now)? {
                 Said::Known(genuine) => vouched(&mut device, &found.packages, &genuine, now)?,
                 Said::Asked(question) => {
                     let then = Then::Enrol(id, Box::new(device), found.packages);
@@ -125,7 +122,7 @@ impl<'a> Own<'a> {
         // What it is, Google alone says.
         let mut device = device(point, Provider::Play, Box::default(), Level::Device, now);
         let packages = attestation.play.as_ref().map_or(&[][..], |play| &play.rules.packages);
-        match self.token.open(key_hash(challenge, id), packages, who(attestation, id), now)? {
+        match self.token.open((attestation, id), key_hash(challenge, id), packages, now)? {
             Said::Known(genuine) => vouched(&mut device, packages, &genuine, now)?,
             Said::Asked(question) => {
                 let then = Then::Enrol(id, Box::new(device), packages.to_vec());
@@ -134,11 +131,6 @@ impl<'a> Own<'a> {
         }
         Ok((id, device))
     }
-}
-
-/// Whether Google has said before that a device is well: invented ones have less of what may be asked.
-fn who(attestation: &Attestation, id: DeviceId) -> Who {
-    if attestation.enrolment.devices.verdict(id).is_some() { Who::Known } else { Who::New }
 }
 
 /// Enters what Google has said into what is known of a device that enrols. `packages`: of which apps it may be.
@@ -183,19 +175,11 @@ pub(super) fn assert(
     }
     signed(&device.key.0, shown.data, shown.assertion)?;
     if let Some(token) = &shown.token {
-        let distrusted = |refused: Refused| {
-            if is_telling(&refused) {
-                attestation.enrolment.devices.distrust(id);
-            }
-            Failed::from(refused)
-        };
         let packages = [String::from(device.app.clone())];
-        let bound = key_hash(shown.challenge, id);
-        let said = token.open(bound, &packages, who(attestation, id), now);
-        let said = said.map_err(|failed| failed.why.map_or(Failed::from(failed.denial), distrusted))?;
+        let said = token.open((attestation, id), key_hash(shown.challenge, id), &packages, now)?;
         return match said {
             Said::Known(genuine) if !packages.contains(&genuine.package) => Err(foreign(&genuine.package)),
-            Said::Known(genuine) => Ok(Some(level(genuine.level).map_err(distrusted)?)),
+            Said::Known(genuine) => Ok(Some(level(genuine.level).map_err(distrusted(attestation, id))?)),
             Said::Asked(question) => {
                 let then = Then::Session(Asked { device: id, binding: shown.binding });
                 Err(Pending { question, then }.into())

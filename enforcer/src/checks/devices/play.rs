@@ -98,18 +98,19 @@ impl<'a> Token<'a> {
         Ok(Self { by, text: text(asked, "token")?, kind, package })
     }
 
-    /// What it says. `bound`: what it has to be bound to; `packages`: of which apps it may be; `who`: whose it is.
+    /// What it says. `device`: whose it is; `bound`: what it has to be bound to; `packages`: of which apps it may be.
     pub(super) fn open(
         &self,
+        (attestation, device): (&Attestation, DeviceId),
         bound: String,
         packages: &[String],
-        who: Who,
         now: u64,
     ) -> Result<Said, Failed> {
         let Play { keys, rules, .. } = self.by;
         if let (Kind::Classic, Some(keys)) = (self.kind, keys) {
             let (expected, now) = (Expected::Nonce(&bound), now.saturating_mul(1_000));
-            let genuine = play::verify(self.text, keys, rules, &expected, now, &mut |_, _| ())?;
+            let genuine = play::verify(self.text, keys, rules, &expected, now, &mut |_, _| ());
+            let genuine = genuine.map_err(distrusted(attestation, device))?;
             return Ok(Said::Known(Box::new(genuine)));
         }
         let package = match (self.package, packages) {
@@ -118,6 +119,9 @@ impl<'a> Token<'a> {
             (None, _) => None,
         };
         let package = package.ok_or(Denial::AttestationRequest)?.clone();
+        // Devices of which Google has said before that they are well have more of what may be asked than invented ones.
+        let is_known = attestation.enrolment.devices.verdict(device).is_some();
+        let who = if is_known { Who::Known } else { Who::New };
         let token = self.text.to_owned();
         Ok(Said::Asked(Question { package, token, who, kind: self.kind, bound }))
     }
@@ -167,8 +171,18 @@ fn denied(unavailable: &Unavailable) -> Failed {
 }
 
 /// Whether a refusal says that the device, or its app, is not well; then what was said before counts no longer.
-pub(super) fn is_telling(refused: &Refused) -> bool {
+fn is_telling(refused: &Refused) -> bool {
     TELLING.contains(&refused.step)
+}
+
+/// What a refusal is for a device, whose good verdict of before it may take away.
+pub(super) fn distrusted(attestation: &Attestation, device: DeviceId) -> impl Fn(Refused) -> Failed {
+    move |refused| {
+        if is_telling(&refused) {
+            attestation.enrolment.devices.distrust(device);
+        }
+        Failed::from(refused)
+    }
 }
 
 /// Goes on with what came of asking Google. `now`: seconds since 1970.
@@ -180,21 +194,17 @@ pub fn resume(policy: &Policy, pending: Pending, outcome: Outcome, now: u64) -> 
     let said = question.judge(by, outcome, now);
     match then {
         Then::Enrol(id, mut device, packages) => {
-            let genuine = said?.map_err(|unavailable| denied(&unavailable))?;
+            let said = said.map_err(distrusted(attestation, id))?;
+            let genuine = said.map_err(|unavailable| denied(&unavailable))?;
             android::vouched(&mut device, &packages, &genuine, now)?;
             enrol::take_up(attestation, id, *device)
         }
         Then::Session(asked) => {
             let devices = &attestation.enrolment.devices;
-            let distrusted = |refused: Refused| {
-                if is_telling(&refused) {
-                    devices.distrust(asked.device);
-                }
-                Failed::from(refused)
-            };
-            match said.map_err(distrusted)? {
+            let distrusted = distrusted(attestation, asked.device);
+            match said.map_err(&distrusted)? {
                 Ok(genuine) => {
-                    let level = android::level(genuine.level).map_err(distrusted)?;
+                    let level = android::level(genuine.level).map_err(&distrusted)?;
                     session::finish(attestation, &asked, Some(level), now)
                 }
                 Err(unavailable) => {
