@@ -24,6 +24,7 @@ use crate::{
     clock::KernelTime,
     config::Unrouted,
     denial::Denial,
+    enrolment::facts::Said,
     policy::{
         Policy, Upstream,
         keyring::Pending,
@@ -32,7 +33,10 @@ use crate::{
     },
     replay::Receipt,
 };
-use devices::Attested;
+use devices::{
+    Attested,
+    play::request::{self, Brought},
+};
 use facts::{ClientAddr, RequestFacts};
 use limit::{Payer, Standing};
 use signature::Signed;
@@ -69,6 +73,10 @@ pub struct Grant {
     asserted: Option<Box<devices::assertion::Asserted>>,
     /// Whether all that its device has to sign is signed.
     is_asserted: bool,
+    /// What it has brought that Google is to be asked about, if the route asks for that.
+    brought: Option<Box<Brought>>,
+    /// Whether all that Google has to say was said.
+    is_vouched: bool,
     /// What becomes of refresh tokens when the request has succeeded.
     exchange: Option<Box<Exchange>>,
     /// What its proof of a key waits for, if it has brought one to a token endpoint.
@@ -78,10 +86,11 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Where the request goes; nowhere before its body was held against its signature and its assertion, and its document was judged, if
-    /// its route asks for that.
+    /// Where the request goes; nowhere before its body was held against its signature and its assertion, its document was judged, and Google
+    /// was asked, if its route asks for that.
     pub fn upstream(&self) -> Option<&Arc<Upstream>> {
-        (self.is_judged && self.is_signed && self.is_asserted).then_some(&self.route.upstream)
+        let is_shown = self.is_signed && self.is_asserted && self.is_vouched;
+        (self.is_judged && is_shown).then_some(&self.route.upstream)
     }
 
     /// What is to be told how the exchange of a refresh token ended.
@@ -117,6 +126,11 @@ impl Grant {
     /// What its server is told of that.
     pub fn device_facts(&self) -> Option<&HeaderValue> {
         self.attested.as_ref()?.facts.as_ref()
+    }
+
+    /// What Google Play has said of that device, in one word, if the route asks.
+    pub fn play(&self) -> Option<&'static str> {
+        self.attested.as_ref()?.said.map(Said::name)
     }
 
     /// `DPoP-Nonce` of the answer, if the client has to learn a new one.
@@ -262,7 +276,7 @@ fn judge(
         }
     }
     match pass(policy, route, facts, now, (known, first), &mut standing) {
-        Ok(Passed { token, attested, dpop_nonce, signed, asserted }) => {
+        Ok(Passed { token, attested, dpop_nonce, signed, asserted, brought }) => {
             let (claims, token_age) = token.map_or((None, None), |token| (Some(token.claims), token.age));
             Ok(Grant {
                 route: Arc::clone(route),
@@ -277,6 +291,8 @@ fn judge(
                 signed,
                 is_asserted: asserted.is_none(),
                 asserted,
+                is_vouched: brought.is_none(),
+                brought,
                 exchange: None,
                 proof: None,
                 standing,
@@ -312,6 +328,7 @@ struct Passed {
     dpop_nonce: Option<HeaderValue>,
     signed: Option<Signed>,
     asserted: Option<Box<devices::assertion::Asserted>>,
+    brought: Option<Box<Brought>>,
 }
 
 /// What comes after the limits by address; the token, if the route needs one.
@@ -352,12 +369,15 @@ fn pass(
     // Last, so that nothing that comes before uses a signature up.
     let signed =
         route.signers.as_ref().map(|signers| signature::head(policy, signers, facts, now)).transpose()?;
-    let mut asserted = None;
+    let (mut asserted, mut brought) = (None, None);
     if let (Some(attested), Some(demand)) = (&mut attested, &route.attestation) {
         asserted = devices::assertion::head(demand, facts, attested, now).map_err(aged)?;
-        attested.tell(&demand.by, now.unix)?;
+        brought = request::head(policy, demand, attested, facts, now).map_err(aged)?;
+        if brought.is_none() {
+            attested.tell(&demand.by, now.unix)?;
+        }
     }
-    Ok(Passed { token, attested, dpop_nonce, signed, asserted })
+    Ok(Passed { token, attested, dpop_nonce, signed, asserted, brought })
 }
 
 /// What the route requires must be there, and go on: what `Connection` names does not (RFC 9110 section 7.6.1). Before the token,

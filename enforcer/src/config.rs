@@ -46,7 +46,8 @@ pub use enforcer_common::feature::Feature;
 pub use access_log::{AccessFormat, AccessLog, Destination, Query, Refusals, SubjectAs};
 pub use attestation::{
     AndroidApps, AndroidKey, AppAttest, Assertion, Attestation, AttestationDemand, AttestationPaths,
-    BootState, Environment, KeySecurity, Level, OverRisk, Platform, Play, Receipts, UnknownDevices,
+    BootState, Environment, KeySecurity, Level, OverRisk, Platform, Play, PlayDemand, PlayRemote, PlayRisk,
+    PlayUnavailable, Receipts, UnknownDevices,
 };
 pub use budgets::{ByteLimit, Everybody, Group, KernelLimits, LimitSet, RateLimit, Tier, WhenFull};
 pub use cors::Cors;

@@ -281,6 +281,10 @@ denials! {
     AuthenticationInsufficient = "insufficient_authentication", 401, Client, 1, UNAUTHORIZED;
     /// The request needs a device that has shown that it and its app are genuine, and this one has not.
     AttestationMissing = "attestation_missing", 401, Client, 2, UNATTESTED;
+    /// The route asks for a token of Google Play that is made for the request, and it comes without one, or without its nonce.
+    IntegrityTokenMissing = "integrity_token_missing", 401, Client, 1, UNATTESTED;
+    /// The nonce of the request's integrity token was used before.
+    IntegrityTokenReplayed = "integrity_token_replayed", 401, Client, 5, UNATTESTED;
     /// The attestation cannot be read, could be read in two ways, or is not of the form that its platform makes.
     AttestationMalformed = "attestation_malformed", 400, Client, 10, "The attestation cannot be understood.";
     /// The attestation's certificates do not lead to a root that is believed: no genuine device made it.

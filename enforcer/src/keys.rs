@@ -42,6 +42,7 @@ impl Drop for Tended {
 pub async fn tend(policy: SharedPolicy, metrics: Metrics) {
     let mut tended: Vec<Tended> = Vec::new();
     let mut asked: Vec<Asked> = Vec::new();
+    let mut google: Option<play::Tended> = None;
     loop {
         let issuers: Vec<Arc<Issuer>> = policy.load().issuers().cloned().collect();
         let is_served =
@@ -59,6 +60,7 @@ pub async fn tend(policy: SharedPolicy, metrics: Metrics) {
             }
         }
         look_after(&issuers, &mut asked, &metrics);
+        play::look_after(policy.load().play_remote(), &mut google, &metrics);
         show(&issuers, &metrics);
         tokio::time::sleep(LOOK).await;
     }

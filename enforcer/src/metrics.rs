@@ -6,6 +6,7 @@ pub mod devices;
 pub mod http;
 pub mod kernel;
 pub mod pins;
+pub mod play;
 pub mod process;
 pub mod revocations;
 pub mod upstreams;
@@ -69,8 +70,8 @@ pub struct Metrics {
     pub token_key_fetches: IntCounterVec,
     /// `enforcer_introspections_total{issuer, result}`: calls about tokens: `active`, `inactive`, `failed`.
     pub introspections: IntCounterVec,
-    /// `enforcer_play_calls_total{result}`: tokens that Google was to be asked about: `verdict`, `foreign`, or why there is no answer.
-    pub play_calls: IntCounterVec,
+    /// What is counted of Play Integrity.
+    pub play: play::Play,
     /// `enforcer_receipt_exchanges_total{result}`: receipts that Apple was to be asked for: `newer`, `not_yet`, or why there is none.
     pub receipt_exchanges: IntCounterVec,
     /// `enforcer_refresh_untracked_total`: refresh tokens that were used, and for which there was no room to remember that.
@@ -215,11 +216,7 @@ impl Metrics {
             "Calls that asked an issuer about a token",
             &["issuer", "result"],
         )?;
-        let play_calls = counter_vec(
-            "enforcer_play_calls_total",
-            "Tokens of Play Integrity that Google was to be asked about",
-            &["result"],
-        )?;
+        let play = play::Play::new(&registry)?;
         let receipt_exchanges = counter_vec(
             "enforcer_receipt_exchanges_total",
             "Receipts of devices that Apple was to be asked for",
@@ -347,7 +344,7 @@ impl Metrics {
             token_keys_age,
             token_key_fetches,
             introspections,
-            play_calls,
+            play,
             receipt_exchanges,
             refresh_untracked,
             offences_lost,

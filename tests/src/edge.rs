@@ -208,6 +208,7 @@ pub fn demand() -> config::AttestationDemand {
         max_body_bytes: 1 << 20,
         max_risk: None,
         over_risk: config::OverRisk::Deny,
+        play: None,
     }
 }
 
@@ -459,7 +460,8 @@ pub(crate) async fn connect(
     shake(TcpStream::connect(address).await?, root, name, alpn).await
 }
 
-async fn shake(
+/// A TLS connection over `stream` for `name`, offering the protocols of `alpn`, that trusts `root` alone.
+pub async fn shake(
     stream: TcpStream,
     root: CertificateDer<'static>,
     name: &str,

@@ -21,6 +21,7 @@ pub mod judges;
 pub mod keepalive;
 pub mod keeper;
 pub mod kernel;
+pub mod manner;
 pub mod memory;
 pub mod netns;
 pub mod origin;

@@ -57,8 +57,13 @@ mod rootless {
     mod openssl;
     mod packets;
     mod pins;
+    mod play_config;
     mod play_integrity;
+    mod play_outages;
     mod play_remote;
+    mod play_requests;
+    mod play_scene;
+    mod play_sessions;
     mod play_tokens;
     mod policy_files;
     mod proxies;

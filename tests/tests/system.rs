@@ -24,6 +24,7 @@ mod system {
     mod nginx_schedules;
     mod packets;
     mod pins;
+    mod play;
     mod proxy;
     mod reload;
     mod restart;

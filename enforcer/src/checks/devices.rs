@@ -8,6 +8,7 @@ pub mod assertion;
 mod client_data;
 pub(super) mod demand;
 mod enrol;
+pub mod play;
 mod session;
 
 use enforcer_common::{limiter::Charge, source::SourceKey};
@@ -70,17 +71,27 @@ pub struct Failed {
     pub denial: Denial,
     /// What was found, for the log alone.
     pub why: Option<Refused>,
+    /// Seconds after which it may be tried again.
+    pub retry_after: Option<u64>,
+    /// Google has to be asked: with what that comes to [`play::resume`] may decide otherwise.
+    pub pending: Option<Box<play::Pending>>,
 }
 
 impl From<Denial> for Failed {
     fn from(denial: Denial) -> Self {
-        Self { denial, why: None }
+        Self { denial, why: None, retry_after: None, pending: None }
     }
 }
 
 impl From<Refused> for Failed {
     fn from(refused: Refused) -> Self {
-        Self { denial: refused.denial, why: Some(refused) }
+        Self { why: Some(refused.clone()), ..Self::from(refused.denial) }
+    }
+}
+
+impl From<play::Pending> for Failed {
+    fn from(pending: play::Pending) -> Self {
+        Self { pending: Some(Box::new(pending)), ..Self::from(Denial::AttestationUnavailable) }
     }
 }
 

@@ -1,8 +1,11 @@
 //! `[attestation]`: how devices show that they and their apps are genuine, and what a `[[route]]` asks for of that.
 
+mod play;
+
 use std::{path::PathBuf, time::Duration};
 
 use super::RateLimit;
+pub use play::{Play, PlayDemand, PlayRemote, PlayRisk, PlayUnavailable};
 
 mod apple;
 
@@ -142,21 +145,6 @@ pub enum BootState {
     SelfSigned,
 }
 
-/// Whose apps may enrol by what Google Play says of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Play {
-    /// The apps.
-    pub apps: AndroidApps,
-    /// `keys`: the file with the keys that tokens are opened with.
-    pub keys: PathBuf,
-    /// `licensed`: whether the user has to have the app from Google Play. Default true.
-    pub licensed: bool,
-    /// `max_age`: how long ago a token may have been asked for, default 2 min.
-    pub max_age: Duration,
-    /// `verdict_lifetime`: how long what Google said of a device counts, default 24 h; then a session needs another token.
-    pub verdict_lifetime: Duration,
-}
-
 /// Where an app comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -236,4 +224,6 @@ pub struct AttestationDemand {
     pub max_risk: Option<u32>,
     /// `over_risk`: what becomes of requests above it, default `deny`.
     pub over_risk: OverRisk,
+    /// `play`: what Google has to say of each request of an Android device. Default: nothing.
+    pub play: Option<PlayDemand>,
 }

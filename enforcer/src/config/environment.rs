@@ -57,8 +57,10 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
                 } else if matches!(kind, TlsFile::SignatureKey(_)) && is_open(path) && !is_public_key(path) {
                     let problem = format!("{}: every user of this machine may read it", path.display());
                     warn(collector, place, problem, "chmod 0640: whoever has the secret can sign requests");
-                } else if matches!(kind, TlsFile::SessionKeys | TlsFile::FactsKey | TlsFile::PlayKeys)
-                    && is_open(path)
+                } else if matches!(
+                    kind,
+                    TlsFile::SessionKeys | TlsFile::FactsKey | TlsFile::PlayKeys | TlsFile::PlayAccount
+                ) && is_open(path)
                 {
                     let problem = format!("{}: every user of this machine may read it", path.display());
                     warn(collector, place, problem, "chmod 0640: whoever has it can pass for any device");
@@ -112,6 +114,9 @@ const fn tls_remedy(kind: TlsFile) -> &'static str {
         TlsFile::AndroidRevocations => "fetch it anew from https://android.googleapis.com/attestation/status",
         TlsFile::PlayKeys => {
             "write `decryption_key` and `verification_key` as the Play Console shows them (TOML)"
+        }
+        TlsFile::PlayAccount => {
+            "name the JSON key file of a service account, as the Google Cloud console makes it"
         }
         TlsFile::SignatureKey(SignatureScheme::Hmac) => {
             "write a secret into it, made by `openssl rand -base64 48`"

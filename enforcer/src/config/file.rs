@@ -9,7 +9,7 @@ use serde::{
 };
 use toml::Spanned;
 
-mod attestation;
+pub(super) mod attestation;
 mod cors;
 mod integrity;
 mod pins;

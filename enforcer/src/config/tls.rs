@@ -146,6 +146,8 @@ pub enum TlsFile {
     AndroidRevocations,
     /// `keys` of Google Play.
     PlayKeys,
+    /// `account` of Google Play.
+    PlayAccount,
 }
 
 impl Config {
@@ -188,7 +190,10 @@ impl Config {
                 files.extend(android_key.root.as_deref());
                 files.extend(android_key.revocations.as_deref());
             }
-            files.extend(attestation.play.as_ref().map(|play| play.keys.as_path()));
+            if let Some(play) = &attestation.play {
+                files.extend(play.keys.as_deref());
+                files.extend(play.remote.as_ref().map(|remote| remote.account.as_path()));
+            }
         }
         let asked = self.tokens.values().filter_map(|token| token.introspection.as_ref());
         files.extend(asked.map(|introspection| introspection.secret.as_path()));

@@ -140,6 +140,9 @@ pub struct Device {
     /// How many keys its device had attested within 30 days, if its receipt says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub risk: Option<u32>,
+    /// How well its hardware has shown what it is, if that is known: what Google says makes it less, and never more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Level>,
     /// When Google Play said last that all is well, seconds since 1970, if it was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<u64>,

@@ -52,6 +52,41 @@ pub struct Told<'a> {
     pub age: u64,
     /// Whether its risk metric is above what its route takes, and the route takes it nevertheless.
     pub over_risk: bool,
+    /// What Google Play says of it, where the route asks.
+    pub play: Option<Said>,
+}
+
+/// What Google Play has said of a device, seconds ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Of this very request.
+    Fresh,
+    /// Of one before, which the route takes for this one, too.
+    Recent(u64),
+    /// The same, because Google cannot be asked now.
+    Cached(u64),
+    /// Nothing: Google cannot be asked now, and the route lets such requests pass.
+    Unavailable,
+}
+
+impl Said {
+    /// As servers are told.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Recent(_) => "recent",
+            Self::Cached(_) => "cached",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    const fn age(self) -> Option<u64> {
+        match self {
+            Self::Fresh => Some(0),
+            Self::Recent(age) | Self::Cached(age) => Some(age),
+            Self::Unavailable => None,
+        }
+    }
 }
 
 impl Facts {
@@ -101,6 +136,12 @@ impl Facts {
         }
         if told.over_risk {
             claims["over_risk"] = true.into();
+        }
+        if let Some(said) = told.play {
+            claims["play"] = json!({ "verdict": said.name() });
+            if let Some(age) = said.age() {
+                claims["play"]["age"] = age.into();
+            }
         }
         let mut text = format!("{}.{}", self.key.header, URL_SAFE_NO_PAD.encode(claims.to_string()));
         let signature = self.key.pair.sign(&SystemRandom::new(), text.as_bytes()).ok()?;
@@ -165,7 +206,8 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
 
     fn told(standing: &Standing) -> Told<'_> {
-        Told { device: DeviceId::of_key(b"key"), standing, age: 7, over_risk: standing.risk > Some(9) }
+        let over_risk = standing.risk > Some(9);
+        Told { device: DeviceId::of_key(b"key"), standing, age: 7, over_risk, play: None }
     }
 
     #[test]

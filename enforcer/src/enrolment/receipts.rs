@@ -185,6 +185,7 @@ mod tests {
                 enrolled: NOW,
                 seen: NOW,
                 risk: None,
+                hardware: None,
                 verdict: None,
                 blocked: None,
             };

@@ -6,6 +6,8 @@
 //! that went on, which nobody can use, because the challenges that went with it are good for nothing in another process; a device
 //! that enrolled, which does so again; or an operator's word of the last moment before it.
 
+mod verdicts;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
@@ -17,10 +19,10 @@ use std::{
 use foldhash::fast::RandomState;
 
 use super::{
-    device::{Blocked, Device, DeviceId, Provider, Standing},
+    device::{Blocked, Device, DeviceId, Standing},
     receipts::Receipts,
 };
-use crate::{config::Level, store::Store};
+use crate::store::Store;
 
 /// A power of two, so that a shard is chosen by bits; far more than workers.
 const SHARDS: usize = 64;
@@ -166,25 +168,6 @@ impl Registry {
         Ok(standing)
     }
 
-    /// A device has shown that it has its key, at `now` (seconds since 1970), in answer to a challenge of its own and so without a counter;
-    /// and how good it is, if Google was asked.
-    pub fn vouch(&self, id: DeviceId, verdict: Option<Level>, now: u64) -> Result<Standing, Unfit> {
-        let mut shard = self.shard(id);
-        let device = shard.get_mut(&id).ok_or(Unfit::Unknown)?;
-        if device.blocked.is_some() {
-            return Err(Unfit::Blocked);
-        }
-        device.seen = device.seen.max(now);
-        if let Some(level) = verdict {
-            device.verdict = Some(now);
-            // What the hardware has said is not made better by that.
-            device.level = if device.provider == Provider::Play { level } else { device.level.min(level) };
-        }
-        let standing = device.standing();
-        self.write(id, Some(device));
-        Ok(standing)
-    }
-
     /// Refuses a device from now on; false: it is not known.
     pub fn block(&self, id: DeviceId, reason: &str, now: u64) -> bool {
         let mut shard = self.shard(id);
@@ -305,8 +288,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{Environment, Platform},
-        enrolment::device::Point,
+        config::{Environment, Level, Platform},
+        enrolment::{Provider, device::Point},
         store::Gauges,
     };
 
@@ -335,6 +318,7 @@ mod tests {
             enrolled: NOW,
             seen: NOW,
             risk: Some(2),
+            hardware: None,
             verdict: None,
             blocked: None,
         }

@@ -1,6 +1,7 @@
 //! The endpoints of devices: reads what they send, has it judged, and answers.
 
 pub(super) mod assertion;
+pub(super) mod play;
 
 use std::time::Duration;
 
@@ -28,11 +29,11 @@ const TIME: Duration = Duration::from_secs(30);
 
 /// Tells the log what was found, and its sender what it may know of that.
 fn refused(source: ClientAddr, failed: Failed, now: u64) -> Refusal {
-    let Failed { denial, why } = failed;
+    let Failed { denial, why, retry_after, pending: _ } = failed;
     if let Some(why) = why {
         tracing::info!(source = %source.get(), step = why.step, why = why.why, code = denial.code(), "attestation refused");
     }
-    devices::assertion::refusal(denial, now)
+    Refusal { retry_after, ..devices::assertion::refusal(denial, now) }
 }
 
 /// What an endpoint answers, and whom it is about.
@@ -56,9 +57,12 @@ pub(super) async fn answer(
     let bytes = read.map_err(Refusal::plain)?;
     let facts = RequestFacts::read(&connection.client, source, head).map_err(Refusal::plain)?;
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
-    let policy = worker.shared.policy.load();
-    let answer = devices::answer(&policy, endpoint, &facts, &bytes, now)
-        .map_err(|failed| refused(source, failed, now.unix))?;
+    let judged = devices::answer(&worker.shared.policy.load(), endpoint, &facts, &bytes, now);
+    let judged = match judged {
+        Err(Failed { pending: Some(pending), .. }) => Box::pin(play::resume(worker, *pending)).await,
+        judged => judged,
+    };
+    let answer = judged.map_err(|failed| refused(source, failed, now.unix))?;
     worker.shared.metrics.attestations.with_label_values(&[answer.event]).inc();
     let mut response = Response::new(Bytes::from(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);

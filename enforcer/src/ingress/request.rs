@@ -148,6 +148,9 @@ pub(super) async fn serve(
                 (Some(graphql), _) => Some((graphql.config.max_body_bytes, Denial::GraphqlTooLarge)),
                 (None, Some(_)) => Some((checks::oauth::MOST_BYTES, Denial::OauthRequest)),
             };
+            let (held, line) = ((verified, room()), entry.as_deref_mut());
+            let verified =
+                Box::pin(devices::play::vouch(&worker, &connection, &mut grant, &head, held, line)).await;
             let judged = match (verified, most) {
                 (Ok(body), Some(most)) => {
                     Box::pin(document(&worker, &connection, &mut grant, &head, (body, room()), most)).await

@@ -2,9 +2,7 @@
 //!
 //! In the name of a service account, whose token is fetched once for all calls and kept until shortly before it ends. Calls are bounded in
 //! time, size, number at once and number a day; whoever does not answer is left alone for a while. What does not come to a verdict is an
-//! [`Unavailable`] that says why, and nothing follows from that here: what it means is declared by the route ([`ladder`]).
-//!
-//! [`ladder`]: crate::attestation::play::ladder
+//! [`Unavailable`] that says why, and nothing follows from that here: what it means is declared by the route.
 
 use std::{
     path::PathBuf,
@@ -44,9 +42,10 @@ use crate::{
     strict_json,
 };
 
-mod outcome;
+mod tend;
 
-pub use outcome::{Cause, Outcome, Unavailable};
+pub use crate::attestation::play::{Cause, Outcome, Unavailable};
+pub(super) use tend::{Tended, look_after};
 
 /// Where Google is.
 pub const API: &str = "https://playintegrity.googleapis.com";
@@ -92,7 +91,7 @@ struct State {
 pub struct Decoder {
     config: Config,
     token_url: Uri,
-    account: Account,
+    account: Arc<Account>,
     state: Mutex<State>,
     /// Held while it is fetched, so that it is fetched once.
     grant: tokio::sync::Mutex<Option<Grant>>,
@@ -126,7 +125,8 @@ impl Drop for Call<'_> {
 
 impl Decoder {
     /// Asks as `config` says, in the name of `account`.
-    pub fn new(config: Config, account: Account, metrics: Metrics) -> Result<Self> {
+    pub fn new(config: Config, account: impl Into<Arc<Account>>, metrics: Metrics) -> Result<Self> {
+        let account = account.into();
         let token_url = match &config.token_url {
             Some(address) => address.clone(),
             None => account.token_url.parse().context("`token_uri` of the service account is no address")?,
@@ -154,6 +154,11 @@ impl Decoder {
         &self.config
     }
 
+    /// Calls that are under way.
+    pub fn under_way(&self) -> u32 {
+        self.calls.load(Relaxed)
+    }
+
     /// Calls that a new device could have made at once, and whether Google is left alone.
     pub fn condition(&self) -> (u64, bool) {
         let state = self.state();
@@ -166,7 +171,7 @@ impl Decoder {
             return Outcome::Foreign(refused);
         }
         let outcome = self.call(package, token, who).await;
-        self.metrics.play_calls.with_label_values(&[outcome.name()]).inc();
+        self.metrics.play.calls.with_label_values(&[outcome.name()]).inc();
         let good = !matches!(outcome, Outcome::Unavailable(_));
         let before = self.was_good.swap(good, Relaxed);
         match &outcome {

@@ -2,6 +2,7 @@
 
 mod apple;
 mod google;
+mod play;
 
 use std::{path::Path, sync::Arc};
 
@@ -15,7 +16,8 @@ use crate::{
 };
 
 pub use apple::Receipts;
-pub use google::{AndroidKey, Play};
+pub use google::AndroidKey;
+pub use play::{Play, Question, Remote, SKEW};
 
 /// `[attestation]` with its files.
 #[derive(Debug)]
@@ -150,7 +152,12 @@ impl Attestation {
                 .map(AndroidKey::load)
                 .transpose()
                 .context("android_key")?,
-            play: config.play.as_ref().map(Play::load).transpose().context("play")?,
+            play: config
+                .play
+                .as_ref()
+                .map(|play| Play::load(play, old.and_then(|old| old.play.as_ref())))
+                .transpose()
+                .context("play")?,
             config: config.clone(),
         })
     }
@@ -166,6 +173,7 @@ pub fn problem(kind: config::TlsFile, path: &Path) -> Result<()> {
         config::TlsFile::AndroidRoots => google::roots(path).map(drop),
         config::TlsFile::AndroidRevocations => google::revocations(path).map(drop),
         config::TlsFile::PlayKeys => google::keys(path).map(drop),
+        config::TlsFile::PlayAccount => play::check_account(path),
         config::TlsFile::OcspResponse
         | config::TlsFile::ClientAuthorities
         | config::TlsFile::RevocationList

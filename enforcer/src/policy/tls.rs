@@ -161,7 +161,8 @@ pub fn problem(kind: TlsFile, path: &Path) -> Option<String> {
         | TlsFile::DeviceCheckKey
         | TlsFile::AndroidRoots
         | TlsFile::AndroidRevocations
-        | TlsFile::PlayKeys => super::attestation::problem(kind, path),
+        | TlsFile::PlayKeys
+        | TlsFile::PlayAccount => super::attestation::problem(kind, path),
     };
     looked.err().map(|error| format!("{error:#}"))
 }

@@ -36,18 +36,18 @@ use super::{
     till::thumbprint,
 };
 
-const ENROL: &str = "/.well-known/enforcer/enrol";
-const SESSION: &str = "/.well-known/enforcer/session";
+pub(super) const ENROL: &str = "/.well-known/enforcer/enrol";
+pub(super) const SESSION: &str = "/.well-known/enforcer/session";
 
 /// Who vouches for devices: their maker and Google.
-struct World {
+pub(super) struct World {
     maker: Device,
-    google: Google,
+    pub(super) google: Google,
 }
 
 impl World {
     /// Has a site take devices of Android; `change`: what else.
-    fn furnish(site: &mut Site, change: impl FnOnce(&mut config::Attestation)) -> Result<Self> {
+    pub(super) fn furnish(site: &mut Site, change: impl FnOnce(&mut config::Attestation)) -> Result<Self> {
         let world = Self { maker: Device::new(true)?, google: Google::new()? };
         let dir = site.dir.path();
         let (root, keys) = (dir.join("android.pem"), dir.join("play-keys.toml"));
@@ -62,7 +62,7 @@ impl World {
     }
 
     /// A key of the hardware, and its enrolment.
-    fn attest(&self, challenge: &str, key: &Key) -> Result<(SigningKey, Value)> {
+    pub(super) fn attest(&self, challenge: &str, key: &Key) -> Result<(SigningKey, Value)> {
         let leaf = self.maker.own.sign(&Making::leaf(key.describe()))?;
         let own = SigningKey::of_pkcs8("android", &leaf.pkcs8())?;
         let chain: Vec<String> = self.maker.above(leaf.der).iter().map(|one| STANDARD.encode(one)).collect();
@@ -70,7 +70,13 @@ impl World {
     }
 
     /// What Google says of a device for this challenge, in a token.
-    fn token(&self, key: &SigningKey, challenge: &str, at: u64, labels: &[&str]) -> Result<String> {
+    pub(super) fn token(
+        &self,
+        key: &SigningKey,
+        challenge: &str,
+        at: u64,
+        labels: &[&str],
+    ) -> Result<String> {
         let mut said = verdict(Bound::Nonce(&key_hash(challenge, id(key))), at * 1_000);
         said["deviceIntegrity"]["deviceRecognitionVerdict"] =
             labels.iter().map(|label| format!("MEETS_{label}_INTEGRITY")).collect();
@@ -78,7 +84,7 @@ impl World {
     }
 
     /// The enrolment of a key that an app calls its own.
-    fn own(&self, key: &SigningKey, challenge: &str, token: &str) -> Result<Value> {
+    pub(super) fn own(&self, key: &SigningKey, challenge: &str, token: &str) -> Result<Value> {
         let public: String = key.public_pem()?.lines().filter(|line| !line.starts_with('-')).collect();
         let signature = key.sign_otherwise(key_data(challenge, id(key)).as_bytes())?;
         Ok(json!({
@@ -88,7 +94,7 @@ impl World {
     }
 }
 
-fn id(key: &SigningKey) -> DeviceId {
+pub(super) fn id(key: &SigningKey) -> DeviceId {
     DeviceId::of_key(&key.public_bytes())
 }
 
@@ -98,6 +104,11 @@ fn session(key: &SigningKey, challenge: &str, to: &SigningKey, token: Option<&st
     if let Some(token) = token {
         body["token"] = token.into();
     }
+    signed(key, challenge, body)
+}
+
+/// A request for a session with this body.
+pub(super) fn signed(key: &SigningKey, challenge: &str, body: Value) -> (HeaderMap, Value) {
     let target = Target { path: SESSION, query: None };
     let data = client_data(challenge, &Method::POST, target, body.to_string().as_bytes());
     let mut headers = HeaderMap::new();
@@ -109,14 +120,14 @@ fn session(key: &SigningKey, challenge: &str, to: &SigningKey, token: Option<&st
 }
 
 /// Makes a key, enrols it, and keeps it.
-async fn enrol(client: &mut Client, world: &World) -> Result<(Answer, Held)> {
+pub(super) async fn enrol(client: &mut Client, world: &World) -> Result<(Answer, Held)> {
     let challenge = challenge(client, "enrol").await?;
     let (key, body) = world.attest(&challenge, &Key::new(challenge.as_bytes()))?;
     let answer = post(client, ENROL, HeaderMap::new(), &body).await?;
     Ok((answer, Held::new(key)))
 }
 
-async fn begin(client: &mut Client, app: &mut Held) -> Result<Answer> {
+pub(super) async fn begin(client: &mut Client, app: &mut Held) -> Result<Answer> {
     let challenge = challenge(client, "session").await?;
     let (headers, body) = session(&app.key, &challenge, &app.key, None);
     let answer = post(client, SESSION, headers, &body).await?;
@@ -317,5 +328,46 @@ fn a_key_alone_does_not_do_where_google_has_to_vouch_too() -> Result<()> {
     };
     assert_eq!(begin(NOW + 86_399), None);
     assert_eq!(begin(NOW + 86_400), Some(Denial::AttestationOutdated));
+    Ok(())
+}
+
+#[test]
+fn a_weaker_word_of_googles_counts_until_a_better_one_and_never_beats_the_hardware() -> Result<()> {
+    let mut world = None;
+    let lax = |by: &mut config::Attestation| {
+        by.android_key.as_mut().unwrap().boot = config::BootState::SelfSigned;
+    };
+    let shop = Shop::with(|site| world = World::furnish(site, lax).ok())?;
+    let world = world.unwrap();
+    let enrol = |boot: Option<(u8, u64)>, now: u64| {
+        let challenge = shop.challenge("enrol", None, now);
+        let mut key = Key::new(challenge.as_bytes());
+        key.root_of_trust = boot.or(key.root_of_trust);
+        let (key, body) = world.attest(&challenge, &key).unwrap();
+        let level = read(&shop.send_enrolment(&body, now).unwrap())["level"].clone();
+        (key, level)
+    };
+    let begin = |key: &SigningKey, labels: Option<&[&str]>, now: u64| {
+        let challenge = shop.challenge("session", Some(id(key)), now);
+        let token = labels.map(|labels| world.token(key, &challenge, now, labels).unwrap());
+        let (headers, body) = session(key, &challenge, key, token.as_deref());
+        shop.send_session(&headers, &body, now).map(|answer| read(&answer)["level"].clone())
+    };
+    let (key, level) = enrol(None, NOW);
+    assert_eq!(level, "strong");
+    assert_eq!(begin(&key, None, NOW).unwrap(), "strong");
+    assert_eq!(begin(&key, Some(&["DEVICE"]), NOW + 1).unwrap(), "device");
+    assert_eq!(begin(&key, None, NOW + 2).unwrap(), "device", "what Google said counts");
+    assert_eq!(denial(begin(&key, Some(&["BASIC"]), NOW + 3)), Some(Denial::DeviceIntegrityFailed));
+    assert_eq!(begin(&key, None, NOW + 4).unwrap(), "device", "a refusal makes nothing better");
+    assert_eq!(
+        begin(&key, Some(&["DEVICE", "STRONG"]), NOW + 5).unwrap(),
+        "strong",
+        "and so does what he says later"
+    );
+    assert_eq!(begin(&key, None, NOW + 6).unwrap(), "strong");
+    let (own, level) = enrol(Some((0xff, 1)), NOW + 7);
+    assert_eq!(level, "device");
+    assert_eq!(begin(&own, Some(&["DEVICE", "STRONG"]), NOW + 8).unwrap(), "device");
     Ok(())
 }

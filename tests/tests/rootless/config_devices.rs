@@ -5,12 +5,12 @@ use std::{fs, path::Path, time::Duration};
 
 use enforcer::config::{
     self, AndroidApps, AndroidKey, AppAttest, Assertion, Attestation, AttestationDemand, AttestationPaths,
-    BootState, Environment, KeySecurity, Level, OverRisk, Platform, Play, RateLimit, Receipts,
-    UnknownDevices, settle,
+    BootState, Environment, KeySecurity, Level, OverRisk, Platform, Play, PlayDemand, PlayRemote, PlayRisk,
+    PlayUnavailable, RateLimit, Receipts, UnknownDevices, settle,
 };
 
 /// A file that is good but for what is tried.
-const REST: &str = r#"
+pub(super) const REST: &str = r#"
 [kernel]
 mode = "off"
 [[listener]]
@@ -24,7 +24,7 @@ public = true
 upstream = "api"
 "#;
 
-fn errors(route: &str, sections: &str) -> Vec<String> {
+pub(super) fn errors(route: &str, sections: &str) -> Vec<String> {
     let text = format!("{REST}{route}\n{sections}");
     match config::parse(&text, Path::new("x.toml")) {
         Ok(_) => Vec::new(),
@@ -100,10 +100,31 @@ fn what_is_written_of_devices_is_what_holds() {
                     certificates: vec![[0x3c; 32]],
                     min_version: 41,
                 },
-                keys: "play-keys.toml".into(),
+                keys: Some("play-keys.toml".into()),
                 licensed: false,
                 max_age: seconds(60),
                 verdict_lifetime: seconds(3_600),
+                labels: vec!["MEETS_DEVICE_INTEGRITY".into(), "MEETS_STRONG_INTEGRITY".into()],
+                testing: true,
+                risk: PlayRisk {
+                    max_activity: Some(3),
+                    play_protect: vec!["HIGH_RISK".into()],
+                    app_access: vec!["KNOWN_CONTROLLING".into(), "UNKNOWN_CONTROLLING".into()],
+                    unevaluated: true,
+                },
+                remote: Some(PlayRemote {
+                    account: "account.json".into(),
+                    api: http::Uri::from_static("https://integrity.example.com/google"),
+                    token_url: Some(http::Uri::from_static("https://integrity.example.com/token")),
+                    authorities: Some("integrity-roots.pem".into()),
+                    private_addresses: true,
+                    timeout: Duration::from_millis(500),
+                    max_calls: 8,
+                    calls_per_day: 5_000,
+                    burst: 50,
+                    reserve: 100,
+                    unavailable: PlayUnavailable::Cached(seconds(48 * 3_600)),
+                }),
             }),
         }
     );
@@ -116,6 +137,11 @@ fn what_is_written_of_devices_is_what_holds() {
         max_body_bytes: 4_096,
         max_risk: Some(4),
         over_risk: OverRisk::Flag,
+        play: Some(PlayDemand {
+            unavailable: PlayUnavailable::AllowAndFlag,
+            reuse: seconds(300),
+            max_body_bytes: 64 << 10,
+        }),
     };
     assert_eq!(config.routes[0].attestation, Some(demand));
     assert_eq!(config.routes[1].attestation, None);

@@ -1,6 +1,8 @@
 //! An app on a phone, from its enrolment to its last request, over real TLS to a real edge with a server behind; only Apple is played.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on stops")]
 
+use std::sync::Mutex;
+
 use anyhow::Result;
 use base64::{
     Engine as _,
@@ -42,7 +44,7 @@ pub(super) struct Held {
     pub(super) key: SigningKey,
     pub(super) session: String,
     /// `DPoP-Nonce` of the last answer that had one.
-    nonce: Option<String>,
+    nonce: Mutex<Option<String>>,
 }
 
 /// An app that knows nothing but what app developers are told.
@@ -95,7 +97,7 @@ impl App {
 
 impl Held {
     pub(super) const fn new(key: SigningKey) -> Self {
-        Self { key, session: String::new(), nonce: None }
+        Self { key, session: String::new(), nonce: Mutex::new(None) }
     }
 
     /// An ordinary request; asked for a nonce, it comes once more, as any client of DPoP does.
@@ -104,26 +106,39 @@ impl Held {
         if answer.body["code"] == "dpop_nonce" { self.get_once(client, path).await } else { Ok(answer) }
     }
 
-    async fn get_once(&mut self, client: &mut Client, path: &str) -> Result<Answer> {
+    /// The head of a request with the session, and a proof of having its key.
+    pub(super) fn head(&self, method: &str, path: &str) -> Result<http::request::Builder> {
         let header = json!({"typ": "dpop+jwt", "alg": self.key.alg(), "jwk": bare(&self.key)});
         let mut claims = json!({
-            "jti": unique(), "htm": "GET", "htu": format!("https://{NAME}{path}"), "iat": clock::unix_now(),
+            "jti": unique(), "htm": method, "htu": format!("https://{NAME}{path}"), "iat": clock::unix_now(),
             "ath": ath(&self.session),
         });
-        if let Some(nonce) = &self.nonce {
+        if let Some(nonce) = &*self.nonce.lock().unwrap() {
             claims["nonce"] = nonce.as_str().into();
         }
-        let request = Request::get(path)
+        Ok(Request::builder()
+            .method(method)
+            .uri(path)
             .header("enforcer-session", &self.session)
             .header("enforcer-proof", self.key.mint_raw(&header.to_string(), &claims.to_string())?)
             .header("enforcer-attested", "forged")
-            .header("enforcer_attested", "forged");
+            .header("enforcer_attested", "forged"))
+    }
+
+    async fn get_once(&mut self, client: &mut Client, path: &str) -> Result<Answer> {
+        let request = self.head("GET", path)?;
         let empty: Outgoing = Empty::new().boxed();
         let answer = read(client.send(request.body(empty)?).await?).await?;
-        if let Some(nonce) = answer.headers.get("dpop-nonce") {
-            self.nonce = Some(nonce.to_str()?.to_owned());
-        }
+        self.learn(&answer)?;
         Ok(answer)
+    }
+
+    /// Uses the nonce of an answer from now on; whether the request has to come once more with it.
+    pub(super) fn learn(&self, answer: &Answer) -> Result<bool> {
+        if let Some(nonce) = answer.headers.get("dpop-nonce") {
+            *self.nonce.lock().unwrap() = Some(nonce.to_str()?.to_owned());
+        }
+        Ok(answer.body["code"] == "dpop_nonce")
     }
 }
 
@@ -166,7 +181,14 @@ pub(super) async fn told(client: &mut Client, answer: &Answer) -> Result<Value> 
         let named = headers.iter().filter(|one| one[0].as_str().unwrap().replace('_', "-") == name);
         named.map(|one| one[1].as_str().unwrap()).collect()
     };
-    for name in ["enforcer-session", "enforcer-proof", "enforcer-device", "enforcer-assertion"] {
+    for name in [
+        "enforcer-session",
+        "enforcer-proof",
+        "enforcer-device",
+        "enforcer-assertion",
+        "enforcer-integrity-token",
+        "enforcer-nonce",
+    ] {
         assert!(of(name).is_empty(), "{name} is nobody else's");
     }
     let [facts] = of("enforcer-attested")[..] else { panic!("{headers:?}") };

@@ -5,9 +5,14 @@
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use serde_json::{Map, Value};
 
-use super::{Failed, bytes, key_data, key_hash, session::Shown, text};
+use super::{
+    Failed, bytes, key_data, key_hash,
+    play::{Pending, Said, Then, Token, distrusted},
+    session::{Asked, Shown},
+    text,
+};
 use crate::{
-    attestation::{self as judged, Refused, android_key, play},
+    attestation::{self as judged, Refused, android_key, play::Genuine},
     config::{Environment, Level, Platform},
     denial::Denial,
     enrolment::{
@@ -15,7 +20,7 @@ use crate::{
         device::{POINT, Point},
         session::Binding,
     },
-    policy::attestation::{AndroidKey, Attestation, Play},
+    policy::attestation::{AndroidKey, Attestation},
 };
 
 /// Certificates of a chain, at most.
@@ -33,12 +38,6 @@ pub(super) struct Own<'a> {
     key: Vec<u8>,
     signature: Vec<u8>,
     token: Token<'a>,
-}
-
-/// A classic token, and what it is judged by.
-struct Token<'a> {
-    by: &'a Play,
-    text: &'a str,
 }
 
 impl<'a> Attested<'a> {
@@ -61,7 +60,12 @@ impl<'a> Attested<'a> {
     }
 
     /// What the device is.
-    pub(super) fn verify(&self, challenge: &str, now: u64) -> Result<(DeviceId, Device), Failed> {
+    pub(super) fn verify(
+        &self,
+        attestation: &Attestation,
+        challenge: &str,
+        now: u64,
+    ) -> Result<(DeviceId, Device), Failed> {
         let Self { by, chain, token } = self;
         let revoked = by.revoked.as_ref();
         let found = android_key::verify(
@@ -74,20 +78,23 @@ impl<'a> Attested<'a> {
             &mut |_, _| (),
         )?;
         let point = point(&found.key)?;
-        let mut level = level(Some(found.level))?;
+        let level = level(Some(found.level))?;
         let id = DeviceId::of_key(&point);
-        let mut verdict = None;
-        if let Some(token) = token {
-            let said = token.verify(&key_hash(challenge, id), now)?;
-            if !found.packages.contains(&said.package) {
-                return Err(foreign(&said.package));
-            }
-            level = level.min(self::level(said.level)?);
-            verdict = Some(now);
-        }
         // The rules know every package of those that share the key.
         let app = found.packages.first().map(|name| name.as_str().into()).unwrap_or_default();
-        Ok((id, device(point, Provider::AndroidKey, app, level, verdict, now)))
+        let mut device = device(point, Provider::AndroidKey, app, level, now);
+        device.hardware = Some(level);
+        if let Some(token) = token {
+            let bound = key_hash(challenge, id);
+            match token.open((attestation, id), bound, &found.packages, now)? {
+                Said::Known(genuine) => vouched(&mut device, &found.packages, &genuine, now)?,
+                Said::Asked(question) => {
+                    let then = Then::Enrol(id, Box::new(device), found.packages);
+                    return Err(Pending { question, then }.into());
+                }
+            }
+        }
+        Ok((id, device))
     }
 }
 
@@ -102,28 +109,47 @@ impl<'a> Own<'a> {
     }
 
     /// What the device is.
-    pub(super) fn verify(&self, challenge: &str, now: u64) -> Result<(DeviceId, Device), Failed> {
+    pub(super) fn verify(
+        &self,
+        attestation: &Attestation,
+        challenge: &str,
+        now: u64,
+    ) -> Result<(DeviceId, Device), Failed> {
         let point = point(&self.key)?;
         let id = DeviceId::of_key(&point);
         // Nobody enrols the key of another one.
         signed(&point, &key_data(challenge, id), &self.signature)?;
-        let said = self.token.verify(&key_hash(challenge, id), now)?;
-        let level = level(said.level)?;
-        Ok((id, device(point, Provider::Play, said.package.into(), level, Some(now), now)))
+        // What it is, Google alone says.
+        let mut device = device(point, Provider::Play, Box::default(), Level::Device, now);
+        let packages = attestation.play.as_ref().map_or(&[][..], |play| &play.rules.packages);
+        match self.token.open((attestation, id), key_hash(challenge, id), packages, now)? {
+            Said::Known(genuine) => vouched(&mut device, packages, &genuine, now)?,
+            Said::Asked(question) => {
+                let then = Then::Enrol(id, Box::new(device), packages.to_vec());
+                return Err(Pending { question, then }.into());
+            }
+        }
+        Ok((id, device))
     }
 }
 
-impl<'a> Token<'a> {
-    fn read(attestation: &'a Attestation, asked: &'a Map<String, Value>) -> Result<Self, Denial> {
-        let by = attestation.play.as_ref().ok_or(Denial::AttestationRequest)?;
-        Ok(Self { by, text: text(asked, "token")? })
+/// Enters what Google has said into what is known of a device that enrols. `packages`: of which apps it may be.
+pub(super) fn vouched(
+    device: &mut Device,
+    packages: &[String],
+    genuine: &Genuine,
+    now: u64,
+) -> Result<(), Failed> {
+    if !packages.contains(&genuine.package) {
+        return Err(foreign(&genuine.package));
     }
-
-    fn verify(&self, nonce: &str, now: u64) -> Result<play::Genuine, Refused> {
-        let Play { keys, rules, .. } = self.by;
-        let now = now.saturating_mul(1_000);
-        play::verify(self.text, keys, rules, &play::Expected::Nonce(nonce), now, &mut |_, _| ())
+    let level = level(genuine.level)?;
+    if device.provider == Provider::Play {
+        device.app = genuine.package.as_str().into();
     }
+    device.level = device.hardware.map_or(level, |hardware| hardware.min(level));
+    device.verdict = Some(now);
+    Ok(())
 }
 
 /// Whether a device has its key still, and is as good as it has to be; how good, if Google was asked.
@@ -140,13 +166,17 @@ pub(super) fn assert(
         return Err(Denial::DpopWrongKey.into());
     }
     signed(&device.key.0, shown.data, shown.assertion)?;
-    if let Some(text) = shown.token {
-        let by = attestation.play.as_ref().ok_or(Denial::AttestationRequest)?;
-        let said = Token { by, text }.verify(&key_hash(shown.challenge, id), now)?;
-        if said.package != *device.app {
-            return Err(foreign(&said.package));
-        }
-        return Ok(Some(level(said.level)?));
+    if let Some(token) = &shown.token {
+        let packages = [String::from(device.app.clone())];
+        let said = token.open((attestation, id), key_hash(shown.challenge, id), &packages, now)?;
+        return match said {
+            Said::Known(genuine) if !packages.contains(&genuine.package) => Err(foreign(&genuine.package)),
+            Said::Known(genuine) => Ok(Some(level(genuine.level).map_err(distrusted(attestation, id))?)),
+            Said::Asked(question) => {
+                let then = Then::Session(Asked { device: id, binding: shown.binding });
+                Err(Pending { question, then }.into())
+            }
+        };
     }
     let needed = device.provider == Provider::Play
         || attestation.android_key.as_ref().is_some_and(|by| by.require_play);
@@ -196,7 +226,7 @@ fn signed(point: &[u8; POINT], data: &str, signature: &[u8]) -> Result<(), Refus
     })
 }
 
-fn level(found: Option<judged::Level>) -> Result<Level, Refused> {
+pub(super) fn level(found: Option<judged::Level>) -> Result<Level, Refused> {
     match found {
         Some(judged::Level::Strong) => Ok(Level::Strong),
         Some(judged::Level::Device) => Ok(Level::Device),
@@ -212,14 +242,7 @@ fn foreign(package: &str) -> Failed {
     Refused::new(Denial::AppNotRecognised, "app", why).into()
 }
 
-fn device(
-    point: [u8; POINT],
-    provider: Provider,
-    app: Box<str>,
-    level: Level,
-    verdict: Option<u64>,
-    now: u64,
-) -> Device {
+fn device(point: [u8; POINT], provider: Provider, app: Box<str>, level: Level, now: u64) -> Device {
     Device {
         key: Point(point),
         platform: Platform::Android,
@@ -231,7 +254,8 @@ fn device(
         enrolled: now,
         seen: now,
         risk: None,
-        verdict,
+        hardware: None,
+        verdict: None,
         blocked: None,
     }
 }

@@ -44,7 +44,7 @@ pub(in crate::checks) fn head(
     now: Now,
 ) -> Result<Option<Box<Asserted>>, Refusal> {
     let Some(kind) = config.assertion else { return Ok(None) };
-    let device = attested.id();
+    let device = attested.id;
     let read = || {
         let field = |name| only(facts.headers, &name);
         let assertion = bytes(field(ASSERTION)?.ok_or(Denial::AssertionMissing)?)?;

@@ -17,7 +17,7 @@ use crate::{
     denial::Denial,
     enrolment::{
         DeviceId, Standing, Unfit,
-        facts::Told,
+        facts::{Said, Told},
         session::{Binding, Session},
     },
     policy::{
@@ -42,20 +42,17 @@ const AHEAD: u64 = 60;
 pub struct Attested {
     /// Its name as it is written.
     pub name: Box<str>,
-    id: DeviceId,
-    standing: Standing,
+    pub(super) id: DeviceId,
+    pub(super) standing: Standing,
     age: u64,
     over_risk: bool,
+    /// What Google has said of it, where the route asks.
+    pub(in crate::checks) said: Option<Said>,
     /// What servers are told, once all else is well.
     pub(in crate::checks) facts: Option<HeaderValue>,
 }
 
 impl Attested {
-    /// Which device it is.
-    pub(super) const fn id(&self) -> DeviceId {
-        self.id
-    }
-
     /// Whether its risk metric is above what its route takes without more.
     pub(in crate::checks) const fn is_over_risk(&self) -> bool {
         self.over_risk
@@ -63,8 +60,13 @@ impl Attested {
 
     /// Puts into words what servers are told.
     pub(in crate::checks) fn tell(&mut self, by: &Attestation, now: u64) -> Result<(), Refusal> {
-        let told =
-            Told { device: self.id, standing: &self.standing, age: self.age, over_risk: self.over_risk };
+        let told = Told {
+            device: self.id,
+            standing: &self.standing,
+            age: self.age,
+            over_risk: self.over_risk,
+            play: self.said,
+        };
         let facts = by.facts.sign(&told, now).ok_or_else(|| Refusal::plain(Denial::Overloaded))?;
         self.facts = Some(facts);
         Ok(())
@@ -126,7 +128,7 @@ fn judge(
         }
     };
     let name = session.device.to_string().into();
-    Ok((Attested { name, id: session.device, standing, age, over_risk, facts: None }, nonce))
+    Ok((Attested { name, id: session.device, standing, age, over_risk, said: None, facts: None }, nonce))
 }
 
 /// Seconds since the device showed what it is.

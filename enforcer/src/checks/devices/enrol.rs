@@ -32,19 +32,25 @@ pub(super) fn enrol(attestation: &Attestation, body: &[u8], now: u64) -> Result<
     } else if provider == Provider::AndroidKey.name() {
         let claim = android::Attested::read(attestation, &asked)?;
         spent()?;
-        claim.verify(challenge, now)?
+        claim.verify(attestation, challenge, now)?
     } else if provider == Provider::Play.name() {
         let claim = android::Own::read(attestation, &asked)?;
         spent()?;
-        claim.verify(challenge, now)?
+        claim.verify(attestation, challenge, now)?
     } else {
         return Err(Denial::AttestationRequest.into());
     };
-    let known = attestation.enrolment.devices.enrol(id, device).map_err(unfit)?;
+    let answer = take_up(attestation, id, device)?;
     if let Some((exchange, held)) = receipt {
         // Without room the device is as good; its metric stays what it is.
         attestation.enrolment.devices.keep_receipt(id, held, exchange.config.max_receipts);
     }
+    Ok(answer)
+}
+
+/// Takes up a device that has shown what it is.
+pub(super) fn take_up(attestation: &Attestation, id: DeviceId, device: Device) -> Result<Answer, Failed> {
+    let known = attestation.enrolment.devices.enrol(id, device).map_err(unfit)?;
     let standing = attestation.enrolment.devices.standing(id).map_err(unfit)?;
     Ok(Answer {
         status: 201,
@@ -90,6 +96,7 @@ fn apple(
         enrolled: now,
         seen: now,
         risk: attested.received.as_ref().and_then(|receipt| receipt.risk),
+        hardware: None,
         verdict: None,
         blocked: None,
     };

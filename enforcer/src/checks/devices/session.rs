@@ -5,12 +5,13 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
 use super::{
-    ASSERTION, Answer, CHALLENGE, DEVICE, Failed, android, bytes, client_data, object, only, spend, text,
-    unfit,
+    ASSERTION, Answer, CHALLENGE, DEVICE, Failed, android, bytes, client_data, object, only, play::Token,
+    spend, unfit,
 };
 use crate::{
     attestation::app_attest,
     checks::facts::RequestFacts,
+    config::Level,
     denial::Denial,
     enrolment::{
         Bond, Device, DeviceId, Provider, Purpose, Standing,
@@ -32,11 +33,41 @@ pub(super) fn begin(
     let assertion = bytes(field(ASSERTION)?)?;
     let asked = object(body)?;
     let binding = binding(facts, &asked)?;
-    let token = asked.get("token").map(|_| text(&asked, "token")).transpose()?;
+    let token = asked.get("token").map(|_| Token::read(attestation, &asked)).transpose()?;
     spend(attestation, challenge, Bond { purpose: Purpose::Session, group: None, device: Some(id) }, now)?;
     let data = client_data(challenge, facts.method, facts.target, body);
     let shown = Shown { challenge, assertion: &assertion, data: &data, token, binding };
     let standing = assert(attestation, id, &shown, now)?;
+    Ok(answer(attestation, id, &standing, binding, now))
+}
+
+/// A session that waits for what Google says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// Whose it will be.
+    pub(super) device: DeviceId,
+    /// What it will be bound to.
+    pub(super) binding: Binding,
+}
+
+/// Begins a session of a device that has shown that it has its key; how good it is, if Google has said so.
+pub(super) fn finish(
+    attestation: &Attestation,
+    asked: &Asked,
+    verdict: Option<Level>,
+    now: u64,
+) -> Result<Answer, Failed> {
+    let standing = attestation.enrolment.devices.vouch(asked.device, verdict, now).map_err(unfit)?;
+    Ok(answer(attestation, asked.device, &standing, asked.binding, now))
+}
+
+fn answer(
+    attestation: &Attestation,
+    id: DeviceId,
+    standing: &Standing,
+    binding: Binding,
+    now: u64,
+) -> Answer {
     let lifetime = attestation.config.session_lifetime.as_secs();
     let session = Session {
         device: id,
@@ -46,7 +77,7 @@ pub(super) fn begin(
         level: standing.level,
         binding,
     };
-    Ok(Answer {
+    Answer {
         status: 200,
         body: json!({
             "session": attestation.sessions.seal(&session),
@@ -57,7 +88,7 @@ pub(super) fn begin(
         is_public: false,
         device: Some(id),
         event: "session",
-    })
+    }
 }
 
 /// What a device shows for a session.
@@ -69,7 +100,7 @@ pub(super) struct Shown<'a> {
     /// Over this: its client data.
     pub(super) data: &'a str,
     /// What Google Play says of it.
-    pub(super) token: Option<&'a str>,
+    pub(super) token: Option<Token<'a>>,
     /// What its session is to be bound to.
     pub(super) binding: Binding,
 }

@@ -1,5 +1,7 @@
 //! Sections about devices.
 
+mod play;
+
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -8,6 +10,7 @@ use super::{Key, LimitSection, List, Number, Size, Text};
 use crate::config::{
     Assertion, BootState, Environment, KeySecurity, Level, OverRisk, Platform, UnknownDevices,
 };
+pub(in crate::config) use play::{PlayDemandSection, PlayRemoteSection, PlaySection, UnavailableSection};
 
 /// `[attestation]`
 #[derive(Debug, Default, Deserialize)]
@@ -80,19 +83,6 @@ pub(in crate::config) struct AndroidKeySection {
     pub(in crate::config) root: Key<Text<String>>,
 }
 
-/// `[attestation.play]`
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(in crate::config) struct PlaySection {
-    pub(in crate::config) packages: List<Text<String>>,
-    pub(in crate::config) certificates: List<Text<String>>,
-    pub(in crate::config) min_version: Key<Number>,
-    pub(in crate::config) keys: Key<Text<String>>,
-    pub(in crate::config) licensed: Key<bool>,
-    pub(in crate::config) max_age: Key<Text<Duration>>,
-    pub(in crate::config) verdict_lifetime: Key<Text<Duration>>,
-}
-
 /// `attestation = { max_age = "15m", level = "device", platform = ["ios"] }` of a route
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -105,4 +95,5 @@ pub(in crate::config) struct DemandSection {
     pub(in crate::config) max_body_bytes: Key<Size>,
     pub(in crate::config) max_risk: Key<Number>,
     pub(in crate::config) over_risk: Key<OverRisk>,
+    pub(in crate::config) play: Key<PlayDemandSection>,
 }

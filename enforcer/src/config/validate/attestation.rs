@@ -2,6 +2,7 @@
 
 mod apple;
 mod google;
+mod play;
 
 use std::{path::Path, time::Duration};
 
@@ -94,7 +95,7 @@ pub(super) fn attestation(
         unknown_devices: unknown(section, &mut rules),
         app_attest: app_attest(&section.app_attest, &mut rules),
         android_key: google::android_key(&section.android_key, section.play.is_some(), &mut rules),
-        play: google::play(&section.play, &mut rules),
+        play: play::play(&section.play, &mut rules),
     })
 }
 
@@ -229,5 +230,6 @@ pub(super) fn of_route(
         max_body_bytes: rules.size("max_body_bytes", &demand.max_body_bytes, 1 << 20, 0..=64 << 20),
         max_risk: apple::max_risk(demand, &mut rules),
         over_risk: demand.over_risk.as_ref().map_or(OverRisk::Deny, |one| *one.get_ref()),
+        play: play::of_route(&demand.play, by.get_ref(), &mut rules),
     })
 }

@@ -1,6 +1,6 @@
-//! What devices of Android are judged by: rules, roots, what is revoked, and the keys of tokens.
+//! What devices of Android are judged by: rules, roots, what is revoked; and how files with keys are read.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
@@ -12,15 +12,13 @@ use crate::{
             revocation::{self, Revocations},
             roots::Roots,
         },
-        play::{self, verdict::Label},
+        play,
     },
     config::{self, BootState, KeySecurity},
 };
 
-/// What Google's clock may be ahead of ours.
-const SKEW: Duration = Duration::from_secs(60);
 /// The most bytes of keys and of roots.
-const MOST_BYTES: u64 = 64 << 10;
+pub(super) const MOST_BYTES: u64 = 64 << 10;
 
 /// What keys of Android's hardware are judged by.
 #[derive(Debug)]
@@ -67,37 +65,6 @@ impl AndroidKey {
     }
 }
 
-/// What tokens of Google Play are judged by.
-#[derive(Debug)]
-pub struct Play {
-    /// What opens them.
-    pub keys: play::Keys,
-    /// What is asked of them.
-    pub rules: play::Rules,
-    /// Seconds for which what they say counts.
-    pub lifetime: u64,
-}
-
-impl Play {
-    pub(super) fn load(config: &config::Play) -> Result<Self> {
-        Ok(Self {
-            keys: keys(&config.keys).context("keys")?,
-            rules: play::Rules {
-                packages: config.apps.packages.clone(),
-                certificates: config.apps.certificates.clone(),
-                min_version: config.apps.min_version,
-                labels: vec![Label::Device],
-                licensed: config.licensed,
-                max_age: config.max_age,
-                skew: SKEW,
-                testing: false,
-                risk: play::Risk::default(),
-            },
-            lifetime: config.verdict_lifetime.as_secs(),
-        })
-    }
-}
-
 pub(super) fn roots(path: &Path) -> Result<Roots> {
     Roots::from_pem(&read(path, MOST_BYTES)?).map_err(|why| anyhow!("{}: {why}", path.display()))
 }
@@ -114,7 +81,7 @@ pub(super) fn keys(path: &Path) -> Result<play::Keys> {
     play::Keys::from_toml(&text).map_err(|why| anyhow!("{}: {why}", path.display()))
 }
 
-fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
+pub(super) fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     let context = || format!("cannot read {}", path.display());
     let length = fs::metadata(path).with_context(context)?.len();
     ensure!(length <= most, "{}: {length} bytes, more than {most}", path.display());

@@ -7,30 +7,19 @@ use std::{
     time::Duration,
 };
 
-use ::aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use anyhow::{Context as _, Result, ensure};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use enforcer::{clock, config};
 use rcgen::{KeyPair, PublicKeyData as _};
-use rustls::{ServerConfig, crypto::aws_lc_rs};
-use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::{
-    io::AsyncReadExt as _,
-    net::{TcpListener, TcpStream},
-};
-use tokio_rustls::TlsAcceptor;
 
 use super::Apple;
-use crate::{
-    attestation::google::server::carry_out,
-    issuer::Manner,
-    pki::{Authority, KeyKind},
-};
+use crate::manner::{Door, Manner, Visit};
 
 /// The team whose key is known here, and the key's id.
 const TEAM: &str = "ABCDE12345";
@@ -40,6 +29,7 @@ const KEY_ID: &str = "F6G7H8I9J0";
 pub struct LiveApple {
     /// Where it listens.
     pub address: SocketAddr,
+    authorities: PathBuf,
     shared: Arc<Shared>,
     dir: TempDir,
 }
@@ -59,21 +49,9 @@ struct Shared {
 impl LiveApple {
     /// One that answers as Apple does, and takes receipts that `apple` signs.
     pub async fn start(apple: &Apple) -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let authority = Authority::new("The root of Apple's servers")?;
-        std::fs::write(dir.path().join("roots.pem"), authority.pem())?;
-        std::fs::write(dir.path().join("receipts.pem"), apple.receipt_root_pem())?;
+        let door = Door::open("The root of Apple's servers").await?;
+        let (address, authorities) = (door.address, door.authorities.clone());
         let pair = KeyPair::generate()?;
-        std::fs::write(dir.path().join("key.p8"), pair.serialize_pem())?;
-        let leaf = authority.issue(&["127.0.0.1"], KeyKind::P256)?;
-        let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).context("reading a key")?;
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.certificate], key)?;
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             manner: Mutex::default(),
             newer: Mutex::default(),
@@ -82,14 +60,13 @@ impl LiveApple {
             key: pair.der_bytes().to_vec(),
         });
         let known = Arc::clone(&shared);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, known) = (acceptor.clone(), Arc::clone(&known));
-                // Whatever goes wrong here, the client says so.
-                tokio::spawn(async move { drop(serve(stream, acceptor, &known).await) });
-            }
+        let dir = door.serve(move |visit| {
+            let known = Arc::clone(&known);
+            async move { serve(visit, &known).await }
         });
-        Ok(Self { address, shared, dir })
+        std::fs::write(dir.path().join("receipts.pem"), apple.receipt_root_pem())?;
+        std::fs::write(dir.path().join("key.p8"), pair.serialize_pem())?;
+        Ok(Self { address, authorities, shared, dir })
     }
 
     /// How it answers from now on; `None`: as Apple does.
@@ -120,7 +97,7 @@ impl LiveApple {
             key_id: KEY_ID.to_owned(),
             team: TEAM.to_owned(),
             api: Some(format!("https://{}", self.address).parse()?),
-            authorities: Some(file("roots.pem")),
+            authorities: Some(self.authorities.clone()),
             private_addresses: true,
             timeout: Duration::from_secs(20),
             every: Duration::from_secs(86_400),
@@ -135,29 +112,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(stream: TcpStream, acceptor: TlsAcceptor, shared: &Shared) -> Result<()> {
-    let mut stream = acceptor.accept(stream).await?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await?);
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    let mut body = vec![0; field("content-length: ").parse()?];
-    stream.read_exact(&mut body).await?;
-    lock(&shared.asked).push(STANDARD.decode(&body)?);
+async fn serve(visit: Visit, shared: &Shared) -> Result<()> {
+    let request = visit.read().await?;
+    lock(&shared.asked).push(STANDARD.decode(&request.body)?);
     let manner = lock(&shared.manner).clone();
-    let manner = manner.unwrap_or_else(|| match is_good(&head, field("authorization: "), shared) {
-        Ok(()) => {
-            let newer = STANDARD.encode(&*lock(&shared.newer));
-            Manner::Answer(200, String::new(), newer.into_bytes())
-        }
-        Err(error) => {
-            lock(&shared.complaints).push(format!("{error:#}"));
-            Manner::Answer(401, String::new(), Vec::new())
-        }
-    });
-    carry_out(&mut stream, manner).await
+    let manner =
+        manner.unwrap_or_else(|| match is_good(&request.head, request.field("authorization: "), shared) {
+            Ok(()) => {
+                let newer = STANDARD.encode(&*lock(&shared.newer));
+                Manner::Answer(200, String::new(), newer.into_bytes())
+            }
+            Err(error) => {
+                lock(&shared.complaints).push(format!("{error:#}"));
+                Manner::Answer(401, String::new(), Vec::new())
+            }
+        });
+    request.serve(manner).await
 }
 
 /// As Apple's page "Assessing fraud risk" asks for it: a JWT by ES256, of the team, made now.

@@ -1,13 +1,11 @@
-//! Rules for `[attestation.android_key]` and `[attestation.play]`.
-
-use std::time::Duration;
+//! Rules for `[attestation.android_key]`, and for the apps of Android.
 
 use toml::Spanned;
 
 use super::{Rules, entries, file};
 use crate::config::{
-    AndroidApps, AndroidKey, BootState, KeySecurity, Play, TlsFile,
-    file::{AndroidKeySection, Key, List, PlaySection},
+    AndroidApps, AndroidKey, BootState, KeySecurity, TlsFile,
+    file::{AndroidKeySection, Key, List},
     value::{Number, Text},
 };
 
@@ -38,28 +36,7 @@ pub(super) fn android_key(
     })
 }
 
-pub(super) fn play(section: &Key<PlaySection>, rules: &mut Rules<'_, '_>) -> Option<Play> {
-    let section = section.as_ref()?.get_ref();
-    let mut rules = rules.section("play");
-    let keys = file("keys", &section.keys, TlsFile::PlayKeys, &mut rules);
-    Some(Play {
-        apps: apps(&section.packages, &section.certificates, &section.min_version, &mut rules),
-        keys: keys.unwrap_or_else(|| {
-            let remedy = "name a file with the keys that the Play Console shows for classic requests";
-            rules.file("keys", &None, remedy)
-        }),
-        licensed: section.licensed.as_ref().is_none_or(|one| *one.get_ref()),
-        max_age: rules.duration("max_age", &section.max_age, Duration::from_secs(120), 10_000..=3_600_000),
-        verdict_lifetime: rules.duration(
-            "verdict_lifetime",
-            &section.verdict_lifetime,
-            Duration::from_secs(86_400),
-            60_000..=2_592_000_000,
-        ),
-    })
-}
-
-fn apps(
+pub(super) fn apps(
     packages: &List<Text<String>>,
     certificates: &List<Text<String>>,
     min_version: &Key<Number>,
