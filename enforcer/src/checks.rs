@@ -341,7 +341,7 @@ fn pass(
     let signed =
         route.signers.as_ref().map(|signers| signature::head(policy, signers, facts, now)).transpose()?;
     if let (Some(attested), Some(demand)) = (&mut attested, &route.attestation) {
-        attested.tell(&demand.by, now.unix)?;
+        attested.tell(&demand.by, &route.upstream.name, now.unix)?;
     }
     Ok(Passed { token, attested, dpop_nonce, signed })
 }

@@ -28,6 +28,7 @@ mod rootless {
     mod cors;
     mod device_app;
     mod device_sessions;
+    mod device_upkeep;
     mod devices;
     mod dpop;
     mod dpop_once;

@@ -177,6 +177,7 @@ impl Config {
         if let Some(attestation) = &self.attestation {
             files.extend(attestation.session_keys.as_deref());
             files.extend(attestation.facts_key.as_deref());
+            files.extend(attestation.facts_previous_keys.iter().map(PathBuf::as_path));
             files.extend(attestation.app_attest.as_ref().and_then(|app_attest| app_attest.root.as_deref()));
             if let Some(android_key) = &attestation.android_key {
                 files.extend(android_key.root.as_deref());

@@ -1,6 +1,9 @@
 //! The endpoints of devices: reads what they send, has it judged, and answers.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -13,16 +16,32 @@ use super::{connection::Connection, worker::Worker};
 use crate::{
     checks::{
         Now, Refusal,
-        devices::{self, Endpoint, Failed, MOST_BYTES},
+        devices::{self, Endpoint, Failed, MOST_BYTES, Refused},
         facts::{ClientAddr, RequestFacts},
     },
     clock,
     denial::Denial,
+    log::Seldom,
     upstream::{ClientBody, Room},
 };
 
 /// Time for a body, which is small.
 const TIME: Duration = Duration::from_secs(30);
+
+/// Whoever sends nonsense shall not fill the log with it: what is left out is counted.
+static REFUSED: Seldom = Seldom::new();
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+
+/// Says at which step an attestation ended, and what was found there.
+fn tell(source: ClientAddr, provider: &str, why: &Refused, second: u64) {
+    if !REFUSED.may_speak(second) {
+        LEFT_OUT.fetch_add(1, Relaxed);
+        return;
+    }
+    let left_out = LEFT_OUT.swap(0, Relaxed);
+    let (step, code, why) = (why.step, why.denial.code(), &why.why);
+    tracing::info!(source = %source.get(), provider, step, why, code, left_out, "attestation refused");
+}
 
 /// What an endpoint answers, and whom it is about.
 pub(super) async fn answer(
@@ -47,9 +66,12 @@ pub(super) async fn answer(
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
     let policy = worker.shared.policy.load();
     let answer = devices::answer(&policy, endpoint, &facts, &bytes, now).map_err(|failed| {
-        let Failed { denial, why } = failed;
+        let provider = failed.provider.map_or("none", |provider| provider.name());
+        let refused = &worker.shared.metrics.attestations_refused;
+        refused.with_label_values(&[provider, failed.step()]).inc();
+        let Failed { denial, why, .. } = failed;
         if let Some(why) = why {
-            tracing::info!(source = %source.get(), step = why.step, why = why.why, code = denial.code(), "attestation refused");
+            tell(source, provider, &why, now.unix);
         }
         // An app whose challenge has run out can see whether its clock is wrong.
         let server_time = (denial == Denial::AttestationNonceStale).then_some(now.unix);

@@ -210,7 +210,12 @@ fn a_device_that_is_blocked_is_refused_with_every_session_it_has() -> Result<()>
     assert_eq!(denial(shop.session(2, NOW)), Some(Denial::DeviceBlocked));
     assert_eq!(denial(shop.enrol(NOW)), Some(Denial::DeviceBlocked), "enrolling anew helps nobody");
     let wire::Answer::Devices(page) =
-        shop.operate(wire::DeviceCommand::List { after: None, most: None, blocked: true }).unwrap()
+        shop.operate(wire::DeviceCommand::List {
+            after: None,
+            most: None,
+            blocked: true,
+            only: wire::DeviceFilter::default(),
+        }).unwrap()
     else {
         panic!("no page")
     };

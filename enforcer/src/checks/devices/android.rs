@@ -11,15 +11,12 @@ use crate::{
     config::{Environment, Level, Platform},
     denial::Denial,
     enrolment::{
-        Device, DeviceId, Provider,
+        Device, DeviceId, Evidence, Provider, Verdict,
         device::{POINT, Point},
         session::Binding,
     },
     policy::attestation::{AndroidKey, Attestation, Play},
 };
-
-/// Certificates of a chain, at most.
-const MOST_CERTIFICATES: usize = 16;
 
 /// A key that hardware attests, and what Google Play says beside it.
 pub(super) struct Attested<'a> {
@@ -46,9 +43,8 @@ impl<'a> Attested<'a> {
     pub(super) fn read(attestation: &'a Attestation, asked: &'a Map<String, Value>) -> Result<Self, Denial> {
         let by = attestation.android_key.as_ref().ok_or(Denial::AttestationRequest)?;
         let Some(Value::Array(chain)) = asked.get("chain") else { return Err(Denial::AttestationRequest) };
-        if chain.len() > MOST_CERTIFICATES {
-            return Err(Denial::AttestationRequest);
-        }
+        // The reader of chains says what is wrong with one that is too long; it gets no more of it than shows that.
+        let chain = chain.get(..=android_key::chain::MOST_CERTIFICATES).unwrap_or(chain);
         let certificate = |one: &Value| one.as_str().ok_or(Denial::AttestationRequest).and_then(bytes);
         let chain = chain.iter().map(certificate).collect::<Result<_, _>>()?;
         // One that is sent is judged, whether or not one has to be.
@@ -77,17 +73,20 @@ impl<'a> Attested<'a> {
         let mut level = level(Some(found.level))?;
         let id = DeviceId::of_key(&point);
         let mut verdict = None;
+        let mut evidence = Evidence { hardware: Some(Box::new(found.state)), ..Evidence::default() };
+        let packages = evidence.hardware.as_ref().map(|shown| &shown.packages[..]).unwrap_or_default();
+        // The rules know every package of those that share the key.
+        let app: Box<str> = packages.first().cloned().unwrap_or_default();
         if let Some(token) = token {
             let said = token.verify(&key_hash(challenge, id), now)?;
-            if !found.packages.contains(&said.package) {
+            if !packages.iter().any(|name| **name == *said.package) {
                 return Err(foreign(&said.package));
             }
             level = level.min(self::level(said.level)?);
-            verdict = Some(now);
+            verdict = Some(asked(&said, now));
+            evidence.play_version = Some(said.version);
         }
-        // The rules know every package of those that share the key.
-        let app = found.packages.first().map(|name| name.as_str().into()).unwrap_or_default();
-        Ok((id, device(point, Provider::AndroidKey, app, level, verdict, now)))
+        Ok((id, Device { evidence, ..device(point, Provider::AndroidKey, app, level, verdict, now) }))
     }
 }
 
@@ -109,7 +108,10 @@ impl<'a> Own<'a> {
         signed(&point, &key_data(challenge, id), &self.signature)?;
         let said = self.token.verify(&key_hash(challenge, id), now)?;
         let level = level(said.level)?;
-        Ok((id, device(point, Provider::Play, said.package.into(), level, Some(now), now)))
+        let (verdict, evidence) =
+            (asked(&said, now), Evidence { play_version: Some(said.version), ..Evidence::default() });
+        let device = device(point, Provider::Play, said.package.into(), level, Some(verdict), now);
+        Ok((id, Device { evidence, ..device }))
     }
 }
 
@@ -133,16 +135,7 @@ pub(super) fn assert(
     device: &Device,
     shown: &Shown<'_>,
     now: u64,
-) -> Result<Option<Level>, Failed> {
-    // What the configuration has taken away since counts no longer.
-    let packages = match device.provider {
-        Provider::Play => attestation.play.as_ref().map(|by| &by.rules.packages),
-        Provider::AndroidKey => attestation.android_key.as_ref().map(|by| &by.rules.packages),
-        Provider::AppAttest => None,
-    };
-    if !packages.is_some_and(|packages| packages.iter().any(|name| **name == *device.app)) {
-        return Err(Denial::DeviceUnknown.into());
-    }
+) -> Result<Option<Verdict>, Failed> {
     // Its key signs requests, too, so no other one takes its place.
     if matches!(shown.binding, Binding::Key(thumbprint) if thumbprint != device.key.thumbprint()) {
         return Err(Denial::DpopWrongKey.into());
@@ -154,7 +147,11 @@ pub(super) fn assert(
         if said.package != *device.app {
             return Err(foreign(&said.package));
         }
-        return Ok(Some(level(said.level)?));
+        return Ok(Some(Verdict {
+            level: level(said.level)?,
+            at: asked(&said, now),
+            version: said.version,
+        }));
     }
     let needed = device.provider == Provider::Play
         || attestation.android_key.as_ref().is_some_and(|by| by.require_play);
@@ -193,6 +190,11 @@ fn level(found: Option<judged::Level>) -> Result<Level, Refused> {
     }
 }
 
+/// When Google was asked, seconds since 1970: what was said counts from then on, whenever it comes here. Its clock may be ahead of ours.
+fn asked(said: &play::Genuine, now: u64) -> u64 {
+    (said.timestamp_ms / 1_000).min(now)
+}
+
 fn foreign(package: &str) -> Failed {
     let why = format!("the token is of `{package}`, the key of another app");
     Refused::new(Denial::AppNotRecognised, "app", why).into()
@@ -219,5 +221,6 @@ fn device(
         risk: None,
         verdict,
         blocked: None,
+        evidence: Evidence::default(),
     }
 }

@@ -3,12 +3,12 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::json;
 
-use super::{Answer, Failed, android, bytes, object, spend, text, unfit};
+use super::{Answer, Failed, again, android, bytes, object, spend, text};
 use crate::{
     attestation::app_attest::{self, chain::Roots},
     config::{Level, Platform},
     denial::Denial,
-    enrolment::{Bond, Device, DeviceId, Provider, Purpose, device::Point},
+    enrolment::{Bond, Device, DeviceId, Distributed, Evidence, Provider, Purpose, device::Point},
     policy::attestation::{AppAttest, Attestation},
 };
 
@@ -18,26 +18,32 @@ pub(super) fn enrol(attestation: &Attestation, body: &[u8], now: u64) -> Result<
     let challenge = text(&asked, "challenge")?;
     let provider = text(&asked, "provider")?;
     let spent = || spend(attestation, challenge, Bond { purpose: Purpose::Enrol, device: None }, now);
+    let by = Provider::ALL.into_iter().find(|one| one.name() == provider);
+    let by = by.ok_or(Denial::AttestationRequest)?;
     // One that is not configured is none.
-    let (id, device) = if provider == Provider::AppAttest.name() {
-        let by = attestation.app_attest.as_ref().ok_or(Denial::AttestationRequest)?;
-        let object = bytes(text(&asked, "attestation")?)?;
-        let key_id = bytes(text(&asked, "key_id")?)?;
-        spent()?;
-        apple(by, challenge, &object, &key_id, now)?
-    } else if provider == Provider::AndroidKey.name() {
-        let claim = android::Attested::read(attestation, &asked)?;
-        spent()?;
-        claim.verify(challenge, now)?
-    } else if provider == Provider::Play.name() {
-        let claim = android::Own::read(attestation, &asked)?;
-        spent()?;
-        claim.verify(challenge, now)?
-    } else {
-        return Err(Denial::AttestationRequest.into());
+    let shown = || match by {
+        Provider::AppAttest => {
+            let by = attestation.app_attest.as_ref().ok_or(Denial::AttestationRequest)?;
+            let object = bytes(text(&asked, "attestation")?)?;
+            let key_id = bytes(text(&asked, "key_id")?)?;
+            spent()?;
+            apple(by, challenge, &object, &key_id, now)
+        }
+        Provider::AndroidKey => {
+            let claim = android::Attested::read(attestation, &asked)?;
+            spent()?;
+            claim.verify(challenge, now)
+        }
+        Provider::Play => {
+            let claim = android::Own::read(attestation, &asked)?;
+            spent()?;
+            claim.verify(challenge, now)
+        }
     };
-    let known = attestation.enrolment.devices.enrol(id, device).map_err(unfit)?;
-    let standing = attestation.enrolment.devices.standing(id).map_err(unfit)?;
+    let of_provider = |failed: Failed| Failed { provider: Some(by), ..failed };
+    let (id, device) = shown().map_err(of_provider)?;
+    let known = attestation.enrolment.devices.enrol(id, device).map_err(|unfit| of_provider(unfit.into()))?;
+    let standing = again::standing(attestation, id).map_err(of_provider)?;
     Ok(Answer {
         status: 201,
         body: json!({
@@ -85,6 +91,18 @@ fn apple(
         risk: attested.received.and_then(|receipt| receipt.risk),
         verdict: None,
         blocked: None,
+        evidence: Evidence {
+            distributed: Some(Box::new(distributed(&attested.extensions))),
+            ..Evidence::default()
+        },
     };
     Ok((DeviceId::of_key(&attested.public_key), device))
+}
+
+/// What the system says of the app, as it is kept.
+pub(super) fn distributed(extensions: &app_attest::Extensions) -> Distributed {
+    Distributed {
+        category: extensions.category.map(|category| category.0),
+        version: extensions.bundle_version.as_deref().map(Into::into),
+    }
 }

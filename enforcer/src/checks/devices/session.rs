@@ -5,8 +5,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
 use super::{
-    ASSERTION, Answer, CHALLENGE, DEVICE, Failed, android, bytes, client_data, object, only, spend, text,
-    unfit,
+    ASSERTION, Answer, CHALLENGE, DEVICE, Failed, again, android, bytes, client_data, enrol, object, only,
+    spend, text,
 };
 use crate::{
     attestation::app_attest,
@@ -81,23 +81,50 @@ fn assert(attestation: &Attestation, id: DeviceId, shown: &Shown<'_>, now: u64) 
     if device.blocked.is_some() {
         return Err(Denial::DeviceBlocked.into());
     }
+    let by = |failed: Failed| Failed { provider: Some(device.provider), ..failed };
+    let standing = || -> Result<Standing, Failed> {
+        let proven = prove(attestation, id, &device, shown, now)?;
+        // What was revoked or raised since it enrolled holds for it, too.
+        again::judge(attestation, &devices.find(id).ok_or(Denial::DeviceUnknown)?)?;
+        Ok(proven)
+    };
+    standing().map_err(by)
+}
+
+/// Whether it has its key still.
+fn prove(
+    attestation: &Attestation,
+    id: DeviceId,
+    device: &Device,
+    shown: &Shown<'_>,
+    now: u64,
+) -> Result<Standing, Failed> {
+    let devices = &attestation.enrolment.devices;
     match device.provider {
         Provider::AppAttest => {
             if shown.token.is_some() {
                 return Err(Denial::AttestationRequest.into());
             }
-            let counter = apple(attestation, &device, shown.assertion, shown.data)?;
+            let asserted = apple(attestation, device, shown.assertion, shown.data)?;
             // Of two that come at the same time one is refused here.
-            Ok(devices.advance(id, counter, now).map_err(unfit)?)
+            let standing = devices.advance(id, asserted.counter, now)?;
+            devices.learn(id, enrol::distributed(&asserted.extensions));
+            Ok(standing)
         }
         Provider::AndroidKey | Provider::Play => {
-            let verdict = android::assert(attestation, id, &device, shown, now)?;
-            Ok(devices.vouch(id, verdict, now).map_err(unfit)?)
+            again::judge(attestation, device)?;
+            let verdict = android::assert(attestation, id, device, shown, now)?;
+            Ok(devices.vouch(id, verdict, now)?)
         }
     }
 }
 
-fn apple(attestation: &Attestation, device: &Device, object: &[u8], data: &str) -> Result<u32, Failed> {
+fn apple(
+    attestation: &Attestation,
+    device: &Device,
+    object: &[u8],
+    data: &str,
+) -> Result<app_attest::assertion::Asserted, Failed> {
     // What the configuration has taken away since counts no longer.
     let by = attestation.app_attest.as_ref().ok_or(Denial::DeviceUnknown)?;
     let app = by.apps.iter().find(|app| app.as_str() == &*device.app).ok_or(Denial::DeviceUnknown)?;
@@ -113,7 +140,7 @@ fn apple(attestation: &Attestation, device: &Device, object: &[u8], data: &str) 
         client_data_hash: hash.as_ref(),
         distribution: &by.distribution,
     };
-    Ok(app_attest::assertion::verify(object, &expected, &mut |_, _| ())?.counter)
+    Ok(app_attest::assertion::verify(object, &expected, &mut |_, _| ())?)
 }
 
 /// What the session is to be bound to: `{"cnf": {"jkt": ...}}` or `{"cnf": {"x5t#S256": ...}}`, as tokens have it (RFC 9449 section
