@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header::ALLOW};
 use serde_json::{Map, Value, json};
 
 use super::{Now, Refusal, facts::RequestFacts};
+pub use crate::attestation::Refused;
 use crate::{
     attestation::{android_key::chain, play::token},
     denial::Denial,
@@ -22,13 +23,13 @@ use crate::{
     policy::{Policy, attestation::Attestation},
     strict_json,
 };
-pub use crate::attestation::Refused;
 pub use client_data::{client_data, key_data, key_hash};
 pub use demand::{ATTESTED, Attested};
 
 /// Bytes of a body, at most. An attestation of Apple has some 6,000, and a third more in base64. A chain of Android may be as large as
 /// its reader takes it: every certificate in base64 between quotes, a token of Google Play, and what stands around them.
-pub const MOST_BYTES: u64 = (chain::MOST_CERTIFICATES * (chain::MOST.div_ceil(3) * 4 + 4) + token::MOST + (4 << 10)) as u64;
+pub const MOST_BYTES: u64 =
+    (chain::MOST_CERTIFICATES * (chain::MOST.div_ceil(3) * 4 + 4) + token::MOST + (4 << 10)) as u64;
 
 /// Where the assertion of a request is, in base64.
 pub const ASSERTION: HeaderName = HeaderName::from_static("enforcer-assertion");

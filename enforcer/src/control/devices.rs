@@ -78,8 +78,12 @@ pub fn carry_out(
             })?;
             tracing::warn!(serial = &*serial, count, reason, "devices are blocked by a certificate");
             let text = match count {
-                0 => format!("no device that is not blocked already has the certificate {serial} in its chain"),
-                count => format!("{count} devices are refused from now on, with every session that they have"),
+                0 => {
+                    format!("no device that is not blocked already has the certificate {serial} in its chain")
+                }
+                count => {
+                    format!("{count} devices are refused from now on, with every session that they have")
+                }
             };
             let mut answer = done(devices, text);
             if let Answer::Done(done) = &mut answer {

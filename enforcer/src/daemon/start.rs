@@ -16,8 +16,7 @@ use tracing::{info, warn};
 use super::{
     Error,
     descriptors::Budget,
-    devices,
-    facts,
+    devices, facts,
     files::{self, Seen},
     notify, pins, revocations,
     running::Running,

@@ -176,12 +176,7 @@ impl Key {
             "kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": kid, "alg": "ES256", "use": "sig",
         });
         let header = json!({ "alg": "ES256", "kid": kid, "typ": "JWT" }).to_string();
-        Ok(Self {
-            pair,
-            header: URL_SAFE_NO_PAD.encode(header),
-            jwk,
-            is_own,
-        })
+        Ok(Self { pair, header: URL_SAFE_NO_PAD.encode(header), jwk, is_own })
     }
 }
 

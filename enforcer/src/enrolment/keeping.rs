@@ -93,7 +93,7 @@ mod tests {
     /// As versions before wrote it.
     fn old(blocked: bool) -> serde_json::Value {
         let mut row = json!({
-            "key": "BAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ",
+            "key": Point([4; 65]),
             "platform": "android", "provider": "android-key", "environment": "production",
             "app": "com.example.app", "level": "strong", "counter": 0, "enrolled": NOW, "seen": NOW,
         });

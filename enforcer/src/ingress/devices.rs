@@ -75,8 +75,8 @@ pub(super) async fn answer(
         }
         // An app whose challenge has run out can see whether its clock is wrong.
         let server_time = (denial == Denial::AttestationNonceStale).then_some(now.unix);
-        let challenge = (denial.status() == 401)
-            .then(|| HeaderValue::from_static("Attestation realm=\"enforcer\""));
+        let challenge =
+            (denial.status() == 401).then(|| HeaderValue::from_static("Attestation realm=\"enforcer\""));
         Refusal { server_time, challenge, ..Refusal::plain(denial) }
     })?;
     worker.shared.metrics.attestations.with_label_values(&[answer.event]).inc();

@@ -69,7 +69,10 @@ impl Families {
     fn new() -> Result<Self> {
         let gauge = |name, help| IntGauge::new(name, help);
         Ok(Self {
-            devices: IntGaugeVec::new(Opts::new("enforcer_devices", "Devices that have enrolled"), &["status"])?,
+            devices: IntGaugeVec::new(
+                Opts::new("enforcer_devices", "Devices that have enrolled"),
+                &["status"],
+            )?,
             refused: IntCounter::new(
                 "enforcer_devices_refused_total",
                 "Devices that could not enrol: there was no room for them",
@@ -89,11 +92,17 @@ impl Families {
             spent: gauge("enforcer_challenges_spent", "Challenges that were used and are remembered")?,
             list: (
                 IntGaugeVec::new(
-                    Opts::new("enforcer_android_revocations", "Certificates that Google has revoked, as far as is known"),
+                    Opts::new(
+                        "enforcer_android_revocations",
+                        "Certificates that Google has revoked, as far as is known",
+                    ),
                     &[],
                 )?,
                 IntGaugeVec::new(
-                    Opts::new("enforcer_android_revocations_age_seconds", "Since the list of them was written"),
+                    Opts::new(
+                        "enforcer_android_revocations_age_seconds",
+                        "Since the list of them was written",
+                    ),
                     &[],
                 )?,
             ),

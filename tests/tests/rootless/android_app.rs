@@ -70,7 +70,13 @@ impl World {
     }
 
     /// What Google says of a device for this challenge, in a token.
-    pub(super) fn token(&self, key: &SigningKey, challenge: &str, at: u64, labels: &[&str]) -> Result<String> {
+    pub(super) fn token(
+        &self,
+        key: &SigningKey,
+        challenge: &str,
+        at: u64,
+        labels: &[&str],
+    ) -> Result<String> {
         let mut said = verdict(Bound::Nonce(&key_hash(challenge, id(key))), at * 1_000);
         said["deviceIntegrity"]["deviceRecognitionVerdict"] =
             labels.iter().map(|label| format!("MEETS_{label}_INTEGRITY")).collect();
@@ -93,7 +99,12 @@ pub(super) fn id(key: &SigningKey) -> DeviceId {
 }
 
 /// A request for a session that is bound to `to`.
-pub(super) fn session(key: &SigningKey, challenge: &str, to: &SigningKey, token: Option<&str>) -> (HeaderMap, Value) {
+pub(super) fn session(
+    key: &SigningKey,
+    challenge: &str,
+    to: &SigningKey,
+    token: Option<&str>,
+) -> (HeaderMap, Value) {
     let mut body = json!({ "cnf": { "jkt": thumbprint(to) } });
     if let Some(token) = token {
         body["token"] = token.into();

@@ -6,9 +6,9 @@ use std::{fs, path::Path, time::Duration};
 use enforcer::{
     attestation::app_attest,
     config::{
-    self, AndroidApps, AndroidKey, AppAttest, Attestation, AttestationDemand, AttestationPaths, BootState,
-    Environment, KeySecurity, Level, Platform, Play, RateLimit, UnknownDevices, settle,
-},
+        self, AndroidApps, AndroidKey, AppAttest, Attestation, AttestationDemand, AttestationPaths,
+        BootState, Environment, KeySecurity, Level, Platform, Play, RateLimit, UnknownDevices, settle,
+    },
 };
 
 /// A file that is good but for what is tried.
@@ -173,7 +173,11 @@ fn what_cannot_be_meant_is_refused() {
         ("", "[attestation.android_key]\nAPPS\nsecurity = \"software\"", "`software` is no choice"),
         ("", "[attestation.android_key]\nAPPS\nboot = \"failed\"", "`failed` is no choice"),
         ("", "[attestation.android_key]\nAPPS\nrequire_play = true", "there is no [attestation.play]"),
-        ("", "[attestation.android_key]\nAPPS\nboot = \"self-signed\"", "boot: without `boot_keys` any system"),
+        (
+            "",
+            "[attestation.android_key]\nAPPS\nboot = \"self-signed\"",
+            "boot: without `boot_keys` any system",
+        ),
         ("", "[attestation.android_key]\nAPPS\nboot = \"self-signed\"\nboot_keys = []", "boot_keys: empty"),
         ("", "[attestation.android_key]\nAPPS\nboot_keys = [\"CERT\"]", "without effect"),
         (
@@ -243,11 +247,13 @@ fn categories_and_versions_are_read_as_they_are_judged() {
     };
     let names = ["platform", "testflight", "development", "app-store", "enterprise", "developer-id", "none"];
     let numbers = (0..20).map(|number: u32| number.to_string());
-    let texts = names.map(str::to_owned).into_iter().chain(numbers).chain(["store", "04", "+4"].map(str::to_owned));
+    let texts =
+        names.map(str::to_owned).into_iter().chain(numbers).chain(["store", "04", "+4"].map(str::to_owned));
     for text in texts {
         assert_eq!(written("categories", &format!("[\"{text}\"]")), judged(&text), "{text}");
     }
-    for text in ["4", "4.2", "4.2.0", "0", "1.2a", "-1", "+1", ".", "4.", ".4", "99999999999999999999", "4 "] {
+    for text in ["4", "4.2", "4.2.0", "0", "1.2a", "-1", "+1", ".", "4.", ".4", "99999999999999999999", "4 "]
+    {
         let judged = text.parse::<app_attest::BundleVersion>().is_ok();
         assert_eq!(written("minimum_version", &format!("\"{text}\"")), judged, "{text}");
     }

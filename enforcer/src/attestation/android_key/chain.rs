@@ -88,12 +88,7 @@ impl<'a> Chain<'a> {
     }
 
     /// Who signed whom, until when, and that the root is one of `roots`: the key of that one. `now`: seconds since 1970.
-    pub fn verify<'r>(
-        &self,
-        roots: &'r Roots,
-        expired_factory: bool,
-        now: u64,
-    ) -> Result<&'r [u8], Refused> {
+    pub fn verify<'r>(&self, roots: &'r Roots, expired_factory: bool, now: u64) -> Result<&'r [u8], Refused> {
         let count = self.certificates.len();
         for (at, pair) in self.certificates.windows(2).enumerate() {
             let [certificate, issuer] = pair else { continue };

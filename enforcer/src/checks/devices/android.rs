@@ -147,11 +147,7 @@ pub(super) fn assert(
         if said.package != *device.app {
             return Err(foreign(&said.package));
         }
-        return Ok(Some(Verdict {
-            level: level(said.level)?,
-            at: asked(&said, now),
-            version: said.version,
-        }));
+        return Ok(Some(Verdict { level: level(said.level)?, at: asked(&said, now), version: said.version }));
     }
     let needed = device.provider == Provider::Play
         || attestation.android_key.as_ref().is_some_and(|by| by.require_play);

@@ -73,3 +73,23 @@ pub enum DeviceVerb {
         device: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::super::Args;
+
+    #[test]
+    fn whoever_blocks_names_a_device_or_a_certificate() {
+        let parse = |words: &[&str]| {
+            Args::try_parse_from(["enforcer", "device"].into_iter().chain(words.iter().copied())).is_ok()
+        };
+        assert!(parse(&["block", "NAME", "--reason", "stolen"]));
+        assert!(parse(&["block", "--serial", "C0:FF:EE", "--most", "5000"]));
+        assert!(!parse(&["block"]) && !parse(&["block", "NAME", "--serial", "C0"]));
+        assert!(!parse(&["block", "NAME", "--most", "5"]), "of one there is only one");
+        assert!(parse(&["list", "--platform", "ios", "--seen-before", "2026-01-31T12:00:00Z"]));
+        assert!(!parse(&["list", "--platform", "symbian"]) && !parse(&["list", "--level", "best"]));
+    }
+}

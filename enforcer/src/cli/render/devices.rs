@@ -15,7 +15,9 @@ pub(super) fn devices(page: &DevicesRow) -> String {
     };
     let unreadable = match page.unreadable {
         0 => String::new(),
-        rows => format!(", {} REFUSED: what the store has of them cannot be understood", grouped(rows as u64)),
+        rows => {
+            format!(", {} REFUSED: what the store has of them cannot be understood", grouped(rows as u64))
+        }
     };
     let overdue = match page.overdue {
         0 => String::new(),

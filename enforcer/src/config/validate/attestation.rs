@@ -58,16 +58,13 @@ pub(super) fn attestation(
         None => "enforcer".to_owned(),
         Some(_) => rules.text("facts_issuer", &section.facts_issuer, "write the `iss` that servers expect"),
     };
-    let session_lifetime = rules.duration(
-        "session_lifetime",
-        &section.session_lifetime,
-        minutes(15),
-        10_000..=86_400_000,
-    );
+    let session_lifetime =
+        rules.duration("session_lifetime", &section.session_lifetime, minutes(15), 10_000..=86_400_000);
     let forget_after =
         rules.duration("forget_after", &section.forget_after, days(180), 3_600_000..=315_360_000_000);
     if let Some(value) = section.forget_after.as_ref().filter(|_| forget_after < session_lifetime) {
-        let problem = "is shorter than session_lifetime: devices would be forgotten while their sessions are good";
+        let problem =
+            "is shorter than session_lifetime: devices would be forgotten while their sessions are good";
         rules.refuse(value.span(), "forget_after", problem, "write more, or lower session_lifetime");
     }
     Some(Attestation {

@@ -33,7 +33,9 @@ impl Attestation {
                 }
                 Some(at) if now.saturating_sub(at) > OLD => {
                     let days = now.saturating_sub(at) / 86_400;
-                    let what = format!("the list of revoked certificates is {days} days old: keys that have leaked since make genuine devices");
+                    let what = format!(
+                        "the list of revoked certificates is {days} days old: keys that have leaked since make genuine devices"
+                    );
                     remarks.push((KEY, what, FETCH));
                 }
                 Some(_) => {}

@@ -105,7 +105,8 @@ fn boot_keys(section: &AndroidKeySection, rules: &mut Rules<'_, '_>) -> Vec<[u8;
     let self_signed = section.boot.as_ref().filter(|one| *one.get_ref() == BootState::SelfSigned);
     match (self_signed, &section.boot_keys) {
         (Some(boot), None) => {
-            let problem = "without `boot_keys` any system would do that its owner has signed, whatever it does";
+            let problem =
+                "without `boot_keys` any system would do that its owner has signed, whatever it does";
             let remedy = "list in boot_keys the keys of the systems that you trust (`verifiedBootKey`, which `enforcer attestation verify android-key` shows), or remove the key";
             rules.refuse(boot.span(), "boot", problem, remedy);
         }
