@@ -198,7 +198,7 @@ impl Registry {
     }
 
     /// Why a device cannot be found.
-    fn missing(&self, id: DeviceId) -> Unfit {
+    pub fn missing(&self, id: DeviceId) -> Unfit {
         if self.is_unreadable(id) { Unfit::Blocked } else { Unfit::Unknown }
     }
 

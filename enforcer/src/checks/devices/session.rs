@@ -77,7 +77,7 @@ pub(super) struct Shown<'a> {
 /// Whether a device made an assertion for this, which nobody has shown before.
 fn assert(attestation: &Attestation, id: DeviceId, shown: &Shown<'_>, now: u64) -> Result<Standing, Failed> {
     let devices = &attestation.enrolment.devices;
-    let device = devices.find(id).ok_or(Denial::DeviceUnknown)?;
+    let device = devices.find(id).ok_or_else(|| devices.missing(id))?;
     if device.blocked.is_some() {
         return Err(Denial::DeviceBlocked.into());
     }
