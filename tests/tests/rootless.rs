@@ -27,6 +27,7 @@ mod rootless {
     mod corpus;
     mod cors;
     mod device_app;
+    mod device_remarks;
     mod device_sessions;
     mod device_upkeep;
     mod devices;

@@ -2,12 +2,7 @@
 //! shown, and what an operator says is on the disk. Only hardware, Google and Apple are played.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on stops")]
 
-use std::{
-    fs,
-    path::Path,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{fs, path::Path, sync::Arc};
 
 use anyhow::Result;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -17,10 +12,9 @@ use enforcer::{
     clock,
     config::{self, BootState, KeySecurity, UnknownDevices},
     control::{devices as operators, wire},
-    daemon,
     denial::Denial,
     enrolment::{Device, Evidence},
-    metrics::{self, Metrics},
+    metrics::Metrics,
     store::{self, Gauges},
 };
 use enforcer_tests::{
@@ -48,12 +42,12 @@ use super::{
 const ENROL: &str = "/.well-known/enforcer/enrol";
 
 /// Google's list with one certificate in it.
-fn list(path: &Path, serial: &str) -> Result<()> {
+pub(super) fn list(path: &Path, serial: &str) -> Result<()> {
     let list = json!({ "entries": { serial: { "status": "REVOKED", "reason": "KEY_COMPROMISE" } } });
     Ok(fs::write(path, list.to_string())?)
 }
 
-fn android(config: &mut config::Config) -> &mut config::AndroidKey {
+pub(super) fn android(config: &mut config::Config) -> &mut config::AndroidKey {
     config.attestation.as_mut().unwrap().android_key.as_mut().unwrap()
 }
 
@@ -462,51 +456,5 @@ async fn a_chain_is_read_as_large_as_its_reader_takes_it() -> Result<()> {
     assert_eq!(refused(&["android-key", "form"]), 1);
     assert_eq!(refused(&["android-key", "challenge"]), 1);
     assert_eq!(refused(&["none", "request"]), 1);
-    Ok(())
-}
-
-#[test]
-fn what_is_left_open_is_said() -> Result<()> {
-    let mut world = None;
-    let shop = Shop::with(|site| world = World::furnish(site, |_| ()).ok())?;
-    let remarks = |config: &config::Config| -> Vec<(String, String)> {
-        let remarks = daemon::verify(config).unwrap().into_iter();
-        remarks.filter(|(key, ..)| key.contains("attestation")).map(|(key, what, _)| (key, what)).collect()
-    };
-    let of = |config: &config::Config, key: &str| {
-        let found = remarks(config).into_iter().find(|(named, _)| named.ends_with(key));
-        found.map(|(_, what)| what)
-    };
-    let mut config = shop.site.config.clone();
-    assert!(of(&config, "app_attest.root").unwrap().contains("for tests alone"));
-    assert!(of(&config, "android_key.root").unwrap().contains("for tests alone"));
-    assert!(of(&config, "android_key.revocations").unwrap().contains("no list"));
-    let status = shop.site.dir.path().join("status.json");
-    list(&status, "c0ffee")?;
-    android(&mut config).revocations = Some(status.clone());
-    assert_eq!(of(&config, "android_key.revocations"), None);
-    let day = Duration::from_secs(86_400);
-    let written =
-        |days| fs::File::options().write(true).open(&status)?.set_modified(SystemTime::now() - days * day);
-    written(6)?;
-    assert_eq!(of(&config, "android_key.revocations"), None);
-    written(9)?;
-    assert!(of(&config, "android_key.revocations").unwrap().contains("9 days old"));
-    // Without roots of its own there is nothing to be said of them.
-    android(&mut config).root = None;
-    config.attestation.as_mut().unwrap().app_attest = None;
-    assert_eq!(remarks(&config).len(), 1);
-    // The same as metrics.
-    let metrics = Metrics::new()?;
-    metrics::devices::register(&metrics.registry, shop.policy.reload(&config)?.share())?;
-    let text = metrics::http::text(&metrics.registry)?;
-    let value = |name: &str| -> Option<u64> {
-        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-    };
-    assert_eq!(value("enforcer_android_revocations "), Some(1));
-    let age = value("enforcer_android_revocations_age_seconds ").unwrap();
-    assert!((777_600..778_600).contains(&age), "{age}");
-    assert_eq!(value("enforcer_devices_overdue "), Some(0));
-    assert!(text.contains("enforcer_devices{status=\"unreadable\"} 0"), "{text}");
     Ok(())
 }
