@@ -161,8 +161,8 @@ impl State {
         if self.packages.is_empty() || self.certificates.is_empty() {
             return refused("it names no app: no package, or no certificate".to_owned());
         }
-        let is_foreign = |name: &&Box<str>| !rules.packages.iter().any(|known| known[..] == ***name);
-        if let Some(other) = self.packages.iter().find(is_foreign) {
+        let is_ours = |name: &str| rules.packages.iter().any(|known| known == name);
+        if let Some(other) = self.packages.iter().map(|name| &**name).find(|name| !is_ours(name)) {
             return refused(format!("`{other}` is none of {}", rules.packages.join(", ")));
         }
         let ours: Vec<Box<str>> = rules.certificates.iter().map(|digest| hex(digest)).collect();

@@ -22,7 +22,7 @@ pub(super) fn categories(value: &List<Text<String>>, rules: &mut Rules<'_, '_>) 
     for entry in entries(value) {
         let text = &entry.get_ref().0;
         let is_known = |(name, number): &(&str, u32)| text == name || *text == number.to_string();
-        if !text.is_empty() && !CATEGORIES.iter().any(|one| is_known(one)) {
+        if !text.is_empty() && !CATEGORIES.iter().any(is_known) {
             let problem = format!("`{}` is no category", text.escape_debug());
             let names = CATEGORIES.map(|(name, _)| name).join(", ");
             let remedy = format!("write one of {names}, or its number");
