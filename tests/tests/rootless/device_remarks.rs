@@ -1,14 +1,11 @@
 //! What a configuration of devices leaves open is said, by `enforcer check` and in metrics.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
-use std::{
-    fs,
-    time::{Duration, SystemTime},
-};
+use std::{fs, time::Duration};
 
 use anyhow::Result;
 use enforcer::{
-    config, daemon,
+    clock, config, daemon,
     metrics::{self, Metrics},
 };
 
@@ -39,7 +36,7 @@ fn what_is_left_open_is_said() -> Result<()> {
     assert_eq!(of(&config, "android_key.revocations"), None);
     let day = Duration::from_secs(86_400);
     let written =
-        |days| fs::File::options().write(true).open(&status)?.set_modified(SystemTime::now() - days * day);
+        |days| fs::File::options().write(true).open(&status)?.set_modified(clock::system_now() - days * day);
     written(6)?;
     assert_eq!(of(&config, "android_key.revocations"), None);
     written(9)?;

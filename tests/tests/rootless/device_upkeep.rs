@@ -102,7 +102,7 @@ async fn a_certificate_that_is_revoked_ends_what_has_enrolled_by_it() -> Result<
     let serial = serial.collect::<Vec<_>>().join(":").to_uppercase();
     let only = wire::DeviceFilter { serial: Some(serial.clone()), ..wire::DeviceFilter::default() };
     let leaked_name = id(&leaked.key).to_string();
-    assert_eq!(names(&operate(&edge, listed(only))), [leaked_name.clone()]);
+    assert_eq!(names(&operate(&edge, listed(only))), [leaked_name.as_str()]);
     let wire::Answer::Device(row) = operate(&edge, wire::DeviceCommand::Show { device: leaked_name.clone() })
     else {
         panic!("no device")
@@ -400,11 +400,11 @@ fn lists_are_narrowed_and_say_what_is_known() -> Result<()> {
         names.into_iter().cloned().collect::<Vec<_>>()
     };
     assert_eq!(only(&|_| ()), sorted(vec![&android, &apple, &play]));
-    assert_eq!(only(&|only| only.platform = Some("ios".into())), [apple.clone()]);
-    assert_eq!(only(&|only| only.level = Some("device".into())), [play.clone()]);
+    assert_eq!(only(&|only| only.platform = Some("ios".into())), [apple.as_str()]);
+    assert_eq!(only(&|only| only.level = Some("device".into())), [play.as_str()]);
     assert_eq!(only(&|only| only.app = Some(PACKAGE.into())), sorted(vec![&android, &play]));
     assert_eq!(only(&|only| only.seen_before = Some(NOW + 200)), sorted(vec![&android, &apple]));
-    assert_eq!(only(&|only| only.serial = Some(world.maker.middle.serial.clone())), [android.clone()]);
+    assert_eq!(only(&|only| only.serial = Some(world.maker.middle.serial.clone())), [android.as_str()]);
     // Most devices give their keys' certificates the number 1: that is nobody's.
     let shown = |device: &str| {
         let answer = shop.operate(wire::DeviceCommand::Show { device: device.to_owned() }).unwrap();
