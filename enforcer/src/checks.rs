@@ -374,7 +374,7 @@ fn pass(
         asserted = devices::assertion::head(demand, facts, attested, now).map_err(aged)?;
         brought = request::head(policy, demand, attested, facts, now).map_err(aged)?;
         if brought.is_none() {
-            attested.tell(&demand.by, now.unix)?;
+            attested.tell(&demand.by, &route.upstream.name, now.unix)?;
         }
     }
     Ok(Passed { token, attested, dpop_nonce, signed, asserted, brought })

@@ -109,6 +109,9 @@ pub struct Metrics {
     /// `enforcer_attestations_total{event}`: what devices were given: `challenge`, `enrolled`, `enrolled_again`, `session`, `keys`; and
     /// `assertion`, requests whose assertion was taken, `over_risk`, requests of devices that were taken in spite of their risk metric.
     pub attestations: IntCounterVec,
+    /// `enforcer_attestations_refused_total{provider, step}`: what they were not given: by whom they were to be shown (`app-attest`,
+    /// `android-key`, `play`, or `none` where that is not known), and the step at which that ended.
+    pub attestations_refused: IntCounterVec,
     /// `enforcer_device_store_pending`: changes that have not reached `attestation.store` yet.
     pub device_store_pending: IntGauge,
     /// `enforcer_device_store_errors_total`: attempts to write it that failed; they are made again.
@@ -276,6 +279,11 @@ impl Metrics {
             "Attempts to write revocation.store that failed",
         )?;
         let attestations = counter_vec("enforcer_attestations_total", "What devices were given", &["event"])?;
+        let attestations_refused = counter_vec(
+            "enforcer_attestations_refused_total",
+            "What devices were refused, by the step at which they were",
+            &["provider", "step"],
+        )?;
         let device_store_pending =
             gauge("enforcer_device_store_pending", "Changes that have not reached attestation.store yet")?;
         let device_store_errors =
@@ -363,6 +371,7 @@ impl Metrics {
             revocation_store_pending,
             revocation_store_errors,
             attestations,
+            attestations_refused,
             device_store_pending,
             device_store_errors,
             kernel_pinned,

@@ -31,7 +31,9 @@ mod rootless {
     mod device_app;
     mod device_assertions;
     mod device_receipts;
+    mod device_remarks;
     mod device_sessions;
+    mod device_upkeep;
     mod devices;
     mod dpop;
     mod dpop_once;

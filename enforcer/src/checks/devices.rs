@@ -3,6 +3,7 @@
 //! Endpoints are answered here and never forwarded. Cheap questions come first: who may ask at all, then form, then the challenge,
 //! which is used up whatever follows, and only then what costs: so every verification needs a challenge of its own.
 
+pub mod again;
 mod android;
 pub mod assertion;
 mod client_data;
@@ -16,18 +17,21 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header::ALLOW};
 use serde_json::{Map, Value, json};
 
 use super::{Now, Refusal, facts::RequestFacts};
+pub use crate::attestation::Refused;
 use crate::{
-    attestation::Refused,
+    attestation::{android_key::chain, play::token},
     denial::Denial,
-    enrolment::{Bond, DeviceId, Purpose, Unfit, challenge::Unusable},
+    enrolment::{Bond, DeviceId, Provider, Purpose, Unfit, challenge::Unusable},
     policy::{Policy, attestation::Attestation},
     strict_json,
 };
 pub use client_data::{client_data, key_data, key_hash};
 pub use demand::{ATTESTED, Attested};
 
-/// Bytes of a body, at most: an attestation has some 6,000, and a third more in base64.
-pub const MOST_BYTES: u64 = 32 << 10;
+/// Bytes of a body, at most. An attestation of Apple has some 6,000, and a third more in base64. A chain of Android may be as large as
+/// its reader takes it: every certificate in base64 between quotes, a token of Google Play, and what stands around them.
+pub const MOST_BYTES: u64 =
+    (chain::MOST_CERTIFICATES * (chain::MOST.div_ceil(3) * 4 + 4) + token::MOST + (4 << 10)) as u64;
 
 /// Where the assertion of a request is, in base64.
 pub const ASSERTION: HeaderName = HeaderName::from_static("enforcer-assertion");
@@ -71,15 +75,41 @@ pub struct Failed {
     pub denial: Denial,
     /// What was found, for the log alone.
     pub why: Option<Refused>,
+    /// By whom the device was to be shown, as far as it got.
+    pub provider: Option<Provider>,
     /// Seconds after which it may be tried again.
     pub retry_after: Option<u64>,
     /// Google has to be asked: with what that comes to [`play::resume`] may decide otherwise.
     pub pending: Option<Box<play::Pending>>,
 }
 
+impl Failed {
+    /// The step at which it ended, for metrics: one of a few words of the code.
+    pub fn step(&self) -> &'static str {
+        match (&self.why, self.denial) {
+            (Some(why), _) => why.step,
+            (
+                None,
+                Denial::AttestationNonceUnknown
+                | Denial::AttestationNonceStale
+                | Denial::AttestationNonceReused
+                | Denial::ReplayFull,
+            ) => "challenge",
+            (
+                None,
+                Denial::DeviceUnknown
+                | Denial::DeviceBlocked
+                | Denial::DeviceRegistryFull
+                | Denial::AssertionCounterReplayed,
+            ) => "registry",
+            (None, _) => "request",
+        }
+    }
+}
+
 impl From<Denial> for Failed {
     fn from(denial: Denial) -> Self {
-        Self { denial, why: None, retry_after: None, pending: None }
+        Self { denial, why: None, provider: None, retry_after: None, pending: None }
     }
 }
 
@@ -92,6 +122,18 @@ impl From<Refused> for Failed {
 impl From<play::Pending> for Failed {
     fn from(pending: play::Pending) -> Self {
         Self { pending: Some(Box::new(pending)), ..Self::from(Denial::AttestationUnavailable) }
+    }
+}
+
+impl From<Unfit> for Failed {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Unknown => Denial::DeviceUnknown,
+            Unfit::Blocked => Denial::DeviceBlocked,
+            Unfit::Replayed => Denial::AssertionCounterReplayed,
+            Unfit::Full => Denial::DeviceRegistryFull,
+        }
+        .into()
     }
 }
 
@@ -205,15 +247,6 @@ fn spend(attestation: &Attestation, challenge: &str, bond: Bond<'_>, now: u64) -
         Unusable::Before => Denial::AttestationNonceReused,
         Unusable::Full => Denial::ReplayFull,
     })
-}
-
-fn unfit(unfit: Unfit) -> Denial {
-    match unfit {
-        Unfit::Unknown => Denial::DeviceUnknown,
-        Unfit::Blocked => Denial::DeviceBlocked,
-        Unfit::Replayed => Denial::AssertionCounterReplayed,
-        Unfit::Full => Denial::DeviceRegistryFull,
-    }
 }
 
 /// The one object that a body is.

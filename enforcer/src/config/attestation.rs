@@ -30,8 +30,12 @@ pub struct Attestation {
     pub session_keys: Option<PathBuf>,
     /// `facts_key`: the file with the key that facts for servers are signed with; none (default): drawn at the start.
     pub facts_key: Option<PathBuf>,
+    /// `facts_previous_keys`: files with keys that are published beside that, so that servers know them before and after; default none.
+    pub facts_previous_keys: Vec<PathBuf>,
     /// `facts_issuer`: `iss` of them, default `enforcer`.
     pub facts_issuer: String,
+    /// `facts_audience`: `aud` of them; none (default): the name of the upstream that the request goes to.
+    pub facts_audience: Option<String>,
     /// `facts_lifetime`: how long they are good, default 60 s.
     pub facts_lifetime: Duration,
     /// `store`: the file that devices are kept in, default `devices.redb` beside `bans.store`; none (`"off"`): they enrol anew after a
@@ -113,6 +117,8 @@ pub struct AndroidKey {
     pub security: KeySecurity,
     /// `boot`: how the device has to have been started, default `verified`.
     pub boot: BootState,
+    /// `boot_keys`: with `self-signed` the keys that owners may have signed with, at least one; else none.
+    pub boot_keys: Vec<[u8; 32]>,
     /// `min_patch`: the oldest patch level that is accepted, like 202511, default 0, which is any.
     pub min_patch: u32,
     /// `expired_factory`: whether certificates that makers put into devices are taken although they have run out. Default false.
@@ -141,7 +147,7 @@ pub enum KeySecurity {
 pub enum BootState {
     /// With what its maker has signed.
     Verified,
-    /// With what its owner has signed.
+    /// With what its owner has signed, with a key that is named.
     SelfSigned,
 }
 

@@ -181,6 +181,7 @@ impl Config {
         if let Some(attestation) = &self.attestation {
             files.extend(attestation.session_keys.as_deref());
             files.extend(attestation.facts_key.as_deref());
+            files.extend(attestation.facts_previous_keys.iter().map(PathBuf::as_path));
             files.extend(attestation.app_attest.as_ref().and_then(|app_attest| app_attest.root.as_deref()));
             if let Some(receipts) = attestation.app_attest.as_ref().and_then(|one| one.receipts.as_ref()) {
                 files.push(&receipts.key);

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::{
     Error,
     descriptors::Budget,
-    facts,
+    devices, facts,
     files::{self, Seen},
     notify, pins, revocations,
     running::Running,
@@ -170,6 +170,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     budget.tell(&config.http);
     facts::certificates(&policy.load(), &metrics, clock::unix_now());
     pins::warn_of(&policy.load(), clock::unix_now());
+    devices::warn_of(&policy.load(), clock::unix_now());
 
     let mut addresses = ingress.addresses();
     addresses.extend(ingress.redirects());

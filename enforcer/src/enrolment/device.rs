@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use super::Evidence;
 use crate::config::{Environment, Level, Platform};
 
 /// Bytes of a point of P-256 as it is sent uncompressed (SEC 1 section 2.3.3).
@@ -97,6 +98,9 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::AppAttest, Self::AndroidKey, Self::Play];
+
     /// As it is shown.
     pub const fn name(self) -> &'static str {
         match self {
@@ -149,6 +153,9 @@ pub struct Device {
     /// Whether it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Blocked>,
+    /// What it has shown besides.
+    #[serde(default, skip_serializing_if = "Evidence::is_empty")]
+    pub evidence: Evidence,
 }
 
 /// What requests of a device are judged by.

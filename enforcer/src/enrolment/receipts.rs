@@ -10,7 +10,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{DeviceId, Registry, Unfit};
+use super::{DeviceId, Registry};
 use crate::store::{Change, Table};
 
 /// Receipts by the names of their devices: two times, eight bytes each, and the receipt.
@@ -105,11 +105,15 @@ impl Registry {
                 let (due, id) = inner.due.first().copied().filter(|(due, _)| *due <= now)?;
                 (id, inner.held.get(&id).filter(|held| held.due == due)?.clone())
             };
-            match self.standing(id) {
-                Ok(_) if held.until > now => return Some((id, held)),
-                Err(Unfit::Blocked) if held.until > now => self.postpone_receipt(id, now.saturating_add(DAY)),
+            let is_refused = match self.find(id) {
+                Some(device) => Some(device.blocked.is_some()),
+                None => self.is_unreadable(id).then_some(true),
+            };
+            match is_refused.filter(|_| held.until > now) {
+                Some(false) => return Some((id, held)),
+                Some(true) => self.postpone_receipt(id, now.saturating_add(DAY)),
                 // Whoever enrols anew brings another one.
-                Ok(_) | Err(_) => self.drop_receipt(id),
+                None => self.drop_receipt(id),
             }
         }
     }
@@ -155,7 +159,7 @@ mod tests {
     use crate::{
         config::{Environment, Level, Platform},
         enrolment::{
-            Device, Provider,
+            Device, Evidence, Provider,
             device::{POINT, Point},
         },
         store::Gauges,
@@ -188,6 +192,7 @@ mod tests {
                 hardware: None,
                 verdict: None,
                 blocked: None,
+                evidence: Evidence::default(),
             };
             registry.enrol(id(n), device).unwrap();
         }

@@ -3,7 +3,10 @@
 pub(super) mod assertion;
 pub(super) mod play;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -16,22 +19,40 @@ use super::{connection::Connection, worker::Worker};
 use crate::{
     checks::{
         Now, Refusal,
-        devices::{self, Endpoint, Failed, MOST_BYTES},
+        devices::{self, Endpoint, Failed, MOST_BYTES, Refused},
         facts::{ClientAddr, RequestFacts},
     },
     clock,
     denial::Denial,
+    log::Seldom,
     upstream::{ClientBody, Room},
 };
 
 /// Time for a body, which is small.
 const TIME: Duration = Duration::from_secs(30);
 
-/// Tells the log what was found, and its sender what it may know of that.
-fn refused(source: ClientAddr, failed: Failed, now: u64) -> Refusal {
-    let Failed { denial, why, retry_after, pending: _ } = failed;
+/// Whoever sends nonsense shall not fill the log with it: what is left out is counted.
+static REFUSED: Seldom = Seldom::new();
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+
+/// Says at which step an attestation ended, and what was found there.
+fn tell(source: ClientAddr, provider: &str, why: &Refused, second: u64) {
+    if !REFUSED.may_speak(second) {
+        LEFT_OUT.fetch_add(1, Relaxed);
+        return;
+    }
+    let left_out = LEFT_OUT.swap(0, Relaxed);
+    let (step, code, why) = (why.step, why.denial.code(), &why.why);
+    tracing::info!(source = %source.get(), provider, step, why, code, left_out, "attestation refused");
+}
+
+/// Counts at which step it ended, tells the log what was found, and its sender what it may know of that.
+fn refused(worker: &Worker, source: ClientAddr, failed: Failed, now: u64) -> Refusal {
+    let provider = failed.provider.map_or("none", |provider| provider.name());
+    worker.shared.metrics.attestations_refused.with_label_values(&[provider, failed.step()]).inc();
+    let Failed { denial, why, retry_after, .. } = failed;
     if let Some(why) = why {
-        tracing::info!(source = %source.get(), step = why.step, why = why.why, code = denial.code(), "attestation refused");
+        tell(source, provider, &why, now);
     }
     Refusal { retry_after, ..devices::assertion::refusal(denial, now) }
 }
@@ -59,10 +80,12 @@ pub(super) async fn answer(
     let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
     let judged = devices::answer(&worker.shared.policy.load(), endpoint, &facts, &bytes, now);
     let judged = match judged {
-        Err(Failed { pending: Some(pending), .. }) => Box::pin(play::resume(worker, *pending)).await,
+        Err(Failed { pending: Some(pending), provider, .. }) => {
+            Box::pin(play::resume(worker, *pending)).await.map_err(|failed| Failed { provider, ..failed })
+        }
         judged => judged,
     };
-    let answer = judged.map_err(|failed| refused(source, failed, now.unix))?;
+    let answer = judged.map_err(|failed| refused(worker, source, failed, now.unix))?;
     worker.shared.metrics.attestations.with_label_values(&[answer.event]).inc();
     let mut response = Response::new(Bytes::from(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);

@@ -3,6 +3,7 @@
 mod apple;
 mod google;
 mod play;
+mod remarks;
 
 use std::{path::Path, sync::Arc};
 
@@ -12,12 +13,17 @@ use super::limiter::RequestLimiter;
 use crate::{
     attestation::app_attest::{self, AppId, Distribution, chain::Roots},
     config,
-    enrolment::{Challenges, Enrolment, Registry, facts::Facts, session::Sessions},
+    enrolment::{
+        Challenges, Enrolment, Registry,
+        facts::{Facts, Signing},
+        session::Sessions,
+    },
 };
 
 pub use apple::Receipts;
 pub use google::AndroidKey;
 pub use play::{Play, Question, Remote, SKEW};
+pub use remarks::Remark;
 
 /// `[attestation]` with its files.
 #[derive(Debug)]
@@ -38,6 +44,8 @@ pub struct Attestation {
     pub android_key: Option<AndroidKey>,
     /// Whose apps may enrol by what Google Play says; `None`: nobody's.
     pub play: Option<Play>,
+    /// Tells it from every other one that judges the same devices.
+    pub number: u64,
 }
 
 /// What App Attest is judged by.
@@ -134,13 +142,16 @@ impl Attestation {
         let limiter = kept.cloned();
         let sessions = Sessions::load(config.session_keys.as_deref(), old.map(|old| &old.sessions))
             .context("session_keys")?;
-        let facts = Facts::load(
-            config.facts_key.as_deref(),
-            &config.facts_issuer,
-            config.facts_lifetime.as_secs(),
-            old.map(|old| &old.facts),
-        );
+        let signing = Signing {
+            key: config.facts_key.as_deref(),
+            previous: &config.facts_previous_keys,
+            issuer: &config.facts_issuer,
+            audience: config.facts_audience.as_deref(),
+            lifetime: config.facts_lifetime.as_secs(),
+        };
+        let facts = Facts::load(signing, old.map(|old| &old.facts));
         Ok(Self {
+            number: enrolment.devices.policy(),
             enrolment,
             limiter: limiter.unwrap_or_else(|| Arc::new(RequestLimiter::new(config.limit, max_sources))),
             sessions,

@@ -41,7 +41,7 @@ pub(super) const SESSION: &str = "/.well-known/enforcer/session";
 
 /// Who vouches for devices: their maker and Google.
 pub(super) struct World {
-    maker: Device,
+    pub(super) maker: Device,
     pub(super) google: Google,
 }
 
@@ -99,7 +99,12 @@ pub(super) fn id(key: &SigningKey) -> DeviceId {
 }
 
 /// A request for a session that is bound to `to`.
-fn session(key: &SigningKey, challenge: &str, to: &SigningKey, token: Option<&str>) -> (HeaderMap, Value) {
+pub(super) fn session(
+    key: &SigningKey,
+    challenge: &str,
+    to: &SigningKey,
+    token: Option<&str>,
+) -> (HeaderMap, Value) {
     let mut body = json!({ "cnf": { "jkt": thumbprint(to) } });
     if let Some(token) = token {
         body["token"] = token.into();
@@ -220,7 +225,7 @@ fn keys_that_the_hardware_does_not_vouch_for_do_not_enrol() -> Result<()> {
         ("chain", json!([]), Denial::AttestationMalformed),
         ("chain", json!("x"), Denial::AttestationRequest),
         ("chain", json!(["no base64!"]), Denial::AttestationRequest),
-        ("chain", json!(vec!["AA=="; 17]), Denial::AttestationRequest),
+        ("chain", json!(vec!["AA=="; 17]), Denial::AttestationMalformed),
         ("chain", json!(["AA=="]), Denial::AttestationMalformed),
         ("token", json!(1), Denial::AttestationRequest),
         ("token", json!("a.b.c.d.e"), Denial::AttestationMalformed),
@@ -306,6 +311,37 @@ fn what_google_says_is_of_one_key_and_does_not_last() -> Result<()> {
     config.attestation.as_mut().unwrap().play = None;
     shop.policy = shop.policy.reload(&config)?;
     assert_eq!(denial(begin(&shop, &key, None, now)), Some(Denial::DeviceUnknown));
+    Ok(())
+}
+
+/// A token that was kept back for a while is as old as it is, not as young as its coming.
+#[test]
+fn what_google_says_is_as_old_as_google_says() -> Result<()> {
+    let mut world = None;
+    let shop = Shop::with(|site| world = World::furnish(site, |_| ()).ok())?;
+    let world = world.unwrap();
+    let key = SigningKey::p256("own")?;
+    let challenge = shop.challenge("enrol", None, NOW);
+    let token = world.token(&key, &challenge, NOW - 100, &["DEVICE"])?;
+    let body = world.own(&key, &challenge, &token)?;
+    assert_eq!(denial(shop.send_enrolment(&body, NOW)), None);
+    let begin = |token_at: Option<u64>, now: u64| {
+        let challenge = shop.challenge("session", Some(id(&key)), now);
+        let token = token_at.map(|at| world.token(&key, &challenge, at, &["DEVICE"]).unwrap());
+        let (headers, body) = session(&key, &challenge, &key, token.as_deref());
+        denial(shop.send_session(&headers, &body, now))
+    };
+    let day = 86_400;
+    assert_eq!(begin(None, NOW - 100 + day - 1), None);
+    assert_eq!(begin(None, NOW - 100 + day), Some(Denial::AttestationOutdated), "not from its enrolment on");
+    let later = NOW + day;
+    assert_eq!(begin(Some(later - 119), later), None);
+    assert_eq!(begin(None, later - 119 + day - 1), None);
+    assert_eq!(begin(None, later - 119 + day), Some(Denial::AttestationOutdated), "nor from its session on");
+    // Google's clock may be a little ahead, which makes nothing younger than now.
+    let later = NOW + 2 * day;
+    assert_eq!(begin(Some(later + 30), later), None);
+    assert_eq!(begin(None, later + day), Some(Denial::AttestationOutdated));
     Ok(())
 }
 

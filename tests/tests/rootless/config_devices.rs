@@ -3,10 +3,13 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use enforcer::config::{
-    self, AndroidApps, AndroidKey, AppAttest, Assertion, Attestation, AttestationDemand, AttestationPaths,
-    BootState, Environment, KeySecurity, Level, OverRisk, Platform, Play, PlayDemand, PlayRemote, PlayRisk,
-    PlayUnavailable, RateLimit, Receipts, UnknownDevices, settle,
+use enforcer::{
+    attestation::app_attest,
+    config::{
+        self, AndroidApps, AndroidKey, AppAttest, Assertion, Attestation, AttestationDemand,
+        AttestationPaths, BootState, Environment, KeySecurity, Level, OverRisk, Platform, Play, PlayDemand,
+        PlayRemote, PlayRisk, PlayUnavailable, RateLimit, Receipts, UnknownDevices, settle,
+    },
 };
 
 /// A file that is good but for what is tried.
@@ -53,7 +56,9 @@ fn what_is_written_of_devices_is_what_holds() {
             session_lifetime: seconds(600),
             session_keys: Some("sessions.key".into()),
             facts_key: Some("facts.key".into()),
+            facts_previous_keys: vec!["facts.old.key".into()],
             facts_issuer: "https://edge.example.com".into(),
+            facts_audience: Some("https://api.example.com".into()),
             facts_lifetime: seconds(30),
             store: Some("state/devices.redb".into()),
             max_devices: 7_000,
@@ -88,6 +93,7 @@ fn what_is_written_of_devices_is_what_holds() {
                 },
                 security: KeySecurity::StrongBox,
                 boot: BootState::SelfSigned,
+                boot_keys: vec![[0x5a; 32]],
                 min_patch: 202_511,
                 expired_factory: true,
                 require_play: true,
@@ -258,6 +264,42 @@ fn what_cannot_be_meant_is_refused() {
         ("", "[attestation.android_key]\nAPPS\nsecurity = \"software\"", "`software` is no choice"),
         ("", "[attestation.android_key]\nAPPS\nboot = \"failed\"", "`failed` is no choice"),
         ("", "[attestation.android_key]\nAPPS\nrequire_play = true", "there is no [attestation.play]"),
+        (
+            "",
+            "[attestation.android_key]\nAPPS\nboot = \"self-signed\"",
+            "boot: without `boot_keys` any system",
+        ),
+        ("", "[attestation.android_key]\nAPPS\nboot = \"self-signed\"\nboot_keys = []", "boot_keys: empty"),
+        ("", "[attestation.android_key]\nAPPS\nboot_keys = [\"CERT\"]", "without effect"),
+        (
+            "",
+            "[attestation.android_key]\nAPPS\nboot = \"self-signed\"\nboot_keys = [\"5a\"]",
+            "boot_keys[0]: `5a` is no SHA-256",
+        ),
+        ("", "[attestation]\nfacts_previous_keys = [\"old\"]", "facts_previous_keys: without `facts_key`"),
+        (
+            "",
+            "[attestation]\nfacts_key = \"k\"\nfacts_previous_keys = [\"1\", \"2\", \"3\", \"4\", \"5\"]",
+            "5 entries are too many",
+        ),
+        (
+            "",
+            "[attestation]\nsession_lifetime = \"2h\"\nforget_after = \"1h\"",
+            "forget_after: is shorter than session_lifetime",
+        ),
+        (
+            "",
+            "[attestation.app_attest]\nAPPLE\ncategories = [\"app-store\", \"appstore\"]",
+            "attestation.app_attest.categories[1]: `appstore` is no category",
+        ),
+        ("", "[attestation.app_attest]\nAPPLE\ncategories = [\"77\"]", "categories[0]: `77` is no category"),
+        ("", "[attestation.app_attest]\nAPPLE\ncategories = []", "categories: empty"),
+        (
+            "",
+            "[attestation.app_attest]\nAPPLE\nminimum_version = \"4.x\"",
+            "attestation.app_attest.minimum_version: `4.x` is no version",
+        ),
+        ("", "[attestation.app_attest]\nAPPLE\nminimum_version = \"4.\"", "`4.` is no version"),
         ("", "[attestation.play]\nAPPS", "attestation.play.keys: missing"),
         (
             "",
@@ -273,10 +315,11 @@ fn what_cannot_be_meant_is_refused() {
     ] {
         let certificate = "3c".repeat(32);
         let apps = "packages = [\"com.example.app\"]\ncertificates = [\"CERT\"]";
-        let ios = "[attestation.app_attest]\napps = [\"ABCDE12345.com.example.app\"]";
+        let apple = "apps = [\"ABCDE12345.com.example.app\"]";
+        let ios = "[attestation.app_attest]\nAPPLE";
         let receipts = "IOS\n[attestation.app_attest.receipts]\nkey = \"k\"\nkey_id = \"F6G7H8I9J0\"";
         let sections = sections.replace("RECEIPTS", receipts).replace("IOS", ios);
-        let sections = &sections.replace("APPS", apps).replace("CERT", &certificate);
+        let sections = &sections.replace("APPLE", apple).replace("APPS", apps).replace("CERT", &certificate);
         let errors = errors(route, sections);
         assert!(errors.iter().any(|error| error.contains(expected)), "{route} {sections}: {errors:?}");
         assert_eq!(errors.len(), 1, "{errors:?}");
@@ -286,4 +329,26 @@ fn what_cannot_be_meant_is_refused() {
         errors("attestation = {}\nlimits = [{ key = \"device\", rate = \"1/s\" }]", "[attestation]")
             .is_empty()
     );
+}
+
+/// What the configuration takes is what judges: every word of either is one of the other.
+#[test]
+fn categories_and_versions_are_read_as_they_are_judged() {
+    let judged = |text: &str| text.parse::<app_attest::Category>().is_ok();
+    let written = |key: &str, text: &str| {
+        let apple = "[attestation.app_attest]\napps = [\"ABCDE12345.com.example.app\"]\n";
+        errors("", &format!("{apple}{key} = {text}")).is_empty()
+    };
+    let names = ["platform", "testflight", "development", "app-store", "enterprise", "developer-id", "none"];
+    let numbers = (0..20).map(|number: u32| number.to_string());
+    let texts =
+        names.map(str::to_owned).into_iter().chain(numbers).chain(["store", "04", "+4"].map(str::to_owned));
+    for text in texts {
+        assert_eq!(written("categories", &format!("[\"{text}\"]")), judged(&text), "{text}");
+    }
+    for text in ["4", "4.2", "4.2.0", "0", "1.2a", "-1", "+1", ".", "4.", ".4", "99999999999999999999", "4 "]
+    {
+        let judged = text.parse::<app_attest::BundleVersion>().is_ok();
+        assert_eq!(written("minimum_version", &format!("\"{text}\"")), judged, "{text}");
+    }
 }

@@ -171,7 +171,7 @@ pub(super) async fn post(
 }
 
 pub(super) fn operate(edge: &Edge, command: wire::DeviceCommand) -> wire::Answer {
-    operators::carry_out(&edge.policy.load(), command, clock::unix_now()).unwrap()
+    operators::carry_out(&edge.policy.load(), command, clock::unix_now()).unwrap().0
 }
 
 /// What the server behind was told, verified by the key that is published.
@@ -236,6 +236,7 @@ async fn an_app_enrols_works_for_a_while_and_comes_back_after_everything() -> Re
             let facts = told(&mut client, &answer).await?;
             assert_eq!((&facts["sub"], &facts["platform"]), (&json!(app.device()), &json!("ios")));
             assert_eq!((&facts["app"], &facts["iss"]), (&json!(APP), &json!("enforcer")));
+            assert_eq!(facts["aud"], "api", "the name of the upstream");
             assert!(facts["exp"].as_u64() > facts["iat"].as_u64() && facts["age"].as_u64().unwrap() < 600);
         }
     }

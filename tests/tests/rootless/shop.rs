@@ -178,7 +178,7 @@ impl Shop {
     }
 
     pub(super) fn operate(&self, command: wire::DeviceCommand) -> Result<wire::Answer, wire::Failure> {
-        operators::carry_out(&self.policy, command, NOW)
+        operators::carry_out(&self.policy, command, NOW).map(|(answer, _)| answer)
     }
 }
 

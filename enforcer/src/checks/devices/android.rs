@@ -16,15 +16,12 @@ use crate::{
     config::{Environment, Level, Platform},
     denial::Denial,
     enrolment::{
-        Device, DeviceId, Provider,
+        Device, DeviceId, Evidence, Provider, Verdict,
         device::{POINT, Point},
         session::Binding,
     },
     policy::attestation::{AndroidKey, Attestation},
 };
-
-/// Certificates of a chain, at most.
-const MOST_CERTIFICATES: usize = 16;
 
 /// A key that hardware attests, and what Google Play says beside it.
 pub(super) struct Attested<'a> {
@@ -45,9 +42,8 @@ impl<'a> Attested<'a> {
     pub(super) fn read(attestation: &'a Attestation, asked: &'a Map<String, Value>) -> Result<Self, Denial> {
         let by = attestation.android_key.as_ref().ok_or(Denial::AttestationRequest)?;
         let Some(Value::Array(chain)) = asked.get("chain") else { return Err(Denial::AttestationRequest) };
-        if chain.len() > MOST_CERTIFICATES {
-            return Err(Denial::AttestationRequest);
-        }
+        // The reader of chains says what is wrong with one that is too long; it gets no more of it than shows that.
+        let chain = chain.get(..=android_key::chain::MOST_CERTIFICATES).unwrap_or(chain);
         let certificate = |one: &Value| one.as_str().ok_or(Denial::AttestationRequest).and_then(bytes);
         let chain = chain.iter().map(certificate).collect::<Result<_, _>>()?;
         // One that is sent is judged, whether or not one has to be.
@@ -81,15 +77,17 @@ impl<'a> Attested<'a> {
         let level = level(Some(found.level))?;
         let id = DeviceId::of_key(&point);
         // The rules know every package of those that share the key.
-        let app = found.packages.first().map(|name| name.as_str().into()).unwrap_or_default();
+        let packages: Vec<String> = found.state.packages.iter().map(|name| String::from(&**name)).collect();
+        let app = packages.first().map(|name| name.as_str().into()).unwrap_or_default();
         let mut device = device(point, Provider::AndroidKey, app, level, now);
         device.hardware = Some(level);
+        device.evidence.hardware = Some(Box::new(found.state));
         if let Some(token) = token {
             let bound = key_hash(challenge, id);
-            match token.open((attestation, id), bound, &found.packages, now)? {
-                Said::Known(genuine) => vouched(&mut device, &found.packages, &genuine, now)?,
+            match token.open((attestation, id), bound, &packages, now)? {
+                Said::Known(genuine) => vouched(&mut device, &packages, &genuine, now)?,
                 Said::Asked(question) => {
-                    let then = Then::Enrol(id, Box::new(device), found.packages);
+                    let then = Then::Enrol(id, Box::new(device), packages);
                     return Err(Pending { question, then }.into());
                 }
             }
@@ -143,12 +141,13 @@ pub(super) fn vouched(
     if !packages.contains(&genuine.package) {
         return Err(foreign(&genuine.package));
     }
-    let level = level(genuine.level)?;
+    let Verdict { level, at, version } = verdict(genuine, now)?;
     if device.provider == Provider::Play {
         device.app = genuine.package.as_str().into();
     }
     device.level = device.hardware.map_or(level, |hardware| hardware.min(level));
-    device.verdict = Some(now);
+    device.verdict = Some(at);
+    device.evidence.play_version = Some(version);
     Ok(())
 }
 
@@ -159,8 +158,7 @@ pub(super) fn assert(
     device: &Device,
     shown: &Shown<'_>,
     now: u64,
-) -> Result<Option<Level>, Failed> {
-    is_taken(attestation, device)?;
+) -> Result<Option<Verdict>, Failed> {
     // Its key signs requests, too, so no other one takes its place.
     if matches!(shown.binding, Binding::Key(thumbprint) if thumbprint != device.key.thumbprint()) {
         return Err(Denial::DpopWrongKey.into());
@@ -171,7 +169,7 @@ pub(super) fn assert(
         let said = token.open((attestation, id), key_hash(shown.challenge, id), &packages, now)?;
         return match said {
             Said::Known(genuine) if !packages.contains(&genuine.package) => Err(foreign(&genuine.package)),
-            Said::Known(genuine) => Ok(Some(level(genuine.level).map_err(distrusted(attestation, id))?)),
+            Said::Known(genuine) => Ok(Some(verdict(&genuine, now).map_err(distrusted(attestation, id))?)),
             Said::Asked(question) => {
                 let then = Then::Session(Asked { device: id, binding: shown.binding });
                 Err(Pending { question, then }.into())
@@ -190,26 +188,9 @@ pub(super) fn assert(
     Ok(None)
 }
 
-/// Whether the key of a device that is taken still has signed this.
-pub(super) fn own(
-    attestation: &Attestation,
-    device: &Device,
-    data: &str,
-    signature: &[u8],
-) -> Result<(), Failed> {
-    is_taken(attestation, device)?;
+/// Whether the key of a device has signed this.
+pub(super) fn own(device: &Device, data: &str, signature: &[u8]) -> Result<(), Failed> {
     Ok(signed(&device.key.0, data, signature)?)
-}
-
-/// What the configuration has taken away since counts no longer.
-fn is_taken(attestation: &Attestation, device: &Device) -> Result<(), Denial> {
-    let packages = match device.provider {
-        Provider::Play => attestation.play.as_ref().map(|by| &by.rules.packages),
-        Provider::AndroidKey => attestation.android_key.as_ref().map(|by| &by.rules.packages),
-        Provider::AppAttest => None,
-    };
-    let is_known = packages.is_some_and(|packages| packages.iter().any(|name| **name == *device.app));
-    if is_known { Ok(()) } else { Err(Denial::DeviceUnknown) }
 }
 
 fn point(key: &[u8]) -> Result<[u8; POINT], Refused> {
@@ -226,7 +207,7 @@ fn signed(point: &[u8; POINT], data: &str, signature: &[u8]) -> Result<(), Refus
     })
 }
 
-pub(super) fn level(found: Option<judged::Level>) -> Result<Level, Refused> {
+fn level(found: Option<judged::Level>) -> Result<Level, Refused> {
     match found {
         Some(judged::Level::Strong) => Ok(Level::Strong),
         Some(judged::Level::Device) => Ok(Level::Device),
@@ -235,6 +216,12 @@ pub(super) fn level(found: Option<judged::Level>) -> Result<Level, Refused> {
             Err(Refused::new(Denial::DeviceIntegrityFailed, "device", why))
         }
     }
+}
+
+/// What Google has said, as it is kept: it counts from when Google was asked, whenever it comes here. Its clock may be ahead of ours.
+pub(super) fn verdict(said: &Genuine, now: u64) -> Result<Verdict, Refused> {
+    let at = (said.timestamp_ms / 1_000).min(now);
+    Ok(Verdict { level: level(said.level)?, at, version: said.version })
 }
 
 fn foreign(package: &str) -> Failed {
@@ -257,5 +244,6 @@ fn device(point: [u8; POINT], provider: Provider, app: Box<str>, level: Level, n
         hardware: None,
         verdict: None,
         blocked: None,
+        evidence: Evidence::default(),
     }
 }

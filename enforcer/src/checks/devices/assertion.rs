@@ -10,13 +10,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    ASSERTION, Attested, CHALLENGE, DEVICE, Failed, android, bytes, client_data, only, session, spend, unfit,
+    ASSERTION, Attested, CHALLENGE, DEVICE, Failed, android, bytes, client_data, enrol, only, session, spend,
 };
 use crate::{
     checks::{Grant, Now, Refusal, facts::RequestFacts},
     config::Assertion,
     denial::Denial,
-    enrolment::{Bond, DeviceId, Provider, Purpose},
+    enrolment::{Bond, Device, DeviceId, Provider, Purpose},
     policy::attestation::{Attestation, Demand},
 };
 
@@ -112,21 +112,36 @@ pub fn body(grant: &mut Grant, facts: &RequestFacts<'_>, body: &[u8], now: u64) 
     let Some(asserted) = grant.asserted.take() else { return Ok(()) };
     let Asserted { by, device: id, assertion, over, .. } = *asserted;
     let devices = &by.enrolment.devices;
-    let device = devices.find(id).ok_or(Denial::DeviceUnknown)?;
+    let device = devices.find(id).ok_or_else(|| devices.missing(id))?;
     if device.blocked.is_some() {
         return Err(Denial::DeviceBlocked.into());
     }
     let data = client_data(&over, facts.method, facts.target, body);
+    prove(&by, (id, &device), &assertion, &data, now)
+        .map_err(|failed| Failed { provider: Some(device.provider), ..failed })?;
+    grant.is_asserted = true;
+    Ok(())
+}
+
+/// Whether the device's key has signed this now.
+fn prove(
+    by: &Attestation,
+    (id, device): (DeviceId, &Device),
+    assertion: &[u8],
+    data: &str,
+    now: u64,
+) -> Result<(), Failed> {
+    let devices = &by.enrolment.devices;
     match device.provider {
         Provider::AppAttest => {
             let hash = digest(&SHA256, data.as_bytes());
-            let counter = session::apple(&by, &device, &assertion, hash.as_ref())?;
+            let asserted = session::apple(by, device, assertion, hash.as_ref())?;
             // Of two that come at the same time one is refused here.
-            devices.advance(id, counter, now).map_err(unfit)?;
+            devices.advance(id, asserted.counter, now)?;
+            devices.learn(id, enrol::distributed(&asserted.extensions));
         }
         // The challenge was used up, so this is the first and only one over it.
-        Provider::AndroidKey | Provider::Play => android::own(&by, &device, &data, &assertion)?,
+        Provider::AndroidKey | Provider::Play => android::own(device, data, assertion)?,
     }
-    grant.is_asserted = true;
     Ok(())
 }

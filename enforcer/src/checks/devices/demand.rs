@@ -6,7 +6,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderName, HeaderValue};
 
-use super::{only, unfit};
+use super::{again, only};
 use crate::{
     checks::{
         Now, Refusal,
@@ -16,7 +16,7 @@ use crate::{
     config::{OverRisk, UnknownDevices},
     denial::Denial,
     enrolment::{
-        DeviceId, Standing, Unfit,
+        DeviceId, Standing,
         facts::{Said, Told},
         session::{Binding, Session},
     },
@@ -59,13 +59,19 @@ impl Attested {
     }
 
     /// Puts into words what servers are told.
-    pub(in crate::checks) fn tell(&mut self, by: &Attestation, now: u64) -> Result<(), Refusal> {
+    pub(in crate::checks) fn tell(
+        &mut self,
+        by: &Attestation,
+        upstream: &str,
+        now: u64,
+    ) -> Result<(), Refusal> {
         let told = Told {
             device: self.id,
             standing: &self.standing,
             age: self.age,
             over_risk: self.over_risk,
             play: self.said,
+            upstream,
         };
         let facts = by.facts.sign(&told, now).ok_or_else(|| Refusal::plain(Denial::Overloaded))?;
         self.facts = Some(facts);
@@ -140,12 +146,14 @@ fn age(session: &Session, now: u64, most: u64) -> Result<u64, Denial> {
 
 /// What is known of the device now, whatever it was when the session began.
 fn standing(policy: &Policy, by: &Attestation, session: &Session, now: u64) -> Result<Standing, Denial> {
-    let standing = match by.enrolment.devices.standing(session.device) {
+    let by_session = by.config.unknown_devices == UnknownDevices::BySession;
+    let standing = match again::standing(by, session.device) {
         Ok(standing) => standing,
-        Err(Unfit::Unknown) if by.config.unknown_devices == UnknownDevices::BySession => {
+        // Without a reason nobody of this name has enrolled here.
+        Err(failed) if failed.denial == Denial::DeviceUnknown && failed.why.is_none() && by_session => {
             Standing { platform: session.platform, level: session.level, origin: None, risk: None }
         }
-        Err(why) => return Err(unfit(why)),
+        Err(failed) => return Err(failed.denial),
     };
     let revoked = policy.revoked();
     if revoked.is_empty() {

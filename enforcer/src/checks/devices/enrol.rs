@@ -3,12 +3,14 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::json;
 
-use super::{Answer, Failed, android, bytes, object, spend, text, unfit};
+use super::{Answer, Failed, again, android, bytes, object, spend, text};
 use crate::{
     attestation::app_attest,
     config::{Level, Platform},
     denial::Denial,
-    enrolment::{Bond, Device, DeviceId, Provider, Purpose, device::Point, receipts::Held},
+    enrolment::{
+        Bond, Device, DeviceId, Distributed, Evidence, Provider, Purpose, device::Point, receipts::Held,
+    },
     policy::attestation::{AppAttest, Attestation},
 };
 
@@ -19,28 +21,34 @@ pub(super) fn enrol(attestation: &Attestation, body: &[u8], now: u64) -> Result<
     let provider = text(&asked, "provider")?;
     let spent =
         || spend(attestation, challenge, Bond { purpose: Purpose::Enrol, group: None, device: None }, now);
+    let by = Provider::ALL.into_iter().find(|one| one.name() == provider);
+    let by = by.ok_or(Denial::AttestationRequest)?;
     // One that is not configured is none.
     let mut receipt = None;
-    let (id, device) = if provider == Provider::AppAttest.name() {
-        let by = attestation.app_attest.as_ref().ok_or(Denial::AttestationRequest)?;
-        let object = bytes(text(&asked, "attestation")?)?;
-        let key_id = bytes(text(&asked, "key_id")?)?;
-        spent()?;
-        let (id, device, held) = apple(by, challenge, &object, &key_id, now)?;
-        receipt = by.exchange.as_ref().zip(held);
-        (id, device)
-    } else if provider == Provider::AndroidKey.name() {
-        let claim = android::Attested::read(attestation, &asked)?;
-        spent()?;
-        claim.verify(attestation, challenge, now)?
-    } else if provider == Provider::Play.name() {
-        let claim = android::Own::read(attestation, &asked)?;
-        spent()?;
-        claim.verify(attestation, challenge, now)?
-    } else {
-        return Err(Denial::AttestationRequest.into());
+    let mut shown = || match by {
+        Provider::AppAttest => {
+            let by = attestation.app_attest.as_ref().ok_or(Denial::AttestationRequest)?;
+            let object = bytes(text(&asked, "attestation")?)?;
+            let key_id = bytes(text(&asked, "key_id")?)?;
+            spent()?;
+            let (id, device, held) = apple(by, challenge, &object, &key_id, now)?;
+            receipt = by.exchange.as_ref().zip(held);
+            Ok((id, device))
+        }
+        Provider::AndroidKey => {
+            let claim = android::Attested::read(attestation, &asked)?;
+            spent()?;
+            claim.verify(attestation, challenge, now)
+        }
+        Provider::Play => {
+            let claim = android::Own::read(attestation, &asked)?;
+            spent()?;
+            claim.verify(attestation, challenge, now)
+        }
     };
-    let answer = take_up(attestation, id, device)?;
+    let of_provider = |failed: Failed| Failed { provider: Some(by), ..failed };
+    let (id, device) = shown().map_err(of_provider)?;
+    let answer = take_up(attestation, id, device).map_err(of_provider)?;
     if let Some((exchange, held)) = receipt {
         // Without room the device is as good; its metric stays what it is.
         attestation.enrolment.devices.keep_receipt(id, held, exchange.config.max_receipts);
@@ -50,8 +58,8 @@ pub(super) fn enrol(attestation: &Attestation, body: &[u8], now: u64) -> Result<
 
 /// Takes up a device that has shown what it is.
 pub(super) fn take_up(attestation: &Attestation, id: DeviceId, device: Device) -> Result<Answer, Failed> {
-    let known = attestation.enrolment.devices.enrol(id, device).map_err(unfit)?;
-    let standing = attestation.enrolment.devices.standing(id).map_err(unfit)?;
+    let known = attestation.enrolment.devices.enrol(id, device)?;
+    let standing = again::standing(attestation, id)?;
     Ok(Answer {
         status: 201,
         body: json!({
@@ -99,6 +107,10 @@ fn apple(
         hardware: None,
         verdict: None,
         blocked: None,
+        evidence: Evidence {
+            distributed: Some(Box::new(distributed(&attested.extensions))),
+            ..Evidence::default()
+        },
     };
     let held = attested.received.map(|received| Held {
         due: received.not_before.unwrap_or(now),
@@ -106,4 +118,12 @@ fn apple(
         receipt: attested.receipt.into(),
     });
     Ok((DeviceId::of_key(&attested.public_key), device, held))
+}
+
+/// What the system says of the app, as it is kept.
+pub(super) fn distributed(extensions: &app_attest::Extensions) -> Distributed {
+    Distributed {
+        category: extensions.category.map(|category| category.0),
+        version: extensions.bundle_version.as_deref().map(Into::into),
+    }
 }

@@ -204,8 +204,8 @@ pub fn resume(policy: &Policy, pending: Pending, outcome: Outcome, now: u64) -> 
             let distrusted = distrusted(attestation, asked.device);
             match said.map_err(&distrusted)? {
                 Ok(genuine) => {
-                    let level = android::level(genuine.level).map_err(&distrusted)?;
-                    session::finish(attestation, &asked, Some(level), now)
+                    let verdict = android::verdict(&genuine, now).map_err(&distrusted)?;
+                    session::finish(attestation, &asked, Some(verdict), now)
                 }
                 Err(unavailable) => {
                     let declared = by.remote.as_ref().map(|remote| remote.config.unavailable);

@@ -5,16 +5,15 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
 use super::{
-    ASSERTION, Answer, CHALLENGE, DEVICE, Failed, android, bytes, client_data, object, only, play::Token,
-    spend, unfit,
+    ASSERTION, Answer, CHALLENGE, DEVICE, Failed, again, android, bytes, client_data, enrol, object, only,
+    play::Token, spend,
 };
 use crate::{
     attestation::app_attest,
     checks::facts::RequestFacts,
-    config::Level,
     denial::Denial,
     enrolment::{
-        Bond, Device, DeviceId, Provider, Purpose, Standing,
+        Bond, Device, DeviceId, Provider, Purpose, Standing, Verdict,
         session::{Binding, Session},
     },
     policy::attestation::Attestation,
@@ -54,10 +53,12 @@ pub(super) struct Asked {
 pub(super) fn finish(
     attestation: &Attestation,
     asked: &Asked,
-    verdict: Option<Level>,
+    verdict: Option<Verdict>,
     now: u64,
 ) -> Result<Answer, Failed> {
-    let standing = attestation.enrolment.devices.vouch(asked.device, verdict, now).map_err(unfit)?;
+    attestation.enrolment.devices.vouch(asked.device, verdict, now)?;
+    // A reload may have come while Google was asked.
+    let standing = again::standing(attestation, asked.device)?;
     Ok(answer(attestation, asked.device, &standing, asked.binding, now))
 }
 
@@ -108,34 +109,56 @@ pub(super) struct Shown<'a> {
 /// Whether a device made an assertion for this, which nobody has shown before.
 fn assert(attestation: &Attestation, id: DeviceId, shown: &Shown<'_>, now: u64) -> Result<Standing, Failed> {
     let devices = &attestation.enrolment.devices;
-    let device = devices.find(id).ok_or(Denial::DeviceUnknown)?;
+    let device = devices.find(id).ok_or_else(|| devices.missing(id))?;
     if device.blocked.is_some() {
         return Err(Denial::DeviceBlocked.into());
     }
+    let by = |failed: Failed| Failed { provider: Some(device.provider), ..failed };
+    let standing = || -> Result<Standing, Failed> {
+        let proven = prove(attestation, id, &device, shown, now)?;
+        // What was revoked or raised since it enrolled holds for it, too.
+        again::judge(attestation, &devices.find(id).ok_or(Denial::DeviceUnknown)?)?;
+        Ok(proven)
+    };
+    standing().map_err(by)
+}
+
+/// Whether it has its key still.
+fn prove(
+    attestation: &Attestation,
+    id: DeviceId,
+    device: &Device,
+    shown: &Shown<'_>,
+    now: u64,
+) -> Result<Standing, Failed> {
+    let devices = &attestation.enrolment.devices;
     match device.provider {
         Provider::AppAttest => {
             if shown.token.is_some() {
                 return Err(Denial::AttestationRequest.into());
             }
             let hash = digest(&SHA256, shown.data.as_bytes());
-            let counter = apple(attestation, &device, shown.assertion, hash.as_ref())?;
+            let asserted = apple(attestation, device, shown.assertion, hash.as_ref())?;
             // Of two that come at the same time one is refused here.
-            Ok(devices.advance(id, counter, now).map_err(unfit)?)
+            let standing = devices.advance(id, asserted.counter, now)?;
+            devices.learn(id, enrol::distributed(&asserted.extensions));
+            Ok(standing)
         }
         Provider::AndroidKey | Provider::Play => {
-            let verdict = android::assert(attestation, id, &device, shown, now)?;
-            Ok(devices.vouch(id, verdict, now).map_err(unfit)?)
+            again::judge(attestation, device)?;
+            let verdict = android::assert(attestation, id, device, shown, now)?;
+            Ok(devices.vouch(id, verdict, now)?)
         }
     }
 }
 
-/// The counter of an assertion over this, made with the key of a device of Apple.
+/// What an assertion over this says, made with the key of a device of Apple.
 pub(super) fn apple(
     attestation: &Attestation,
     device: &Device,
     object: &[u8],
     client_data_hash: &[u8],
-) -> Result<u32, Failed> {
+) -> Result<app_attest::assertion::Asserted, Failed> {
     // What the configuration has taken away since counts no longer.
     let by = attestation.app_attest.as_ref().ok_or(Denial::DeviceUnknown)?;
     let app = by.apps.iter().find(|app| app.as_str() == &*device.app).ok_or(Denial::DeviceUnknown)?;
@@ -150,7 +173,7 @@ pub(super) fn apple(
         client_data_hash,
         distribution: &by.distribution,
     };
-    Ok(app_attest::assertion::verify(object, &expected, &mut |_, _| ())?.counter)
+    Ok(app_attest::assertion::verify(object, &expected, &mut |_, _| ())?)
 }
 
 /// What the session is to be bound to: `{"cnf": {"jkt": ...}}` or `{"cnf": {"x5t#S256": ...}}`, as tokens have it (RFC 9449 section

@@ -1,8 +1,8 @@
 //! What Google Play has said of devices, and what follows from that for how good they are: the last word of each, beside what its hardware
 //! says.
 
-use super::{DeviceId, Registry, Standing, Unfit};
-use crate::{config::Level, enrolment::Provider};
+use super::{Device, DeviceId, Known, Registry, Standing, Unfit};
+use crate::enrolment::{Provider, Verdict};
 
 /// Seconds of which one verdict of a device is written, unless it changes something: a crash may make it look so much older.
 const KEPT_EVERY: u64 = 60;
@@ -10,16 +10,24 @@ const KEPT_EVERY: u64 = 60;
 impl Registry {
     /// A device has shown that it has its key, at `now` (seconds since 1970), in answer to a challenge of its own and so without a counter;
     /// and how good it is, if Google was asked.
-    pub fn vouch(&self, id: DeviceId, verdict: Option<Level>, now: u64) -> Result<Standing, Unfit> {
+    pub fn vouch(&self, id: DeviceId, verdict: Option<Verdict>, now: u64) -> Result<Standing, Unfit> {
         let mut shard = self.shard(id);
-        let device = shard.get_mut(&id).ok_or(Unfit::Unknown)?;
+        let Known { device, judged } = shard.get_mut(&id).ok_or_else(|| self.missing(id))?;
         if device.blocked.is_some() {
             return Err(Unfit::Blocked);
         }
         device.seen = device.seen.max(now);
-        let before = (device.level, device.verdict.map(|at| at / KEPT_EVERY));
-        if let Some(level) = verdict {
-            device.verdict = Some(now);
+        let seen = |device: &Device| {
+            (device.level, device.evidence.play_version, device.verdict.map(|at| at / KEPT_EVERY))
+        };
+        let before = seen(device);
+        if let Some(Verdict { level, at, version }) = verdict {
+            // What was kept back is no younger for that, and makes nothing older. A clock that stepped back makes nothing younger.
+            let before = device.verdict.filter(|before| *before <= now).unwrap_or(0);
+            device.verdict = Some(before.max(at.min(now)));
+            if device.evidence.play_version.replace(version) != Some(version) {
+                *judged = 0;
+            }
             device.level = match device.provider {
                 Provider::Play => level,
                 // What Google says now counts, but it makes nothing better than what the hardware has said.
@@ -30,7 +38,7 @@ impl Registry {
         }
         let standing = device.standing();
         // Where each request brings a verdict, not every one of them is worth a write.
-        if verdict.is_none() || before != (device.level, device.verdict.map(|at| at / KEPT_EVERY)) {
+        if verdict.is_none() || before != seen(device) {
             self.write(id, Some(device));
         }
         Ok(standing)
@@ -39,7 +47,7 @@ impl Registry {
     /// Google Play has said of a device that it is not well: what he said before counts no longer.
     pub fn distrust(&self, id: DeviceId) {
         let mut shard = self.shard(id);
-        let Some(device) = shard.get_mut(&id) else { return };
+        let Some(Known { device, .. }) = shard.get_mut(&id) else { return };
         if device.verdict.take().is_some() {
             self.write(id, Some(device));
         }
@@ -47,7 +55,7 @@ impl Registry {
 
     /// When Google Play said last that a device is well, seconds since 1970.
     pub fn verdict(&self, id: DeviceId) -> Option<u64> {
-        self.shard(id).get(&id)?.verdict
+        self.shard(id).get(&id)?.device.verdict
     }
 }
 
@@ -57,8 +65,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{Environment, Platform},
-        enrolment::{Device, device::Point},
+        config::{Environment, Level, Platform},
+        enrolment::{Evidence, device::Point},
         store::Gauges,
     };
 
@@ -80,7 +88,12 @@ mod tests {
             hardware,
             verdict: None,
             blocked: None,
+            evidence: Evidence::default(),
         }
+    }
+
+    fn said_at(level: Level, at: u64) -> Option<Verdict> {
+        Some(Verdict { level, at, version: 7 })
     }
 
     #[test]
@@ -89,7 +102,8 @@ mod tests {
         let levels = |provider, hardware| {
             let id = DeviceId::of_key(format!("{provider:?} {hardware:?}").as_bytes());
             registry.enrol(id, device(provider, hardware)).unwrap();
-            [Level::Device, Level::Strong].map(|said| registry.vouch(id, Some(said), NOW).unwrap().level)
+            [Level::Device, Level::Strong]
+                .map(|said| registry.vouch(id, said_at(said, NOW), NOW).unwrap().level)
         };
         assert_eq!(levels(Provider::Play, None), [Level::Device, Level::Strong]);
         assert_eq!(levels(Provider::AndroidKey, Some(Level::Strong)), [Level::Device, Level::Strong]);
@@ -115,20 +129,17 @@ mod tests {
         let registry = open();
         registry.enrol(id, device(Provider::Play, None)).unwrap();
         for later in [0, 1, 59] {
-            registry.vouch(id, Some(Level::Strong), NOW + later).unwrap();
+            registry.vouch(id, said_at(Level::Strong, NOW + later), NOW + later).unwrap();
             assert_eq!(registry.verdict(id), Some(NOW + later), "here it is known at once");
         }
         drop(registry);
         let registry = open();
         assert_eq!(registry.verdict(id), Some(NOW));
-        registry.vouch(id, Some(Level::Device), NOW + 2).unwrap();
+        registry.vouch(id, said_at(Level::Device, NOW + 2), NOW + 2).unwrap();
         drop(registry);
         let registry = open();
-        assert_eq!(
-            (registry.verdict(id), registry.standing(id).unwrap().level),
-            (Some(NOW + 2), Level::Device)
-        );
-        registry.vouch(id, Some(Level::Device), NOW + 60).unwrap();
+        assert_eq!((registry.verdict(id), registry.find(id).unwrap().level), (Some(NOW + 2), Level::Device));
+        registry.vouch(id, said_at(Level::Device, NOW + 60), NOW + 60).unwrap();
         drop(registry);
         let registry = open();
         assert_eq!(registry.verdict(id), Some(NOW + 60));

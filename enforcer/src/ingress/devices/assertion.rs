@@ -33,7 +33,7 @@ pub(in crate::ingress) async fn hold(
     head: &request::Parts,
     held: (ClientBody, Room, u64),
 ) -> Result<ClientBody, Refusal> {
-    let verified = verify(connection, grant, head, held).await;
+    let verified = verify(worker, connection, grant, head, held).await;
     if verified.is_ok() {
         worker.shared.metrics.attestations.with_label_values(&["assertion"]).inc();
     }
@@ -44,6 +44,7 @@ pub(in crate::ingress) async fn hold(
 }
 
 async fn verify(
+    worker: &Worker,
     connection: &Connection,
     grant: &mut Grant,
     head: &request::Parts,
@@ -59,6 +60,6 @@ async fn verify(
     let facts = RequestFacts::read(&connection.client, grant.source(), head).map_err(Refusal::plain)?;
     let (source, now) = (grant.source(), clock::unix_now());
     let judged = assertion::body(grant, &facts, &bytes, now);
-    judged.map_err(|failed| refused(source, failed, now))?;
+    judged.map_err(|failed| refused(worker, source, failed, now))?;
     Ok(body)
 }

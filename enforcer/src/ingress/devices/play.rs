@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::request;
 
+use super::tell;
 use crate::{
     checks::{
         Grant, Refusal,
@@ -16,6 +17,7 @@ use crate::{
     },
     clock,
     denial::Denial,
+    enrolment::Provider,
     ingress::{access::Entry, connection::Connection, worker::Worker},
     upstream::{ClientBody, Room},
 };
@@ -93,8 +95,7 @@ async fn ask(
     let source = grant.source();
     let policy = worker.shared.policy.load();
     judged::judge(&policy, grant, &question, outcome, clock::unix_now(), &mut |refused| {
-        let (step, why, code) = (refused.step, &refused.why, refused.denial.code());
-        tracing::info!(source = %source.get(), step, why, code, "attestation refused");
+        tell(source, Provider::Play.name(), refused, clock::unix_now());
     })?;
     Ok(body)
 }

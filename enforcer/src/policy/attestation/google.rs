@@ -1,6 +1,6 @@
 //! What devices of Android are judged by: rules, roots, what is revoked; and how files with keys are read.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
@@ -29,6 +29,8 @@ pub struct AndroidKey {
     pub roots: Roots,
     /// What Google has revoked, as far as that is known.
     pub revoked: Option<Revocations>,
+    /// When that file was written, seconds since 1970; `None`: there is none.
+    pub listed: Option<u64>,
     /// Whether a token of Google Play has to come beside them.
     pub require_play: bool,
 }
@@ -53,6 +55,7 @@ impl AndroidKey {
                     BootState::Verified => Boot::Verified,
                     BootState::SelfSigned => Boot::SelfSigned,
                 },
+                boot_keys: config.boot_keys.clone(),
                 locked: true,
                 min_patch: config.min_patch,
                 signs: true,
@@ -60,6 +63,7 @@ impl AndroidKey {
             },
             roots,
             revoked,
+            listed: config.revocations.as_deref().map(written),
             require_play: config.require_play,
         })
     }
@@ -72,6 +76,12 @@ pub(super) fn roots(path: &Path) -> Result<Roots> {
 pub(super) fn revocations(path: &Path) -> Result<Revocations> {
     let bytes = read(path, revocation::MOST as u64)?;
     Revocations::read(&bytes).map_err(|why| anyhow!("{}: {why}", path.display()))
+}
+
+/// When a file was written, seconds since 1970; 0 where nobody knows, which is long ago.
+fn written(path: &Path) -> u64 {
+    let at = fs::metadata(path).and_then(|seen| seen.modified()).ok();
+    at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_secs())
 }
 
 /// No error shows what the file holds.

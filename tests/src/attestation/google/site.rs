@@ -25,6 +25,7 @@ pub fn android_key(apps: config::AndroidApps, root: PathBuf) -> config::AndroidK
         apps,
         security: config::KeySecurity::TrustedEnvironment,
         boot: config::BootState::Verified,
+        boot_keys: Vec::new(),
         min_patch: 0,
         expired_factory: false,
         require_play: false,

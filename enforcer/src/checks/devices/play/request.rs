@@ -18,12 +18,12 @@ use crate::{
     },
     checks::{
         Grant, Now, Refusal,
-        devices::{android, client_data, demand::Attested, key_hash, only, unfit},
+        devices::{Failed, android, client_data, demand::Attested, key_hash, only},
         facts::{RequestFacts, Target},
     },
     config::{Platform, UnknownDevices},
     denial::Denial,
-    enrolment::{Unfit, facts::Said},
+    enrolment::{Unfit, Verdict, facts::Said},
     policy::{
         Policy,
         attestation::{Attestation, Demand, Play, SKEW},
@@ -152,8 +152,8 @@ pub fn judge(
                 let late = Refusal::plain(Denial::AttestationOutdated);
                 return Err(Refusal { server_time: Some(now), ..late });
             }
-            let level = android::level(genuine.level).map_err(&mut distrusted)?;
-            vouch(&demand.by, attested, level, now).map_err(Refusal::plain)?;
+            let verdict = android::verdict(&genuine, now).map_err(&mut distrusted)?;
+            vouch(&demand.by, attested, verdict, now).map_err(Refusal::plain)?;
             Said::Fresh
         }
         Err(unavailable) => match ladder::decide(wanted.unavailable, devices.verdict(attested.id), now) {
@@ -169,24 +169,19 @@ pub fn judge(
         return Err(Refusal::plain(Denial::AttestationLevel));
     }
     attested.said = Some(said);
-    attested.tell(&demand.by, now)?;
+    attested.tell(&demand.by, &route.upstream.name, now)?;
     *is_vouched = true;
     Ok(())
 }
 
 /// The device is as good as Google says now, and no better than its hardware.
-fn vouch(
-    by: &Attestation,
-    attested: &mut Attested,
-    level: crate::config::Level,
-    now: u64,
-) -> Result<(), Denial> {
-    match by.enrolment.devices.vouch(attested.id, Some(level), now) {
+fn vouch(by: &Attestation, attested: &mut Attested, verdict: Verdict, now: u64) -> Result<(), Denial> {
+    match by.enrolment.devices.vouch(attested.id, Some(verdict), now) {
         Ok(standing) => attested.standing = standing,
         Err(Unfit::Unknown) if by.config.unknown_devices == UnknownDevices::BySession => {
-            attested.standing.level = attested.standing.level.min(level);
+            attested.standing.level = attested.standing.level.min(verdict.level);
         }
-        Err(why) => return Err(unfit(why)),
+        Err(why) => return Err(Failed::from(why).denial),
     }
     Ok(())
 }
