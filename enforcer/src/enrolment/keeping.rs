@@ -87,7 +87,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::enrolment::{Standing, Unfit, device::Point};
+    use crate::{
+        config::Level,
+        enrolment::{Standing, Unfit, device::Point},
+    };
 
     const NOW: u64 = 1_800_000_000;
 
@@ -116,6 +119,28 @@ mod tests {
     }
 
     #[test]
+    fn rows_say_all_that_each_version_has_written() {
+        let mut row = old(false);
+        let read = |row: &serde_json::Value| -> Device { serde_json::from_value(row.clone()).unwrap() };
+        let first = read(&row);
+        assert_eq!((first.risk, first.verdict, first.hardware), (None, None, None));
+        row["risk"] = 3.into();
+        row["verdict"] = NOW.into();
+        let second = read(&row);
+        assert_eq!((second.risk, second.verdict), (Some(3), Some(NOW)));
+        assert!(second.evidence.is_empty());
+        row["hardware"] = "strong".into();
+        row["evidence"] = json!({ "play_version": 7 });
+        let third = read(&row);
+        assert_eq!((third.hardware, third.evidence.play_version), (Some(Level::Strong), Some(7)));
+        for device in [first, second, third] {
+            let written =
+                serde_json::from_slice(&change(DeviceId::of_key(b"x"), Some(&device)).value.unwrap());
+            assert_eq!(written.ok(), Some(device), "as it is written now");
+        }
+    }
+
+    #[test]
     fn rows_of_before_are_read_and_what_cannot_be_read_is_refused_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("devices.redb");
@@ -124,6 +149,10 @@ mod tests {
             table: DEVICES,
             key: id(name).to_string(),
             value: Some(value),
+        };
+        let receipt = |name: &[u8]| {
+            let value = [&[0; 8][..], &[255; 8], b"a receipt"].concat();
+            Change { table: RECEIPTS, ..row(name, value) }
         };
         let mut strange = old(true);
         strange["platform"] = "fuchsia".into();
@@ -134,6 +163,8 @@ mod tests {
             row(b"strange", strange.to_string().into()),
             row(b"cut", old(true).to_string().into_bytes()[..80].to_vec()),
             Change { table: DEVICES, key: "nobody".to_owned(), value: Some(b"{}".to_vec()) },
+            receipt(b"cut"),
+            receipt(b"unknown"),
         ]);
         drop(store);
         let registry = Registry::new(10);
@@ -150,7 +181,10 @@ mod tests {
         assert_eq!(registry.enrol(id(b"strange"), device.clone()), Err(Unfit::Blocked));
         assert_eq!(registry.advance(id(b"strange"), 1, NOW), Err(Unfit::Blocked));
         assert_eq!(registry.vouch(id(b"cut"), None, NOW), Err(Unfit::Blocked));
+        assert_eq!(registry.receipts(), 1, "of who cannot be read, and of nobody else");
+        assert_eq!((registry.due_receipt(NOW), registry.receipts()), (None, 1), "kept, and not exchanged");
         assert!(registry.forget(id(b"cut")).is_some());
+        assert_eq!(registry.receipts(), 0);
         assert_eq!(registry.enrol(id(b"cut"), device), Ok(false), "an operator has said so");
         drop(registry);
         let copy = folder.path().join("copy.redb");
