@@ -320,7 +320,7 @@ mod tests {
             let set: Value = serde_json::from_str(facts.published()).unwrap();
             set["keys"].as_array().unwrap().iter().map(|key| key["kid"].clone()).collect()
         };
-        let standing = Standing { platform: Platform::Ios, level: Level::Strong, origin: None };
+        let standing = Standing { platform: Platform::Ios, level: Level::Strong, origin: None, risk: None };
         let signed = |facts: &Facts| {
             let text = facts.sign(&told(&standing), NOW).unwrap();
             let (header, rest) = text.to_str().unwrap().split_once('.').unwrap();
