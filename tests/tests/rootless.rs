@@ -59,6 +59,7 @@ mod rootless {
     mod openssl;
     mod packets;
     mod pins;
+    mod play_asserted;
     mod play_config;
     mod play_integrity;
     mod play_outages;
