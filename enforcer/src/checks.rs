@@ -27,6 +27,7 @@ use crate::{
     clock::KernelTime,
     config::Unrouted,
     denial::Denial,
+    enrolment::facts::Said,
     policy::{
         Policy, Upstream,
         keyring::Pending,
@@ -35,7 +36,10 @@ use crate::{
     },
     replay::Receipt,
 };
-use devices::Attested;
+use devices::{
+    Attested,
+    play::request::{self, Brought},
+};
 use facts::{ClientAddr, RequestFacts};
 use limit::{Payer, Standing};
 use signature::Signed;
@@ -70,6 +74,14 @@ pub struct Grant {
     is_signed: bool,
     /// Whether its body was opened, or need not be.
     is_opened: bool,
+    /// What it and its body are held against yet, if the route asks for an assertion.
+    asserted: Option<Box<devices::assertion::Asserted>>,
+    /// Whether all that its device has to sign is signed.
+    is_asserted: bool,
+    /// What it has brought that Google is to be asked about, if the route asks for that.
+    brought: Option<Box<Brought>>,
+    /// Whether all that Google has to say was said.
+    is_vouched: bool,
     /// What becomes of refresh tokens when the request has succeeded.
     exchange: Option<Box<Exchange>>,
     /// What its proof of a key waits for, if it has brought one to a token endpoint.
@@ -79,10 +91,11 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Where the request goes; nowhere before its body was held against its signature and opened, and its document was judged, if its
-    /// route asks for that.
+    /// Where the request goes; nowhere before its body was held against its signature and its assertion, Google was asked, it was opened,
+    /// and its document was judged, if its route asks for that.
     pub fn upstream(&self) -> Option<&Arc<Upstream>> {
-        (self.is_judged && self.is_signed && self.is_opened).then_some(&self.route.upstream)
+        let is_shown = self.is_signed && self.is_asserted && self.is_vouched;
+        (self.is_judged && is_shown && self.is_opened).then_some(&self.route.upstream)
     }
 
     /// What is to be told how the exchange of a refresh token ended.
@@ -110,9 +123,19 @@ impl Grant {
         self.attested.as_ref().map(|attested| &*attested.name)
     }
 
+    /// Whether its device is taken although its risk metric is above what the route takes without more.
+    pub fn is_over_risk(&self) -> bool {
+        self.attested.as_ref().is_some_and(|attested| attested.is_over_risk())
+    }
+
     /// What its server is told of that.
     pub fn device_facts(&self) -> Option<&HeaderValue> {
         self.attested.as_ref()?.facts.as_ref()
+    }
+
+    /// What Google Play has said of that device, in one word, if the route asks.
+    pub fn play(&self) -> Option<&'static str> {
+        self.attested.as_ref()?.said.map(Said::name)
     }
 
     /// `DPoP-Nonce` of the answer, if the client has to learn a new one.
@@ -180,7 +203,7 @@ impl Refusal {
 }
 
 /// Checks a request: bans, route, whether it comes too early, limits by address, required fields, token, what it is bound to, what the
-/// route demands of it, the device, what speaks for somebody in the middle, other limits, signature.
+/// route demands of it, the device, what speaks for somebody in the middle, other limits, signature, assertion.
 ///
 /// Limits by address come before the token because verifying a signature costs more than everything else here together: a
 /// source beyond its limit must not be able to buy CPU time with bad tokens. What such a request was charged stays
@@ -258,7 +281,7 @@ fn judge(
         }
     }
     match pass(policy, route, facts, now, (known, first), &mut standing) {
-        Ok(Passed { token, attested, dpop_nonce, signed }) => {
+        Ok(Passed { token, attested, dpop_nonce, signed, asserted, brought }) => {
             let (claims, token_age) = token.map_or((None, None), |token| (Some(token.claims), token.age));
             Ok(Grant {
                 route: Arc::clone(route),
@@ -272,6 +295,10 @@ fn judge(
                 is_signed: route.signers.is_none(),
                 is_opened: route.payload.is_none(),
                 signed,
+                is_asserted: asserted.is_none(),
+                asserted,
+                is_vouched: brought.is_none(),
+                brought,
                 exchange: None,
                 proof: None,
                 standing,
@@ -306,6 +333,8 @@ struct Passed {
     attested: Option<Box<Attested>>,
     dpop_nonce: Option<HeaderValue>,
     signed: Option<Signed>,
+    asserted: Option<Box<devices::assertion::Asserted>>,
+    brought: Option<Box<Brought>>,
 }
 
 /// What comes after the limits by address; the token, if the route needs one.
@@ -352,10 +381,15 @@ fn pass(
     // Last, so that nothing that comes before uses a signature up.
     let signed =
         route.signers.as_ref().map(|signers| signature::head(policy, signers, facts, now)).transpose()?;
+    let (mut asserted, mut brought) = (None, None);
     if let (Some(attested), Some(demand)) = (&mut attested, &route.attestation) {
-        attested.tell(&demand.by, standing.suspicion, now.unix)?;
+        asserted = devices::assertion::head(demand, facts, attested, now).map_err(aged)?;
+        brought = request::head(policy, demand, attested, facts, now).map_err(aged)?;
+        if brought.is_none() {
+            attested.tell(&demand.by, &route.upstream.name, standing.suspicion, now.unix)?;
+        }
     }
-    Ok(Passed { token, attested, dpop_nonce, signed })
+    Ok(Passed { token, attested, dpop_nonce, signed, asserted, brought })
 }
 
 /// What the route requires must be there, and go on: what `Connection` names does not (RFC 9110 section 7.6.1). Before the token,

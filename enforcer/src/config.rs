@@ -47,8 +47,9 @@ pub use enforcer_common::feature::Feature;
 
 pub use access_log::{AccessFormat, AccessLog, Destination, Query, Refusals, SubjectAs};
 pub use attestation::{
-    AndroidApps, AndroidKey, AppAttest, Attestation, AttestationDemand, AttestationPaths, BootState,
-    Environment, KeySecurity, Level, Platform, Play, UnknownDevices,
+    AndroidApps, AndroidKey, AppAttest, Assertion, Attestation, AttestationDemand, AttestationPaths,
+    BootState, Environment, KeySecurity, Level, OverRisk, Platform, Play, PlayDemand, PlayRemote, PlayRisk,
+    PlayUnavailable, Receipts, UnknownDevices,
 };
 pub use budgets::{ByteLimit, Everybody, Group, KernelLimits, LimitSet, RateLimit, Tier, WhenFull};
 pub use cors::Cors;

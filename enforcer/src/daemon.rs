@@ -5,6 +5,7 @@
 
 mod attestation;
 mod descriptors;
+mod devices;
 mod facts;
 mod files;
 mod memory;
@@ -98,7 +99,9 @@ pub fn verify(config: &Config) -> anyhow::Result<Remarks> {
         let told = move |remark| (format!("pins.set.{}", set.name), remark, "see `enforcer pins show`");
         set.remarks(now).into_iter().map(told)
     });
-    Ok(bare.chain(pinned).collect())
+    let devices = policy.attestation().map(|attestation| attestation.remarks(now)).unwrap_or_default();
+    let devices = devices.into_iter().map(|(key, what, remedy)| (key.to_owned(), what, remedy));
+    Ok(bare.chain(pinned).chain(devices).collect())
 }
 
 /// What a configuration comes to for apps that pin, at a time in seconds since 1970.

@@ -286,6 +286,10 @@ denials! {
     AuthenticationInsufficient = "insufficient_authentication", 401, Client, 1, UNAUTHORIZED;
     /// The request needs a device that has shown that it and its app are genuine, and this one has not.
     AttestationMissing = "attestation_missing", 401, Client, 2, UNATTESTED;
+    /// The route asks for a token of Google Play that is made for the request, and it comes without one, or without its nonce.
+    IntegrityTokenMissing = "integrity_token_missing", 401, Client, 1, UNATTESTED;
+    /// The nonce of the request's integrity token was used before.
+    IntegrityTokenReplayed = "integrity_token_replayed", 401, Client, 5, UNATTESTED;
     /// The attestation cannot be read, could be read in two ways, or is not of the form that its platform makes.
     AttestationMalformed = "attestation_malformed", 400, Client, 10, "The attestation cannot be understood.";
     /// The attestation's certificates do not lead to a root that is believed: no genuine device made it.
@@ -313,13 +317,18 @@ denials! {
     AssertionMalformed = "assertion_malformed", 400, Client, 10, "The assertion cannot be understood.";
     /// The assertion was not made with the device's key, or for another request.
     AssertionBadSignature = "assertion_bad_signature", 401, Client, 10, UNATTESTED;
+    /// The route asks for an assertion with each request, and this one has none, or not over what the route asks for.
+    AssertionMissing = "assertion_missing", 401, Client, 2, UNATTESTED;
+    /// The time that the assertion is over is too long ago, ahead, or from before the start of the daemon.
+    AssertionStale = "assertion_stale", 401, Client, 1, UNATTESTED;
     /// The assertion's counter is not above the one that was last accepted: it was used before, or overtaken by a later one.
     AssertionCounterReplayed = "assertion_counter_replayed", 401, Client, 5, UNATTESTED;
     /// The device is not in the state that the route requires: it is opened, emulated, or keeps keys where they can be copied.
     DeviceIntegrityFailed = "device_integrity_failed", 403, Client, 2, UNATTESTED;
     /// The device lacks security updates that the route requires.
     DeviceOutdated = "device_outdated", 403, Client, 0, "The device needs an update of its system.";
-    /// What Google says of the device's activity, of Play Protect or of other apps on it is refused by the route.
+    /// What Google says of the device's activity, of Play Protect or of other apps on it is refused by the route, or more keys were attested
+    /// on it lately than the route takes (Apple's risk metric).
     DeviceRisk = "device_risk", 403, Client, 1, "Something on the device puts this request at risk.";
     /// The app's user has not got it from the store.
     AppUnlicensed = "app_unlicensed", 403, Client, 0, "The app has to be installed from its store.";

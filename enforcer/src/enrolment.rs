@@ -5,14 +5,20 @@
 
 pub mod challenge;
 pub mod device;
+pub mod evidence;
 pub mod facts;
+mod finding;
 mod keeping;
+mod pace;
+pub mod receipts;
 pub mod registry;
 pub mod session;
 
 pub use challenge::{Bond, Challenges, Purpose};
 pub use device::{Blocked, Device, DeviceId, Provider, Standing};
-pub use registry::{Registry, Unfit};
+pub use evidence::{Distributed, Evidence, Verdict};
+pub use finding::{Page, Wanted};
+pub use registry::{Receipt, Registry, Unfit};
 
 /// What outlives every policy of a daemon.
 #[derive(Debug)]
@@ -21,4 +27,6 @@ pub struct Enrolment {
     pub challenges: Challenges,
     /// Devices.
     pub devices: Registry,
+    /// When the process began, seconds since 1970: what was used before may have been lost with the one before it.
+    pub began: u64,
 }

@@ -1,5 +1,5 @@
 //! Fetches the keys of issuers that publish them by https, before they run out and when a token asks for one that is not there, and asks
-//! about tokens that say nothing themselves; and asks Google about those of Play Integrity.
+//! about tokens that say nothing themselves; and asks Google about those of Play Integrity, and Apple for newer receipts.
 //!
 //! The daemon runs [`tend`]; what was fetched goes into the policy's keyrings, which decide when to ask. Nothing here looks
 //! at a token.
@@ -8,6 +8,7 @@ mod address;
 mod fetch;
 mod introspect;
 pub mod play;
+pub mod receipts;
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,6 +42,7 @@ impl Drop for Tended {
 pub async fn tend(policy: SharedPolicy, metrics: Metrics) {
     let mut tended: Vec<Tended> = Vec::new();
     let mut asked: Vec<Asked> = Vec::new();
+    let mut google: Option<play::Tended> = None;
     loop {
         let issuers: Vec<Arc<Issuer>> = policy.load().issuers().cloned().collect();
         let is_served =
@@ -58,6 +60,7 @@ pub async fn tend(policy: SharedPolicy, metrics: Metrics) {
             }
         }
         look_after(&issuers, &mut asked, &metrics);
+        play::look_after(policy.load().play_remote(), &mut google, &metrics);
         show(&issuers, &metrics);
         tokio::time::sleep(LOOK).await;
     }

@@ -7,6 +7,7 @@ pub mod http;
 pub mod kernel;
 pub mod payload;
 pub mod pins;
+pub mod play;
 pub mod process;
 pub mod revocations;
 pub mod suspicion;
@@ -71,8 +72,10 @@ pub struct Metrics {
     pub token_key_fetches: IntCounterVec,
     /// `enforcer_introspections_total{issuer, result}`: calls about tokens: `active`, `inactive`, `failed`.
     pub introspections: IntCounterVec,
-    /// `enforcer_play_calls_total{result}`: tokens that Google was to be asked about: `verdict`, `foreign`, or why there is no answer.
-    pub play_calls: IntCounterVec,
+    /// What is counted of Play Integrity.
+    pub play: play::Play,
+    /// `enforcer_receipt_exchanges_total{result}`: receipts that Apple was to be asked for: `newer`, `not_yet`, or why there is none.
+    pub receipt_exchanges: IntCounterVec,
     /// `enforcer_refresh_untracked_total`: refresh tokens that were used, and for which there was no room to remember that.
     pub refresh_untracked: IntCounter,
     /// `enforcer_offences_lost_total`
@@ -105,8 +108,12 @@ pub struct Metrics {
     pub revocation_store_pending: IntGauge,
     /// `enforcer_revocation_store_errors_total`: attempts to write it that failed; they are made again.
     pub revocation_store_errors: IntCounter,
-    /// `enforcer_attestations_total{event}`: what devices were given: `challenge`, `enrolled`, `enrolled_again`, `session`, `keys`.
+    /// `enforcer_attestations_total{event}`: what devices were given: `challenge`, `enrolled`, `enrolled_again`, `session`, `keys`; and
+    /// `assertion`, requests whose assertion was taken, `over_risk`, requests of devices that were taken in spite of their risk metric.
     pub attestations: IntCounterVec,
+    /// `enforcer_attestations_refused_total{provider, step}`: what they were not given: by whom they were to be shown (`app-attest`,
+    /// `android-key`, `play`, or `none` where that is not known), and the step at which that ended.
+    pub attestations_refused: IntCounterVec,
     /// `enforcer_device_store_pending`: changes that have not reached `attestation.store` yet.
     pub device_store_pending: IntGauge,
     /// `enforcer_device_store_errors_total`: attempts to write it that failed; they are made again.
@@ -218,9 +225,10 @@ impl Metrics {
             "Calls that asked an issuer about a token",
             &["issuer", "result"],
         )?;
-        let play_calls = counter_vec(
-            "enforcer_play_calls_total",
-            "Tokens of Play Integrity that Google was to be asked about",
+        let play = play::Play::new(&registry)?;
+        let receipt_exchanges = counter_vec(
+            "enforcer_receipt_exchanges_total",
+            "Receipts of devices that Apple was to be asked for",
             &["result"],
         )?;
         let refresh_untracked = counter(
@@ -277,6 +285,11 @@ impl Metrics {
             "Attempts to write revocation.store that failed",
         )?;
         let attestations = counter_vec("enforcer_attestations_total", "What devices were given", &["event"])?;
+        let attestations_refused = counter_vec(
+            "enforcer_attestations_refused_total",
+            "What devices were refused, by the step at which they were",
+            &["provider", "step"],
+        )?;
         let device_store_pending =
             gauge("enforcer_device_store_pending", "Changes that have not reached attestation.store yet")?;
         let device_store_errors =
@@ -349,7 +362,8 @@ impl Metrics {
             token_keys_age,
             token_key_fetches,
             introspections,
-            play_calls,
+            play,
+            receipt_exchanges,
             refresh_untracked,
             offences_lost,
             offences_of_proxies,
@@ -367,6 +381,7 @@ impl Metrics {
             revocation_store_pending,
             revocation_store_errors,
             attestations,
+            attestations_refused,
             device_store_pending,
             device_store_errors,
             payload: payload::Counters::new(&registry)?,

@@ -245,6 +245,12 @@ impl Policy {
         self.attestation.as_ref()
     }
 
+    /// Whether a route takes challenges of this group.
+    pub fn has_group(&self, group: &str) -> bool {
+        let demands = self.limits.values().filter_map(|route| route.attestation.as_ref());
+        demands.map(|demand| &demand.config).any(|demand| demand.assertion.is_some() && demand.group == group)
+    }
+
     /// Every group of servers, by name.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.values()

@@ -208,6 +208,13 @@ impl Replay {
         self.began
     }
 
+    /// Whether something that says that it was made then may have been used, for good, without our knowing; `ahead`: by how much clocks
+    /// may be ahead of ours.
+    pub fn is_from_before(&self, made: u64, ahead: u64) -> bool {
+        let unknown = self.unknown_until.load(Relaxed);
+        unknown > 0 && made <= unknown.saturating_add(ahead)
+    }
+
     /// Uses `token`, which is refused anyway from `until` on. Once for as long as the process lasts.
     pub fn spend(&self, token: Token, until: u64, now: u64) -> Result<(), Spent> {
         self.enter(token, until, now, How { kept: false, by_stranger: false })
@@ -215,8 +222,7 @@ impl Replay {
 
     /// Uses `token`, once for good. Whoever acts on it waits for the receipt before.
     pub fn spend_for_good(&self, token: Token, life: Life, now: u64) -> Result<Receipt, Spent> {
-        let unknown = self.unknown_until.load(Relaxed);
-        if unknown > 0 && life.made <= unknown.saturating_add(life.ahead) {
+        if self.is_from_before(life.made, life.ahead) {
             return Err(Spent::Late);
         }
         let Some(journal) = self.journal.get() else {

@@ -35,17 +35,22 @@ impl Drop for Contestant {
     }
 }
 
+/// Microseconds of CPU time of a process so far, of all threads; see [`Contestant::cpu_micros`].
+pub fn cpu_micros(process: u32) -> Result<f64> {
+    let mut nanoseconds = 0_u64;
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        let spent = text.split_whitespace().next().context("an empty schedstat")?;
+        nanoseconds += spent.parse::<u64>()?;
+    }
+    Ok(nanoseconds as f64 / 1_000.0)
+}
+
 impl Contestant {
     /// Microseconds of CPU time so far, of all threads, from `/proc/PID/task/TID/schedstat`: in nanoseconds, where `stat` counts
     /// ticks.
     pub fn cpu_micros(&self) -> Result<f64> {
-        let mut nanoseconds = 0_u64;
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            let spent = text.split_whitespace().next().context("an empty schedstat")?;
-            nanoseconds += spent.parse::<u64>()?;
-        }
-        Ok(nanoseconds as f64 / 1_000.0)
+        cpu_micros(self.child.id())
     }
 
     /// Its process.

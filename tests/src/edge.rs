@@ -79,7 +79,12 @@ impl Site {
 
     /// Starts the edge.
     pub fn start(self) -> Result<Edge> {
-        let policy = Policy::load(&self.config)?.share();
+        self.start_as_of(enforcer::clock::unix_now())
+    }
+
+    /// The same of a process that began at another time, seconds since 1970.
+    pub fn start_as_of(self, began: u64) -> Result<Edge> {
+        let policy = Policy::load_at(&self.config, began)?.share();
         let metrics = Metrics::new()?;
         if let Some(path) = &self.config.replay.store {
             let (pending, errors) =
@@ -163,10 +168,13 @@ pub fn attestation() -> config::Attestation {
         limit: config::RateLimit { events: 10_000, period: Duration::from_secs(1), burst: 10_000 },
         challenge_lifetime: Duration::from_secs(120),
         max_challenges: 1 << 18,
+        assertion_window: Duration::from_secs(60),
         session_lifetime: Duration::from_secs(900),
         session_keys: None,
         facts_key: None,
+        facts_previous_keys: Vec::new(),
         facts_issuer: "enforcer".to_owned(),
+        facts_audience: None,
         facts_lifetime: Duration::from_secs(60),
         store: None,
         max_devices: 1_000_000,
@@ -187,6 +195,7 @@ pub fn app_attest(app: &str) -> config::AppAttest {
         minimum_version: None,
         require_distribution: false,
         root: None,
+        receipts: None,
     }
 }
 
@@ -196,6 +205,12 @@ pub fn demand() -> config::AttestationDemand {
         max_age: Duration::from_secs(900),
         level: config::Level::Device,
         platforms: Vec::new(),
+        assertion: None,
+        group: "/device/".to_owned(),
+        max_body_bytes: 1 << 20,
+        max_risk: None,
+        over_risk: config::OverRisk::Deny,
+        play: None,
     }
 }
 
@@ -442,7 +457,7 @@ impl Edge {
 }
 
 /// A TLS connection to `address` for `name`, offering the protocols of `alpn`, that trusts `root` alone.
-async fn connect(
+pub(crate) async fn connect(
     address: SocketAddr,
     root: CertificateDer<'static>,
     name: &str,
@@ -451,7 +466,8 @@ async fn connect(
     shake(TcpStream::connect(address).await?, root, name, alpn).await
 }
 
-async fn shake(
+/// A TLS connection over `stream` for `name`, offering the protocols of `alpn`, that trusts `root` alone.
+pub async fn shake(
     stream: TcpStream,
     root: CertificateDer<'static>,
     name: &str,

@@ -11,39 +11,16 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use enforcer::config::{Introspection, KeySource, RemoteKeys};
-use rustls::{ServerConfig, crypto::aws_lc_rs};
-use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-};
-use tokio_rustls::TlsAcceptor;
 
+pub use crate::manner::Manner;
 use crate::{
-    pki::{Authority, KeyKind},
+    manner::{Door, Visit},
     tokens::{self, SigningKey},
 };
-
-/// What a request gets.
-#[derive(Clone, Debug)]
-pub enum Manner {
-    /// This status, these fields (each with its line end) and this body.
-    Answer(u16, String, Vec<u8>),
-    /// This set by this `ETag` (with its quotes), good for a minute; 304 for who knows it.
-    Tagged(String, Vec<u8>),
-    /// The end of the connection, without a word.
-    HangUp,
-    /// Nothing, for ever.
-    Silence,
-    /// A body that never ends, one byte at a time.
-    Drip,
-    /// A body that never ends, as fast as it is taken.
-    Flood,
-}
 
 /// A running issuer; it ends with its runtime.
 pub struct LiveIssuer {
@@ -68,34 +45,17 @@ struct Opaque {
 impl LiveIssuer {
     /// One that publishes these keys.
     pub async fn start(keys: &[&SigningKey]) -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let authority = Authority::new("Issuer's root")?;
-        let authorities = dir.path().join("issuer-roots.pem");
-        std::fs::write(&authorities, authority.pem())?;
-        let leaf = authority.issue(&["127.0.0.1"], KeyKind::P256)?;
-        let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).context("reading a key")?;
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.certificate], key)?;
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
+        let door = Door::open("Issuer's root").await?;
+        let (address, authorities) = (door.address, door.authorities.clone());
         let manner = Arc::new(Mutex::new(Manner::HangUp));
         let asked = Arc::new(AtomicU64::new(0));
         let unchanged = Arc::new(AtomicU64::new(0));
         let opaque = Arc::new(Opaque::default());
         let known = Arc::clone(&opaque);
         let (how, count) = (Arc::clone(&manner), (Arc::clone(&asked), Arc::clone(&unchanged)));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, how, count) = (acceptor.clone(), Arc::clone(&how), count.clone());
-                let known = Arc::clone(&known);
-                // Whatever goes wrong here, the client says so.
-                tokio::spawn(
-                    async move { drop(serve(stream, acceptor, address, (&how, &known), &count).await) },
-                );
-            }
+        let dir = door.serve(move |visit| {
+            let (how, known, count) = (Arc::clone(&how), Arc::clone(&known), count.clone());
+            async move { serve(visit, address, (&how, &known), &count).await }
         });
         let issuer = Self { address, authorities, manner, asked, unchanged, opaque, _dir: dir };
         issuer.publish(keys);
@@ -180,78 +140,36 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 async fn serve(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
+    visit: Visit,
     address: SocketAddr,
     (manner, opaque): (&Mutex<Manner>, &Opaque),
     (asked, unchanged): &(Arc<AtomicU64>, Arc<AtomicU64>),
 ) -> Result<()> {
-    let mut stream = acceptor.accept(stream).await?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await?);
-    }
-    let respond = |status: u16, fields: &str, body: &[u8]| {
-        let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{fields}\r\n", body.len());
-        [head.as_bytes(), body].concat()
-    };
-    if head.starts_with(b"GET /.well-known/openid-configuration ") {
+    let request = visit.read().await?;
+    let document = |document: &Value| Manner::Answer(200, String::new(), document.to_string().into_bytes());
+    if request.head.starts_with("GET /.well-known/openid-configuration ") {
         let issuer = format!("https://{address}");
-        let document = json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")}).to_string();
-        stream.write_all(&respond(200, "", document.as_bytes())).await?;
-        return Ok(stream.shutdown().await?);
+        return request
+            .serve(document(&json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")})))
+            .await;
     }
     let manner = lock(manner).clone();
-    if head.starts_with(b"POST /introspect ") {
+    if request.head.starts_with("POST /introspect ") {
         opaque.asked.fetch_add(1, SeqCst);
-        let text = String::from_utf8_lossy(&head).into_owned();
-        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        *lock(&opaque.authorization) = field("authorization: ").to_owned();
-        let mut form = vec![0; field("content-length: ").parse()?];
-        stream.read_exact(&mut form).await?;
-        let token = form_urlencoded::parse(&form).find(|(name, _)| name == "token").map(|(_, token)| token);
+        *lock(&opaque.authorization) = request.field("authorization: ").to_owned();
+        let mut form = form_urlencoded::parse(&request.body);
+        let token = form.find(|(name, _)| name == "token").map(|(_, token)| token.into_owned());
         if let Manner::Answer(200, fields, _) = &manner
             && fields.starts_with("Cache-Control")
         {
-            let said = lock(&opaque.said).get(token.unwrap_or_default().as_ref()).cloned();
-            let answer = said.unwrap_or_else(|| json!({"active": false})).to_string();
-            stream.write_all(&respond(200, "", answer.as_bytes())).await?;
-            return Ok(stream.shutdown().await?);
+            let said = lock(&opaque.said).get(&token.unwrap_or_default()).cloned();
+            return request.serve(document(&said.unwrap_or_else(|| json!({"active": false})))).await;
         }
     } else {
         asked.fetch_add(1, SeqCst);
     }
-    let endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    match manner {
-        Manner::Answer(status, fields, body) => {
-            stream.write_all(&respond(status, &fields, &body)).await?;
-            stream.shutdown().await?;
-        }
-        Manner::Tagged(tag, body) => {
-            let fields = format!("ETag: {tag}\r\nCache-Control: max-age=60\r\n");
-            let known = String::from_utf8_lossy(&head).contains(&format!("if-none-match: {tag}\r\n"));
-            unchanged.fetch_add(known.into(), SeqCst);
-            let answer = if known { respond(304, &fields, b"") } else { respond(200, &fields, &body) };
-            stream.write_all(&answer).await?;
-            stream.shutdown().await?;
-        }
-        Manner::HangUp => {}
-        Manner::Silence => std::future::pending().await,
-        Manner::Drip => {
-            stream.write_all(endless).await?;
-            loop {
-                stream.write_all(b"1\r\n \r\n").await?;
-                stream.flush().await?;
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-        Manner::Flood => {
-            stream.write_all(endless).await?;
-            let piece = [b"10000\r\n", &[b' '; 0x10000][..], b"\r\n"].concat();
-            loop {
-                stream.write_all(&piece).await?;
-            }
-        }
+    if let Manner::Tagged(tag, _) = &manner {
+        unchanged.fetch_add(request.knows(tag).into(), SeqCst);
     }
-    Ok(())
+    request.serve(manner).await
 }

@@ -10,7 +10,9 @@ mod rootless {
     mod answers;
     mod app_attest;
     mod app_attest_genuine;
+    mod app_attest_mac;
     mod app_attest_receipts;
+    mod asserted_app;
     mod attacks;
     mod attestation_command;
     mod bodies;
@@ -29,7 +31,11 @@ mod rootless {
     mod corpus;
     mod cors;
     mod device_app;
+    mod device_assertions;
+    mod device_receipts;
+    mod device_remarks;
     mod device_sessions;
+    mod device_upkeep;
     mod devices;
     mod dpop;
     mod dpop_once;
@@ -59,8 +65,14 @@ mod rootless {
     mod pin_guard;
     mod pins;
     mod pins_files;
+    mod play_asserted;
+    mod play_config;
     mod play_integrity;
+    mod play_outages;
     mod play_remote;
+    mod play_requests;
+    mod play_scene;
+    mod play_sessions;
     mod play_tokens;
     mod policy_files;
     mod proxies;

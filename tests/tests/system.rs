@@ -3,6 +3,7 @@
 
 mod system {
     mod answers;
+    mod asserted;
     mod attach;
     mod bans;
     mod behind;
@@ -24,6 +25,7 @@ mod system {
     mod packets;
     mod payload;
     mod pins;
+    mod play;
     mod proxy;
     mod reload;
     mod repetitions;

@@ -38,6 +38,13 @@ pub(crate) enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Microseconds per enrolment, session, request with a session and request with an assertion, beside one bare verification of ES256;
+    /// CPU of the daemon for each.
+    Attest {
+        /// Passed on to the driver.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// CPU microseconds per request, beside HAProxy with the same job.
     Edge {
         /// Passed on to the driver.
@@ -65,6 +72,10 @@ pub(crate) fn command(bench: &Bench) -> Result<()> {
         Bench::Token { arguments } => {
             setup::programs(setup::BENCH_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
             ("bench-token", arguments)
+        }
+        Bench::Attest { arguments } => {
+            setup::programs(setup::BENCH_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;
+            ("bench-attest", arguments)
         }
         Bench::Edge { arguments } => {
             setup::programs(setup::BENCH_PROGRAMS).map_err(|missing| anyhow!("{missing}"))?;

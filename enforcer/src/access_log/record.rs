@@ -68,6 +68,9 @@ pub struct Record<'a> {
     /// The verified device: its name where it has shown what it is, else `x5t#S256` of its certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<&'a str>,
+    /// What became of asking Google Play for a verdict of this request: `fresh`, `recent`, `cached`, `flagged`, `denied`, `refused`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub play: Option<&'static str>,
     /// The fingerprint of its ClientHello.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ja4: Option<&'a str>,
@@ -245,6 +248,7 @@ mod tests {
             identity: "token",
             subject: Some("who am\ni".to_owned()),
             device: None,
+            play: None,
             ja4: None,
             fingerprint: None,
             tls: "1.3",

@@ -20,7 +20,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use super::Refused;
 use crate::denial::Denial;
 pub use auth_data::Extensions;
-pub use leaf::System;
+pub use leaf::{FULL_SECURITY, System};
 
 /// A point of P-256, uncompressed: 0x04, x, y.
 pub type Point = [u8; 65];
@@ -188,16 +188,16 @@ impl fmt::Display for Category {
     }
 }
 
-/// By number, or by name.
+/// By name, or by number; one that Apple has not given a meaning is none.
 impl FromStr for Category {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = [1, 2, 3, 4, 5, 6, 10].map(Self);
-        let named = known.into_iter().find(|category| category.name() == text);
-        named.or_else(|| text.parse().ok().map(Self)).ok_or_else(|| {
+        let is_meant = |category: &Self| category.name() == text || category.0.to_string() == text;
+        known.into_iter().find(is_meant).ok_or_else(|| {
             let names = known.map(Self::name).join(", ");
-            format!("write a number, or one of {names}")
+            format!("write one of {names}, or its number")
         })
     }
 }
@@ -216,7 +216,7 @@ pub struct Distribution {
 
 impl Distribution {
     /// Whether what `extensions` say is accepted.
-    fn judge(&self, extensions: &Extensions, environment: Environment) -> Result<(), Refused> {
+    pub fn judge(&self, extensions: &Extensions, environment: Environment) -> Result<(), Refused> {
         const STEP: &str = "distribution";
         let silent = |what: &str| {
             Refused::new(Denial::AppDistribution, STEP, format!("the system does not say the {what}"))
@@ -282,8 +282,10 @@ mod tests {
             assert!(version(wrong).is_err(), "{wrong}");
         }
         assert_eq!("app-store".parse::<Category>(), Ok(Category(4)));
-        assert_eq!("77".parse::<Category>(), Ok(Category(77)));
-        assert!("store".parse::<Category>().is_err());
+        assert_eq!("10".parse::<Category>(), Ok(Category(10)));
+        for wrong in ["store", "77", "04", "+4", ""] {
+            assert!(wrong.parse::<Category>().is_err(), "{wrong}");
+        }
         assert_eq!(Environment::Development.name().parse(), Ok(Environment::Development));
     }
 

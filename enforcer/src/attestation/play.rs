@@ -1,18 +1,19 @@
 //! Google Play Integrity: what Google says of an app and its device.
 //!
 //! Tokens of *classic* requests are opened here, with the app's own keys ([`token`]). Tokens of *standard* ones can be opened by Google
-//! alone, who is asked by `keys::play`; how often, and what happens where he cannot be asked, is decided by [`budget`] and [`ladder`].
+//! alone, who is asked by `keys::play`; how often is decided by [`budget`] and [`breaker`], and what that comes to is an [`Outcome`].
 //! Either way the verdict comes to [`verdict`], which reads it, and to [`judge`](judge()), which decides.
 
 pub mod account;
 pub mod breaker;
 pub mod budget;
 mod judge;
-pub mod ladder;
+pub mod outcome;
 pub mod token;
 pub mod verdict;
 
 pub use judge::{Expected, Genuine, Risk, Rules, judge};
+pub use outcome::{Cause, Outcome, Unavailable};
 pub use token::Keys;
 pub use verdict::Verdict;
 

@@ -3,10 +3,13 @@
 //! Endpoints are answered here and never forwarded. Cheap questions come first: who may ask at all, then form, then the challenge,
 //! which is used up whatever follows, and only then what costs: so every verification needs a challenge of its own.
 
+pub mod again;
 mod android;
+pub mod assertion;
 mod client_data;
 pub(super) mod demand;
 mod enrol;
+pub mod play;
 mod session;
 
 use enforcer_common::{limiter::Charge, source::SourceKey};
@@ -14,18 +17,21 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header::ALLOW};
 use serde_json::{Map, Value, json};
 
 use super::{Now, Refusal, facts::RequestFacts};
+pub use crate::attestation::Refused;
 use crate::{
-    attestation::Refused,
+    attestation::{android_key::chain, play::token},
     denial::Denial,
-    enrolment::{Bond, DeviceId, Purpose, Unfit, challenge::Unusable},
+    enrolment::{Bond, DeviceId, Provider, Purpose, Unfit, challenge::Unusable},
     policy::{Policy, attestation::Attestation},
     strict_json,
 };
 pub use client_data::{client_data, key_data, key_hash};
 pub use demand::{ATTESTED, Attested};
 
-/// Bytes of a body, at most: an attestation has some 6,000, and a third more in base64.
-pub const MOST_BYTES: u64 = 32 << 10;
+/// Bytes of a body, at most. An attestation of Apple has some 6,000, and a third more in base64. A chain of Android may be as large as
+/// its reader takes it: every certificate in base64 between quotes, a token of Google Play, and what stands around them.
+pub const MOST_BYTES: u64 =
+    (chain::MOST_CERTIFICATES * (chain::MOST.div_ceil(3) * 4 + 4) + token::MOST + (4 << 10)) as u64;
 
 /// Where the assertion of a request is, in base64.
 pub const ASSERTION: HeaderName = HeaderName::from_static("enforcer-assertion");
@@ -69,17 +75,65 @@ pub struct Failed {
     pub denial: Denial,
     /// What was found, for the log alone.
     pub why: Option<Refused>,
+    /// By whom the device was to be shown, as far as it got.
+    pub provider: Option<Provider>,
+    /// Seconds after which it may be tried again.
+    pub retry_after: Option<u64>,
+    /// Google has to be asked: with what that comes to [`play::resume`] may decide otherwise.
+    pub pending: Option<Box<play::Pending>>,
+}
+
+impl Failed {
+    /// The step at which it ended, for metrics: one of a few words of the code.
+    pub fn step(&self) -> &'static str {
+        match (&self.why, self.denial) {
+            (Some(why), _) => why.step,
+            (
+                None,
+                Denial::AttestationNonceUnknown
+                | Denial::AttestationNonceStale
+                | Denial::AttestationNonceReused
+                | Denial::ReplayFull,
+            ) => "challenge",
+            (
+                None,
+                Denial::DeviceUnknown
+                | Denial::DeviceBlocked
+                | Denial::DeviceRegistryFull
+                | Denial::AssertionCounterReplayed,
+            ) => "registry",
+            (None, _) => "request",
+        }
+    }
 }
 
 impl From<Denial> for Failed {
     fn from(denial: Denial) -> Self {
-        Self { denial, why: None }
+        Self { denial, why: None, provider: None, retry_after: None, pending: None }
     }
 }
 
 impl From<Refused> for Failed {
     fn from(refused: Refused) -> Self {
-        Self { denial: refused.denial, why: Some(refused) }
+        Self { why: Some(refused.clone()), ..Self::from(refused.denial) }
+    }
+}
+
+impl From<play::Pending> for Failed {
+    fn from(pending: play::Pending) -> Self {
+        Self { pending: Some(Box::new(pending)), ..Self::from(Denial::AttestationUnavailable) }
+    }
+}
+
+impl From<Unfit> for Failed {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Unknown => Denial::DeviceUnknown,
+            Unfit::Blocked => Denial::DeviceBlocked,
+            Unfit::Replayed => Denial::AssertionCounterReplayed,
+            Unfit::Full => Denial::DeviceRegistryFull,
+        }
+        .into()
     }
 }
 
@@ -144,7 +198,7 @@ pub fn answer(
     // It was there when the endpoint was found; a reload may have come between.
     let Some(attestation) = policy.attestation.as_deref() else { return Err(Denial::RouteNotFound.into()) };
     match endpoint {
-        Endpoint::Challenge => challenge(attestation, body, now.unix),
+        Endpoint::Challenge => challenge(policy, attestation, body, now.unix),
         Endpoint::Enrol => enrol::enrol(attestation, body, now.unix),
         Endpoint::Session => session::begin(attestation, facts, body, now.unix),
         Endpoint::Keys => Ok(Answer {
@@ -157,15 +211,24 @@ pub fn answer(
     }
 }
 
-fn challenge(attestation: &Attestation, body: &[u8], now: u64) -> Result<Answer, Failed> {
+fn challenge(policy: &Policy, attestation: &Attestation, body: &[u8], now: u64) -> Result<Answer, Failed> {
     let asked = object(body)?;
     let purpose = Purpose::of_label(text(&asked, "purpose")?).ok_or(Denial::AttestationRequest)?;
     let device = match asked.get("device") {
         None => None,
         Some(_) => Some(DeviceId::parse(text(&asked, "device")?).ok_or(Denial::AttestationRequest)?),
     };
+    // Only requests are of a route, and it is one that there is.
+    let group = match (purpose, asked.get("group")) {
+        (Purpose::Request, _) => Some(text(&asked, "group")?).filter(|group| policy.has_group(group)),
+        (Purpose::Enrol | Purpose::Session, None) => None,
+        (Purpose::Enrol | Purpose::Session, Some(_)) => return Err(Denial::AttestationRequest.into()),
+    };
+    if purpose == Purpose::Request && group.is_none() {
+        return Err(Denial::AttestationRequest.into());
+    }
     let lifetime = attestation.config.challenge_lifetime.as_secs();
-    let issued = attestation.enrolment.challenges.issue(Bond { purpose, device }, now, lifetime);
+    let issued = attestation.enrolment.challenges.issue(Bond { purpose, group, device }, now, lifetime);
     let challenge = issued.ok_or(Denial::Overloaded)?;
     Ok(Answer {
         status: 200,
@@ -177,22 +240,13 @@ fn challenge(attestation: &Attestation, body: &[u8], now: u64) -> Result<Answer,
 }
 
 /// Uses a challenge up.
-fn spend(attestation: &Attestation, challenge: &str, bond: Bond, now: u64) -> Result<(), Denial> {
+fn spend(attestation: &Attestation, challenge: &str, bond: Bond<'_>, now: u64) -> Result<(), Denial> {
     attestation.enrolment.challenges.spend(challenge, bond, now).map_err(|unusable| match unusable {
         Unusable::Unknown => Denial::AttestationNonceUnknown,
         Unusable::Late => Denial::AttestationNonceStale,
         Unusable::Before => Denial::AttestationNonceReused,
         Unusable::Full => Denial::ReplayFull,
     })
-}
-
-fn unfit(unfit: Unfit) -> Denial {
-    match unfit {
-        Unfit::Unknown => Denial::DeviceUnknown,
-        Unfit::Blocked => Denial::DeviceBlocked,
-        Unfit::Replayed => Denial::AssertionCounterReplayed,
-        Unfit::Full => Denial::DeviceRegistryFull,
-    }
 }
 
 /// The one object that a body is.

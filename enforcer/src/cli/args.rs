@@ -16,7 +16,7 @@ pub use attestation::{
     AndroidKey, App, AppAttest, Assertion, AttestationVerb, AttestationVerify, Challenge, ClientData, Play,
     Receipt, Signed,
 };
-pub use device::DeviceVerb;
+pub use device::{DeviceVerb, Only};
 pub use pins::{PinsFor, PinsOf, PinsVerb};
 pub use token::{Names, TokenRevoke, What};
 

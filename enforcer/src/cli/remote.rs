@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    args::{AllowVerb, BanAdd, BanVerb, DeviceVerb, Events, Proto, Remote, TierVerb, Whom},
+    args::{AllowVerb, BanAdd, BanVerb, DeviceVerb, Events, Only, Proto, Remote, TierVerb, Whom},
     exit::{self, Exit},
     import::{self, Import},
     output, render, session,
@@ -12,7 +12,7 @@ use crate::{
     control::{
         bulk::Order,
         client::{self, ClientError},
-        wire::{Answer, Command, DeviceCommand, TierCommand},
+        wire::{Answer, Command, DeviceCommand, DeviceFilter, TierCommand},
     },
     kernel::Protocol,
 };
@@ -78,11 +78,19 @@ fn asked(verb: Remote) -> Asked {
         Remote::Tier(TierVerb::Del { prefix }) => Command::Tier(TierCommand::Del { prefix }),
         Remote::Tier(TierVerb::List) => Command::Tier(TierCommand::List),
         Remote::Device(verb) => Command::Device(match verb {
-            DeviceVerb::List { after, limit, blocked } => {
-                DeviceCommand::List { after, most: Some(limit), blocked }
+            DeviceVerb::List { after, limit, blocked, only } => {
+                let Only { platform, level, app, serial, seen_before } = only;
+                let only = DeviceFilter { platform, level, app, serial, seen_before };
+                DeviceCommand::List { after, most: Some(limit), blocked, only }
             }
             DeviceVerb::Show { device } => DeviceCommand::Show { device },
-            DeviceVerb::Block { device, reason } => DeviceCommand::Block { device, reason },
+            DeviceVerb::Block { serial: Some(serial), most, reason, .. } => {
+                DeviceCommand::BlockAll { serial, reason, most }
+            }
+            // Without a serial number the command line demands a name.
+            DeviceVerb::Block { device, reason, .. } => {
+                DeviceCommand::Block { device: device.unwrap_or_default(), reason }
+            }
             DeviceVerb::Unblock { device } => DeviceCommand::Unblock { device },
             DeviceVerb::Forget { device } => DeviceCommand::Forget { device },
         }),

@@ -1,8 +1,15 @@
 //! `[attestation]`: how devices show that they and their apps are genuine, and what a `[[route]]` asks for of that.
 
+mod play;
+
 use std::{path::PathBuf, time::Duration};
 
 use super::RateLimit;
+pub use play::{Play, PlayDemand, PlayRemote, PlayRisk, PlayUnavailable};
+
+mod apple;
+
+pub use apple::{Assertion, OverRisk, Receipts};
 
 /// Challenges, enrolment, sessions, and what servers are told of devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,14 +22,20 @@ pub struct Attestation {
     pub challenge_lifetime: Duration,
     /// `max_challenges`: used ones that are remembered at once, default 262,144. Reached: further ones are refused.
     pub max_challenges: u32,
+    /// `assertion_window`: how old the time may be that an assertion of a request is over, default 1 min.
+    pub assertion_window: Duration,
     /// `session_lifetime`: how long a session is good, default 15 min.
     pub session_lifetime: Duration,
     /// `session_keys`: the file with the secrets of sessions; none (default): drawn at the start, sessions end with the daemon.
     pub session_keys: Option<PathBuf>,
     /// `facts_key`: the file with the key that facts for servers are signed with; none (default): drawn at the start.
     pub facts_key: Option<PathBuf>,
+    /// `facts_previous_keys`: files with keys that are published beside that, so that servers know them before and after; default none.
+    pub facts_previous_keys: Vec<PathBuf>,
     /// `facts_issuer`: `iss` of them, default `enforcer`.
     pub facts_issuer: String,
+    /// `facts_audience`: `aud` of them; none (default): the name of the upstream that the request goes to.
+    pub facts_audience: Option<String>,
     /// `facts_lifetime`: how long they are good, default 60 s.
     pub facts_lifetime: Duration,
     /// `store`: the file that devices are kept in, default `devices.redb` beside `bans.store`; none (`"off"`): they enrol anew after a
@@ -80,6 +93,8 @@ pub struct AppAttest {
     pub require_distribution: bool,
     /// `root`: the file with another root than Apple's, for tests. Default: Apple's.
     pub root: Option<PathBuf>,
+    /// `[attestation.app_attest.receipts]`; none: no receipt is exchanged for a newer one.
+    pub receipts: Option<Receipts>,
 }
 
 /// Apps of Android, as their publisher knows them.
@@ -102,6 +117,8 @@ pub struct AndroidKey {
     pub security: KeySecurity,
     /// `boot`: how the device has to have been started, default `verified`.
     pub boot: BootState,
+    /// `boot_keys`: with `self-signed` the keys that owners may have signed with, at least one; else none.
+    pub boot_keys: Vec<[u8; 32]>,
     /// `min_patch`: the oldest patch level that is accepted, like 202511, default 0, which is any.
     pub min_patch: u32,
     /// `expired_factory`: whether certificates that makers put into devices are taken although they have run out. Default false.
@@ -130,23 +147,8 @@ pub enum KeySecurity {
 pub enum BootState {
     /// With what its maker has signed.
     Verified,
-    /// With what its owner has signed.
+    /// With what its owner has signed, with a key that is named.
     SelfSigned,
-}
-
-/// Whose apps may enrol by what Google Play says of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Play {
-    /// The apps.
-    pub apps: AndroidApps,
-    /// `keys`: the file with the keys that tokens are opened with.
-    pub keys: PathBuf,
-    /// `licensed`: whether the user has to have the app from Google Play. Default true.
-    pub licensed: bool,
-    /// `max_age`: how long ago a token may have been asked for, default 2 min.
-    pub max_age: Duration,
-    /// `verdict_lifetime`: how long what Google said of a device counts, default 24 h; then a session needs another token.
-    pub verdict_lifetime: Duration,
 }
 
 /// Where an app comes from.
@@ -218,4 +220,16 @@ pub struct AttestationDemand {
     pub level: Level,
     /// `platform`: default: all of them.
     pub platforms: Vec<Platform>,
+    /// `assertion`: what each request has to be signed over by the device's own key, beside the session. Default: nothing.
+    pub assertion: Option<Assertion>,
+    /// `group`: routes of one group take one another's challenges; default the route's name.
+    pub group: String,
+    /// `max_body_bytes`: of a body that an assertion is over, which is held until it is verified. Default 1 MiB.
+    pub max_body_bytes: u64,
+    /// `max_risk`: the highest risk metric of Apple's that is taken without more. Default: any.
+    pub max_risk: Option<u32>,
+    /// `over_risk`: what becomes of requests above it, default `deny`.
+    pub over_risk: OverRisk,
+    /// `play`: what Google has to say of each request of an Android device. Default: nothing.
+    pub play: Option<PlayDemand>,
 }

@@ -62,7 +62,7 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     match (attestation, &mut new.attestation) {
         (Some(old), Some(_new)) => {
             keep!(old, Attestation, "attestation", _new,
-                live: [paths, limit, challenge_lifetime, session_lifetime, session_keys, facts_key, facts_issuer, facts_lifetime, forget_after, unknown_devices, app_attest, android_key, play],
+                live: [paths, limit, challenge_lifetime, assertion_window, session_lifetime, session_keys, facts_key, facts_previous_keys, facts_issuer, facts_audience, facts_lifetime, forget_after, unknown_devices, app_attest, android_key, play],
                 fixed: [max_challenges, store, max_devices]);
         }
         (None, None) => {}

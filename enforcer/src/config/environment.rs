@@ -57,14 +57,19 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
                 } else if matches!(kind, TlsFile::SignatureKey(_)) && is_open(path) && !is_public_key(path) {
                     let problem = format!("{}: every user of this machine may read it", path.display());
                     warn(collector, place, problem, "chmod 0640: whoever has the secret can sign requests");
-                } else if matches!(kind, TlsFile::SessionKeys | TlsFile::FactsKey | TlsFile::PlayKeys)
-                    && is_open(path)
+                } else if matches!(
+                    kind,
+                    TlsFile::SessionKeys | TlsFile::FactsKey | TlsFile::PlayKeys | TlsFile::PlayAccount
+                ) && is_open(path)
                 {
                     let problem = format!("{}: every user of this machine may read it", path.display());
                     warn(collector, place, problem, "chmod 0640: whoever has it can pass for any device");
                 } else if *kind == TlsFile::PayloadKey && is_open(path) {
                     let problem = format!("{}: every user of this machine may read it", path.display());
                     warn(collector, place, problem, "chmod 0640: whoever has it can read encrypted bodies");
+                } else if *kind == TlsFile::DeviceCheckKey && is_open(path) {
+                    let problem = format!("{}: every user of this machine may read it", path.display());
+                    warn(collector, place, problem, "chmod 0640: whoever has it can ask Apple in your name");
                 }
             }
             Named::KeySet(path, algorithms) => {
@@ -107,12 +112,16 @@ const fn tls_remedy(kind: TlsFile) -> &'static str {
         TlsFile::SessionKeys => "write one secret per line, made by `openssl rand -base64 48`",
         TlsFile::FactsKey => "make it with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`",
         TlsFile::AttestationRoot => "name a PEM file with one certificate, or remove the key to take Apple's",
+        TlsFile::DeviceCheckKey => "name the .p8 file with the DeviceCheck key of your developer account",
         TlsFile::AndroidRoots => "name a PEM file with certificates, or remove the key to take Google's",
         TlsFile::AndroidRevocations => "fetch it anew from https://android.googleapis.com/attestation/status",
         TlsFile::PlayKeys => {
             "write `decryption_key` and `verification_key` as the Play Console shows them (TOML)"
         }
         TlsFile::PayloadKey => "make it with `openssl genpkey -algorithm X25519`",
+        TlsFile::PlayAccount => {
+            "name the JSON key file of a service account, as the Google Cloud console makes it"
+        }
         TlsFile::SignatureKey(SignatureScheme::Hmac) => {
             "write a secret into it, made by `openssl rand -base64 48`"
         }

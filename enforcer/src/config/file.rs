@@ -9,7 +9,7 @@ use serde::{
 };
 use toml::Spanned;
 
-mod attestation;
+pub(super) mod attestation;
 mod cors;
 mod graphql;
 mod integrity;
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::prefix::Prefix;
 pub(super) use attestation::{
-    AndroidKeySection, AppAttestSection, AttestationSection, DemandSection, PlaySection,
+    AndroidKeySection, AppAttestSection, AttestationSection, DemandSection, PlaySection, ReceiptsSection,
 };
 pub(super) use cors::CorsSection;
 pub(super) use graphql::GraphQlSection;

@@ -138,14 +138,18 @@ pub enum TlsFile {
     SessionKeys,
     /// `facts_key` of attestation.
     FactsKey,
-    /// `root` of App Attest.
+    /// `root` of App Attest, and of its receipts.
     AttestationRoot,
+    /// `key` of App Attest's receipts.
+    DeviceCheckKey,
     /// `root` of Android's keys.
     AndroidRoots,
     /// `revocations` of Android's keys.
     AndroidRevocations,
     /// `keys` of Google Play.
     PlayKeys,
+    /// `account` of Google Play.
+    PlayAccount,
 }
 
 impl Config {
@@ -180,12 +184,20 @@ impl Config {
         if let Some(attestation) = &self.attestation {
             files.extend(attestation.session_keys.as_deref());
             files.extend(attestation.facts_key.as_deref());
+            files.extend(attestation.facts_previous_keys.iter().map(PathBuf::as_path));
             files.extend(attestation.app_attest.as_ref().and_then(|app_attest| app_attest.root.as_deref()));
+            if let Some(receipts) = attestation.app_attest.as_ref().and_then(|one| one.receipts.as_ref()) {
+                files.push(&receipts.key);
+                files.extend(receipts.root.as_deref());
+            }
             if let Some(android_key) = &attestation.android_key {
                 files.extend(android_key.root.as_deref());
                 files.extend(android_key.revocations.as_deref());
             }
-            files.extend(attestation.play.as_ref().map(|play| play.keys.as_path()));
+            if let Some(play) = &attestation.play {
+                files.extend(play.keys.as_deref());
+                files.extend(play.remote.as_ref().map(|remote| remote.account.as_path()));
+            }
         }
         let asked = self.tokens.values().filter_map(|token| token.introspection.as_ref());
         files.extend(asked.map(|introspection| introspection.secret.as_path()));

@@ -136,7 +136,9 @@ impl Respond for Context {
                 self.look(all).await.map(Answer::Tiers)
             }
             Command::Token(command) => revocation::carry_out(&self.policy.load(), command, clock::unix_now()),
-            Command::Device(command) => devices::carry_out(&self.policy.load(), command, clock::unix_now()),
+            Command::Device(command) => {
+                devices::answer(&self.policy.load_full(), command, clock::unix_now()).await
+            }
             Command::Why { address, port, protocol } => {
                 let port = port.unwrap_or(self.facts.load().port);
                 self.why(address, port, protocol).await.map(|why| Answer::Why(Box::new(why)))

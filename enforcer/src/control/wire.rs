@@ -24,7 +24,7 @@ use crate::{
 
 pub use bans::{AllowanceRow, BanRow};
 pub use changes::{FilesRow, ReloadRow, Reloaded};
-pub use device::{DeviceCommand, DeviceRow, DevicesRow};
+pub use device::{DeviceCommand, DeviceFilter, DeviceRow, DevicesRow, HardwareRow};
 pub use failure::{Failure, FailureKind};
 pub use many::{Many, RefusedRow};
 pub use pins::{DeclaredRow, OtherRow, PinsCommand, PinsRow, SeenRow};

@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tracing::{error, info};
 
-use super::{facts, pins, running::Running};
+use super::{devices, facts, pins, running::Running};
 use crate::{clock, config::Config, control::answer::Facts};
 
 /// Between two looks. What changed must look the same twice, so that a certificate and its key, which are written one after
@@ -166,6 +166,7 @@ impl Running {
         let label = match &result {
             Ok(()) => {
                 pins::warn_of(&self.policy.load(), clock::unix_now());
+                devices::warn_of(&self.policy.load(), clock::unix_now());
                 info!(files, "files changed, taken over");
                 "applied"
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use tracing::{error, info, warn};
 
-use super::{facts, files::Seen, notify, pins, running::Running};
+use super::{devices, facts, files::Seen, notify, pins, running::Running};
 use crate::{
     bans::ledger::{Input, Settings},
     clock,
@@ -41,6 +41,7 @@ impl Running {
             self.reopen();
             facts::certificates(&self.policy.load(), &self.metrics, clock::unix_now());
             pins::warn_of(&self.policy.load(), clock::unix_now());
+            devices::warn_of(&self.policy.load(), clock::unix_now());
         }
         let at = clock::instant_now();
         self.facts.rcu(|facts| Facts {

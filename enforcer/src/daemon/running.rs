@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
-use super::{facts, files::Seen, notify, start::Tied};
+use super::{devices, facts, files::Seen, notify, start::Tied};
 use crate::{
     access_log::AccessLog,
     bans::{ledger::Input, task::Handle},
@@ -123,10 +123,7 @@ impl Running {
                     let policy = self.policy.load();
                     policy.revoked().sweep(clock::unix_now());
                     policy.refreshed().sweep(clock::unix_now());
-                    if let Some(attestation) = policy.attestation() {
-                        let forget_after = attestation.config.forget_after.as_secs();
-                        attestation.enrolment.devices.sweep(clock::unix_now(), forget_after);
-                    }
+                    devices::sweep(&policy);
                 }
             }
         }

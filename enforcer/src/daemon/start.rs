@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::{
     Error,
     descriptors::Budget,
-    facts,
+    devices, facts,
     files::{self, Seen},
     notify, pins, revocations,
     running::Running,
@@ -172,6 +172,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     budget.tell(&config.http);
     facts::certificates(&policy.load(), &metrics, clock::unix_now());
     pins::warn_of(&policy.load(), clock::unix_now());
+    devices::warn_of(&policy.load(), clock::unix_now());
 
     let mut addresses = ingress.addresses();
     addresses.extend(ingress.redirects());
@@ -229,6 +230,7 @@ pub(super) async fn start(config: Config, path: PathBuf, log: Log) -> Result<Run
     let read = Arc::new(ArcSwap::from_pointee(seen));
     let (changes, file_changes) = mpsc::channel(1);
     services.push(Tied::spawn(keys::tend(Arc::clone(&policy), metrics.clone())));
+    services.push(Tied::spawn(keys::receipts::tend(Arc::clone(&policy), metrics.clone())));
     services.push(Tied::spawn(files::watch(Arc::clone(&read), changes)));
     services.extend(scrapes.map(|server| Tied::spawn(server.serve())));
 

@@ -38,6 +38,8 @@ pub enum Purpose {
     Enrol,
     /// Beginning a session.
     Session,
+    /// A request, where its route asks for an assertion with each.
+    Request,
 }
 
 impl Purpose {
@@ -46,20 +48,23 @@ impl Purpose {
         match self {
             Self::Enrol => "enrol",
             Self::Session => "session",
+            Self::Request => "request",
         }
     }
 
     /// The one that is asked for.
     pub fn of_label(label: &str) -> Option<Self> {
-        [Self::Enrol, Self::Session].into_iter().find(|one| one.label() == label)
+        [Self::Enrol, Self::Session, Self::Request].into_iter().find(|one| one.label() == label)
     }
 }
 
 /// What a challenge is bound to.
 #[derive(Clone, Copy, Debug)]
-pub struct Bond {
+pub struct Bond<'a> {
     /// What for.
     pub purpose: Purpose,
+    /// For requests of which routes: those of a group take one another's challenges, and nobody else's. `None` where it is for none.
+    pub group: Option<&'a str>,
     /// Whose, if that is known.
     pub device: Option<DeviceId>,
 }
@@ -107,7 +112,7 @@ impl Challenges {
     }
 
     /// A new challenge that can be used for so many seconds; `None` without randomness.
-    pub fn issue(&self, bond: Bond, now: u64, lifetime: u64) -> Option<String> {
+    pub fn issue(&self, bond: Bond<'_>, now: u64, lifetime: u64) -> Option<String> {
         self.renew(now);
         let keys = self.keys.load();
         let mut challenge = Vec::with_capacity(HEAD + TAG);
@@ -120,7 +125,7 @@ impl Challenges {
     }
 
     /// Uses a challenge up, once. `bond`: what it has to be for; one that was given out before its device was known is for every one.
-    pub fn spend(&self, challenge: &str, bond: Bond, now: u64) -> Result<(), Unusable> {
+    pub fn spend(&self, challenge: &str, bond: Bond<'_>, now: u64) -> Result<(), Unusable> {
         let bytes = URL_SAFE_NO_PAD.decode(challenge).ok().filter(|bytes| bytes.len() == HEAD + TAG);
         let bytes = bytes.ok_or(Unusable::Unknown)?;
         let (head, said) = bytes.split_at_checked(HEAD).ok_or(Unusable::Unknown)?;
@@ -174,14 +179,17 @@ fn draw() -> Option<hmac::Key> {
     Some(hmac::Key::new(hmac::HMAC_SHA256, &secret))
 }
 
-fn tag(key: &hmac::Key, head: &[u8], bond: Bond) -> [u8; TAG] {
+fn tag(key: &hmac::Key, head: &[u8], bond: Bond<'_>) -> [u8; TAG] {
     let mut context = hmac::Context::with_key(key);
-    context.update(b"enforcer challenge 1");
+    context.update(b"enforcer challenge 2");
     context.update(head);
     context.update(&[bond.purpose as u8, u8::from(bond.device.is_some())]);
     if let Some(device) = bond.device {
         context.update(device.bytes());
     }
+    // The last part, so its length need not be told; no group at all is not one without a name.
+    context.update(&[u8::from(bond.group.is_some())]);
+    context.update(bond.group.unwrap_or_default().as_bytes());
     let whole = context.sign();
     let mut tag = [0; TAG];
     for (to, from) in tag.iter_mut().zip(whole.as_ref()) {
@@ -198,8 +206,8 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000;
 
-    fn bond(purpose: Purpose, device: Option<&[u8]>) -> Bond {
-        Bond { purpose, device: device.map(DeviceId::of_key) }
+    fn bond(purpose: Purpose, device: Option<&[u8]>) -> Bond<'static> {
+        Bond { purpose, group: None, device: device.map(DeviceId::of_key) }
     }
 
     #[test]
@@ -233,6 +241,30 @@ mod tests {
         assert_eq!(challenges.spend(&own, mine, NOW), Ok(()));
         let any = challenges.issue(bond(Purpose::Session, None), NOW, 120).unwrap();
         assert_eq!(challenges.spend(&any, other, NOW), Ok(()), "given out before anybody was known");
+    }
+
+    #[test]
+    fn a_challenge_of_a_group_is_no_other_groups() {
+        let challenges = Challenges::new(1 << 20, NOW).unwrap();
+        let of = |group| Bond { group, ..bond(Purpose::Request, None) };
+        let mine = Bond { group: Some("pay"), ..bond(Purpose::Request, Some(b"mine")) };
+        for (given, taken, good) in [
+            (of(Some("pay")), of(Some("pay")), true),
+            (of(Some("pay")), mine, true),
+            (mine, mine, true),
+            (of(Some("pay")), of(Some("read")), false),
+            (of(Some("pay")), of(Some("payments")), false),
+            (of(Some("pay")), of(Some("pa")), false),
+            (of(Some("pay")), of(Some("")), false),
+            (of(Some("pay")), of(None), false),
+            (of(None), of(Some("")), false),
+            (mine, Bond { group: Some("read"), ..mine }, false),
+            (mine, Bond { purpose: Purpose::Session, ..mine }, false),
+        ] {
+            let one = challenges.issue(given, NOW, 120).unwrap();
+            let expected = if good { Ok(()) } else { Err(Unusable::Unknown) };
+            assert_eq!(challenges.spend(&one, taken, NOW), expected, "{given:?} for {taken:?}");
+        }
     }
 
     #[test]

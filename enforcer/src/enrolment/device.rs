@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use super::Evidence;
 use crate::config::{Environment, Level, Platform};
 
 /// Bytes of a point of P-256 as it is sent uncompressed (SEC 1 section 2.3.3).
@@ -97,6 +98,9 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::AppAttest, Self::AndroidKey, Self::Play];
+
     /// As it is shown.
     pub const fn name(self) -> &'static str {
         match self {
@@ -140,12 +144,18 @@ pub struct Device {
     /// How many keys its device had attested within 30 days, if its receipt says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub risk: Option<u32>,
+    /// How well its hardware has shown what it is, if that is known: what Google says makes it less, and never more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Level>,
     /// When Google Play said last that all is well, seconds since 1970, if it was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<u64>,
     /// Whether it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Blocked>,
+    /// What it has shown besides.
+    #[serde(default, skip_serializing_if = "Evidence::is_empty")]
+    pub evidence: Evidence,
 }
 
 /// What requests of a device are judged by.
@@ -157,12 +167,14 @@ pub struct Standing {
     pub level: Level,
     /// Who says so; `None` where only its session is known.
     pub origin: Option<(Provider, Environment, Box<str>)>,
+    /// How many keys its device had attested within 30 days, if that is known.
+    pub risk: Option<u32>,
 }
 
 impl Device {
     /// What its requests are judged by.
     pub fn standing(&self) -> Standing {
         let origin = Some((self.provider, self.environment, self.app.clone()));
-        Standing { platform: self.platform, level: self.level, origin }
+        Standing { platform: self.platform, level: self.level, origin, risk: self.risk }
     }
 }

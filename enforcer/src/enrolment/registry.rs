@@ -6,23 +6,45 @@
 //! that went on, which nobody can use, because the challenges that went with it are good for nothing in another process; a device
 //! that enrolled, which does so again; or an operator's word of the last moment before it.
 
+mod verdicts;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use foldhash::fast::RandomState;
+use tokio::sync::oneshot;
 
-use super::device::{Blocked, Device, DeviceId, Provider, Standing};
-use crate::{config::Level, store::Store};
+use super::{
+    device::{Blocked, Device, DeviceId, Standing},
+    evidence::Distributed,
+    pace::Pace,
+    receipts::Receipts,
+};
+use crate::store::Store;
 
 /// A power of two, so that a shard is chosen by bits; far more than workers.
 const SHARDS: usize = 64;
 
-type Devices = HashMap<DeviceId, Device, RandomState>;
+type Devices = HashMap<DeviceId, Known, RandomState>;
+
+/// A device, and which policy has found it good last: while that is in force, it need not be judged again.
+pub(super) struct Known {
+    pub(super) device: Device,
+    judged: u64,
+}
+
+impl From<Device> for Known {
+    fn from(device: Device) -> Self {
+        // No policy has this number.
+        Self { device, judged: 0 }
+    }
+}
 
 /// Why something cannot be done for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,28 +74,57 @@ pub struct Look {
     pub forgotten: u64,
     /// Whether they outlive the daemon.
     pub is_kept: bool,
+    /// Names whose rows in the store cannot be understood: they are refused, and the rows stay.
+    pub unreadable: usize,
+    /// Devices that were not seen for long and are still known, because no more are forgotten at once.
+    pub overdue: usize,
+    /// Seconds by which the wall clock has leapt ahead since the start: by so much less are devices taken for old.
+    pub leapt: u64,
 }
 
-/// Some of the devices, in the order of their names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// At most as many as were asked for.
-    pub rows: Vec<(DeviceId, Device)>,
-    /// Whether others follow.
-    pub more: bool,
+/// What becomes of a change on its way to the disk.
+#[derive(Debug)]
+pub struct Receipt(Option<oneshot::Receiver<()>>);
+
+impl Receipt {
+    /// Where nothing is written.
+    pub(super) const fn none() -> Self {
+        Self(None)
+    }
+
+    /// Whether it is in the file, for at most so long; where there is no store, nothing is waited for.
+    pub async fn is_written(self, patience: Duration) -> bool {
+        match self.0 {
+            None => true,
+            Some(written) => matches!(tokio::time::timeout(patience, written).await, Ok(Ok(()))),
+        }
+    }
+}
+
+struct Sweep {
+    /// The shard that is swept next.
+    next: usize,
+    pace: Pace,
+    /// Devices of each shard that should have been forgotten when it was swept last.
+    overdue: [usize; SHARDS],
 }
 
 /// Everything that is known of devices.
 pub struct Registry {
-    shards: Box<[Mutex<Devices>]>,
+    pub(super) shards: Box<[Mutex<Devices>]>,
     most: usize,
     count: AtomicUsize,
     blocked: AtomicUsize,
     refused: AtomicU64,
     forgotten: AtomicU64,
-    /// The shard that is swept next.
-    sweeping: AtomicUsize,
+    sweep: Mutex<Sweep>,
+    /// Names whose rows in the store cannot be understood, and how many those are.
+    unreadable: Mutex<BTreeSet<DeviceId>>,
+    unreadable_count: AtomicUsize,
+    /// Policies that have judged devices so far.
+    policies: AtomicU64,
     pub(super) journal: OnceLock<Mutex<Store>>,
+    pub(super) receipts: Receipts,
 }
 
 impl std::fmt::Debug for Registry {
@@ -92,8 +143,12 @@ impl Registry {
             blocked: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             forgotten: AtomicU64::new(0),
-            sweeping: AtomicUsize::new(0),
+            sweep: Mutex::new(Sweep { next: 0, pace: Pace::default(), overdue: [0; SHARDS] }),
+            unreadable: Mutex::default(),
+            unreadable_count: AtomicUsize::new(0),
+            policies: AtomicU64::new(0),
             journal: OnceLock::new(),
+            receipts: Receipts::default(),
         }
     }
 
@@ -101,13 +156,17 @@ impl Registry {
     pub fn enrol(&self, id: DeviceId, device: Device) -> Result<bool, Unfit> {
         let mut shard = self.shard(id);
         if let Some(known) = shard.get_mut(&id) {
-            if known.blocked.is_some() {
+            let before = &known.device;
+            if before.blocked.is_some() {
                 return Err(Unfit::Blocked);
             }
-            let (counter, enrolled) = (known.counter.max(device.counter), known.enrolled);
-            *known = Device { counter, enrolled, ..device };
-            self.write(id, Some(known));
+            let (counter, enrolled) = (before.counter.max(device.counter), before.enrolled);
+            *known = Device { counter, enrolled, ..device }.into();
+            self.write(id, Some(&known.device));
             return Ok(true);
+        }
+        if self.missing(id) == Unfit::Blocked {
+            return Err(Unfit::Blocked);
         }
         let room = |count| (count < self.most).then_some(count + 1);
         if self.count.fetch_update(Relaxed, Relaxed, room).is_err() {
@@ -115,7 +174,7 @@ impl Registry {
             return Err(Unfit::Full);
         }
         self.write(id, Some(&device));
-        shard.insert(id, device);
+        shard.insert(id, device.into());
         Ok(false)
     }
 
@@ -127,27 +186,73 @@ impl Registry {
             return false;
         }
         self.blocked.fetch_add(usize::from(device.blocked.is_some()), Relaxed);
-        shard.insert(id, device);
+        shard.insert(id, device.into());
         true
+    }
+
+    /// A row of the store that cannot be understood: whoever it was is refused until it is forgotten, since it may have been blocked.
+    pub(super) fn seal(&self, id: DeviceId) {
+        let mut unreadable = lock(&self.unreadable);
+        unreadable.insert(id);
+        self.unreadable_count.store(unreadable.len(), Relaxed);
+    }
+
+    /// Whether the store has a row of this name that cannot be understood.
+    pub fn is_unreadable(&self, id: DeviceId) -> bool {
+        self.unreadable_count.load(Relaxed) > 0 && lock(&self.unreadable).contains(&id)
+    }
+
+    /// Why a device cannot be found.
+    pub fn missing(&self, id: DeviceId) -> Unfit {
+        if self.is_unreadable(id) { Unfit::Blocked } else { Unfit::Unknown }
+    }
+
+    /// The number of another policy that judges devices: no two have one, and none has 0.
+    pub fn policy(&self) -> u64 {
+        self.policies.fetch_add(1, Relaxed) + 1
     }
 
     /// What is known of a device.
     pub fn find(&self, id: DeviceId) -> Option<Device> {
-        self.shard(id).get(&id).cloned()
+        self.shard(id).get(&id).map(|known| known.device.clone())
     }
 
-    /// What requests of a device are judged by.
-    pub fn standing(&self, id: DeviceId) -> Result<Standing, Unfit> {
-        let shard = self.shard(id);
-        let device = shard.get(&id).ok_or(Unfit::Unknown)?;
-        if device.blocked.is_some() { Err(Unfit::Blocked) } else { Ok(device.standing()) }
+    /// What requests of a device are judged by, under the policy with this number ([`Registry::policy`]). `judge`: whether that finds the
+    /// device good, by what it has shown; it is asked once for each policy, and must not take long.
+    pub fn standing<E: From<Unfit>>(
+        &self,
+        id: DeviceId,
+        policy: u64,
+        judge: impl FnOnce(&Device) -> Result<(), E>,
+    ) -> Result<Standing, E> {
+        let mut shard = self.shard(id);
+        let known = shard.get_mut(&id).ok_or_else(|| self.missing(id))?;
+        if known.device.blocked.is_some() {
+            return Err(Unfit::Blocked.into());
+        }
+        if known.judged != policy {
+            judge(&known.device)?;
+            known.judged = policy;
+        }
+        Ok(known.device.standing())
+    }
+
+    /// What the system of a device says now of its app.
+    pub fn learn(&self, id: DeviceId, distributed: Distributed) {
+        let mut shard = self.shard(id);
+        let Some(known) = shard.get_mut(&id) else { return };
+        if known.device.evidence.distributed.as_deref() != Some(&distributed) {
+            known.device.evidence.distributed = Some(Box::new(distributed));
+            known.judged = 0;
+            self.write(id, Some(&known.device));
+        }
     }
 
     /// A device has shown what it is, by an assertion with this counter, at `now` (seconds since 1970). Of two with one counter one
     /// is the first, and the other is refused.
     pub fn advance(&self, id: DeviceId, counter: u32, now: u64) -> Result<Standing, Unfit> {
         let mut shard = self.shard(id);
-        let device = shard.get_mut(&id).ok_or(Unfit::Unknown)?;
+        let Known { device, .. } = shard.get_mut(&id).ok_or_else(|| self.missing(id))?;
         if device.blocked.is_some() {
             return Err(Unfit::Blocked);
         }
@@ -161,95 +266,72 @@ impl Registry {
         Ok(standing)
     }
 
-    /// A device has shown that it has its key, at `now` (seconds since 1970), in answer to a challenge of its own and so without a counter;
-    /// and how good it is, if Google was asked.
-    pub fn vouch(&self, id: DeviceId, verdict: Option<Level>, now: u64) -> Result<Standing, Unfit> {
+    /// Refuses a device from now on; `None`: it is not known.
+    pub fn block(&self, id: DeviceId, reason: &str, now: u64) -> Option<Receipt> {
         let mut shard = self.shard(id);
-        let device = shard.get_mut(&id).ok_or(Unfit::Unknown)?;
-        if device.blocked.is_some() {
-            return Err(Unfit::Blocked);
-        }
-        device.seen = device.seen.max(now);
-        if let Some(level) = verdict {
-            device.verdict = Some(now);
-            // What the hardware has said is not made better by that.
-            device.level = if device.provider == Provider::Play { level } else { device.level.min(level) };
-        }
-        let standing = device.standing();
-        self.write(id, Some(device));
-        Ok(standing)
-    }
-
-    /// Refuses a device from now on; false: it is not known.
-    pub fn block(&self, id: DeviceId, reason: &str, now: u64) -> bool {
-        let mut shard = self.shard(id);
-        let Some(device) = shard.get_mut(&id) else { return false };
+        let device = &mut shard.get_mut(&id)?.device;
         let since = device.blocked.as_ref().map_or(now, |blocked| blocked.since);
         self.blocked.fetch_add(usize::from(device.blocked.is_none()), Relaxed);
         device.blocked = Some(Blocked { since, reason: reason.into() });
-        self.write(id, Some(device));
-        true
+        Some(self.write_now(id, Some(device)))
     }
 
-    /// Takes that back; whether it was refused.
-    pub fn unblock(&self, id: DeviceId) -> bool {
+    /// Takes that back; `None`: it was not refused.
+    pub fn unblock(&self, id: DeviceId) -> Option<Receipt> {
         let mut shard = self.shard(id);
-        let Some(device) = shard.get_mut(&id) else { return false };
-        let was = device.blocked.take().is_some();
-        if was {
-            self.blocked.fetch_sub(1, Relaxed);
-            self.write(id, Some(device));
-        }
-        was
+        let device = &mut shard.get_mut(&id)?.device;
+        device.blocked.take()?;
+        self.blocked.fetch_sub(1, Relaxed);
+        Some(self.write_now(id, Some(device)))
     }
 
-    /// Knows a device no longer; whether it did. One that is refused could come back then.
-    pub fn forget(&self, id: DeviceId) -> bool {
+    /// Knows a device no longer; `None`: it did not. One that is refused could come back then.
+    pub fn forget(&self, id: DeviceId) -> Option<Receipt> {
         let mut shard = self.shard(id);
-        let Some(device) = shard.remove(&id) else { return false };
-        self.gone(id, &device);
-        true
-    }
-
-    /// At most so many devices whose names come after `after`.
-    pub fn page(&self, after: Option<DeviceId>, most: usize, blocked_only: bool) -> Page {
-        let mut first = BTreeSet::new();
-        for shard in &self.shards {
-            let shard = lock(shard);
-            let wanted = |(id, device): &(&DeviceId, &Device)| {
-                after.is_none_or(|after| **id > after) && (!blocked_only || device.blocked.is_some())
-            };
-            for (id, _) in shard.iter().filter(wanted) {
-                first.insert(*id);
-                if first.len() > most + 1 {
-                    first.pop_last();
-                }
+        match shard.remove(&id) {
+            Some(known) => self.uncount(&known.device),
+            None => {
+                let mut unreadable = lock(&self.unreadable);
+                unreadable.remove(&id).then_some(())?;
+                self.unreadable_count.store(unreadable.len(), Relaxed);
             }
         }
-        let more = first.len() > most;
-        let rows = first.into_iter().take(most).filter_map(|id| Some((id, self.find(id)?))).collect();
-        Page { rows, more }
+        self.drop_receipt(id);
+        Some(self.write_now(id, None))
     }
 
-    /// Forgets devices of one shard, another one with each call, that were not seen for so many seconds. Those that are refused stay.
-    pub fn sweep(&self, now: u64, forget_after: u64) {
-        let number = self.sweeping.fetch_add(1, Relaxed) % SHARDS;
-        let Some(shard) = self.shards.get(number) else { return };
+    /// Forgets devices of one shard, another one with each call, that were not seen for so long. Those that are refused stay. `now`: the wall
+    /// clock, seconds since 1970; `machine`: the machine's own, since whenever. See [`Pace`] for what holds it up.
+    pub fn sweep(&self, now: u64, machine: Duration, forget_after: Duration) {
+        let mut sweep = lock(&self.sweep);
+        let number = sweep.next % SHARDS;
+        sweep.next = number + 1;
+        let (now, may) = sweep.pace.look(now, machine, forget_after, self.count.load(Relaxed));
+        let (Some(shard), Some(overdue)) = (self.shards.get(number), sweep.overdue.get_mut(number)) else {
+            return;
+        };
         let mut shard = lock(shard);
-        let over =
-            |device: &Device| device.blocked.is_none() && device.seen.saturating_add(forget_after) < now;
+        let over = |device: &Device| {
+            device.blocked.is_none() && device.seen.saturating_add(forget_after.as_secs()) < now
+        };
         let gone: Vec<DeviceId> =
-            shard.iter().filter(|(_, device)| over(device)).map(|(id, _)| *id).collect();
-        for id in gone {
-            if let Some(device) = shard.remove(&id) {
-                self.gone(id, &device);
+            shard.iter().filter(|(_, known)| over(&known.device)).map(|(id, _)| *id).collect();
+        let count = gone.len().min(may);
+        *overdue = gone.len() - count;
+        for id in gone.into_iter().take(may) {
+            if let Some(known) = shard.remove(&id) {
+                self.uncount(&known.device);
+                self.write(id, None);
+                self.drop_receipt(id);
                 self.forgotten.fetch_add(1, Relaxed);
             }
         }
+        sweep.pace.took(count, forget_after);
     }
 
     /// How it is.
     pub fn look(&self) -> Look {
+        let sweep = lock(&self.sweep);
         Look {
             devices: self.count.load(Relaxed),
             blocked: self.blocked.load(Relaxed),
@@ -257,13 +339,23 @@ impl Registry {
             refused: self.refused.load(Relaxed),
             forgotten: self.forgotten.load(Relaxed),
             is_kept: self.journal.get().is_some(),
+            unreadable: self.unreadable_count.load(Relaxed),
+            overdue: sweep.overdue.iter().sum(),
+            leapt: sweep.pace.leapt(),
         }
     }
 
-    fn gone(&self, id: DeviceId, device: &Device) {
+    fn uncount(&self, device: &Device) {
         self.count.fetch_sub(1, Relaxed);
         self.blocked.fetch_sub(usize::from(device.blocked.is_some()), Relaxed);
-        self.write(id, None);
+    }
+
+    /// Changes what is known of a device, if it is.
+    pub(super) fn change(&self, id: DeviceId, change: impl FnOnce(&mut Device)) {
+        let mut shard = self.shard(id);
+        let Some(Known { device, .. }) = shard.get_mut(&id) else { return };
+        change(device);
+        self.write(id, Some(device));
     }
 
     /// While the device's shard is locked, so that what is written last is what happened last.
@@ -273,192 +365,21 @@ impl Registry {
         }
     }
 
+    /// The same for whoever waits for it.
+    fn write_now(&self, id: DeviceId, device: Option<&Device>) -> Receipt {
+        let journal = self.journal.get();
+        Receipt(journal.map(|journal| lock(journal).write_now([super::keeping::change(id, device)])))
+    }
+
     fn shard(&self, id: DeviceId) -> MutexGuard<'_, Devices> {
         let [.., last] = id.bytes();
         lock(&self.shards[usize::from(*last) % SHARDS])
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Barrier;
-
-    use prometheus::{IntCounter, IntGauge};
-
-    use super::*;
-    use crate::{
-        config::{Environment, Platform},
-        enrolment::device::Point,
-        store::Gauges,
-    };
-
-    const NOW: u64 = 1_800_000_000;
-
-    fn gauges() -> Gauges {
-        Gauges {
-            pending: IntGauge::new("pending", "x").unwrap(),
-            errors: IntCounter::new("errors", "x").unwrap(),
-        }
-    }
-
-    fn id(n: u32) -> DeviceId {
-        DeviceId::of_key(&n.to_be_bytes())
-    }
-
-    fn device() -> Device {
-        Device {
-            key: Point([4; 65]),
-            platform: Platform::Ios,
-            provider: Provider::AppAttest,
-            environment: Environment::Production,
-            app: "ABCDE12345.com.example.app".into(),
-            level: Level::Strong,
-            counter: 0,
-            enrolled: NOW,
-            seen: NOW,
-            risk: Some(2),
-            verdict: None,
-            blocked: None,
-        }
-    }
-
-    #[test]
-    fn a_counter_only_grows_and_of_two_with_one_counter_one_is_the_first() {
-        let registry = Registry::new(1_000);
-        assert_eq!(registry.advance(id(1), 1, NOW), Err(Unfit::Unknown));
-        assert_eq!(registry.enrol(id(1), device()), Ok(false));
-        assert_eq!(registry.advance(id(1), 0, NOW), Err(Unfit::Replayed), "the first one is 1");
-        for (counter, good) in
-            [(1, true), (1, false), (7, true), (6, false), (7, false), (u32::MAX, true), (0, false)]
-        {
-            assert_eq!(registry.advance(id(1), counter, NOW + 5).is_ok(), good, "{counter}");
-        }
-        registry.enrol(id(2), device()).unwrap();
-        let barrier = Barrier::new(8);
-        let wins = std::thread::scope(|scope| {
-            let race = || {
-                barrier.wait();
-                registry.advance(id(2), 9, NOW).is_ok()
-            };
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(race)).collect();
-            threads.into_iter().filter_map(|thread| thread.join().ok()).filter(|won| *won).count()
-        });
-        assert_eq!(wins, 1);
-    }
-
-    #[test]
-    fn who_enrols_again_keeps_its_counter_and_its_block() {
-        let registry = Registry::new(1_000);
-        registry.enrol(id(1), device()).unwrap();
-        registry.advance(id(1), 5, NOW).unwrap();
-        let again = Device { enrolled: NOW + 9, seen: NOW + 9, ..device() };
-        assert_eq!(registry.enrol(id(1), again.clone()), Ok(true));
-        let known = registry.find(id(1)).unwrap();
-        assert_eq!((known.counter, known.enrolled, known.seen), (5, NOW, NOW + 9));
-        assert!(registry.block(id(1), "stolen", NOW) && registry.block(id(1), "stolen twice", NOW + 1));
-        assert_eq!(registry.enrol(id(1), again), Err(Unfit::Blocked));
-        assert_eq!(registry.advance(id(1), 6, NOW), Err(Unfit::Blocked));
-        assert_eq!(registry.standing(id(1)), Err(Unfit::Blocked));
-        let blocked = registry.find(id(1)).unwrap().blocked.unwrap();
-        assert_eq!((blocked.since, &*blocked.reason), (NOW, "stolen twice"));
-        assert_eq!(registry.look().blocked, 1);
-        assert!(registry.unblock(id(1)) && !registry.unblock(id(1)) && registry.standing(id(1)).is_ok());
-        assert!(!registry.block(id(2), "", NOW) && !registry.unblock(id(2)) && !registry.forget(id(2)));
-        assert!(registry.forget(id(1)));
-        assert_eq!((registry.look().devices, registry.look().blocked), (0, 0));
-    }
-
-    #[test]
-    fn it_is_bounded_and_refuses_what_finds_no_room() {
-        let registry = Registry::new(3);
-        let outcomes: Vec<_> = (0..5).map(|n| registry.enrol(id(n), device())).collect();
-        assert_eq!(outcomes, [Ok(false), Ok(false), Ok(false), Err(Unfit::Full), Err(Unfit::Full)]);
-        assert_eq!(registry.enrol(id(0), device()), Ok(true), "who is known needs no room");
-        assert_eq!((registry.look().devices, registry.look().refused), (3, 2));
-        assert!(registry.forget(id(1)));
-        assert_eq!(registry.enrol(id(4), device()), Ok(false));
-    }
-
-    #[test]
-    fn who_is_not_seen_for_long_is_forgotten_unless_it_is_blocked() {
-        let registry = Registry::new(1_000);
-        for n in 0..100 {
-            registry.enrol(id(n), device()).unwrap();
-        }
-        registry.block(id(1), "", NOW);
-        registry.advance(id(2), 1, NOW + 500).unwrap();
-        let sweep = |now| (0..SHARDS).for_each(|_| registry.sweep(now, 1_000));
-        sweep(NOW + 1_000);
-        assert_eq!(registry.look().devices, 100);
-        sweep(NOW + 1_001);
-        assert_eq!((registry.look().devices, registry.look().forgotten), (2, 98));
-        assert!(registry.find(id(1)).is_some() && registry.find(id(2)).is_some());
-    }
-
-    #[test]
-    fn pages_show_each_device_once() {
-        let registry = Registry::new(1_000);
-        for n in 0..250 {
-            registry.enrol(id(n), device()).unwrap();
-        }
-        registry.block(id(17), "", NOW);
-        let (mut after, mut seen, mut sizes) = (None, Vec::new(), Vec::new());
-        loop {
-            let page = registry.page(after, 100, false);
-            sizes.push(page.rows.len());
-            seen.extend(page.rows.iter().map(|(id, _)| *id));
-            after = seen.last().copied();
-            if !page.more {
-                break;
-            }
-        }
-        assert_eq!(sizes, [100, 100, 50]);
-        assert!(seen.is_sorted() && seen.iter().collect::<std::collections::HashSet<_>>().len() == 250);
-        let blocked = registry.page(None, 100, true);
-        assert_eq!((blocked.rows.len(), blocked.rows[0].0, blocked.more), (1, id(17), false));
-        assert!(registry.page(seen.last().copied(), 1, false).rows.is_empty());
-    }
-
-    #[test]
-    fn what_is_known_survives_the_daemon() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("devices.redb");
-        let registry = Registry::new(1_000);
-        registry.keep(&path, gauges()).unwrap();
-        for n in 0..4 {
-            registry.enrol(id(n), device()).unwrap();
-        }
-        for counter in 1..50 {
-            registry.advance(id(0), counter, NOW + u64::from(counter)).unwrap();
-        }
-        registry.block(id(1), "stolen", NOW);
-        registry.forget(id(2));
-        let before = registry.page(None, 10, false);
-        drop(registry);
-        let registry = Registry::new(1_000);
-        registry.keep(&path, gauges()).unwrap();
-        assert_eq!(registry.page(None, 10, false), before);
-        let look = registry.look();
-        assert_eq!((look.devices, look.blocked, look.is_kept), (3, 1, true));
-        assert_eq!(registry.advance(id(0), 49, NOW), Err(Unfit::Replayed));
-        drop(registry);
-        let small = Registry::new(2);
-        let error = small.keep(&path, gauges()).unwrap_err().to_string();
-        assert!(error.contains("max_devices") && error.contains("1 of the devices"), "{error}");
-    }
-
-    #[test]
-    fn a_store_that_is_broken_is_set_aside_and_nobody_is_known() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("devices.redb");
-        std::fs::write(&path, "no store at all, but long enough to be one".repeat(1000)).unwrap();
-        let registry = Registry::new(1_000);
-        registry.keep(&path, gauges()).unwrap();
-        assert_eq!((registry.look().devices, registry.look().is_kept), (0, true));
-        assert_eq!(registry.standing(id(1)), Err(Unfit::Unknown));
-    }
-}
+mod tests;

@@ -55,6 +55,7 @@ pub(super) struct Entry {
     route: Option<Arc<Route>>,
     subject: Option<Box<str>>,
     device: Option<Box<str>>,
+    play: Option<&'static str>,
     marks: Marks,
     suspicion: Option<Score>,
     upstream: Option<Duration>,
@@ -103,6 +104,7 @@ impl Entry {
             route: None,
             subject: None,
             device: None,
+            play: None,
             marks: Marks::default(),
             suspicion: None,
             upstream: None,
@@ -126,6 +128,11 @@ impl Entry {
     /// What speaks against it, if its route looks for that.
     pub(super) fn suspected(&mut self, score: Option<Score>) {
         self.suspicion = score;
+    }
+
+    /// What became of asking Google Play for a verdict, if the route asks for one.
+    pub(super) fn vouched(&mut self, result: Option<&'static str>) {
+        self.play = result;
     }
 
     /// How long the upstream took to the head of its answer, and which server gave one.
@@ -190,6 +197,7 @@ impl Entry {
             identity: record::identity(by_token, certificate.is_some(), self.device.is_some()),
             subject: self.subject.as_deref().and_then(|text| record::subject(text, self.settings.subject)),
             device: self.device.as_deref().or(certificate),
+            play: self.play,
             ja4: client.hello.as_deref().map(|hello| hello.ja4.as_str()),
             fingerprint: client
                 .hello

@@ -38,10 +38,10 @@ use crate::{
 /// then is refused.
 const KEY_PATIENCE: Duration = Duration::from_secs(2);
 /// Time for the body of a request that is judged by it, which is small.
-const DOCUMENT_TIME: Duration = Duration::from_secs(30);
+pub(super) const DOCUMENT_TIME: Duration = Duration::from_secs(30);
 
 /// Bytes a second that a signed body has to come with on the whole, besides that time, for it is held.
-const SIGNED_RATE: u64 = 16 << 10;
+pub(super) const SIGNED_RATE: u64 = 16 << 10;
 
 /// Answers a request; never fails, because every failure is an answer.
 pub(super) async fn serve(
@@ -146,6 +146,22 @@ pub(super) async fn serve(
                 None => Ok(body),
                 Some(signers) => Box::pin(signed(&mut grant, body, signers, room())).await,
             };
+            devices::assertion::count(&worker, &grant);
+            let verified = match (verified, checks::devices::assertion::most(&grant)) {
+                (Ok(body), Some(most)) => {
+                    let held = (body, room(), most);
+                    Box::pin(devices::assertion::hold(&worker, &connection, &mut grant, &head, held)).await
+                }
+                (verified, _) => verified,
+            };
+            let most = match (&route.graphql, &route.oauth) {
+                (None, None) => None,
+                (Some(graphql), _) => Some((graphql.config.max_body_bytes, Denial::GraphqlTooLarge)),
+                (None, Some(_)) => Some((checks::oauth::MOST_BYTES, Denial::OauthRequest)),
+            };
+            let (held, line) = ((verified, room()), entry.as_deref_mut());
+            let verified =
+                Box::pin(devices::play::vouch(&worker, &connection, &mut grant, &head, held, line)).await;
             let mut sealing = None;
             let opened = match verified {
                 Ok(body) if route.payload.is_some() => {
@@ -156,11 +172,6 @@ pub(super) async fn serve(
                     })
                 }
                 verified => verified,
-            };
-            let most = match (&route.graphql, &route.oauth) {
-                (None, None) => None,
-                (Some(graphql), _) => Some((graphql.config.max_body_bytes, Denial::GraphqlTooLarge)),
-                (None, Some(_)) => Some((checks::oauth::MOST_BYTES, Denial::OauthRequest)),
             };
             let judged = match (opened, most) {
                 (Ok(body), Some(most)) => {

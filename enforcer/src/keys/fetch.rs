@@ -5,10 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use http::{
-    Request, StatusCode, Uri,
+    HeaderMap, HeaderName, Request, StatusCode, Uri,
     header::{ACCEPT, AGE, CACHE_CONTROL, ETAG, HOST, IF_NONE_MATCH, USER_AGENT},
 };
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Empty, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -111,6 +111,32 @@ async fn get(
     Ok(Fetched { text: Some(body.to_bytes().to_vec()), lifetime, validator })
 }
 
+/// Sends a body to `path` of an address and reads the answer, at most so many bytes. Bounded in time by whoever asks.
+pub(super) async fn post(
+    (address, path): (&Uri, &str),
+    tls: &Arc<ClientConfig>,
+    allow: (bool, &str),
+    fields: &[(HeaderName, &str)],
+    body: String,
+    most: usize,
+) -> Result<(StatusCode, HeaderMap, Bytes)> {
+    let (mut sender, connection) = open::<Full<Bytes>>(address, tls, allow).await?;
+    // Ends with this function, whatever the server does.
+    let mut driving = JoinSet::new();
+    driving.spawn(connection);
+    let mut request = Request::post(path)
+        .header(HOST, address.authority().context("no host")?.as_str())
+        .header(USER_AGENT, concat!("enforcer/", env!("CARGO_PKG_VERSION")));
+    for (name, value) in fields {
+        request = request.header(name, *value);
+    }
+    let response = sender.send_request(request.body(Full::new(body.into()))?).await.context("HTTP")?;
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, most).collect().await;
+    let body = body.map_err(|error| anyhow::anyhow!("reading the answer: {error}"))?;
+    Ok((head.status, head.headers, body.to_bytes()))
+}
+
 /// A connection to the server of an https address.
 pub(super) async fn open<B>(
     address: &Uri,
@@ -153,7 +179,7 @@ async fn connect(host: &str, port: u16, (private_addresses, key): (bool, &str)) 
 
 /// For how long an answer may be kept (RFC 9111 section 4.2.1): `max-age` less the `Age` that it has already. What must not be kept
 /// at all is kept for the shortest time that there is.
-fn lifetime(headers: &http::HeaderMap) -> Option<Duration> {
+fn lifetime(headers: &HeaderMap) -> Option<Duration> {
     let mut lifetime = None;
     for value in headers.get_all(CACHE_CONTROL) {
         for directive in value.to_str().ok()?.split(',') {

@@ -2,9 +2,7 @@
 //!
 //! In the name of a service account, whose token is fetched once for all calls and kept until shortly before it ends. Calls are bounded in
 //! time, size, number at once and number a day; whoever does not answer is left alone for a while. What does not come to a verdict is an
-//! [`Unavailable`] that says why, and nothing follows from that here: what it means is declared by the route ([`ladder`]).
-//!
-//! [`ladder`]: crate::attestation::play::ladder
+//! [`Unavailable`] that says why, and nothing follows from that here: what it means is declared by the route.
 
 use std::{
     path::PathBuf,
@@ -15,16 +13,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use http::{
-    HeaderMap, Request, StatusCode, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT},
+    HeaderMap, StatusCode, Uri,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER},
 };
-use http_body_util::{BodyExt as _, Full, Limited};
 use rustls::ClientConfig;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::fetch;
@@ -46,9 +42,10 @@ use crate::{
     strict_json,
 };
 
-mod outcome;
+mod tend;
 
-pub use outcome::{Cause, Outcome, Unavailable};
+pub use crate::attestation::play::{Cause, Outcome, Unavailable};
+pub(super) use tend::{Tended, look_after};
 
 /// Where Google is.
 pub const API: &str = "https://playintegrity.googleapis.com";
@@ -94,7 +91,7 @@ struct State {
 pub struct Decoder {
     config: Config,
     token_url: Uri,
-    account: Account,
+    account: Arc<Account>,
     state: Mutex<State>,
     /// Held while it is fetched, so that it is fetched once.
     grant: tokio::sync::Mutex<Option<Grant>>,
@@ -128,7 +125,8 @@ impl Drop for Call<'_> {
 
 impl Decoder {
     /// Asks as `config` says, in the name of `account`.
-    pub fn new(config: Config, account: Account, metrics: Metrics) -> Result<Self> {
+    pub fn new(config: Config, account: impl Into<Arc<Account>>, metrics: Metrics) -> Result<Self> {
+        let account = account.into();
         let token_url = match &config.token_url {
             Some(address) => address.clone(),
             None => account.token_url.parse().context("`token_uri` of the service account is no address")?,
@@ -156,6 +154,11 @@ impl Decoder {
         &self.config
     }
 
+    /// Calls that are under way.
+    pub fn under_way(&self) -> u32 {
+        self.calls.load(Relaxed)
+    }
+
     /// Calls that a new device could have made at once, and whether Google is left alone.
     pub fn condition(&self) -> (u64, bool) {
         let state = self.state();
@@ -168,7 +171,7 @@ impl Decoder {
             return Outcome::Foreign(refused);
         }
         let outcome = self.call(package, token, who).await;
-        self.metrics.play_calls.with_label_values(&[outcome.name()]).inc();
+        self.metrics.play.calls.with_label_values(&[outcome.name()]).inc();
         let good = !matches!(outcome, Outcome::Unavailable(_));
         let before = self.was_good.swap(good, Relaxed);
         match &outcome {
@@ -303,23 +306,9 @@ impl Decoder {
     ) -> Result<(StatusCode, HeaderMap, Bytes)> {
         let tls = self.tls().await?;
         let allow = (self.config.private_addresses, "private_addresses");
-        let (mut sender, connection) = fetch::open::<Full<Bytes>>(address, &tls, allow).await?;
-        // Ends with this function, whatever the server does.
-        let mut driving = JoinSet::new();
-        driving.spawn(connection);
-        let mut request = Request::post(path)
-            .header(HOST, address.authority().context("no host")?.as_str())
-            .header(ACCEPT, "application/json")
-            .header(CONTENT_TYPE, kind)
-            .header(USER_AGENT, concat!("enforcer/", env!("CARGO_PKG_VERSION")));
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        let response = sender.send_request(request.body(Full::new(body.into()))?).await.context("HTTP")?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MOST_BYTES).collect().await;
-        let body = body.map_err(|error| anyhow!("reading the answer: {error}"))?;
-        Ok((head.status, head.headers, body.to_bytes()))
+        let mut fields = vec![(ACCEPT, "application/json"), (CONTENT_TYPE, kind)];
+        fields.extend(authorization.map(|authorization| (AUTHORIZATION, authorization)));
+        fetch::post((address, path), &tls, allow, &fields, body, MOST_BYTES).await
     }
 
     async fn tls(&self) -> Result<Arc<ClientConfig>> {

@@ -1,6 +1,9 @@
 //! What devices are judged by: endpoints, the secrets of sessions, the key of facts, whose apps may enrol. `checks::devices` asks it.
 
+mod apple;
 mod google;
+mod play;
+mod remarks;
 
 use std::{path::Path, sync::Arc};
 
@@ -10,10 +13,17 @@ use super::limiter::RequestLimiter;
 use crate::{
     attestation::app_attest::{self, AppId, Distribution, chain::Roots},
     config,
-    enrolment::{Challenges, Enrolment, Registry, facts::Facts, session::Sessions},
+    enrolment::{
+        Challenges, Enrolment, Registry,
+        facts::{Facts, Signing},
+        session::Sessions,
+    },
 };
 
-pub use google::{AndroidKey, Play};
+pub use apple::Receipts;
+pub use google::AndroidKey;
+pub use play::{Play, Question, Remote, SKEW};
+pub use remarks::Remark;
 
 /// `[attestation]` with its files.
 #[derive(Debug)]
@@ -34,6 +44,8 @@ pub struct Attestation {
     pub android_key: Option<AndroidKey>,
     /// Whose apps may enrol by what Google Play says; `None`: nobody's.
     pub play: Option<Play>,
+    /// Tells it from every other one that judges the same devices.
+    pub number: u64,
 }
 
 /// What App Attest is judged by.
@@ -49,6 +61,8 @@ pub struct AppAttest {
     pub distribution: Distribution,
     /// Instead of Apple's.
     other_roots: Option<Roots>,
+    /// How receipts are exchanged for newer ones; `None`: they are not.
+    pub exchange: Option<Receipts>,
 }
 
 impl AppAttest {
@@ -78,6 +92,7 @@ impl AppAttest {
                 required: config.require_distribution,
             },
             other_roots,
+            exchange: config.receipts.as_ref().map(Receipts::load).transpose().context("receipts")?,
         })
     }
 
@@ -86,9 +101,10 @@ impl AppAttest {
         self.other_roots.as_ref().unwrap_or_else(|| Roots::app_attest())
     }
 
-    /// Whether that is Apple.
-    pub const fn is_genuine(&self) -> bool {
-        self.other_roots.is_none()
+    /// Whose receipts are believed; `None`: nobody's, for those of another root come with receipts of nobody.
+    pub fn receipts(&self) -> Option<&Roots> {
+        let other = self.exchange.as_ref().and_then(|exchange| exchange.roots.as_ref());
+        other.or_else(|| self.other_roots.is_none().then(Roots::receipts))
     }
 }
 
@@ -119,19 +135,23 @@ impl Attestation {
             None => Arc::new(Enrolment {
                 challenges: Challenges::new(config.max_challenges, began)?,
                 devices: Registry::new(config.max_devices),
+                began,
             }),
         };
         let kept = old.map(|old| &old.limiter).filter(|kept| kept.serves(config.limit, max_sources));
         let limiter = kept.cloned();
         let sessions = Sessions::load(config.session_keys.as_deref(), old.map(|old| &old.sessions))
             .context("session_keys")?;
-        let facts = Facts::load(
-            config.facts_key.as_deref(),
-            &config.facts_issuer,
-            config.facts_lifetime.as_secs(),
-            old.map(|old| &old.facts),
-        );
+        let signing = Signing {
+            key: config.facts_key.as_deref(),
+            previous: &config.facts_previous_keys,
+            issuer: &config.facts_issuer,
+            audience: config.facts_audience.as_deref(),
+            lifetime: config.facts_lifetime.as_secs(),
+        };
+        let facts = Facts::load(signing, old.map(|old| &old.facts));
         Ok(Self {
+            number: enrolment.devices.policy(),
             enrolment,
             limiter: limiter.unwrap_or_else(|| Arc::new(RequestLimiter::new(config.limit, max_sources))),
             sessions,
@@ -143,7 +163,12 @@ impl Attestation {
                 .map(AndroidKey::load)
                 .transpose()
                 .context("android_key")?,
-            play: config.play.as_ref().map(Play::load).transpose().context("play")?,
+            play: config
+                .play
+                .as_ref()
+                .map(|play| Play::load(play, old.and_then(|old| old.play.as_ref())))
+                .transpose()
+                .context("play")?,
             config: config.clone(),
         })
     }
@@ -155,9 +180,11 @@ pub fn problem(kind: config::TlsFile, path: &Path) -> Result<()> {
         config::TlsFile::SessionKeys => Sessions::from_file(path).map(drop),
         config::TlsFile::FactsKey => Facts::check(path),
         config::TlsFile::AttestationRoot => roots(path).map(drop),
+        config::TlsFile::DeviceCheckKey => apple::key(path),
         config::TlsFile::AndroidRoots => google::roots(path).map(drop),
         config::TlsFile::AndroidRevocations => google::revocations(path).map(drop),
         config::TlsFile::PlayKeys => google::keys(path).map(drop),
+        config::TlsFile::PlayAccount => play::check_account(path),
         config::TlsFile::OcspResponse
         | config::TlsFile::ClientAuthorities
         | config::TlsFile::RevocationList

@@ -155,9 +155,11 @@ pub fn problem(kind: TlsFile, path: &Path) -> Option<String> {
         TlsFile::SessionKeys
         | TlsFile::FactsKey
         | TlsFile::AttestationRoot
+        | TlsFile::DeviceCheckKey
         | TlsFile::AndroidRoots
         | TlsFile::AndroidRevocations
-        | TlsFile::PlayKeys => super::attestation::problem(kind, path),
+        | TlsFile::PlayKeys
+        | TlsFile::PlayAccount => super::attestation::problem(kind, path),
     };
     looked.err().map(|error| format!("{error:#}"))
 }

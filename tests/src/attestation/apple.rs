@@ -4,6 +4,8 @@
 //! A test that plays the app takes an [`Apple`], gives [`Apple::root_pem`] and [`Apple::receipt_root_pem`] to what it tests, and has a
 //! [`Phone`] [`attest`](Phone::attest) and [`assert`](Phone::assert). A test of what attackers send changes a [`Draft`].
 
+pub mod server;
+
 use anyhow::Result;
 use aws_lc_rs::digest::{SHA256, digest};
 use enforcer::attestation::app_attest::{Environment, Point, chain::Roots};
@@ -16,7 +18,9 @@ use super::{
 /// Arcs of the nonce's extension.
 pub const NONCE: &[u32] = &[1, 2, 840, 113_635, 100, 8, 2];
 /// Arcs of the system's extension.
-const SYSTEM: &[u32] = &[1, 2, 840, 113_635, 100, 8, 7];
+pub const SYSTEM: &[u32] = &[1, 2, 840, 113_635, 100, 8, 7];
+/// Arcs of what says who may use a key.
+pub const ACCESS: &[u32] = &[1, 2, 840, 113_635, 100, 8, 6];
 /// Arcs of what marks signers of receipts.
 pub const MARK: &[u32] = &[1, 2, 840, 113_635, 100, 12, 15];
 
@@ -149,7 +153,7 @@ impl Phone {
             client_data_hash: client_data_hash.to_vec(),
             info: self.key.info(),
             validity: (apple.now - 86_400, apple.now + 86_400 * 2),
-            more: vec![der::constraints(false, None), der::extension(SYSTEM, false, &system())],
+            more: vec![der::constraints(false, None), der::extension(SYSTEM, false, &system("iphoneos"))],
             nonce: Nonce::InPlace,
             receipt: ReceiptDraft::new(self, apple, client_data_hash),
         }
@@ -198,7 +202,8 @@ fn front(rp_id_hash: &[u8; 32], flags: u8, counter: u32) -> Vec<u8> {
     [&rp_id_hash[..], &[flags], &counter.to_be_bytes()].concat()
 }
 
-fn system() -> Vec<u8> {
+/// What a certificate says of a device's system, by its name.
+pub fn system(name: &str) -> Vec<u8> {
     let tagged = |tag: [u8; 3], text: &str| {
         let value = der::element(4, &[text.as_bytes()]);
         [&tag[..], &[value.len() as u8], &value].concat()
@@ -206,7 +211,7 @@ fn system() -> Vec<u8> {
     let parts = [
         tagged([0xbf, 0x8a, 0x78], "18.0"),
         tagged([0xbf, 0x8a, 0x7b], "22A244b"),
-        tagged([0xbf, 0x88, 0x02], "iphoneos"),
+        tagged([0xbf, 0x88, 0x02], name),
     ];
     der::element(0x30, &[&parts.concat()])
 }

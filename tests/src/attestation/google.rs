@@ -33,6 +33,21 @@ const P256: [u8; 26] = [
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
+/// Steps of judging a classic token, in the order in which they are taken; a verdict alone begins with `request`.
+pub const STEPS: [&str; 11] = [
+    "form",
+    "decryption",
+    "signature",
+    "request",
+    "binding",
+    "time",
+    "app",
+    "device",
+    "licence",
+    "testing",
+    "risk",
+];
+
 /// The header of a classic token.
 pub const OUTER: &str = r#"{"alg":"A256KW","enc":"A256GCM"}"#;
 /// The header of what is signed in it.

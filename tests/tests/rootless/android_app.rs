@@ -36,18 +36,18 @@ use super::{
     till::thumbprint,
 };
 
-const ENROL: &str = "/.well-known/enforcer/enrol";
-const SESSION: &str = "/.well-known/enforcer/session";
+pub(super) const ENROL: &str = "/.well-known/enforcer/enrol";
+pub(super) const SESSION: &str = "/.well-known/enforcer/session";
 
 /// Who vouches for devices: their maker and Google.
-struct World {
-    maker: Device,
-    google: Google,
+pub(super) struct World {
+    pub(super) maker: Device,
+    pub(super) google: Google,
 }
 
 impl World {
     /// Has a site take devices of Android; `change`: what else.
-    fn furnish(site: &mut Site, change: impl FnOnce(&mut config::Attestation)) -> Result<Self> {
+    pub(super) fn furnish(site: &mut Site, change: impl FnOnce(&mut config::Attestation)) -> Result<Self> {
         let world = Self { maker: Device::new(true)?, google: Google::new()? };
         let dir = site.dir.path();
         let (root, keys) = (dir.join("android.pem"), dir.join("play-keys.toml"));
@@ -62,7 +62,7 @@ impl World {
     }
 
     /// A key of the hardware, and its enrolment.
-    fn attest(&self, challenge: &str, key: &Key) -> Result<(SigningKey, Value)> {
+    pub(super) fn attest(&self, challenge: &str, key: &Key) -> Result<(SigningKey, Value)> {
         let leaf = self.maker.own.sign(&Making::leaf(key.describe()))?;
         let own = SigningKey::of_pkcs8("android", &leaf.pkcs8())?;
         let chain: Vec<String> = self.maker.above(leaf.der).iter().map(|one| STANDARD.encode(one)).collect();
@@ -70,7 +70,13 @@ impl World {
     }
 
     /// What Google says of a device for this challenge, in a token.
-    fn token(&self, key: &SigningKey, challenge: &str, at: u64, labels: &[&str]) -> Result<String> {
+    pub(super) fn token(
+        &self,
+        key: &SigningKey,
+        challenge: &str,
+        at: u64,
+        labels: &[&str],
+    ) -> Result<String> {
         let mut said = verdict(Bound::Nonce(&key_hash(challenge, id(key))), at * 1_000);
         said["deviceIntegrity"]["deviceRecognitionVerdict"] =
             labels.iter().map(|label| format!("MEETS_{label}_INTEGRITY")).collect();
@@ -78,7 +84,7 @@ impl World {
     }
 
     /// The enrolment of a key that an app calls its own.
-    fn own(&self, key: &SigningKey, challenge: &str, token: &str) -> Result<Value> {
+    pub(super) fn own(&self, key: &SigningKey, challenge: &str, token: &str) -> Result<Value> {
         let public: String = key.public_pem()?.lines().filter(|line| !line.starts_with('-')).collect();
         let signature = key.sign_otherwise(key_data(challenge, id(key)).as_bytes())?;
         Ok(json!({
@@ -88,16 +94,26 @@ impl World {
     }
 }
 
-fn id(key: &SigningKey) -> DeviceId {
+pub(super) fn id(key: &SigningKey) -> DeviceId {
     DeviceId::of_key(&key.public_bytes())
 }
 
 /// A request for a session that is bound to `to`.
-fn session(key: &SigningKey, challenge: &str, to: &SigningKey, token: Option<&str>) -> (HeaderMap, Value) {
+pub(super) fn session(
+    key: &SigningKey,
+    challenge: &str,
+    to: &SigningKey,
+    token: Option<&str>,
+) -> (HeaderMap, Value) {
     let mut body = json!({ "cnf": { "jkt": thumbprint(to) } });
     if let Some(token) = token {
         body["token"] = token.into();
     }
+    signed(key, challenge, body)
+}
+
+/// A request for a session with this body.
+pub(super) fn signed(key: &SigningKey, challenge: &str, body: Value) -> (HeaderMap, Value) {
     let target = Target { path: SESSION, query: None };
     let data = client_data(challenge, &Method::POST, target, body.to_string().as_bytes());
     let mut headers = HeaderMap::new();
@@ -109,14 +125,14 @@ fn session(key: &SigningKey, challenge: &str, to: &SigningKey, token: Option<&st
 }
 
 /// Makes a key, enrols it, and keeps it.
-async fn enrol(client: &mut Client, world: &World) -> Result<(Answer, Held)> {
+pub(super) async fn enrol(client: &mut Client, world: &World) -> Result<(Answer, Held)> {
     let challenge = challenge(client, "enrol").await?;
     let (key, body) = world.attest(&challenge, &Key::new(challenge.as_bytes()))?;
     let answer = post(client, ENROL, HeaderMap::new(), &body).await?;
     Ok((answer, Held::new(key)))
 }
 
-async fn begin(client: &mut Client, app: &mut Held) -> Result<Answer> {
+pub(super) async fn begin(client: &mut Client, app: &mut Held) -> Result<Answer> {
     let challenge = challenge(client, "session").await?;
     let (headers, body) = session(&app.key, &challenge, &app.key, None);
     let answer = post(client, SESSION, headers, &body).await?;
@@ -209,7 +225,7 @@ fn keys_that_the_hardware_does_not_vouch_for_do_not_enrol() -> Result<()> {
         ("chain", json!([]), Denial::AttestationMalformed),
         ("chain", json!("x"), Denial::AttestationRequest),
         ("chain", json!(["no base64!"]), Denial::AttestationRequest),
-        ("chain", json!(vec!["AA=="; 17]), Denial::AttestationRequest),
+        ("chain", json!(vec!["AA=="; 17]), Denial::AttestationMalformed),
         ("chain", json!(["AA=="]), Denial::AttestationMalformed),
         ("token", json!(1), Denial::AttestationRequest),
         ("token", json!("a.b.c.d.e"), Denial::AttestationMalformed),
@@ -298,6 +314,37 @@ fn what_google_says_is_of_one_key_and_does_not_last() -> Result<()> {
     Ok(())
 }
 
+/// A token that was kept back for a while is as old as it is, not as young as its coming.
+#[test]
+fn what_google_says_is_as_old_as_google_says() -> Result<()> {
+    let mut world = None;
+    let shop = Shop::with(|site| world = World::furnish(site, |_| ()).ok())?;
+    let world = world.unwrap();
+    let key = SigningKey::p256("own")?;
+    let challenge = shop.challenge("enrol", None, NOW);
+    let token = world.token(&key, &challenge, NOW - 100, &["DEVICE"])?;
+    let body = world.own(&key, &challenge, &token)?;
+    assert_eq!(denial(shop.send_enrolment(&body, NOW)), None);
+    let begin = |token_at: Option<u64>, now: u64| {
+        let challenge = shop.challenge("session", Some(id(&key)), now);
+        let token = token_at.map(|at| world.token(&key, &challenge, at, &["DEVICE"]).unwrap());
+        let (headers, body) = session(&key, &challenge, &key, token.as_deref());
+        denial(shop.send_session(&headers, &body, now))
+    };
+    let day = 86_400;
+    assert_eq!(begin(None, NOW - 100 + day - 1), None);
+    assert_eq!(begin(None, NOW - 100 + day), Some(Denial::AttestationOutdated), "not from its enrolment on");
+    let later = NOW + day;
+    assert_eq!(begin(Some(later - 119), later), None);
+    assert_eq!(begin(None, later - 119 + day - 1), None);
+    assert_eq!(begin(None, later - 119 + day), Some(Denial::AttestationOutdated), "nor from its session on");
+    // Google's clock may be a little ahead, which makes nothing younger than now.
+    let later = NOW + 2 * day;
+    assert_eq!(begin(Some(later + 30), later), None);
+    assert_eq!(begin(None, later + day), Some(Denial::AttestationOutdated));
+    Ok(())
+}
+
 #[test]
 fn a_key_alone_does_not_do_where_google_has_to_vouch_too() -> Result<()> {
     let mut world = None;
@@ -317,5 +364,46 @@ fn a_key_alone_does_not_do_where_google_has_to_vouch_too() -> Result<()> {
     };
     assert_eq!(begin(NOW + 86_399), None);
     assert_eq!(begin(NOW + 86_400), Some(Denial::AttestationOutdated));
+    Ok(())
+}
+
+#[test]
+fn a_weaker_word_of_googles_counts_until_a_better_one_and_never_beats_the_hardware() -> Result<()> {
+    let mut world = None;
+    let lax = |by: &mut config::Attestation| {
+        by.android_key.as_mut().unwrap().boot = config::BootState::SelfSigned;
+    };
+    let shop = Shop::with(|site| world = World::furnish(site, lax).ok())?;
+    let world = world.unwrap();
+    let enrol = |boot: Option<(u8, u64)>, now: u64| {
+        let challenge = shop.challenge("enrol", None, now);
+        let mut key = Key::new(challenge.as_bytes());
+        key.root_of_trust = boot.or(key.root_of_trust);
+        let (key, body) = world.attest(&challenge, &key).unwrap();
+        let level = read(&shop.send_enrolment(&body, now).unwrap())["level"].clone();
+        (key, level)
+    };
+    let begin = |key: &SigningKey, labels: Option<&[&str]>, now: u64| {
+        let challenge = shop.challenge("session", Some(id(key)), now);
+        let token = labels.map(|labels| world.token(key, &challenge, now, labels).unwrap());
+        let (headers, body) = session(key, &challenge, key, token.as_deref());
+        shop.send_session(&headers, &body, now).map(|answer| read(&answer)["level"].clone())
+    };
+    let (key, level) = enrol(None, NOW);
+    assert_eq!(level, "strong");
+    assert_eq!(begin(&key, None, NOW).unwrap(), "strong");
+    assert_eq!(begin(&key, Some(&["DEVICE"]), NOW + 1).unwrap(), "device");
+    assert_eq!(begin(&key, None, NOW + 2).unwrap(), "device", "what Google said counts");
+    assert_eq!(denial(begin(&key, Some(&["BASIC"]), NOW + 3)), Some(Denial::DeviceIntegrityFailed));
+    assert_eq!(begin(&key, None, NOW + 4).unwrap(), "device", "a refusal makes nothing better");
+    assert_eq!(
+        begin(&key, Some(&["DEVICE", "STRONG"]), NOW + 5).unwrap(),
+        "strong",
+        "and so does what he says later"
+    );
+    assert_eq!(begin(&key, None, NOW + 6).unwrap(), "strong");
+    let (own, level) = enrol(Some((0xff, 1)), NOW + 7);
+    assert_eq!(level, "device");
+    assert_eq!(begin(&own, Some(&["DEVICE", "STRONG"]), NOW + 8).unwrap(), "device");
     Ok(())
 }

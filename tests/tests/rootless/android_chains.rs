@@ -325,16 +325,16 @@ fn genuine_chains_verify_and_the_others_fail_for_their_reason() {
                 let hardware = &expected.as_ref().unwrap()["hardwareEnforced"];
                 let root = &hardware["rootOfTrust"];
                 assert_eq!(
-                    genuine.boot.name().to_uppercase(),
+                    genuine.state.boot.name().to_uppercase(),
                     root["verifiedBootState"].as_str().unwrap(),
                     "{name}"
                 );
-                assert_eq!(genuine.locked, root["deviceLocked"].as_bool().unwrap_or(false), "{name}");
+                assert_eq!(genuine.state.locked, root["deviceLocked"].as_bool().unwrap_or(false), "{name}");
                 let patch = hardware["osPatchLevel"].as_str().map(|level| level.parse().unwrap());
-                assert_eq!(genuine.os_patch, patch, "{name}");
+                assert_eq!(genuine.state.os_patch, patch, "{name}");
                 let security = expected.as_ref().unwrap()["attestationSecurityLevel"].as_str().unwrap();
                 assert_eq!(
-                    genuine.security.name(),
+                    genuine.state.security.name(),
                     if security == "STRONG_BOX" { "strong_box" } else { "trusted_environment" }
                 );
                 good += 1;

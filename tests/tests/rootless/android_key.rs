@@ -26,6 +26,7 @@ pub(super) fn rules() -> Rules {
         min_version: 40,
         security: Security::TrustedEnvironment,
         boot: Boot::Verified,
+        boot_keys: Vec::new(),
         locked: true,
         min_patch: 202_501,
         signs: true,
@@ -64,9 +65,14 @@ fn a_good_chain_says_what_is_known_of_the_device() -> Result<()> {
     let genuine =
         android_key::verify(&chain, &roots, None, &rules(), CHALLENGE, NOW, &mut |step, _| steps.push(step));
     let genuine = genuine.unwrap();
-    assert_eq!((genuine.level, genuine.version, genuine.os_patch), (Level::Strong, 42, Some(202_511)));
-    assert_eq!((genuine.vendor_patch, genuine.boot_patch), (Some(202_511), Some(202_511)));
-    assert_eq!(genuine.provisioning.name(), "certificates from Google's servers");
+    let state = &genuine.state;
+    assert_eq!((genuine.level, state.version, state.os_patch), (Level::Strong, 42, Some(202_511)));
+    assert_eq!((state.vendor_patch, state.boot_patch), (Some(202_511), Some(202_511)));
+    assert_eq!(*state.boot_key, *"00".repeat(32));
+    let above = [&device.own, &device.middle, &device.root].map(|one| one.serial.trim_start_matches('0'));
+    let serials: Vec<&str> = state.serials.iter().skip(1).map(|one| &**one).collect();
+    assert_eq!(serials, above, "as lists have them");
+    assert_eq!(state.provisioning.name(), "certificates from Google's servers");
     assert!(genuine.key.starts_with(&[0x30, 0x59]));
     let order =
         ["form", "chain", "revocation", "description", "challenge", "device", "patches", "key", "app"];
@@ -100,6 +106,52 @@ fn key_cases() -> Vec<(&'static str, Change, &'static str)> {
         ("no patch level of the system", |key| key.os_patch = None, "device_outdated"),
         ("vendor of December 2024", |key| key.vendor_patch = Some(20_241_231), "device_outdated"),
         ("no patch level of the vendor", |key| key.vendor_patch = None, "device_outdated"),
+        ("no patch level of the boot loader", |key| key.more.clear(), "device_outdated"),
+        (
+            "Keymaster 3, which knows the system's alone",
+            |key| {
+                key.version = 2;
+                key.vendor_patch = None;
+                key.more.clear();
+            },
+            "good",
+        ),
+        (
+            "Keymaster 3, system of December 2024",
+            |key| {
+                key.version = 2;
+                key.vendor_patch = None;
+                key.more.clear();
+                key.os_patch = Some(202_412);
+            },
+            "device_outdated",
+        ),
+        (
+            "Keymaster 3, no patch level at all",
+            |key| {
+                key.version = 2;
+                key.vendor_patch = None;
+                key.more.clear();
+                key.os_patch = None;
+            },
+            "device_outdated",
+        ),
+        (
+            "Keymaster 3, which says what it need not",
+            |key| {
+                key.version = 2;
+                key.vendor_patch = Some(20_241_231);
+            },
+            "device_outdated",
+        ),
+        (
+            "Keymaster 4, which has to know all",
+            |key| {
+                key.version = 3;
+                key.vendor_patch = None;
+            },
+            "device_outdated",
+        ),
         ("boot loader of 2024", |key| key.more = vec![(719, number(2, 202_412))], "device_outdated"),
         ("imported", |key| key.origin = Some(2), "attestation_key"),
         ("no origin", |key| key.origin = None, "attestation_key"),
@@ -145,8 +197,13 @@ fn each_part_of_a_description_is_judged() -> Result<()> {
     }
     // An owner's own system, behind a locked boot loader, is one where that is allowed.
     let own = Key { root_of_trust: Some((0xff, 1)), ..Key::new(CHALLENGE) };
-    let genuine = verify(&device, &device.attest(&own)?, &Rules { boot: Boot::SelfSigned, ..rules() });
-    assert_eq!(genuine.unwrap().level, Level::Device);
+    let chain = device.attest(&own)?;
+    let by = |boot_keys| verify(&device, &chain, &Rules { boot: Boot::SelfSigned, boot_keys, ..rules() });
+    assert_eq!(by(Vec::new()).unwrap().level, Level::Device);
+    assert_eq!(by(vec![[7; 32], [0; 32]]).unwrap().level, Level::Device);
+    let refused = by(vec![[7; 32]]).unwrap_err();
+    assert_eq!((refused.denial.code(), refused.step), ("device_integrity_failed", "device"));
+    assert!(refused.why.contains(&"00".repeat(32)), "{}", refused.why);
     let open = Key { root_of_trust: Some((0, 2)), ..Key::new(CHALLENGE) };
     let genuine =
         verify(&device, &device.attest(&open)?, &Rules { boot: Boot::Unverified, locked: false, ..rules() });

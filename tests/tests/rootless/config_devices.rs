@@ -3,13 +3,17 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use enforcer::config::{
-    self, AndroidApps, AndroidKey, AppAttest, Attestation, AttestationDemand, AttestationPaths, BootState,
-    Environment, KeySecurity, Level, Platform, Play, RateLimit, UnknownDevices, settle,
+use enforcer::{
+    attestation::app_attest,
+    config::{
+        self, AndroidApps, AndroidKey, AppAttest, Assertion, Attestation, AttestationDemand,
+        AttestationPaths, BootState, Environment, KeySecurity, Level, OverRisk, Platform, Play, PlayDemand,
+        PlayRemote, PlayRisk, PlayUnavailable, RateLimit, Receipts, UnknownDevices, settle,
+    },
 };
 
 /// A file that is good but for what is tried.
-const REST: &str = r#"
+pub(super) const REST: &str = r#"
 [kernel]
 mode = "off"
 [[listener]]
@@ -23,7 +27,7 @@ public = true
 upstream = "api"
 "#;
 
-fn errors(route: &str, sections: &str) -> Vec<String> {
+pub(super) fn errors(route: &str, sections: &str) -> Vec<String> {
     let text = format!("{REST}{route}\n{sections}");
     match config::parse(&text, Path::new("x.toml")) {
         Ok(_) => Vec::new(),
@@ -48,10 +52,13 @@ fn what_is_written_of_devices_is_what_holds() {
             limit: RateLimit { events: 5, period: seconds(1), burst: 50 },
             challenge_lifetime: seconds(60),
             max_challenges: 5_000,
+            assertion_window: seconds(30),
             session_lifetime: seconds(600),
             session_keys: Some("sessions.key".into()),
             facts_key: Some("facts.key".into()),
+            facts_previous_keys: vec!["facts.old.key".into()],
             facts_issuer: "https://edge.example.com".into(),
+            facts_audience: Some("https://api.example.com".into()),
             facts_lifetime: seconds(30),
             store: Some("state/devices.redb".into()),
             max_devices: 7_000,
@@ -64,6 +71,19 @@ fn what_is_written_of_devices_is_what_holds() {
                 minimum_version: Some("4.2".into()),
                 require_distribution: true,
                 root: Some("root.pem".into()),
+                receipts: Some(Receipts {
+                    key: "devicecheck.p8".into(),
+                    key_id: "F6G7H8I9J0".to_owned(),
+                    team: "ABCDE12345".to_owned(),
+                    api: Some("https://apple.example.com".parse().unwrap()),
+                    authorities: Some("apple-roots.pem".into()),
+                    private_addresses: true,
+                    timeout: seconds(5),
+                    every: seconds(43_200),
+                    calls_per_day: 500,
+                    max_receipts: 2_000,
+                    root: Some("receipts.pem".into()),
+                }),
             }),
             android_key: Some(AndroidKey {
                 apps: AndroidApps {
@@ -73,6 +93,7 @@ fn what_is_written_of_devices_is_what_holds() {
                 },
                 security: KeySecurity::StrongBox,
                 boot: BootState::SelfSigned,
+                boot_keys: vec![[0x5a; 32]],
                 min_patch: 202_511,
                 expired_factory: true,
                 require_play: true,
@@ -85,10 +106,31 @@ fn what_is_written_of_devices_is_what_holds() {
                     certificates: vec![[0x3c; 32]],
                     min_version: 41,
                 },
-                keys: "play-keys.toml".into(),
+                keys: Some("play-keys.toml".into()),
                 licensed: false,
                 max_age: seconds(60),
                 verdict_lifetime: seconds(3_600),
+                labels: vec!["MEETS_DEVICE_INTEGRITY".into(), "MEETS_STRONG_INTEGRITY".into()],
+                testing: true,
+                risk: PlayRisk {
+                    max_activity: Some(3),
+                    play_protect: vec!["HIGH_RISK".into()],
+                    app_access: vec!["KNOWN_CONTROLLING".into(), "UNKNOWN_CONTROLLING".into()],
+                    unevaluated: true,
+                },
+                remote: Some(PlayRemote {
+                    account: "account.json".into(),
+                    api: http::Uri::from_static("https://integrity.example.com/google"),
+                    token_url: Some(http::Uri::from_static("https://integrity.example.com/token")),
+                    authorities: Some("integrity-roots.pem".into()),
+                    private_addresses: true,
+                    timeout: Duration::from_millis(500),
+                    max_calls: 8,
+                    calls_per_day: 5_000,
+                    burst: 50,
+                    reserve: 100,
+                    unavailable: PlayUnavailable::Cached(seconds(48 * 3_600)),
+                }),
             }),
         }
     );
@@ -96,6 +138,16 @@ fn what_is_written_of_devices_is_what_holds() {
         max_age: seconds(300),
         level: Level::Strong,
         platforms: vec![Platform::Ios, Platform::Android],
+        assertion: Some(Assertion::Time),
+        group: "pay".to_owned(),
+        max_body_bytes: 4_096,
+        max_risk: Some(4),
+        over_risk: OverRisk::Flag,
+        play: Some(PlayDemand {
+            unavailable: PlayUnavailable::AllowAndFlag,
+            reuse: seconds(300),
+            max_body_bytes: 64 << 10,
+        }),
     };
     assert_eq!(config.routes[0].attestation, Some(demand));
     assert_eq!(config.routes[1].attestation, None);
@@ -124,6 +176,17 @@ fn what_is_not_written_is_as_documented() {
     let demand = config.routes[0].attestation.clone().unwrap();
     assert_eq!((demand.max_age.as_secs(), demand.level), (900, Level::Device));
     assert!(demand.platforms.is_empty());
+    assert_eq!((demand.assertion, demand.max_risk, demand.over_risk), (None, None, OverRisk::Deny));
+    assert_eq!(by.assertion_window.as_secs(), 60);
+    let signed = parse(
+        "attestation = { assertion = \"challenge\" }\n[attestation]\n[attestation.app_attest]\napps = [\"ABCDE12345.com.example.app\"]\n[attestation.app_attest.receipts]\nkey = \"k\"\nkey_id = \"F6G7H8I9J0\"\n",
+    );
+    let demand = signed.routes[0].attestation.clone().unwrap();
+    assert_eq!((demand.group.as_str(), demand.max_body_bytes), (signed.routes[0].name.as_str(), 1 << 20));
+    let receipts = signed.attestation.unwrap().app_attest.unwrap().receipts.unwrap();
+    assert_eq!((receipts.team.as_str(), receipts.api, receipts.root), ("ABCDE12345", None, None));
+    assert_eq!((receipts.timeout.as_secs(), receipts.every.as_secs()), (10, 86_400));
+    assert_eq!((receipts.calls_per_day, receipts.max_receipts), (10_000, 100_000));
     assert_eq!(parse("[bans]\nstore = \"off\"\n[attestation]\n").attestation.unwrap().store, None);
     // Devices are read at the start, so the section cannot come or go with a reload.
     let (settled, pending) = settle(&parse(""), config.clone());
@@ -152,6 +215,40 @@ fn what_cannot_be_meant_is_refused() {
         ("", "[attestation.app_attest]\napps = []", "attestation.app_attest.apps: empty"),
         ("", "[attestation.app_attest]\napps = [\"com.example.app\"]", "no identifier of an app"),
         ("", "[attestation.app_attest]\napps = [\"ABCDE12345.\"]", "no identifier of an app"),
+        ("attestation = { assertion = \"sometimes\" }", "[attestation]", "`sometimes` is no choice"),
+        ("attestation = { group = \"pay\" }", "[attestation]", "this route asks for none"),
+        ("attestation = { max_body_bytes = \"1KiB\" }", "[attestation]", "this route asks for none"),
+        ("attestation = { assertion = \"time\", group = \"a b\" }", "[attestation]", "not a usable name"),
+        (
+            "attestation = { assertion = \"time\", max_body_bytes = \"1GiB\" }",
+            "[attestation]",
+            "out of range",
+        ),
+        (
+            "attestation = { assertion = \"time\" }\nupgrade = [\"websocket\"]",
+            "[attestation]",
+            "nothing that follows would be signed",
+        ),
+        ("attestation = { over_risk = \"flag\" }", "[attestation]", "which is not there"),
+        ("attestation = { max_risk = 0 }", "[attestation]", "out of range"),
+        ("attestation = { max_risk = 2, over_risk = \"pass\" }", "[attestation]", "`pass` is no choice"),
+        ("", "[attestation]\nassertion_window = \"1h\"", "out of range"),
+        ("", "IOS\n[attestation.app_attest.receipts]\nkey_id = \"F6G7H8I9J0\"", "receipts.key: missing"),
+        ("", "IOS\n[attestation.app_attest.receipts]\nkey = \"k\"", "receipts.key_id: missing"),
+        (
+            "",
+            "IOS\n[attestation.app_attest.receipts]\nkey = \"k\"\nkey_id = \"f6g7h8i9j0\"",
+            "no id of a key",
+        ),
+        ("", "RECEIPTS\napi = \"http://127.0.0.1\"", "no https address"),
+        ("", "RECEIPTS\napi = \"https://apple.example.com/v1\"", "no https address"),
+        ("", "RECEIPTS\ncalls_per_day = 0", "out of range"),
+        ("", "RECEIPTS\nevery = \"1s\"", "out of range"),
+        (
+            "",
+            "[attestation.app_attest]\napps = [\"ABCDE12345.a\", \"BCDEF12345.b\"]\n[attestation.app_attest.receipts]\nkey = \"k\"\nkey_id = \"F6G7H8I9J0\"",
+            "more than one team",
+        ),
         (
             "",
             "[attestation.android_key]\ncertificates = [\"CERT\"]",
@@ -167,6 +264,42 @@ fn what_cannot_be_meant_is_refused() {
         ("", "[attestation.android_key]\nAPPS\nsecurity = \"software\"", "`software` is no choice"),
         ("", "[attestation.android_key]\nAPPS\nboot = \"failed\"", "`failed` is no choice"),
         ("", "[attestation.android_key]\nAPPS\nrequire_play = true", "there is no [attestation.play]"),
+        (
+            "",
+            "[attestation.android_key]\nAPPS\nboot = \"self-signed\"",
+            "boot: without `boot_keys` any system",
+        ),
+        ("", "[attestation.android_key]\nAPPS\nboot = \"self-signed\"\nboot_keys = []", "boot_keys: empty"),
+        ("", "[attestation.android_key]\nAPPS\nboot_keys = [\"CERT\"]", "without effect"),
+        (
+            "",
+            "[attestation.android_key]\nAPPS\nboot = \"self-signed\"\nboot_keys = [\"5a\"]",
+            "boot_keys[0]: `5a` is no SHA-256",
+        ),
+        ("", "[attestation]\nfacts_previous_keys = [\"old\"]", "facts_previous_keys: without `facts_key`"),
+        (
+            "",
+            "[attestation]\nfacts_key = \"k\"\nfacts_previous_keys = [\"1\", \"2\", \"3\", \"4\", \"5\"]",
+            "5 entries are too many",
+        ),
+        (
+            "",
+            "[attestation]\nsession_lifetime = \"2h\"\nforget_after = \"1h\"",
+            "forget_after: is shorter than session_lifetime",
+        ),
+        (
+            "",
+            "[attestation.app_attest]\nAPPLE\ncategories = [\"app-store\", \"appstore\"]",
+            "attestation.app_attest.categories[1]: `appstore` is no category",
+        ),
+        ("", "[attestation.app_attest]\nAPPLE\ncategories = [\"77\"]", "categories[0]: `77` is no category"),
+        ("", "[attestation.app_attest]\nAPPLE\ncategories = []", "categories: empty"),
+        (
+            "",
+            "[attestation.app_attest]\nAPPLE\nminimum_version = \"4.x\"",
+            "attestation.app_attest.minimum_version: `4.x` is no version",
+        ),
+        ("", "[attestation.app_attest]\nAPPLE\nminimum_version = \"4.\"", "`4.` is no version"),
         ("", "[attestation.play]\nAPPS", "attestation.play.keys: missing"),
         (
             "",
@@ -182,7 +315,11 @@ fn what_cannot_be_meant_is_refused() {
     ] {
         let certificate = "3c".repeat(32);
         let apps = "packages = [\"com.example.app\"]\ncertificates = [\"CERT\"]";
-        let sections = &sections.replace("APPS", apps).replace("CERT", &certificate);
+        let apple = "apps = [\"ABCDE12345.com.example.app\"]";
+        let ios = "[attestation.app_attest]\nAPPLE";
+        let receipts = "IOS\n[attestation.app_attest.receipts]\nkey = \"k\"\nkey_id = \"F6G7H8I9J0\"";
+        let sections = sections.replace("RECEIPTS", receipts).replace("IOS", ios);
+        let sections = &sections.replace("APPLE", apple).replace("APPS", apps).replace("CERT", &certificate);
         let errors = errors(route, sections);
         assert!(errors.iter().any(|error| error.contains(expected)), "{route} {sections}: {errors:?}");
         assert_eq!(errors.len(), 1, "{errors:?}");
@@ -192,4 +329,26 @@ fn what_cannot_be_meant_is_refused() {
         errors("attestation = {}\nlimits = [{ key = \"device\", rate = \"1/s\" }]", "[attestation]")
             .is_empty()
     );
+}
+
+/// What the configuration takes is what judges: every word of either is one of the other.
+#[test]
+fn categories_and_versions_are_read_as_they_are_judged() {
+    let judged = |text: &str| text.parse::<app_attest::Category>().is_ok();
+    let written = |key: &str, text: &str| {
+        let apple = "[attestation.app_attest]\napps = [\"ABCDE12345.com.example.app\"]\n";
+        errors("", &format!("{apple}{key} = {text}")).is_empty()
+    };
+    let names = ["platform", "testflight", "development", "app-store", "enterprise", "developer-id", "none"];
+    let numbers = (0..20).map(|number: u32| number.to_string());
+    let texts =
+        names.map(str::to_owned).into_iter().chain(numbers).chain(["store", "04", "+4"].map(str::to_owned));
+    for text in texts {
+        assert_eq!(written("categories", &format!("[\"{text}\"]")), judged(&text), "{text}");
+    }
+    for text in ["4", "4.2", "4.2.0", "0", "1.2a", "-1", "+1", ".", "4.", ".4", "99999999999999999999", "4 "]
+    {
+        let judged = text.parse::<app_attest::BundleVersion>().is_ok();
+        assert_eq!(written("minimum_version", &format!("\"{text}\"")), judged, "{text}");
+    }
 }

@@ -1,6 +1,8 @@
 //! An app on a phone, from its enrolment to its last request, over real TLS to a real edge with a server behind; only Apple is played.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on stops")]
 
+use std::sync::Mutex;
+
 use anyhow::Result;
 use base64::{
     Engine as _,
@@ -42,12 +44,12 @@ pub(super) struct Held {
     pub(super) key: SigningKey,
     pub(super) session: String,
     /// `DPoP-Nonce` of the last answer that had one.
-    nonce: Option<String>,
+    nonce: Mutex<Option<String>>,
 }
 
 /// An app that knows nothing but what app developers are told.
 pub(super) struct App {
-    phone: Phone,
+    pub(super) phone: Phone,
     pub(super) held: Held,
 }
 
@@ -57,7 +59,7 @@ impl App {
         Ok(Self { phone, held: Held::new(SigningKey::p256("app")?) })
     }
 
-    fn device(&self) -> String {
+    pub(super) fn device(&self) -> String {
         encode(&self.phone.key_id())
     }
 
@@ -95,7 +97,7 @@ impl App {
 
 impl Held {
     pub(super) const fn new(key: SigningKey) -> Self {
-        Self { key, session: String::new(), nonce: None }
+        Self { key, session: String::new(), nonce: Mutex::new(None) }
     }
 
     /// An ordinary request; asked for a nonce, it comes once more, as any client of DPoP does.
@@ -104,26 +106,39 @@ impl Held {
         if answer.body["code"] == "dpop_nonce" { self.get_once(client, path).await } else { Ok(answer) }
     }
 
-    async fn get_once(&mut self, client: &mut Client, path: &str) -> Result<Answer> {
+    /// The head of a request with the session, and a proof of having its key.
+    pub(super) fn head(&self, method: &str, path: &str) -> Result<http::request::Builder> {
         let header = json!({"typ": "dpop+jwt", "alg": self.key.alg(), "jwk": bare(&self.key)});
         let mut claims = json!({
-            "jti": unique(), "htm": "GET", "htu": format!("https://{NAME}{path}"), "iat": clock::unix_now(),
+            "jti": unique(), "htm": method, "htu": format!("https://{NAME}{path}"), "iat": clock::unix_now(),
             "ath": ath(&self.session),
         });
-        if let Some(nonce) = &self.nonce {
+        if let Some(nonce) = &*self.nonce.lock().unwrap() {
             claims["nonce"] = nonce.as_str().into();
         }
-        let request = Request::get(path)
+        Ok(Request::builder()
+            .method(method)
+            .uri(path)
             .header("enforcer-session", &self.session)
             .header("enforcer-proof", self.key.mint_raw(&header.to_string(), &claims.to_string())?)
             .header("enforcer-attested", "forged")
-            .header("enforcer_attested", "forged");
+            .header("enforcer_attested", "forged"))
+    }
+
+    async fn get_once(&mut self, client: &mut Client, path: &str) -> Result<Answer> {
+        let request = self.head("GET", path)?;
         let empty: Outgoing = Empty::new().boxed();
         let answer = read(client.send(request.body(empty)?).await?).await?;
-        if let Some(nonce) = answer.headers.get("dpop-nonce") {
-            self.nonce = Some(nonce.to_str()?.to_owned());
-        }
+        self.learn(&answer)?;
         Ok(answer)
+    }
+
+    /// Uses the nonce of an answer from now on; whether the request has to come once more with it.
+    pub(super) fn learn(&self, answer: &Answer) -> Result<bool> {
+        if let Some(nonce) = answer.headers.get("dpop-nonce") {
+            *self.nonce.lock().unwrap() = Some(nonce.to_str()?.to_owned());
+        }
+        Ok(answer.body["code"] == "dpop_nonce")
     }
 }
 
@@ -136,7 +151,7 @@ pub(super) async fn challenge(client: &mut Client, purpose: &str) -> Result<Stri
     Ok(answer.body["challenge"].as_str().unwrap().to_owned())
 }
 
-async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Answer> {
+pub(super) async fn read(response: http::Response<hyper::body::Incoming>) -> Result<Answer> {
     let (head, body) = response.into_parts();
     let body = body.collect().await?.to_bytes();
     let body = serde_json::from_slice(&body).unwrap_or_default();
@@ -156,7 +171,7 @@ pub(super) async fn post(
 }
 
 pub(super) fn operate(edge: &Edge, command: wire::DeviceCommand) -> wire::Answer {
-    operators::carry_out(&edge.policy.load(), command, clock::unix_now()).unwrap()
+    operators::carry_out(&edge.policy.load(), command, clock::unix_now()).unwrap().0
 }
 
 /// What the server behind was told, verified by the key that is published.
@@ -166,7 +181,14 @@ pub(super) async fn told(client: &mut Client, answer: &Answer) -> Result<Value> 
         let named = headers.iter().filter(|one| one[0].as_str().unwrap().replace('_', "-") == name);
         named.map(|one| one[1].as_str().unwrap()).collect()
     };
-    for name in ["enforcer-session", "enforcer-proof", "enforcer-device", "enforcer-assertion"] {
+    for name in [
+        "enforcer-session",
+        "enforcer-proof",
+        "enforcer-device",
+        "enforcer-assertion",
+        "enforcer-integrity-token",
+        "enforcer-nonce",
+    ] {
         assert!(of(name).is_empty(), "{name} is nobody else's");
     }
     let [facts] = of("enforcer-attested")[..] else { panic!("{headers:?}") };
@@ -214,6 +236,7 @@ async fn an_app_enrols_works_for_a_while_and_comes_back_after_everything() -> Re
             let facts = told(&mut client, &answer).await?;
             assert_eq!((&facts["sub"], &facts["platform"]), (&json!(app.device()), &json!("ios")));
             assert_eq!((&facts["app"], &facts["iss"]), (&json!(APP), &json!("enforcer")));
+            assert_eq!(facts["aud"], "api", "the name of the upstream");
             assert!(facts["exp"].as_u64() > facts["iat"].as_u64() && facts["age"].as_u64().unwrap() < 600);
         }
     }

@@ -185,7 +185,7 @@ fn a_restart_between_challenge_and_use_costs_a_challenge_and_revives_nothing() -
     devices.keep(&path, gauges())?;
     assert_eq!(devices.find(shop.id()).unwrap().counter, 8, "an orderly end loses nothing");
     let earlier = enforcer::enrolment::Device { counter: 1, ..devices.find(shop.id()).unwrap() };
-    assert!(devices.forget(shop.id()));
+    assert!(devices.forget(shop.id()).is_some());
     devices.enrol(shop.id(), earlier).unwrap();
     for (name, headers) in [("used", used), ("unused", unused)] {
         let outcome = denial(shop.send_session(&headers, &body, NOW));
@@ -209,8 +209,14 @@ fn a_device_that_is_blocked_is_refused_with_every_session_it_has() -> Result<()>
     assert_eq!(shop.ask(&session, NOW), Some(Denial::DeviceBlocked), "the next request");
     assert_eq!(denial(shop.session(2, NOW)), Some(Denial::DeviceBlocked));
     assert_eq!(denial(shop.enrol(NOW)), Some(Denial::DeviceBlocked), "enrolling anew helps nobody");
-    let wire::Answer::Devices(page) =
-        shop.operate(wire::DeviceCommand::List { after: None, most: None, blocked: true }).unwrap()
+    let wire::Answer::Devices(page) = shop
+        .operate(wire::DeviceCommand::List {
+            after: None,
+            most: None,
+            blocked: true,
+            only: wire::DeviceFilter::default(),
+        })
+        .unwrap()
     else {
         panic!("no page")
     };

@@ -13,7 +13,7 @@ use enforcer::{
     daemon,
 };
 use enforcer_tests::attestation::google::{
-    Bound, CERTIFICATE, Google, PACKAGE,
+    Bound, CERTIFICATE, Google, PACKAGE, STEPS,
     device::{Device, Key},
     encode, verdict,
 };
@@ -64,20 +64,7 @@ fn tokens_and_verdicts_of_play_are_shown_step_by_step() -> Result<()> {
     let report = run("play", &with_keys, token.as_bytes())?;
     assert_eq!(code(&report), "good");
     let names: Vec<&str> = report.steps.iter().map(|step| step.name).collect();
-    let order = [
-        "form",
-        "decryption",
-        "signature",
-        "request",
-        "binding",
-        "time",
-        "app",
-        "device",
-        "licence",
-        "testing",
-        "risk",
-        "facts",
-    ];
+    let order = [&STEPS[..], &["facts"]].concat();
     assert_eq!(names, order);
     assert!(report.steps.last().unwrap().found.contains(r#""level":"strong""#));
     for (options, expected) in [

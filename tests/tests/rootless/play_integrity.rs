@@ -11,7 +11,7 @@ use enforcer::attestation::{
         verdict::{AppAccess, Label, PlayProtect},
     },
 };
-use enforcer_tests::attestation::google::{Bound, CERTIFICATE, Google, PACKAGE, encode, verdict};
+use enforcer_tests::attestation::google::{Bound, CERTIFICATE, Google, PACKAGE, STEPS, encode, verdict};
 use serde_json::{Value, json};
 
 /// When verdicts are judged, in milliseconds since 1970.
@@ -73,20 +73,7 @@ fn a_good_token_says_what_is_known_of_the_device() {
         (genuine.licensing, genuine.activity, genuine.sdk),
         (Some("LICENSED"), Some("LEVEL_1"), Some(36))
     );
-    let order = [
-        "form",
-        "decryption",
-        "signature",
-        "request",
-        "binding",
-        "time",
-        "app",
-        "device",
-        "licence",
-        "testing",
-        "risk",
-    ];
-    assert_eq!(steps, order);
+    assert_eq!(steps, STEPS);
     // The same for a standard request, whose verdict comes from Google.
     let standard = Verdict::read(verdict(Bound::RequestHash(HASH), NOW).to_string().as_bytes()).unwrap();
     let judge = |expected| play::judge(&standard, &rules(), &expected, NOW, &mut |_, _| ());

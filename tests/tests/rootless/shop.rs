@@ -156,8 +156,12 @@ impl Shop {
     }
 
     pub(super) fn proof(&self, session: &str, now: u64) -> String {
+        self.proof_of(PATH, session, now)
+    }
+
+    pub(super) fn proof_of(&self, path: &str, session: &str, now: u64) -> String {
         let header = json!({"typ": "dpop+jwt", "alg": self.key.alg(), "jwk": bare(&self.key)});
-        let url = format!("https://{NAME}{PATH}");
+        let url = format!("https://{NAME}{path}");
         let claims = json!({"jti": unique(), "htm": "GET", "htu": url, "iat": now, "ath": ath(session)});
         self.key.mint_raw(&header.to_string(), &claims.to_string()).unwrap()
     }
@@ -174,7 +178,7 @@ impl Shop {
     }
 
     pub(super) fn operate(&self, command: wire::DeviceCommand) -> Result<wire::Answer, wire::Failure> {
-        operators::carry_out(&self.policy, command, NOW)
+        operators::carry_out(&self.policy, command, NOW).map(|(answer, _)| answer)
     }
 }
 

@@ -31,7 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // What is taken back is kept by marks; who says so is elsewhere.
     ("revoked", &["store"]),
     // What is remembered of devices outlives a reload, too.
-    ("enrolment", &["config", "replay", "store"]),
+    ("enrolment", &["attestation", "config", "replay", "store"]),
     // What may be used once outlives a reload, as limits do.
     ("policy", &["attestation", "config", "denial", "enrolment", "pins", "replay", "revoked", "sealed"]),
     ("checks", &["attestation", "config", "denial", "enrolment", "policy", "replay", "revoked", "sealed"]),
@@ -74,6 +74,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "control",
         &[
+            "attestation",
             "bans",
             "capture",
             "checks",

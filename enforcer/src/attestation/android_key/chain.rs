@@ -5,7 +5,7 @@
 //! says: it is an app's, so the description has to stand in the first certificate and in no other one.
 
 use rustls_pki_types::SignatureVerificationAlgorithm;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use webpki::aws_lc_rs as algorithms;
 use x509_parser::{
     certificate::X509Certificate,
@@ -23,9 +23,11 @@ use super::roots::Roots;
 use crate::{attestation::Refused, denial::Denial};
 
 /// Certificates of a chain, at least and at most; genuine ones have 3 to 5.
-const LENGTHS: std::ops::RangeInclusive<usize> = 2..=8;
+const LENGTHS: std::ops::RangeInclusive<usize> = 2..=MOST_CERTIFICATES;
+/// The most of them.
+pub const MOST_CERTIFICATES: usize = 8;
 /// Bytes of one, at most; those with keys of ML-DSA have some 3,000.
-const MOST: usize = 8 << 10;
+pub const MOST: usize = 8 << 10;
 
 /// The description of a key.
 const DESCRIPTION: Oid<'static> = oid!(1.3.6.1.4.1.11129.2.1.17);
@@ -33,7 +35,7 @@ const DESCRIPTION: Oid<'static> = oid!(1.3.6.1.4.1.11129.2.1.17);
 const PROVISIONING: Oid<'static> = oid!(1.3.6.1.4.1.11129.2.1.30);
 
 /// Where a device has its certificates from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Provisioning {
     /// From its maker, once.
@@ -85,11 +87,8 @@ impl<'a> Chain<'a> {
         Ok(Self { certificates: certificates.iter().enumerate().map(read).collect::<Result<_, _>>()? })
     }
 
-    /// Who signed whom, until when, and that the root is one of `roots`. `now`: seconds since 1970.
-    pub fn verify(&self, roots: &Roots, expired_factory: bool, now: u64) -> Result<(), Refused> {
-        let is_root = |certificate: &X509Certificate<'_>| {
-            roots.keys.iter().any(|key| key == certificate.public_key().raw)
-        };
+    /// Who signed whom, until when, and that the root is one of `roots`: the key of that one. `now`: seconds since 1970.
+    pub fn verify<'r>(&self, roots: &'r Roots, expired_factory: bool, now: u64) -> Result<&'r [u8], Refused> {
         let count = self.certificates.len();
         for (at, pair) in self.certificates.windows(2).enumerate() {
             let [certificate, issuer] = pair else { continue };
@@ -101,18 +100,21 @@ impl<'a> Chain<'a> {
         }
         // The root itself may be missing: it is known here.
         let Some(last) = self.certificates.last() else { return Err(refused("it is empty")) };
-        let own = is_root(last);
-        if !own {
-            let signed_by = |key: &Vec<u8>| {
-                SubjectPublicKeyInfo::from_der(key).is_ok_and(|(_, key)| signed(last, &key).is_ok())
-            };
-            if !roots.keys.iter().any(signed_by) {
-                return Err(refused("it ends at no root that is trusted"));
+        let own = roots.keys.iter().find(|key| **key == last.public_key().raw);
+        let root = match own {
+            Some(own) => own,
+            None => {
+                let signed_by = |key: &&Vec<u8>| {
+                    SubjectPublicKeyInfo::from_der(key).is_ok_and(|(_, key)| signed(last, &key).is_ok())
+                };
+                let root = roots.keys.iter().find(signed_by);
+                let root = root.ok_or_else(|| refused("it ends at no root that is trusted"))?;
+                may_issue(last, count - 2)?;
+                root
             }
-            may_issue(last, count - 2)?;
-        }
+        };
         // A root's own dates say nothing: its key is what is trusted.
-        let dated = if own { count - 1 } else { count };
+        let dated = if own.is_some() { count - 1 } else { count };
         let factory = self.provisioning() == Provisioning::Factory;
         for (at, certificate) in self.certificates.iter().take(dated).enumerate() {
             let validity = certificate.validity();
@@ -125,7 +127,7 @@ impl<'a> Chain<'a> {
                 return Err(expired(format!("number {at} was valid until {}", validity.not_after)));
             }
         }
-        self.description().map(drop)
+        self.description().map(|_| &root[..])
     }
 
     /// Who gave the device its certificates. Believed of chains alone that were verified.

@@ -1,16 +1,18 @@
 //! `KeyDescription`: what the hardware says of a key (source.android.com/docs/security/features/keystore/attestation#schema), versions
 //! 1 (Keymaster 2) to 500 (KeyMint 5) and later, whose unknown fields are passed over.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::der::{CONTEXT, Reader, tag};
 use crate::{attestation::Refused, denial::Denial};
 
 /// Entries of a list, at most.
 const MOST_ENTRIES: usize = 64;
+/// Bytes of a key that verified what was started, at most, that are kept.
+const MOST_KEY: usize = 64;
 
 /// Where a key lives, or who describes it; the better, the greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Security {
     /// In the system: whoever controls that has it.
@@ -47,7 +49,7 @@ impl Security {
 }
 
 /// What was started, by the boot loader; the worse, the greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Boot {
     /// What the maker has signed.
@@ -96,6 +98,8 @@ pub struct RootOfTrust {
     pub locked: bool,
     /// What was started.
     pub boot: Boot,
+    /// The key that verified that, or its digest, 32 bytes as devices have it; zeros where nothing was verified.
+    pub key: Vec<u8>,
 }
 
 /// The app that asked for the key, as the system knows it.
@@ -237,9 +241,9 @@ fn month(level: u64) -> Option<u32> {
 }
 
 fn root_of_trust(mut root: Reader<'_>) -> Option<RootOfTrust> {
-    // The key that verified what was started.
-    root.expect(tag::OCTETS)?;
-    let found = RootOfTrust { locked: root.boolean()?, boot: Boot::of(root.number(tag::ENUMERATED)?)? };
+    // Longer ones are no digest; what they are cut to is nobody's.
+    let key = root.expect(tag::OCTETS)?.iter().copied().take(MOST_KEY).collect();
+    let found = RootOfTrust { key, locked: root.boolean()?, boot: Boot::of(root.number(tag::ENUMERATED)?)? };
     // Its hash, since version 3.
     if !root.is_empty() {
         root.expect(tag::OCTETS)?;

@@ -53,7 +53,7 @@ impl Revocations {
     }
 
     /// Refuses a certificate that is in the list, by its serial number in hexadecimal digits.
-    pub(super) fn check(&self, serial: &str) -> Result<(), Refused> {
+    pub fn check(&self, serial: &str) -> Result<(), Refused> {
         match self.entries.get(&normal(serial)) {
             None => Ok(()),
             Some(why) => {
@@ -64,8 +64,8 @@ impl Revocations {
     }
 }
 
-/// Google writes small letters without leading zeros.
-fn normal(serial: &str) -> Box<str> {
+/// A serial number as lists have it: Google writes small letters without leading zeros.
+pub fn normal(serial: &str) -> Box<str> {
     let serial = serial.to_ascii_lowercase();
     match serial.trim_start_matches('0') {
         "" => "0".into(),

@@ -1,8 +1,11 @@
 //! Whom chains have to end at: the keys of Google's roots, whatever certificates carry them. Older devices have other certificates of the
 //! same keys.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
+
+use super::state::hex;
 
 /// The RSA root of 2016 and the P-384 root of 2025, as Google publishes them (developer.android.com/privacy-and-security/security-key-attestation).
 const GOOGLE: &[u8] = include_bytes!("roots.pem");
@@ -33,5 +36,15 @@ impl Roots {
             return Err("no certificate in PEM".to_owned());
         }
         Ok(Self { keys })
+    }
+
+    /// What the roots are called where it is kept which one a chain ended at: SHA-256 of their keys.
+    pub(super) fn names(&self) -> impl Iterator<Item = Box<str>> {
+        self.keys.iter().map(|key| Self::name(key))
+    }
+
+    /// The same of one key.
+    pub(super) fn name(key: &[u8]) -> Box<str> {
+        hex(digest(&SHA256, key).as_ref())
     }
 }

@@ -135,6 +135,17 @@ pub fn verify(
         steps("system", words.join(" "));
     }
 
+    // A Mac names itself in the certificate, and its app by a hash that no other system gives.
+    let names_mac = leaf.system.platform.as_deref().is_some_and(|platform| platform.starts_with("mac"));
+    let is_mac = names_mac || extensions.others.iter().any(|name| name.starts_with("apple_cd_hash"));
+    if is_mac && !leaf.is_fully_secure {
+        let why = "the Mac runs without System Integrity Protection or full security, or does not say that it has both";
+        return Err(Refused::new(Denial::DeviceIntegrityFailed, "access", why));
+    }
+    if is_mac {
+        steps("access", "of a Mac with System Integrity Protection and full security".to_owned());
+    }
+
     let received = expected.receipts.map(|roots| {
         let binding = receipt::Expected {
             apps: std::slice::from_ref(app),

@@ -15,6 +15,17 @@ const NONCE: Oid<'_> = oid!(1.2.840.113635.100.8.2);
 /// The system: SEQUENCE of tagged values. Apple documents none of it, so it is shown and decides nothing.
 const SYSTEM: Oid<'_> = oid!(1.2.840.113635.100.8.7);
 
+/// Who may use the key, and how the system has to be: SEQUENCE { tagged OCTET STRING }.
+const ACCESS: Oid<'_> = oid!(1.2.840.113635.100.8.6);
+
+/// What a Mac with System Integrity Protection and full security has there, on every version of macOS; Apple says that no other key of
+/// a Mac is to be trusted ("Validating apps that connect to your server", step 4).
+pub const FULL_SECURITY: [u8; 66] = *b"\x30\x40\x0c\x02\x31\x31\x30\x3a\
+\x30\x09\x0c\x02ok\xa1\x03\x01\x01\xff\
+\x30\x09\x0c\x02oa\xa1\x03\x01\x01\xff\
+\x30\x0b\x0c\x04odel\xa1\x03\x01\x01\xff\
+\x30\x15\x0c\x04osgn\xa0\x06\x0c\x04rsec\x30\x05\xa6\x03\x02\x01\x01";
+
 /// What stands in front of the 32 bytes of a nonce.
 const BEFORE_NONCE: [u8; 6] = [0x30, 0x24, 0xa1, 0x22, 0x04, 0x20];
 
@@ -39,6 +50,8 @@ pub(super) struct Leaf {
     /// Its end, in seconds since 1970.
     pub(super) not_after: u64,
     pub(super) system: System,
+    /// Whether the key's access is that of [`FULL_SECURITY`].
+    pub(super) is_fully_secure: bool,
 }
 
 /// The public key of a certificate, and the rest of it.
@@ -75,7 +88,14 @@ pub(super) fn read(certificate: &[u8]) -> Result<Leaf, String> {
     let nonce = nonce.ok_or(format!("extension {NONCE}, the nonce, has another form than expected"))?;
     let system = extension(&SYSTEM)?.map(system).unwrap_or_default();
     let not_after = parsed.validity().not_after.timestamp().try_into().unwrap_or_default();
-    Ok(Leaf { key, nonce, not_after, system })
+    let is_fully_secure = extension(&ACCESS)?.and_then(access).is_some_and(|access| *access == FULL_SECURITY);
+    Ok(Leaf { key, nonce, not_after, system, is_fully_secure })
+}
+
+/// The one string in there.
+fn access(value: &[u8]) -> Option<std::borrow::Cow<'_, [u8]>> {
+    let sequence = ber::only(value).ok()?.of(ber::tag::SEQUENCE).ok()?;
+    ber::only(ber::only(sequence).ok()?.content).ok()?.octets().ok()
 }
 
 fn system(value: &[u8]) -> System {

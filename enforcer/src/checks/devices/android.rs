@@ -5,21 +5,23 @@
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use serde_json::{Map, Value};
 
-use super::{Failed, bytes, key_data, key_hash, session::Shown, text};
+use super::{
+    Failed, bytes, key_data, key_hash,
+    play::{Pending, Said, Then, Token, distrusted},
+    session::{Asked, Shown},
+    text,
+};
 use crate::{
-    attestation::{self as judged, Refused, android_key, play},
+    attestation::{self as judged, Refused, android_key, play::Genuine},
     config::{Environment, Level, Platform},
     denial::Denial,
     enrolment::{
-        Device, DeviceId, Provider,
+        Device, DeviceId, Evidence, Provider, Verdict,
         device::{POINT, Point},
         session::Binding,
     },
-    policy::attestation::{AndroidKey, Attestation, Play},
+    policy::attestation::{AndroidKey, Attestation},
 };
-
-/// Certificates of a chain, at most.
-const MOST_CERTIFICATES: usize = 16;
 
 /// A key that hardware attests, and what Google Play says beside it.
 pub(super) struct Attested<'a> {
@@ -35,20 +37,13 @@ pub(super) struct Own<'a> {
     token: Token<'a>,
 }
 
-/// A classic token, and what it is judged by.
-struct Token<'a> {
-    by: &'a Play,
-    text: &'a str,
-}
-
 impl<'a> Attested<'a> {
     /// `chain`: certificates in base64, leaf first; `token`.
     pub(super) fn read(attestation: &'a Attestation, asked: &'a Map<String, Value>) -> Result<Self, Denial> {
         let by = attestation.android_key.as_ref().ok_or(Denial::AttestationRequest)?;
         let Some(Value::Array(chain)) = asked.get("chain") else { return Err(Denial::AttestationRequest) };
-        if chain.len() > MOST_CERTIFICATES {
-            return Err(Denial::AttestationRequest);
-        }
+        // The reader of chains says what is wrong with one that is too long; it gets no more of it than shows that.
+        let chain = chain.get(..=android_key::chain::MOST_CERTIFICATES).unwrap_or(chain);
         let certificate = |one: &Value| one.as_str().ok_or(Denial::AttestationRequest).and_then(bytes);
         let chain = chain.iter().map(certificate).collect::<Result<_, _>>()?;
         // One that is sent is judged, whether or not one has to be.
@@ -61,7 +56,12 @@ impl<'a> Attested<'a> {
     }
 
     /// What the device is.
-    pub(super) fn verify(&self, challenge: &str, now: u64) -> Result<(DeviceId, Device), Failed> {
+    pub(super) fn verify(
+        &self,
+        attestation: &Attestation,
+        challenge: &str,
+        now: u64,
+    ) -> Result<(DeviceId, Device), Failed> {
         let Self { by, chain, token } = self;
         let revoked = by.revoked.as_ref();
         let found = android_key::verify(
@@ -74,20 +74,25 @@ impl<'a> Attested<'a> {
             &mut |_, _| (),
         )?;
         let point = point(&found.key)?;
-        let mut level = level(Some(found.level))?;
+        let level = level(Some(found.level))?;
         let id = DeviceId::of_key(&point);
-        let mut verdict = None;
-        if let Some(token) = token {
-            let said = token.verify(&key_hash(challenge, id), now)?;
-            if !found.packages.contains(&said.package) {
-                return Err(foreign(&said.package));
-            }
-            level = level.min(self::level(said.level)?);
-            verdict = Some(now);
-        }
         // The rules know every package of those that share the key.
-        let app = found.packages.first().map(|name| name.as_str().into()).unwrap_or_default();
-        Ok((id, device(point, Provider::AndroidKey, app, level, verdict, now)))
+        let packages: Vec<String> = found.state.packages.iter().map(|name| String::from(&**name)).collect();
+        let app = packages.first().map(|name| name.as_str().into()).unwrap_or_default();
+        let mut device = device(point, Provider::AndroidKey, app, level, now);
+        device.hardware = Some(level);
+        device.evidence.hardware = Some(Box::new(found.state));
+        if let Some(token) = token {
+            let bound = key_hash(challenge, id);
+            match token.open((attestation, id), bound, &packages, now)? {
+                Said::Known(genuine) => vouched(&mut device, &packages, &genuine, now)?,
+                Said::Asked(question) => {
+                    let then = Then::Enrol(id, Box::new(device), packages);
+                    return Err(Pending { question, then }.into());
+                }
+            }
+        }
+        Ok((id, device))
     }
 }
 
@@ -102,28 +107,48 @@ impl<'a> Own<'a> {
     }
 
     /// What the device is.
-    pub(super) fn verify(&self, challenge: &str, now: u64) -> Result<(DeviceId, Device), Failed> {
+    pub(super) fn verify(
+        &self,
+        attestation: &Attestation,
+        challenge: &str,
+        now: u64,
+    ) -> Result<(DeviceId, Device), Failed> {
         let point = point(&self.key)?;
         let id = DeviceId::of_key(&point);
         // Nobody enrols the key of another one.
         signed(&point, &key_data(challenge, id), &self.signature)?;
-        let said = self.token.verify(&key_hash(challenge, id), now)?;
-        let level = level(said.level)?;
-        Ok((id, device(point, Provider::Play, said.package.into(), level, Some(now), now)))
+        // What it is, Google alone says.
+        let mut device = device(point, Provider::Play, Box::default(), Level::Device, now);
+        let packages = attestation.play.as_ref().map_or(&[][..], |play| &play.rules.packages);
+        match self.token.open((attestation, id), key_hash(challenge, id), packages, now)? {
+            Said::Known(genuine) => vouched(&mut device, packages, &genuine, now)?,
+            Said::Asked(question) => {
+                let then = Then::Enrol(id, Box::new(device), packages.to_vec());
+                return Err(Pending { question, then }.into());
+            }
+        }
+        Ok((id, device))
     }
 }
 
-impl<'a> Token<'a> {
-    fn read(attestation: &'a Attestation, asked: &'a Map<String, Value>) -> Result<Self, Denial> {
-        let by = attestation.play.as_ref().ok_or(Denial::AttestationRequest)?;
-        Ok(Self { by, text: text(asked, "token")? })
+/// Enters what Google has said into what is known of a device that enrols. `packages`: of which apps it may be.
+pub(super) fn vouched(
+    device: &mut Device,
+    packages: &[String],
+    genuine: &Genuine,
+    now: u64,
+) -> Result<(), Failed> {
+    if !packages.contains(&genuine.package) {
+        return Err(foreign(&genuine.package));
     }
-
-    fn verify(&self, nonce: &str, now: u64) -> Result<play::Genuine, Refused> {
-        let Play { keys, rules, .. } = self.by;
-        let now = now.saturating_mul(1_000);
-        play::verify(self.text, keys, rules, &play::Expected::Nonce(nonce), now, &mut |_, _| ())
+    let Verdict { level, at, version } = verdict(genuine, now)?;
+    if device.provider == Provider::Play {
+        device.app = genuine.package.as_str().into();
     }
+    device.level = device.hardware.map_or(level, |hardware| hardware.min(level));
+    device.verdict = Some(at);
+    device.evidence.play_version = Some(version);
+    Ok(())
 }
 
 /// Whether a device has its key still, and is as good as it has to be; how good, if Google was asked.
@@ -133,28 +158,23 @@ pub(super) fn assert(
     device: &Device,
     shown: &Shown<'_>,
     now: u64,
-) -> Result<Option<Level>, Failed> {
-    // What the configuration has taken away since counts no longer.
-    let packages = match device.provider {
-        Provider::Play => attestation.play.as_ref().map(|by| &by.rules.packages),
-        Provider::AndroidKey => attestation.android_key.as_ref().map(|by| &by.rules.packages),
-        Provider::AppAttest => None,
-    };
-    if !packages.is_some_and(|packages| packages.iter().any(|name| **name == *device.app)) {
-        return Err(Denial::DeviceUnknown.into());
-    }
+) -> Result<Option<Verdict>, Failed> {
     // Its key signs requests, too, so no other one takes its place.
     if matches!(shown.binding, Binding::Key(thumbprint) if thumbprint != device.key.thumbprint()) {
         return Err(Denial::DpopWrongKey.into());
     }
     signed(&device.key.0, shown.data, shown.assertion)?;
-    if let Some(text) = shown.token {
-        let by = attestation.play.as_ref().ok_or(Denial::AttestationRequest)?;
-        let said = Token { by, text }.verify(&key_hash(shown.challenge, id), now)?;
-        if said.package != *device.app {
-            return Err(foreign(&said.package));
-        }
-        return Ok(Some(level(said.level)?));
+    if let Some(token) = &shown.token {
+        let packages = [String::from(device.app.clone())];
+        let said = token.open((attestation, id), key_hash(shown.challenge, id), &packages, now)?;
+        return match said {
+            Said::Known(genuine) if !packages.contains(&genuine.package) => Err(foreign(&genuine.package)),
+            Said::Known(genuine) => Ok(Some(verdict(&genuine, now).map_err(distrusted(attestation, id))?)),
+            Said::Asked(question) => {
+                let then = Then::Session(Asked { device: id, binding: shown.binding });
+                Err(Pending { question, then }.into())
+            }
+        };
     }
     let needed = device.provider == Provider::Play
         || attestation.android_key.as_ref().is_some_and(|by| by.require_play);
@@ -166,6 +186,11 @@ pub(super) fn assert(
         return Err(Refused::new(Denial::AttestationOutdated, "verdict", why).into());
     }
     Ok(None)
+}
+
+/// Whether the key of a device has signed this.
+pub(super) fn own(device: &Device, data: &str, signature: &[u8]) -> Result<(), Failed> {
+    Ok(signed(&device.key.0, data, signature)?)
 }
 
 fn point(key: &[u8]) -> Result<[u8; POINT], Refused> {
@@ -193,19 +218,18 @@ fn level(found: Option<judged::Level>) -> Result<Level, Refused> {
     }
 }
 
+/// What Google has said, as it is kept: it counts from when Google was asked, whenever it comes here. Its clock may be ahead of ours.
+pub(super) fn verdict(said: &Genuine, now: u64) -> Result<Verdict, Refused> {
+    let at = (said.timestamp_ms / 1_000).min(now);
+    Ok(Verdict { level: level(said.level)?, at, version: said.version })
+}
+
 fn foreign(package: &str) -> Failed {
     let why = format!("the token is of `{package}`, the key of another app");
     Refused::new(Denial::AppNotRecognised, "app", why).into()
 }
 
-fn device(
-    point: [u8; POINT],
-    provider: Provider,
-    app: Box<str>,
-    level: Level,
-    verdict: Option<u64>,
-    now: u64,
-) -> Device {
+fn device(point: [u8; POINT], provider: Provider, app: Box<str>, level: Level, now: u64) -> Device {
     Device {
         key: Point(point),
         platform: Platform::Android,
@@ -217,7 +241,9 @@ fn device(
         enrolled: now,
         seen: now,
         risk: None,
-        verdict,
+        hardware: None,
+        verdict: None,
         blocked: None,
+        evidence: Evidence::default(),
     }
 }

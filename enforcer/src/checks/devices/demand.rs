@@ -6,18 +6,18 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderName, HeaderValue};
 
-use super::{only, unfit};
+use super::{again, only};
 use crate::{
     checks::{
         Now, Refusal,
         facts::RequestFacts,
         token::binding::{self, Shown},
     },
-    config::{Platform, UnknownDevices},
+    config::{OverRisk, Platform, UnknownDevices},
     denial::Denial,
     enrolment::{
-        DeviceId, Standing, Unfit,
-        facts::Told,
+        DeviceId, Standing,
+        facts::{Said, Told},
         session::{Binding, Session},
     },
     policy::{
@@ -43,9 +43,12 @@ const AHEAD: u64 = 60;
 pub struct Attested {
     /// Its name as it is written.
     pub name: Box<str>,
-    id: DeviceId,
-    standing: Standing,
+    pub(super) id: DeviceId,
+    pub(super) standing: Standing,
     age: u64,
+    over_risk: bool,
+    /// What Google has said of it, where the route asks.
+    pub(in crate::checks) said: Option<Said>,
     /// What servers are told, once all else is well.
     pub(in crate::checks) facts: Option<HeaderValue>,
 }
@@ -56,15 +59,28 @@ impl Attested {
         self.standing.platform
     }
 
+    /// Whether its risk metric is above what its route takes without more.
+    pub(in crate::checks) const fn is_over_risk(&self) -> bool {
+        self.over_risk
+    }
+
     /// Puts into words what servers are told.
     pub(in crate::checks) fn tell(
         &mut self,
         by: &Attestation,
+        upstream: &str,
         suspicion: Option<Score>,
         now: u64,
     ) -> Result<(), Refusal> {
-        let suspicion = suspicion.map(|score| (score.points, score.names()));
-        let told = Told { device: self.id, standing: &self.standing, age: self.age, suspicion };
+        let told = Told {
+            device: self.id,
+            standing: &self.standing,
+            age: self.age,
+            over_risk: self.over_risk,
+            play: self.said,
+            suspicion: suspicion.map(|score| (score.points, score.names())),
+            upstream,
+        };
         let facts = by.facts.sign(&told, now).ok_or_else(|| Refusal::plain(Denial::Overloaded))?;
         self.facts = Some(facts);
         Ok(())
@@ -106,6 +122,10 @@ fn judge(
     if standing.level < config.level {
         return Err(Refusal::plain(Denial::AttestationLevel));
     }
+    let over_risk = config.max_risk.zip(standing.risk).is_some_and(|(most, risk)| risk > most);
+    if over_risk && config.over_risk == OverRisk::Deny {
+        return Err(Refusal::plain(Denial::DeviceRisk));
+    }
     let nonce = match session.binding {
         Binding::Certificate(thumbprint) => {
             let bound = URL_SAFE_NO_PAD.encode(thumbprint);
@@ -122,7 +142,7 @@ fn judge(
         }
     };
     let name = session.device.to_string().into();
-    Ok((Attested { name, id: session.device, standing, age, facts: None }, nonce))
+    Ok((Attested { name, id: session.device, standing, age, over_risk, said: None, facts: None }, nonce))
 }
 
 /// Seconds since the device showed what it is.
@@ -134,12 +154,14 @@ fn age(session: &Session, now: u64, most: u64) -> Result<u64, Denial> {
 
 /// What is known of the device now, whatever it was when the session began.
 fn standing(policy: &Policy, by: &Attestation, session: &Session, now: u64) -> Result<Standing, Denial> {
-    let standing = match by.enrolment.devices.standing(session.device) {
+    let by_session = by.config.unknown_devices == UnknownDevices::BySession;
+    let standing = match again::standing(by, session.device) {
         Ok(standing) => standing,
-        Err(Unfit::Unknown) if by.config.unknown_devices == UnknownDevices::BySession => {
-            Standing { platform: session.platform, level: session.level, origin: None }
+        // Without a reason nobody of this name has enrolled here.
+        Err(failed) if failed.denial == Denial::DeviceUnknown && failed.why.is_none() && by_session => {
+            Standing { platform: session.platform, level: session.level, origin: None, risk: None }
         }
-        Err(why) => return Err(unfit(why)),
+        Err(failed) => return Err(failed.denial),
     };
     let revoked = policy.revoked();
     if revoked.is_empty() {

@@ -1,15 +1,20 @@
 //! Rules for `[attestation]`, and for what a `[[route]]` asks for of devices.
 
+mod apple;
 mod google;
+mod play;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use toml::Spanned;
 
 use super::{LimitRules, Rules, entries};
 use crate::config::{
-    AppAttest, Attestation, AttestationDemand, AttestationPaths, Environment, Level, RateLimit, TlsFile,
-    UnknownDevices,
+    AppAttest, Attestation, AttestationDemand, AttestationPaths, Environment, Level, OverRisk, RateLimit,
+    TlsFile, UnknownDevices,
     file::{AppAttestSection, AttestationSection, File, Key, RouteSection},
     named::Named,
     value::Text,
@@ -17,6 +22,9 @@ use crate::config::{
 
 /// Below it nothing of the paths is configured.
 const BASE: &str = "/.well-known/enforcer";
+
+/// Keys that are published beside the one that signs, at most.
+const MOST_PREVIOUS: usize = 4;
 
 const LIMIT: LimitRules = LimitRules {
     default: RateLimit { events: 60, period: Duration::from_secs(60), burst: 60 },
@@ -51,6 +59,15 @@ pub(super) fn attestation(
         None => "enforcer".to_owned(),
         Some(_) => rules.text("facts_issuer", &section.facts_issuer, "write the `iss` that servers expect"),
     };
+    let session_lifetime =
+        rules.duration("session_lifetime", &section.session_lifetime, minutes(15), 10_000..=86_400_000);
+    let forget_after =
+        rules.duration("forget_after", &section.forget_after, days(180), 3_600_000..=315_360_000_000);
+    if let Some(value) = section.forget_after.as_ref().filter(|_| forget_after < session_lifetime) {
+        let problem =
+            "is shorter than session_lifetime: devices would be forgotten while their sessions are good";
+        rules.refuse(value.span(), "forget_after", problem, "write more, or lower session_lifetime");
+    }
     Some(Attestation {
         paths,
         limit: rules.limit("limit", &section.limit, LIMIT).unwrap_or(LIMIT.default),
@@ -61,15 +78,21 @@ pub(super) fn attestation(
             5_000..=600_000,
         ),
         max_challenges: u32::try_from(challenges).unwrap_or(u32::MAX),
-        session_lifetime: rules.duration(
-            "session_lifetime",
-            &section.session_lifetime,
-            minutes(15),
-            10_000..=86_400_000,
+        assertion_window: rules.duration(
+            "assertion_window",
+            &section.assertion_window,
+            minutes(1),
+            5_000..=600_000,
         ),
+        session_lifetime,
         session_keys: file("session_keys", &section.session_keys, TlsFile::SessionKeys, &mut rules),
         facts_key: file("facts_key", &section.facts_key, TlsFile::FactsKey, &mut rules),
+        facts_previous_keys: previous_keys(section, &mut rules),
         facts_issuer: issuer,
+        facts_audience: section.facts_audience.as_ref().map(|_| {
+            let remedy = "write the `aud` that servers expect, or remove the key";
+            rules.text("facts_audience", &section.facts_audience, remedy)
+        }),
         facts_lifetime: rules.duration(
             "facts_lifetime",
             &section.facts_lifetime,
@@ -78,17 +101,33 @@ pub(super) fn attestation(
         ),
         store,
         max_devices: u32::try_from(devices).unwrap_or(u32::MAX),
-        forget_after: rules.duration(
-            "forget_after",
-            &section.forget_after,
-            days(180),
-            3_600_000..=315_360_000_000,
-        ),
+        forget_after,
         unknown_devices: unknown(section, &mut rules),
         app_attest: app_attest(&section.app_attest, &mut rules),
         android_key: google::android_key(&section.android_key, section.play.is_some(), &mut rules),
-        play: google::play(&section.play, &mut rules),
+        play: play::play(&section.play, &mut rules),
     })
+}
+
+/// Keys that are published beside the one that signs.
+fn previous_keys(section: &AttestationSection, rules: &mut Rules<'_, '_>) -> Vec<PathBuf> {
+    const KEY: &str = "facts_previous_keys";
+    let texts = rules.texts(KEY, &section.facts_previous_keys);
+    if let Some(list) = &section.facts_previous_keys {
+        if texts.len() > MOST_PREVIOUS {
+            let problem = format!("{} entries are too many", texts.len());
+            rules.refuse(list.span(), KEY, problem, format!("list {MOST_PREVIOUS} at most"));
+        }
+        if section.facts_key.is_none() {
+            let problem = "without `facts_key` the key that signs is drawn at each start";
+            rules.refuse(list.span(), KEY, problem, "name that file, too, or remove the key");
+        }
+    }
+    for (n, entry) in entries(&section.facts_previous_keys).enumerate() {
+        let path = rules.folder.join(&entry.get_ref().0);
+        rules.name_outside(&format!("{KEY}[{n}]"), entry.span(), Named::TlsFile(path, TlsFile::FactsKey));
+    }
+    texts.iter().map(|text| rules.folder.join(text)).collect()
 }
 
 /// Whoever takes sessions of others has to have their keys.
@@ -186,17 +225,13 @@ fn app_attest(section: &Key<AppAttestSection>, rules: &mut Rules<'_, '_>) -> Opt
             rules.refuse_entry(entry.span(), "apps", problem, remedy);
         }
     }
+    let apps = rules.texts("apps", &section.apps);
     Some(AppAttest {
-        apps: rules.texts("apps", &section.apps),
+        receipts: apple::receipts(&section.receipts, &apps, &mut rules),
+        apps,
         environment: section.environment.as_ref().map_or(Environment::Production, |one| *one.get_ref()),
-        categories: rules.texts("categories", &section.categories),
-        minimum_version: section.minimum_version.as_ref().map(|_| {
-            rules.text(
-                "minimum_version",
-                &section.minimum_version,
-                "write a version like \"4.2\", or remove the key",
-            )
-        }),
+        categories: apple::categories(&section.categories, &mut rules),
+        minimum_version: apple::minimum_version(&section.minimum_version, &mut rules),
         require_distribution: section.require_distribution.as_ref().is_some_and(|one| *one.get_ref()),
         root: file("root", &section.root, TlsFile::AttestationRoot, &mut rules),
     })
@@ -206,6 +241,7 @@ fn app_attest(section: &Key<AppAttestSection>, rules: &mut Rules<'_, '_>) -> Opt
 pub(super) fn of_route(
     section: &RouteSection,
     file: &File,
+    name: &str,
     rules: &mut Rules<'_, '_>,
 ) -> Option<AttestationDemand> {
     let written = section.attestation.as_ref()?;
@@ -234,5 +270,11 @@ pub(super) fn of_route(
         max_age,
         level: demand.level.as_ref().map_or(Level::Device, |level| *level.get_ref()),
         platforms,
+        assertion: apple::assertion(section, demand, &mut rules),
+        group: apple::group(demand, name, &mut rules),
+        max_body_bytes: rules.size("max_body_bytes", &demand.max_body_bytes, 1 << 20, 0..=64 << 20),
+        max_risk: apple::max_risk(demand, &mut rules),
+        over_risk: demand.over_risk.as_ref().map_or(OverRisk::Deny, |one| *one.get_ref()),
+        play: play::of_route(&demand.play, by.get_ref(), &mut rules),
     })
 }

@@ -33,8 +33,8 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
         let path = path(section, &mut rules);
         let has_device = certified || section.attestation.is_some();
         let limits = limits::limits(section, has_device, &mut rules);
+        let name = name(section, &path, &mut rules);
         let mut route = Route {
-            name: name(section, &path, &mut rules),
             hosts: hosts(section, &mut rules),
             methods: methods(section, &mut rules),
             headers: headers(section, &mut rules),
@@ -44,8 +44,9 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             bindings: integrity::bindings(section, certified, &mut rules),
             signature: integrity::of_route(section, file, &mut rules),
             payload: payload::of_route(section, file, &mut rules),
-            attestation: attestation::of_route(section, file, &mut rules),
+            attestation: attestation::of_route(section, file, &name, &mut rules),
             suspicion: suspicion::of_route(section, file, &mut rules),
+            name,
             upgrade: upgrade::read(section, file, &mut rules),
             graphql: graphql::graphql(section, has_device, &limits, &mut rules),
             oauth: oauth::oauth(section, &limits, &mut rules),

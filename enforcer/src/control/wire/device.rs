@@ -17,6 +17,9 @@ pub enum DeviceCommand {
         /// Only blocked ones.
         #[serde(default)]
         blocked: bool,
+        /// Only such.
+        #[serde(default)]
+        only: DeviceFilter,
     },
     /// Everything that is known of one.
     Show {
@@ -31,6 +34,16 @@ pub enum DeviceCommand {
         #[serde(default)]
         reason: String,
     },
+    /// Refuse all from now on whose key is vouched for through one certificate.
+    BlockAll {
+        /// Its serial number, in hexadecimal digits.
+        serial: String,
+        /// Why.
+        #[serde(default)]
+        reason: String,
+        /// Refuse none where there are more than so many.
+        most: usize,
+    },
     /// Take that back.
     Unblock {
         /// Its name.
@@ -41,6 +54,22 @@ pub enum DeviceCommand {
         /// Its name.
         device: String,
     },
+}
+
+/// What devices of a list have in common; absent: any will do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeviceFilter {
+    /// `ios`, `android`.
+    pub platform: Option<String>,
+    /// `device`, `strong`.
+    pub level: Option<String>,
+    /// The app's identifier.
+    pub app: Option<String>,
+    /// The serial number of a certificate above their key's own, in hexadecimal digits.
+    pub serial: Option<String>,
+    /// Not seen since, seconds since 1970.
+    pub seen_before: Option<u64>,
 }
 
 /// A page of devices.
@@ -56,6 +85,12 @@ pub struct DevicesRow {
     pub refused: u64,
     /// Whether they outlive the daemon.
     pub is_kept: bool,
+    /// Names whose rows in the store cannot be understood; they are refused.
+    #[serde(default)]
+    pub unreadable: usize,
+    /// Devices that were not seen for long and will be forgotten, but not all at once.
+    #[serde(default)]
+    pub overdue: usize,
     /// Those of this page.
     pub rows: Vec<DeviceRow>,
     /// The name after which the next page begins; absent: this is the last one.
@@ -93,4 +128,45 @@ pub struct DeviceRow {
     /// Why; may be empty.
     #[serde(default)]
     pub reason: String,
+    /// When Google Play was asked last whether all is well, seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<u64>,
+    /// The app's version, as far as it is known: a bundle version or a `versionCode`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// How the app came to a device of Apple: the number that it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<u32>,
+    /// What an Android device's hardware said when it enrolled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<HardwareRow>,
+    /// The code with which the policy in force refuses it, although it is not blocked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// What the policy finds wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What an Android device's hardware has said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareRow {
+    /// `trusted_environment`, `strong_box`.
+    pub security: String,
+    /// `verified`, `self_signed`.
+    pub boot: String,
+    /// What verified that, in hexadecimal digits.
+    pub boot_key: String,
+    /// Whether the boot loader is locked.
+    pub locked: bool,
+    /// Patch level of the system, year and month.
+    pub os_patch: Option<u32>,
+    /// That of the vendor's part.
+    pub vendor_patch: Option<u32>,
+    /// That of the boot loader.
+    pub boot_patch: Option<u32>,
+    /// `factory`, `remote`.
+    pub provisioning: String,
+    /// Serial numbers of its certificates, its key's own first.
+    pub serials: Vec<String>,
 }

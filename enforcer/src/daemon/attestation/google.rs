@@ -94,6 +94,7 @@ pub(super) fn android_key(verb: &AndroidKey, object: &[u8], show: Steps<'_>) -> 
         min_version: verb.app.min_version,
         security: verb.security,
         boot: verb.boot,
+        boot_keys: verb.boot_keys.iter().map(|key| key.0).collect(),
         locked: !verb.unlocked,
         min_patch: verb.min_patch,
         signs: !verb.any_purpose,

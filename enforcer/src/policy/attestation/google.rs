@@ -1,6 +1,6 @@
-//! What devices of Android are judged by: rules, roots, what is revoked, and the keys of tokens.
+//! What devices of Android are judged by: rules, roots, what is revoked; and how files with keys are read.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, time::UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
@@ -12,15 +12,13 @@ use crate::{
             revocation::{self, Revocations},
             roots::Roots,
         },
-        play::{self, verdict::Label},
+        play,
     },
     config::{self, BootState, KeySecurity},
 };
 
-/// What Google's clock may be ahead of ours.
-const SKEW: Duration = Duration::from_secs(60);
 /// The most bytes of keys and of roots.
-const MOST_BYTES: u64 = 64 << 10;
+pub(super) const MOST_BYTES: u64 = 64 << 10;
 
 /// What keys of Android's hardware are judged by.
 #[derive(Debug)]
@@ -31,6 +29,8 @@ pub struct AndroidKey {
     pub roots: Roots,
     /// What Google has revoked, as far as that is known.
     pub revoked: Option<Revocations>,
+    /// When that file was written, seconds since 1970; `None`: there is none.
+    pub listed: Option<u64>,
     /// Whether a token of Google Play has to come beside them.
     pub require_play: bool,
 }
@@ -55,6 +55,7 @@ impl AndroidKey {
                     BootState::Verified => Boot::Verified,
                     BootState::SelfSigned => Boot::SelfSigned,
                 },
+                boot_keys: config.boot_keys.clone(),
                 locked: true,
                 min_patch: config.min_patch,
                 signs: true,
@@ -62,38 +63,8 @@ impl AndroidKey {
             },
             roots,
             revoked,
+            listed: config.revocations.as_deref().map(written),
             require_play: config.require_play,
-        })
-    }
-}
-
-/// What tokens of Google Play are judged by.
-#[derive(Debug)]
-pub struct Play {
-    /// What opens them.
-    pub keys: play::Keys,
-    /// What is asked of them.
-    pub rules: play::Rules,
-    /// Seconds for which what they say counts.
-    pub lifetime: u64,
-}
-
-impl Play {
-    pub(super) fn load(config: &config::Play) -> Result<Self> {
-        Ok(Self {
-            keys: keys(&config.keys).context("keys")?,
-            rules: play::Rules {
-                packages: config.apps.packages.clone(),
-                certificates: config.apps.certificates.clone(),
-                min_version: config.apps.min_version,
-                labels: vec![Label::Device],
-                licensed: config.licensed,
-                max_age: config.max_age,
-                skew: SKEW,
-                testing: false,
-                risk: play::Risk::default(),
-            },
-            lifetime: config.verdict_lifetime.as_secs(),
         })
     }
 }
@@ -107,6 +78,12 @@ pub(super) fn revocations(path: &Path) -> Result<Revocations> {
     Revocations::read(&bytes).map_err(|why| anyhow!("{}: {why}", path.display()))
 }
 
+/// When a file was written, seconds since 1970; 0 where nobody knows, which is long ago.
+fn written(path: &Path) -> u64 {
+    let at = fs::metadata(path).and_then(|seen| seen.modified()).ok();
+    at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_secs())
+}
+
 /// No error shows what the file holds.
 pub(super) fn keys(path: &Path) -> Result<play::Keys> {
     let text = String::from_utf8(read(path, MOST_BYTES)?).ok();
@@ -114,7 +91,7 @@ pub(super) fn keys(path: &Path) -> Result<play::Keys> {
     play::Keys::from_toml(&text).map_err(|why| anyhow!("{}: {why}", path.display()))
 }
 
-fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
+pub(super) fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     let context = || format!("cannot read {}", path.display());
     let length = fs::metadata(path).with_context(context)?.len();
     ensure!(length <= most, "{}: {length} bytes, more than {most}", path.display());

@@ -19,21 +19,11 @@ use enforcer::{
     keys::play::Config,
 };
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
-use rustls::{ServerConfig, crypto::aws_lc_rs};
-use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-};
-use tokio_rustls::TlsAcceptor;
 
 use super::{PACKAGE, encode, random};
-use crate::{
-    issuer::Manner,
-    pki::{Authority, KeyKind},
-};
+use crate::manner::{Door, Manner, Visit};
 
 const EMAIL: &str = "enforcer@project.iam.gserviceaccount.com";
 
@@ -74,19 +64,8 @@ pub enum Part {
 impl LiveGoogle {
     /// One that answers as Google does.
     pub async fn start() -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let authority = Authority::new("Google's root")?;
-        let authorities = dir.path().join("google-roots.pem");
-        std::fs::write(&authorities, authority.pem())?;
-        let leaf = authority.issue(&["127.0.0.1"], KeyKind::P256)?;
-        let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).context("reading a key")?;
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.certificate], key)?;
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
+        let door = Door::open("Google's root").await?;
+        let (address, authorities) = (door.address, door.authorities.clone());
         let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
         let account = json!({
             "type": "service_account",
@@ -107,12 +86,9 @@ impl LiveGoogle {
             lifetime: AtomicU64::new(3_600),
         });
         let known = Arc::clone(&shared);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, known) = (acceptor.clone(), Arc::clone(&known));
-                // Whatever goes wrong here, the client says so.
-                tokio::spawn(async move { drop(serve(stream, acceptor, &known).await) });
-            }
+        let dir = door.serve(move |visit| {
+            let known = Arc::clone(&known);
+            async move { serve(visit, &known).await }
         });
         Ok(Self { address, authorities, shared, account: account.to_string(), _dir: dir })
     }
@@ -180,46 +156,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(stream: TcpStream, acceptor: TlsAcceptor, shared: &Shared) -> Result<()> {
-    let mut stream = acceptor.accept(stream).await?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await?);
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    let mut body = vec![0; field("content-length: ").parse()?];
-    stream.read_exact(&mut body).await?;
-    let part = if head.starts_with("POST /token ") { Part::Account } else { Part::Decode };
+async fn serve(visit: Visit, shared: &Shared) -> Result<()> {
+    let request = visit.read().await?;
+    let part = if request.head.starts_with("POST /token ") { Part::Account } else { Part::Decode };
     shared.asked[part as usize].fetch_add(1, SeqCst);
     let manner = lock(&shared.manners)[part as usize].clone();
-    let manner = manner.map_or_else(|| genuine(part, &head, field("authorization: "), &body, shared), Ok)?;
-    let endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    match manner {
-        Manner::Answer(status, fields, body) => {
-            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{fields}\r\n", body.len());
-            stream.write_all(&[head.as_bytes(), &body].concat()).await?;
-            stream.shutdown().await?;
-        }
-        Manner::Tagged(..) | Manner::HangUp => {}
-        Manner::Silence => std::future::pending().await,
-        Manner::Drip => {
-            stream.write_all(endless).await?;
-            loop {
-                stream.write_all(b"1\r\n \r\n").await?;
-                stream.flush().await?;
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-        Manner::Flood => {
-            stream.write_all(endless).await?;
-            let piece = [b"10000\r\n", &[b' '; 0x10000][..], b"\r\n"].concat();
-            loop {
-                stream.write_all(&piece).await?;
-            }
-        }
-    }
-    Ok(())
+    let authorization = request.field("authorization: ");
+    let genuine = || genuine(part, &request.head, authorization, &request.body, shared);
+    let manner = manner.map_or_else(genuine, Ok)?;
+    request.serve(manner).await
 }
 
 fn answer(status: u16, body: &Value) -> Manner {

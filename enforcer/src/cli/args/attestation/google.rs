@@ -146,6 +146,9 @@ pub struct AndroidKey {
     /// The worst that may have been started: verified, self_signed, unverified or failed
     #[arg(long, value_name = "STATE", default_value = "verified", value_parser = boot)]
     pub boot: Boot,
+    /// A key (`verifiedBootKey`) that owners may have signed their system with, 64 hexadecimal digits; may be repeated [default: any]
+    #[arg(long = "boot-key", value_name = "SHA256", value_parser = certificate)]
+    pub boot_keys: Vec<Sha256>,
     /// Accept devices whose boot loader is unlocked
     #[arg(long)]
     pub unlocked: bool,

@@ -1,13 +1,11 @@
-//! Rules for `[attestation.android_key]` and `[attestation.play]`.
-
-use std::time::Duration;
+//! Rules for `[attestation.android_key]`, and for the apps of Android.
 
 use toml::Spanned;
 
 use super::{Rules, entries, file};
 use crate::config::{
-    AndroidApps, AndroidKey, BootState, KeySecurity, Play, TlsFile,
-    file::{AndroidKeySection, Key, List, PlaySection},
+    AndroidApps, AndroidKey, BootState, KeySecurity, TlsFile,
+    file::{AndroidKeySection, Key, List},
     value::{Number, Text},
 };
 
@@ -30,6 +28,7 @@ pub(super) fn android_key(
         apps: apps(&section.packages, &section.certificates, &section.min_version, &mut rules),
         security: section.security.as_ref().map_or(KeySecurity::TrustedEnvironment, |one| *one.get_ref()),
         boot: section.boot.as_ref().map_or(BootState::Verified, |one| *one.get_ref()),
+        boot_keys: boot_keys(section, &mut rules),
         min_patch: patch(&section.min_patch, &mut rules),
         expired_factory: section.expired_factory.as_ref().is_some_and(|one| *one.get_ref()),
         require_play: require_play.is_some(),
@@ -38,28 +37,7 @@ pub(super) fn android_key(
     })
 }
 
-pub(super) fn play(section: &Key<PlaySection>, rules: &mut Rules<'_, '_>) -> Option<Play> {
-    let section = section.as_ref()?.get_ref();
-    let mut rules = rules.section("play");
-    let keys = file("keys", &section.keys, TlsFile::PlayKeys, &mut rules);
-    Some(Play {
-        apps: apps(&section.packages, &section.certificates, &section.min_version, &mut rules),
-        keys: keys.unwrap_or_else(|| {
-            let remedy = "name a file with the keys that the Play Console shows for classic requests";
-            rules.file("keys", &None, remedy)
-        }),
-        licensed: section.licensed.as_ref().is_none_or(|one| *one.get_ref()),
-        max_age: rules.duration("max_age", &section.max_age, Duration::from_secs(120), 10_000..=3_600_000),
-        verdict_lifetime: rules.duration(
-            "verdict_lifetime",
-            &section.verdict_lifetime,
-            Duration::from_secs(86_400),
-            60_000..=2_592_000_000,
-        ),
-    })
-}
-
-fn apps(
+pub(super) fn apps(
     packages: &List<Text<String>>,
     certificates: &List<Text<String>>,
     min_version: &Key<Number>,
@@ -76,22 +54,49 @@ fn apps(
     }
     let remedy = "list SHA-256 digests as `apksigner verify --print-certs` and the Play Console show them";
     rules.not_empty("certificates", certificates, remedy);
+    AndroidApps {
+        packages: rules.texts("packages", packages),
+        certificates: digests("certificates", certificates, rules),
+        min_version: rules.number("min_version", min_version, 0, 0..=MOST_VERSION),
+    }
+}
+
+fn digests(key: &str, value: &List<Text<String>>, rules: &mut Rules<'_, '_>) -> Vec<[u8; 32]> {
     let mut digests = Vec::new();
-    for entry in entries(certificates) {
+    for entry in entries(value) {
         match sha256(&entry.get_ref().0) {
             Some(digest) => digests.push(digest),
             None => {
                 let problem = format!("`{}` is no SHA-256", entry.get_ref().0.escape_debug());
                 let remedy = "write 64 hexadecimal digits, with colons or without";
-                rules.refuse_entry(entry.span(), "certificates", problem, remedy);
+                rules.refuse_entry(entry.span(), key, problem, remedy);
             }
         }
     }
-    AndroidApps {
-        packages: rules.texts("packages", packages),
-        certificates: digests,
-        min_version: rules.number("min_version", min_version, 0, 0..=MOST_VERSION),
+    digests
+}
+
+/// Anybody can sign a system for a device of their own and lock its boot loader, so it matters who did.
+fn boot_keys(section: &AndroidKeySection, rules: &mut Rules<'_, '_>) -> Vec<[u8; 32]> {
+    const KEY: &str = "boot_keys";
+    let self_signed = section.boot.as_ref().filter(|one| *one.get_ref() == BootState::SelfSigned);
+    match (self_signed, &section.boot_keys) {
+        (Some(boot), None) => {
+            let problem =
+                "without `boot_keys` any system would do that its owner has signed, whatever it does";
+            let remedy = "list in boot_keys the keys of the systems that you trust (`verifiedBootKey`, which `enforcer attestation verify android-key` shows), or remove the key";
+            rules.refuse(boot.span(), "boot", problem, remedy);
+        }
+        (None, Some(list)) => {
+            let remedy = "write boot = \"self-signed\" beside it, or remove the key";
+            rules.refuse(list.span(), KEY, "without effect: only what makers have signed is taken", remedy);
+        }
+        (Some(_), Some(list)) if list.get_ref().is_empty() => {
+            rules.refuse(list.span(), KEY, "empty", "list a key, or remove both keys");
+        }
+        (Some(_), Some(_)) | (None, None) => {}
     }
+    digests(KEY, &section.boot_keys, rules)
 }
 
 /// Year and month, or 0.

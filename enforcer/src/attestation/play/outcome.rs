@@ -1,9 +1,7 @@
 //! What asking Google can come to.
 
-use crate::{
-    attestation::{Refused, play::Verdict},
-    denial::Denial,
-};
+use super::Verdict;
+use crate::{attestation::Refused, denial::Denial};
 
 /// Why there is no verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,7 +68,7 @@ pub struct Unavailable {
 }
 
 impl Unavailable {
-    /// What follows where a route declares `deny`.
+    /// What follows where nothing else is declared.
     pub fn refused(&self) -> Refused {
         Refused::new(Denial::AttestationUnavailable, "google", format!("{}: {}", self.cause.name(), self.why))
     }

@@ -1,0 +1,65 @@
+//! Requests with an assertion: holds their bodies until it is verified.
+
+use std::{sync::Arc, time::Duration};
+
+use http::request;
+
+use super::refused;
+use crate::{
+    checks::{Grant, Refusal, devices::assertion, facts::RequestFacts},
+    clock,
+    denial::Denial,
+    ingress::{
+        connection::Connection,
+        request::{DOCUMENT_TIME, SIGNED_RATE},
+        worker::Worker,
+    },
+    upstream::{ClientBody, Room},
+};
+
+/// Counts what its device was taken in spite of.
+pub(in crate::ingress) fn count(worker: &Worker, grant: &Grant) {
+    if grant.is_over_risk() {
+        worker.shared.metrics.attestations.with_label_values(&["over_risk"]).inc();
+    }
+}
+
+/// Reads the body of a request that its device has signed, so many bytes at most, and holds both against the assertion; gives it back
+/// as it came.
+pub(in crate::ingress) async fn hold(
+    worker: &Worker,
+    connection: &Connection,
+    grant: &mut Grant,
+    head: &request::Parts,
+    held: (ClientBody, Room, u64),
+) -> Result<ClientBody, Refusal> {
+    let verified = verify(worker, connection, grant, head, held).await;
+    if verified.is_ok() {
+        worker.shared.metrics.attestations.with_label_values(&["assertion"]).inc();
+    }
+    verified.map_err(|refusal| {
+        let route = Arc::clone(grant.route());
+        refusal.at(&route, std::mem::take(&mut grant.standing))
+    })
+}
+
+async fn verify(
+    worker: &Worker,
+    connection: &Connection,
+    grant: &mut Grant,
+    head: &request::Parts,
+    (body, room, most): (ClientBody, Room, u64),
+) -> Result<ClientBody, Refusal> {
+    let patience = DOCUMENT_TIME + Duration::from_secs(most / SIGNED_RATE);
+    let (bytes, body) = match tokio::time::timeout(patience, body.read_whole(most, room)).await {
+        Ok(Ok(Some(read))) => read,
+        Ok(Ok(None)) => return Err(Refusal::plain(Denial::BodyTooLarge)),
+        Ok(Err(denial)) => return Err(Refusal::plain(denial)),
+        Err(_) => return Err(Refusal::plain(Denial::RequestTimeout)),
+    };
+    let facts = RequestFacts::read(&connection.client, grant.source(), head).map_err(Refusal::plain)?;
+    let (source, now) = (grant.source(), clock::unix_now());
+    let judged = assertion::body(grant, &facts, &bytes, now);
+    judged.map_err(|failed| refused(worker, source, failed, now))?;
+    Ok(body)
+}
