@@ -56,7 +56,13 @@ pub enum DeviceVerb {
         #[arg(long, value_name = "SERIAL")]
         serial: Option<String>,
         /// With --serial: block none where there are more than so many
-        #[arg(long, value_name = "COUNT", default_value_t = 1_000, requires = "serial")]
+        #[arg(
+            long,
+            value_name = "COUNT",
+            default_value_t = 1_000,
+            requires = "serial",
+            conflicts_with = "device"
+        )]
         most: usize,
         /// Why, for those who look later
         #[arg(long, value_name = "TEXT", default_value = "")]

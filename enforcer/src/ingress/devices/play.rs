@@ -17,7 +17,6 @@ use crate::{
     },
     clock,
     denial::Denial,
-    enrolment::Provider,
     ingress::{access::Entry, connection::Connection, worker::Worker},
     upstream::{ClientBody, Room},
 };
@@ -95,7 +94,7 @@ async fn ask(
     let source = grant.source();
     let policy = worker.shared.policy.load();
     judged::judge(&policy, grant, &question, outcome, clock::unix_now(), &mut |refused| {
-        tell(source, Provider::Play.name(), refused, clock::unix_now());
+        tell(source, "play", refused, clock::unix_now());
     })?;
     Ok(body)
 }
