@@ -1,8 +1,8 @@
 //! Which flows await a ClientHello, how far each one's has been inspected, and which were refused.
 //!
-//! Called by [`crate::verdict`] for TCP segments to protected ports. A flow is in the table from its SYN until its hello has
-//! been accepted, so it is small, and the segments of established connections look at one cache line that stays in the
-//! processor's. What is kept is the position in the sequence and the parser's state, and beside them, in [`kept`], what has passed of a
+//! Called by [`crate::verdict`] for TCP segments to protected ports. A flow is in the table from its SYN on, and stays there for a while when
+//! its hello has been accepted, as long as nobody else needs the room. Segments of established connections look at one cache line of
+//! words, and as long as their flow is there at one of its entry. What is kept is the position in the sequence and the parser's state, and beside them, in [`kept`], what has passed of a
 //! hello that goes on.
 //!
 //! What has passed at a beginning stands: who repeats a part of it, cut in whatever way, has to repeat it as it was, or his
@@ -15,10 +15,11 @@
 //! party's forgery. So a flow has up to two beginnings: data that begins at either is followed from there, what lies behind the
 //! other one is held back until it is, and a hello that was accepted at one leaves the other standing.
 //!
-//! What cannot be told from outside: a segment that the server ignores for a timestamp that is too old, or an acknowledgement of
-//! what was never sent, is taken for part of the hello, and so is data in a SYN that the server does not take (it knows no TCP Fast Open,
-//! or the connection). A good hello as such a decoy makes the flow forgotten. Who hides an old version that way meets the server's own
-//! TLS stack, which is compared with this judgement and counted. What a server ignores for its form does not get here.
+//! What a server does with a segment cannot be told from outside: it may ignore it for a timestamp that is too old, for an acknowledgement of
+//! what was never sent, or as data in a SYN that it does not take (TCP Fast Open without a cookie). So a flow is not forgotten with its
+//! hello: what decided about that is remembered, and whatever comes in its place again has to say the same, or, where it was whole in one
+//! segment and nothing was kept of it, to be a good hello once more that is decided no later. So whichever of all that passed a server
+//! takes, what it reads up to there has been judged as one hello. What lies beyond passes: a server reads it behind that.
 
 mod entry;
 pub mod kept;
@@ -62,14 +63,20 @@ pub trait Bucket {
     fn meet(&mut self, slot: usize, sequence: u32, length: u32) -> u32 {
         self.entry(slot).map_or(0, |entry| entry.meet(sequence, length))
     }
-    /// [`Entry::settle`] on a slot.
-    fn settle(&mut self, slot: usize, how: u32) -> u32 {
-        self.entry(slot).map_or(0, |entry| entry.settle(how))
+    /// [`Entry::has_passed`] on a slot.
+    fn has_passed(&mut self, slot: usize, sequence: u32, length: u32) -> bool {
+        self.entry(slot).is_some_and(|entry| entry.has_passed(sequence, length))
     }
-    /// What has passed under a key of [`kept::key`]; `anew`: nothing yet.
+    /// [`Entry::settle`] on a slot.
+    fn settle(&mut self, slot: usize, how: u32) {
+        if let Some(entry) = self.entry(slot) {
+            entry.settle(how);
+        }
+    }
+    /// What has passed under a key of [`kept::key`], for whom there is room if `anew`: then nothing yet.
     fn kept(&mut self, key: u64, anew: bool) -> Option<&mut Kept>;
-    /// Forgets it.
-    fn forget(&mut self, key: u64);
+    /// Forgets it; `loose`: of a flow whose SYN was not seen.
+    fn forget(&mut self, key: u64, loose: bool);
     /// Whether what a segment repeats of what has passed of a slot's hello is as it was. What cannot be compared is not.
     fn same<P: Packet>(&mut self, slot: usize, segment: &Segment, packet: &P) -> bool {
         let Some(entry) = self.entry(slot).copied() else { return false };
@@ -110,13 +117,13 @@ pub enum Kind {
     /// No such flow: nothing is known of the segment.
     #[default]
     Unknown = 0,
-    /// Nothing to inspect: no data, or only what has been inspected.
+    /// Nothing to inspect: no data, only what has been inspected, or what lies beyond a hello that has been accepted.
     Behind = 1,
     /// Ahead of what has been inspected, or another CPU is at work on the flow: the sender has to repeat it.
     Ahead = 2,
     /// Part of a hello whose rest is awaited.
     Part = 3,
-    /// A hello that offers the minimum; the flow is forgotten.
+    /// A hello that offers the minimum.
     Accepted = 4,
     /// A hello that does not; the flow is forgotten, `value` is what the server expects next.
     Refused = 5,
@@ -133,7 +140,7 @@ pub enum Kind {
     /// Not of this connection, whose hello is awaited or refused: as [`Kind::Unknown`], but the flow stays as it is, or any
     /// segment that the server ignores would make it forgotten.
     Elsewhere = 11,
-    /// Repeats part of a hello with other content.
+    /// Repeats part of a hello with other content, or comes with one that is not good in place of one that was.
     Changed = 12,
 }
 
@@ -142,7 +149,7 @@ pub enum Kind {
 pub struct Followed {
     /// What the segment means.
     pub kind: Kind,
-    /// Whether it was the first with data.
+    /// Whether it was the first with data, and no hello has been accepted before.
     pub first: bool,
     /// Whether the flow is known from its SYN; else anybody may have forged the segment.
     pub begins: bool,
@@ -181,6 +188,22 @@ impl Followed {
 pub fn phase<B: Bucket>(bucket: &B, hash: u64) -> Phase {
     let slot = find(bucket, hash);
     if slot < SLOTS { slot::phase(bucket.word(slot)) } else { Phase::Free }
+}
+
+/// Whether data of a flow whose hello was accepted lies beyond that, and nothing else is known of it. Nobody has to claim the slot for it:
+/// `false` says nothing.
+#[inline(always)]
+pub fn has_passed<B: Bucket>(bucket: &mut B, hash: u64, sequence: u32, length: u32) -> bool {
+    let slot = find(bucket, hash);
+    if slot == SLOTS {
+        return false;
+    }
+    let word = bucket.word(slot);
+    // Whoever changes the entry meanwhile changes the word before.
+    slot::phase(word) == Phase::Passed
+        && !slot::is_claimed(word)
+        && bucket.has_passed(slot, sequence, length)
+        && bucket.word(slot) == word
 }
 
 /// The slot with a flow's tag; [`SLOTS`] if there is none.
@@ -259,20 +282,23 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
     let mut place = Place::Found;
     let live =
         known && opening.begins && !slot::is_forgotten(word, segment.now) && entry.ends.are(&segment.ends);
-    let awaits = slot::phase(word).awaits();
-    if live && !awaits {
+    let fresh = opening.value == Opening::FRESH && slot::is_settled(word, segment.now);
+    if live && slot::phase(word).is_refused() {
         entry.outlive(opening.next);
-    } else if live && opening.next == entry.start {
-        if opening.value == Opening::ANEW {
-            entry.begin(entry.start, entry.before);
-        } else {
-            // The SYN again: what has been inspected since stays inspected, or the rest would seem to be ahead.
-            kept = word;
-        }
-    } else if live {
+    } else if live && opening.value == Opening::ANEW {
+        entry.undo(opening.next);
+        kept = slot::with_phase(opened, entry.phase());
+        // Nothing had passed before.
+        let loose = entry.loose != 0;
+        bucket.forget(kept::key(segment.hash, opening.next), loose);
+    } else if live && entry.knows(opening.next) {
+        // The SYN again: what has been inspected since stays inspected, or the rest would seem to be ahead. It may begin now, so it counts as
+        // new.
+        kept = slot::with_phase(opened, slot::phase(word));
+    } else if live && !fresh {
         // Another beginning: which one the server took is not known. A third one could not be told from either.
         if entry.begins_at(opening.next) {
-            kept = slot::with_phase(opened, slot::phase(word));
+            kept = slot::with_phase(opened, entry.phase());
         } else {
             kept = word;
             place = Place::Disputed;
@@ -280,8 +306,9 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
     } else {
         entry.ends = segment.ends;
         entry.value = opening.value;
-        entry.loose = !opening.begins as u32;
+        entry.loose = !opening.begins as u16;
         entry.others = 0;
+        entry.accepted = 0;
         entry.begin(opening.next, 0);
     }
     // Nobody changes a claimed word.
@@ -290,13 +317,21 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
 
 /// Forgets a flow.
 #[inline(always)]
-pub fn close<B: Bucket>(bucket: &B, hash: u64) {
+pub fn close<B: Bucket>(bucket: &mut B, hash: u64) {
     let slot = find(bucket, hash);
     if slot < SLOTS {
         let word = bucket.word(slot);
-        if slot::is(word, hash) && !slot::is_claimed(word) {
-            // Whoever came in between knows better.
-            let _ = bucket.swap(slot, word, 0);
+        // Whoever came in between knows better.
+        if slot::is(word, hash)
+            && !slot::is_claimed(word)
+            && bucket.swap(slot, word, slot::claimed(word))
+        {
+            if let Some(entry) = bucket.entry(slot) {
+                let (key, loose) = (kept::key(hash, entry.start), entry.loose != 0);
+                bucket.forget(key, loose);
+            }
+            // Nobody changes a claimed word.
+            let _ = bucket.swap(slot, slot::claimed(word), 0);
         }
     }
 }
@@ -346,14 +381,14 @@ fn advance<B: Bucket, P: Packet>(
     let mut phase = slot::phase(word);
     let mut reaches = false;
     let length = segment.end.wrapping_sub(segment.offset);
-    if phase.awaits() {
+    if !phase.is_refused() {
         let found = bucket.meet(slot, segment.sequence, length);
         reaches = found & Entry::REACHES != 0;
         let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
         if found & Entry::TURNED != 0 {
             phase = entry.phase();
         }
-        if entry.passed != 0 && entry.next == entry.start {
+        if entry.passed != 0 && entry.next == entry.start && !entry.is_whole() {
             bucket.replay(slot, segment);
         }
     }
@@ -361,11 +396,12 @@ fn advance<B: Bucket, P: Packet>(
     let word = slot::with_phase(word, phase);
     let inspected = entry.next.wrapping_sub(segment.sequence);
     let (next, start, loose) = (entry.next, entry.start, entry.loose != 0);
-    let first = entry.passed == 0;
+    let (accepted, first) = (entry.accepted, entry.passed == 0);
     let ahead = (inspected as i32) < 0;
     let far = inspected.wrapping_add(WINDOW) > 2 * WINDOW;
-    if !phase.awaits() {
-        if far {
+    if phase.is_refused() {
+        // A SYN says nothing of where the connection is.
+        if far && segment.opens == 0 {
             // Of another connection, or a decoy.
             return (Followed::only(Kind::Elsewhere), word);
         }
@@ -381,12 +417,23 @@ fn advance<B: Bucket, P: Packet>(
         // No client sends what lies in front of where it began: whoever does has begun elsewhere, or the server reads none of it.
         return (Followed::only(Kind::Ahead), word);
     }
-    if reaches && (ahead || far || behind) {
+    let beyond = entry.is_beyond(segment.sequence);
+    if reaches && (ahead || far || behind || beyond) {
+        if beyond && entry.is_dead_elsewhere() {
+            return (Followed { value: entry.value, ..Followed::only(Kind::Ended) }, word);
+        }
         return (Followed::only(Kind::Ahead), word);
+    }
+    if beyond {
+        return (Followed::only(Kind::Behind), word);
     }
     if ahead && !far {
         // Of a flow without its SYN the hello may begin elsewhere: nobody is held back on a guess.
         return if loose { (Followed::UNKNOWN, 0) } else { (Followed::only(Kind::Ahead), word) };
+    }
+    if length == 1 && front == 1 && !loose {
+        // A keep-alive probe (RFC 9293 section 3.8.4): whatever the byte is, nobody reads it.
+        return (Followed::only(Kind::Behind), word);
     }
     if far || (first && behind) {
         // Of a connection that was there before a SYN was forged, or of a beginning that has been forgotten.
@@ -396,7 +443,8 @@ fn advance<B: Bucket, P: Packet>(
         // Another connection's data after all, or no data that the server shall have.
         return if loose { (Followed::UNKNOWN, 0) } else { (Followed::only(Kind::Changed), word) };
     }
-    if behind {
+    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
+    if behind || entry.is_whole() {
         return (Followed::only(Kind::Behind), word);
     }
     let from = segment.offset.wrapping_add(inspected);
@@ -404,12 +452,15 @@ fn advance<B: Bucket, P: Packet>(
     let mut version = 0;
     let mut listed = false;
     let mut whole = false;
+    // Where what has been read of the hello ends.
+    let mut decided = 0;
     // What is to be read to its end takes the longer way at once.
     let gathers = segment.whole != 0;
     if first && !gathers {
         let seen = packet.inspect_hello(from as usize, segment.end as usize, segment.minimum);
         version = seen.version;
         listed = seen.listed;
+        decided = seen.decided as u32;
         match seen.hello {
             Hello::Accepted => progress = Progress::Accepted,
             Hello::Refused => progress = Progress::Refused,
@@ -432,6 +483,7 @@ fn advance<B: Bucket, P: Packet>(
         progress = entry.parser.progress();
         version = entry.parser.legacy;
         listed = entry.parser.listed != 0;
+        decided = next.wrapping_sub(start).wrapping_add(entry.parser.offset.wrapping_sub(from));
         if progress == Progress::Accepted && entry.parser.whole != 0 {
             whole = true;
             *marks = entry.parser.marks;
@@ -451,33 +503,49 @@ fn advance<B: Bucket, P: Packet>(
         Progress::Malformed => Kind::Malformed,
         Progress::NotHello => Kind::NotHello,
     };
-    // Of a flow without its SYN no refusal is stored: its parser stays where it ended, and says the same of what is repeated. A hello that
-    // was read to its end may yet be refused.
-    let keep = kind == Kind::Part || (loose && (kind != Kind::Accepted || whole));
     let passes = matches!(kind, Kind::Part | Kind::Accepted);
-    let settled = bucket.settle(slot, reaches as u32 | (passes as u32) << 1 | (keep as u32) << 2);
-    let disputed = settled & Entry::DISPUTED != 0;
-    let held = settled & Entry::HELD != 0;
-    if kind == Kind::Part && !held {
-        bucket.keep(slot, segment, packet);
-    } else if !first && !held && !keep {
-        bucket.forget(kept::key(segment.hash, start));
+    let again = accepted != 0;
+    let late = decided > accepted || (kind == Kind::Part && decided == accepted);
+    if again && (!passes || reaches || late) {
+        // In place of a good hello comes none, or one that is decided later: what lies beyond has not been held back.
+        bucket.settle(slot, Entry::AGAIN);
+        return (Followed::only(Kind::Changed), word);
     }
     let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
+    let disputed = entry.others != 0;
+    let held = disputed && (reaches || !passes);
+    let accepts = kind == Kind::Accepted && (!loose || (disputed && !whole));
+    // Of a flow without its SYN no refusal is stored: its parser stays where it ended, and says the same of what is repeated. A hello that
+    // was read to its end may yet be refused.
+    let keep = accepts || kind == Kind::Part || (loose && (kind != Kind::Accepted || whole));
+    if passes && !held && (kind == Kind::Part || (!first && accepts)) {
+        bucket.keep(slot, segment, packet);
+    } else if !first && !held && !keep {
+        bucket.forget(kept::key(segment.hash, start), loose);
+    }
+    let decided = if accepts { decided << Entry::BITS } else { 0 };
+    bucket.settle(slot, reaches as u32 | (passes as u32) << 1 | decided);
+    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
     let mut after = 0;
-    if held {
+    if held || again {
         after = slot::with_phase(word, entry.phase());
-        if passes {
+        if held && passes {
             return (Followed::only(Kind::Ahead), after);
         }
     } else if keep {
-        let phase = if loose { Phase::Loose } else { Phase::Awaiting };
-        after = slot::word(segment.hash, phase, segment.now);
-    } else if settled & Entry::OPENED != 0 {
-        let phase = if settled & Entry::ENDED != 0 { Phase::Ended } else { entry.phase() };
-        after = slot::word(segment.hash, phase, segment.now);
+        after = slot::word(segment.hash, entry.phase(), segment.now);
     }
-    (Followed { kind, first, begins: !loose, disputed, listed, whole, version, value: next }, after)
+    let followed = Followed {
+        kind,
+        first: first && !again,
+        begins: !loose,
+        disputed: disputed || again,
+        listed,
+        whole,
+        version,
+        value: next,
+    };
+    (followed, after)
 }
 
 #[cfg(test)]

@@ -68,21 +68,25 @@ pub struct Seen {
     pub listed: bool,
     /// Whether the hello is there to its end, in one record.
     pub complete: bool,
+    /// Bytes that were read until it was known what it offers, headers included; of no meaning where that is not known. What is read in
+    /// parts ([`automaton`]) is known no later.
+    pub decided: u16,
 }
 
 impl Seen {
     /// As one number, for a function that the verifier checks by itself.
     #[inline(always)]
-    pub const fn pack(self) -> u32 {
-        self.hello as u32
-            | (self.listed as u32) << 8
-            | (self.complete as u32) << 9
-            | (self.version as u32) << 16
+    pub const fn pack(self) -> u64 {
+        self.hello as u64
+            | (self.listed as u64) << 8
+            | (self.complete as u64) << 9
+            | (self.version as u64) << 16
+            | (self.decided as u64) << 32
     }
 
     /// The opposite of [`Seen::pack`]; what has no number is malformed.
     #[inline(always)]
-    pub const fn unpack(number: u32) -> Self {
+    pub const fn unpack(number: u64) -> Self {
         let hello = match number as u8 {
             0 => Hello::Absent,
             1 => Hello::Accepted,
@@ -91,7 +95,7 @@ impl Seen {
             _ => Hello::Malformed,
         };
         let (listed, complete) = (number & 0x100 != 0, number & 0x200 != 0);
-        Self { hello, version: (number >> 16) as u16, listed, complete }
+        Self { hello, version: (number >> 16) as u16, listed, complete, decided: (number >> 32) as u16 }
     }
 }
 
@@ -112,7 +116,9 @@ pub fn inspect<P: Packet + ?Sized>(packet: &P, start: usize, end: usize, minimum
         Err(End::Malformed) => Hello::Malformed,
     };
     let complete = walk.hello_end != 0 && walk.hello_end == walk.visible;
-    Seen { hello, version: walk.legacy, listed: walk.listed, complete }
+    // No record is longer than 2^14 bytes.
+    let decided = (walk.offset - start) as u16;
+    Seen { hello, version: walk.legacy, listed: walk.listed, complete, decided }
 }
 
 /// Why a walk ended before it knew the version.

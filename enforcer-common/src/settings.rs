@@ -11,7 +11,7 @@ use crate::{
 
 /// Moves whenever the layout or the meaning of [`Settings`] or of a map changes. A program that finds another
 /// number judges nothing and counts `no_settings`.
-pub const ABI: u32 = 6;
+pub const ABI: u32 = 7;
 
 /// Moves whenever the meaning of a table changes that is carried over to another version: the buckets of the limiters, bans and
 /// listings with their keys and values, and [`Identity`]. It is independent of [`ABI`], so that an upgrade forgets nothing that

@@ -37,7 +37,7 @@ use crate::{
 };
 
 pub use self::{
-    cookies::Cookie,
+    cookies::{Cookie, Server},
     glance::{glance, recall},
 };
 
@@ -85,11 +85,19 @@ pub trait Tables {
     fn would_drop(&self, reason: DropReason, bytes: usize);
     /// The cookie with which the kernel would answer the SYN that has these headers.
     fn cookie(&self, headers: &Headers) -> Cookie;
+    /// When the latest cookie was made, to within a second; 0: never.
+    fn cookies_made(&self) -> u64;
+    /// Whether a segment returns such a cookie to the listener that it is for, so that a connection begins with it.
+    fn returns_cookie(&self, headers: &Headers) -> bool;
+    /// What the server has with the ends of a segment.
+    fn server(&self, headers: &Headers) -> Server;
     /// Leaves word of a frame that the program shall write in answer to this packet. Asked once at most, right before the
     /// verdict.
     fn answer(&self, answer: Answer);
     /// How far the flow with this hash is, see [`flow::phase`].
     fn flow(&self, hash: u64) -> Phase;
+    /// [`flow::has_passed`] for data of `length` bytes.
+    fn has_passed(&self, hash: u64, sequence: u32, length: u32) -> bool;
     /// [`flow::open`] for a segment, which is that of [`Work`].
     fn open_flow(&self, segment: &Segment, opening: &Opening) -> Place;
     /// [`flow::follow`] for a segment.

@@ -10,7 +10,7 @@ use core::{
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, xdp_md},
-    btf_maps::{Array, LruHashMap, PerCpuArray},
+    btf_maps::Array,
     cty::c_void,
     helpers::{bpf_loop, bpf_xdp_load_bytes},
     macros::btf_map,
@@ -20,7 +20,7 @@ use enforcer_common::{
     flow::{
         self, Bucket, Entry, Followed, Opening, Place, RawBucket, SLOTS, Segment,
         kept::{self, Kept},
-        slot::Phase,
+        slot::{self, Phase},
     },
     hello::{automaton, marks::Marks},
     packet::Packet,
@@ -39,10 +39,9 @@ static FLOW_WORDS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
 static FLOWS: Array<Entry, 2048> = Array::new();
 #[btf_map]
-static KEPT: LruHashMap<u64, Kept, { kept::VALUES }> = LruHashMap::new();
-/// What a new value is made of: too much for the stack. Nobody writes it.
+static KEPT_WORDS: Array<RawBucket, { kept::GROUPS }> = Array::new();
 #[btf_map]
-static KEPT_NOTHING: PerCpuArray<Kept, 1> = PerCpuArray::new();
+static KEPT: Array<Kept, { kept::VALUES }> = Array::new();
 
 /// How far a flow is.
 #[inline(always)]
@@ -74,6 +73,12 @@ pub(crate) fn follow<P: Packet>(
     }
 }
 
+/// Whether data lies beyond an accepted hello.
+#[inline(always)]
+pub(crate) fn has_passed(hash: u64, sequence: u32, length: u32) -> bool {
+    enforcer_flow_has_passed(hash, sequence, length) != 0
+}
+
 /// Forgets a flow.
 #[inline(always)]
 pub(crate) fn close(hash: u64) {
@@ -95,10 +100,20 @@ extern "C" fn enforcer_flow_open(phase: u32, numbers: u64) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn enforcer_flow_close(hash: u64) -> u32 {
-    if let Some(bucket) = Slots::of(hash, null_mut()) {
-        flow::close(&bucket, hash);
+    if let Some(mut bucket) = Slots::of(hash, null_mut()) {
+        flow::close(&mut bucket, hash);
     }
     0
+}
+
+/// [`flow::has_passed`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_has_passed(hash: u64, sequence: u32, length: u32) -> u32 {
+    match Slots::of(hash, null_mut()) {
+        Some(mut bucket) => flow::has_passed(&mut bucket, hash, sequence, length) as u32,
+        None => 0,
+    }
 }
 
 /// [`automaton::run`] as a global function, with `bpf_loop` (Linux 5.17) in place of the loop: the verifier walks one step instead
@@ -130,7 +145,52 @@ extern "C" fn enforcer_flow_meet(index: u32, sequence: u32, length: u32) -> u32 
 extern "C" fn enforcer_flow_settle(index: u32, how: u32) -> u32 {
     let Some(entry) = FLOWS.get_ptr_mut(index) else { return 0 };
     // SAFETY: the entry's word is claimed.
-    unsafe { &mut *entry }.settle(how)
+    unsafe { &mut *entry }.settle(how);
+    0
+}
+
+/// The value with a key, or a new one if `anew` and there is room; its index.
+#[inline(always)]
+fn value(key: u64, loose: bool, anew: Option<u64>) -> Option<*mut Kept> {
+    let group = kept::group(key, loose);
+    let words: *mut u64 = KEPT_WORDS.get_ptr_mut(group)?.cast();
+    let bucket = Slots { words, context: null_mut(), first: 0 };
+    let mut slot = kept::find(|slot| bucket.word(slot), key);
+    if let Some(now) = anew {
+        if slot == SLOTS {
+            slot = kept::choose(|slot| bucket.word(slot), now);
+        }
+        if slot == SLOTS || !bucket.swap(slot, bucket.word(slot), slot::word(key, Phase::Opened, now)) {
+            return None;
+        }
+    }
+    if slot == SLOTS {
+        return None;
+    }
+    let value = KEPT.get_ptr_mut(group.wrapping_mul(SLOTS as u32).wrapping_add(slot as u32))?;
+    if anew.is_some() {
+        // SAFETY: the value's word has just been taken; whoever had it before did half a second ago at least.
+        unsafe { (*value).length = 0 };
+    }
+    Some(value)
+}
+
+/// [`Bucket::forget`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_forget(key: u64, loose: u32) -> u32 {
+    let group = kept::group(key, loose != 0);
+    let Some(words) = KEPT_WORDS.get_ptr_mut(group) else { return 0 };
+    let bucket = Slots { words: words.cast(), context: null_mut(), first: 0 };
+    let slot = kept::find(|slot| bucket.word(slot), key);
+    if slot < SLOTS {
+        let word = bucket.word(slot);
+        // Somebody else's stays.
+        if slot::is(word, key) {
+            let _ = bucket.swap(slot, word, 0);
+        }
+    }
+    0
 }
 
 /// [`Bucket::same`] as a global function, of the segment that steps are about.
@@ -144,9 +204,10 @@ extern "C" fn enforcer_flow_same(context: *mut xdp_md, index: u32) -> u32 {
     if stretch.length == 0 {
         return 1;
     }
-    let Some(kept) = KEPT.get_ptr_mut(kept::key(segment.hash, entry.start)) else { return 0 };
-    // SAFETY: the value belongs to the entry, unless it has just given way to another flow: then bytes differ that did not, and what is
-    // repeated is dropped once, here or there.
+    let key = kept::key(segment.hash, entry.start);
+    let Some(kept) = value(key, entry.is_loose(), None) else { return 0 };
+    // SAFETY: the value belongs to the entry, whose word is claimed, so nobody else asks for it. Should it give way to another flow right now,
+    // bytes differ that did not, and what is repeated is dropped, here or there.
     if !unsafe { &mut *kept }.begin(stretch) {
         return 0;
     }
@@ -175,12 +236,10 @@ extern "C" fn enforcer_flow_keep(context: *mut xdp_md, index: u32) -> u32 {
     let entry = unsafe { &mut *entry };
     let stretch = entry.added(segment);
     let key = kept::key(segment.hash, entry.start);
-    if entry.passed() == 0 {
-        let Some(nothing) = KEPT_NOTHING.get(0) else { return 0 };
-        let _ = KEPT.insert(key, nothing, 0);
-    }
+    let anew = if entry.passed() == 0 { Some(segment.now) } else { None };
+    let loose = entry.is_loose();
     entry.pass(stretch);
-    let Some(kept) = KEPT.get_ptr_mut(key) else { return 0 };
+    let Some(kept) = value(key, loose, anew) else { return 0 };
     // SAFETY: as in `enforcer_flow_same`.
     unsafe { &mut *kept }.append(stretch);
     let mut work = Compared { context, kept };
@@ -235,7 +294,8 @@ extern "C" fn enforcer_flow_replay(index: u32) -> u32 {
     let (Some(entry), Some(segment)) = (FLOWS.get_ptr_mut(index), segment()) else { return 0 };
     // SAFETY: the entry's word is claimed.
     let flow = unsafe { &mut *entry };
-    let Some(kept) = KEPT.get_ptr_mut(kept::key(segment.hash, flow.start)) else { return 0 };
+    let key = kept::key(segment.hash, flow.start);
+    let Some(kept) = value(key, flow.is_loose(), None) else { return 0 };
     // SAFETY: as in `enforcer_flow_same`.
     if !flow.rewind(unsafe { &*kept }, segment) {
         return 0;
@@ -324,7 +384,8 @@ impl Bucket for Slots {
     #[inline(always)]
     fn entry(&mut self, slot: usize) -> Option<&mut Entry> {
         let entry = FLOWS.get_ptr_mut(self.first.wrapping_add(slot as u32))?;
-        // SAFETY: only who has claimed the slot's word asks for its entry.
+        // SAFETY: who writes to an entry has claimed the slot's word; who only reads without that (`flow::has_passed`) looks at the word again
+        // before what was read is believed.
         Some(unsafe { &mut *entry })
     }
 
@@ -334,8 +395,8 @@ impl Bucket for Slots {
     }
 
     #[inline(always)]
-    fn settle(&mut self, slot: usize, how: u32) -> u32 {
-        enforcer_flow_settle(self.first.wrapping_add(slot as u32), how)
+    fn settle(&mut self, slot: usize, how: u32) {
+        enforcer_flow_settle(self.first.wrapping_add(slot as u32), how);
     }
 
     /// Nobody asks: the functions below do without.
@@ -345,8 +406,8 @@ impl Bucket for Slots {
     }
 
     #[inline(always)]
-    fn forget(&mut self, key: u64) {
-        let _ = KEPT.remove(key);
+    fn forget(&mut self, key: u64, loose: bool) {
+        enforcer_flow_forget(key, loose as u32);
     }
 
     #[inline(always)]

@@ -31,7 +31,7 @@ use enforcer_common::{
     reason::{self, DropReason},
     settings::{INTERFACES, Limit, SHARED_SLOT, Settings, flag},
     source::SourceKey,
-    verdict::{Cookie, Tables},
+    verdict::{Cookie, Server, Tables},
 };
 
 use crate::{cookie, events, flows, steps};
@@ -165,7 +165,22 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn cookie(&self, headers: &Headers) -> Cookie {
-        cookie::make(self.context, headers)
+        cookie::make(self.context, headers, self.now())
+    }
+
+    #[inline(always)]
+    fn cookies_made(&self) -> u64 {
+        cookie::last_made()
+    }
+
+    #[inline(always)]
+    fn returns_cookie(&self, headers: &Headers) -> bool {
+        cookie::is_returned(self.context, headers)
+    }
+
+    #[inline(always)]
+    fn server(&self, headers: &Headers) -> Server {
+        cookie::server(self.context, headers)
     }
 
     #[inline(always)]
@@ -235,6 +250,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn flow(&self, hash: u64) -> Phase {
         flows::phase(hash)
+    }
+
+    #[inline(always)]
+    fn has_passed(&self, hash: u64, sequence: u32, length: u32) -> bool {
+        flows::has_passed(hash, sequence, length)
     }
 
     #[inline(always)]

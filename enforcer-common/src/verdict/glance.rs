@@ -5,7 +5,7 @@
 //! charges what the steps up to the one to which it hands on would have charged, and nothing else.
 
 use super::{
-    Source, Tables, Verdict, standing,
+    Source, Tables, Verdict, cookies, standing,
     work::{Next, Step, Work},
 };
 use crate::{
@@ -107,7 +107,8 @@ fn charge<T: Tables>(tables: &T, settings: &Settings, source: &Source, limit: Li
     }
 }
 
-/// Whether a segment to a protected port can have nothing to do with a hello: it has none, and its flow awaits none.
+/// Whether a segment to a protected port can have nothing to do with a hello: it has none, and its flow awaits none, or it lies beyond
+/// one that was accepted.
 #[inline(always)]
 fn is_clean<P: Packet, T: Tables>(packet: &P, tables: &T, settings: &Settings, headers: &Headers) -> bool {
     let has_data = headers.offset != headers.end;
@@ -117,8 +118,16 @@ fn is_clean<P: Packet, T: Tables>(packet: &P, tables: &T, settings: &Settings, h
     if settings.minimum_tls == 0 {
         return true;
     }
-    let phase = tables.flow(Ends::of(headers).hash(settings.seed));
-    phase == Phase::Free || (!has_data && phase.awaits() && headers.flags & tcp::URG == 0)
+    let hash = Ends::of(headers).hash(settings.seed);
+    let phase = tables.flow(hash);
+    if phase == Phase::Free {
+        return !cookies::may_return(tables, headers);
+    }
+    if has_data {
+        let length = (headers.end - headers.offset) as u32;
+        return phase == Phase::Passed && tables.has_passed(hash, headers.sequence, length);
+    }
+    !phase.is_refused() && headers.flags & tcp::URG == 0
 }
 
 /// Reads again what the first look has read, for the steps that come after it.
