@@ -68,9 +68,9 @@ pub struct Seen {
     pub listed: bool,
     /// Whether the hello is there to its end, in one record.
     pub complete: bool,
-    /// Bytes that were read until it was known what it offers, headers included; of no meaning where that is not known. What is read in
-    /// parts ([`automaton`]) is known no later.
-    pub decided: u16,
+    /// Where in the frame what was read ends, once it is known what the hello offers. What is read in parts ([`automaton`]) is known no
+    /// later.
+    pub offset: u32,
 }
 
 impl Seen {
@@ -81,7 +81,7 @@ impl Seen {
             | (self.listed as u64) << 8
             | (self.complete as u64) << 9
             | (self.version as u64) << 16
-            | (self.decided as u64) << 32
+            | (self.offset as u64) << 32
     }
 
     /// The opposite of [`Seen::pack`]; what has no number is malformed.
@@ -95,7 +95,7 @@ impl Seen {
             _ => Hello::Malformed,
         };
         let (listed, complete) = (number & 0x100 != 0, number & 0x200 != 0);
-        Self { hello, version: (number >> 16) as u16, listed, complete, decided: (number >> 32) as u16 }
+        Self { hello, version: (number >> 16) as u16, listed, complete, offset: (number >> 32) as u32 }
     }
 }
 
@@ -116,9 +116,7 @@ pub fn inspect<P: Packet + ?Sized>(packet: &P, start: usize, end: usize, minimum
         Err(End::Malformed) => Hello::Malformed,
     };
     let complete = walk.hello_end != 0 && walk.hello_end == walk.visible;
-    // No record is longer than 2^14 bytes.
-    let decided = (walk.offset - start) as u16;
-    Seen { hello, version: walk.legacy, listed: walk.listed, complete, decided }
+    Seen { hello, version: walk.legacy, listed: walk.listed, complete, offset: walk.offset as u32 }
 }
 
 /// Why a walk ended before it knew the version.

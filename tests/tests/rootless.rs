@@ -23,6 +23,7 @@ mod rootless {
     mod config_pins;
     mod config_routes;
     mod configs;
+    mod connections;
     mod control;
     mod corpus;
     mod cors;

@@ -28,12 +28,11 @@ pub struct Entry {
     /// Bytes of the hello that have passed, see [`super::kept`]. Of one that has been accepted, those of them that can be compared, and no more than
     /// decided; 0: it was whole in one segment, and nothing was kept.
     pub(super) passed: u32,
-    /// How many those were before the last segment that passed.
-    pub(super) before: u32,
     /// The same as `passed` of the other beginning.
     pub(super) passed_other: u32,
     /// The same as `accepted` of the other beginning.
     pub(super) accepted_other: u32,
+    reserved: u32,
 }
 
 /// What other beginnings a flow has had.
@@ -185,7 +184,6 @@ impl Entry {
         self.start = start;
         self.next = start;
         self.passed = passed;
-        self.before = passed;
         self.parser.reset();
     }
 

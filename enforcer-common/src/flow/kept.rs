@@ -265,7 +265,6 @@ impl Entry {
     /// Notes that a stretch has passed.
     #[inline(always)]
     pub fn pass(&mut self, stretch: Stretch) {
-        self.before = self.passed;
         self.passed += stretch.length;
     }
 }

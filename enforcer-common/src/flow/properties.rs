@@ -295,5 +295,6 @@ fn a_claimed_flow_is_left_alone() {
 
 mod beginnings;
 mod crowds;
+mod ignored;
 mod repetitions;
 mod whole;

@@ -133,7 +133,13 @@ fn budgets() -> Vec<Case> {
         .with(once()),
         flow(
             "a second hello is one too many",
-            vec![(part(0, &good), Pass(HelloAccepted)), (part(0, &good), Drop(HelloLimit))],
+            vec![
+                (part(0, &good), Pass(HelloAccepted)),
+                (tcp_at(SOURCE_V4.into(), UNHEARD, 7, SYN, &[]), Pass(Clean)),
+                (tcp_at(SOURCE_V4.into(), UNHEARD, 8, DATA, &good), Drop(HelloLimit)),
+                (tcp_at(SOURCE_V4.into(), UNHEARD, 8, DATA, &good), Drop(HelloLimit)),
+                (part(0, &good), Pass(HelloAccepted)),
+            ],
         )
         .with(once()),
         flow(
