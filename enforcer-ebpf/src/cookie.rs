@@ -148,7 +148,11 @@ extern "C" fn enforcer_server(context: *mut xdp_md, places: u64, length: u32, wh
         let answer = if what & STATE != 0 {
             ANSWER | (*socket).state as u64
         } else if what & CHECK != 0 {
-            if bpf_tcp_check_syncookie(socket.cast(), ip, NETWORK, header, length) == 0 { ANSWER } else { NONE }
+            if bpf_tcp_check_syncookie(socket.cast(), ip, NETWORK, header, length) == 0 {
+                ANSWER
+            } else {
+                NONE
+            }
         } else {
             let made = bpf_tcp_gen_syncookie(socket.cast(), ip, NETWORK, header, length);
             if made < 0 { NONE } else { ANSWER | made as u32 as u64 }

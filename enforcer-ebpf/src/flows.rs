@@ -149,7 +149,7 @@ extern "C" fn enforcer_flow_settle(index: u32, how: u32) -> u32 {
     0
 }
 
-/// The value with a key, or a new one if `anew` and there is room; its index.
+/// The value with a key; if nothing has passed yet, `anew` is the time, and a value is taken for it if there is room.
 #[inline(always)]
 fn value(key: u64, loose: bool, anew: Option<u64>) -> Option<*mut Kept> {
     let group = kept::group(key, loose);
@@ -160,7 +160,13 @@ fn value(key: u64, loose: bool, anew: Option<u64>) -> Option<*mut Kept> {
         if slot == SLOTS {
             slot = kept::choose(|slot| bucket.word(slot), now);
         }
-        if slot == SLOTS || !bucket.swap(slot, bucket.word(slot), slot::word(key, Phase::Opened, now)) {
+        if slot == SLOTS {
+            return None;
+        }
+        let word = bucket.word(slot);
+        // Between the search and here somebody may have come first.
+        let free = slot::is(word, key) || slot::age_of_settled(word, now) != 0;
+        if !free || !bucket.swap(slot, word, slot::word(key, Phase::Opened, now)) {
             return None;
         }
     }

@@ -10,7 +10,7 @@ pub enum Place {
     Full = 0,
     /// It is followed.
     Found = 1,
-    /// It is there, and stays as it is: another CPU is at work on it, or its hello is awaited at two other numbers.
+    /// It is there, and stays as it is: another CPU is at work on it, or two other beginnings of it are remembered.
     Disputed = 2,
 }
 
@@ -28,8 +28,8 @@ impl Place {
 
 /// Takes a flow up.
 ///
-/// Takes over what has expired, else the oldest flow without a SYN, else the oldest that has shown only its SYN: such flows cost their sender
-/// nothing, and their hellos are still inspected when they come. Of those that await the rest of a hello, or are refused, the oldest, and none
+/// Takes over what has expired, else the oldest flow without a SYN, else the oldest whose hello has been accepted, else the oldest that has
+/// shown only its SYN: such flows cost their sender nothing, and their hellos are still inspected when they come. Of those that await the rest of a hello, or are refused, the oldest, and none
 /// of the last 2 s.
 #[inline(always)]
 pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> Place {
@@ -105,10 +105,7 @@ pub fn close<B: Bucket>(bucket: &mut B, hash: u64) {
     if slot < SLOTS {
         let word = bucket.word(slot);
         // Whoever came in between knows better.
-        if slot::is(word, hash)
-            && !slot::is_claimed(word)
-            && bucket.swap(slot, word, slot::claimed(word))
-        {
+        if slot::is(word, hash) && !slot::is_claimed(word) && bucket.swap(slot, word, slot::claimed(word)) {
             if let Some(entry) = bucket.entry(slot) {
                 let (key, loose) = (kept::key(hash, entry.start), entry.loose != 0);
                 bucket.forget(key, loose);

@@ -46,7 +46,11 @@ fn junk(family: &str, source: IpAddr) -> Vec<Case> {
     ends.map(|length| {
         let mut frame = tcp_frame(source, 80, ACK, &vec![0x17; length]);
         frame.resize(6_000, 0xee);
-        case(&format!("first look, {family}: {length} bytes of data, and junk behind them"), frame, Pass(Clean))
+        case(
+            &format!("first look, {family}: {length} bytes of data, and junk behind them"),
+            frame,
+            Pass(Clean),
+        )
     })
     .collect()
 }

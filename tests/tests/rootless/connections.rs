@@ -73,7 +73,14 @@ impl Received {
 }
 
 /// One handshake, and the request behind it: `stream` begins with `hello` bytes of a hello. Answers how many frames were dropped, by reason.
-fn shake(tables: &Model, dice: &mut Dice, now: &mut u64, port: u16, stream: &[u8], hello: usize) -> Vec<Verdict> {
+fn shake(
+    tables: &Model,
+    dice: &mut Dice,
+    now: &mut u64,
+    port: u16,
+    stream: &[u8],
+    hello: usize,
+) -> Vec<Verdict> {
     let start = dice.below(1 << 32) as u32;
     let mut dropped = Vec::new();
     let mut judge = |frame: &[u8], now: u64| {
@@ -138,7 +145,10 @@ fn shake(tables: &Model, dice: &mut Dice, now: &mut u64, port: u16, stream: &[u8
             return dropped;
         }
     }
-    panic!("a handshake does not come to an end: {acknowledged} of {} bytes, dropped {dropped:?}", stream.len());
+    panic!(
+        "a handshake does not come to an end: {acknowledged} of {} bytes, dropped {dropped:?}",
+        stream.len()
+    );
 }
 
 /// However segments are lost on their way to the program, and behind it, and acknowledgements on their way back; however they are cut when they

@@ -218,3 +218,41 @@ fn in_place_of_an_accepted_hello_comes_none_that_goes_on() {
     assert_eq!(send(&long, 60, short.len()), Kind::Changed);
     assert_eq!(send(&short, 60, short.len() - 60), Kind::Changed, "another length in its header");
 }
+
+/// Neither a flow that is forgotten nor a beginning that was above its sender's limit holds room for what it said.
+#[test]
+fn what_is_forgotten_leaves_nothing() {
+    let good = stream(&[0x0304], 0x0303, 700, false, &[], None);
+    let mut bucket = opened(7);
+    let part = |bucket: &mut Plain| advance_by(bucket, &segment(7, 0, 300), &&good[..]).kind;
+    assert_eq!(part(&mut bucket), Kind::Part);
+    assert_eq!(bucket.kept.len(), 1);
+    let anew = Opening { phase: Phase::Opened, begins: true, next: 7, value: Opening::ANEW };
+    assert_eq!(open(&mut bucket, &segment(7, 0, 300), &anew), Place::Found);
+    assert!(bucket.kept.is_empty());
+    assert_eq!(advance_by(&mut bucket, &segment(7, 300, 9), &&good[..]).kind, Kind::Ahead);
+    assert_eq!(part(&mut bucket), Kind::Part);
+    close(&mut bucket, HASH);
+    assert!(bucket.kept.is_empty());
+    assert_eq!(phase(&bucket, HASH), Phase::Free);
+}
+
+/// What its sender's limit has refused is charged again, also where another SYN has been seen.
+#[test]
+fn a_hello_that_did_not_pass_was_not_accepted() {
+    let good = stream(&[0x0304], 0x0303, 100, false, &[], None);
+    for other in [None, Some(1 << 20)] {
+        let mut bucket = opened(7);
+        if let Some(next) = other {
+            let opening = Opening { phase: Phase::Opened, begins: true, next, value: 0 };
+            assert_eq!(open(&mut bucket, &segment(next, 0, 0), &opening), Place::Found);
+        }
+        for _ in 0..2 {
+            let followed = advance_by(&mut bucket, &segment(7, 0, good.len()), &&good[..]);
+            assert_eq!((followed.kind, followed.first, followed.value), (Kind::Accepted, true, 7));
+            let anew = Opening { phase: Phase::Opened, begins: true, next: 7, value: Opening::ANEW };
+            assert_eq!(open(&mut bucket, &segment(7, 0, good.len()), &anew), Place::Found);
+            assert_eq!(advance_by(&mut bucket, &segment(7, 300, 9), &&good[..]).kind, Kind::Ahead);
+        }
+    }
+}
