@@ -28,6 +28,7 @@ mod segment;
 pub mod slot;
 
 pub use self::entry::Entry;
+use self::entry::{place, weighed};
 pub use self::opening::{Place, close, open};
 pub use self::segment::{Ends, Opening, Segment};
 use self::{kept::Kept, slot::Phase};
@@ -69,11 +70,21 @@ pub trait Bucket {
     fn has_passed(&mut self, slot: usize, sequence: u32, length: u32) -> bool {
         self.entry(slot).is_some_and(|entry| entry.has_passed(sequence, length))
     }
+    /// [`Entry::take_up`] on a slot.
+    fn take_up(&mut self, slot: usize, segment: &Segment, opening: &Opening, word: u64) -> u32 {
+        self.entry(slot).map_or(0, |entry| entry.take_up(segment, opening, word))
+    }
+    /// [`Entry::place`] on a slot.
+    fn place(&mut self, slot: usize, sequence: u32, length: u32, how: u32) -> u32 {
+        self.entry(slot).map_or(0, |entry| entry.place(sequence, length, how))
+    }
+    /// [`Entry::weigh`] on a slot.
+    fn weigh(&mut self, slot: usize, how: u32, decided: u32) -> u32 {
+        self.entry(slot).map_or(0, |entry| entry.weigh(how, decided))
+    }
     /// [`Entry::settle`] on a slot.
-    fn settle(&mut self, slot: usize, how: u32) {
-        if let Some(entry) = self.entry(slot) {
-            entry.settle(how);
-        }
+    fn settle(&mut self, slot: usize, how: u32) -> u32 {
+        self.entry(slot).map_or(0, |entry| entry.settle(how))
     }
     /// What has passed under a key of [`kept::key`], for whom there is room if `anew`: then nothing yet.
     fn kept(&mut self, key: u64, anew: bool) -> Option<&mut Kept>;
@@ -144,6 +155,23 @@ pub enum Kind {
     Elsewhere = 11,
     /// Repeats part of a hello with other content, or comes with one that is not good in place of one that was.
     Changed = 12,
+}
+
+impl Kind {
+    /// The one with this number.
+    #[inline(always)]
+    const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Behind,
+            2 => Self::Ahead,
+            8 => Self::Refusal,
+            9 => Self::Ended,
+            11 => Self::Elsewhere,
+            12 => Self::Changed,
+            // Nobody asks for the others.
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// What came of following a flow.
@@ -264,11 +292,13 @@ fn advance<B: Bucket, P: Packet>(
         return (Followed::UNKNOWN, 0);
     }
     let mut phase = slot::phase(word);
-    let mut reaches = false;
+    let mut how = (phase == Phase::Refused) as u32 * place::REFUSED
+        | (phase == Phase::Ended) as u32 * place::ENDED
+        | (segment.opens != 0) as u32 * place::OPENS;
     let length = segment.end.wrapping_sub(segment.offset);
     if !phase.is_refused() {
         let found = bucket.meet(slot, segment.sequence, length);
-        reaches = found & Entry::REACHES != 0;
+        how |= found & place::REACHES;
         let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
         if found & Entry::TURNED != 0 {
             phase = entry.phase();
@@ -277,59 +307,27 @@ fn advance<B: Bucket, P: Packet>(
             bucket.replay(slot, segment);
         }
     }
-    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
     let word = slot::with_phase(word, phase);
+    let placed = bucket.place(slot, segment.sequence, length, how);
+    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
     let inspected = entry.next.wrapping_sub(segment.sequence);
     let (next, start, loose) = (entry.next, entry.start, entry.loose != 0);
-    let (accepted, first) = (entry.accepted, entry.passed == 0);
-    let ahead = (inspected as i32) < 0;
-    let far = inspected.wrapping_add(WINDOW) > 2 * WINDOW;
-    if phase.is_refused() {
-        // A SYN says nothing of where the connection is.
-        if far && segment.opens == 0 {
-            // Of another connection, or a decoy.
-            return (Followed::only(Kind::Elsewhere), word);
-        }
-        if phase == Phase::Refused {
-            let followed = Followed { value: next, ..Followed::only(Kind::Refusal) };
+    let first = entry.passed == 0;
+    let reaches = how & place::REACHES != 0;
+    if placed & place::GOES_ON == 0 {
+        let kind = Kind::from_number(placed);
+        if kind == Kind::Refusal {
+            let followed = Followed { value: next, ..Followed::only(kind) };
             return (followed, slot::word(segment.hash, Phase::Ended, segment.now));
         }
-        return (Followed { value: entry.value, ..Followed::only(Kind::Ended) }, word);
-    }
-    let behind = inspected >= length;
-    let front = start.wrapping_sub(segment.sequence);
-    if !loose && front != 0 && front < length {
-        // No client sends what lies in front of where it began: whoever does has begun elsewhere, or the server reads none of it.
-        return (Followed::only(Kind::Ahead), word);
-    }
-    let beyond = entry.is_beyond(segment.sequence);
-    if reaches && (ahead || far || behind || beyond) {
-        if beyond && entry.is_dead_elsewhere() {
-            return (Followed { value: entry.value, ..Followed::only(Kind::Ended) }, word);
-        }
-        return (Followed::only(Kind::Ahead), word);
-    }
-    if beyond {
-        return (Followed::only(Kind::Behind), word);
-    }
-    if ahead && !far {
-        // Of a flow without its SYN the hello may begin elsewhere: nobody is held back on a guess.
-        return if loose { (Followed::UNKNOWN, 0) } else { (Followed::only(Kind::Ahead), word) };
-    }
-    if length == 1 && front == 1 && !loose {
-        // A keep-alive probe (RFC 9293 section 3.8.4): whatever the byte is, nobody reads it.
-        return (Followed::only(Kind::Behind), word);
-    }
-    if far || (first && behind) {
-        // Of a connection that was there before a SYN was forged, or of a beginning that has been forgotten.
-        return (Followed::only(Kind::Elsewhere), word);
+        let followed = Followed { value: entry.value, ..Followed::only(kind) };
+        return (followed, if kind == Kind::Unknown { 0 } else { word });
     }
     if !first && !bucket.same(slot, segment, packet) {
         // Another connection's data after all, or no data that the server shall have.
         return if loose { (Followed::UNKNOWN, 0) } else { (Followed::only(Kind::Changed), word) };
     }
-    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
-    if behind || entry.is_whole() {
+    if placed & place::KNOWN != 0 {
         return (Followed::only(if reaches { Kind::Ahead } else { Kind::Behind }), word);
     }
     let from = segment.offset.wrapping_add(inspected);
@@ -388,43 +386,32 @@ fn advance<B: Bucket, P: Packet>(
         Progress::Malformed => Kind::Malformed,
         Progress::NotHello => Kind::NotHello,
     };
-    let passes = matches!(kind, Kind::Part | Kind::Accepted);
-    let again = accepted != 0;
-    let late = decided > accepted || (kind == Kind::Part && decided == accepted);
-    if again && (!passes || reaches || late) {
-        // In place of a good hello comes none, or one that is decided later: what lies beyond has not been held back.
-        bucket.settle(slot, Entry::AGAIN);
-        return (Followed::only(Kind::Changed), word);
-    }
-    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
-    let disputed = entry.others != 0;
-    let held = disputed && (reaches || !passes);
-    let accepts = kind == Kind::Accepted && (!loose || (disputed && !whole));
-    // Of a flow without its SYN no refusal is stored: its parser stays where it ended, and says the same of what is repeated. A hello that
-    // was read to its end may yet be refused.
-    let keep = accepts || kind == Kind::Part || (loose && (kind != Kind::Accepted || whole));
-    if passes && !held && (kind == Kind::Part || (!first && accepts)) {
+    let how = kind as u32 | (first as u32) << 8 | (reaches as u32) << 9 | (whole as u32) << 10;
+    let found = bucket.weigh(slot, how, decided);
+    if found & weighed::KEPT != 0 {
         bucket.keep(slot, segment, packet);
-    } else if !first && !held && !keep {
+    } else if found & weighed::FORGOTTEN != 0 {
         bucket.forget(kept::key(segment.hash, start), loose);
     }
-    let decided = if accepts { decided << Entry::BITS } else { 0 };
-    bucket.settle(slot, reaches as u32 | (passes as u32) << 1 | decided);
-    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
-    let mut after = 0;
-    if held || again {
-        after = slot::with_phase(word, entry.phase());
-        if held && passes {
-            return (Followed::only(Kind::Ahead), after);
-        }
-    } else if keep {
-        after = slot::word(segment.hash, entry.phase(), segment.now);
+    let phase = bucket.settle(slot, found);
+    let after = if found & weighed::STAYS != 0 {
+        slot::with_phase(word, Phase::from_number(phase as u8))
+    } else if found & weighed::FOLLOWED != 0 {
+        slot::word(segment.hash, Phase::from_number(phase as u8), segment.now)
+    } else {
+        0
+    };
+    if found & weighed::CHANGED != 0 {
+        return (Followed::only(Kind::Changed), after);
+    }
+    if found & weighed::BACK != 0 {
+        return (Followed::only(Kind::Ahead), after);
     }
     let followed = Followed {
         kind,
-        first: first && !again,
+        first: found & weighed::FIRST != 0,
         begins: !loose,
-        disputed: disputed || again,
+        disputed: found & weighed::DISPUTED != 0,
         listed,
         whole,
         version,

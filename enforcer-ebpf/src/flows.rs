@@ -145,8 +145,34 @@ extern "C" fn enforcer_flow_meet(index: u32, sequence: u32, length: u32) -> u32 
 extern "C" fn enforcer_flow_settle(index: u32, how: u32) -> u32 {
     let Some(entry) = FLOWS.get_ptr_mut(index) else { return 0 };
     // SAFETY: the entry's word is claimed.
-    unsafe { &mut *entry }.settle(how);
-    0
+    unsafe { &mut *entry }.settle(how)
+}
+
+/// [`Entry::take_up`] as a global function, of the segment that steps are about.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_take_up(index: u32, phase: u32, numbers: u64, word: u64) -> u32 {
+    let (Some(entry), Some(segment)) = (FLOWS.get_ptr_mut(index), segment()) else { return 0 };
+    // SAFETY: the entry's word is claimed.
+    unsafe { &mut *entry }.take_up(segment, &Opening::unpack(phase, numbers), word)
+}
+
+/// [`Entry::place`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_place(index: u32, sequence: u32, length: u32, how: u32) -> u32 {
+    let Some(entry) = FLOWS.get_ptr(index) else { return 0 };
+    // SAFETY: the entry's word is claimed.
+    unsafe { &*entry }.place(sequence, length, how)
+}
+
+/// [`Entry::weigh`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_weigh(index: u32, how: u32, decided: u32) -> u32 {
+    let Some(entry) = FLOWS.get_ptr(index) else { return 0 };
+    // SAFETY: the entry's word is claimed.
+    unsafe { &*entry }.weigh(how, decided)
 }
 
 /// The value with a key; if nothing has passed yet, `anew` is the time, and a value is taken for it if there is room.
@@ -401,8 +427,24 @@ impl Bucket for Slots {
     }
 
     #[inline(always)]
-    fn settle(&mut self, slot: usize, how: u32) {
-        enforcer_flow_settle(self.first.wrapping_add(slot as u32), how);
+    fn settle(&mut self, slot: usize, how: u32) -> u32 {
+        enforcer_flow_settle(self.first.wrapping_add(slot as u32), how)
+    }
+
+    #[inline(always)]
+    fn take_up(&mut self, slot: usize, _: &Segment, opening: &Opening, word: u64) -> u32 {
+        let (phase, numbers) = opening.pack();
+        enforcer_flow_take_up(self.first.wrapping_add(slot as u32), phase, numbers, word)
+    }
+
+    #[inline(always)]
+    fn place(&mut self, slot: usize, sequence: u32, length: u32, how: u32) -> u32 {
+        enforcer_flow_place(self.first.wrapping_add(slot as u32), sequence, length, how)
+    }
+
+    #[inline(always)]
+    fn weigh(&mut self, slot: usize, how: u32, decided: u32) -> u32 {
+        enforcer_flow_weigh(self.first.wrapping_add(slot as u32), how, decided)
     }
 
     /// Nobody asks: the functions below do without.

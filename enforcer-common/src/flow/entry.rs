@@ -1,6 +1,6 @@
 //! What the flow table keeps of one flow, and which of its beginnings is followed.
 
-use super::{Ends, WINDOW, slot::Phase};
+use super::{Ends, Kind, Opening, Segment, WINDOW, slot, slot::Phase};
 use crate::hello::automaton::Parser;
 
 /// What is known of one flow.
@@ -43,14 +43,48 @@ pub(super) mod others {
     pub(crate) const DEAD: u16 = 2;
 }
 
+/// What [`Entry::place`] is told, and says.
+pub(super) mod place {
+    pub(crate) const REFUSED: u32 = 1;
+    /// As [`super::Entry::meet`] says it.
+    pub(crate) const REACHES: u32 = 2;
+    pub(crate) const ENDED: u32 = 4;
+    pub(crate) const OPENS: u32 = 8;
+    /// No kind yet: what is repeated is to be compared, and what is new to be read.
+    pub(crate) const GOES_ON: u32 = 1 << 8;
+    /// Nothing is new.
+    pub(crate) const KNOWN: u32 = 1 << 9;
+}
+
+/// What [`Entry::weigh`] says.
+pub(super) mod weighed {
+    pub(crate) const PASSES: u32 = 1;
+    pub(crate) const CHANGED: u32 = 2;
+    /// The parser begins anew, the flow waits as it did.
+    pub(crate) const HELD: u32 = 4;
+    /// It was good, and does not pass.
+    pub(crate) const BACK: u32 = 8;
+    pub(crate) const KEPT: u32 = 16;
+    pub(crate) const FORGOTTEN: u32 = 32;
+    /// The flow is followed on, and has just got further.
+    pub(crate) const FOLLOWED: u32 = 64;
+    /// It is, and is as old as before.
+    pub(crate) const STAYS: u32 = 128;
+    pub(crate) const DISPUTED: u32 = 256;
+    pub(crate) const FIRST: u32 = 512;
+    /// From this bit on: of a hello that is accepted, how many of its bytes decided.
+    pub(crate) const BITS: u32 = 10;
+}
+
+/// What [`Entry::take_up`] says, in place of a phase.
+pub(super) const DISPUTED: u32 = 1 << 8;
+/// Beside a phase: what was kept at the beginning is to be forgotten.
+pub(super) const FORGET: u32 = 1 << 9;
+
 const _: () = assert!(size_of::<Entry>() == 256);
 
 impl Entry {
     pub(super) const TURNED: u32 = 1;
-    pub(super) const REACHES: u32 = 2;
-    /// See [`Entry::settle`].
-    pub(super) const AGAIN: u32 = 4;
-    pub(super) const BITS: u32 = 3;
 
     /// Data of a flow that awaits its hello, or has had it accepted: whether it begins or goes on at the other beginning, where it is followed from
     /// now on, and whether it lies behind the one that is left. In numbers, for a function that the verifier checks by itself.
@@ -64,22 +98,140 @@ impl Entry {
             self.turn();
             found = Self::TURNED;
         }
-        if self.reaches_other(sequence, length) { found | Self::REACHES } else { found }
+        if self.reaches_other(sequence, length) { found | place::REACHES } else { found }
     }
 
-    /// What becomes of a flow after a segment of its hello; `how` has a bit each for one that lies behind the other beginning, one that
-    /// passes, and one that does not stand in place of a hello that was accepted; above them, of a hello that is accepted, how many of its bytes
-    /// decided.
-    pub fn settle(&mut self, how: u32) {
-        let (reaches, passes, again) = (how & 1 != 0, how & 2 != 0, how & Self::AGAIN != 0);
-        let decided = how >> Self::BITS;
-        if (self.others != 0 || again) && (reaches || !passes) {
+    /// What a segment is by its place: the number of a [`Kind`], or what [`place`] says.
+    pub fn place(&self, sequence: u32, length: u32, how: u32) -> u32 {
+        let inspected = self.next.wrapping_sub(sequence);
+        let ahead = (inspected as i32) < 0;
+        let far = inspected.wrapping_add(WINDOW) > 2 * WINDOW;
+        if how & (place::REFUSED | place::ENDED) != 0 {
+            // A SYN says nothing of where the connection is. What else is far is of another one, or a decoy.
+            return if far && how & place::OPENS == 0 {
+                Kind::Elsewhere as u32
+            } else if how & place::REFUSED != 0 {
+                Kind::Refusal as u32
+            } else {
+                Kind::Ended as u32
+            };
+        }
+        let (first, loose) = (self.passed == 0, self.loose != 0);
+        let reaches = how & place::REACHES != 0;
+        let behind = inspected >= length;
+        let front = self.start.wrapping_sub(sequence);
+        if !loose && front != 0 && front < length {
+            // No client sends what lies in front of where it began: whoever does has begun elsewhere, or the server reads none of it.
+            return Kind::Ahead as u32;
+        }
+        let beyond = self.is_beyond(sequence);
+        if reaches && (ahead || far || behind || beyond) {
+            let dead = beyond && self.others & others::DEAD != 0;
+            return if dead { Kind::Ended as u32 } else { Kind::Ahead as u32 };
+        }
+        // The second: a keep-alive probe (RFC 9293 section 3.8.4), whose byte nobody reads.
+        if beyond || (length == 1 && front == 1 && !loose) {
+            return Kind::Behind as u32;
+        }
+        if ahead && !far {
+            // Of a flow without its SYN the hello may begin elsewhere: nobody is held back on a guess.
+            return if loose { Kind::Unknown as u32 } else { Kind::Ahead as u32 };
+        }
+        if far || (first && behind) {
+            // Of a connection that was there before a SYN was forged, or of a beginning that has been forgotten.
+            return Kind::Elsewhere as u32;
+        }
+        if behind || self.is_whole() { place::GOES_ON | place::KNOWN } else { place::GOES_ON }
+    }
+
+    /// What is to be done about a segment that has been read, whose kind is in the lowest byte of `how`; above it a bit each for the first one, one that
+    /// lies behind the other beginning, and a hello that was read to its end. See [`weighed`].
+    pub fn weigh(&self, how: u32, decided: u32) -> u32 {
+        let (part, accepted) = (how & 0xff == Kind::Part as u32, how & 0xff == Kind::Accepted as u32);
+        let (first, reaches, whole) = (how & 1 << 8 != 0, how & 1 << 9 != 0, how & 1 << 10 != 0);
+        let (loose, disputed, again) = (self.loose != 0, self.others != 0, self.accepted != 0);
+        let passes = part || accepted;
+        let late = decided > self.accepted || (part && decided == self.accepted);
+        if again && (!passes || reaches || late) {
+            // In place of a good hello comes none, or one that is decided later: what lies beyond has not been held back.
+            return weighed::CHANGED | weighed::HELD | weighed::STAYS;
+        }
+        let held = disputed && (reaches || !passes);
+        let accepts = accepted && (!loose || (disputed && !whole));
+        // Of a flow without its SYN no refusal is stored: its parser stays where it ended, and says the same of what is repeated. A hello that
+        // was read to its end may yet be refused.
+        let keep = accepts || part || (loose && (!accepted || whole));
+        let mut found = 0;
+        if passes {
+            found |= weighed::PASSES;
+        }
+        if held {
             // What does not pass may be forged, so that the connection itself waits as it did. What passed and lies behind the other
             // beginning would be taken for the beginning of a hello, should the server begin there.
+            found |= weighed::HELD | weighed::STAYS;
+            if passes {
+                found |= weighed::BACK;
+            }
+        } else if passes && (part || (!first && accepts)) {
+            found |= weighed::KEPT;
+        } else if !first && !keep {
+            found |= weighed::FORGOTTEN;
+        }
+        if again {
+            found |= weighed::STAYS;
+        } else if keep {
+            found |= weighed::FOLLOWED;
+        }
+        if disputed || again {
+            // In place of an accepted hello nothing ends a connection.
+            found |= weighed::DISPUTED;
+        }
+        if first && !again {
+            found |= weighed::FIRST;
+        }
+        if accepts && !held { found | decided << weighed::BITS } else { found }
+    }
+
+    /// Does so; answers the number of the phase that the flow is in then.
+    pub fn settle(&mut self, found: u32) -> u32 {
+        let decided = found >> weighed::BITS;
+        if found & weighed::HELD != 0 {
             self.begin(self.start, self.passed);
         } else if decided != 0 {
             self.accept(decided);
         }
+        self.phase() as u32
+    }
+
+    /// What a segment with which a flow is taken up makes of what is known: the number of the phase that it is in then, with [`FORGET`]; or
+    /// [`DISPUTED`]. `word` is the slot's, or 0 if it held another flow.
+    pub fn take_up(&mut self, segment: &Segment, opening: &Opening, word: u64) -> u32 {
+        let live = word != 0
+            && opening.begins
+            && !slot::is_forgotten(word, segment.now)
+            && self.ends.are(&segment.ends);
+        if !live || (opening.value == Opening::FRESH && slot::is_settled(word, segment.now)) {
+            self.ends = segment.ends;
+            self.value = opening.value;
+            self.loose = !opening.begins as u16;
+            self.others = 0;
+            self.accepted = 0;
+            self.begin(opening.next, 0);
+            return opening.phase as u32;
+        }
+        if slot::phase(word).is_refused() {
+            self.outlive(opening.next);
+        } else if opening.value == Opening::ANEW {
+            self.undo(opening.next);
+            // Nothing had passed before.
+            return self.phase() as u32 | FORGET;
+        } else if !self.knows(opening.next) && !self.begins_at(opening.next) {
+            // Which one the server took is not known, and a third one could not be told from either.
+            return DISPUTED;
+        }
+        // Of a SYN that comes again, what has been inspected since stays inspected, or the rest would seem to be ahead. It may begin now, so the
+        // flow counts as new.
+        self.phase() as u32
     }
 
     /// The hello has been accepted by its first `decided` bytes. Should the server not have taken it, nothing else comes in its place; if
@@ -204,12 +356,6 @@ impl Entry {
     #[inline(always)]
     pub(super) const fn is_whole(&self) -> bool {
         self.accepted != 0 && self.passed >= self.accepted
-    }
-
-    /// Whether what came at the other beginning was refused.
-    #[inline(always)]
-    pub(super) const fn is_dead_elsewhere(&self) -> bool {
-        self.others & others::DEAD != 0
     }
 
     /// Whether its SYN was not seen.

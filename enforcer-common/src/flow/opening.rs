@@ -1,6 +1,11 @@
 //! How a flow is taken up and forgotten: whose slot it gets, and what another SYN makes of one that is there. Called by [`crate::verdict`].
 
-use super::{Bucket, Opening, SLOTS, Segment, find, kept, slot};
+use super::{
+    Bucket, Opening, SLOTS, Segment,
+    entry::{DISPUTED, FORGET},
+    find, kept,
+    slot::{self, Phase},
+};
 
 /// What came of taking a flow up.
 #[repr(u32)]
@@ -60,42 +65,14 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
     if !bucket.swap(chosen, word, slot::claimed(opened)) {
         return taken;
     }
-    let Some(entry) = bucket.entry(chosen) else { return Place::Full };
-    let mut kept = opened;
-    let mut place = Place::Found;
-    let live =
-        known && opening.begins && !slot::is_forgotten(word, segment.now) && entry.ends.are(&segment.ends);
-    let fresh = opening.value == Opening::FRESH && slot::is_settled(word, segment.now);
-    if live && slot::phase(word).is_refused() {
-        entry.outlive(opening.next);
-    } else if live && opening.value == Opening::ANEW {
-        entry.undo(opening.next);
-        kept = slot::with_phase(opened, entry.phase());
-        // Nothing had passed before.
-        let loose = entry.loose != 0;
-        bucket.forget(kept::key(segment.hash, opening.next), loose);
-    } else if live && entry.knows(opening.next) {
-        // The SYN again: what has been inspected since stays inspected, or the rest would seem to be ahead. It may begin now, so it counts as
-        // new.
-        kept = slot::with_phase(opened, slot::phase(word));
-    } else if live && !fresh {
-        // Another beginning: which one the server took is not known. A third one could not be told from either.
-        if entry.begins_at(opening.next) {
-            kept = slot::with_phase(opened, entry.phase());
-        } else {
-            kept = word;
-            place = Place::Disputed;
-        }
-    } else {
-        entry.ends = segment.ends;
-        entry.value = opening.value;
-        entry.loose = !opening.begins as u16;
-        entry.others = 0;
-        entry.accepted = 0;
-        entry.begin(opening.next, 0);
+    let taken = bucket.take_up(chosen, segment, opening, if known { word } else { 0 });
+    if taken & FORGET != 0 {
+        bucket.forget(kept::key(segment.hash, opening.next), false);
     }
+    let disputed = taken & DISPUTED != 0;
+    let next = if disputed { word } else { slot::with_phase(opened, Phase::from_number(taken as u8)) };
     // Nobody changes a claimed word.
-    if bucket.swap(chosen, slot::claimed(opened), kept) { place } else { Place::Disputed }
+    if bucket.swap(chosen, slot::claimed(opened), next) && !disputed { Place::Found } else { Place::Disputed }
 }
 
 /// Forgets a flow.
