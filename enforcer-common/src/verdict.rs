@@ -38,7 +38,7 @@ use crate::{
 
 pub use self::{
     cookies::{Cookie, Server},
-    glance::{glance, recall},
+    glance::{awaits_nothing, glance, recall},
 };
 
 /// What becomes of a packet, and why.
@@ -96,6 +96,14 @@ pub trait Tables {
     fn answer(&self, answer: Answer);
     /// How far the flow with this hash is, see [`flow::phase`].
     fn flow(&self, hash: u64) -> Phase;
+    /// [`awaits_nothing`].
+    #[inline(always)]
+    fn awaits_nothing(&self, hash: u64, sequence: u32, length: u32, flags: u8) -> bool
+    where
+        Self: Sized,
+    {
+        awaits_nothing(self, hash, sequence, length, flags)
+    }
     /// [`flow::has_passed`] for data of `length` bytes.
     fn has_passed(&self, hash: u64, sequence: u32, length: u32) -> bool;
     /// [`flow::open`] for a segment, which is that of [`Work`].

@@ -46,9 +46,16 @@ static KEPT: Array<Kept, { kept::VALUES }> = Array::new();
 /// How far a flow is.
 #[inline(always)]
 pub(crate) fn phase(hash: u64) -> Phase {
+    Phase::from_number(enforcer_flow_phase(hash) as u8)
+}
+
+/// [`flow::phase`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_phase(hash: u64) -> u32 {
     match Slots::of(hash, null_mut()) {
-        Some(bucket) => flow::phase(&bucket, hash),
-        None => Phase::Free,
+        Some(bucket) => flow::phase(&bucket, hash) as u32,
+        None => 0,
     }
 }
 

@@ -5,7 +5,7 @@
 use core::{
     cell::Cell,
     intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg},
-    ptr::read_volatile,
+    ptr::{null_mut, read_volatile},
 };
 
 use aya_ebpf::{
@@ -31,7 +31,7 @@ use enforcer_common::{
     reason::{self, DropReason},
     settings::{INTERFACES, Limit, SHARED_SLOT, Settings, flag},
     source::SourceKey,
-    verdict::{Cookie, Server, Tables},
+    verdict::{self, Cookie, Server, Tables},
 };
 
 use crate::{cookie, events, flows, steps};
@@ -253,6 +253,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn awaits_nothing(&self, hash: u64, sequence: u32, length: u32, flags: u8) -> bool {
+        enforcer_awaits_nothing(hash, sequence, length, flags as u32) != 0
+    }
+
+    #[inline(always)]
     fn has_passed(&self, hash: u64, sequence: u32, length: u32) -> bool {
         flows::has_passed(hash, sequence, length)
     }
@@ -288,6 +293,13 @@ impl Tables for Maps {
         }
         self.now.get()
     }
+}
+
+/// [`verdict::awaits_nothing`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_awaits_nothing(hash: u64, sequence: u32, length: u32, flags: u32) -> u32 {
+    verdict::awaits_nothing(&Maps::new(null_mut(), 0), hash, sequence, length, flags as u8) as u32
 }
 
 /// The slot in which the interface of the packet is counted.

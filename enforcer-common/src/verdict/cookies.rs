@@ -54,8 +54,8 @@ const RETURNS: u64 = 2 * 60 * 1_000_000_000;
 
 /// Whether a connection may begin with a segment that is no SYN, since cookies are out. Such a segment has an acknowledgement.
 #[inline(always)]
-pub(super) fn may_return<T: Tables>(tables: &T, headers: &Headers) -> bool {
-    if headers.flags & (tcp::SYN | tcp::ACK | tcp::RST) != tcp::ACK {
+pub(super) fn may_return<T: Tables>(tables: &T, flags: u8) -> bool {
+    if flags & (tcp::SYN | tcp::ACK | tcp::RST) != tcp::ACK {
         return false;
     }
     let made = tables.cookies_made();

@@ -119,15 +119,21 @@ fn is_clean<P: Packet, T: Tables>(packet: &P, tables: &T, settings: &Settings, h
         return true;
     }
     let hash = Ends::of(headers).hash(settings.seed);
+    tables.awaits_nothing(hash, headers.sequence, (headers.end - headers.offset) as u32, headers.flags)
+}
+
+/// Whether a segment with this many bytes of data can have nothing to do with a hello, going by its flow. In numbers, for a function that the
+/// verifier checks by itself.
+#[inline(always)]
+pub fn awaits_nothing<T: Tables>(tables: &T, hash: u64, sequence: u32, length: u32, flags: u8) -> bool {
     let phase = tables.flow(hash);
     if phase == Phase::Free {
-        return !cookies::may_return(tables, headers);
+        return !cookies::may_return(tables, flags);
     }
-    if has_data {
-        let length = (headers.end - headers.offset) as u32;
-        return phase == Phase::Passed && tables.has_passed(hash, headers.sequence, length);
+    if length != 0 {
+        return phase == Phase::Passed && tables.has_passed(hash, sequence, length);
     }
-    !phase.is_refused() && headers.flags & tcp::URG == 0
+    !phase.is_refused() && flags & tcp::URG == 0
 }
 
 /// Reads again what the first look has read, for the steps that come after it.

@@ -27,33 +27,34 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
         fill(context, &work.headers, &mut work.segment);
         known = context.tables.flow(work.segment.hash);
     }
-    if work.headers.opens() {
-        if known == Phase::Refused {
-            // The server's socket still waits for a hello, and would take the SYN for a part of its connection: the SYN ends it, and its
-            // sender repeats it.
-            return go(Step::Follow);
-        }
-        // A SYN that is answered with a cookie takes no flow up, or a flood of them would wash out all others; but one that is there
-        // has another beginning by it, or the hello of a connection from a port that is used again would be held back.
-        if known != Phase::Free {
-            open(context, work)?;
-        }
+    let opens = work.headers.opens();
+    if opens && known == Phase::Refused {
+        // The server's socket still waits for a hello, and would take the SYN for a part of its connection: the SYN ends it, and its
+        // sender repeats it.
+        return go(Step::Follow);
+    }
+    // A SYN that is answered with a cookie takes no flow up, or a flood of them would wash out all others; but one that is there
+    // has another beginning by it, or the hello of a connection from a port that is used again would be held back.
+    if opens && known == Phase::Free {
         work.clean = cookies::spend(context, &work.headers)?;
-        if inspects && known == Phase::Free && open(context, work)? == Place::Full {
+    }
+    // A cookie that comes back says that the connection begins here. Whoever makes one up has odds of 1 in 2^24 or less, and no others
+    // wash flows out.
+    let begins = opens
+        || (known == Phase::Free
+            && cookies::may_return(context.tables, work.headers.flags)
+            && context.tables.returns_cookie(&work.headers));
+    if inspects && begins {
+        if open(context, work)? == Place::Full && opens {
             return unfollowed(context);
         }
+        if opens && known != Phase::Free {
+            work.clean = cookies::spend(context, &work.headers)?;
+        }
+        known = context.tables.flow(work.segment.hash);
     }
     if !inspects {
         return limit(context, work);
-    }
-    let mut known = context.tables.flow(work.segment.hash);
-    if known == Phase::Free
-        && cookies::may_return(context.tables, &work.headers)
-        && context.tables.returns_cookie(&work.headers)
-    {
-        // The cookie says that the connection begins here. Whoever makes one up has odds of 1 in 2^24 or less, and no others wash flows out.
-        open(context, work)?;
-        known = context.tables.flow(work.segment.hash);
     }
     if !has_data(&work.headers) && !known.is_refused() {
         if known != Phase::Free && work.headers.flags & (tcp::URG | tcp::SYN | tcp::RST) == tcp::URG {
