@@ -41,7 +41,8 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
     // A cookie that comes back says that the connection begins here. Whoever makes one up has odds of 1 in 2^24 or less, and no others
     // wash flows out.
     let begins = opens
-        || (known == Phase::Free
+        || (inspects
+            && known == Phase::Free
             && cookies::may_return(context.tables, work.headers.flags)
             && context.tables.returns_cookie(&work.headers));
     if inspects && begins {
