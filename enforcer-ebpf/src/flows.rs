@@ -182,36 +182,43 @@ extern "C" fn enforcer_flow_weigh(index: u32, how: u32, decided: u32) -> u32 {
     unsafe { &*entry }.weigh(how, decided)
 }
 
-/// The value with a key; if nothing has passed yet, `anew` is the time, and a value is taken for it if there is room.
+/// There is no value.
+const NO_VALUE: u32 = u32::MAX;
+
+/// The value with a key; if nothing has passed yet, `anew` is the time, and a value is taken for it if there is room; else that is 0.
 #[inline(always)]
-fn value(key: u64, loose: bool, anew: Option<u64>) -> Option<*mut Kept> {
-    let group = kept::group(key, loose);
-    let words: *mut u64 = KEPT_WORDS.get_ptr_mut(group)?.cast();
-    let bucket = Slots { words, context: null_mut(), first: 0 };
-    let mut slot = kept::find(|slot| bucket.word(slot), key);
-    if let Some(now) = anew {
-        if slot == SLOTS {
-            slot = kept::choose(|slot| bucket.word(slot), now);
-        }
-        if slot == SLOTS {
-            return None;
-        }
-        let word = bucket.word(slot);
-        // Between the search and here somebody may have come first.
-        let free = slot::is(word, key) || slot::age_of_settled(word, now) != 0;
-        if !free || !bucket.swap(slot, word, slot::word(key, Phase::Opened, now)) {
-            return None;
-        }
-    }
-    if slot == SLOTS {
-        return None;
-    }
-    let value = KEPT.get_ptr_mut(group.wrapping_mul(SLOTS as u32).wrapping_add(slot as u32))?;
-    if anew.is_some() {
+fn value(key: u64, loose: bool, anew: u64) -> Option<*mut Kept> {
+    let value = KEPT.get_ptr_mut(enforcer_flow_value(key, loose as u32, anew))?;
+    if anew != 0 {
         // SAFETY: the value's word has just been taken; whoever had it before did half a second ago at least.
         unsafe { (*value).length = 0 };
     }
     Some(value)
+}
+
+/// The index of such a value, as a global function: what is done with it the verifier would otherwise walk once for every place in the group.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_value(key: u64, loose: u32, anew: u64) -> u32 {
+    let group = kept::group(key, loose != 0);
+    let Some(words) = KEPT_WORDS.get_ptr_mut(group) else { return NO_VALUE };
+    let bucket = Slots { words: words.cast(), context: null_mut(), first: 0 };
+    let mut slot = kept::find(|slot| bucket.word(slot), key);
+    if anew != 0 {
+        if slot == SLOTS {
+            slot = kept::choose(|slot| bucket.word(slot), anew);
+        }
+        if slot == SLOTS {
+            return NO_VALUE;
+        }
+        let word = bucket.word(slot);
+        // Between the search and here somebody may have come first.
+        let free = slot::is(word, key) || slot::age_of_settled(word, anew) != 0;
+        if !free || !bucket.swap(slot, word, slot::word(key, Phase::Opened, anew)) {
+            return NO_VALUE;
+        }
+    }
+    if slot == SLOTS { NO_VALUE } else { group.wrapping_mul(SLOTS as u32).wrapping_add(slot as u32) }
 }
 
 /// [`Bucket::forget`] as a global function.
@@ -244,7 +251,7 @@ extern "C" fn enforcer_flow_same(context: *mut xdp_md, index: u32) -> u32 {
         return 1;
     }
     let key = kept::key(segment.hash, entry.start);
-    let Some(kept) = value(key, entry.is_loose(), None) else { return 0 };
+    let Some(kept) = value(key, entry.is_loose(), 0) else { return 0 };
     // SAFETY: the value belongs to the entry, whose word is claimed, so nobody else asks for it. Should it give way to another flow right now,
     // bytes differ that did not, and what is repeated is dropped, here or there.
     if !unsafe { &mut *kept }.begin(stretch) {
@@ -275,7 +282,7 @@ extern "C" fn enforcer_flow_keep(context: *mut xdp_md, index: u32) -> u32 {
     let entry = unsafe { &mut *entry };
     let stretch = entry.added(segment);
     let key = kept::key(segment.hash, entry.start);
-    let anew = if entry.passed() == 0 { Some(segment.now) } else { None };
+    let anew = if entry.passed() == 0 { segment.now } else { 0 };
     let loose = entry.is_loose();
     entry.pass(stretch);
     let Some(kept) = value(key, loose, anew) else { return 0 };
@@ -334,7 +341,7 @@ extern "C" fn enforcer_flow_replay(index: u32) -> u32 {
     // SAFETY: the entry's word is claimed.
     let flow = unsafe { &mut *entry };
     let key = kept::key(segment.hash, flow.start);
-    let Some(kept) = value(key, flow.is_loose(), None) else { return 0 };
+    let Some(kept) = value(key, flow.is_loose(), 0) else { return 0 };
     // SAFETY: as in `enforcer_flow_same`.
     if !flow.rewind(unsafe { &*kept }, segment) {
         return 0;
