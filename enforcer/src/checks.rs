@@ -11,6 +11,7 @@ pub mod graphql;
 pub mod limit;
 pub mod oauth;
 pub mod origin;
+pub mod payload;
 pub mod pins;
 pub mod signature;
 pub mod target;
@@ -65,6 +66,8 @@ pub struct Grant {
     signed: Option<Signed>,
     /// Whether all that has to be signed is.
     is_signed: bool,
+    /// Whether its body was opened, or need not be.
+    is_opened: bool,
     /// What becomes of refresh tokens when the request has succeeded.
     exchange: Option<Box<Exchange>>,
     /// What its proof of a key waits for, if it has brought one to a token endpoint.
@@ -74,10 +77,10 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Where the request goes; nowhere before its body was held against its signature, and its document was judged, if its route
-    /// asks for that.
+    /// Where the request goes; nowhere before its body was held against its signature and opened, and its document was judged, if its
+    /// route asks for that.
     pub fn upstream(&self) -> Option<&Arc<Upstream>> {
-        (self.is_judged && self.is_signed).then_some(&self.route.upstream)
+        (self.is_judged && self.is_signed && self.is_opened).then_some(&self.route.upstream)
     }
 
     /// What is to be told how the exchange of a refresh token ended.
@@ -265,6 +268,7 @@ fn judge(
                 dpop_nonce,
                 is_judged: route.graphql.is_none() && route.oauth.is_none(),
                 is_signed: route.signers.is_none(),
+                is_opened: route.payload.is_none(),
                 signed,
                 exchange: None,
                 proof: None,

@@ -32,6 +32,7 @@ mod load;
 mod marks;
 mod named;
 mod oauth;
+mod payload;
 mod pins;
 mod revocation;
 mod route;
@@ -61,6 +62,7 @@ pub use introspection::Introspection;
 pub use load::{load, parse, pin_directory};
 pub use marks::{DEFAULT_TIER, Mark};
 pub use oauth::{Endpoint, OAuth};
+pub use payload::{Payload, PayloadFormat, PayloadKey};
 pub use pins::{Backup, PinDocument, PinEntry, PinSet, PinnedKey, Pins};
 pub use revocation::{Revocation, RevocationClient};
 pub use route::{HeaderRule, Limit, LimitKey, Route, Unrouted};
@@ -87,6 +89,8 @@ pub struct Config {
     pub dpop: Dpop,
     /// `[signature.NAME]`
     pub signatures: BTreeMap<String, Signature>,
+    /// `[payload.NAME]`
+    pub payloads: BTreeMap<String, Payload>,
     /// `[replay]`
     pub replay: Replay,
     /// `[attestation]`; none: there are no such endpoints.

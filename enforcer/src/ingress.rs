@@ -15,6 +15,7 @@ mod exchange;
 mod handshake;
 mod hello;
 mod identity;
+mod payload;
 mod pins;
 mod proxy;
 mod recorded;

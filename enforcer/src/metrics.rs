@@ -5,6 +5,7 @@
 pub mod devices;
 pub mod http;
 pub mod kernel;
+pub mod payload;
 pub mod pins;
 pub mod process;
 pub mod revocations;
@@ -109,6 +110,8 @@ pub struct Metrics {
     pub device_store_pending: IntGauge,
     /// `enforcer_device_store_errors_total`: attempts to write it that failed; they are made again.
     pub device_store_errors: IntCounter,
+    /// Encrypted bodies.
+    pub payload: payload::Counters,
     /// `enforcer_kernel_pinned`: 1: the program judges without the daemon, too.
     pub kernel_pinned: IntGauge,
     /// `enforcer_kernel_lease_seconds`: how long it does; 0: for ever.
@@ -359,6 +362,7 @@ impl Metrics {
             attestations,
             device_store_pending,
             device_store_errors,
+            payload: payload::Counters::new(&registry)?,
             kernel_pinned,
             kernel_lease,
             kernel_beginning,

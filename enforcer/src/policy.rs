@@ -16,6 +16,7 @@ pub mod jwks;
 pub mod keyring;
 pub mod limiter;
 mod listener;
+pub mod payload;
 pub mod pins;
 pub mod refreshes;
 pub mod revocations;
@@ -50,6 +51,7 @@ use dpop::Dpop;
 use faults::Faults;
 use hellos::Hellos;
 use issuer::Issuer;
+use payload::Payload;
 use pins::Pins;
 use refreshes::Refreshes;
 use route::{Route, Tokens, limits::Limits, oauth::OAuth, table::RouteTable};
@@ -92,6 +94,7 @@ pub struct Policy {
     upstreams: BTreeMap<String, Arc<Upstream>>,
     issuers: BTreeMap<String, Arc<Issuer>>,
     signers: BTreeMap<String, Arc<Signers>>,
+    payloads: BTreeMap<String, Arc<Payload>>,
     bare_hosts: Vec<(usize, String)>,
     tickets: Arc<TicketKeys>,
     sessions: Arc<Sessions>,
@@ -323,6 +326,7 @@ impl Policy {
             let kept = old.and_then(|old| old.signers.get(name)).cloned();
             signers.insert(name.clone(), faults.or_kept(read.map(Arc::new), kept)?);
         }
+        let payloads = payload::load(&config.payloads, old.map(|old| &old.payloads), faults)?;
         let dpop = Dpop::new(&config.dpop, old.map(|old| &old.dpop))?;
         let attestation = match &config.attestation {
             None => None,
@@ -351,7 +355,9 @@ impl Policy {
             let oauth = oauth.map(|oauth| OAuth::new(oauth, config.http.max_sources, taken, was));
             let named = (&upstreams, &issuers, (&signers, attestation.as_ref()), dpop.algs.as_str());
             let built = build_route(config, (route, oauth), named, kept);
-            let built = Arc::new(built.with_context(|| format!("route {}", route.path))?);
+            let mut built = built.with_context(|| format!("route {}", route.path))?;
+            built.payload = payload::of_route(route, &payloads)?;
+            let built = Arc::new(built);
             limits.insert(id, Arc::clone(&built));
             routes.push((route.hosts.as_slice(), built));
         }
@@ -392,6 +398,7 @@ impl Policy {
             upstreams,
             issuers,
             signers,
+            payloads,
             bare_hosts,
             tickets,
             sessions,

@@ -34,8 +34,8 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response, uri:
 use hyper::upgrade::OnUpgrade;
 
 use crate::{checks::Grant, clock, denial::Denial, policy::Upstream};
-pub use answer::AnswerBody;
-pub use body::ClientBody;
+pub use answer::{AnswerBody, Unread};
+pub use body::{ClientBody, Whole};
 pub use connect::LocalExecutor;
 pub use headers::{EARLY_DATA, take_out_named};
 pub use held::{Held, Room};

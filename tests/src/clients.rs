@@ -11,7 +11,7 @@ use tokio::net::TcpSocket;
 
 use crate::{
     netns::{Lab, Netns},
-    process,
+    poll, process,
 };
 
 /// The name that certificates of the harness carry and that clients ask for.
@@ -64,7 +64,7 @@ impl Answer {
 impl<'a> Curl<'a> {
     /// `GET path` from `source` (an address of `netns`) to the lab's server.
     pub fn get(netns: &'a Netns, authority: PathBuf, source: IpAddr, path: &str) -> Self {
-        let (path, limit) = (path.to_owned(), PATIENCE);
+        let (path, limit) = (path.to_owned(), poll::stretched(PATIENCE));
         Self { netns, authority, source, port: 443, path, more: Vec::new(), limit }
     }
 
@@ -148,7 +148,10 @@ pub fn connect(netns: &Netns, source: IpAddr, to: SocketAddr, limit: Duration) -
         let stream = runtime.block_on(async {
             let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             socket.bind(SocketAddr::new(source, 0))?;
-            tokio::time::timeout(limit, socket.connect(to)).await.context("no answer")?.context("refused")
+            tokio::time::timeout(poll::stretched(limit), socket.connect(to))
+                .await
+                .context("no answer")?
+                .context("refused")
         })?;
         let stream = stream.into_std()?;
         stream.set_nonblocking(false)?;

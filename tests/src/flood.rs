@@ -130,20 +130,23 @@ fn is_for_tests(address: IpAddr) -> bool {
 }
 
 /// A raw socket that takes whole IP packets.
-struct Wire {
+#[derive(Debug)]
+pub(crate) struct Wire {
     socket: OwnedFd,
     to: IpAddr,
 }
 
 impl Wire {
-    fn open(to: IpAddr) -> Result<Self> {
+    /// To the address, in the namespace of this thread.
+    pub(crate) fn open(to: IpAddr) -> Result<Self> {
         let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(family, SockType::Raw, flags, SockProtocol::Raw).context("no raw socket")?;
         Ok(Self { socket, to })
     }
 
-    fn send(&self, from: IpAddr, segment: &[u8]) -> Result<()> {
+    /// Sends a TCP segment from any address.
+    pub(crate) fn send(&self, from: IpAddr, segment: &[u8]) -> Result<()> {
         let fd = self.socket.as_raw_fd();
         let sent = match (from, self.to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -206,7 +209,7 @@ fn tcp_segment(flood: &Flood, from: IpAddr, number: u32) -> Vec<u8> {
 }
 
 /// RFC 9293 section 3.1: over the pseudo header and the segment.
-fn checksum(from: IpAddr, to: IpAddr, segment: &[u8]) -> u16 {
+pub(crate) fn checksum(from: IpAddr, to: IpAddr, segment: &[u8]) -> u16 {
     let octets = |address| match address {
         IpAddr::V4(v4) => Ipv4Addr::octets(&v4).to_vec(),
         IpAddr::V6(v6) => Ipv6Addr::octets(&v6).to_vec(),

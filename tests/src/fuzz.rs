@@ -1,13 +1,14 @@
 //! What is fuzzed: an input's bytes as frames for the whole decision, as a stream for the automaton of ClientHellos, as an access token,
-//! as a message whose signature base is built, or as what a device sends to show that it is genuine, and what must hold for each.
+//! as a message whose signature base is built, as an encrypted body, or as what a device sends to show that it is genuine, and what must hold for each.
 //!
-//! The fuzz targets of `tests/fuzz` call [`decide`], [`automaton`], [`token::judge`], [`base::judge`] and the functions of [`apple`]. The tests replay the corpus that is kept there: in plain memory, and
+//! The fuzz targets of `tests/fuzz` call [`decide`], [`automaton`], [`token::judge`], [`base::judge`], [`sealed::judge`] and the functions of [`apple`]. The tests replay the corpus that is kept there: in plain memory, and
 //! through the kernel.
 
 pub mod apple;
 pub mod base;
 pub mod corpus;
 pub mod google;
+pub mod sealed;
 pub mod token;
 
 use std::sync::LazyLock;

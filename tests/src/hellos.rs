@@ -74,7 +74,7 @@ fn sent_by_openssl(words: &str) -> Result<Vec<u8>> {
         Err(_) => Ok(None),
     })?;
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(poll::stretched(PATIENCE)))?;
     let mut hello = vec![0; 5];
     let read = stream.read_exact(&mut hello).and_then(|()| {
         let length = usize::from(u16::from_be_bytes([hello[3], hello[4]]));

@@ -17,6 +17,7 @@ use rustls::{
 use crate::{
     clients::{self, HOST},
     netns::{Lab, Netns},
+    poll,
 };
 
 /// For a connection and for each answer.
@@ -46,7 +47,7 @@ impl KeepAlive {
     pub fn connect(netns: &Netns, source: IpAddr, config: &Arc<ClientConfig>) -> Result<Self> {
         let server = SocketAddr::new(Lab::server_address(source), 443);
         let socket = clients::connect(netns, source, server, PATIENCE)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(poll::stretched(PATIENCE)))?;
         let tls = ClientConnection::new(Arc::clone(config), HOST.try_into()?)?;
         Ok(Self { stream: StreamOwned::new(tls, socket), was_last: false })
     }

@@ -140,20 +140,30 @@ pub struct Lab {
 impl Lab {
     /// Makes both, wires them and waits for nothing: addresses need no detection of duplicates here.
     pub fn new() -> Result<Self> {
-        let lab = Self { client: Netns::new("client")?, server: Netns::new("server")? };
+        let lab = Self::unwired()?;
         let (client, server) = (lab.client.name(), lab.server.name());
         let link = format!("link add {WIRE} type veth peer name {WIRE} netns {server}");
         lab.client.ip(&link).with_context(|| format!("cannot wire {client} to {server}"))?;
+        lab.set_up()?;
+        Ok(lab)
+    }
+
+    /// Both, and nothing in them.
+    pub(crate) fn unwired() -> Result<Self> {
+        Ok(Self { client: Netns::new("client")?, server: Netns::new("server")? })
+    }
+
+    /// Gives both ends of the wire their addresses.
+    pub(crate) fn set_up(&self) -> Result<()> {
         let mut batch = String::new();
         for source in 1..=SOURCES {
             batch += &format!("addr add {}/15 dev {WIRE}\n", source_v4(source));
             batch += &format!("addr add {}/32 dev {WIRE} nodad\n", source_v6(source));
         }
-        set_up(&lab.client, &batch)?;
+        set_up(&self.client, &batch)?;
         let addresses =
             format!("addr add {SERVER_V4}/15 dev {WIRE}\naddr add {SERVER_V6}/32 dev {WIRE} nodad\n");
-        set_up(&lab.server, &addresses)?;
-        Ok(lab)
+        set_up(&self.server, &addresses)
     }
 
     /// Lets frames that the server's program sends itself reach the client for as long as the answer lives: a veth device

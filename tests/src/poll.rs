@@ -12,8 +12,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// whose CPUs are emulated.
 const PATIENCE: &str = "ENFORCER_TEST_PATIENCE";
 
-/// `limit`, as long as it is on this machine.
-fn stretched(limit: Duration) -> Duration {
+/// `limit`, as long as it is on this machine: for whatever has to come, and only its absence takes that long.
+pub fn stretched(limit: Duration) -> Duration {
     let factor = std::env::var(PATIENCE).ok().and_then(|factor| factor.parse().ok());
     limit * factor.unwrap_or(1)
 }

@@ -25,7 +25,11 @@ pub struct Scene {
 impl Scene {
     /// Makes it.
     pub fn new() -> Result<Self> {
-        let lab = Lab::new()?;
+        Self::on(Lab::new()?)
+    }
+
+    /// The same on a wire that is there.
+    pub fn on(lab: Lab) -> Result<Self> {
         Ok(Self { upstream: Upstream::start(&lab.server)?, site: Site::new()?, lab })
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::netns::Netns;
+use crate::{netns::Netns, poll};
 
 /// For one answer of the metrics listener.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -65,8 +65,8 @@ impl Scrape {
 /// `GET path` inside a namespace; status and body.
 pub fn get(netns: &Netns, address: SocketAddr, path: &str) -> Result<(u16, String)> {
     netns.enter(|| {
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut stream = TcpStream::connect_timeout(&address, poll::stretched(PATIENCE))?;
+        stream.set_read_timeout(Some(poll::stretched(PATIENCE)))?;
         write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

@@ -17,6 +17,7 @@ use crate::{
     clients::HOST,
     netns::WIRE,
     pki::{Authority, KeyKind},
+    poll,
     tokens::{self, SigningKey},
 };
 
@@ -25,6 +26,9 @@ const AUDIENCE: &str = "api";
 
 /// Where the daemon's metrics are, inside the server's namespace.
 pub const METRICS: &str = "127.0.0.1:9464";
+
+/// The default of `handshake_timeout`, seconds.
+const HANDSHAKE: u64 = 10;
 
 /// A directory with what a daemon needs, and the keys behind it. The directory ends with this value.
 pub struct Site {
@@ -45,6 +49,8 @@ pub struct Plan {
     pub limits: String,
     /// `address` of the listener.
     pub listener: String,
+    /// `handshake_timeout` of the listener: the default, but where CPUs are emulated.
+    pub handshake_timeout: Duration,
     /// Whole `[[route]]` tables.
     pub routes: String,
     /// Further tables.
@@ -66,6 +72,7 @@ impl Plan {
             kernel: format!("interfaces = [\"{WIRE}\"]\n"),
             limits: String::new(),
             listener: "[::]:443".to_owned(),
+            handshake_timeout: poll::stretched(Duration::from_secs(HANDSHAKE)),
             routes: route("/api/v1/", "scopes = [\"read\"]\nlimit = { rate = \"5/s\", burst = 10 }\n"),
             more: String::new(),
             metrics: METRICS.to_owned(),
@@ -143,15 +150,30 @@ impl Site {
     pub fn render(&self, plan: &Plan) -> String {
         let path = |name: &str| Path::new(&self.dir).join(name).display().to_string();
         let (chain, key) = (path(&plan.certificate.0), path(&plan.certificate.1));
-        let Plan { kernel, limits, listener, routes, more, metrics, upstream, persist, .. } = plan;
+        let Plan {
+            kernel,
+            limits,
+            listener,
+            handshake_timeout,
+            routes,
+            more,
+            metrics,
+            upstream,
+            persist,
+            ..
+        } = plan;
         let store = format!("[bans]\nstore = \"{}\"\n", self.store().display());
         let more = match more.contains("[bans]\n") {
             true => more.replace("[bans]\n", &store),
             false => format!("{store}\n{more}"),
         };
+        let handshake = match handshake_timeout.as_secs() {
+            HANDSHAKE => String::new(),
+            other => format!("handshake_timeout = \"{other}s\"\n"),
+        };
         format!(
             "[kernel]\npersist = {persist}\npin_directory = \"{pins}\"\n{kernel}\n[kernel.limits]\n{limits}\n\
-             [[listener]]\naddress = \"{listener}\"\n\
+             [[listener]]\naddress = \"{listener}\"\n{handshake}\
              certificates = [{{ chain = \"{chain}\", key = \"{key}\" }}]\n\n\
              [upstream.api]\nservers = [\"http://{upstream}\"]\n\n\
              [token.main]\nissuer = \"{ISSUER}\"\naudience = [\"{AUDIENCE}\"]\njwks = \"{jwks}\"\n\n\

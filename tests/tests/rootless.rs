@@ -20,6 +20,7 @@ mod rootless {
     mod captures;
     mod clients;
     mod config_devices;
+    mod config_payload;
     mod config_pins;
     mod config_routes;
     mod configs;
@@ -53,6 +54,8 @@ mod rootless {
     mod oauth;
     mod openssl;
     mod packets;
+    mod payload;
+    mod payload_rules;
     mod pins;
     mod play_integrity;
     mod play_remote;

@@ -22,9 +22,11 @@ mod system {
     mod nginx_limits;
     mod nginx_schedules;
     mod packets;
+    mod payload;
     mod pins;
     mod proxy;
     mod reload;
+    mod repetitions;
     mod restart;
     mod scanners;
     mod shutdown;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::process::{cargo, program, root, run};
 
 /// The targets, by their names in `tests/fuzz`.
-pub(crate) const TARGETS: [&str; 9] = [
+pub(crate) const TARGETS: [&str; 10] = [
     "decide",
     "automaton",
     "token",
@@ -18,6 +18,7 @@ pub(crate) const TARGETS: [&str; 9] = [
     "base",
     "play",
     "key_description",
+    "sealed",
 ];
 
 /// Bytes of an input at most: more than any frame.

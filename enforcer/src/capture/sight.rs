@@ -1,6 +1,9 @@
 //! Who sends what to whom, read from a frame's headers by the program's own parser.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    cell::Cell,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use enforcer_common::{
     headers::{Headers, Link, Transport, tcp},
@@ -34,6 +37,43 @@ impl Packet for Frame<'_> {
 
     fn first<const N: usize>(&self) -> Option<&[u8; N]> {
         self.bytes.first_chunk()
+    }
+}
+
+/// A frame of which somebody may want to know whether all that was asked for is there.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    frame: Frame<'a>,
+    missed: Cell<bool>,
+}
+
+impl<'a> Asked<'a> {
+    /// Nothing was asked for yet.
+    pub const fn new(frame: Frame<'a>) -> Self {
+        Self { frame, missed: Cell::new(false) }
+    }
+
+    /// Whether bytes were asked for that the frame had and that are not there.
+    pub fn missed(&self) -> bool {
+        self.missed.get()
+    }
+}
+
+impl Packet for Asked<'_> {
+    fn length(&self) -> usize {
+        self.frame.length()
+    }
+
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let there = self.frame.bytes(offset);
+        if there.is_none() && offset.checked_add(N).is_some_and(|end| end <= self.frame.length) {
+            self.missed.set(true);
+        }
+        there
+    }
+
+    fn first<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.frame.first()
     }
 }
 

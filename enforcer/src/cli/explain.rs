@@ -22,7 +22,7 @@ use crate::{
     capture::{
         file::{Capture, Captured},
         moment,
-        sight::{self, Frame, Sight},
+        sight::{self, Asked, Frame, Sight},
     },
     config::{self, Hellos, Kernel, ServerName},
     kernel::{Grounds, Reason, model::Model, rule},
@@ -38,6 +38,9 @@ address = "[::]:443"
 certificates = [{ chain = "none", key = "none" }]
 "#;
 
+/// Why a verdict is unknown.
+const CUT: &str = "cut";
+
 /// A packet of a capture, judged.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Judged {
@@ -47,9 +50,9 @@ pub struct Judged {
     pub time: String,
     /// The same in nanoseconds since 1970.
     pub time_ns: u64,
-    /// `pass` or `drop`.
+    /// `pass` or `drop`; `unknown` if that depends on what the capture does not have.
     pub verdict: &'static str,
-    /// The reason's label.
+    /// The reason's label; `cut` of a packet whose verdict is unknown.
     pub reason: &'static str,
     /// What in the configuration or in the lists decided; empty where nothing there could have.
     pub rule: String,
@@ -162,16 +165,20 @@ impl Judge {
         // Captures of several CPUs go back in time by a little; the kernel's clock never does.
         self.now = self.now.max(captured.unix_ns);
         self.model.set_now(self.now);
-        let frame = Frame { bytes: &captured.bytes, length: captured.length };
+        let frame = Asked::new(Frame { bytes: &captured.bytes, length: captured.length });
         let reason = Reason::from(decide(&frame, &self.model));
         let would_drop = self.model.take_rehearsed().iter().map(|reason| reason.label()).collect();
+        let (verdict, label, rule) = match frame.missed() {
+            true => ("unknown", CUT, "what decides was not captured".to_owned()),
+            false => (reason.action(), reason.label(), self.rule(reason, &sight)),
+        };
         Judged {
             number,
             time: moment::timestamp(captured.unix_ns),
             time_ns: captured.unix_ns,
-            verdict: reason.action(),
-            reason: reason.label(),
-            rule: self.rule(reason, &sight),
+            verdict,
+            reason: label,
+            rule,
             would_drop,
             sight,
             length: captured.length,

@@ -19,6 +19,7 @@ pub fn settle(old: &Config, mut new: Config) -> (Config, Vec<String>) {
         tokens: _,
         dpop: _,
         signatures: _,
+        payloads: _,
         replay,
         attestation,
         routes: _,

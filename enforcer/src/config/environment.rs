@@ -62,6 +62,9 @@ pub(super) fn look(collector: &mut Collector<'_>, probes: &Probes) {
                 {
                     let problem = format!("{}: every user of this machine may read it", path.display());
                     warn(collector, place, problem, "chmod 0640: whoever has it can pass for any device");
+                } else if *kind == TlsFile::PayloadKey && is_open(path) {
+                    let problem = format!("{}: every user of this machine may read it", path.display());
+                    warn(collector, place, problem, "chmod 0640: whoever has it can read encrypted bodies");
                 }
             }
             Named::KeySet(path, algorithms) => {
@@ -109,6 +112,7 @@ const fn tls_remedy(kind: TlsFile) -> &'static str {
         TlsFile::PlayKeys => {
             "write `decryption_key` and `verification_key` as the Play Console shows them (TOML)"
         }
+        TlsFile::PayloadKey => "make it with `openssl genpkey -algorithm X25519`",
         TlsFile::SignatureKey(SignatureScheme::Hmac) => {
             "write a secret into it, made by `openssl rand -base64 48`"
         }

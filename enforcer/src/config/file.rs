@@ -11,7 +11,9 @@ use toml::Spanned;
 
 mod attestation;
 mod cors;
+mod graphql;
 mod integrity;
+mod payload;
 mod pins;
 mod tokens;
 
@@ -19,17 +21,18 @@ use super::value::{
     AddressOrOff, Alternatives, ByteRate, DurationOrOff, Names, Number, Rate, Size, Text, Written as _,
 };
 use super::{
-    AccessFormat, Answers, Binding, Feature, Fingerprint, KeyExchange, LimitKey, LogFormat, Mode,
-    OperationKind, Query, Refusal, Refusals, ServerName, SubjectAs, Suite, TlsVersion, TokenAlgorithm,
-    TokenType, Treatment, UnknownName, Unrouted, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull,
-    tls::ClientCertificates,
+    AccessFormat, Answers, Binding, Feature, Fingerprint, KeyExchange, LimitKey, LogFormat, Mode, Query,
+    Refusal, Refusals, ServerName, SubjectAs, Suite, TlsVersion, TokenAlgorithm, TokenType, Treatment,
+    UnknownName, Unrouted, UpstreamProtocol, VerifyChecksums, WhenExpired, WhenFull, tls::ClientCertificates,
 };
 use crate::prefix::Prefix;
 pub(super) use attestation::{
     AndroidKeySection, AppAttestSection, AttestationSection, DemandSection, PlaySection,
 };
 pub(super) use cors::CorsSection;
+pub(super) use graphql::GraphQlSection;
 pub(super) use integrity::{DpopSection, ReplaySection, SignatureSection};
+pub(super) use payload::{PayloadKeySection, PayloadSection};
 pub(super) use pins::{PinDocumentSection, PinSection, PinSetSection, PinsSection};
 pub(super) use tokens::{IntrospectionSection, OauthSection, RevocationSection};
 
@@ -53,6 +56,7 @@ pub(super) struct File {
     pub(super) token: BTreeMap<String, Spanned<TokenSection>>,
     pub(super) dpop: DpopSection,
     pub(super) signature: BTreeMap<String, Spanned<SignatureSection>>,
+    pub(super) payload: BTreeMap<String, Spanned<PayloadSection>>,
     pub(super) replay: ReplaySection,
     pub(super) attestation: Key<AttestationSection>,
     pub(super) route: Vec<Spanned<RouteSection>>,
@@ -374,6 +378,7 @@ pub(super) struct RouteSection {
     pub(super) dpop: Key<Binding>,
     pub(super) certificate_bound: Key<Binding>,
     pub(super) signature: Key<Text<String>>,
+    pub(super) payload: Key<Text<String>>,
     pub(super) attestation: Key<DemandSection>,
     pub(super) limit: Key<LimitSection>,
     pub(super) limits: List<RouteLimitSection>,
@@ -381,29 +386,6 @@ pub(super) struct RouteSection {
     pub(super) oauth: Key<OauthSection>,
     pub(super) early_data: Key<bool>,
     pub(super) cors: Key<CorsSection>,
-}
-
-/// `graphql = { ... }` of a route
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct GraphQlSection {
-    pub(super) max_body_bytes: Key<Size>,
-    pub(super) max_document_bytes: Key<Size>,
-    pub(super) max_depth: Key<Number>,
-    pub(super) max_aliases: Key<Number>,
-    pub(super) max_batch: Key<Number>,
-    pub(super) introspection: Key<bool>,
-    pub(super) kinds: List<OperationKind>,
-    pub(super) others: Key<bool>,
-    pub(super) operations: Key<BTreeMap<String, Spanned<OperationSection>>>,
-}
-
-/// `{ scopes = [...], limits = [...] }`
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct OperationSection {
-    pub(super) scopes: List<Text<String>>,
-    pub(super) limits: List<RouteLimitSection>,
 }
 
 /// `{ key = "subject", rate = "5/s", burst = 10, delay = 5 }`

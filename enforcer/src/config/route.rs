@@ -27,6 +27,8 @@ pub struct Route {
     pub bindings: Bindings,
     /// `signature`: a name below `[signature]`, whose keys must have signed the request. Default: none.
     pub signature: Option<String>,
+    /// `payload`: a name below `[payload]`; bodies are encrypted as it says. Default: they are not.
+    pub payload: Option<String>,
     /// `attestation`: what the device must have shown that its requests come from. Default: nothing.
     pub attestation: Option<AttestationDemand>,
     /// `required_headers`: fields without which a request is refused. Default: none.

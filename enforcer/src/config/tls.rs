@@ -132,6 +132,8 @@ pub enum TlsFile {
     ServerAuthorities,
     /// An entry of `keys` of a signature.
     SignatureKey(super::SignatureScheme),
+    /// An entry of `keys` of encrypted bodies.
+    PayloadKey,
     /// `session_keys` of attestation.
     SessionKeys,
     /// `facts_key` of attestation.
@@ -161,6 +163,7 @@ impl Config {
             }
         }
         files.extend(self.pin_files());
+        files.extend(self.payload_files());
         for tls in self.upstreams.values().map(|upstream| &upstream.tls) {
             files.extend(tls.authorities.as_deref());
             if let Some(certificate) = &tls.certificate {

@@ -31,6 +31,7 @@ mod introspection;
 mod kernel;
 mod limits;
 mod lists;
+mod payload;
 mod pins;
 mod revocation;
 mod routes;
@@ -57,6 +58,7 @@ pub(super) fn validate<'t>(
     let signatures = integrity::signatures(file, &mut rules);
     let routes = routes::routes(file, &mut rules);
     let http = service::http(&file.http, &listeners, &mut rules);
+    let payloads = payload::payloads(file, &http, &mut rules);
     let bans = service::bans(&file.bans, &mut rules);
     let metrics = service::metrics(&file.metrics, &listeners, &http.redirect, &mut rules);
     Config {
@@ -67,6 +69,7 @@ pub(super) fn validate<'t>(
         tokens,
         dpop,
         signatures,
+        payloads,
         replay: integrity::replay(&file.replay, bans.store.as_deref(), &mut rules),
         attestation: attestation::attestation(&file.attestation, bans.store.as_deref(), &mut rules),
         routes,

@@ -11,23 +11,33 @@ use crate::policy::pins::Signed;
 
 /// What the request of `head` gets.
 pub(super) fn answer(head: &request::Parts, signed: &Signed) -> Response<Bytes> {
+    // RFC 7515 section 9.2.1.
+    kept(head, "application/jose", &signed.body, (&signed.etag, &signed.kept))
+}
+
+/// A document that clients may keep: `etag` tells it from others, `for_how_long` is its `Cache-Control`.
+pub(super) fn kept(
+    head: &request::Parts,
+    kind: &'static str,
+    body: &Bytes,
+    (etag, for_how_long): (&HeaderValue, &HeaderValue),
+) -> Response<Bytes> {
     let known = head.headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut tags = known.flat_map(|value| value.split(',')).map(str::trim);
-    let has = tags.any(|tag| tag == "*" || signed.etag == tag.strip_prefix("W/").unwrap_or(tag));
+    let has = tags.any(|tag| tag == "*" || *etag == tag.strip_prefix("W/").unwrap_or(tag));
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
-    headers.insert(ETAG, signed.etag.clone());
-    headers.insert(CACHE_CONTROL, signed.kept.clone());
+    headers.insert(ETAG, etag.clone());
+    headers.insert(CACHE_CONTROL, for_how_long.clone());
     if has {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
     }
-    // RFC 7515 section 9.2.1.
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/jose"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     if head.method == Method::HEAD {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(signed.body.len()));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     } else {
-        *response.body_mut() = signed.body.clone();
+        *response.body_mut() = body.clone();
     }
     response
 }

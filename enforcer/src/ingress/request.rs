@@ -5,7 +5,6 @@ use std::{convert::Infallible, rc::Rc, sync::Arc, time::Duration};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, EXPECT, ORIGIN},
-    uri::Authority,
 };
 use hyper::body::Incoming;
 
@@ -15,8 +14,8 @@ use super::{
     connection::Connection,
     counters::Stage,
     delay::wait,
-    devices, exchange, pins, stream,
-    upgrade::Asked,
+    devices, exchange, payload, pins, stream,
+    upgrade::{Asked, forward},
     worker::Worker,
 };
 use crate::{
@@ -32,7 +31,7 @@ use crate::{
     clock,
     denial::Denial,
     policy::{Policy, pins::Signed, route::Route, signature::Signers},
-    upstream::{self, AnswerBody, ClientBody, Clients, EARLY_DATA, Forwarded, Patience, Room, Terms, grpc},
+    upstream::{self, AnswerBody, ClientBody, EARLY_DATA, Patience, Room, Terms, grpc},
 };
 
 /// How long a request waits for the keys of its token's issuer: a handshake and an answer from far away. What is not decided
@@ -112,6 +111,11 @@ pub(super) async fn serve(
             body.discard();
             Ok(Outcome::Own(pins::answer(&head, &signed)))
         }
+        Ok(Admitted::Keys(keys)) => {
+            body.discard();
+            let tags = (&keys.etag, &keys.kept);
+            Ok(Outcome::Own(pins::kept(&head, "application/jwk-set+json", &keys.body, tags)))
+        }
         Ok(Admitted::Endpoint(endpoint)) => {
             let room = Room::new(&worker.shared.held, max_held);
             let body = (body, room);
@@ -135,16 +139,27 @@ pub(super) async fn serve(
                 None => Ok(body),
                 Some(signers) => Box::pin(signed(&mut grant, body, signers, room())).await,
             };
+            let mut sealing = None;
+            let opened = match verified {
+                Ok(body) if route.payload.is_some() => {
+                    let opening = payload::open(&worker, &mut grant, &mut head, body, room());
+                    Box::pin(opening).await.map(|(body, found)| {
+                        sealing = found;
+                        body
+                    })
+                }
+                verified => verified,
+            };
             let most = match (&route.graphql, &route.oauth) {
                 (None, None) => None,
                 (Some(graphql), _) => Some((graphql.config.max_body_bytes, Denial::GraphqlTooLarge)),
                 (None, Some(_)) => Some((checks::oauth::MOST_BYTES, Denial::OauthRequest)),
             };
-            let judged = match (verified, most) {
+            let judged = match (opened, most) {
                 (Ok(body), Some(most)) => {
                     Box::pin(document(&worker, &connection, &mut grant, &head, (body, room()), most)).await
                 }
-                (verified, _) => verified,
+                (opened, _) => opened,
             };
             match judged {
                 Err(refusal) => Err(refusal),
@@ -174,6 +189,12 @@ pub(super) async fn serve(
                                     Box::pin(exchange::settle(&worker, &route, exchange, response)).await
                                 }
                                 (forwarded, _) => forwarded.map(|(response, _)| response),
+                            };
+                            let settled = match (settled, sealing) {
+                                (Ok(response), Some(sealing)) => {
+                                    Box::pin(payload::seal(&worker, sealing, response, room())).await
+                                }
+                                (settled, _) => settled,
                             };
                             match settled {
                                 Ok(response) => Ok(Outcome::Forwarded(route, response)),
@@ -336,39 +357,6 @@ const fn ends_connection(denial: Denial) -> bool {
     matches!(denial, HeadersTooLarge | RequestAmbiguous | RequestMalformed | RequestTimeout)
 }
 
-/// Has a request forwarded, and what it was upgraded to run. Tells which server answered.
-async fn forward(
-    clients: &Clients,
-    connection: &Rc<Connection>,
-    grant: Grant,
-    request: Request<ClientBody>,
-    mut terms: Terms,
-    asked: Option<Asked>,
-) -> Result<(Response<AnswerBody>, Option<Authority>), Denial> {
-    let Some(asked) = asked else {
-        let Forwarded { response, server, .. } = clients.forward(grant, request, terms).await?;
-        return Ok((response, server));
-    };
-    if asked.is_among(&grant.route().upgrades) {
-        terms.upgrade = Some(asked.protocol.clone());
-    } else if !asked.is_optional() {
-        return Err(Denial::UpgradeRefused);
-    }
-    let Forwarded { mut response, tunnel, server } = clients.forward(grant, request, terms).await?;
-    match tunnel {
-        Some(tunnel) => {
-            asked.agree(&mut response).ok_or(Denial::UpstreamProtocol)?;
-            connection.run_tunnel(tunnel.run(asked.client));
-        }
-        // A server that answers instead of agreeing would be taken to have agreed.
-        None if !asked.is_optional() && response.status().is_success() => {
-            return Err(Denial::UpstreamProtocol);
-        }
-        None => {}
-    }
-    Ok((response, server))
-}
-
 /// What becomes of a request that is not refused.
 #[allow(clippy::large_enum_variant, reason = "it is moved once, and nearly always the large one")]
 enum Admitted {
@@ -380,6 +368,8 @@ enum Admitted {
     Endpoint(Endpoint),
     /// It is an app's, for the pin document.
     Document(Arc<Signed>),
+    /// It is an app's, for the keys of encrypted bodies.
+    Keys(checks::payload::Published),
 }
 
 /// What a request that is not refused is answered with.
@@ -435,6 +425,9 @@ fn admit(
     facts.is_banned = worker.bans(policy, source, connection.port, now.monotonic);
     if let Some(judged) = checks::pins::document(policy, &facts, now) {
         return judged.map(Admitted::Document);
+    }
+    if let Some(judged) = checks::payload::keys(policy, &facts, now) {
+        return judged.map(Admitted::Keys);
     }
     if let Some(judged) = checks::devices::endpoint(policy, &facts, now) {
         return judged.map(Admitted::Endpoint);

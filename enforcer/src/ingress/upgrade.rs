@@ -4,18 +4,27 @@
 //! `request` asks before the checks, and gives the connection its tunnel once a server has agreed. Whether a route allows it is
 //! the policy's business.
 
+use std::rc::Rc;
+
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
         CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
     },
     request,
+    uri::Authority,
 };
 use hyper::{ext::Protocol, upgrade::OnUpgrade};
 
-use crate::random;
+use super::connection::Connection;
+use crate::{
+    checks::Grant,
+    denial::Denial,
+    random,
+    upstream::{AnswerBody, ClientBody, Clients, Forwarded, Terms},
+};
 
 const WEBSOCKET: &str = "websocket";
 /// RFC 6455 section 4.2.2.
@@ -113,6 +122,39 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
+}
+
+/// Has a request forwarded, and what it was upgraded to run. Tells which server answered.
+pub(super) async fn forward(
+    clients: &Clients,
+    connection: &Rc<Connection>,
+    grant: Grant,
+    request: Request<ClientBody>,
+    mut terms: Terms,
+    asked: Option<Asked>,
+) -> Result<(Response<AnswerBody>, Option<Authority>), Denial> {
+    let Some(asked) = asked else {
+        let Forwarded { response, server, .. } = clients.forward(grant, request, terms).await?;
+        return Ok((response, server));
+    };
+    if asked.is_among(&grant.route().upgrades) {
+        terms.upgrade = Some(asked.protocol.clone());
+    } else if !asked.is_optional() {
+        return Err(Denial::UpgradeRefused);
+    }
+    let Forwarded { mut response, tunnel, server } = clients.forward(grant, request, terms).await?;
+    match tunnel {
+        Some(tunnel) => {
+            asked.agree(&mut response).ok_or(Denial::UpstreamProtocol)?;
+            connection.run_tunnel(tunnel.run(asked.client));
+        }
+        // A server that answers instead of agreeing would be taken to have agreed.
+        None if !asked.is_optional() && response.status().is_success() => {
+            return Err(Denial::UpstreamProtocol);
+        }
+        None => {}
+    }
+    Ok((response, server))
 }
 
 #[cfg(test)]

@@ -163,6 +163,7 @@ pub fn problem(kind: config::TlsFile, path: &Path) -> Result<()> {
         | config::TlsFile::RevocationList
         | config::TlsFile::TicketKeys
         | config::TlsFile::ServerAuthorities
+        | config::TlsFile::PayloadKey
         | config::TlsFile::SignatureKey(_) => Ok(()),
     }
 }

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use http::Method;
 
-use super::{Upstream, attestation::Demand, demands::Demands, issuer::Issuer, signature::Signers};
+use super::{
+    Upstream, attestation::Demand, demands::Demands, issuer::Issuer, payload::Payload, signature::Signers,
+};
 use crate::config::{self, Bindings};
 use cors::Cors;
 use graphql::GraphQl;
@@ -45,6 +47,8 @@ pub struct Route {
     pub limits: Limits,
     /// Who must have signed its requests; `None` where nobody has to.
     pub signers: Option<Arc<Signers>>,
+    /// How its bodies are encrypted; `None` where they are not.
+    pub payload: Option<Arc<Payload>>,
     /// What the device must have shown that its requests come from; `None` where none has to.
     pub attestation: Option<Demand>,
     /// What its documents may ask for; `None` where there are none.
@@ -142,6 +146,7 @@ impl Route {
             required_headers: config.required_headers.clone().into(),
             limits,
             signers,
+            payload: None,
             attestation,
             graphql,
             early_data: config.early_data,

@@ -154,6 +154,7 @@ pub fn problem(kind: TlsFile, path: &Path) -> Option<String> {
         TlsFile::ClientAuthorities | TlsFile::ServerAuthorities => clients::authorities(path).map(drop),
         TlsFile::RevocationList => clients::revocations(path).map(drop),
         TlsFile::TicketKeys => TicketKeys::from_file(path).map(drop),
+        TlsFile::PayloadKey => super::payload::read(path).map(drop),
         TlsFile::SignatureKey(scheme) => super::signature::Key::read(path, scheme).map(drop),
         TlsFile::SessionKeys
         | TlsFile::FactsKey

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    How, Keys, Opened, Place, Refused, Reply, is_id,
+    Answered, Head, How, Keys, Opened, Place, Refused, Reply, is_id, is_kind,
     keys::{Jwk, Private, Public},
 };
 use crate::secret::Secret;
@@ -73,6 +73,10 @@ pub(super) struct Header {
     jti: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rpk: Option<Jwk>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cty: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
 }
 
 impl Header {
@@ -80,7 +84,28 @@ impl Header {
         let (method, path) = (Some(place.method.to_owned()), Some(place.path.to_owned()));
         let (kid, jti) = (Some(key.to_owned()), Some(id.to_owned()));
         let (alg, enc) = (alg.name().to_owned(), ENC.to_owned());
-        move |epk| Self { alg, enc, epk, kid, method, path, iat: None, jti, rpk: None }
+        move |epk| Self {
+            alg,
+            enc,
+            epk,
+            kid,
+            method,
+            path,
+            iat: None,
+            jti,
+            rpk: None,
+            cty: None,
+            status: None,
+        }
+    }
+
+    /// What the body is; empty where it is not said.
+    fn kind(&mut self) -> Result<String, Refused> {
+        match self.cty.take() {
+            None => Ok(String::new()),
+            Some(kind) if !kind.is_empty() && is_kind(&kind) => Ok(kind),
+            Some(_) => Err(Refused),
+        }
     }
 
     fn is_of(&self, place: Place<'_>, key: &str) -> bool {
@@ -179,6 +204,14 @@ fn encrypt(
     encrypt_from(alg, &own, to, &header, body)
 }
 
+/// Encrypts under any header, in which `$EPK` stands for the key that is new for it: what apps that do not behave could send. For tests and
+/// fuzzing.
+pub fn seal_as(alg: Alg, to: &Public, header: &str, body: &[u8]) -> Result<Vec<u8>, Refused> {
+    let own = Private::generate(to.curve())?;
+    let epk = serde_json::to_string(&own.public().to_jwk()).map_err(|_| Refused)?;
+    encrypt_from(alg, &own, to, header.replace("$EPK", &epk).as_bytes(), body)
+}
+
 /// The same from a key that is used for nothing else, with the header's JSON.
 pub(super) fn encrypt_from(
     alg: Alg,
@@ -237,14 +270,16 @@ pub(super) fn concat_kdf(agreed: &[u8], purpose: &str, apu: &[u8], apv: &[u8], b
 }
 
 /// Opens the body of a request, whose content has at most `most` bytes. Its header says `alg`, `enc`, `epk`, `kid`, `method`, `path`,
-/// `iat` (seconds since 1970), `jti` (16 to 64 characters) and `rpk` (the key that the answer is sealed to), and nothing else.
+/// `iat` (seconds since 1970), `jti` (16 to 64 characters) and `rpk` (the key that the answer is sealed to); it may say `cty` (what the body is, like
+/// "application/json", in full), and nothing else.
 pub fn open(body: &[u8], keys: &Keys, place: Place<'_>, most: usize) -> Result<Opened, Refused> {
     let parts = parse(body, most)?;
     let kid = parts.header.kid.clone().ok_or(Refused)?;
     let key = keys.find(&kid)?;
     let alg = parts.alg;
-    let (header, body) = decrypt(parts, key)?;
-    let is_of = header.is_of(place, &kid);
+    let (mut header, body) = decrypt(parts, key)?;
+    let is_of = header.is_of(place, &kid) && header.status.is_none();
+    let kind = header.kind()?;
     let (Some(made), Some(id), Some(rpk), true) = (header.iat, header.jti, header.rpk, is_of) else {
         return Err(Refused);
     };
@@ -253,7 +288,7 @@ pub fn open(body: &[u8], keys: &Keys, place: Place<'_>, most: usize) -> Result<O
     }
     let once = id.clone().into_bytes();
     let how = How::Jwe { alg, to: Public::from_jwk(&rpk)?, id };
-    Ok(Opened { body, made, once, reply: Reply::new(how, place, &kid), key: kid })
+    Ok(Opened { body, kind, made, once, reply: Reply::new(how, place, &kid), key: kid })
 }
 
 /// What an app sends.
@@ -271,16 +306,33 @@ pub struct Request<'a> {
     pub id: &'a str,
     /// The app's key, for the answer.
     pub answer_to: &'a Public,
+    /// What the body is; empty: not said.
+    pub kind: &'a str,
+}
+
+/// `cty` of a kind.
+fn said(kind: &str) -> Option<String> {
+    Some(kind).filter(|kind| !kind.is_empty()).map(str::to_owned)
+}
+
+/// Id of the key that a body says to be sealed to, for logs alone.
+pub fn key_of(body: &[u8], most: usize) -> Result<String, Refused> {
+    parse(body, most)?.header.kid.ok_or(Refused)
 }
 
 impl Request<'_> {
     /// Seals a body, as apps do.
     pub fn seal(&self, place: Place<'_>, body: &[u8]) -> Result<Vec<u8>, Refused> {
-        if !ID.contains(&self.id.len()) || !is_id(self.key) {
+        if !ID.contains(&self.id.len()) || !is_id(self.key) || !is_kind(self.kind) {
             return Err(Refused);
         }
         let head = Header::new(self.alg, place, self.key, self.id);
-        let head = |epk| Header { iat: Some(self.made), rpk: Some(self.answer_to.to_jwk()), ..head(epk) };
+        let head = |epk| Header {
+            iat: Some(self.made),
+            rpk: Some(self.answer_to.to_jwk()),
+            cty: said(self.kind),
+            ..head(epk)
+        };
         encrypt(self.alg, self.to, head, body)
     }
 }
@@ -289,22 +341,29 @@ pub(super) fn answer(
     alg: Alg,
     to: &Public,
     place: Place<'_>,
-    key: &str,
-    id: &str,
+    (key, id): (&str, &str),
+    head: Head<'_>,
     body: &[u8],
 ) -> Result<Vec<u8>, Refused> {
-    encrypt(alg, to, Header::new(alg, place, key, id), body)
+    let header = Header::new(alg, place, key, id);
+    let header = |epk| Header { status: Some(head.status), cty: said(head.kind), ..header(epk) };
+    encrypt(alg, to, header, body)
 }
 
-/// Opens an answer, as apps do. Its header says `alg`, `enc`, `epk`, and `kid`, `method`, `path` and `jti` of the request.
+/// Opens an answer, as apps do. Its header says `alg`, `enc`, `epk`, and `kid`, `method`, `path` and `jti` of the request, its `status`,
+/// and may say `cty`.
 pub fn open_answer(
     body: &[u8],
     own: &Private,
     place: Place<'_>,
     (key, id): (&str, &str),
     most: usize,
-) -> Result<Vec<u8>, Refused> {
-    let (header, body) = decrypt(parse(body, most)?, own)?;
+) -> Result<Answered, Refused> {
+    let (mut header, body) = decrypt(parse(body, most)?, own)?;
     let is_answer = header.iat.is_none() && header.rpk.is_none() && header.jti.as_deref() == Some(id);
-    if is_answer && header.is_of(place, key) { Ok(body) } else { Err(Refused) }
+    let kind = header.kind()?;
+    match header.status.filter(|_| is_answer && header.is_of(place, key)) {
+        Some(status) => Ok(Answered { status, kind, body }),
+        None => Err(Refused),
+    }
 }

@@ -7,8 +7,9 @@
 //! ```text
 //! key = HKDF-SHA256(salt = app's public key || server's public key, secret = ECDH, info), 32 bytes
 //! info  lines: "enforcer payload 1", "request" or "answer", id of the server's key
-//! aad   lines: method, path, id of the server's key, and in a request its time (decimal seconds since 1970), in an answer the
-//!       request's IV (base64)
+//! aad   lines: method, path, id of the server's key, then in a request its time (decimal seconds since 1970) and its kind, in an answer
+//!       the request's IV (base64), the answer's status (decimal) and its kind
+//! kind  what the body is, as `Content-Type` has it; an empty line where there is none
 //! ```
 //!
 //! IVs are random, 12 bytes; a session has to end before 2^32 bodies (NIST SP 800-38D section 8.3).
@@ -21,7 +22,7 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{
-    How, Keys, Opened, Place, Refused, Reply,
+    Head, How, Keys, Opened, Place, Refused, Reply, is_kind,
     keys::{Private, Public},
     lines,
 };
@@ -115,6 +116,8 @@ pub struct Beside<'a> {
     pub app: &'a [u8],
     /// Seconds since 1970.
     pub made: u64,
+    /// What the body is; empty: not said.
+    pub kind: &'a str,
 }
 
 /// Opens the body of a request, whose content has at most `most` bytes.
@@ -128,45 +131,53 @@ pub fn open(
     let own = keys.find(beside.key)?;
     let app = Public::new(own.public().curve(), beside.app)?;
     let Session { request, answer } = Session::of_server(own, &app, beside.key)?;
-    let aad = lines(&[place.method, place.path, beside.key, &beside.made.to_string()])?;
+    if !is_kind(beside.kind) {
+        return Err(Refused);
+    }
+    let aad = lines(&[place.method, place.path, beside.key, &beside.made.to_string(), beside.kind])?;
     let (iv, body) = unseal(&request, &aad, body, most)?;
     let reply = Reply::new(How::Layout { secret: answer, iv }, place, beside.key);
     let once = [app.bytes(), &iv].concat();
-    Ok(Opened { body, made: beside.made, once, key: beside.key.to_owned(), reply })
+    let (kind, key) = (beside.kind.to_owned(), beside.key.to_owned());
+    Ok(Opened { body, kind, made: beside.made, once, key, reply })
 }
 
 /// Seals the body of a request, as apps do. Tells its IV, which the answer is bound to.
 pub fn request(
     session: &Session,
     place: Place<'_>,
-    (key, made): (&str, u64),
+    (key, made, kind): (&str, u64, &str),
     body: &[u8],
 ) -> Result<(Vec<u8>, [u8; NONCE_LEN]), Refused> {
     let iv = new_iv()?;
-    let aad = lines(&[place.method, place.path, key, &made.to_string()])?;
+    let aad = lines(&[place.method, place.path, key, &made.to_string(), kind])?;
     Ok((seal(&session.request, iv, &aad, body)?, iv))
 }
 
 pub(super) fn answer(
     secret: &SessionKey,
     place: Place<'_>,
-    key: &str,
-    iv: &[u8; NONCE_LEN],
+    (key, iv): (&str, &[u8; NONCE_LEN]),
+    head: Head<'_>,
     body: &[u8],
 ) -> Result<Vec<u8>, Refused> {
-    let aad = lines(&[place.method, place.path, key, &STANDARD.encode(iv)])?;
-    seal(secret, new_iv()?, &aad, body)
+    seal(secret, new_iv()?, &of_answer(place, key, iv, head)?, body)
 }
 
-/// Opens an answer, as apps do; `iv` is that of the request.
+fn of_answer(place: Place<'_>, key: &str, iv: &[u8; NONCE_LEN], head: Head<'_>) -> Result<Vec<u8>, Refused> {
+    lines(&[place.method, place.path, key, &STANDARD.encode(iv), &head.status.to_string(), head.kind])
+}
+
+/// Opens an answer, as apps do; `iv` is that of the request, `head` that of the answer.
 pub fn open_answer(
     body: &[u8],
     session: &Session,
     place: Place<'_>,
     (key, iv): (&str, &[u8; NONCE_LEN]),
+    head: Head<'_>,
     most: usize,
 ) -> Result<Vec<u8>, Refused> {
-    let aad = lines(&[place.method, place.path, key, &STANDARD.encode(iv)])?;
+    let aad = of_answer(place, key, iv, head)?;
     unseal(&session.answer, &aad, body, most).map(|(_, body)| body)
 }
 

@@ -7,7 +7,7 @@ mod vectors;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{
-    Keys, Opened, Place, Refused, hpke, jwe,
+    Answered, Head, Keys, Opened, Place, Refused, hpke, jwe,
     keys::{Curve, Private, Public},
     layout,
 };
@@ -18,6 +18,8 @@ const MADE: u64 = 1_800_000_000;
 const ID: &str = "request-0123456789";
 const ONCE: [u8; hpke::ONCE] = *b"0123456789abcdef";
 const MOST: usize = 4096;
+const KIND: &str = "application/json; charset=utf-8";
+const HEAD: Head<'static> = Head { status: 201, kind: KIND };
 
 /// Points of X25519 that lead to zero whatever they are multiplied with (RFC 7748 section 6.1).
 const LOW_ORDER: [&str; 7] = [
@@ -75,6 +77,7 @@ impl Both {
             made: MADE,
             id: ID,
             answer_to: self.app.public(),
+            kind: KIND,
         }
     }
 
@@ -85,6 +88,7 @@ impl Both {
             made: MADE,
             once: ONCE,
             answer_to: self.app.public(),
+            kind: KIND,
         }
     }
 
@@ -93,7 +97,7 @@ impl Both {
     }
 
     fn beside(&self) -> layout::Beside<'_> {
-        layout::Beside { key: &self.id, app: self.app.public().bytes(), made: MADE }
+        layout::Beside { key: &self.id, app: self.app.public().bytes(), made: MADE, kind: KIND }
     }
 }
 
@@ -117,16 +121,16 @@ fn keys_that_are_no_points_are_refused_wherever_they_stand() {
         let forged = [&head, point.bytes(), &[7; 100]].concat();
         assert_eq!(hpke::open(&forged, &both.keys, PLACE, MOST).err(), Some(Refused));
         let beside = layout::Beside { app: point.bytes(), ..both.beside() };
-        let (body, _) = layout::request(&both.session(), PLACE, (&both.id, MADE), b"x").unwrap();
+        let (body, _) = layout::request(&both.session(), PLACE, (&both.id, MADE, KIND), b"x").unwrap();
         assert_eq!(layout::open(&body, beside, &both.keys, PLACE, MOST).err(), Some(Refused));
         // As the key for the answer.
         let request = jwe::Request { answer_to: &point, ..both.jwe(jwe::Alg::Wrapped) };
         let sealed = request.seal(PLACE, b"x").unwrap();
         let opened = jwe::open(&sealed, &both.keys, PLACE, MOST).unwrap();
-        assert_eq!(opened.reply.seal(b"answer"), Err(Refused));
+        assert_eq!(opened.reply.seal(HEAD, b"answer"), Err(Refused));
         let request = hpke::Request { answer_to: &point, ..both.hpke() };
         let opened = hpke::open(&request.seal(PLACE, b"x").unwrap(), &both.keys, PLACE, MOST).unwrap();
-        assert_eq!(opened.reply.seal(b"answer"), Err(Refused));
+        assert_eq!(opened.reply.seal(HEAD, b"answer"), Err(Refused));
     }
 }
 
@@ -230,4 +234,13 @@ fn public_keys_alone_are_published() {
 
 fn is_what_was_sent(opened: &Opened, both: &Both, body: &[u8]) {
     assert_eq!((&opened.body[..], opened.made, &opened.key), (body, MADE, &both.id));
+    assert_eq!(opened.kind, KIND);
+}
+
+/// The body of an answer whose head is the one that was sealed.
+fn body_of(answered: Result<Answered, Refused>) -> Result<Vec<u8>, Refused> {
+    answered.map(|Answered { status, kind, body }| {
+        assert_eq!(Head { status, kind: &kind }, HEAD);
+        body
+    })
 }

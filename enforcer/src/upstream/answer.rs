@@ -18,7 +18,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::{task::JoinHandle, time::Sleep};
 
-use super::{body::Progress, direct::Direct, grpc, lease::Lease};
+use super::{body::Progress, direct::Direct, grpc, held::Room, lease::Lease};
 use crate::{clock, denial::Denial};
 
 /// The body of an answer.
@@ -135,6 +135,41 @@ impl AnswerBody {
         let read = Limited::new(self, most).collect().await;
         let bytes = read.map_err(|_| Denial::UpstreamProtocol)?.to_bytes();
         Ok((bytes.clone(), Self(Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))))
+    }
+}
+
+/// Why an answer is not there as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It has more bytes than it may.
+    TooLong,
+    /// There is no room for so many of all requests together.
+    NoRoom,
+    /// It did not come to its end.
+    Broken,
+}
+
+impl AnswerBody {
+    /// Takes all of its bytes, at most so many, into `room`; trailers are left out.
+    pub(crate) async fn take(mut self, most: u64, room: &mut Room) -> Result<Vec<u8>, Unread> {
+        let mut whole = Vec::new();
+        while let Some(frame) = self.frame().await {
+            let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+            if (whole.len() + data.len()) as u64 > most {
+                return Err(Unread::TooLong);
+            }
+            if !room.take(data.len() as u64) {
+                return Err(Unread::NoRoom);
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok(whole)
+    }
+
+    /// Bytes that were made here, in the place of those that `room` was taken for.
+    pub(crate) fn made(bytes: Vec<u8>, room: Room) -> Self {
+        let bytes = room.keep(bytes.into());
+        Self(Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 }
 

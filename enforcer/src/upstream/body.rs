@@ -43,6 +43,32 @@ enum Break {
     Failed(hyper::Error),
 }
 
+/// A body that was read to its end.
+#[derive(Debug)]
+pub struct Whole {
+    bytes: BytesMut,
+    room: Room,
+    rest: ClientBody,
+}
+
+impl Whole {
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// With its bytes as the body that goes on as it came.
+    pub fn kept(self) -> (Bytes, ClientBody) {
+        let bytes = self.room.keep(self.bytes.freeze());
+        (bytes.clone(), ClientBody { source: Source::Held(bytes), ..self.rest })
+    }
+
+    /// The body that goes on in its place, and has its room: it is not longer.
+    pub fn replaced(self, content: Vec<u8>) -> ClientBody {
+        ClientBody { source: Source::Held(self.room.keep(content.into())), ..self.rest }
+    }
+}
+
 /// Where a body comes from.
 #[derive(Debug)]
 enum Source {
@@ -84,7 +110,12 @@ impl ClientBody {
 
     /// Reads all of it, at most so many bytes, and gives it back to be forwarded as it came; `None`: there are more. Has room taken
     /// for it as long as it is held.
-    pub async fn read_whole(mut self, most: u64, mut room: Room) -> Result<Option<(Bytes, Self)>, Denial> {
+    pub async fn read_whole(self, most: u64, room: Room) -> Result<Option<(Bytes, Self)>, Denial> {
+        Ok(self.read(most, room).await?.map(Whole::kept))
+    }
+
+    /// The same before it is decided what goes on.
+    pub async fn read(mut self, most: u64, mut room: Room) -> Result<Option<Whole>, Denial> {
         let mut whole = BytesMut::new();
         loop {
             let frame = match std::future::poll_fn(|context| self.poll(context)).await {
@@ -109,9 +140,7 @@ impl ClientBody {
             }
             whole.extend_from_slice(&data);
         }
-        let whole = room.keep(whole.freeze());
-        let held = Self { source: Source::Held(whole.clone()), ..self };
-        Ok(Some((whole, held)))
+        Ok(Some(Whole { bytes: whole, room, rest: self }))
     }
 
     /// The next piece, in time.

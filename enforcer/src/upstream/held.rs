@@ -1,4 +1,4 @@
-//! Bytes of request bodies that are held to be judged, of all workers, and how many may be.
+//! Bytes of bodies that are held to be judged, or to be encrypted, of all workers, and how many may be.
 //!
 //! A body that is read before its request is forwarded takes room with every piece, and gives it back when nobody has its bytes any
 //! more: refused, or written to a server. Beyond the bound a request is refused.

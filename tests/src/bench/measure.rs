@@ -116,6 +116,51 @@ impl Effort {
         }))
     }
 
+    /// The same for lines that only make sense one after the other: each run is so many rounds, in which each line runs `repeat` times.
+    /// The CPUs begin a run together and may have other lines, for the CPU with this place among them.
+    pub fn in_rounds<'a, const N: usize>(
+        &self,
+        rounds: u32,
+        repeat: u32,
+        lines: impl Fn(usize) -> [Line<'a>; N] + Sync,
+        cpus: &[usize],
+    ) -> Result<[Sample; N]> {
+        ensure!(rounds > 0 && repeat > 0, "nothing to measure");
+        let short = Self { repeat, runs: self.runs };
+        let (barrier, short, lines) = (&Barrier::new(cpus.len()), &short, &lines);
+        let run = move |place: usize, cpu: usize| -> Result<Vec<[f64; N]>> {
+            let pinned = pin(cpu);
+            let lines = lines(place);
+            let runs = (0..=short.runs).map(|_| {
+                barrier.wait();
+                let mut sums = [0.0; N];
+                for _ in 0..rounds {
+                    for (sum, line) in sums.iter_mut().zip(&lines) {
+                        *sum += short.once(line)?;
+                    }
+                }
+                Ok(sums.map(|sum| sum / f64::from(rounds)))
+            });
+            let runs: Vec<Result<[f64; N]>> = runs.collect();
+            pinned?;
+            runs.into_iter().skip(1).collect()
+        };
+        let by_cpu = thread::scope(|scope| {
+            let threads: Vec<_> =
+                cpus.iter().enumerate().map(|(place, cpu)| scope.spawn(move || run(place, *cpu))).collect();
+            let joined =
+                threads.into_iter().map(|one| one.join().map_err(|_| anyhow!("a thread panicked"))?);
+            joined.collect::<Result<Vec<_>>>()
+        })?;
+        Ok(std::array::from_fn(|line| {
+            let mean = |run: usize| {
+                let times = by_cpu.iter().filter_map(|runs| Some(runs.get(run)?[line]));
+                times.sum::<f64>() / by_cpu.len() as f64
+            };
+            Sample::of((0..self.runs).map(mean).collect())
+        }))
+    }
+
     fn once(&self, line: &Line<'_>) -> Result<f64> {
         let frame = seeded(line.frame, NEXT.fetch_add(u64::from(self.repeat), Ordering::Relaxed));
         let outcome = line.program.run(&frame, self.repeat)?;

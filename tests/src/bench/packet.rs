@@ -17,10 +17,12 @@ use enforcer_common::{
 };
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
+mod split;
+
 use super::{
     designs,
     measure::{Effort, Line, Sample, cpus, seeded},
-    report::{Report, Row, Unit},
+    report::{Check, Report, Row, Unit},
     xdp_filter::Filter,
 };
 use crate::{
@@ -104,15 +106,16 @@ impl Target {
 pub fn run(scale: &Scale) -> Result<Report> {
     let effort = Effort { repeat: scale.repeat, runs: scale.runs };
     let all = cpus()?;
-    let mut bench = Bench { effort, rows: Vec::new(), all, notes: Vec::new() };
+    let mut bench = Bench { effort, rows: Vec::new(), all, checks: Vec::new(), notes: Vec::new() };
     bench.everything(scale)?;
-    Ok(Report { rows: bench.rows, notes: bench.notes })
+    Ok(Report { rows: bench.rows, checks: bench.checks, notes: bench.notes })
 }
 
 struct Bench {
     effort: Effort,
     all: Vec<usize>,
     rows: Vec<Row>,
+    checks: Vec<Check>,
     notes: Vec<String>,
 }
 
@@ -161,21 +164,26 @@ impl Bench {
         let units = Units::new()?;
         self.floors(&units, &frame)?;
         let mut full = load(scale, true)?;
-        let loading = full.loading.as_secs_f64();
-        let met = if loading < LOAD_SECONDS { "met" } else { "NOT MET" };
-        self.notes.push(format!("{BANNED} bans loaded in {loading:.2} s; bar {LOAD_SECONDS} s: {met}"));
+        self.checks.push(Check {
+            name: format!("seconds to load {BANNED} bans"),
+            value: full.loading.as_secs_f64(),
+            bar: LOAD_SECONDS,
+        });
         let target = Target::new(&full.program, Frames::InParts)?;
         fill(&mut full, &target.real, &frame)?;
         self.hot(&full, &frame, &units)?;
         self.listed(&mut full, &units)?;
         self.cold(&full, &target, &frame, &units)?;
+        self.split(&full, &target, &units)?;
+        self.exact(&mut full, &frame)?;
         drop((full, target));
         self.beside_xdp_filter(scale, &frame)?;
         self.rows.extend(designs::rows(&self.effort, &frame, self.all[0], scale.prefixes)?);
         self.notes.push(
             "net: without what the test run, the choice of the source and the call cost; hot lines are compared as they are.\n\
              R: one random hit in a hash of 1048576 entries, net, on as many CPUs, in turns with the line that it is compared with.\n\
-             empty: the program that returns the verdict at once, likewise. Medians; the kernel measures in whole nanoseconds."
+             empty: the program that returns the verdict at once, likewise. In two: a hello of two segments, of 16 flows (hot) or 512\n\
+             (random), each CPU with its own; every step of a round is measured by itself, net, and hot ones as if called at once. Medians; the kernel measures in whole nanoseconds."
                 .to_owned(),
         );
         Ok(())

@@ -71,11 +71,36 @@ impl Row {
     }
 }
 
+/// A figure of its own with a bar.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Check {
+    /// What was measured, and in what.
+    pub name: String,
+    /// What came out.
+    pub value: f64,
+    /// What it may be.
+    pub bar: f64,
+}
+
+impl Check {
+    fn line(&self) -> String {
+        let met = word(self.value <= self.bar);
+        format!("{}: {:.2}; bar {:.1}: {met}", self.name, self.value, self.bar)
+    }
+}
+
+/// What tables say of a bar.
+fn word(is_met: bool) -> &'static str {
+    if is_met { "met" } else { "NOT MET" }
+}
+
 /// Everything that was measured.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
     /// The lines.
     pub rows: Vec<Row>,
+    /// What is no line.
+    pub checks: Vec<Check>,
     /// What the reader has to know.
     pub notes: Vec<String>,
 }
@@ -91,11 +116,7 @@ impl Report {
             let ratio =
                 row.ratio.map_or(String::new(), |(unit, ratio)| format!("{ratio:.2} {}", unit.label()));
             let bar = row.bar.map_or(String::new(), |bar| format!("{bar:.1}"));
-            let met = match row.met {
-                Some(true) => "met",
-                Some(false) => "NOT MET",
-                None => "",
-            };
+            let met = row.met.map_or("", word);
             text += &format!(
                 "{:<44} {:>6} {:>4} {:>8.0} {:>11} {:>8.0} {:>16} {:>6} {:>7}\n",
                 row.name,
@@ -108,6 +129,9 @@ impl Report {
                 bar,
                 met
             );
+        }
+        for check in &self.checks {
+            text += &format!("\n{}", check.line());
         }
         for note in &self.notes {
             text += &format!("\n{note}");
@@ -127,7 +151,9 @@ mod tests {
         assert_eq!((row.ratio, row.met), (Some((Unit::R, 0.8)), Some(true)));
         let row = row.against(Unit::R, 81.0, 100.0, Some(0.8));
         assert_eq!(row.met, Some(false));
-        let report = Report { rows: vec![row], notes: vec!["note".to_owned()] };
-        assert!(report.table().contains("NOT MET") && report.table().ends_with("note"));
+        let check = Check { name: "seconds".to_owned(), value: 2.0, bar: 2.0 };
+        assert_eq!(check.line(), "seconds: 2.00; bar 2.0: met");
+        let report = Report { rows: vec![row], checks: vec![check], notes: vec!["note".to_owned()] };
+        assert!(report.table().contains("NOT MET") && report.table().ends_with("2.0: met\nnote"));
     }
 }

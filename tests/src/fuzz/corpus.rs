@@ -10,7 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{SETTINGS, apple, automaton, base, decide, google, input_of_frames, input_of_stream, token};
+use super::{
+    SETTINGS, apple, automaton, base, decide, google, input_of_frames, input_of_stream, sealed, token,
+};
 use crate::{cases, hellos};
 
 /// Bytes of one file at most.
@@ -35,11 +37,13 @@ const ATTESTATION: &[u8] = include_bytes!("../../fuzz/corpus/attestation.bin");
 const AUTH_DATA: &[u8] = include_bytes!("../../fuzz/corpus/auth_data.bin");
 /// Inputs for [`apple::receipt`].
 const RECEIPT: &[u8] = include_bytes!("../../fuzz/corpus/receipt.bin");
+/// Inputs for [`sealed::judge`].
+const SEALED: &[u8] = include_bytes!("../../fuzz/corpus/sealed.bin");
 /// Inputs for [`base::judge`].
 const BASE: &[u8] = include_bytes!("../../fuzz/corpus/base.bin");
 
 /// Fuzz targets by their names.
-pub const TARGETS: [&str; 9] = [
+pub const TARGETS: [&str; 10] = [
     "decide",
     "automaton",
     "token",
@@ -49,6 +53,7 @@ pub const TARGETS: [&str; 9] = [
     "base",
     "play",
     "key_description",
+    "sealed",
 ];
 
 /// The inputs that are kept for a target.
@@ -62,6 +67,7 @@ pub fn kept(target: &str) -> Vec<&'static [u8]> {
         "base" => BASE,
         "play" => PLAY,
         "key_description" => KEY_DESCRIPTION,
+        "sealed" => SEALED,
         _ => AUTOMATON,
     };
     let mut inputs = Vec::new();
@@ -94,6 +100,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "base" => return base::seeds(),
         "play" => return google::play_seeds(),
         "key_description" => return google::key_description_seeds(),
+        "sealed" => return sealed::seeds(),
         _ => {}
     }
     let streams = hellos::made_up();

@@ -166,6 +166,8 @@ pub fn key_description_seeds() -> Vec<Vec<u8>> {
         key(|key| key.packages.clear()),
         key(|key| key.purposes = (0..100).collect()),
         indefinite,
+        // The universal tag 48 in place of 16: found by the fuzzer.
+        [&[0x3f, 0x30], &good[1..]].concat(),
         good[..good.len() / 2].to_vec(),
         Vec::new(),
     ]

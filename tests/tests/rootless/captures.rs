@@ -189,6 +189,31 @@ fn a_capture_is_judged_by_the_configuration_and_the_bans_that_are_named() {
     assert!(format!("{wrong:#}").contains("line 2"), "{wrong:#}");
 }
 
+/// Nobody says of half a packet what would have become of the whole one, unless the half decides.
+#[test]
+fn what_was_cut_off_is_not_judged() {
+    let (old, good) = (hello(0x0301), hello(0x0303));
+    let banned = tcp_frame("198.18.5.5".parse().unwrap(), 443, DATA, &[0x17; 300]);
+    let data = tcp_frame(SOURCE_V4.into(), 443, DATA, &[0x17; 300]);
+    let mut file = Vec::new();
+    let mut writer = Writer::new(&mut file).unwrap();
+    for (time, frame, kept) in [
+        (0, &old, old.len()),
+        (1, &old, 80),
+        (2, &good, 80),
+        (3, &banned, 60),
+        (4, &data, 128),
+        (5, &data, 20),
+    ] {
+        writer.add("eth0", BEGIN + time, frame.len(), &frame[..kept], "").unwrap();
+    }
+    let folder = Folder::new(&[("capture", &file), ("bans", b"198.18.5.5\n")]);
+    let judged = folder.explain(PLAIN, |verb| verb.bans = Some(folder.path("bans"))).unwrap();
+    let reasons: Vec<&str> = judged.iter().map(|(reason, _)| &**reason).collect();
+    assert_eq!(reasons, ["tls_version", "cut", "cut", "banned", "clean", "cut"]);
+    assert_eq!(judged[1].1, "what decides was not captured");
+}
+
 /// Names and fingerprints are found in hellos that go over several packets, too; the packet that is dropped may show neither.
 #[test]
 fn listed_hellos_are_told_from_others() {

@@ -170,6 +170,7 @@ fn the_smallest_file_gives_every_documented_default() {
         )]),
         dpop: edge::dpop(),
         signatures: BTreeMap::new(),
+        payloads: BTreeMap::new(),
         replay: config::Replay {
             max_entries: 1_000_000,
             store: Some("/var/lib/enforcer/replay.redb".into()),

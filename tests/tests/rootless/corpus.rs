@@ -19,6 +19,7 @@ fn everything_that_fuzzing_has_kept_is_judged_as_it_must() {
         corpus::kept("play").into_iter().filter_map(fuzz::google::play).collect();
     let descriptions: HashSet<_> =
         corpus::kept("key_description").into_iter().map(fuzz::google::key_description).collect();
+    let sealed: HashSet<_> = corpus::kept("sealed").into_iter().map(fuzz::sealed::judge).collect();
     // An empty corpus would show nothing.
     assert!(verdicts.len() >= 30, "{verdicts:?}");
     assert!(opinions.len() >= 6, "{opinions:?}");
@@ -29,6 +30,8 @@ fn everything_that_fuzzing_has_kept_is_judged_as_it_must() {
     assert!(receipts.len() == 2 && receipts.contains(&Ok(())), "{receipts:?}");
     assert!(verdicts_of_play.len() >= 7 && verdicts_of_play.contains(&Ok(())), "{verdicts_of_play:?}");
     assert!(descriptions.len() >= 5 && descriptions.iter().any(Result::is_ok), "{descriptions:?}");
+    let forms: HashSet<_> = sealed.iter().flatten().map(|(form, _)| *form).collect();
+    assert!(forms.len() == 3 && sealed.len() >= 5 && sealed.contains(&None), "{sealed:?}");
 }
 
 #[test]

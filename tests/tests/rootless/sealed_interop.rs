@@ -10,16 +10,21 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use enforcer::sealed::{
-    Keys, Opened, Place, Refused, hpke, jwe,
+    Head, Keys, Opened, Place, Refused, hpke, jwe,
     keys::{Curve, Private},
     layout,
 };
 use serde_json::Value;
 
-use super::interop::{is_there, node, python, said, script};
+use super::{
+    interop::{is_there, node, python, said, script},
+    payload::House,
+};
 
 const PLACE: Place<'static> = Place { method: "POST", path: "/v1/transfers" };
 const BODY: &str = r#"{"amount": "100 €"}"#;
+const KIND: &str = "application/json";
+const HEAD: Head<'static> = Head { status: 201, kind: KIND };
 const MOST: usize = 4096;
 
 fn keys() -> Keys {
@@ -38,7 +43,7 @@ fn open(sent: &Value, body: &[u8], keys: &Keys, place: Place<'_>) -> Result<Open
             let app = URL_SAFE_NO_PAD.decode(sent["app"].as_str().unwrap()).unwrap();
             let key = sent["key"].as_str().unwrap();
             let made = sent["made"].as_u64().unwrap();
-            layout::open(body, layout::Beside { key, app: &app, made }, keys, place, MOST)
+            layout::open(body, layout::Beside { key, app: &app, made, kind: KIND }, keys, place, MOST)
         }
     }
 }
@@ -64,9 +69,9 @@ async fn there_and_back(client: impl Fn(&[&str]) -> Command, script: &str, forms
     for (name, sent) in sent {
         let body = STANDARD.decode(sent["body"].as_str().unwrap())?;
         let opened = open(sent, &body, &keys, PLACE).with_context(|| name.clone())?;
-        assert_eq!(opened.body, BODY.as_bytes(), "{name}");
+        assert_eq!((&opened.body[..], &*opened.kind), (BODY.as_bytes(), KIND), "{name}");
         let answer = format!("answer to {name}: €");
-        answers.insert(name, STANDARD.encode(opened.reply.seal(answer.as_bytes()).unwrap()));
+        answers.insert(name, STANDARD.encode(opened.reply.seal(HEAD, answer.as_bytes()).unwrap()));
         expected.insert(name, answer);
         // For another path it is nothing, and with another bit.
         let elsewhere = Place { path: "/v1/other", ..PLACE };
@@ -103,4 +108,58 @@ async fn bodies_go_to_node_and_back() -> Result<()> {
         return Ok(());
     }
     there_and_back(node, &script("payload.cjs"), &["jwe ECDH-ES", "jwe ECDH-ES+A256KW", "layout"]).await
+}
+
+/// Through the edge: whoever asks has its keys alone, and a server behind that knows nothing of encryption.
+async fn ask(
+    client: impl Fn(&[&str]) -> Command,
+    script: &str,
+    (forms, without): (&[&str], &str),
+) -> Result<()> {
+    let house = House::new(|site| {
+        std::fs::write(site.dir.path().join("ca.pem"), site.authority.pem()).unwrap();
+    })
+    .await?;
+    let folder = house.edge.site.dir.path().to_str().unwrap().to_owned();
+    let port = house.edge.address.port().to_string();
+    let found = said(client(&[script, "ask", &folder, &port]), script).await?;
+    let mut expected = serde_json::Map::new();
+    for (form, curve) in forms.iter().flat_map(|form| ["P-256", "X25519"].map(|curve| (form, curve))) {
+        let refused = serde_json::json!([400, "payload_refused"]);
+        for method in ["POST", "GET", "HEAD"] {
+            // What its library cannot do.
+            if method == "HEAD" && !without.is_empty() && form.starts_with(without) {
+                continue;
+            }
+            let body = match method {
+                "POST" => BODY,
+                "GET" => "\0\0\0",
+                _ => "",
+            };
+            let outcome = serde_json::json!([200, body, refused, refused]);
+            expected.insert(format!("{form} {curve} {method}"), outcome);
+        }
+    }
+    let count = expected.len();
+    assert_eq!(found, Value::Object(expected));
+    assert_eq!(house.origin.requests(), count, "nothing that was refused reached the server");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_in_python_speaks_with_the_edge() -> Result<()> {
+    if !is_there(python(&["-c", "import cryptography, jwcrypto"]), "jwcrypto for Python").await? {
+        return Ok(());
+    }
+    let forms = ["jwe ECDH-ES", "jwe ECDH-ES+A256KW", "hpke", "layout"];
+    ask(python, &script("payload.py"), (&forms, "jwe")).await
+}
+
+#[tokio::test]
+async fn a_client_in_node_speaks_with_the_edge() -> Result<()> {
+    if !is_there(node(&["-e", "require('jose')"]), "jose for Node").await? {
+        return Ok(());
+    }
+    let forms = ["jwe ECDH-ES", "jwe ECDH-ES+A256KW", "layout"];
+    ask(node, &script("payload.cjs"), (&forms, "")).await
 }

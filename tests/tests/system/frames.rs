@@ -14,6 +14,7 @@ use enforcer_tests::{
     keepalive::{KeepAlive, offer},
     netns::{Lab, Netns, WIRE, source_v4, source_v6},
     packets::{Hello, version_list},
+    poll,
     scene::Scene,
 };
 
@@ -38,7 +39,7 @@ fn late_versions(versions: &[u16]) -> Vec<u8> {
 fn answer(lab: &Lab, source: IpAddr, hello: &[u8]) -> Result<Vec<u8>> {
     let server = SocketAddr::new(Lab::server_address(source), 443);
     let mut stream: TcpStream = clients::connect(&lab.client, source, server, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(poll::stretched(PATIENCE)))?;
     stream.write_all(hello)?;
     let mut heard = [0; 7];
     let count = stream.read(&mut heard).context("nothing came back")?;

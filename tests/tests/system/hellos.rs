@@ -5,17 +5,22 @@ use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream},
     os::fd::AsRawFd as _,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use enforcer_tests::{
     clients::{self, HOST, Handshake},
     eventually,
     keepalive::offer,
-    netns::{Lab, Netns, SERVER_V4, WIRE, assert_inside, source_v4, source_v6},
+    netns::{Lab, Netns, SERVER_V4, SERVER_V6, WIRE, assert_inside, source_v4, source_v6},
     packets::{DATA, Hello, SYN, tcp_at, with_checksum},
+    poll,
     scene::Scene,
 };
 use nix::sys::socket::{
@@ -28,6 +33,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const HANDSHAKES: usize = 10_000;
 /// Fewer bytes than any hello has.
 const SEGMENT: u32 = 300;
+
+/// Handshakes on a wire that loses segments.
+const LOSSY_HANDSHAKES: usize = 1_000;
+/// One in so many segments is lost, in each direction.
+const LOSS: u64 = 40;
+/// So many shake hands at once: whoever lost a segment waits for it.
+const CLIENTS: usize = 24;
+/// Segments that were lost several times take long, and so does a CPU that others use.
+const LOSSY_PATIENCE: Duration = Duration::from_secs(120);
 
 /// States of sockets (include/net/tcp_states.h): those that wait for nothing but time, and listeners.
 const IDLE: [&str; 2] = ["06", "0A"];
@@ -127,7 +141,7 @@ fn forged_hellos_end_no_socket() -> Result<()> {
     let config = offer(&scene.site.ca(), Vec::new())?;
     let (mut victim, mut tls, ends) = scene.lab.client.enter(|| {
         let mut stream = TcpStream::connect(server)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(poll::stretched(PATIENCE)))?;
         let mut tls = ClientConnection::new(Arc::clone(&config), HOST.try_into()?)?;
         while tls.is_handshaking() {
             tls.complete_io(&mut stream)?;
@@ -167,29 +181,39 @@ fn forged_hellos_end_no_socket() -> Result<()> {
     })
 }
 
+/// Has clients send segments of no more than [`SEGMENT`] bytes: what the server announces is what they may send.
+fn short_segments(lab: &Lab) -> Result<()> {
+    for family in ["-4", "-6"] {
+        let routes = lab.server.ip(&format!("{family} route show dev {WIRE}"))?;
+        for route in routes.lines().filter(|route| !route.starts_with("fe80")) {
+            lab.server.ip(&format!("{family} route change {route} dev {WIRE} advmss {SEGMENT}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Handshakes to make: so many, or as many as are asked for.
+fn asked_for(usual: usize) -> Result<usize> {
+    let asked = std::env::var("ENFORCER_HANDSHAKES").ok();
+    Ok(asked.map_or(Ok(usual), |count| count.parse())?)
+}
+
 #[test]
 fn hellos_in_many_segments_never_fail() -> Result<()> {
-    let asked = std::env::var("ENFORCER_HANDSHAKES").ok();
-    let handshakes = asked.map_or(Ok(HANDSHAKES), |count| count.parse())?;
+    let handshakes = asked_for(HANDSHAKES)?;
     let scene = Scene::new()?;
     let mut plan = scene.plan();
     // Whoever is over the limit repeats himself, and takes longer.
     plan.limits += "hellos = { rate = \"off\" }\nconnections = { rate = \"off\" }\n";
     let daemon = scene.daemon(&plan)?;
-    // What the server announces is what the client may send.
-    for family in ["-4", "-6"] {
-        let routes = scene.lab.server.ip(&format!("{family} route show dev {WIRE}"))?;
-        for route in routes.lines().filter(|route| !route.starts_with("fe80")) {
-            scene.lab.server.ip(&format!("{family} route change {route} dev {WIRE} advmss {SEGMENT}"))?;
-        }
-    }
+    short_segments(&scene.lab)?;
     let config = offer(&scene.site.ca(), Vec::new())?;
     for source in [IpAddr::from(source_v4(1)), source_v6(1).into()] {
         let server = SocketAddr::new(Lab::server_address(source), 443);
         scene.lab.client.enter(|| {
             for number in 0..handshakes / 2 {
                 let mut stream = TcpStream::connect(server)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_read_timeout(Some(poll::stretched(PATIENCE)))?;
                 let mut tls = ClientConnection::new(Arc::clone(&config), HOST.try_into()?)?;
                 while tls.is_handshaking() {
                     tls.complete_io(&mut stream)
@@ -206,4 +230,62 @@ fn hellos_in_many_segments_never_fail() -> Result<()> {
         assert_eq!(counted.packets(refused), 0, "{refused}");
     }
     Ok(())
+}
+
+/// However hellos are cut and whichever part of them is sent again: real clients that lose segments at random all get through.
+#[test]
+fn handshakes_on_a_lossy_wire_never_fail() -> Result<()> {
+    let handshakes = asked_for(LOSSY_HANDSHAKES)?.min(LOSSY_HANDSHAKES);
+    let (lab, between) = Lab::lossy(LOSS, 7)?;
+    let scene = Scene::on(lab)?;
+    let mut plan = scene.plan();
+    plan.limits += "hellos = { rate = \"off\" }\nconnections = { rate = \"off\" }\n";
+    // This is about packets, and not about patience.
+    plan.handshake_timeout = Duration::from_secs(300);
+    let daemon = scene.daemon(&plan)?;
+    short_segments(&scene.lab)?;
+    let config = offer(&scene.site.ca(), Vec::new())?;
+    let next = AtomicUsize::new(0);
+    let shake = || {
+        scene.lab.client.enter(|| {
+            loop {
+                let number = next.fetch_add(1, Relaxed);
+                if number >= handshakes {
+                    return Ok(());
+                }
+                let source = if number.is_multiple_of(2) { SERVER_V4.into() } else { SERVER_V6.into() };
+                let mut stream = TcpStream::connect(SocketAddr::new(source, 443))?;
+                stream.set_read_timeout(Some(poll::stretched(LOSSY_PATIENCE)))?;
+                let mut tls = ClientConnection::new(Arc::clone(&config), HOST.try_into()?)?;
+                while tls.is_handshaking() {
+                    tls.complete_io(&mut stream).with_context(|| format!("handshake {number}"))?;
+                }
+            }
+        })
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(shake)).collect();
+        clients.into_iter().try_for_each(|client| client.join().map_err(|_| anyhow!("a client panicked"))?)
+    })?;
+    let counted = daemon.scrape()?;
+    let (lost, repeated) = (between.lost(), retransmitted(&scene.lab.client)?);
+    assert!(lost >= handshakes as u64 / 10 && repeated > 0, "{lost} segments lost, {repeated} sent again");
+    assert!(counted.packets("hello_accepted") >= handshakes as u64);
+    for refused in ["tls_version", "malformed_hello", "not_hello", "refused_connection"] {
+        assert_eq!(counted.packets(refused), 0, "{refused}");
+    }
+    Ok(())
+}
+
+/// Segments that the namespace's TCP has sent again (RFC 4022, tcpRetransSegs).
+fn retransmitted(netns: &Netns) -> Result<u64> {
+    let table = netns.enter(|| Ok(fs::read_to_string("/proc/thread-self/net/snmp")?))?;
+    let lines = table.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let [names, values]: [Vec<&str>; 2] = lines
+        .map(|line| line.split(' ').collect())
+        .collect::<Vec<Vec<&str>>>()
+        .try_into()
+        .map_err(|_| anyhow!("no lines of TCP: {table}"))?;
+    let value = names.iter().zip(values).find_map(|(name, value)| (*name == "RetransSegs").then_some(value));
+    Ok(value.context("no RetransSegs")?.parse()?)
 }

@@ -33,8 +33,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // What is remembered of devices outlives a reload, too.
     ("enrolment", &["config", "replay", "store"]),
     // What may be used once outlives a reload, as limits do.
-    ("policy", &["attestation", "config", "denial", "enrolment", "pins", "replay", "revoked"]),
-    ("checks", &["attestation", "config", "denial", "enrolment", "policy", "replay", "revoked"]),
+    ("policy", &["attestation", "config", "denial", "enrolment", "pins", "replay", "revoked", "sealed"]),
+    ("checks", &["attestation", "config", "denial", "enrolment", "policy", "replay", "revoked", "sealed"]),
     // What a request is forwarded with is a `Grant`, which only `checks` can make.
     ("upstream", &["checks", "config", "denial", "policy"]),
     // Settings for the program are made from the configuration.

@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
@@ -24,6 +24,9 @@ const MARK: &str = "@vm ";
 const KVM_PATIENCE: Duration = Duration::from_secs(10);
 /// Emulated, on a busy machine, with a large archive to unpack.
 const TCG_PATIENCE: Duration = Duration::from_secs(180);
+/// Where two CPUs are emulated, one may still run the breakpoint by which a kernel patches its own code when the other has taken it away
+/// again, and a booting kernel patches much of it.
+const BOOTS: u32 = 3;
 /// Lines of the console that an error quotes.
 const QUOTED: usize = 12;
 
@@ -80,12 +83,22 @@ impl Guest<'_> {
             }
             *accelerator = Accelerator::Tcg;
         }
-        self.boot(Accelerator::Tcg)?.context("no transcript")
+        for _ in 0..BOOTS {
+            if let Some(transcript) = self.boot(Accelerator::Tcg)? {
+                return Ok(transcript);
+            }
+            println!("vm: the guest's kernel panicked before its first word; booting again");
+        }
+        bail!("the guest's kernel panicked {BOOTS} times{}", quote(&self.console()))
     }
 
-    /// `None`: KVM did not get as far as the first line.
+    fn console(&self) -> PathBuf {
+        self.folder.join("console.log")
+    }
+
+    /// `None`: it did not get as far as the first line, and that may be the accelerator's fault.
     fn boot(&self, accelerator: Accelerator) -> Result<Option<Transcript>> {
-        let console = self.folder.join("console.log");
+        let console = self.console();
         let mut qemu = program("qemu-system-x86_64");
         match accelerator {
             Accelerator::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
@@ -140,6 +153,9 @@ impl Guest<'_> {
                     // Its output has ended, so it is about to end itself.
                     let status = child.0.wait()?;
                     let said = complaints.join().unwrap_or_default();
+                    if reader.transcript.release.is_empty() && panicked(&console) {
+                        return Ok(None);
+                    }
                     bail!(
                         "the guest ended early ({}; qemu: {status} {said}){}",
                         reader.place(),
@@ -176,12 +192,19 @@ fn follow(output: impl std::io::Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
+/// What a kernel that cannot go on says on its console.
+const PANIC: &str = "Kernel panic";
+
+fn panicked(console: &Path) -> bool {
+    String::from_utf8_lossy(&fs::read(console).unwrap_or_default()).contains(PANIC)
+}
+
 /// The end of the console, or what it says of a panic.
 fn quote(console: &Path) -> String {
     let text = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    let panic = lines.iter().position(|line| line.contains("Kernel panic"));
+    let panic = lines.iter().position(|line| line.contains(PANIC));
     let from =
         panic.unwrap_or(lines.len()).saturating_sub(QUOTED / 2).min(lines.len().saturating_sub(QUOTED));
     let quoted: String = lines.iter().skip(from).take(QUOTED).map(|line| format!("\n    {line}")).collect();
@@ -277,11 +300,13 @@ mod tests {
         text += &"[ 51 ] Call Trace\r\n".repeat(40);
         fs::write(&console, text).unwrap();
         let quoted = quote(&console);
+        assert!(panicked(&console));
         fs::remove_file(&console).unwrap();
         assert!(quoted.contains("its kernel panicked"), "{quoted}");
         assert!(quoted.contains("line 49") && quoted.contains("No working init"), "{quoted}");
         assert_eq!(quoted.lines().count(), 1 + QUOTED);
         assert!(quote(Path::new("absent")).contains("the end of its console"));
+        assert!(!panicked(Path::new("absent")));
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
     /// The content of the next element, which has this universal tag.
     pub(super) fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
         let (class, number, content) = self.element()?;
-        (u32::from(class) | number == u32::from(tag)).then_some(content)
+        (class == tag & 0xe0 && number == u32::from(tag & 0x1f)).then_some(content)
     }
 
     /// A whole number from 0 to 2^64 - 1.
@@ -133,10 +133,14 @@ mod tests {
             &[2, 2, 1],
             &[4, 1, 1],
             &[2, 0x80, 1, 0, 0],
+            // The universal tag 34, whose number has the bits of tag 2.
+            &[0x1f, 0x22, 1, 0],
         ] {
             assert_eq!(number(bad), None, "{bad:?}");
         }
         assert_eq!(number(&[2, 9, 1, 0, 0, 0, 0, 0, 0, 0, 0]), None);
+        // The universal tag 48 is constructed as well, and no sequence.
+        assert!(Reader::new(&[0x3f, 0x30, 0]).inside(tag::SEQUENCE).is_none());
         let boolean = |byte| Reader::new(&[1, 1, byte]).boolean();
         assert_eq!((boolean(0xff), boolean(0), boolean(1)), (Some(true), Some(false), None));
         let element = |bytes: &[u8]| Reader::new(bytes).element().map(|(class, number, _)| (class, number));

@@ -26,7 +26,7 @@ impl Paint {
         let padded = format!("{verdict:<10}");
         let colour = match verdict {
             "drop" => "31",
-            "would_drop" => "33",
+            "would_drop" | "unknown" => "33",
             _ => "32",
         };
         if self.0 { format!("\x1b[{colour}m{padded}\x1b[0m") } else { padded }
@@ -65,7 +65,7 @@ pub fn lost(count: u64) -> String {
 
 fn line([time, interface, verdict, reason, from, to, length, what]: [&str; 8]) -> String {
     format!(
-        "{time:<15}  {interface:<9}  {verdict}  {reason:<17}  {from:<21}  {to:<21}  {length:>6}  {what}\n"
+        "{time:<15}  {interface:<9}  {verdict}  {reason:<19}  {from:<21}  {to:<21}  {length:>6}  {what}\n"
     )
 }
 
@@ -96,7 +96,7 @@ pub fn judged(row: &Judged, paint: Paint) -> String {
 
 fn judged_line([number, time, verdict, reason, from, to, length, what]: [&str; 8], rule: &str) -> String {
     let line = format!(
-        "{number:>6}  {time:<15}  {verdict}  {reason:<17}  {from:<21}  {to:<21}  {length:>6}  {what:<26}  {rule}"
+        "{number:>6}  {time:<15}  {verdict}  {reason:<19}  {from:<21}  {to:<21}  {length:>6}  {what:<26}  {rule}"
     );
     format!("{}\n", line.trim_end())
 }
@@ -138,8 +138,8 @@ mod tests {
     fn samples_line_up_under_their_heading() {
         assert_eq!(
             events_heading() + &event(&row(), Paint::plain()),
-            "TIME             INTERFACE  VERDICT     REASON             FROM                   TO                     LENGTH  WHAT\n\
-             22:13:20.123456  eth0       drop        tls_version        198.18.0.7:50000       198.19.0.1:443            219  tcp [PA] hello TLS 1.0 for api.example.com\n"
+            "TIME             INTERFACE  VERDICT     REASON               FROM                   TO                     LENGTH  WHAT\n\
+             22:13:20.123456  eth0       drop        tls_version          198.18.0.7:50000       198.19.0.1:443            219  tcp [PA] hello TLS 1.0 for api.example.com\n"
         );
         assert!(event(&row(), Paint::new(true)).contains("\x1b[31mdrop      \x1b[0m"));
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use http::{HeaderName, Method};
 
-use super::{LimitRules, Rules, attestation, entries, integrity, names, quote, tokens};
+use super::{LimitRules, Rules, attestation, entries, integrity, names, payload, quote, tokens};
 use crate::config::{
     HeaderRule, RateLimit, Route,
     file::{File, RouteSection},
@@ -43,6 +43,7 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
             demands: tokens::demands(section, &mut rules),
             bindings: integrity::bindings(section, certified, &mut rules),
             signature: integrity::of_route(section, file, &mut rules),
+            payload: payload::of_route(section, file, &mut rules),
             attestation: attestation::of_route(section, file, &mut rules),
             upgrade: upgrade::read(section, file, &mut rules),
             graphql: graphql::graphql(section, has_device, &limits, &mut rules),

@@ -17,9 +17,9 @@ fn jwe_goes_there_and_back() {
             let opened = jwe::open(&sealed, &both.keys, PLACE, MOST).unwrap();
             is_what_was_sent(&opened, &both, &body);
             assert_eq!(opened.once, ID.as_bytes());
-            let answer = opened.reply.seal(&body).unwrap();
+            let answer = opened.reply.seal(HEAD, &body).unwrap();
             let back = |app: &Private, place, key: &str, id: &str| {
-                jwe::open_answer(&answer, app, place, (key, id), MOST)
+                body_of(jwe::open_answer(&answer, app, place, (key, id), MOST))
             };
             assert_eq!(back(&both.app, PLACE, &both.id, ID).unwrap(), body);
             let other = Place { path: "/v1/other", ..PLACE };
@@ -31,7 +31,8 @@ fn jwe_goes_there_and_back() {
             // What is for one direction is nothing in the other.
             assert_eq!(jwe::open(&answer, &both.keys, PLACE, MOST).err(), Some(Refused));
             let own = Private::from_raw(curve, both.keys.find(&both.id).unwrap().raw()).unwrap();
-            assert_eq!(jwe::open_answer(&sealed, &own, PLACE, (&both.id, ID), MOST), Err(Refused));
+            let as_answer = jwe::open_answer(&sealed, &own, PLACE, (&both.id, ID), MOST);
+            assert_eq!(as_answer.err(), Some(Refused));
         }
     }
 }
@@ -45,9 +46,10 @@ fn hpke_goes_there_and_back() {
             let opened = hpke::open(&sealed, &both.keys, PLACE, MOST).unwrap();
             is_what_was_sent(&opened, &both, &body);
             assert_eq!(opened.once, ONCE);
-            let answer = opened.reply.seal(&body).unwrap();
-            let back =
-                |place, key: &str, once| hpke::open_answer(&answer, &both.app, place, (key, once), MOST);
+            let answer = opened.reply.seal(HEAD, &body).unwrap();
+            let back = |place, key: &str, once| {
+                body_of(hpke::open_answer(&answer, &both.app, place, (key, once), MOST))
+            };
             assert_eq!(back(PLACE, &both.id, &ONCE).unwrap(), body);
             assert_eq!(back(Place { method: "PUT", ..PLACE }, &both.id, &ONCE), Err(Refused));
             assert_eq!(back(PLACE, "twin", &ONCE), Err(Refused));
@@ -63,12 +65,17 @@ fn the_layout_goes_there_and_back() {
         let both = Both::new(curve);
         let session = both.session();
         for body in bodies() {
-            let (sealed, iv) = layout::request(&session, PLACE, (&both.id, MADE), &body).unwrap();
+            let (sealed, iv) = layout::request(&session, PLACE, (&both.id, MADE, KIND), &body).unwrap();
             let opened = layout::open(&sealed, both.beside(), &both.keys, PLACE, MOST).unwrap();
             is_what_was_sent(&opened, &both, &body);
             assert_eq!(opened.once, [both.app.public().bytes(), &iv].concat());
-            let answer = opened.reply.seal(&body).unwrap();
-            let back = |place, key: &str, iv| layout::open_answer(&answer, &session, place, (key, iv), MOST);
+            let answer = opened.reply.seal(HEAD, &body).unwrap();
+            let back_as = |place, key: &str, iv, head| {
+                layout::open_answer(&answer, &session, place, (key, iv), head, MOST)
+            };
+            let back = |place, key: &str, iv| back_as(place, key, iv, HEAD);
+            assert_eq!(back_as(PLACE, &both.id, &iv, Head { status: 200, ..HEAD }), Err(Refused));
+            assert_eq!(back_as(PLACE, &both.id, &iv, Head { kind: "", ..HEAD }), Err(Refused));
             assert_eq!(back(PLACE, &both.id, &iv).unwrap(), body);
             assert_eq!(back(Place { path: "/", ..PLACE }, &both.id, &iv), Err(Refused));
             assert_eq!(back(PLACE, "twin", &iv), Err(Refused));
@@ -76,6 +83,8 @@ fn the_layout_goes_there_and_back() {
             // Neither direction is the other, and a request's time is the one that it was sealed with.
             let opened = layout::open(&answer, both.beside(), &both.keys, PLACE, MOST);
             assert_eq!(opened.err(), Some(Refused));
+            let renamed = layout::Beside { kind: "text/html", ..both.beside() };
+            assert_eq!(layout::open(&sealed, renamed, &both.keys, PLACE, MOST).err(), Some(Refused));
             let later = layout::Beside { made: MADE + 1, ..both.beside() };
             assert_eq!(layout::open(&sealed, later, &both.keys, PLACE, MOST).err(), Some(Refused));
             let other = Private::generate(curve).unwrap();
@@ -97,10 +106,10 @@ fn forms<'a>(both: &'a Both, body: &[u8]) -> Vec<Form<'a>> {
     let sealed = both.hpke().seal(PLACE, body).unwrap();
     let open = |body: &[u8], place: Place<'_>, _: &str, most| hpke::open(body, &both.keys, place, most);
     let as_hpke: Form<'a> = ("hpke", sealed, Box::new(open));
-    let (sealed, _) = layout::request(&both.session(), PLACE, (&both.id, MADE), body).unwrap();
+    let (sealed, _) = layout::request(&both.session(), PLACE, (&both.id, MADE, KIND), body).unwrap();
     let open = |body: &[u8], place: Place<'_>, key: &str, most| {
         let app = both.app.public().bytes();
-        layout::open(body, layout::Beside { key, app, made: MADE }, &both.keys, place, most)
+        layout::open(body, layout::Beside { key, app, made: MADE, kind: KIND }, &both.keys, place, most)
     };
     let as_layout: Form<'a> = ("layout", sealed, Box::new(open));
     vec![as_jwe(jwe::Alg::Direct), as_jwe(jwe::Alg::Wrapped), as_hpke, as_layout]
@@ -206,8 +215,14 @@ fn a_key_of_before_opens_until_it_is_withdrawn() {
         let (old_id, new_id) = (old.public().thumbprint(), new.public().thumbprint());
         let app = Private::generate(curve).unwrap();
         let to = old.public().clone();
-        let request =
-            hpke::Request { to: &to, key: &old_id, made: MADE, once: ONCE, answer_to: app.public() };
+        let request = hpke::Request {
+            to: &to,
+            key: &old_id,
+            made: MADE,
+            once: ONCE,
+            answer_to: app.public(),
+            kind: KIND,
+        };
         let sealed = request.seal(PLACE, b"body").unwrap();
         let twin = Private::from_raw(curve, new.raw()).unwrap();
         let overlap = Keys::new(vec![(new_id.clone(), new), (old_id.clone(), old)]).unwrap();

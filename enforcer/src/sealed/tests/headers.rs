@@ -8,7 +8,7 @@ use super::*;
 pub(super) fn text(epk: &Public, both: &Both, change: impl FnOnce(&mut Map<String, Value>)) -> String {
     let mut header = json!({
         "alg": "ECDH-ES", "enc": "A256GCM", "epk": epk.to_jwk(), "kid": both.id, "method": PLACE.method,
-        "path": PLACE.path, "iat": MADE, "jti": ID, "rpk": both.app.public().to_jwk(),
+        "path": PLACE.path, "iat": MADE, "jti": ID, "rpk": both.app.public().to_jwk(), "cty": KIND,
     });
     change(header.as_object_mut().unwrap());
     header.to_string()
@@ -49,6 +49,7 @@ fn forgers() -> impl Iterator<Item = Forger> {
 fn members_are_exactly_those_that_are_known() {
     for forger in forgers() {
         is_what_was_sent(&forger.open(&forger.good()).unwrap(), &forger.both, b"body");
+        assert_eq!(forger.with("cty", None).unwrap().kind, "");
         for name in ["alg", "enc", "epk", "kid", "method", "path", "iat", "jti", "rpk"] {
             assert_eq!(forger.with(name, None).err(), Some(Refused), "without {name}");
             for value in [Value::Null, json!([]), json!({}), json!(""), json!(-1), json!(1.5), json!(true)] {
@@ -70,6 +71,10 @@ fn members_are_exactly_those_that_are_known() {
             ("iv", json!("AAAA")),
             ("tag", json!("AAAA")),
             ("cty", json!("JWT")),
+            ("cty", json!("")),
+            ("cty", json!("text/html\nx")),
+            ("cty", json!(format!("text/{}", "x".repeat(123)))),
+            ("status", json!(200)),
             ("typ", json!("JWE")),
         ];
         for (name, value) in others {
@@ -188,6 +193,6 @@ fn keys_in_headers_are_keys_and_nothing_else() {
         let other = serde_json::to_value(Private::generate(other).unwrap().public().to_jwk()).unwrap();
         assert_eq!(forger.with("epk", Some(other.clone())).err(), Some(Refused));
         let opened = forger.with("rpk", Some(other)).unwrap();
-        assert!(opened.reply.seal(b"answer").is_ok());
+        assert!(opened.reply.seal(HEAD, b"answer").is_ok());
     }
 }

@@ -251,15 +251,17 @@ fn hpke_with_aes_256_is_that_of_the_rfc() {
         let (key, iv) = schedule(own, enc, b"enforcer payload request 1", (2, 32));
         let aad = format!("POST\n/v1/transfers\n{}", both.id);
         let plain = gcm(&AES_256_GCM, &key, &iv, aad.as_bytes(), ciphertext);
-        let expected = [&MADE.to_be_bytes()[..], &ONCE, both.app.public().bytes(), b"body"].concat();
+        let kind = [&[31], KIND.as_bytes()].concat();
+        let expected = [&MADE.to_be_bytes()[..], &ONCE, both.app.public().bytes(), &kind, b"body"].concat();
         assert_eq!(plain, expected);
 
         let opened = hpke::open(&sealed, &both.keys, PLACE, MOST).unwrap();
-        let answer = opened.reply.seal(b"answer").unwrap();
+        let answer = opened.reply.seal(HEAD, b"answer").unwrap();
         let (enc, ciphertext) = answer[1..].split_at(curve.public_length());
         let (key, iv) = schedule(&both.app, enc, b"enforcer payload answer 1", (2, 32));
         let aad = format!("{aad}\n{}", URL_SAFE_NO_PAD.encode(ONCE));
-        assert_eq!(gcm(&AES_256_GCM, &key, &iv, aad.as_bytes(), ciphertext), b"answer");
+        let expected = [&201_u16.to_be_bytes()[..], &kind, b"answer"].concat();
+        assert_eq!(gcm(&AES_256_GCM, &key, &iv, aad.as_bytes(), ciphertext), expected);
     }
 }
 
@@ -279,15 +281,15 @@ fn the_layout_is_what_its_description_says() {
             secret.expand(&[info.as_bytes()], HKDF_SHA256).unwrap().fill(&mut key).unwrap();
             key
         };
-        let (sealed, iv) = layout::request(&both.session(), PLACE, (&both.id, MADE), b"body").unwrap();
+        let (sealed, iv) = layout::request(&both.session(), PLACE, (&both.id, MADE, KIND), b"body").unwrap();
         let bytes = STANDARD.decode(&sealed).unwrap();
         assert_eq!(bytes[..12], iv);
-        let aad = format!("POST\n/v1/transfers\n{}\n{MADE}", both.id);
+        let aad = format!("POST\n/v1/transfers\n{}\n{MADE}\n{KIND}", both.id);
         assert_eq!(gcm(&AES_256_GCM, &key("request"), &iv, aad.as_bytes(), &bytes[12..]), b"body");
 
         let opened = layout::open(&sealed, both.beside(), &both.keys, PLACE, MOST).unwrap();
-        let bytes = STANDARD.decode(opened.reply.seal(b"answer").unwrap()).unwrap();
-        let aad = format!("POST\n/v1/transfers\n{}\n{}", both.id, STANDARD.encode(iv));
+        let bytes = STANDARD.decode(opened.reply.seal(HEAD, b"answer").unwrap()).unwrap();
+        let aad = format!("POST\n/v1/transfers\n{}\n{}\n201\n{KIND}", both.id, STANDARD.encode(iv));
         let answer = gcm(&AES_256_GCM, &key("answer"), &bytes[..12], aad.as_bytes(), &bytes[12..]);
         assert_eq!(answer, b"answer");
     }
