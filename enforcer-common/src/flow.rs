@@ -29,7 +29,7 @@ pub mod slot;
 
 pub use self::entry::Entry;
 use self::entry::{place, weighed};
-pub use self::opening::{Place, close, open};
+pub use self::opening::{Place, choose, close, open};
 pub use self::segment::{Ends, Opening, Segment};
 use self::{kept::Kept, slot::Phase};
 use crate::{
@@ -62,6 +62,17 @@ pub trait Bucket {
     fn swap(&self, slot: usize, old: u64, new: u64) -> bool;
     /// The entry of a slot; `None` never happens, but the verifier cannot know.
     fn entry(&mut self, slot: usize) -> Option<&mut Entry>;
+    /// [`slot::worth`].
+    fn worth(&self, word: u64, now: u64) -> u32 {
+        slot::worth(word, now)
+    }
+    /// [`choose`] in the bucket of a hash.
+    fn choose(&self, _hash: u64, now: u64) -> usize
+    where
+        Self: Sized,
+    {
+        choose(self, now)
+    }
     /// [`Entry::meet`] on a slot.
     fn meet(&mut self, slot: usize, sequence: u32, length: u32) -> u32 {
         self.entry(slot).map_or(0, |entry| entry.meet(sequence, length))

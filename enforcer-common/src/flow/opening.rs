@@ -40,16 +40,7 @@ impl Place {
 pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> Place {
     let mut chosen = find(bucket, segment.hash);
     if chosen == SLOTS {
-        let mut best = 0;
-        let mut slot = 0;
-        while slot < SLOTS {
-            let worth = slot::worth(bucket.word(slot), segment.now);
-            if worth > best {
-                best = worth;
-                chosen = slot;
-            }
-            slot += 1;
-        }
+        chosen = bucket.choose(segment.hash, segment.now);
     }
     if chosen == SLOTS {
         return Place::Full;
@@ -58,7 +49,7 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
     let known = slot::is(word, segment.hash);
     let taken = if known { Place::Disputed } else { Place::Full };
     // Between the search and here somebody may have come first.
-    if slot::is_claimed(word) || (!known && slot::worth(word, segment.now) == 0) {
+    if slot::is_claimed(word) || (!known && bucket.worth(word, segment.now) == 0) {
         return taken;
     }
     let opened = slot::word(segment.hash, opening.phase, segment.now);
@@ -73,6 +64,21 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
     let next = if disputed { word } else { slot::with_phase(opened, Phase::from_number(taken as u8)) };
     // Nobody changes a claimed word.
     if bucket.swap(chosen, slot::claimed(opened), next) && !disputed { Place::Found } else { Place::Disputed }
+}
+
+/// The slot that is given most gladly to another flow; [`SLOTS`] if none is.
+#[inline(always)]
+pub fn choose<B: Bucket>(bucket: &B, now: u64) -> usize {
+    let (mut best, mut chosen, mut slot) = (0, SLOTS, 0);
+    while slot < SLOTS {
+        let worth = bucket.worth(bucket.word(slot), now);
+        if worth > best {
+            best = worth;
+            chosen = slot;
+        }
+        slot += 1;
+    }
+    chosen
 }
 
 /// Forgets a flow.
