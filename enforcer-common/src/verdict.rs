@@ -32,7 +32,7 @@ use crate::{
     packet::Packet,
     port::Port,
     reason::{DropReason, PassReason},
-    settings::{Limit, Settings},
+    settings::{Limit, SHARED_SLOT, Settings},
     source::SourceKey,
 };
 
@@ -57,6 +57,11 @@ use crate::flow;
 pub trait Tables {
     /// The daemon's settings, if it has written any.
     fn settings(&self) -> Option<&Settings>;
+    /// The slot of the interface that the packet came by, see [`Settings::slot`].
+    #[inline(always)]
+    fn slot(&self) -> u32 {
+        SHARED_SLOT
+    }
     /// What is known of a destination port.
     fn port(&self, number: u16) -> Port;
     /// What the longest listed prefix around an IPv4 address says; [`Listing::NONE`] if there is none. Not an `Option`,

@@ -154,6 +154,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn slot(&self) -> u32 {
+        slot(self.settings, self.context)
+    }
+
+    #[inline(always)]
     fn port(&self, number: u16) -> Port {
         PORTS.get(number as u32).map_or(Port::UNKNOWN, |word| Port::from_word(*word))
     }

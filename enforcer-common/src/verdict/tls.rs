@@ -302,7 +302,7 @@ fn verify<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Res
     if !is_usual(context.packet, &work.headers) {
         context.refuse(DropReason::HelloUnusual)?;
     }
-    if context.settings.flags & flag::VERIFY_CHECKSUMS == 0 {
+    if !context.settings.verifies(context.tables.slot()) {
         return Ok(());
     }
     // The pseudo-header: addresses, protocol, length (RFC 9293 section 3.1, RFC 8200 section 8.1).

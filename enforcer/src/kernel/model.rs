@@ -66,7 +66,7 @@ impl Model {
     /// nothing is used.
     pub fn of(config: &config::Kernel) -> Self {
         let sizes = Sizes::new(0, config.limits.max_sources);
-        let mut model = Self::new(Some(settings::settings(config, sizes, 0, settings::Means::of(config))));
+        let mut model = Self::new(Some(settings::settings(config, sizes, 0, &settings::Means::of(config))));
         for (number, port) in (0..=u16::MAX).zip(settings::ports(config)) {
             if port != Port::UNKNOWN {
                 model.mark(number, port);
