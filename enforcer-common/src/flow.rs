@@ -1,8 +1,8 @@
 //! Which flows await a ClientHello, how far each one's has been inspected, and which were refused.
 //!
-//! Called by [`crate::verdict`] for TCP segments to protected ports. A flow is in the table from its SYN until its hello has
-//! been accepted, so it is small, and the segments of established connections look at one cache line that stays in the
-//! processor's. What is kept is the position in the sequence and the parser's state, and beside them, in [`kept`], what has passed of a
+//! Called by [`crate::verdict`] for TCP segments to protected ports. A flow is in the table from its SYN on, and stays there for a while when
+//! its hello has been accepted, as long as nobody else needs the room. Segments of established connections look at one cache line of
+//! words, and as long as their flow is there at one of its entry. What is kept is the position in the sequence and the parser's state, and beside them, in [`kept`], what has passed of a
 //! hello that goes on.
 //!
 //! What has passed at a beginning stands: who repeats a part of it, cut in whatever way, has to repeat it as it was, or his
@@ -15,17 +15,21 @@
 //! party's forgery. So a flow has up to two beginnings: data that begins at either is followed from there, what lies behind the
 //! other one is held back until it is, and a hello that was accepted at one leaves the other standing.
 //!
-//! What cannot be told from outside: a segment that the server ignores for a timestamp that is too old, or an acknowledgement of
-//! what was never sent, is taken for part of the hello, and so is data in a SYN that the server does not take (it knows no TCP Fast Open,
-//! or the connection). A good hello as such a decoy makes the flow forgotten. Who hides an old version that way meets the server's own
-//! TLS stack, which is compared with this judgement and counted. What a server ignores for its form does not get here.
+//! What a server does with a segment cannot be told from outside: it may ignore it for a timestamp that is too old, for an acknowledgement of
+//! what was never sent, or as data in a SYN that it does not take (TCP Fast Open without a cookie). So a flow is not forgotten with its
+//! hello: what decided about that is remembered, and whatever comes in its place again has to say the same, or, where it was whole in one
+//! segment and nothing was kept of it, to be a good hello once more that is decided no later. So whichever of all that passed a server
+//! takes, what it reads up to there has been judged as one hello. What lies beyond passes: a server reads it behind that.
 
 mod entry;
 pub mod kept;
+mod opening;
 mod segment;
 pub mod slot;
 
 pub use self::entry::Entry;
+use self::entry::{place, weighed};
+pub use self::opening::{Place, choose, close, open};
 pub use self::segment::{Ends, Opening, Segment};
 use self::{kept::Kept, slot::Phase};
 use crate::{
@@ -58,18 +62,45 @@ pub trait Bucket {
     fn swap(&self, slot: usize, old: u64, new: u64) -> bool;
     /// The entry of a slot; `None` never happens, but the verifier cannot know.
     fn entry(&mut self, slot: usize) -> Option<&mut Entry>;
+    /// [`slot::worth`].
+    fn worth(&self, word: u64, now: u64) -> u32 {
+        slot::worth(word, now)
+    }
+    /// [`choose`] in the bucket of a hash.
+    fn choose(&self, _hash: u64, now: u64) -> usize
+    where
+        Self: Sized,
+    {
+        choose(self, now)
+    }
     /// [`Entry::meet`] on a slot.
     fn meet(&mut self, slot: usize, sequence: u32, length: u32) -> u32 {
         self.entry(slot).map_or(0, |entry| entry.meet(sequence, length))
+    }
+    /// [`Entry::has_passed`] on a slot.
+    fn has_passed(&mut self, slot: usize, sequence: u32, length: u32) -> bool {
+        self.entry(slot).is_some_and(|entry| entry.has_passed(sequence, length))
+    }
+    /// [`Entry::take_up`] on a slot.
+    fn take_up(&mut self, slot: usize, segment: &Segment, opening: &Opening, word: u64) -> u32 {
+        self.entry(slot).map_or(0, |entry| entry.take_up(segment, opening, word))
+    }
+    /// [`Entry::place`] on a slot.
+    fn place(&mut self, slot: usize, sequence: u32, length: u32, how: u32) -> u32 {
+        self.entry(slot).map_or(0, |entry| entry.place(sequence, length, how))
+    }
+    /// [`Entry::weigh`] on a slot.
+    fn weigh(&mut self, slot: usize, how: u32, decided: u32) -> u32 {
+        self.entry(slot).map_or(0, |entry| entry.weigh(how, decided))
     }
     /// [`Entry::settle`] on a slot.
     fn settle(&mut self, slot: usize, how: u32) -> u32 {
         self.entry(slot).map_or(0, |entry| entry.settle(how))
     }
-    /// What has passed under a key of [`kept::key`]; `anew`: nothing yet.
+    /// What has passed under a key of [`kept::key`], for whom there is room if `anew`: then nothing yet.
     fn kept(&mut self, key: u64, anew: bool) -> Option<&mut Kept>;
-    /// Forgets it.
-    fn forget(&mut self, key: u64);
+    /// Forgets it; `loose`: of a flow whose SYN was not seen.
+    fn forget(&mut self, key: u64, loose: bool);
     /// Whether what a segment repeats of what has passed of a slot's hello is as it was. What cannot be compared is not.
     fn same<P: Packet>(&mut self, slot: usize, segment: &Segment, packet: &P) -> bool {
         let Some(entry) = self.entry(slot).copied() else { return false };
@@ -110,13 +141,13 @@ pub enum Kind {
     /// No such flow: nothing is known of the segment.
     #[default]
     Unknown = 0,
-    /// Nothing to inspect: no data, or only what has been inspected.
+    /// Nothing to inspect: no data, only what has been inspected, or what lies beyond a hello that has been accepted.
     Behind = 1,
     /// Ahead of what has been inspected, or another CPU is at work on the flow: the sender has to repeat it.
     Ahead = 2,
     /// Part of a hello whose rest is awaited.
     Part = 3,
-    /// A hello that offers the minimum; the flow is forgotten.
+    /// A hello that offers the minimum.
     Accepted = 4,
     /// A hello that does not; the flow is forgotten, `value` is what the server expects next.
     Refused = 5,
@@ -133,8 +164,25 @@ pub enum Kind {
     /// Not of this connection, whose hello is awaited or refused: as [`Kind::Unknown`], but the flow stays as it is, or any
     /// segment that the server ignores would make it forgotten.
     Elsewhere = 11,
-    /// Repeats part of a hello with other content.
+    /// Repeats part of a hello with other content, or comes with one that is not good in place of one that was.
     Changed = 12,
+}
+
+impl Kind {
+    /// The one with this number.
+    #[inline(always)]
+    const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Behind,
+            2 => Self::Ahead,
+            8 => Self::Refusal,
+            9 => Self::Ended,
+            11 => Self::Elsewhere,
+            12 => Self::Changed,
+            // Nobody asks for the others.
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// What came of following a flow.
@@ -142,7 +190,7 @@ pub enum Kind {
 pub struct Followed {
     /// What the segment means.
     pub kind: Kind,
-    /// Whether it was the first with data.
+    /// Whether it was the first with data, and no hello has been accepted before.
     pub first: bool,
     /// Whether the flow is known from its SYN; else anybody may have forged the segment.
     pub begins: bool,
@@ -183,6 +231,22 @@ pub fn phase<B: Bucket>(bucket: &B, hash: u64) -> Phase {
     if slot < SLOTS { slot::phase(bucket.word(slot)) } else { Phase::Free }
 }
 
+/// Whether data of a flow whose hello was accepted lies beyond that, and nothing else is known of it. Nobody has to claim the slot for it:
+/// `false` says nothing.
+#[inline(always)]
+pub fn has_passed<B: Bucket>(bucket: &mut B, hash: u64, sequence: u32, length: u32) -> bool {
+    let slot = find(bucket, hash);
+    if slot == SLOTS {
+        return false;
+    }
+    let word = bucket.word(slot);
+    // Whoever changes the entry meanwhile changes the word before.
+    slot::phase(word) == Phase::Passed
+        && !slot::is_claimed(word)
+        && bucket.has_passed(slot, sequence, length)
+        && bucket.word(slot) == word
+}
+
 /// The slot with a flow's tag; [`SLOTS`] if there is none.
 #[inline(always)]
 fn find<B: Bucket>(bucket: &B, hash: u64) -> usize {
@@ -194,111 +258,6 @@ fn find<B: Bucket>(bucket: &B, hash: u64) -> usize {
         slot += 1;
     }
     slot
-}
-
-/// What came of taking a flow up.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// There is no room.
-    Full = 0,
-    /// It is followed.
-    Found = 1,
-    /// It is there, and stays as it is: another CPU is at work on it, or its hello is awaited at two other numbers.
-    Disputed = 2,
-}
-
-impl Place {
-    /// The one with this number.
-    #[inline(always)]
-    pub const fn from_number(number: u32) -> Self {
-        match number {
-            0 => Self::Full,
-            1 => Self::Found,
-            _ => Self::Disputed,
-        }
-    }
-}
-
-/// Takes a flow up.
-///
-/// Takes over what has expired, else the oldest flow without a SYN, else the oldest that has shown only its SYN: such flows cost their sender
-/// nothing, and their hellos are still inspected when they come. Of those that await the rest of a hello, or are refused, the oldest, and none
-/// of the last 2 s.
-#[inline(always)]
-pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> Place {
-    let mut chosen = find(bucket, segment.hash);
-    if chosen == SLOTS {
-        let mut best = 0;
-        let mut slot = 0;
-        while slot < SLOTS {
-            let worth = slot::worth(bucket.word(slot), segment.now);
-            if worth > best {
-                best = worth;
-                chosen = slot;
-            }
-            slot += 1;
-        }
-    }
-    if chosen == SLOTS {
-        return Place::Full;
-    }
-    let word = bucket.word(chosen);
-    let known = slot::is(word, segment.hash);
-    let taken = if known { Place::Disputed } else { Place::Full };
-    // Between the search and here somebody may have come first.
-    if slot::is_claimed(word) || (!known && slot::worth(word, segment.now) == 0) {
-        return taken;
-    }
-    let opened = slot::word(segment.hash, opening.phase, segment.now);
-    if !bucket.swap(chosen, word, slot::claimed(opened)) {
-        return taken;
-    }
-    let Some(entry) = bucket.entry(chosen) else { return Place::Full };
-    let mut kept = opened;
-    let mut place = Place::Found;
-    let live =
-        known && opening.begins && !slot::is_forgotten(word, segment.now) && entry.ends.are(&segment.ends);
-    let awaits = slot::phase(word).awaits();
-    if live && !awaits {
-        entry.outlive(opening.next);
-    } else if live && opening.next == entry.start {
-        if opening.value == Opening::ANEW {
-            entry.begin(entry.start, entry.before);
-        } else {
-            // The SYN again: what has been inspected since stays inspected, or the rest would seem to be ahead.
-            kept = word;
-        }
-    } else if live {
-        // Another beginning: which one the server took is not known. A third one could not be told from either.
-        if entry.begins_at(opening.next) {
-            kept = slot::with_phase(opened, slot::phase(word));
-        } else {
-            kept = word;
-            place = Place::Disputed;
-        }
-    } else {
-        entry.ends = segment.ends;
-        entry.value = opening.value;
-        entry.loose = !opening.begins as u32;
-        entry.others = 0;
-        entry.begin(opening.next, 0);
-    }
-    // Nobody changes a claimed word.
-    if bucket.swap(chosen, slot::claimed(opened), kept) { place } else { Place::Disputed }
-}
-
-/// Forgets a flow.
-#[inline(always)]
-pub fn close<B: Bucket>(bucket: &B, hash: u64) {
-    let slot = find(bucket, hash);
-    if slot < SLOTS {
-        let word = bucket.word(slot);
-        if slot::is(word, hash) && !slot::is_claimed(word) {
-            // Whoever came in between knows better.
-            let _ = bucket.swap(slot, word, 0);
-        }
-    }
 }
 
 /// Follows a flow through one segment; `marks` are those of a hello that has been read to its end.
@@ -344,72 +303,58 @@ fn advance<B: Bucket, P: Packet>(
         return (Followed::UNKNOWN, 0);
     }
     let mut phase = slot::phase(word);
-    let mut reaches = false;
+    let mut how = (phase == Phase::Refused) as u32 * place::REFUSED
+        | (phase == Phase::Ended) as u32 * place::ENDED
+        | (segment.opens != 0) as u32 * place::OPENS;
     let length = segment.end.wrapping_sub(segment.offset);
-    if phase.awaits() {
+    if !phase.is_refused() {
         let found = bucket.meet(slot, segment.sequence, length);
-        reaches = found & Entry::REACHES != 0;
+        how |= found & place::REACHES;
         let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
         if found & Entry::TURNED != 0 {
             phase = entry.phase();
         }
-        if entry.passed != 0 && entry.next == entry.start {
+        if entry.passed != 0 && entry.next == entry.start && !entry.is_whole() {
             bucket.replay(slot, segment);
         }
     }
-    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
     let word = slot::with_phase(word, phase);
+    let placed = bucket.place(slot, segment.sequence, length, how);
+    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
     let inspected = entry.next.wrapping_sub(segment.sequence);
     let (next, start, loose) = (entry.next, entry.start, entry.loose != 0);
     let first = entry.passed == 0;
-    let ahead = (inspected as i32) < 0;
-    let far = inspected.wrapping_add(WINDOW) > 2 * WINDOW;
-    if !phase.awaits() {
-        if far {
-            // Of another connection, or a decoy.
-            return (Followed::only(Kind::Elsewhere), word);
-        }
-        if phase == Phase::Refused {
-            let followed = Followed { value: next, ..Followed::only(Kind::Refusal) };
+    let reaches = how & place::REACHES != 0;
+    if placed & place::GOES_ON == 0 {
+        let kind = Kind::from_number(placed);
+        if kind == Kind::Refusal {
+            let followed = Followed { value: next, ..Followed::only(kind) };
             return (followed, slot::word(segment.hash, Phase::Ended, segment.now));
         }
-        return (Followed { value: entry.value, ..Followed::only(Kind::Ended) }, word);
-    }
-    let behind = inspected >= length;
-    let front = start.wrapping_sub(segment.sequence);
-    if !loose && front != 0 && front < length {
-        // No client sends what lies in front of where it began: whoever does has begun elsewhere, or the server reads none of it.
-        return (Followed::only(Kind::Ahead), word);
-    }
-    if reaches && (ahead || far || behind) {
-        return (Followed::only(Kind::Ahead), word);
-    }
-    if ahead && !far {
-        // Of a flow without its SYN the hello may begin elsewhere: nobody is held back on a guess.
-        return if loose { (Followed::UNKNOWN, 0) } else { (Followed::only(Kind::Ahead), word) };
-    }
-    if far || (first && behind) {
-        // Of a connection that was there before a SYN was forged, or of a beginning that has been forgotten.
-        return (Followed::only(Kind::Elsewhere), word);
+        let followed = Followed { value: entry.value, ..Followed::only(kind) };
+        return (followed, if kind == Kind::Unknown { 0 } else { word });
     }
     if !first && !bucket.same(slot, segment, packet) {
         // Another connection's data after all, or no data that the server shall have.
         return if loose { (Followed::UNKNOWN, 0) } else { (Followed::only(Kind::Changed), word) };
     }
-    if behind {
-        return (Followed::only(Kind::Behind), word);
+    if placed & place::KNOWN != 0 {
+        return (Followed::only(if reaches { Kind::Ahead } else { Kind::Behind }), word);
     }
     let from = segment.offset.wrapping_add(inspected);
     let mut progress = Progress::More;
     let mut version = 0;
     let mut listed = false;
     let mut whole = false;
+    // Where what has been read of the hello ends.
+    let mut decided = 0;
     // What is to be read to its end takes the longer way at once.
     let gathers = segment.whole != 0;
     if first && !gathers {
         let seen = packet.inspect_hello(from as usize, segment.end as usize, segment.minimum);
         version = seen.version;
         listed = seen.listed;
+        decided = seen.offset.wrapping_sub(from);
         match seen.hello {
             Hello::Accepted => progress = Progress::Accepted,
             Hello::Refused => progress = Progress::Refused,
@@ -432,6 +377,7 @@ fn advance<B: Bucket, P: Packet>(
         progress = entry.parser.progress();
         version = entry.parser.legacy;
         listed = entry.parser.listed != 0;
+        decided = next.wrapping_sub(start).wrapping_add(entry.parser.offset.wrapping_sub(from));
         if progress == Progress::Accepted && entry.parser.whole != 0 {
             whole = true;
             *marks = entry.parser.marks;
@@ -451,33 +397,38 @@ fn advance<B: Bucket, P: Packet>(
         Progress::Malformed => Kind::Malformed,
         Progress::NotHello => Kind::NotHello,
     };
-    // Of a flow without its SYN no refusal is stored: its parser stays where it ended, and says the same of what is repeated. A hello that
-    // was read to its end may yet be refused.
-    let keep = kind == Kind::Part || (loose && (kind != Kind::Accepted || whole));
-    let passes = matches!(kind, Kind::Part | Kind::Accepted);
-    let settled = bucket.settle(slot, reaches as u32 | (passes as u32) << 1 | (keep as u32) << 2);
-    let disputed = settled & Entry::DISPUTED != 0;
-    let held = settled & Entry::HELD != 0;
-    if kind == Kind::Part && !held {
+    let how = kind as u32 | (first as u32) << 8 | (reaches as u32) << 9 | (whole as u32) << 10;
+    let found = bucket.weigh(slot, how, decided);
+    if found & weighed::KEPT != 0 {
         bucket.keep(slot, segment, packet);
-    } else if !first && !held && !keep {
-        bucket.forget(kept::key(segment.hash, start));
+    } else if found & weighed::FORGOTTEN != 0 {
+        bucket.forget(kept::key(segment.hash, start), loose);
     }
-    let Some(entry) = bucket.entry(slot) else { return (Followed::UNKNOWN, 0) };
-    let mut after = 0;
-    if held {
-        after = slot::with_phase(word, entry.phase());
-        if passes {
-            return (Followed::only(Kind::Ahead), after);
-        }
-    } else if keep {
-        let phase = if loose { Phase::Loose } else { Phase::Awaiting };
-        after = slot::word(segment.hash, phase, segment.now);
-    } else if settled & Entry::OPENED != 0 {
-        let phase = if settled & Entry::ENDED != 0 { Phase::Ended } else { entry.phase() };
-        after = slot::word(segment.hash, phase, segment.now);
+    let phase = bucket.settle(slot, found);
+    let after = if found & weighed::STAYS != 0 {
+        slot::with_phase(word, Phase::from_number(phase as u8))
+    } else if found & weighed::FOLLOWED != 0 {
+        slot::word(segment.hash, Phase::from_number(phase as u8), segment.now)
+    } else {
+        0
+    };
+    if found & weighed::CHANGED != 0 {
+        return (Followed::only(Kind::Changed), after);
     }
-    (Followed { kind, first, begins: !loose, disputed, listed, whole, version, value: next }, after)
+    if found & weighed::BACK != 0 {
+        return (Followed::only(Kind::Ahead), after);
+    }
+    let followed = Followed {
+        kind,
+        first: found & weighed::FIRST != 0,
+        begins: !loose,
+        disputed: found & weighed::DISPUTED != 0,
+        listed,
+        whole,
+        version,
+        value: next,
+    };
+    (followed, after)
 }
 
 #[cfg(test)]

@@ -68,21 +68,25 @@ pub struct Seen {
     pub listed: bool,
     /// Whether the hello is there to its end, in one record.
     pub complete: bool,
+    /// Where in the frame what was read ends, once it is known what the hello offers. What is read in parts ([`automaton`]) is known no
+    /// later.
+    pub offset: u32,
 }
 
 impl Seen {
     /// As one number, for a function that the verifier checks by itself.
     #[inline(always)]
-    pub const fn pack(self) -> u32 {
-        self.hello as u32
-            | (self.listed as u32) << 8
-            | (self.complete as u32) << 9
-            | (self.version as u32) << 16
+    pub const fn pack(self) -> u64 {
+        self.hello as u64
+            | (self.listed as u64) << 8
+            | (self.complete as u64) << 9
+            | (self.version as u64) << 16
+            | (self.offset as u64) << 32
     }
 
     /// The opposite of [`Seen::pack`]; what has no number is malformed.
     #[inline(always)]
-    pub const fn unpack(number: u32) -> Self {
+    pub const fn unpack(number: u64) -> Self {
         let hello = match number as u8 {
             0 => Hello::Absent,
             1 => Hello::Accepted,
@@ -91,7 +95,7 @@ impl Seen {
             _ => Hello::Malformed,
         };
         let (listed, complete) = (number & 0x100 != 0, number & 0x200 != 0);
-        Self { hello, version: (number >> 16) as u16, listed, complete }
+        Self { hello, version: (number >> 16) as u16, listed, complete, offset: (number >> 32) as u32 }
     }
 }
 
@@ -112,7 +116,7 @@ pub fn inspect<P: Packet + ?Sized>(packet: &P, start: usize, end: usize, minimum
         Err(End::Malformed) => Hello::Malformed,
     };
     let complete = walk.hello_end != 0 && walk.hello_end == walk.visible;
-    Seen { hello, version: walk.legacy, listed: walk.listed, complete }
+    Seen { hello, version: walk.legacy, listed: walk.listed, complete, offset: walk.offset as u32 }
 }
 
 /// Why a walk ended before it knew the version.

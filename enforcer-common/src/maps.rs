@@ -33,8 +33,12 @@ pub const SHARED: &str = "SHARED_BUDGETS";
 pub const FLOW_WORDS: &str = "FLOW_WORDS";
 /// Entries of the flow table, by bucket and slot. Written by the program.
 pub const FLOWS: &str = "FLOWS";
-/// `key -> bytes` of what has passed of hellos that go on, see [`crate::flow::kept`]. Written by the program.
+/// Words of what has passed of hellos, by group, see [`crate::flow::kept`]. Written by the program.
+pub const KEPT_WORDS: &str = "KEPT_WORDS";
+/// Its bytes, by group and place. Written by the program.
 pub const KEPT: &str = "KEPT";
+/// When the program sent the latest SYN cookie, in nanoseconds of `CLOCK_MONOTONIC`, to within a second. Written by the program.
+pub const COOKIES: &str = "COOKIES";
 /// `hash -> bits` of names and fingerprints of ClientHellos, see [`crate::hello::lists`]. Written by the daemon.
 pub const HELLOS: &str = "HELLOS";
 /// Per CPU, interface and reason: packets and bytes. Written by the program.

@@ -179,9 +179,9 @@ reasons! {
         HelloUnlisted = 110, "hello_unlisted";
         /// A ClientHello with a fingerprint which is refused.
         HelloFingerprint = 111, "hello_fingerprint";
-        /// Repeats a part of a ClientHello that has passed, and with other content: the server might keep either.
+        /// Comes in place of a part of a ClientHello that has passed, and says something else: the server might take either.
         HelloChanged = 112, "hello_changed";
-        /// A SYN with a third number of a connection whose hello is awaited at two others, or that another CPU is at work on.
+        /// A SYN with a third number of a connection of which two others are remembered, or that another CPU is at work on.
         SynDisputed = 113, "syn_disputed";
         /// A segment of a ClientHello as no TLS client sends it: servers ignore it, or read something else.
         HelloUnusual = 114, "hello_unusual";

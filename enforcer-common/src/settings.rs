@@ -11,7 +11,7 @@ use crate::{
 
 /// Moves whenever the layout or the meaning of [`Settings`] or of a map changes. A program that finds another
 /// number judges nothing and counts `no_settings`.
-pub const ABI: u32 = 6;
+pub const ABI: u32 = 7;
 
 /// Moves whenever the meaning of a table changes that is carried over to another version: the buckets of the limiters, bans and
 /// listings with their keys and values, and [`Identity`]. It is independent of [`ABI`], so that an upgrade forgets nothing that
@@ -104,7 +104,8 @@ pub mod flag {
     /// A limit needs a finer clock than the coarse one, see [`crate::gcra::Rate::needs_fine_clock`]; clear: the coarse one is
     /// cheaper and does.
     pub const FINE_CLOCK: u32 = 1 << 3;
-    /// TCP checksums of segments with a hello are verified; clear: they are taken for right.
+    /// TCP checksums of segments with a hello are verified on the interfaces of [`Settings::verified`](super::Settings::verified); clear:
+    /// they are taken for right everywhere.
     pub const VERIFY_CHECKSUMS: u32 = 1 << 5;
     /// Hellos that cannot be followed to their end are dropped (fails closed); clear: they pass, and the server judges them.
     pub const STRICT_CONNECTIONS: u32 = 1 << 6;
@@ -178,8 +179,8 @@ pub struct Settings {
     pub minimum_tls: u16,
     /// See [`refusal`].
     pub refusal: u8,
-    /// Keeps the layout free of implicit padding.
-    pub reserved: u8,
+    /// Interfaces, by slot from the lowest bit on, whose frames bring complete checksums, see [`flag::VERIFY_CHECKSUMS`].
+    pub verified: u8,
     /// Buckets of the flow table, a power of two, less one.
     pub flow_mask: u32,
     /// By tier and [`Limit`].
@@ -219,7 +220,7 @@ impl Settings {
         bucket_mask: 0,
         minimum_tls: 0x0303,
         refusal: refusal::ALERT,
-        reserved: 0,
+        verified: u8::MAX,
         flow_mask: 0,
         limits: [[Rate::UNLIMITED; LIMITS]; TIERS],
         networks: [[[Rate::UNLIMITED; LIMITS]; TIERS]; 2],
@@ -267,6 +268,12 @@ impl Settings {
         SHARED_SLOT
     }
 
+    /// Whether checksums are verified of what comes by the interface with this slot.
+    #[inline(always)]
+    pub const fn verifies(&self, slot: u32) -> bool {
+        self.flags & flag::VERIFY_CHECKSUMS != 0 && self.verified >> (slot & SHARED_SLOT) & 1 != 0
+    }
+
     /// Whether packets are only counted that would be dropped for this reason.
     #[inline(always)]
     pub const fn is_dry(&self, reason: DropReason) -> bool {
@@ -280,6 +287,7 @@ impl Settings {
     }
 }
 
+const _: () = assert!(INTERFACES == u8::BITS as usize && INTERFACES.is_power_of_two());
 const _: () = assert!(TIERS.is_power_of_two() && GROUPS.is_power_of_two());
 const _: () = assert!(
     size_of::<Settings>()

@@ -32,13 +32,13 @@ use crate::{
     packet::Packet,
     port::Port,
     reason::{DropReason, PassReason},
-    settings::{Limit, Settings},
+    settings::{Limit, SHARED_SLOT, Settings},
     source::SourceKey,
 };
 
 pub use self::{
-    cookies::Cookie,
-    glance::{glance, recall},
+    cookies::{Cookie, Server},
+    glance::{awaits_nothing, glance, recall},
 };
 
 /// What becomes of a packet, and why.
@@ -57,6 +57,11 @@ use crate::flow;
 pub trait Tables {
     /// The daemon's settings, if it has written any.
     fn settings(&self) -> Option<&Settings>;
+    /// The slot of the interface that the packet came by, see [`Settings::slot`].
+    #[inline(always)]
+    fn slot(&self) -> u32 {
+        SHARED_SLOT
+    }
     /// What is known of a destination port.
     fn port(&self, number: u16) -> Port;
     /// What the longest listed prefix around an IPv4 address says; [`Listing::NONE`] if there is none. Not an `Option`,
@@ -85,11 +90,27 @@ pub trait Tables {
     fn would_drop(&self, reason: DropReason, bytes: usize);
     /// The cookie with which the kernel would answer the SYN that has these headers.
     fn cookie(&self, headers: &Headers) -> Cookie;
+    /// When the latest cookie was made, to within a second; 0: never.
+    fn cookies_made(&self) -> u64;
+    /// Whether a segment returns such a cookie to the listener that it is for, so that a connection begins with it.
+    fn returns_cookie(&self, headers: &Headers) -> bool;
+    /// What the server has with the ends of a segment.
+    fn server(&self, headers: &Headers) -> Server;
     /// Leaves word of a frame that the program shall write in answer to this packet. Asked once at most, right before the
     /// verdict.
     fn answer(&self, answer: Answer);
     /// How far the flow with this hash is, see [`flow::phase`].
     fn flow(&self, hash: u64) -> Phase;
+    /// [`awaits_nothing`].
+    #[inline(always)]
+    fn awaits_nothing(&self, hash: u64, sequence: u32, length: u32, flags: u8) -> bool
+    where
+        Self: Sized,
+    {
+        awaits_nothing(self, hash, sequence, length, flags)
+    }
+    /// [`flow::has_passed`] for data of `length` bytes.
+    fn has_passed(&self, hash: u64, sequence: u32, length: u32) -> bool;
     /// [`flow::open`] for a segment, which is that of [`Work`].
     fn open_flow(&self, segment: &Segment, opening: &Opening) -> Place;
     /// [`flow::follow`] for a segment.

@@ -3,6 +3,8 @@
 //! Whatever is decided is decided in `enforcer_common::flow`. The segment is that of [`crate::steps`], since such functions take
 //! numbers only.
 
+mod passed;
+
 use core::{
     intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg},
     ptr::{null_mut, read_volatile},
@@ -10,17 +12,17 @@ use core::{
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, xdp_md},
-    btf_maps::{Array, LruHashMap, PerCpuArray},
+    btf_maps::Array,
     cty::c_void,
-    helpers::{bpf_loop, bpf_xdp_load_bytes},
+    helpers::bpf_loop,
     macros::btf_map,
     programs::XdpContext,
 };
 use enforcer_common::{
     flow::{
         self, Bucket, Entry, Followed, Opening, Place, RawBucket, SLOTS, Segment,
-        kept::{self, Kept},
-        slot::Phase,
+        kept::Kept,
+        slot::{self, Phase},
     },
     hello::{automaton, marks::Marks},
     packet::Packet,
@@ -38,18 +40,20 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 static FLOW_WORDS: Array<RawBucket, 256, MMAPABLE> = Array::new();
 #[btf_map]
 static FLOWS: Array<Entry, 2048> = Array::new();
-#[btf_map]
-static KEPT: LruHashMap<u64, Kept, { kept::VALUES }> = LruHashMap::new();
-/// What a new value is made of: too much for the stack. Nobody writes it.
-#[btf_map]
-static KEPT_NOTHING: PerCpuArray<Kept, 1> = PerCpuArray::new();
 
 /// How far a flow is.
 #[inline(always)]
 pub(crate) fn phase(hash: u64) -> Phase {
+    Phase::from_number(enforcer_flow_phase(hash) as u8)
+}
+
+/// [`flow::phase`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_phase(hash: u64) -> u32 {
     match Slots::of(hash, null_mut()) {
-        Some(bucket) => flow::phase(&bucket, hash),
-        None => Phase::Free,
+        Some(bucket) => flow::phase(&bucket, hash) as u32,
+        None => 0,
     }
 }
 
@@ -74,6 +78,12 @@ pub(crate) fn follow<P: Packet>(
     }
 }
 
+/// Whether data lies beyond an accepted hello.
+#[inline(always)]
+pub(crate) fn has_passed(hash: u64, sequence: u32, length: u32) -> bool {
+    enforcer_flow_has_passed(hash, sequence, length) != 0
+}
+
 /// Forgets a flow.
 #[inline(always)]
 pub(crate) fn close(hash: u64) {
@@ -91,14 +101,38 @@ extern "C" fn enforcer_flow_open(phase: u32, numbers: u64) -> u32 {
     }
 }
 
+/// [`flow::choose`] as a global function: the slots' worths would otherwise be walked in every combination.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_choose(hash: u64, now: u64) -> u32 {
+    Slots::of(hash, null_mut()).map_or(SLOTS, |bucket| flow::choose(&bucket, now)) as u32
+}
+
+/// [`slot::worth`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_worth(word: u64, now: u64) -> u32 {
+    slot::worth(word, now)
+}
+
 /// [`flow::close`] as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn enforcer_flow_close(hash: u64) -> u32 {
-    if let Some(bucket) = Slots::of(hash, null_mut()) {
-        flow::close(&bucket, hash);
+    if let Some(mut bucket) = Slots::of(hash, null_mut()) {
+        flow::close(&mut bucket, hash);
     }
     0
+}
+
+/// [`flow::has_passed`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_has_passed(hash: u64, sequence: u32, length: u32) -> u32 {
+    match Slots::of(hash, null_mut()) {
+        Some(mut bucket) => flow::has_passed(&mut bucket, hash, sequence, length) as u32,
+        None => 0,
+    }
 }
 
 /// [`automaton::run`] as a global function, with `bpf_loop` (Linux 5.17) in place of the loop: the verifier walks one step instead
@@ -133,139 +167,31 @@ extern "C" fn enforcer_flow_settle(index: u32, how: u32) -> u32 {
     unsafe { &mut *entry }.settle(how)
 }
 
-/// [`Bucket::same`] as a global function, of the segment that steps are about.
+/// [`Entry::take_up`] as a global function, of the segment that steps are about.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_flow_same(context: *mut xdp_md, index: u32) -> u32 {
+extern "C" fn enforcer_flow_take_up(index: u32, phase: u32, numbers: u64, word: u64) -> u32 {
     let (Some(entry), Some(segment)) = (FLOWS.get_ptr_mut(index), segment()) else { return 0 };
     // SAFETY: the entry's word is claimed.
-    let entry = unsafe { &*entry };
-    let stretch = entry.repeated(segment);
-    if stretch.length == 0 {
-        return 1;
-    }
-    let Some(kept) = KEPT.get_ptr_mut(kept::key(segment.hash, entry.start)) else { return 0 };
-    // SAFETY: the value belongs to the entry, unless it has just given way to another flow: then bytes differ that did not, and what is
-    // repeated is dropped once, here or there.
-    if !unsafe { &mut *kept }.begin(stretch) {
-        return 0;
-    }
-    let mut work = Compared { context, kept };
-    // SAFETY: the callback is given the work, which outlives the call; of the value as above.
-    unsafe {
-        bpf_loop(kept::STEPS, enforcer_flow_same_step as *mut c_void, (&raw mut work).cast(), 0);
-        (*kept).is_same() as u32
-    }
+    unsafe { &mut *entry }.take_up(segment, &Opening::unpack(phase, numbers), word)
 }
 
-unsafe extern "C" fn enforcer_flow_same_step(_: u64, work: *mut c_void) -> i64 {
-    let work = work.cast::<Compared>();
-    // SAFETY: the pointers are those that `enforcer_flow_same` has just stored.
-    let (context, kept) = unsafe { ((*work).context, &mut *(*work).kept) };
-    // Nobody asks for the frame's length.
-    kept.step(&Frame::ending(&XdpContext::new(context), 0)) as i64
-}
-
-/// [`Bucket::keep`] as a global function, of the segment that steps are about.
+/// [`Entry::place`] as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_flow_keep(context: *mut xdp_md, index: u32) -> u32 {
-    let (Some(entry), Some(segment)) = (FLOWS.get_ptr_mut(index), segment()) else { return 0 };
+extern "C" fn enforcer_flow_place(index: u32, sequence: u32, length: u32, how: u32) -> u32 {
+    let Some(entry) = FLOWS.get_ptr(index) else { return 0 };
     // SAFETY: the entry's word is claimed.
-    let entry = unsafe { &mut *entry };
-    let stretch = entry.added(segment);
-    let key = kept::key(segment.hash, entry.start);
-    if entry.passed() == 0 {
-        let Some(nothing) = KEPT_NOTHING.get(0) else { return 0 };
-        let _ = KEPT.insert(key, nothing, 0);
-    }
-    entry.pass(stretch);
-    let Some(kept) = KEPT.get_ptr_mut(key) else { return 0 };
-    // SAFETY: as in `enforcer_flow_same`.
-    unsafe { &mut *kept }.append(stretch);
-    let mut work = Compared { context, kept };
-    // SAFETY: as in `enforcer_flow_same`.
-    unsafe {
-        bpf_loop(kept::STRETCHES, enforcer_flow_keep_step as *mut c_void, (&raw mut work).cast(), 0);
-    }
-    1
+    unsafe { &*entry }.place(sequence, length, how)
 }
 
-unsafe extern "C" fn enforcer_flow_keep_step(_: u64, work: *mut c_void) -> i64 {
-    let work = work.cast::<Compared>();
-    // SAFETY: the pointers are those that `enforcer_flow_keep` has just stored.
-    let (context, kept) = unsafe { ((*work).context, &mut *(*work).kept) };
-    if kept.left == 0 {
-        return 1;
-    }
-    let mut length = kept.left;
-    if length > kept::STRETCH as u32 {
-        length = kept::STRETCH as u32;
-    }
-    // 1 to 256, in a form that Linux 6.1 follows.
-    let length = (opaque((length as usize - 1) & (kept::STRETCH - 1))) + 1;
-    let at = opaque(kept.at as usize & (kept::BYTES - 1));
-    let bytes = (&raw mut *kept).cast::<u8>();
-    // SAFETY: behind the index, which is masked, the value has as many bytes as are loaded at most.
-    let loaded = unsafe {
-        bpf_xdp_load_bytes(context, kept.offset, bytes.add(Kept::FIRST).add(at).cast(), length as u32)
-    };
-    if loaded != 0 {
-        // Then nothing is known: what is repeated does not pass.
-        kept.length = 0;
-        return 1;
-    }
-    kept.offset += length as u32;
-    kept.at += length as u32;
-    kept.left = kept.left.wrapping_sub(length as u32);
-    0
-}
-
-/// What has passed, and the frame that it is compared with or taken from. Pointers alone, as in [`Work`].
-#[repr(C)]
-struct Compared {
-    context: *mut xdp_md,
-    kept: *mut Kept,
-}
-
-/// [`Bucket::replay`] as a global function, of the segment that steps are about.
+/// [`Entry::weigh`] as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_flow_replay(index: u32) -> u32 {
-    let (Some(entry), Some(segment)) = (FLOWS.get_ptr_mut(index), segment()) else { return 0 };
+extern "C" fn enforcer_flow_weigh(index: u32, how: u32, decided: u32) -> u32 {
+    let Some(entry) = FLOWS.get_ptr(index) else { return 0 };
     // SAFETY: the entry's word is claimed.
-    let flow = unsafe { &mut *entry };
-    let Some(kept) = KEPT.get_ptr_mut(kept::key(segment.hash, flow.start)) else { return 0 };
-    // SAFETY: as in `enforcer_flow_same`.
-    if !flow.rewind(unsafe { &*kept }, segment) {
-        return 0;
-    }
-    let mut work = Replayed { entry, kept };
-    // SAFETY: as in `enforcer_flow_run`.
-    unsafe {
-        bpf_loop(
-            automaton::STEPS as u32 + 1,
-            enforcer_flow_replay_step as *mut c_void,
-            (&raw mut work).cast(),
-            0,
-        );
-    }
-    flow.resume();
-    1
-}
-
-unsafe extern "C" fn enforcer_flow_replay_step(_: u64, work: *mut c_void) -> i64 {
-    let work = work.cast::<Replayed>();
-    // SAFETY: the pointers are those that `enforcer_flow_replay` has just stored; the entry's word is claimed.
-    let (entry, kept) = unsafe { (&mut *(*work).entry, &*(*work).kept) };
-    automaton::step(&mut entry.parser, kept) as i64
-}
-
-/// A flow, and what has passed of its hello. Pointers alone, as in [`Work`].
-#[repr(C)]
-struct Replayed {
-    entry: *mut Entry,
-    kept: *mut Kept,
+    unsafe { &*entry }.weigh(how, decided)
 }
 
 /// What a step works on. Pointers alone: what the verifier knew of a number here it would take for true in every step.
@@ -324,8 +250,20 @@ impl Bucket for Slots {
     #[inline(always)]
     fn entry(&mut self, slot: usize) -> Option<&mut Entry> {
         let entry = FLOWS.get_ptr_mut(self.first.wrapping_add(slot as u32))?;
-        // SAFETY: only who has claimed the slot's word asks for its entry.
+        // SAFETY: who writes to an entry has claimed the slot's word; who only reads without that (`flow::has_passed`) looks at the word again
+        // before what was read is believed.
         Some(unsafe { &mut *entry })
+    }
+
+    #[inline(always)]
+    fn worth(&self, word: u64, now: u64) -> u32 {
+        enforcer_flow_worth(word, now)
+    }
+
+    #[inline(always)]
+    fn choose(&self, hash: u64, now: u64) -> usize {
+        // No more than that, which the verifier cannot know.
+        (enforcer_flow_choose(hash, now) as usize).min(SLOTS)
     }
 
     #[inline(always)]
@@ -338,6 +276,22 @@ impl Bucket for Slots {
         enforcer_flow_settle(self.first.wrapping_add(slot as u32), how)
     }
 
+    #[inline(always)]
+    fn take_up(&mut self, slot: usize, _: &Segment, opening: &Opening, word: u64) -> u32 {
+        let (phase, numbers) = opening.pack();
+        enforcer_flow_take_up(self.first.wrapping_add(slot as u32), phase, numbers, word)
+    }
+
+    #[inline(always)]
+    fn place(&mut self, slot: usize, sequence: u32, length: u32, how: u32) -> u32 {
+        enforcer_flow_place(self.first.wrapping_add(slot as u32), sequence, length, how)
+    }
+
+    #[inline(always)]
+    fn weigh(&mut self, slot: usize, how: u32, decided: u32) -> u32 {
+        enforcer_flow_weigh(self.first.wrapping_add(slot as u32), how, decided)
+    }
+
     /// Nobody asks: the functions below do without.
     #[inline(always)]
     fn kept(&mut self, _: u64, _: bool) -> Option<&mut Kept> {
@@ -345,23 +299,23 @@ impl Bucket for Slots {
     }
 
     #[inline(always)]
-    fn forget(&mut self, key: u64) {
-        let _ = KEPT.remove(key);
+    fn forget(&mut self, key: u64, loose: bool) {
+        passed::enforcer_flow_forget(key, loose as u32);
     }
 
     #[inline(always)]
     fn same<P: Packet>(&mut self, slot: usize, _: &Segment, _: &P) -> bool {
-        enforcer_flow_same(self.context, self.first.wrapping_add(slot as u32)) != 0
+        passed::enforcer_flow_same(self.context, self.first.wrapping_add(slot as u32)) != 0
     }
 
     #[inline(always)]
     fn keep<P: Packet>(&mut self, slot: usize, _: &Segment, _: &P) {
-        enforcer_flow_keep(self.context, self.first.wrapping_add(slot as u32));
+        passed::enforcer_flow_keep(self.context, self.first.wrapping_add(slot as u32));
     }
 
     #[inline(always)]
     fn replay(&mut self, slot: usize, _: &Segment) {
-        enforcer_flow_replay(self.first.wrapping_add(slot as u32));
+        passed::enforcer_flow_replay(self.first.wrapping_add(slot as u32));
     }
 
     #[inline(always)]

@@ -154,7 +154,7 @@ impl Packet for Frame<'_> {
 /// every way that leads to it (Linux 5.6).
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_hello(context: *mut xdp_md, start: u32, end: u32, minimum: u32) -> u32 {
+extern "C" fn enforcer_hello(context: *mut xdp_md, start: u32, end: u32, minimum: u32) -> u64 {
     let context = XdpContext::new(context);
     hello::inspect(&Frame::new(&context), start as usize, end as usize, minimum as u16).pack()
 }

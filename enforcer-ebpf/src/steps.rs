@@ -80,7 +80,8 @@ extern "C" fn enforcer_glance(context: *mut xdp_md) -> u32 {
     if drops && !maps.refuses_event() {
         return next.number();
     }
-    maps.count(next.number(), frame.length());
+    // What lies behind linear memory is counted too.
+    maps.count(next.number(), Frame::new(&xdp).length());
     FINISHED | if drops { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
 }
 

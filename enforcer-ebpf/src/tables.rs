@@ -5,7 +5,7 @@
 use core::{
     cell::Cell,
     intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg},
-    ptr::read_volatile,
+    ptr::{null_mut, read_volatile},
 };
 
 use aya_ebpf::{
@@ -31,7 +31,7 @@ use enforcer_common::{
     reason::{self, DropReason},
     settings::{INTERFACES, Limit, SHARED_SLOT, Settings, flag},
     source::SourceKey,
-    verdict::{Cookie, Tables},
+    verdict::{self, Cookie, Server, Tables},
 };
 
 use crate::{cookie, events, flows, steps};
@@ -154,6 +154,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn slot(&self) -> u32 {
+        slot(self.settings, self.context)
+    }
+
+    #[inline(always)]
     fn port(&self, number: u16) -> Port {
         PORTS.get(number as u32).map_or(Port::UNKNOWN, |word| Port::from_word(*word))
     }
@@ -165,7 +170,22 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn cookie(&self, headers: &Headers) -> Cookie {
-        cookie::make(self.context, headers)
+        cookie::make(self.context, headers, self.now())
+    }
+
+    #[inline(always)]
+    fn cookies_made(&self) -> u64 {
+        cookie::last_made()
+    }
+
+    #[inline(always)]
+    fn returns_cookie(&self, headers: &Headers) -> bool {
+        cookie::is_returned(self.context, headers)
+    }
+
+    #[inline(always)]
+    fn server(&self, headers: &Headers) -> Server {
+        cookie::server(self.context, headers)
     }
 
     #[inline(always)]
@@ -238,6 +258,16 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn awaits_nothing(&self, hash: u64, sequence: u32, length: u32, flags: u8) -> bool {
+        enforcer_awaits_nothing(hash, sequence, length, flags as u32) != 0
+    }
+
+    #[inline(always)]
+    fn has_passed(&self, hash: u64, sequence: u32, length: u32) -> bool {
+        flows::has_passed(hash, sequence, length)
+    }
+
+    #[inline(always)]
     fn open_flow(&self, _: &Segment, opening: &Opening) -> Place {
         flows::open(opening)
     }
@@ -268,6 +298,13 @@ impl Tables for Maps {
         }
         self.now.get()
     }
+}
+
+/// [`verdict::awaits_nothing`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_awaits_nothing(hash: u64, sequence: u32, length: u32, flags: u32) -> u32 {
+    verdict::awaits_nothing(&Maps::new(null_mut(), 0), hash, sequence, length, flags as u8) as u32
 }
 
 /// The slot in which the interface of the packet is counted.

@@ -27,6 +27,7 @@ mod rootless {
     mod config_routes;
     mod config_suspicion;
     mod configs;
+    mod connections;
     mod control;
     mod corpus;
     mod cors;

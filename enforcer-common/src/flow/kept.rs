@@ -1,19 +1,27 @@
-//! What has passed of a hello, byte for byte, for as long as more of it is awaited.
+//! What has passed of a hello, byte for byte.
 //!
 //! A part that is repeated has to say what it said before, however it is cut this time: else the server might hold a hello that nobody has
 //! judged. What has passed also brings the parser back to where it was, when the flow has been followed from another beginning
-//! meanwhile. Called by [`crate::flow`]. Hellos that are whole in one segment, nearly all, leave nothing here.
+//! meanwhile. Called by [`crate::flow`]. Hellos that are whole in one segment leave nothing here.
 //!
-//! One value for each beginning of a flow, by [`key`], in a table of its own from which whatever was used longest ago gives way. What
-//! has given way, or lies behind [`BYTES`], cannot be compared, and does not pass a second time.
+//! One value for each beginning of a flow, by [`key`], in a table of its own: groups of values, and a word of [`super::slot`]'s for each.
+//! In a full group whatever was begun longest ago gives way, but nothing of the last half second. Flows whose SYN was not seen, which
+//! anybody may make up, have groups of their own, and a hello that is above its sender's limit gives its value back. What has given way,
+//! found no room, or lies behind [`BYTES`], cannot be compared, and does not pass a second time.
 
-use super::{Entry, Segment};
+use super::{Entry, SLOTS, Segment, slot};
 use crate::{hello::automaton, packet::Packet};
 
-/// Bytes of a hello that are kept, a power of two: more than browsers send, with post-quantum key shares.
-pub const BYTES: usize = 1 << 11;
-/// Values in the table: hellos that are halfway through at one time, in some 5 MiB.
-pub const VALUES: usize = 1 << 11;
+/// Bytes of a hello that are kept, a power of two: several times what browsers send, with post-quantum key shares.
+pub const BYTES: usize = 1 << 13;
+/// Groups of values of flows that are known from their SYN, a power of two.
+const KNOWN: u32 = 1 << 8;
+/// The same of others.
+const LOOSE: u32 = 1 << 5;
+/// Groups in the table.
+pub const GROUPS: usize = (KNOWN + LOOSE) as usize;
+/// Values in the table, in some 19 MiB.
+pub const VALUES: usize = GROUPS * SLOTS;
 /// Bytes that are taken up at once at most.
 pub const STRETCH: usize = 256;
 /// Stretches that are taken up from a segment at most.
@@ -26,7 +34,41 @@ pub const STEPS: u32 = BYTES as u32 / WORD + WORD;
 /// Under which key the table has what passed at a beginning. The hash has been made with the settings' seed.
 #[inline(always)]
 pub const fn key(hash: u64, start: u32) -> u64 {
-    hash ^ start as u64
+    hash ^ (start as u64) << 32
+}
+
+/// The group of a key, by what its flow is.
+#[inline(always)]
+pub const fn group(key: u64, loose: bool) -> u32 {
+    if loose { KNOWN + (key as u32 & (LOOSE - 1)) } else { key as u32 & (KNOWN - 1) }
+}
+
+/// The value with a key in a group; [`SLOTS`] if there is none.
+#[inline(always)]
+pub fn find(word: impl Fn(usize) -> u64, key: u64) -> usize {
+    let mut at = 0;
+    while at < SLOTS {
+        if slot::is(word(at), key) {
+            break;
+        }
+        at += 1;
+    }
+    at
+}
+
+/// The value in a group that is given to a key that has none; [`SLOTS`] if there is no room.
+#[inline(always)]
+pub fn choose(word: impl Fn(usize) -> u64, now: u64) -> usize {
+    let (mut best, mut chosen, mut at) = (0, SLOTS, 0);
+    while at < SLOTS {
+        let worth = slot::age_of_settled(word(at), now);
+        if worth > best {
+            best = worth;
+            chosen = at;
+        }
+        at += 1;
+    }
+    chosen
 }
 
 /// What has passed, and a stretch of it that is being taken up or compared. Lies in map memory, like the parser: so the verifier knows
@@ -223,7 +265,6 @@ impl Entry {
     /// Notes that a stretch has passed.
     #[inline(always)]
     pub fn pass(&mut self, stretch: Stretch) {
-        self.before = self.passed;
         self.passed += stretch.length;
     }
 }
@@ -255,5 +296,35 @@ pub(super) fn replay(entry: &mut Entry, kept: &Kept, segment: &Segment) {
     if entry.rewind(kept, segment) {
         automaton::run(&mut entry.parser, kept);
         entry.resume();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::slot::Phase, *};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn what_was_begun_longest_ago_gives_way_and_nothing_of_just_now() {
+        let now = 1_000 * SECOND;
+        let word = |key: u64, ago| slot::word(key << 32, Phase::Opened, now - ago * SECOND);
+        let mut words: [u64; SLOTS] = core::array::from_fn(|at| word(at as u64 + 1, 1 + at as u64 % 5));
+        assert_eq!(choose(|at| words[at], now), 4);
+        words[6] = 0;
+        assert_eq!(choose(|at| words[at], now), 6);
+        assert_eq!(find(|at| words[at], 3 << 32 | 0x77), 2);
+        assert_eq!(find(|at| words[at], 99 << 32), SLOTS);
+        words = core::array::from_fn(|at| word(at as u64 + 1, 0));
+        assert_eq!(choose(|at| words[at], now), SLOTS);
+    }
+
+    #[test]
+    fn strangers_have_groups_of_their_own() {
+        for hash in [0, 0x1234_5678_9abc_def0, u64::MAX] {
+            let key = key(hash, 77);
+            assert!(group(key, false) < KNOWN);
+            assert!((KNOWN..GROUPS as u32).contains(&group(key, true)));
+        }
     }
 }

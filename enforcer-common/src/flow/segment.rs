@@ -79,6 +79,8 @@ pub struct Segment {
     pub whole: u16,
     /// The key of names, see [`crate::hello::marks::Marks`].
     pub key: u64,
+    /// Whether it is a SYN; else 0.
+    pub opens: u64,
 }
 
 impl Segment {
@@ -93,6 +95,7 @@ impl Segment {
         minimum: 0,
         whole: 0,
         key: 0,
+        opens: 0,
     };
 }
 
@@ -105,14 +108,16 @@ pub struct Opening {
     pub begins: bool,
     /// The next sequence number that is to be inspected; of a refused flow, the one that the server expects.
     pub next: u32,
-    /// Of a refused flow: the sequence number behind the answer that the client is given. Of one that begins: whether all is to be
-    /// inspected anew, [`Opening::ANEW`].
+    /// Of a refused flow: the sequence number behind the answer that the client is given. Of one that begins: [`Opening::ANEW`],
+    /// [`Opening::FRESH`], or 0.
     pub value: u32,
 }
 
 impl Opening {
-    /// What has been inspected did not pass.
+    /// What has just been inspected did not pass after all, and is to be inspected anew.
     pub const ANEW: u32 = 1;
+    /// The server has no connection with these ends: what is known of earlier ones has no meaning any more.
+    pub const FRESH: u32 = 2;
 
     /// As numbers, for a function that the verifier checks by itself.
     #[inline(always)]

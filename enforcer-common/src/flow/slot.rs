@@ -17,8 +17,12 @@ const LIFETIME: u32 = 19;
 const GRACE: u32 = 4;
 /// Whatever was begun by one segment without a SYN, by its worth.
 const LOOSE: u32 = 1 << 26;
+/// Whatever has had its hello accepted, and is remembered in case that the server has not taken it.
+const PASSED: u32 = 1 << 25;
 /// Whatever has shown its SYN alone.
-const OPENED: u32 = 1 << 25;
+const OPENED: u32 = 1 << 24;
+/// Units after which everything that passed before has long been with the server: half a second at least.
+const SETTLED: u32 = 2;
 
 /// Units after which nothing is held to be part of a flow: 64 s, since servers wait for a hello for up to a minute, and who waits as
 /// long as they do must not find his flow forgotten.
@@ -40,6 +44,8 @@ pub enum Phase {
     Ended = 4,
     /// As [`Phase::Awaiting`], of a flow whose SYN was not seen: anybody may have made it up by one segment.
     Loose = 5,
+    /// Its hello was accepted. Should the server not have taken it, nothing else comes in its place.
+    Passed = 6,
 }
 
 impl Phase {
@@ -52,6 +58,7 @@ impl Phase {
             3 => Self::Refused,
             4 => Self::Ended,
             5 => Self::Loose,
+            6 => Self::Passed,
             _ => Self::Free,
         }
     }
@@ -60,6 +67,12 @@ impl Phase {
     #[inline(always)]
     pub const fn awaits(self) -> bool {
         matches!(self, Self::Opened | Self::Awaiting | Self::Loose)
+    }
+
+    /// Whether its hello was refused.
+    #[inline(always)]
+    pub const fn is_refused(self) -> bool {
+        matches!(self, Self::Refused | Self::Ended)
     }
 }
 
@@ -112,6 +125,21 @@ pub const fn is_forgotten(word: u64, now: u64) -> bool {
     age(word, now) > MEMORY
 }
 
+/// Whether whatever passed of the flow has long been with the server.
+#[inline(always)]
+pub const fn is_settled(word: u64, now: u64) -> bool {
+    age(word, now) >= SETTLED
+}
+
+/// Units since something got this far that has long been with the server; 0: it has not. What is free is older than everything.
+#[inline(always)]
+pub const fn age_of_settled(word: u64, now: u64) -> u32 {
+    if word == 0 {
+        return u32::MAX;
+    }
+    if is_settled(word, now) { age(word, now) } else { 0 }
+}
+
 /// The same flow, as old, in another phase.
 #[inline(always)]
 pub const fn with_phase(word: u64, phase: Phase) -> u64 {
@@ -138,6 +166,7 @@ pub const fn worth(word: u64, now: u64) -> u32 {
     let age = age(word, now);
     match phase(word) {
         Phase::Loose => LOOSE + age,
+        Phase::Passed => PASSED + age,
         Phase::Opened => OPENED + age,
         Phase::Free | Phase::Awaiting | Phase::Refused | Phase::Ended => {
             if age > GRACE {
@@ -166,13 +195,15 @@ mod tests {
     }
 
     #[test]
-    fn free_slots_go_first_then_expired_ones_then_the_oldest_without_a_syn_then_with_it() {
+    fn free_slots_go_first_then_expired_ones_then_the_oldest_without_a_syn_then_accepted_ones_then_syns() {
         let now = 1_000 * SECOND;
         let at = |phase, age: u64| worth(word(7 << 32, phase, now - age * SECOND), now);
         assert!(worth(0, now) > at(Phase::Refused, 12));
         assert!(at(Phase::Refused, 12) > at(Phase::Loose, 5));
         assert!(at(Phase::Loose, 5) > at(Phase::Loose, 1));
-        assert!(at(Phase::Loose, 0) > at(Phase::Opened, 9));
+        assert!(at(Phase::Loose, 0) > at(Phase::Passed, 9));
+        assert!(at(Phase::Passed, 5) > at(Phase::Passed, 1));
+        assert!(at(Phase::Passed, 0) > at(Phase::Opened, 9));
         assert!(at(Phase::Opened, 5) > at(Phase::Opened, 1));
         assert!(at(Phase::Opened, 0) > 0);
         assert!(at(Phase::Opened, 0) > at(Phase::Awaiting, 9));

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     answer::{Answer, Kind},
     budget::shared,
-    headers::Headers,
+    headers::{Headers, tcp},
     limiter::Charge,
     packet::Packet,
     port::Port,
@@ -35,6 +35,32 @@ pub struct Cookie {
 impl Cookie {
     /// The kernel makes none.
     pub const NONE: Self = Self { made: false, sequence: 0 };
+}
+
+/// What the server has with two ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Server {
+    /// That cannot be told: nobody listens there, as this namespace sees it.
+    #[default]
+    Unknown,
+    /// No connection: a listener, or one that is over (TIME-WAIT).
+    Free,
+    /// A connection, or the making of one.
+    Taken,
+}
+
+/// How long after a cookie was made the kernel takes it back, in nanoseconds (MAX_SYNCOOKIE_AGE, linux/tcp.h).
+const RETURNS: u64 = 2 * 60 * 1_000_000_000;
+
+/// Whether a connection may begin with a segment that is no SYN, since cookies are out. Such a segment has an acknowledgement.
+#[inline(always)]
+pub(super) fn may_return<T: Tables>(tables: &T, flags: u8) -> bool {
+    if flags & (tcp::SYN | tcp::ACK | tcp::RST) != tcp::ACK {
+        return false;
+    }
+    let made = tables.cookies_made();
+    // The clock of another CPU may be ahead by a tick.
+    made != 0 && tables.now().saturating_sub(made) < RETURNS
 }
 
 /// A SYN: one connection at its source's expense.

@@ -5,7 +5,7 @@
 //! charges what the steps up to the one to which it hands on would have charged, and nothing else.
 
 use super::{
-    Source, Tables, Verdict, standing,
+    Source, Tables, Verdict, cookies, standing,
     work::{Next, Step, Work},
 };
 use crate::{
@@ -107,7 +107,8 @@ fn charge<T: Tables>(tables: &T, settings: &Settings, source: &Source, limit: Li
     }
 }
 
-/// Whether a segment to a protected port can have nothing to do with a hello: it has none, and its flow awaits none.
+/// Whether a segment to a protected port can have nothing to do with a hello: it has none, and its flow awaits none, or it lies beyond
+/// one that was accepted.
 #[inline(always)]
 fn is_clean<P: Packet, T: Tables>(packet: &P, tables: &T, settings: &Settings, headers: &Headers) -> bool {
     let has_data = headers.offset != headers.end;
@@ -117,8 +118,22 @@ fn is_clean<P: Packet, T: Tables>(packet: &P, tables: &T, settings: &Settings, h
     if settings.minimum_tls == 0 {
         return true;
     }
-    let phase = tables.flow(Ends::of(headers).hash(settings.seed));
-    phase == Phase::Free || (!has_data && phase.awaits() && headers.flags & tcp::URG == 0)
+    let hash = Ends::of(headers).hash(settings.seed);
+    tables.awaits_nothing(hash, headers.sequence, (headers.end - headers.offset) as u32, headers.flags)
+}
+
+/// Whether a segment with this many bytes of data can have nothing to do with a hello, going by its flow. In numbers, for a function that the
+/// verifier checks by itself.
+#[inline(always)]
+pub fn awaits_nothing<T: Tables>(tables: &T, hash: u64, sequence: u32, length: u32, flags: u8) -> bool {
+    let phase = tables.flow(hash);
+    if phase == Phase::Free {
+        return !cookies::may_return(tables, flags);
+    }
+    if length != 0 {
+        return phase == Phase::Passed && tables.has_passed(hash, sequence, length);
+    }
+    !phase.is_refused() && flags & tcp::URG == 0
 }
 
 /// Reads again what the first look has read, for the steps that come after it.

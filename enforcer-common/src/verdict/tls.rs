@@ -1,10 +1,10 @@
 //! What a TCP segment to a protected port is worth as part of a ClientHello: four steps of [`super::take`].
 //!
-//! A flow that is known from its SYN is followed through its hello, however that is cut. Of a flow that is not known
-//! (established, or the table had no room), what looks like a hello is inspected, and followed if it goes on.
+//! A flow that is known from its SYN, or from the cookie that was returned, is followed through its hello, however that is cut. Of a flow that
+//! is not known (established, or the table had no room), what looks like a hello is inspected, and followed if it goes on.
 
 use super::{
-    Context, Tables, Taken, budgets, cookies, go, pass, refusal,
+    Context, Server, Tables, Taken, budgets, cookies, go, pass, refusal,
     work::{Step, Work},
 };
 use crate::{
@@ -27,23 +27,38 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
         fill(context, &work.headers, &mut work.segment);
         known = context.tables.flow(work.segment.hash);
     }
-    if work.headers.opens() {
-        // A SYN that is answered with a cookie takes no flow up, or a flood of them would wash out all others; but one that is there
-        // has another beginning by it, or the hello of a connection from a port that is used again would be held back.
-        if known != Phase::Free {
-            open(context, work)?;
-        }
+    let opens = work.headers.opens();
+    if opens && known == Phase::Refused {
+        // The server's socket still waits for a hello, and would take the SYN for a part of its connection: the SYN ends it, and its
+        // sender repeats it.
+        return go(Step::Follow);
+    }
+    // A SYN that is answered with a cookie takes no flow up, or a flood of them would wash out all others; but one that is there
+    // has another beginning by it, or the hello of a connection from a port that is used again would be held back.
+    if opens && known == Phase::Free {
         work.clean = cookies::spend(context, &work.headers)?;
-        if inspects && known == Phase::Free && open(context, work)? == Place::Full {
+    }
+    // A cookie that comes back says that the connection begins here. Whoever makes one up has odds of 1 in 2^24 or less, and no others
+    // wash flows out.
+    let begins = opens
+        || (inspects
+            && known == Phase::Free
+            && cookies::may_return(context.tables, work.headers.flags)
+            && context.tables.returns_cookie(&work.headers));
+    if inspects && begins {
+        if open(context, work)? == Place::Full && opens {
             return unfollowed(context);
         }
+        if opens && known != Phase::Free {
+            work.clean = cookies::spend(context, &work.headers)?;
+        }
+        known = context.tables.flow(work.segment.hash);
     }
     if !inspects {
         return limit(context, work);
     }
-    let known = context.tables.flow(work.segment.hash);
-    if !has_data(&work.headers) && known != Phase::Refused && known != Phase::Ended {
-        if known.awaits() && work.headers.flags & (tcp::URG | tcp::SYN | tcp::RST) == tcp::URG {
+    if !has_data(&work.headers) && !known.is_refused() {
+        if known != Phase::Free && work.headers.flags & (tcp::URG | tcp::SYN | tcp::RST) == tcp::URG {
             // Servers do not read the byte that it calls urgent, in whichever segment that comes.
             context.refuse(DropReason::HelloUnusual)?;
         }
@@ -52,7 +67,13 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
     if known == Phase::Free {
         return go(Step::Stranger);
     }
-    if known.awaits() {
+    if known == Phase::Passed {
+        let (segment, length) = (&work.segment, work.headers.end.wrapping_sub(work.headers.offset) as u32);
+        if context.tables.has_passed(segment.hash, segment.sequence, length) {
+            return clean(work);
+        }
+    }
+    if !known.is_refused() {
         verify(context, work)?;
     }
     go(Step::Follow)
@@ -62,7 +83,12 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
 #[inline(always)]
 fn open<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Result<Place, DropReason> {
     let opening = Opening { phase: Phase::Opened, begins: true, ..beginning(&work.segment) };
-    let place = context.tables.open_flow(&work.segment, &opening);
+    let mut place = context.tables.open_flow(&work.segment, &opening);
+    if place == Place::Disputed && context.tables.server(&work.headers) == Server::Free {
+        // What is known is of connections that there are no more.
+        let opening = Opening { value: Opening::FRESH, ..opening };
+        place = context.tables.open_flow(&work.segment, &opening);
+    }
     if place == Place::Disputed {
         context.refuse(DropReason::SynDisputed)?;
     }
@@ -83,6 +109,10 @@ pub(super) fn follow<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &m
     work.followed = followed;
     if !matches!(followed.kind, Kind::Unknown | Kind::Elsewhere) {
         return go(Step::Conclude);
+    }
+    if work.headers.opens() {
+        // Of a refusal so old that it has been forgotten.
+        open(context, work)?;
     }
     if has_data(&work.headers) { go(Step::Stranger) } else { clean(work) }
 }
@@ -133,6 +163,7 @@ fn fill<P: Packet, T: Tables>(context: &Context<'_, P, T>, headers: &Headers, se
         minimum: context.settings.minimum_tls,
         whole: (context.settings.flags & flag::HELLO_LISTS != 0) as u16,
         key: context.settings.seed,
+        opens: headers.opens() as u64,
     };
 }
 
@@ -205,7 +236,8 @@ pub(super) fn conclude<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: 
             if followed.first
                 && let Err(over) = budgets::charge(context, work, Limit::Hellos, DropReason::HelloLimit)
             {
-                // The sender will repeat it. Until then nothing behind it passes, or it would pass without having been seen.
+                // The sender will repeat it. Until then nothing behind it passes, or it would pass without having been seen; and of what was kept of
+                // it nothing is left.
                 if followed.begins {
                     let (next, value) = (followed.value, Opening::ANEW);
                     context
@@ -230,6 +262,13 @@ pub(super) fn conclude<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: 
     };
     let Err(reason) = context.refuse(reason) else { return pass(PassReason::HelloAccepted) };
     if refusal::poison(context, headers, followed) {
+        if followed.begins && !followed.disputed {
+            // The server may not have taken it, and gets nothing else.
+            context.tables.open_flow(
+                segment,
+                &Opening { phase: Phase::Opened, begins: true, next: followed.value, value: 0 },
+            );
+        }
         return pass(PassReason::HelloPoisoned);
     }
     Err(refusal::refuse(context, work, reason))
@@ -263,7 +302,7 @@ fn verify<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &Work) -> Res
     if !is_usual(context.packet, &work.headers) {
         context.refuse(DropReason::HelloUnusual)?;
     }
-    if context.settings.flags & flag::VERIFY_CHECKSUMS == 0 {
+    if !context.settings.verifies(context.tables.slot()) {
         return Ok(());
     }
     // The pseudo-header: addresses, protocol, length (RFC 9293 section 3.1, RFC 8200 section 8.1).

@@ -22,7 +22,7 @@ use enforcer_common::{
     reason::DropReason,
     settings::{Limit, Settings},
     source::SourceKey,
-    verdict::{Cookie, Tables},
+    verdict::{Cookie, Server, Tables},
 };
 
 use super::{program::Sizes, settings};
@@ -49,6 +49,9 @@ pub struct Model {
     /// Buckets of the flow table that were touched, by index; all others are empty.
     flows: RefCell<HashMap<u32, Flows>>,
     listening: HashMap<u16, Cookie>,
+    /// When a cookie was made last, and what the server has by that.
+    cookies_made: Cell<u64>,
+    server: Cell<Server>,
     hellos: HashMap<u64, u32>,
     now: Cell<u64>,
 }
@@ -63,7 +66,7 @@ impl Model {
     /// nothing is used.
     pub fn of(config: &config::Kernel) -> Self {
         let sizes = Sizes::new(0, config.limits.max_sources);
-        let mut model = Self::new(Some(settings::settings(config, sizes, 0, settings::Means::of(config))));
+        let mut model = Self::new(Some(settings::settings(config, sizes, 0, &settings::Means::of(config))));
         for (number, port) in (0..=u16::MAX).zip(settings::ports(config)) {
             if port != Port::UNKNOWN {
                 model.mark(number, port);
@@ -181,6 +184,11 @@ impl Model {
         self.listening.insert(port, cookie);
     }
 
+    /// Says what the server has with the ends of every segment.
+    pub fn serve(&self, server: Server) {
+        self.server.set(server);
+    }
+
     /// Lists the hash of a name, or a fingerprint, see [`enforcer_common::hello::lists`].
     pub fn list_hello(&mut self, hash: u64, bits: u32) {
         self.hellos.insert(hash, bits);
@@ -250,7 +258,25 @@ impl Tables for Model {
     fn cookie(&self, headers: &Headers) -> Cookie {
         // The kernel makes none where a SYN comes with another flag of a connection's state.
         let alone = headers.flags & (tcp::FIN | tcp::RST) == 0;
-        self.listening.get(&headers.port).filter(|_| alone).copied().unwrap_or_default()
+        let cookie = self.listening.get(&headers.port).filter(|_| alone).copied().unwrap_or_default();
+        if cookie.made {
+            self.cookies_made.set(self.now.get());
+        }
+        cookie
+    }
+
+    fn cookies_made(&self) -> u64 {
+        self.cookies_made.get()
+    }
+
+    fn returns_cookie(&self, headers: &Headers) -> bool {
+        self.listening
+            .get(&headers.port)
+            .is_some_and(|cookie| headers.acknowledgement == cookie.sequence.wrapping_add(1))
+    }
+
+    fn server(&self, _: &Headers) -> Server {
+        self.server.get()
     }
 
     fn answer(&self, answer: Answer) {
@@ -291,6 +317,10 @@ impl Tables for Model {
 
     fn flow(&self, hash: u64) -> Phase {
         self.with_flows(hash, |flows| flow::phase(flows, hash))
+    }
+
+    fn has_passed(&self, hash: u64, sequence: u32, length: u32) -> bool {
+        self.with_flows(hash, |flows| flow::has_passed(flows, hash, sequence, length))
     }
 
     fn open_flow(&self, segment: &Segment, opening: &Opening) -> Place {
@@ -343,7 +373,7 @@ impl flow::Bucket for Flows {
         self.kept.get_mut(&key).map(|kept| &mut **kept)
     }
 
-    fn forget(&mut self, key: u64) {
+    fn forget(&mut self, key: u64, _: bool) {
         self.kept.remove(&key);
     }
 }

@@ -24,7 +24,7 @@ use super::{
     pins::{Found, Pins},
     practice,
     program::{Program, Sizes},
-    settings,
+    settings::{self, Means},
     slots::Slots,
     tables::{PortsMap, SettingsMap, SharedSettings},
     task::Diagnostics,
@@ -52,6 +52,8 @@ pub(super) struct Xdp {
     pub(super) practice: Arc<ArcSwap<Practice>>,
     /// As it was last written.
     live: config::Kernel,
+    /// What the devices allowed then.
+    means: Means,
     pub(super) diagnostics: Option<Diagnostics>,
 }
 
@@ -96,6 +98,7 @@ impl Xdp {
             slots: Arc::default(),
             practice: Arc::default(),
             live: config.clone(),
+            means: Means::of(config),
             diagnostics,
         };
         if !made.is_live() {
@@ -177,17 +180,19 @@ impl Xdp {
     /// Writes what `config` says of settings, ports and hellos.
     pub(super) fn write(&mut self, config: &config::Kernel) -> Result<()> {
         let (means, practice) = practice::look(config, &self.attached());
-        let mut next = settings::settings(config, self.sizes, self.seed, means);
+        let mut next = settings::settings(config, self.sizes, self.seed, &means);
         next.lease_until = settings::lease_until(config.lease);
         let listed = hellos::entries(&config.hellos, self.seed);
         self.hellos.add(&listed)?;
         SettingsMap::change(&self.settings, |settings| {
             next.interfaces = settings.interfaces;
+            next.verified = means.checksums.mask(&settings.interfaces);
             *settings = next;
         })?;
         self.hellos.settle(&listed)?;
         self.ports.write(&settings::ports(config))?;
         self.live = config.clone();
+        self.means = means;
         if self.links.is_empty() {
             // A start that fails says that alone, in one line.
             return Ok(());
@@ -202,8 +207,8 @@ impl Xdp {
 
     /// Writes the settings anew if the devices have become others: one came back, or got a VLAN.
     pub(super) fn look_again(&mut self) -> Result<()> {
-        let (_, practice) = practice::look(&self.live, &self.attached());
-        if **self.practice.load() == practice {
+        let (means, practice) = practice::look(&self.live, &self.attached());
+        if self.means == means && **self.practice.load() == practice {
             return Ok(());
         }
         let live = self.live.clone();
@@ -257,7 +262,10 @@ impl Xdp {
     }
 
     fn number(&self, interfaces: [u32; INTERFACES]) -> Result<()> {
-        SettingsMap::change(&self.settings, |settings| settings.interfaces = interfaces)
+        SettingsMap::change(&self.settings, |settings| {
+            settings.interfaces = interfaces;
+            settings.verified = self.means.checksums.mask(&interfaces);
+        })
     }
 }
 

@@ -4,7 +4,10 @@
 //! Called by `plane` when the settings are written, and every second to see whether devices have changed. Decides; changes nothing.
 //! In doubt frames are sent and checksums are left alone: both are how a kernel without this program behaves.
 
-use super::{Attachment, settings::Means};
+use super::{
+    Attachment,
+    settings::{Means, Verified},
+};
 use crate::{
     config::{self, Answers, LimitSet, Refusal, VerifyChecksums},
     device::Device,
@@ -20,8 +23,11 @@ pub struct Practice {
     /// `net.ipv4.tcp_syncookies`, on which it depends too.
     #[serde(default)]
     pub tcp_syncookies: String,
-    /// Whether segments with a ClientHello need a right checksum.
+    /// Whether segments with a ClientHello need a right checksum, on some interface at least.
     pub checksums: bool,
+    /// Interfaces of which that does not hold.
+    #[serde(default)]
+    pub unverified: Vec<String>,
     /// What is not as configured or may fail, and why.
     pub remarks: Vec<String>,
     /// What is limited besides the packets, connections, hellos and QUIC of each source, in words.
@@ -36,6 +42,15 @@ pub struct Practice {
 }
 
 impl Practice {
+    /// Where checksums are verified, in words.
+    pub fn verification(&self) -> String {
+        match (self.checksums, self.unverified.is_empty()) {
+            (false, _) => "not verified".to_owned(),
+            (true, true) => "verified".to_owned(),
+            (true, false) => format!("verified, but not on {}", self.unverified.join(", ")),
+        }
+    }
+
     /// The name of a tier.
     pub fn tier(&self, number: u8) -> &str {
         let named = usize::from(number).checked_sub(1).and_then(|at| self.tiers.get(at));
@@ -53,22 +68,39 @@ impl Practice {
 pub(super) fn look(config: &config::Kernel, attachments: &[Attachment]) -> (Means, Practice) {
     let devices = config.interfaces.iter().map(|name| {
         let attached = attachments.iter().find(|one| one.interface == *name && one.is_attached());
-        (name.as_str(), attached.map_or("", |one| one.mode.as_str()), Device::look(name))
+        let (mode, index) = attached.map_or(("", 0), |one| (one.mode.as_str(), one.index));
+        Seen { name, mode, index, device: Device::look(name) }
     });
     decide(config, &devices.collect::<Vec<_>>())
 }
 
-/// Interfaces, how the program is attached to them (empty: it is not), and what they are.
-fn decide(config: &config::Kernel, devices: &[(&str, &str, Device)]) -> (Means, Practice) {
+/// An interface.
+struct Seen<'a> {
+    name: &'a str,
+    /// How the program is attached to it; empty: it is not.
+    mode: &'a str,
+    /// 0 if it is not attached.
+    index: u32,
+    device: Device,
+}
+
+impl Seen<'_> {
+    /// Whether frames that come by it have their checksums when the program sees them.
+    fn brings_checksums(&self) -> bool {
+        self.mode == "native" && self.device.wired
+    }
+}
+
+fn decide(config: &config::Kernel, devices: &[Seen<'_>]) -> (Means, Practice) {
     let mut remarks = Vec::new();
-    let tagged: Vec<_> = devices.iter().filter(|(_, _, device)| !device.untagged.is_empty()).collect();
+    let tagged: Vec<_> = devices.iter().filter(|seen| !seen.device.untagged.is_empty()).collect();
     let answers = match config.answers {
         Answers::Auto => tagged.is_empty(),
         Answers::On => true,
         Answers::Off => false,
     };
     let would_send = config.refusal != Refusal::Drop || config.syn_cookies.is_some();
-    for (name, _, device) in tagged.iter().filter(|_| would_send && config.answers != Answers::Off) {
+    for Seen { name, device, .. } in tagged.iter().filter(|_| would_send && config.answers != Answers::Off) {
         let vlans = device.untagged.join(", ");
         remarks.push(if answers {
             format!("{name} takes off the VLAN tags of {vlans}: clients there get no alert and no SYN cookie, because kernel.answers is \"on\"")
@@ -77,7 +109,7 @@ fn decide(config: &config::Kernel, devices: &[(&str, &str, Device)]) -> (Means, 
         });
     }
     if answers && would_send {
-        for (name, mode, device) in devices {
+        for Seen { name, mode, device, .. } in devices {
             if device.veth {
                 remarks.push(format!("{name} is a veth: what the program sends is lost unless the other end has an XDP program too"));
             } else if *mode == "generic" {
@@ -85,13 +117,19 @@ fn decide(config: &config::Kernel, devices: &[(&str, &str, Device)]) -> (Means, 
             }
         }
     }
-    let mut attached = devices.iter().filter(|(_, mode, _)| !mode.is_empty()).peekable();
-    let checksums = match config.verify_checksums {
-        VerifyChecksums::On => true,
-        VerifyChecksums::Off => false,
-        VerifyChecksums::Auto => {
-            attached.peek().is_some() && attached.all(|(_, mode, device)| *mode == "native" && device.wired)
+    let attached = devices.iter().filter(|seen| !seen.mode.is_empty());
+    let (with, without): (Vec<_>, Vec<_>) = attached.partition(|seen| seen.brings_checksums());
+    let verified = match config.verify_checksums {
+        VerifyChecksums::On => Verified::Everywhere,
+        VerifyChecksums::Off => Verified::On(Vec::new()),
+        VerifyChecksums::Auto => Verified::On(with.iter().map(|seen| seen.index).collect()),
+    };
+    let checksums = verified != Verified::On(Vec::new());
+    let unverified = match &verified {
+        Verified::On(indices) if !indices.is_empty() => {
+            without.iter().map(|seen| seen.name.to_owned()).collect()
         }
+        Verified::On(_) | Verified::Everywhere => Vec::new(),
     };
     let refusal = match config.refusal {
         Refusal::Alert if answers => "alert",
@@ -104,12 +142,13 @@ fn decide(config: &config::Kernel, devices: &[(&str, &str, Device)]) -> (Means, 
         syn_cookies: answers && config.syn_cookies.is_some(),
         tcp_syncookies: String::new(),
         checksums,
+        unverified,
         remarks,
         budgets: budgets(config),
         tiers: config.tiers.keys().cloned().collect(),
         groups: config.groups.keys().cloned().collect(),
     };
-    (Means { answers, checksums }, practice)
+    (Means { answers, checksums: verified }, practice)
 }
 
 /// What is limited besides what every source is.
@@ -155,12 +194,16 @@ mod tests {
         Device { wired: true, ..Device::default() }
     }
 
+    fn seen<'a>(name: &'a str, mode: &'a str, index: u32, device: Device) -> Seen<'a> {
+        Seen { name, mode, index, device }
+    }
+
     #[test]
     fn nothing_is_sent_where_tags_are_taken_off() {
         let mut config = config();
         config.answers = Answers::Auto;
         let tagged = Device { untagged: vec!["eth1.7".into()], ..wire() };
-        let devices = [("eth0", "native", wire()), ("eth1", "native", tagged)];
+        let devices = [seen("eth0", "native", 2, wire()), seen("eth1", "native", 3, tagged)];
         let (means, practice) = decide(&config, &devices);
         assert!(!means.answers && !practice.syn_cookies);
         assert_eq!(practice.refusal, "drop");
@@ -184,7 +227,8 @@ mod tests {
         config.answers = Answers::Auto;
         let veth = Device { veth: true, ..Device::default() };
         let said = |config: &config::Kernel| {
-            decide(config, &[("v0", "native", veth.clone()), ("eth0", "generic", wire())]).1.remarks
+            let devices = [seen("v0", "native", 2, veth.clone()), seen("eth0", "generic", 3, wire())];
+            decide(config, &devices).1.remarks
         };
         let remarks = said(&config);
         assert!(remarks[0].contains("v0 is a veth") && remarks[1].contains("generic"), "{remarks:?}");
@@ -198,16 +242,35 @@ mod tests {
         let mut config = config();
         config.verify_checksums = VerifyChecksums::Auto;
         config.mode = config::Mode::NativeOrGeneric;
-        let verifies = |config: &_, mode, device| decide(config, &[("eth0", mode, device)]).0.checksums;
-        assert!(verifies(&config, "native", wire()));
-        assert!(!verifies(&config, "generic", wire()));
-        assert!(!verifies(&config, "native", Device::default()));
-        assert!(!verifies(&config, "", wire()));
-        let one_of_two = [("eth0", "native", wire()), ("v0", "native", Device::default())];
-        assert!(!decide(&config, &one_of_two).0.checksums);
+        let verifies =
+            |config: &_, mode, device| decide(config, &[seen("eth0", mode, 2, device)]).0.checksums;
+        let (eth0, nowhere) = (Verified::On(vec![2]), Verified::On(vec![]));
+        assert_eq!(verifies(&config, "native", wire()), eth0);
+        assert_eq!(verifies(&config, "generic", wire()), nowhere);
+        assert_eq!(verifies(&config, "native", Device::default()), nowhere);
+        assert_eq!(verifies(&config, "", wire()), nowhere);
         config.verify_checksums = VerifyChecksums::On;
-        assert!(verifies(&config, "generic", Device::default()));
+        assert_eq!(verifies(&config, "generic", Device::default()), Verified::Everywhere);
         config.verify_checksums = VerifyChecksums::Off;
-        assert!(!verifies(&config, "native", wire()));
+        assert_eq!(verifies(&config, "native", wire()), nowhere);
+    }
+
+    #[test]
+    fn an_interface_without_checksums_costs_the_others_nothing() {
+        let mut config = config();
+        config.verify_checksums = VerifyChecksums::Auto;
+        let others = [seen("v0", "native", 3, Device::default()), seen("eth1", "generic", 4, wire())];
+        let devices: Vec<_> = others.into_iter().chain([seen("eth0", "native", 2, wire())]).collect();
+        let (means, practice) = decide(&config, &devices);
+        assert_eq!(means.checksums, Verified::On(vec![2]));
+        assert_eq!(practice.verification(), "verified, but not on v0, eth1");
+        let (means, practice) = decide(&config, &devices[..2]);
+        assert_eq!(
+            (means.checksums, practice.verification()),
+            (Verified::On(vec![]), "not verified".to_owned())
+        );
+        assert_eq!(decide(&config, &devices[2..]).1.verification(), "verified");
+        config.verify_checksums = VerifyChecksums::On;
+        assert_eq!(decide(&config, &devices).1.verification(), "verified");
     }
 }

@@ -49,7 +49,7 @@ const EXPECTED_BANS: u32 = 100_000;
 /// Entries per family. Configured prefixes count twice: a reload lists the new ones before it takes the old ones off.
 const MAX_PREFIXES: u32 = PREFIX_BANS + OPERATOR_ALLOWANCES + OPERATOR_TIERS + 2 * MAX_ALLOW as u32;
 
-/// Buckets of the flow table, a power of two: 65,536 flows that await a hello at the same time. Their words take 512 KiB,
+/// Buckets of the flow table, a power of two: 65,536 flows that await a hello or have lately had one. Their words take 512 KiB,
 /// which stay in the cache of a processor; their entries take 16 MiB.
 pub(super) const FLOW_BUCKETS: u32 = 1 << 13;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use enforcer_common::{
     port::{PORTS, Port, door},
-    settings::{ABI, QUIC_VERSIONS, Settings, flag, refusal},
+    settings::{ABI, INTERFACES, QUIC_VERSIONS, SHARED_SLOT, Settings, flag, refusal},
     source::v6_mask,
 };
 
@@ -19,12 +19,34 @@ use crate::{
 };
 
 /// What the devices allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Means {
     /// Whether the program sends frames of its own.
     pub(super) answers: bool,
-    /// Whether checksums are there to be verified.
-    pub(super) checksums: bool,
+    /// Where checksums are verified.
+    pub(super) checksums: Verified,
+}
+
+/// On which interfaces checksums are verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verified {
+    /// On every one.
+    Everywhere,
+    /// On those with these indices.
+    On(Vec<u32>),
+}
+
+impl Verified {
+    /// The same by slot, as the program wants it, if interfaces with these indices have the slots. The last slot is that of whatever has no
+    /// other, of which nothing is known.
+    pub(super) fn mask(&self, interfaces: &[u32; INTERFACES]) -> u8 {
+        let Self::On(indices) = self else { return u8::MAX };
+        let own = interfaces
+            .iter()
+            .zip(0..SHARED_SLOT)
+            .filter(|(index, _)| **index != 0 && indices.contains(index));
+        own.fold(0, |mask, (_, slot)| mask | 1 << slot)
+    }
 }
 
 impl Means {
@@ -32,14 +54,17 @@ impl Means {
     pub(super) fn of(config: &config::Kernel) -> Self {
         Self {
             answers: config.answers != Answers::Off,
-            checksums: config.verify_checksums == VerifyChecksums::On,
+            checksums: match config.verify_checksums {
+                VerifyChecksums::On => Verified::Everywhere,
+                VerifyChecksums::Auto | VerifyChecksums::Off => Verified::On(Vec::new()),
+            },
         }
     }
 }
 
 /// The settings that `config` asks for. `seed` comes from the system's generator and stays the same until the daemon
 /// ends; the flags of the prefix tries are left clear.
-pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: Means) -> Settings {
+pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: &Means) -> Settings {
     let syn_budget = rate(config.syn_cookies.as_ref().filter(|_| means.answers));
     let when_full = match config.limits.when_full {
         WhenFull::Share => flag::SHARE_WHEN_FULL,
@@ -51,7 +76,8 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: 
         Treatment::Drop => flag::DROP_NOT_IP,
         Treatment::Pass => 0,
     };
-    let verify = if means.checksums { flag::VERIFY_CHECKSUMS } else { 0 };
+    let nowhere = Verified::On(Vec::new());
+    let verify = if means.checksums == nowhere { 0 } else { flag::VERIFY_CHECKSUMS };
     let strict = if config.strict_connections { flag::STRICT_CONNECTIONS } else { 0 };
     let expired = match config.lease_expired {
         WhenExpired::Bans => flag::BANS_WITHOUT_LEASE,
@@ -79,6 +105,8 @@ pub(super) fn settings(config: &config::Kernel, sizes: Sizes, seed: u64, means: 
             Refusal::Poison => refusal::POISON,
             Refusal::Drop => refusal::DROP,
         },
+        // No interface has a slot yet.
+        verified: means.checksums.mask(&[0; INTERFACES]),
         flow_mask: FLOW_BUCKETS - 1,
         dry_run: config.dry_run.iter().fold(0, |mask, feature| mask | feature.reasons()),
         tolerated: config.unparsed.passed.iter().fold(0, |mask, reason| mask | reason.bit()),
@@ -182,7 +210,7 @@ pub(super) mod tests {
 
     #[test]
     fn every_key_arrives() {
-        let made = settings(&config(), Sizes::new(1, 1000), 7, Means::of(&config()));
+        let made = settings(&config(), Sizes::new(1, 1000), 7, &Means::of(&config()));
         assert_eq!(
             made.limits[0],
             [Rate::UNLIMITED, Rate::per_second(1, 3), Rate::UNLIMITED, Rate::UNLIMITED, Rate::UNLIMITED]
@@ -233,7 +261,7 @@ pub(super) mod tests {
             ("small", "default", Some(0))
         );
         let sizes = Sizes::new(1, 1000);
-        let made = settings(&config, sizes, 7, Means::of(&config));
+        let made = settings(&config, sizes, 7, &Means::of(&config));
         let packets = |tier| made.limit(Limit::Packets, tier);
         assert_eq!(
             [packets(0), packets(1), packets(2)],
@@ -247,7 +275,7 @@ pub(super) mod tests {
         let second = |events, burst| Some(RateLimit { events, period: Duration::from_secs(1), burst });
         let mut config = config();
         let sizes = Sizes::new(1, 1000);
-        let made = |config: &Kernel| settings(config, sizes, 7, Means::of(config));
+        let made = |config: &Kernel| settings(config, sizes, 7, &Means::of(config));
         assert_eq!(made(&config).flags & flag::MORE_BUDGETS, 0);
         config.limits.ipv6_48 = 64;
         config.limits.connections = second(10, 20);
@@ -273,12 +301,28 @@ pub(super) mod tests {
         let sizes = Sizes::new(1, 1000);
         for refusal in [Refusal::Alert, Refusal::Reset, Refusal::Poison, Refusal::Drop] {
             let config = Kernel { refusal, ..config() };
-            let silent = settings(&config, sizes, 7, Means { answers: false, checksums: true });
+            let silent =
+                settings(&config, sizes, 7, &Means { answers: false, checksums: Verified::Everywhere });
             assert_eq!((silent.refusal, silent.syn_budget), (refusal::DROP, Rate::UNLIMITED));
             assert!(silent.flags & flag::VERIFY_CHECKSUMS != 0);
         }
-        let loud = settings(&config(), sizes, 7, Means { answers: true, checksums: false });
+        let loud =
+            settings(&config(), sizes, 7, &Means { answers: true, checksums: Verified::On(Vec::new()) });
         assert_eq!((loud.refusal, loud.flags & flag::VERIFY_CHECKSUMS), (refusal::ALERT, 0));
+    }
+
+    #[test]
+    fn checksums_are_verified_by_slot() {
+        let interfaces = [4, 0, 9, 0, 0, 0, 0, 0];
+        assert_eq!(Verified::On(vec![9, 5]).mask(&interfaces), 0b100);
+        assert_eq!(Verified::On(vec![4, 9]).mask(&interfaces), 0b101);
+        assert_eq!(Verified::On(vec![0]).mask(&interfaces), 0, "an interface that is not there");
+        assert_eq!(Verified::Everywhere.mask(&interfaces), u8::MAX);
+        let means = Means { answers: true, checksums: Verified::On(vec![9]) };
+        let mut settings = settings(&config(), Sizes::new(1, 1000), 7, &means);
+        assert!((0..8).all(|slot| !settings.verifies(slot)), "before it is known who has which slot");
+        settings.verified = means.checksums.mask(&interfaces);
+        assert!((0..8).all(|slot| settings.verifies(slot) == (slot == 2)));
     }
 
     #[test]
@@ -287,7 +331,7 @@ pub(super) mod tests {
         let flags = |events, burst| {
             let mut config = config();
             config.limits.hellos = Some(RateLimit { events, period: Duration::from_secs(1), burst });
-            settings(&config, sizes, 7, Means::of(&config)).flags
+            settings(&config, sizes, 7, &Means::of(&config)).flags
         };
         let others = flag::DROP_WHEN_FULL | flag::DROP_NOT_IP | flag::BANS_WITHOUT_LEASE;
         assert_eq!(flags(20_000, 4), others | flag::FINE_CLOCK);

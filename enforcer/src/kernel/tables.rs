@@ -26,7 +26,7 @@ use enforcer_common::{
     reason::DropReason,
     settings::{LIMITS, Limit, Settings},
     source::SourceKey,
-    verdict::{Cookie, Tables},
+    verdict::{Cookie, Server, Tables},
 };
 
 use crate::clock::KernelTime;
@@ -252,6 +252,18 @@ impl Tables for Snapshot<'_> {
         Cookie::NONE
     }
 
+    fn cookies_made(&self) -> u64 {
+        0
+    }
+
+    fn returns_cookie(&self, _: &Headers) -> bool {
+        false
+    }
+
+    fn server(&self, _: &Headers) -> Server {
+        Server::Unknown
+    }
+
     /// Nor does it write.
     fn answer(&self, _: Answer) {}
 
@@ -285,6 +297,10 @@ impl Tables for Snapshot<'_> {
     /// Nothing is followed by explaining a packet: it is taken for one of a flow that is not known.
     fn flow(&self, _: u64) -> Phase {
         Phase::Free
+    }
+
+    fn has_passed(&self, _: u64, _: u32, _: u32) -> bool {
+        false
     }
 
     fn open_flow(&self, _: &Segment, _: &Opening) -> Place {

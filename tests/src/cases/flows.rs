@@ -1,6 +1,7 @@
 //! Flows from their SYN to the end of their hello: what is cut, repeated, out of order, overlapping or refused.
 
 mod forgeries;
+mod ignored;
 mod refused;
 mod strangers;
 
@@ -34,6 +35,7 @@ pub(super) fn cases() -> Vec<Case> {
         refused::cases(),
         strangers::cases(),
         forgeries::cases(),
+        ignored::cases(),
     ]
     .concat()
 }
@@ -113,7 +115,7 @@ fn other(bytes: &[u8], at: usize) -> Vec<u8> {
 /// What the network makes of a sequence of segments.
 fn orders() -> Vec<Case> {
     let (good, bad) = (modern(), dated());
-    let long = Hello::legacy(TLS12).with(51, &[7; 3_000]).with(43, &version_list(&[TLS13])).bytes();
+    let long = Hello::legacy(TLS12).with(51, &[7; 9_000]).with(43, &version_list(&[TLS13])).bytes();
     let incomplete = Pass(HelloIncomplete);
     let wrapped = |at: u32, data: &[u8]| {
         tcp_at(SOURCE_V4.into(), PROTECTED, 0xffff_fff0u32.wrapping_add(at), DATA, data)
@@ -238,12 +240,12 @@ fn orders() -> Vec<Case> {
         flow(
             "a hello longer than what is kept of it, its segments again",
             vec![
-                (part(0, &long[..1_400]), incomplete),
-                (part(0, &long[..1_400]), Pass(Clean)),
-                (part(1_400, &long[1_400..2_800]), incomplete),
-                (part(1_400, &long[1_400..2_048]), Pass(Clean)),
-                (part(1_400, &long[1_400..2_049]), Drop(HelloChanged)),
-                (part(2_800, &long[2_800..]), Pass(HelloAccepted)),
+                (part(0, &long[..7_000]), incomplete),
+                (part(0, &long[..7_000]), Pass(Clean)),
+                (part(7_000, &long[7_000..8_400]), incomplete),
+                (part(7_000, &long[7_000..8_192]), Pass(Clean)),
+                (part(7_000, &long[7_000..8_193]), Drop(HelloChanged)),
+                (part(8_400, &long[8_400..]), Pass(HelloAccepted)),
             ],
         ),
         flow(
@@ -263,8 +265,18 @@ fn orders() -> Vec<Case> {
             ],
         ),
         flow(
-            "a keep-alive in front of the hello",
-            vec![(part(-1, &[0]), Pass(Clean)), (part(0, &good), Pass(HelloAccepted))],
+            "keep-alives with a byte that is none of the connection's",
+            vec![
+                (part(-1, &[0]), Pass(Clean)),
+                (part(-1, &[0x16]), Pass(Clean)),
+                (part(0, &good[..900]), incomplete),
+                (part(-1, &[0x16]), Pass(Clean)),
+                (part(899, &good[899..900]), Pass(Clean)),
+                (part(899, &[!good[899]]), Drop(HelloChanged)),
+                (part(900, &good[900..]), Pass(HelloAccepted)),
+                (part(good.len() as i64 - 1, &[0]), Pass(Clean)),
+                (part(good.len() as i64, &[0x17, 3, 3, 0, 9]), Pass(Clean)),
+            ],
         ),
         flow(
             "acknowledgements in between",
@@ -300,7 +312,7 @@ fn orders() -> Vec<Case> {
             vec![
                 (part(0, &good[..900]), incomplete),
                 (part(900, &good[900..]), Pass(HelloAccepted)),
-                (part(0, &good[..900]), incomplete),
+                (part(0, &good[..900]), Pass(Clean)),
                 (part(good.len() as i64, &[0x17, 3, 3, 0, 9]), Pass(Clean)),
                 (part(good.len() as i64 + 5, &[0x17, 3, 3, 0, 9]), Pass(Clean)),
             ],

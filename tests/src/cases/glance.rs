@@ -34,8 +34,25 @@ fn listed(listing: Listing) -> State {
 pub(super) fn cases() -> Vec<Case> {
     SOURCES
         .into_iter()
-        .flat_map(|(family, source)| [limits(family, source), prefixes(family, source)].concat())
+        .flat_map(|(family, source)| {
+            [limits(family, source), prefixes(family, source), junk(family, source)].concat()
+        })
         .collect()
+}
+
+/// Packets that end near the end of linear memory, wherever that is, and frames that go on behind it: all of a frame is counted.
+fn junk(family: &str, source: IpAddr) -> Vec<Case> {
+    let ends = (3_000..4_000).step_by(40);
+    ends.map(|length| {
+        let mut frame = tcp_frame(source, 80, ACK, &vec![0x17; length]);
+        frame.resize(6_000, 0xee);
+        case(
+            &format!("first look, {family}: {length} bytes of data, and junk behind them"),
+            frame,
+            Pass(Clean),
+        )
+    })
+    .collect()
 }
 
 fn limits(family: &str, source: IpAddr) -> Vec<Case> {

@@ -1,5 +1,6 @@
 //! The packet cases, and the limiter's exactness, through the loaded program by `BPF_PROG_TEST_RUN`.
 
+mod connections;
 mod limits;
 
 use std::{fs, net::TcpListener, process::Command, thread};
@@ -214,6 +215,11 @@ const SERVERS: [&str; 2] = ["198.19.0.1/32", "2001:db8:9:9::1/128"];
 /// Cookies hang on a listener of the namespace in which the program runs, and on what that allows.
 #[test]
 fn every_case_ends_in_the_kernel_as_it_does_in_user_space() {
+    beside_a_listener(run_every_case);
+}
+
+/// Runs a test in a namespace of its own, in which somebody listens where the cases' frames go to.
+fn beside_a_listener(test: impl FnOnce() + Send + 'static) {
     thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         let ip = |words: &str| {
@@ -224,7 +230,7 @@ fn every_case_ends_in_the_kernel_as_it_does_in_user_space() {
         SERVERS.iter().for_each(|address| ip(&format!("addr add {address} dev lo")));
         fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").unwrap();
         let listener = TcpListener::bind(("::", PROTECTED)).unwrap();
-        run_every_case();
+        test();
         drop(listener);
     })
     .join()

@@ -45,8 +45,7 @@ fn refusals(practice: &Practice) -> String {
         }
         (true, _) => "SYN cookies above the budget (net.ipv4.tcp_syncookies is 2)",
     };
-    let checksums = if practice.checksums { "verified" } else { "not verified" };
-    format!("{}; {cookies}; checksums {checksums}", practice.refusal)
+    format!("{}; {cookies}; checksums {}", practice.refusal, practice.verification())
 }
 
 /// What is limited.
@@ -317,6 +316,7 @@ mod tests {
                 syn_cookies: true,
                 tcp_syncookies: "1".into(),
                 checksums: true,
+                unverified: vec!["v0".into()],
                 remarks: vec!["eth0 is odd".into()],
                 budgets: vec!["tiers: partners".into(), "each IPv6 /48: 64 times a source".into()],
                 tiers: vec!["partners".into()],
@@ -384,7 +384,7 @@ mod tests {
             "enforcer 0.1.0 is running: pid 4711, up 2h 5m, 21.3 MB resident\n\
              \n\
              kernel     mode native: eth0 (native)\n\
-             refusals   alert; SYN cookies above the budget, once a listener's queue is full (net.ipv4.tcp_syncookies is 1); checksums verified\n\
+             refusals   alert; SYN cookies above the budget, once a listener's queue is full (net.ipv4.tcp_syncookies is 1); checksums verified, but not on v0\n\
              budgets    each source; tiers: partners; each IPv6 /48: 64 times a source\n\
              without    the daemon the program judges on, for 1m (lease); pinned in /sys/fs/bpf/enforcer, taken over from an earlier daemon\n\
              hellos     1,200 refused and compared with what TLS says, none wrongly; 3 of an old version got as far as TLS; listed: 1,400 by refuse_names\n\

@@ -19,6 +19,9 @@ pub(super) fn cases() -> Vec<Case> {
 fn of(name: &str, mode: u8) -> Vec<Case> {
     let (good, bad) = (modern(), dated());
     let syn = |at| (at_flags(at - 1, SYN, &[]), Pass(Clean));
+    // The first one ends the server's socket, unless the refused hello itself has.
+    let ends =
+        |at| if mode == refusal::RESET { syn(at) } else { (at_flags(at - 1, SYN, &[]), Pass(ServerReset)) };
     let case = |what: &str, frames| {
         flow(&format!("{name}: {what}"), frames)
             .with(State::default().set(|settings| settings.refusal = mode))
@@ -48,18 +51,24 @@ fn of(name: &str, mode: u8) -> Vec<Case> {
     vec![
         case(
             "a new connection from the same port, and what goes on at the old numbers",
-            [refused(), vec![syn(FAR)], old(HelloAhead), again(FAR), old(RefusedConnection)].concat(),
+            [refused(), vec![ends(FAR), syn(FAR)], old(HelloAhead), again(FAR), old(RefusedConnection)]
+                .concat(),
         ),
         case(
             "a hello inside the refused one, where a SYN says that it begins",
-            [refused(), vec![syn(200), (part(200, &nested()[200..]), Drop(HelloAhead))], old_inside()]
-                .concat(),
+            [
+                refused(),
+                vec![ends(200), syn(200), (part(200, &nested()[200..]), Drop(HelloAhead))],
+                old_inside(),
+            ]
+            .concat(),
         ),
         case(
             "a whole hello where a refused one broke off, after a SYN",
             [
                 begun(),
                 vec![
+                    ends(FAR),
                     syn(FAR),
                     (part(900, &good), Drop(HelloAhead)),
                     (part(901, &bad[901..]), Drop(HelloAhead)),
@@ -70,8 +79,12 @@ fn of(name: &str, mode: u8) -> Vec<Case> {
         ),
         case(
             "a SYN with a third number after a refusal",
-            [refused(), vec![syn(FAR), (at_flags(2 * FAR, SYN, &[]), Drop(SynDisputed))], again(FAR)]
-                .concat(),
+            [
+                refused(),
+                vec![ends(FAR), syn(FAR), (at_flags(2 * FAR, SYN, &[]), Drop(SynDisputed))],
+                again(FAR),
+            ]
+            .concat(),
         ),
     ]
 }

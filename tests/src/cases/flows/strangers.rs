@@ -133,7 +133,13 @@ fn budgets() -> Vec<Case> {
         .with(once()),
         flow(
             "a second hello is one too many",
-            vec![(part(0, &good), Pass(HelloAccepted)), (part(0, &good), Drop(HelloLimit))],
+            vec![
+                (part(0, &good), Pass(HelloAccepted)),
+                (tcp_at(SOURCE_V4.into(), UNHEARD, 7, SYN, &[]), Pass(Clean)),
+                (tcp_at(SOURCE_V4.into(), UNHEARD, 8, DATA, &good), Drop(HelloLimit)),
+                (tcp_at(SOURCE_V4.into(), UNHEARD, 8, DATA, &good), Drop(HelloLimit)),
+                (part(0, &good), Pass(HelloAccepted)),
+            ],
         )
         .with(once()),
         flow(
@@ -191,6 +197,19 @@ fn checksums() -> Vec<Case> {
         case("data of an established connection with a wrong checksum", part(0, &[0x17; 30]), Pass(Clean))
             .with(verified()),
     ];
+    // A test run has no interface of the configuration, so it counts as one that shares the last slot.
+    let shared = |verified| {
+        State::default().set(|settings| {
+            settings.flags |= flag::VERIFY_CHECKSUMS;
+            settings.verified = verified;
+        })
+    };
+    for (where_to, verified, verdict) in
+        [("this one", 1 << 7, Drop(BadChecksum)), ("all but this one", !(1 << 7), Pass(HelloAccepted))]
+    {
+        let name = format!("a wrong checksum where {where_to} of the interfaces brings right ones");
+        cases.push(flow(&name, vec![(part(0, &good), verdict)]).with(shared(verified)));
+    }
     for source in sources {
         for length in [1, 2, 3, 4, 511, 512, 513, 900, 1_024, good.len()] {
             let verdict = if length == good.len() { Pass(HelloAccepted) } else { Pass(HelloIncomplete) };
