@@ -459,7 +459,11 @@ fn refuse(
     (id, is_grpc): (&RequestId, bool),
 ) -> Response<bytes::Bytes> {
     let Refusal { denial, route, .. } = refusal;
-    worker.refused(source, *denial);
+    if refusal.is_forgiven {
+        worker.counters.borrow().denied(*denial);
+    } else {
+        worker.refused(source, *denial);
+    }
     tracing::debug!(
         source = %source.get(),
         %method,
