@@ -172,6 +172,8 @@ pub struct Refusal {
     pub missing: Option<Box<HeaderName>>,
     /// The token's issuer is being asked for its keys: after that [`admit_again`] may decide otherwise.
     pub pending: Option<Box<Pending>>,
+    /// It adds nothing to its source's ban score, whatever its reason weighs.
+    pub is_forgiven: bool,
 }
 
 impl Refusal {
@@ -188,6 +190,7 @@ impl Refusal {
             missing: None,
             pending: None,
             standing: None,
+            is_forgiven: false,
         }
     }
 

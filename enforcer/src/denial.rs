@@ -252,7 +252,7 @@ denials! {
     /// There is no room to remember that a proof or a signature was used (fails closed).
     ReplayFull = "replay_full", 503, Us, 0, "The service is overloaded; try again later.";
     /// The body is not encrypted as the route asks for, cannot be opened, is too old, or was used before. Why is in the log and a metric
-    /// alone: a client that could tell would have an oracle.
+    /// alone: a client that could tell would have an oracle. Whether it weighs nothing (wrong clocks, no room of ours) shows nowhere.
     PayloadRefused = "payload_refused", 400, Client, 3, "The request's payload is refused.";
     /// The answer could not be encrypted: it is longer than allowed, or in a content coding.
     PayloadAnswer = "payload_answer", 502, Upstream, 0, "The service gave no valid answer.";

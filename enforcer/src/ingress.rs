@@ -13,6 +13,7 @@ mod delay;
 mod devices;
 mod exchange;
 mod handshake;
+mod held;
 mod hello;
 mod identity;
 mod payload;

@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 use keys::{Private, Public};
 
+use crate::secret::Secret;
+
 /// Why a body was not opened, or not sealed. There is one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
@@ -77,6 +79,8 @@ fn is_kind(text: &str) -> bool {
     text.is_empty()
         || text.len() <= MOST_KIND
             && text.contains('/')
+            // A server would read it without.
+            && text.trim_ascii() == text
             && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
 }
 
@@ -106,7 +110,7 @@ pub struct Reply {
 }
 
 enum How {
-    Jwe { alg: jwe::Alg, to: Public, id: String },
+    Jwe { alg: jwe::Alg, to: Public, id: String, echo: Secret<[u8; jwe::ECHO]> },
     Hpke { to: Public, once: [u8; hpke::ONCE] },
     Layout { secret: layout::SessionKey, iv: [u8; 12] },
 }
@@ -130,7 +134,9 @@ impl Reply {
             return Err(Refused);
         }
         match &self.how {
-            How::Jwe { alg, to, id } => jwe::answer(*alg, to, place, (&self.key, id), head, body),
+            How::Jwe { alg, to, id, echo } => {
+                jwe::answer(*alg, to, place, (&self.key, id, echo.expose()), head, body)
+            }
             How::Hpke { to, once } => hpke::answer(to, place, (&self.key, once), head, body),
             How::Layout { secret, iv } => layout::answer(secret, place, (&self.key, iv), head, body),
         }

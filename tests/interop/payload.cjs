@@ -14,6 +14,7 @@ const [METHOD, PATH] = ["POST", "/v1/transfers"];
 const [KIND, STATUS] = ["application/json", 201];
 const [HOST, KEYS] = ["api.example.com", "/.well-known/enforcer/payload-keys"];
 const BODY = Buffer.from('{"amount": "100 €"}');
+const ECHO = 32;
 const ALGS = ["ECDH-ES", "ECDH-ES+A256KW"];
 const CURVES = { "P-256": ["ec", { namedCurve: "P-256" }], X25519: ["x25519", {}] };
 
@@ -26,19 +27,25 @@ async function sealJwe(key, alg, method = METHOD, path = PATH, content = BODY, k
   const rpk = app.publicKey.export({ format: "jwk" });
   const header = { alg, enc: "A256GCM", kid: key.kid, method, path, iat: now(), jti, rpk, ...(kind && { cty: kind }) };
   const to = await jose.importJWK(key, alg);
-  const body = await new jose.CompactEncrypt(content).setProtectedHeader(header).encrypt(to);
+  const echo = crypto.randomBytes(ECHO);
+  const body = await new jose.CompactEncrypt(Buffer.concat([echo, content])).setProtectedHeader(header).encrypt(to);
   const own = app.privateKey.export({ format: "jwk" });
-  return [{ form: "jwe", body: Buffer.from(body).toString("base64") }, { own, kid: key.kid, jti, method, path }];
+  return [{ form: "jwe", body: Buffer.from(body).toString("base64") }, { own, kid: key.kid, jti, echo: echo.toString("base64url"), method, path }];
 }
 
 async function openJwe(state, answer) {
   const key = await jose.importJWK(state.own, "ECDH-ES");
   const options = { keyManagementAlgorithms: ALGS, contentEncryptionAlgorithms: ["A256GCM"] };
   const { plaintext, protectedHeader } = await jose.compactDecrypt(answer, key, options);
+  // The header has what everybody could read in that of the request; this shows that the answer is the server's.
+  const echo = plaintext.subarray(0, ECHO);
+  if (echo.length !== ECHO || !crypto.timingSafeEqual(echo, decode(state.echo))) {
+    throw new Error("made by somebody else");
+  }
   if (["kid", "jti", "method", "path"].some((name) => protectedHeader[name] !== state[name])) {
     throw new Error(`an answer to another request: ${JSON.stringify(protectedHeader)}`);
   }
-  return [protectedHeader.status, protectedHeader.cty ?? "", Buffer.from(plaintext)];
+  return [protectedHeader.status, protectedHeader.cty ?? "", Buffer.from(plaintext.subarray(ECHO))];
 }
 
 // An uncompressed point, or a coordinate.

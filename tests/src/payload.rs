@@ -174,7 +174,7 @@ pub struct Sent {
 
 #[derive(Debug)]
 enum Opener {
-    Jwe { own: Private, id: String },
+    Jwe { own: Private, id: String, echo: [u8; jwe::ECHO] },
     Hpke { own: Private, once: [u8; hpke::ONCE] },
     Layout { session: layout::Session, iv: [u8; 12] },
 }
@@ -198,9 +198,12 @@ impl App {
         let (body, opener) = match order.form {
             Form::Jwe(alg) => {
                 let id = nonce();
-                let request = jwe::Request { alg, to, key, made, id: &id, answer_to: own.public(), kind };
+                let mut echo = [0; jwe::ECHO];
+                fill(&mut echo).map_err(|_| anyhow!("no randomness"))?;
+                let answer_to = own.public();
+                let request = jwe::Request { alg, to, key, made, id: &id, answer_to, kind, echo };
                 headers.push(("content-type", "application/jose".to_owned()));
-                (request.seal(place, order.body).map_err(refused)?, Opener::Jwe { own, id })
+                (request.seal(place, order.body).map_err(refused)?, Opener::Jwe { own, id, echo })
             }
             Form::Hpke => {
                 let mut once = [0; hpke::ONCE];
@@ -287,7 +290,9 @@ impl Sent {
         let path = self.path.split('?').next().unwrap_or_default();
         let place = Place { method: &self.method, path };
         let answered = match &self.opener {
-            Opener::Jwe { own, id } => jwe::open_answer(&sealed, own, place, (&self.key, id), MOST_ANSWER),
+            Opener::Jwe { own, id, echo } => {
+                jwe::open_answer(&sealed, own, place, (&self.key, id, echo), MOST_ANSWER)
+            }
             Opener::Hpke { own, once } => {
                 hpke::open_answer(&sealed, own, place, (&self.key, once), MOST_ANSWER)
             }

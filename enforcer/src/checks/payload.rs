@@ -78,6 +78,11 @@ impl Cause {
             Self::ReplayStore => "replay_store",
         }
     }
+
+    /// Whether it counts towards a ban. Phones have wrong clocks without anybody's fault, and what we cannot remember is ours.
+    pub const fn is_offence(self) -> bool {
+        !matches!(self, Self::Stale | Self::ReplayFull | Self::ReplayStore)
+    }
 }
 
 /// What came of a body.
@@ -213,7 +218,7 @@ impl<'a> Sealed<'a> {
         };
         match self.format {
             PayloadFormat::Jwe => {
-                jwe::open(text, keys, place, most).map_err(|_| why(jwe::key_of(text, most).ok().as_deref()))
+                jwe::open(text, keys, place, most).map_err(|_| why(jwe::key_of(text).ok().as_deref()))
             }
             PayloadFormat::Hpke => {
                 hpke::open(text, keys, place, most).map_err(|_| why(hpke::key_of(text).ok()))

@@ -31,6 +31,7 @@ mod introspection;
 mod kernel;
 mod limits;
 mod lists;
+mod paths;
 mod payload;
 mod pins;
 mod revocation;
@@ -61,19 +62,24 @@ pub(super) fn validate<'t>(
     let http = service::http(&file.http, &listeners, &mut rules);
     let payloads = payload::payloads(file, &http, &mut rules);
     let bans = service::bans(&file.bans, &mut rules);
+    let pins = pins::pins(file, bans.store.as_deref(), &mut rules);
+    let attestation = attestation::attestation(&file.attestation, bans.store.as_deref(), &mut rules);
+    let asked = attestation.as_ref().map(|attestation| &attestation.paths);
+    let suspicion = suspicion::suspicion(file, &mut rules);
+    paths::distinct(file, (asked, &pins, suspicion.as_ref()), &payloads, &mut rules);
     let metrics = service::metrics(&file.metrics, &listeners, &http.redirect, &mut rules);
     Config {
         kernel,
         tls: tls::tls(&file.tls, &mut rules),
-        pins: pins::pins(file, bans.store.as_deref(), &mut rules),
-        suspicion: suspicion::suspicion(file, &mut rules),
+        pins,
+        suspicion,
         upstreams,
         tokens,
         dpop,
         signatures,
         payloads,
         replay: integrity::replay(&file.replay, bans.store.as_deref(), &mut rules),
-        attestation: attestation::attestation(&file.attestation, bans.store.as_deref(), &mut rules),
+        attestation,
         routes,
         revocation: revocation::revocation(&file.revocation, &bans, &metrics, &mut rules),
         bans,

@@ -248,7 +248,15 @@ mod tests {
 
     fn told(standing: &Standing) -> Told<'_> {
         let over_risk = standing.risk > Some(9);
-        Told { device: DeviceId::of_key(b"key"), standing, age: 7, over_risk, play: None, suspicion: None, upstream: "api" }
+        Told {
+            device: DeviceId::of_key(b"key"),
+            standing,
+            age: 7,
+            over_risk,
+            play: None,
+            suspicion: None,
+            upstream: "api",
+        }
     }
 
     fn signing() -> Signing<'static> {

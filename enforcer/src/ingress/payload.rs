@@ -82,7 +82,7 @@ pub(super) async fn open(
     };
     opened.map_err(|cause| {
         note(worker, grant, &payload, cause);
-        at(grant, Denial::PayloadRefused)
+        Refusal { is_forgiven: !cause.is_offence(), ..at(grant, Denial::PayloadRefused) }
     })
 }
 
@@ -93,11 +93,14 @@ fn at(grant: &mut Grant, denial: Denial) -> Refusal {
 
 /// Operators learn why; nobody else does.
 fn note(worker: &Worker, grant: &Grant, payload: &Payload, cause: Cause) {
-    static SPOKEN: Seldom = Seldom::new();
+    // Apart, so that nobody outside can have the one fall silent by the other.
+    static OURS: Seldom = Seldom::new();
+    static THEIRS: Seldom = Seldom::new();
     let metrics = &worker.shared.metrics.payload;
     metrics.refused.with_label_values(&[&*payload.name, cause.name()]).inc();
     let is_ours = matches!(cause, Cause::ReplayFull | Cause::ReplayStore);
-    if !SPOKEN.may_speak(clock::unix_now()) {
+    let spoken = if is_ours { &OURS } else { &THEIRS };
+    if !spoken.may_speak(clock::unix_now()) {
         return;
     }
     let (source, route, cause) = (grant.source().get(), &*grant.route().name, cause.name());
@@ -163,10 +166,14 @@ pub(super) async fn seal(
                 .ok_or((Denial::PayloadAnswer, "failed"))
         }
         Some(kind) => match body.take(sealing.payload.config.max_answer_bytes, &mut room).await {
-            Ok(content) => {
-                let sealed = sealing.seal(head.status, &kind, &content);
-                sealed.map(|sealed| (None, sealed)).ok_or((Denial::PayloadAnswer, "failed"))
-            }
+            Ok(content) => match sealing.seal(head.status, &kind, &content) {
+                None => Err((Denial::PayloadAnswer, "failed")),
+                // What is encrypted is longer, and may wait for its client.
+                Some(sealed) if !room.take(sealed.len().saturating_sub(content.len()) as u64) => {
+                    Err((Denial::Overloaded, "no_room"))
+                }
+                Some(sealed) => Ok((None, sealed)),
+            },
             Err(Unread::TooLong) => Err((Denial::PayloadAnswer, "too_large")),
             Err(Unread::NoRoom) => Err((Denial::Overloaded, "no_room")),
             Err(Unread::Broken) => Err((Denial::UpstreamProtocol, "broken")),

@@ -14,7 +14,7 @@ use super::{
     connection::Connection,
     counters::Stage,
     delay::wait,
-    devices, exchange, payload, pins, reports, stream,
+    devices, exchange, held, payload, pins, reports, stream,
     upgrade::{Asked, forward},
     worker::Worker,
 };
@@ -25,24 +25,17 @@ use crate::{
         facts::{ClientAddr, RequestFacts},
         forwarded,
         limit::{Marks, Standing},
-        signature,
         token::binding::DPOP_NONCE,
     },
     clock,
     denial::Denial,
-    policy::{Policy, pins::Signed, route::Route, signature::Signers},
+    policy::{Policy, pins::Signed, route::Route},
     upstream::{self, AnswerBody, ClientBody, EARLY_DATA, Patience, Room, Terms, grpc},
 };
 
 /// How long a request waits for the keys of its token's issuer: a handshake and an answer from far away. What is not decided
 /// then is refused.
 const KEY_PATIENCE: Duration = Duration::from_secs(2);
-/// Time for the body of a request that is judged by it, which is small.
-pub(super) const DOCUMENT_TIME: Duration = Duration::from_secs(30);
-
-/// Bytes a second that a signed body has to come with on the whole, besides that time, for it is held.
-pub(super) const SIGNED_RATE: u64 = 16 << 10;
-
 /// Answers a request; never fails, because every failure is an answer.
 pub(super) async fn serve(
     worker: Rc<Worker>,
@@ -141,47 +134,18 @@ pub(super) async fn serve(
             }
             dpop_nonce = grant.dpop_nonce().cloned();
             suspicion = grant.standing.suspicion;
-            let room = || Room::new(&worker.shared.held, max_held);
-            let verified = match &route.signers {
-                None => Ok(body),
-                Some(signers) => Box::pin(signed(&mut grant, body, signers, room())).await,
-            };
-            devices::assertion::count(&worker, &grant);
-            let verified = match (verified, checks::devices::assertion::most(&grant)) {
-                (Ok(body), Some(most)) => {
-                    let held = (body, room(), most);
-                    Box::pin(devices::assertion::hold(&worker, &connection, &mut grant, &head, held)).await
-                }
-                (verified, _) => verified,
-            };
-            let most = match (&route.graphql, &route.oauth) {
-                (None, None) => None,
-                (Some(graphql), _) => Some((graphql.config.max_body_bytes, Denial::GraphqlTooLarge)),
-                (None, Some(_)) => Some((checks::oauth::MOST_BYTES, Denial::OauthRequest)),
-            };
-            let (held, line) = ((verified, room()), entry.as_deref_mut());
-            let verified =
-                Box::pin(devices::play::vouch(&worker, &connection, &mut grant, &head, held, line)).await;
-            let mut sealing = None;
-            let opened = match verified {
-                Ok(body) if route.payload.is_some() => {
-                    let opening = payload::open(&worker, &mut grant, &mut head, body, room());
-                    Box::pin(opening).await.map(|(body, found)| {
-                        sealing = found;
-                        body
-                    })
-                }
-                verified => verified,
-            };
-            let judged = match (opened, most) {
-                (Ok(body), Some(most)) => {
-                    Box::pin(document(&worker, &connection, &mut grant, &head, (body, room()), most)).await
-                }
-                (opened, _) => opened,
-            };
-            match judged {
+            let held = (body, max_held);
+            let judged = Box::pin(held::judge(
+                &worker,
+                &connection,
+                &mut grant,
+                &mut head,
+                held,
+                entry.as_deref_mut(),
+            ));
+            match judged.await {
                 Err(refusal) => Err(refusal),
-                Ok(body) => {
+                Ok((body, sealing)) => {
                     marks = grant.standing.marks;
                     left = grant.standing.field();
                     match wait(&worker, grant.standing.delay, max_delayed).await {
@@ -210,7 +174,8 @@ pub(super) async fn serve(
                             };
                             let settled = match (settled, sealing) {
                                 (Ok(response), Some(sealing)) => {
-                                    Box::pin(payload::seal(&worker, sealing, response, room())).await
+                                    let room = Room::new(&worker.shared.held, max_held);
+                                    Box::pin(payload::seal(&worker, sealing, response, room)).await
                                 }
                                 (settled, _) => settled,
                             };
@@ -308,70 +273,6 @@ pub(super) async fn serve(
         "request"
     );
     Ok(response.map(|answer| answer.logged(entry)))
-}
-
-/// Reads the body of a signed request and holds it against its signature; gives it back as it came.
-async fn signed(
-    grant: &mut Grant,
-    body: ClientBody,
-    signers: &Signers,
-    room: Room,
-) -> Result<ClientBody, Refusal> {
-    let verify = async {
-        let most = signature::most(grant, signers);
-        let patience = DOCUMENT_TIME + Duration::from_secs(most / SIGNED_RATE);
-        let (bytes, body) = match tokio::time::timeout(patience, body.read_whole(most, room)).await {
-            Ok(Ok(Some(read))) => read,
-            Ok(Ok(None)) => return Err(Refusal::plain(signature::beyond(grant))),
-            Ok(Err(denial)) => return Err(Refusal::plain(denial)),
-            Err(_) => return Err(Refusal::plain(Denial::RequestTimeout)),
-        };
-        signature::body(grant, &bytes).await?;
-        Ok(body)
-    };
-    let verified = verify.await;
-    verified.map_err(|refusal| {
-        let route = Arc::clone(grant.route());
-        refusal.at(&route, std::mem::take(&mut grant.standing))
-    })
-}
-
-/// Reads the body of a request that is judged by it, at most so many bytes, and has it judged; gives it back as it came.
-async fn document(
-    worker: &Worker,
-    connection: &Connection,
-    grant: &mut Grant,
-    head: &http::request::Parts,
-    (body, room): (ClientBody, Room),
-    (most, beyond): (u64, Denial),
-) -> Result<ClientBody, Refusal> {
-    let reading = body.read_whole(most, room);
-    let read = match tokio::time::timeout(DOCUMENT_TIME, reading).await {
-        Ok(Ok(Some(read))) => Ok(read),
-        Ok(Ok(None)) => Err(beyond),
-        Ok(Err(denial)) => Err(denial),
-        Err(_) => Err(Denial::RequestTimeout),
-    };
-    let judged = read.map_err(Refusal::plain).and_then(|(bytes, body)| {
-        let facts = RequestFacts::read(&connection.client, grant.source(), head).map_err(Refusal::plain)?;
-        let now = Now { monotonic: clock::kernel_now(), unix: clock::unix_now() };
-        checks::graphql::judge(grant, &facts, facts.target.query, &bytes, now.monotonic)?;
-        checks::oauth::judge(&worker.shared.policy.load(), grant, &facts, facts.target.query, &bytes, now)?;
-        Ok(body)
-    });
-    let judged = match judged {
-        Ok(body) => checks::oauth::written(grant).await.map(|()| body),
-        refused => refused,
-    };
-    judged.map_err(|refusal| {
-        let route = Arc::clone(grant.route());
-        // What was judged says itself what limits made of it.
-        if refusal.route.is_some() {
-            refusal
-        } else {
-            refusal.at(&route, std::mem::take(&mut grant.standing))
-        }
-    })
 }
 
 /// Whether nothing that follows a refused request can be trusted to be what it seems.
@@ -488,7 +389,11 @@ fn refuse(
     (id, is_grpc): (&RequestId, bool),
 ) -> Response<bytes::Bytes> {
     let Refusal { denial, route, .. } = refusal;
-    worker.refused(source, *denial);
+    if refusal.is_forgiven {
+        worker.counters.borrow().denied(*denial);
+    } else {
+        worker.refused(source, *denial);
+    }
     tracing::debug!(
         source = %source.get(),
         %method,

@@ -2,9 +2,14 @@
 //!
 //! One way leads through here. The header has exactly the members that its direction has, none twice; compression, `crit`, another
 //! algorithm or a part that is empty where it may not be is refused before anything is computed.
+//!
+//! A header is read by everybody who sees the body, `rpk` included, and anybody can encrypt to a public key. So what shows that an answer
+//! comes from whoever could open its request stands inside: what is encrypted begins with [`ECHO`] random bytes, in an answer with those
+//! of its request.
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, MAX_TAG_LEN, NONCE_LEN, Nonce, UnboundKey},
+    constant_time::verify_slices_are_equal,
     digest::{Context, SHA256},
     key_wrap::{AES_256, AesKek, KeyWrap as _},
     rand,
@@ -23,6 +28,8 @@ use crate::secret::Secret;
 const MOST_HEADER: usize = 4 << 10;
 /// RFC 7518 section 4.4: a key of 32 bytes, wrapped.
 const WRAPPED: usize = 40;
+/// Bytes before the content: random in a request, the same again in its answer.
+pub const ECHO: usize = 32;
 /// Characters that a request's id may have.
 const ID: std::ops::RangeInclusive<usize> = 16..=64;
 const ENC: &str = "A256GCM";
@@ -194,22 +201,22 @@ fn encrypt(
     alg: Alg,
     to: &Public,
     header: impl FnOnce(Jwk) -> Header,
-    body: &[u8],
+    plain: Vec<u8>,
 ) -> Result<Vec<u8>, Refused> {
     let own = Private::generate(to.curve())?;
     let header = serde_json::to_vec(&header(own.public().to_jwk())).map_err(|_| Refused)?;
     if base64::encoded_len(header.len(), false).is_none_or(|length| length > MOST_HEADER) {
         return Err(Refused);
     }
-    encrypt_from(alg, &own, to, &header, body)
+    encrypt_from(alg, &own, to, &header, plain)
 }
 
 /// Encrypts under any header, in which `$EPK` stands for the key that is new for it: what apps that do not behave could send. For tests and
 /// fuzzing.
-pub fn seal_as(alg: Alg, to: &Public, header: &str, body: &[u8]) -> Result<Vec<u8>, Refused> {
+pub fn seal_as(alg: Alg, to: &Public, header: &str, plain: &[u8]) -> Result<Vec<u8>, Refused> {
     let own = Private::generate(to.curve())?;
     let epk = serde_json::to_string(&own.public().to_jwk()).map_err(|_| Refused)?;
-    encrypt_from(alg, &own, to, header.replace("$EPK", &epk).as_bytes(), body)
+    encrypt_from(alg, &own, to, header.replace("$EPK", &epk).as_bytes(), plain.to_vec())
 }
 
 /// The same from a key that is used for nothing else, with the header's JSON.
@@ -218,7 +225,7 @@ pub(super) fn encrypt_from(
     own: &Private,
     to: &Public,
     header: &[u8],
-    body: &[u8],
+    mut plain: Vec<u8>,
 ) -> Result<Vec<u8>, Refused> {
     let mut text = URL_SAFE_NO_PAD.encode(header);
     let agreed = own.agree(to)?;
@@ -237,11 +244,10 @@ pub(super) fn encrypt_from(
     // A key is used once, so that any IV is new; libraries expect a random one.
     let mut iv = [0; NONCE_LEN];
     rand::fill(&mut iv).map_err(|_| Refused)?;
-    let mut sealed = body.to_vec();
     let tag = gcm(&content)?
-        .seal_in_place_separate_tag(Nonce::assume_unique_for_key(iv), Aad::from(text.as_bytes()), &mut sealed)
+        .seal_in_place_separate_tag(Nonce::assume_unique_for_key(iv), Aad::from(text.as_bytes()), &mut plain)
         .map_err(|_| Refused)?;
-    for part in [wrapped, &iv, &sealed, tag.as_ref()] {
+    for part in [wrapped, &iv, &plain, tag.as_ref()] {
         text.push('.');
         URL_SAFE_NO_PAD.encode_string(part, &mut text);
     }
@@ -271,13 +277,14 @@ pub(super) fn concat_kdf(agreed: &[u8], purpose: &str, apu: &[u8], apv: &[u8], b
 
 /// Opens the body of a request, whose content has at most `most` bytes. Its header says `alg`, `enc`, `epk`, `kid`, `method`, `path`,
 /// `iat` (seconds since 1970), `jti` (16 to 64 characters) and `rpk` (the key that the answer is sealed to); it may say `cty` (what the body is, like
-/// "application/json", in full), and nothing else.
+/// "application/json", in full), and nothing else. [`ECHO`] bytes stand before the content.
 pub fn open(body: &[u8], keys: &Keys, place: Place<'_>, most: usize) -> Result<Opened, Refused> {
-    let parts = parse(body, most)?;
+    let parts = parse(body, most.saturating_add(ECHO))?;
     let kid = parts.header.kid.clone().ok_or(Refused)?;
     let key = keys.find(&kid)?;
     let alg = parts.alg;
-    let (mut header, body) = decrypt(parts, key)?;
+    let (mut header, plain) = decrypt(parts, key)?;
+    let (echo, body) = split(plain)?;
     let is_of = header.is_of(place, &kid) && header.status.is_none();
     let kind = header.kind()?;
     let (Some(made), Some(id), Some(rpk), true) = (header.iat, header.jti, header.rpk, is_of) else {
@@ -287,7 +294,7 @@ pub fn open(body: &[u8], keys: &Keys, place: Place<'_>, most: usize) -> Result<O
         return Err(Refused);
     }
     let once = id.clone().into_bytes();
-    let how = How::Jwe { alg, to: Public::from_jwk(&rpk)?, id };
+    let how = How::Jwe { alg, to: Public::from_jwk(&rpk)?, id, echo: Secret::new(echo) };
     Ok(Opened { body, kind, made, once, reply: Reply::new(how, place, &kid), key: kid })
 }
 
@@ -308,6 +315,15 @@ pub struct Request<'a> {
     pub answer_to: &'a Public,
     /// What the body is; empty: not said.
     pub kind: &'a str,
+    /// Random, never the same twice and known to nobody else: by it the answer is believed.
+    pub echo: [u8; ECHO],
+}
+
+/// What the content begins with, and the rest.
+fn split(mut plain: Vec<u8>) -> Result<([u8; ECHO], Vec<u8>), Refused> {
+    let echo = *plain.first_chunk::<ECHO>().ok_or(Refused)?;
+    plain.drain(..ECHO);
+    Ok((echo, plain))
 }
 
 /// `cty` of a kind.
@@ -316,8 +332,11 @@ fn said(kind: &str) -> Option<String> {
 }
 
 /// Id of the key that a body says to be sealed to, for logs alone.
-pub fn key_of(body: &[u8], most: usize) -> Result<String, Refused> {
-    parse(body, most)?.header.kid.ok_or(Refused)
+pub fn key_of(body: &[u8]) -> Result<String, Refused> {
+    // The header alone: what comes behind it may be long, and was read once.
+    let text = body.split(|byte| *byte == b'.').next().filter(|text| text.len() <= MOST_HEADER);
+    let bytes = URL_SAFE_NO_PAD.decode(text.ok_or(Refused)?).map_err(|_| Refused)?;
+    header(&bytes)?.kid.ok_or(Refused)
 }
 
 impl Request<'_> {
@@ -333,7 +352,7 @@ impl Request<'_> {
             cty: said(self.kind),
             ..head(epk)
         };
-        encrypt(self.alg, self.to, head, body)
+        encrypt(self.alg, self.to, head, [&self.echo, body].concat())
     }
 }
 
@@ -341,25 +360,27 @@ pub(super) fn answer(
     alg: Alg,
     to: &Public,
     place: Place<'_>,
-    (key, id): (&str, &str),
+    (key, id, echo): (&str, &str, &[u8; ECHO]),
     head: Head<'_>,
     body: &[u8],
 ) -> Result<Vec<u8>, Refused> {
     let header = Header::new(alg, place, key, id);
     let header = |epk| Header { status: Some(head.status), cty: said(head.kind), ..header(epk) };
-    encrypt(alg, to, header, body)
+    encrypt(alg, to, header, [echo, body].concat())
 }
 
 /// Opens an answer, as apps do. Its header says `alg`, `enc`, `epk`, and `kid`, `method`, `path` and `jti` of the request, its `status`,
-/// and may say `cty`.
+/// and may say `cty`. Its content begins with `echo`, that of the request, or somebody made it who could not open that.
 pub fn open_answer(
     body: &[u8],
     own: &Private,
     place: Place<'_>,
-    (key, id): (&str, &str),
+    (key, id, echo): (&str, &str, &[u8; ECHO]),
     most: usize,
 ) -> Result<Answered, Refused> {
-    let (mut header, body) = decrypt(parse(body, most)?, own)?;
+    let (mut header, plain) = decrypt(parse(body, most.saturating_add(ECHO))?, own)?;
+    let (echoed, body) = split(plain)?;
+    verify_slices_are_equal(&echoed, echo).map_err(|_| Refused)?;
     let is_answer = header.iat.is_none() && header.rpk.is_none() && header.jti.as_deref() == Some(id);
     let kind = header.kind()?;
     match header.status.filter(|_| is_answer && header.is_of(place, key)) {

@@ -17,6 +17,7 @@ const PLACE: Place<'static> = Place { method: "POST", path: "/v1/transfers" };
 const MADE: u64 = 1_800_000_000;
 const ID: &str = "request-0123456789";
 const ONCE: [u8; hpke::ONCE] = *b"0123456789abcdef";
+const ECHO: [u8; jwe::ECHO] = *b"0123456789abcdef0123456789abcdef";
 const MOST: usize = 4096;
 const KIND: &str = "application/json; charset=utf-8";
 const HEAD: Head<'static> = Head { status: 201, kind: KIND };
@@ -78,6 +79,7 @@ impl Both {
             id: ID,
             answer_to: self.app.public(),
             kind: KIND,
+            echo: ECHO,
         }
     }
 

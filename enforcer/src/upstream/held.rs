@@ -54,7 +54,7 @@ impl Room {
     }
 
     /// Takes so many more, if they are there.
-    pub(super) fn take(&mut self, bytes: u64) -> bool {
+    pub(crate) fn take(&mut self, bytes: u64) -> bool {
         let taken = self.held.take(bytes, self.most);
         if taken {
             self.bytes += bytes;

@@ -15,6 +15,7 @@ const MADE: u64 = 1_800_000_000;
 const ID: &str = "request-0123456789";
 const KEY: &str = "key-1";
 const MOST: usize = 1_024;
+const ECHO: [u8; jwe::ECHO] = [8; jwe::ECHO];
 
 struct Desk {
     keys: Keys,
@@ -59,7 +60,8 @@ pub fn judge(input: &[u8]) -> Option<Found> {
         1 | 2 => {
             let alg = if kind % 6 == 1 { jwe::Alg::Direct } else { jwe::Alg::Wrapped };
             let header = std::str::from_utf8(rest).ok()?;
-            let sealed = jwe::seal_as(alg, &desk.server, header, b"body").ok()?;
+            let plain = [&ECHO[..], b"body"].concat();
+            let sealed = jwe::seal_as(alg, &desk.server, header, &plain).ok()?;
             let opened = jwe::open(&sealed, &desk.keys, PLACE, MOST).ok()?;
             assert!(opened.body == b"body" && says(header, alg), "accepted: {header}");
             Some(("jwe", opened.kind.len()))
@@ -97,6 +99,7 @@ pub fn judge(input: &[u8]) -> Option<Found> {
                 id: ID,
                 answer_to: app,
                 kind: "",
+                echo: ECHO,
             };
             let good = request.seal(PLACE, b"body").ok()?;
             let mut changed = good.clone();

@@ -73,6 +73,7 @@ fn mistakes_are_told_where_they_stand() {
     let route = |rest: &str| {
         format!("{}[[route]]\npath = \"/x/\"\nupstream = \"api\"\npublic = true\n{rest}\n", with(""))
     };
+    let document = "[pins.set.a]\n[pins.document]\nkey = \"d.key\"\nversion = 1\n";
     for (text, expected) in [
         (section(""), "payload.app.keys: missing; name a private key"),
         (section("keys = []"), "payload.app.keys: empty"),
@@ -97,6 +98,27 @@ fn mistakes_are_told_where_they_stand() {
         (with("formats = [\"jwe\", \"jwe\"]"), "`jwe` stands here twice"),
         (with("formats = [\"jwt\"]"), "payload.app.formats[0]"),
         (with("keys_path = \"keys\""), "payload.app.keys_path: `keys` is no path"),
+        (with("keys_path = \"/a/../keys\""), "payload.app.keys_path: `/a/../keys` is no path"),
+        (
+            format!("{}[attestation]\n", with("keys_path = \"/.well-known/enforcer/keys\"")),
+            "payload.app.keys_path: `/.well-known/enforcer/keys` is `attestation.keys_path` already",
+        ),
+        (
+            format!("{}[attestation]\nchallenge_path = \"/ask\"\n", with("keys_path = \"/ask\"")),
+            "payload.app.keys_path: `/ask` is `attestation.challenge_path` already",
+        ),
+        (
+            format!("{}[attestation]\nsession_path = \"/.well-known/enforcer/payload-keys\"\n", with("")),
+            "payload.app.keys_path: `/.well-known/enforcer/payload-keys` is `attestation.session_path` already",
+        ),
+        (
+            format!("{}[attestation]\nenrol_path = \"/.well-known/enforcer/pins\"\n{document}", with("")),
+            "pins.document.path: `/.well-known/enforcer/pins` is `attestation.enrol_path` already",
+        ),
+        (
+            format!("{}{document}", with("keys_path = \"/.well-known/enforcer/pins\"")),
+            "payload.app.keys_path: `/.well-known/enforcer/pins` is `pins.document.path` already",
+        ),
         (with("content_type = \"json\""), "payload.app.content_type: `json` is no media type"),
         (with("max_body_bytes = \"17MiB\""), "payload.app.max_body_bytes: 17825792 bytes is out of range"),
         (with("max_body_bytes = \"11MiB\""), "more than http.max_body_bytes"),

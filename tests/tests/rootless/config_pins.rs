@@ -112,8 +112,14 @@ fn mistakes_are_told_where_they_stand() {
             set(&format!("pins = [{two}]\n[pins.document]\nkey = \"d.key\"\nversion = 1\nlifetime = \"1s\"")),
             "pins.document.lifetime: 1s is out of range; write 60s to 3650d",
         ),
-        (document("/.well-known/enforcer/session"), "pins.document.path: is attestation.session_path"),
-        (format!("{}challenge_path = \"/pins\"\n", document("/pins")), "is attestation.challenge_path"),
+        (
+            document("/.well-known/enforcer/session"),
+            "pins.document.path: `/.well-known/enforcer/session` is `attestation.session_path` already",
+        ),
+        (
+            format!("{}challenge_path = \"/pins\"\n", document("/pins")),
+            "is `attestation.challenge_path` already",
+        ),
         (document("/a/../b"), "pins.document.path: `/a/../b` is no path of one endpoint"),
         (document("/."), "`/.` is no path of one endpoint; begin it with `/`, end it without"),
         (document("/pins/"), "`/pins/` is no path of one endpoint"),

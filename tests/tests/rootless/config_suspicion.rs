@@ -76,9 +76,15 @@ fn mistakes_are_told_where_they_stand() {
             "suspicion.reports.path: `r` is no path of one endpoint",
         ),
         ("[suspicion.reports]\npath = \"/r/\"\n".to_owned(), "suspicion.reports.path: `/r/` is no path"),
-        (reports("/.well-known/enforcer/pins"), "suspicion.reports.path: is pins.document.path"),
-        (reports("/keys"), "suspicion.reports.path: is payload.app.keys_path"),
-        (reports("/.well-known/enforcer/enrol"), "suspicion.reports.path: is attestation.enrol_path"),
+        (
+            reports("/.well-known/enforcer/pins"),
+            "suspicion.reports.path: `/.well-known/enforcer/pins` is `pins.document.path` already",
+        ),
+        (reports("/keys"), "suspicion.reports.path: `/keys` is `payload.app.keys_path` already"),
+        (
+            reports("/.well-known/enforcer/enrol"),
+            "suspicion.reports.path: `/.well-known/enforcer/enrol` is `attestation.enrol_path` already",
+        ),
         (
             "[suspicion.reports]\nremember = \"1s\"\n".to_owned(),
             "suspicion.reports.remember: 1s is out of range",

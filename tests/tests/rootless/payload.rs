@@ -3,7 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use anyhow::Result;
-use enforcer::sealed::{jwe::Alg, keys::Public};
+use enforcer::{
+    denial::Denial,
+    sealed::{
+        jwe::{self, Alg},
+        keys::Public,
+    },
+};
 use enforcer_tests::{
     edge::{Client, Edge, Site},
     origin::Origin,
@@ -260,6 +266,23 @@ fn wrong(app: &App, stranger: &App, form: Form) -> Result<Vec<(&'static str, Str
             }
         }),
     );
+    if let Form::Jwe(alg) = form {
+        let header = json!({
+            "alg": alg.name(), "enc": "A256GCM", "epk": "$EPK", "kid": app.key, "method": "POST", "path": path,
+            "iat": order.made, "jti": "0123456789abcdef", "rpk": {
+                "kty": "OKP", "crv": "X25519", "x": "CQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            },
+        });
+        let header = header.to_string().replace("\"$EPK\"", "$EPK");
+        let spaced = header.replace("\"jti\"", "\"cty\":\" application/grpc\",\"jti\"");
+        for (what, header, length) in [
+            ("nothing to repeat", header, jwe::ECHO - 1),
+            ("a type that a server reads without its space", spaced, jwe::ECHO),
+        ] {
+            let body = jwe::seal_as(alg, &app.server, &header, &vec![7; length]).unwrap();
+            put("unopened", what, with(good()?, &|sent| sent.body.clone_from(&body)));
+        }
+    }
     if form == Form::Layout {
         for name in ["payload-key", "payload-session", "payload-time"] {
             // Without the session it is not even one of these.
@@ -310,6 +333,37 @@ async fn whatever_is_wrong_is_one_refusal() -> Result<()> {
     assert_eq!(status, 400);
     assert!(body.contains("\"code\":\"payload_refused\"") && !body.contains("server_time"), "{body}");
     assert!(headers.iter().all(|(name, _)| !name.starts_with("payload")), "{headers:?}");
+    Ok(())
+}
+
+/// A phone whose clock is wrong is no attacker, and neither is one that comes when there is no room.
+#[tokio::test]
+async fn what_no_attacker_has_to_do_with_counts_towards_no_ban() -> Result<()> {
+    let mut house = House::new(|site| site.config.replay.max_entries = 1).await?;
+    let other = House::new(|_| ()).await?;
+    let mut first = None;
+    for (form, curve) in FORMS {
+        let (app, stranger) = (house.app(curve), other.app(curve));
+        for (cause, _, sent) in wrong(&app, &stranger, form)? {
+            for client in &mut house.edge.clients().await? {
+                let seen = seen(client, &sent).await?;
+                assert_eq!(&seen.2, &first.get_or_insert_with(|| seen.clone()).2);
+                let reported = std::iter::from_fn(|| house.edge.offences.try_recv().ok());
+                let reported: Vec<Denial> = reported.map(|offence| offence.denial).collect();
+                let expected: &[Denial] = if cause == "stale" { &[] } else { &[Denial::PayloadRefused] };
+                assert_eq!(reported, expected, "{form:?}: {cause}");
+            }
+        }
+    }
+    // A set of one has one place in each of 64 parts.
+    let mut client = house.edge.http2().await?;
+    while house.refused("replay_full") == 0 {
+        let sent = house.apps()[0].seal(&Order::post(Form::Hpke, "/sealed/echo", b"{}"))?;
+        send(&mut client, &sent).await?;
+    }
+    assert!(house.edge.offences.try_recv().is_err());
+    let denied = house.edge.metrics.denials.with_label_values(&["payload_refused"]).get();
+    assert!(denied > house.refused("stale"), "every refusal is counted");
     Ok(())
 }
 

@@ -64,6 +64,32 @@ async fn answers_that_cannot_be_encrypted_do_not_come_in_the_clear() -> Result<(
     Ok(())
 }
 
+/// It is longer than what it was made of.
+#[tokio::test]
+async fn answers_have_room_for_what_is_encrypted_of_them() -> Result<()> {
+    let house = House::new(|site| site.config.http.max_held_bytes = 6_000).await?;
+    for mut client in house.edge.clients().await? {
+        for form in [JWE, Form::Layout] {
+            let app = house.app(Curve::P256);
+            for (length, status) in [(5_000, 503), (1_000, 200)] {
+                let path = format!("/sealed/produce/{length}");
+                let sent = app.seal(&Order::bare(form, "GET", &path))?;
+                let (found, said) = send(&mut client, &sent).await?;
+                assert_eq!(found, status, "{form:?} {length}");
+                assert_eq!(said == "overloaded", status == 503, "{form:?} {length}: {said}");
+            }
+        }
+    }
+    let refused = house.edge.metrics.payload.answers.with_label_values(&["app", "no_room"]).get();
+    assert_eq!(refused, 4);
+    let given_back = async {
+        while house.edge.metrics.held_bytes.get() != 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(given_back).await
+}
+
 #[tokio::test]
 async fn plain_bodies_pass_where_the_operator_says_so() -> Result<()> {
     let house = House::new(|site| {

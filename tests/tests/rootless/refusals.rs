@@ -17,6 +17,7 @@ Written from the tables in the code by a test; codes, labels and numbers are sta
 The code is the `code` of the problem document (RFC 9457), the label of `enforcer_denials_total` and the field of the
 log. A status of `-` means that the connection ends without an answer. Blame says who has to change something for the next
 attempt to work. Weight is what one occurrence adds to the ban score of its source; see `[bans]` in the configuration.
+`payload_refused` weighs nothing where a clock is wrong, or there is no room to remember that the body was used.
 
 A call of gRPC ends with `grpc-status` and `grpc-message` (see [gRPC](operations.md#grpc)). The metadata of that status carry the code as
 `x-denial-code`, and what problem documents have as `request_id` as `x-request-id`; so they do where a call that has begun fails here, at

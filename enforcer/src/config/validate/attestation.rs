@@ -154,20 +154,6 @@ pub(super) fn is_endpoint(path: &str) -> bool {
         && path.bytes().all(good)
 }
 
-/// The keys of its endpoints, with where each is.
-pub(super) fn endpoints(section: &AttestationSection) -> [(String, String); 4] {
-    let endpoint = |name: &str, value: &Key<Text<String>>| {
-        let path = value.as_ref().map_or_else(|| format!("{BASE}/{name}"), |path| path.get_ref().0.clone());
-        (format!("attestation.{name}_path"), path)
-    };
-    [
-        endpoint("challenge", &section.challenge_path),
-        endpoint("enrol", &section.enrol_path),
-        endpoint("session", &section.session_path),
-        endpoint("keys", &section.keys_path),
-    ]
-}
-
 fn paths(section: &AttestationSection, rules: &mut Rules<'_, '_>) -> AttestationPaths {
     let mut seen: Vec<String> = Vec::new();
     let mut path = |name: &str, value: &Key<Text<String>>| {

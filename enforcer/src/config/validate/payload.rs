@@ -133,7 +133,9 @@ fn path(section: &PayloadSection, rules: &mut Rules<'_, '_>) -> String {
     let Some(value) = &section.keys_path else { return PATH.to_owned() };
     let path = value.get_ref().0.clone();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
-    if !path.starts_with('/') || path.len() > 1_024 || !path.bytes().all(plain) || path.contains("//") {
+    let dots = path.split('/').any(|segment| segment == "." || segment == "..");
+    if !path.starts_with('/') || path.len() > 1_024 || !path.bytes().all(plain) || path.contains("//") || dots
+    {
         let problem = format!("`{}` is no path", path.escape_debug());
         rules.refuse(value.span(), "keys_path", problem, format!("write one like \"{PATH}\""));
     }

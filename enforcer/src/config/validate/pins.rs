@@ -159,11 +159,6 @@ fn document(section: &PinDocumentSection, file: &File, rules: &mut Rules<'_, '_>
             rules.refuse(value.span(), "path", problem, attestation::ENDPOINT);
         }
     }
-    let others = file.attestation.iter().flat_map(|section| attestation::endpoints(section.get_ref()));
-    if let Some((key, _)) = others.into_iter().find(|(_, other)| *other == path) {
-        let span = section.path.as_ref().map_or(rules.span.clone(), Spanned::span);
-        rules.refuse(span, "path", format!("is {key}"), "give each endpoint its own path");
-    }
     if section.version.is_none() {
         rules.missing("version", "write 1, and a larger number with each change of the pins");
     }

@@ -2,14 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use toml::Spanned;
-
-use super::{LimitRules, Rules, attestation, entries, payload, pins, quote, routes::meant};
+use super::{LimitRules, Rules, attestation, entries, quote, routes::meant};
 use crate::config::{
     RateLimit, Signal, Suspicion, SuspicionDemand,
     file::{AppSection, File, Key, ReportsSection, RouteSection, SuspicionSection, WeightsSection},
     suspicion::{App, Reports},
-    value::Text,
 };
 
 /// Where reports are taken unless told otherwise.
@@ -40,9 +37,6 @@ pub(super) fn suspicion(file: &File, rules: &mut Rules<'_, '_>) -> Option<Suspic
         let prefix = rules.path("reports");
         reports(section.get_ref(), &mut rules.within(prefix, section.span()))
     });
-    if let (Some(reports), Some(value)) = (&reports, &section.reports) {
-        paths(file, &reports.path, value, &mut rules);
-    }
     Some(Suspicion { weights, apps, reports })
 }
 
@@ -93,26 +87,6 @@ fn reports(section: &ReportsSection, rules: &mut Rules<'_, '_>) -> Reports {
         remember: rules.duration("remember", &section.remember, hour, 60_000..=604_800_000),
         limit: rules.limit("limit", &section.limit, LIMIT).unwrap_or(LIMIT.default),
         max_entries: u32::try_from(most).unwrap_or(u32::MAX),
-    }
-}
-
-/// Of two things that are answered at one path, one would never be.
-fn paths(file: &File, path: &str, value: &Spanned<ReportsSection>, rules: &mut Rules<'_, '_>) {
-    let of = |written: &Key<Text<String>>, default: &str| {
-        written.as_ref().map_or_else(|| default.to_owned(), |path| path.get_ref().0.clone())
-    };
-    let document = file
-        .pins
-        .document
-        .iter()
-        .map(|document| ("pins.document.path".to_owned(), of(&document.get_ref().path, pins::PATH)));
-    let keys = file.payload.iter().map(|(name, payload)| {
-        (format!("payload.{}.keys_path", quote(name)), of(&payload.get_ref().keys_path, payload::PATH))
-    });
-    let devices = file.attestation.iter().flat_map(|section| attestation::endpoints(section.get_ref()));
-    if let Some((key, _)) = document.chain(keys).chain(devices).find(|(_, other)| other == path) {
-        let span = value.get_ref().path.as_ref().map_or(value.span(), Spanned::span);
-        rules.refuse(span, "reports.path", format!("is {key}"), "give each endpoint its own path");
     }
 }
 

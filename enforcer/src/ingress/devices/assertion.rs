@@ -1,6 +1,6 @@
 //! Requests with an assertion: holds their bodies until it is verified.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::request;
 
@@ -9,11 +9,7 @@ use crate::{
     checks::{Grant, Refusal, devices::assertion, facts::RequestFacts},
     clock,
     denial::Denial,
-    ingress::{
-        connection::Connection,
-        request::{DOCUMENT_TIME, SIGNED_RATE},
-        worker::Worker,
-    },
+    ingress::{connection::Connection, held, worker::Worker},
     upstream::{ClientBody, Room},
 };
 
@@ -50,13 +46,7 @@ async fn verify(
     head: &request::Parts,
     (body, room, most): (ClientBody, Room, u64),
 ) -> Result<ClientBody, Refusal> {
-    let patience = DOCUMENT_TIME + Duration::from_secs(most / SIGNED_RATE);
-    let (bytes, body) = match tokio::time::timeout(patience, body.read_whole(most, room)).await {
-        Ok(Ok(Some(read))) => read,
-        Ok(Ok(None)) => return Err(Refusal::plain(Denial::BodyTooLarge)),
-        Ok(Err(denial)) => return Err(Refusal::plain(denial)),
-        Err(_) => return Err(Refusal::plain(Denial::RequestTimeout)),
-    };
+    let (bytes, body) = held::whole(body, room, most, Denial::BodyTooLarge).await?;
     let facts = RequestFacts::read(&connection.client, grant.source(), head).map_err(Refusal::plain)?;
     let (source, now) = (grant.source(), clock::unix_now());
     let judged = assertion::body(grant, &facts, &bytes, now);

@@ -1,7 +1,7 @@
 //! Takes to Google what devices have brought, and goes on with the answer. What waits holds no policy; how many wait is bounded where
 //! Google is asked.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::request;
 
@@ -17,13 +17,9 @@ use crate::{
     },
     clock,
     denial::Denial,
-    ingress::{access::Entry, connection::Connection, worker::Worker},
+    ingress::{access::Entry, connection::Connection, held, worker::Worker},
     upstream::{ClientBody, Room},
 };
-
-/// Time for the body of a request, and bytes a second that it has to come with on the whole besides, for it is held.
-const BODY_TIME: Duration = Duration::from_secs(30);
-const BODY_RATE: u64 = 16 << 10;
 
 /// Goes on with what an endpoint has begun.
 pub(super) async fn resume(worker: &Worker, pending: Pending) -> Result<Answer, Failed> {
@@ -32,21 +28,15 @@ pub(super) async fn resume(worker: &Worker, pending: Pending) -> Result<Answer, 
     play::resume(&worker.shared.policy.load(), pending, outcome, clock::unix_now())
 }
 
-/// Has Google say what the token of a request is worth, if its route asks for that, and nothing that comes before has refused it; gives
-/// its body back as it came.
+/// Has Google say what the token of a request is worth, whose route asks for that; gives its body back as it came.
 pub(in crate::ingress) async fn vouch(
     worker: &Worker,
     connection: &Connection,
     grant: &mut Grant,
     head: &request::Parts,
-    (verified, room): (Result<ClientBody, Refusal>, Room),
+    (body, room): (ClientBody, Room),
     entry: Option<&mut Entry>,
 ) -> Result<ClientBody, Refusal> {
-    let body = verified?;
-    let is_asked = grant.route().attestation.as_ref().is_some_and(|demand| demand.config.play.is_some());
-    if !is_asked {
-        return Ok(body);
-    }
     let vouched = match judged::most(grant) {
         None => Ok(body),
         Some(most) => ask(worker, connection, grant, head, (body, room, most)).await,
@@ -77,14 +67,7 @@ async fn ask(
     head: &request::Parts,
     (body, room, most): (ClientBody, Room, u64),
 ) -> Result<ClientBody, Refusal> {
-    let patience = BODY_TIME + Duration::from_secs(most / BODY_RATE);
-    let read = match tokio::time::timeout(patience, body.read_whole(most, room)).await {
-        Ok(Ok(Some(read))) => Ok(read),
-        Ok(Ok(None)) => Err(Denial::BodyTooLarge),
-        Ok(Err(denial)) => Err(denial),
-        Err(_) => Err(Denial::RequestTimeout),
-    };
-    let (bytes, body) = read.map_err(Refusal::plain)?;
+    let (bytes, body) = held::whole(body, room, most, Denial::BodyTooLarge).await?;
     let facts = RequestFacts::read(&connection.client, grant.source(), head).map_err(Refusal::plain)?;
     let Some(question) = judged::question(grant, facts.method, facts.target, &bytes).await? else {
         return Ok(body);

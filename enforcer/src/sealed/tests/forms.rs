@@ -19,7 +19,7 @@ fn jwe_goes_there_and_back() {
             assert_eq!(opened.once, ID.as_bytes());
             let answer = opened.reply.seal(HEAD, &body).unwrap();
             let back = |app: &Private, place, key: &str, id: &str| {
-                body_of(jwe::open_answer(&answer, app, place, (key, id), MOST))
+                body_of(jwe::open_answer(&answer, app, place, (key, id, &ECHO), MOST))
             };
             assert_eq!(back(&both.app, PLACE, &both.id, ID).unwrap(), body);
             let other = Place { path: "/v1/other", ..PLACE };
@@ -31,8 +31,48 @@ fn jwe_goes_there_and_back() {
             // What is for one direction is nothing in the other.
             assert_eq!(jwe::open(&answer, &both.keys, PLACE, MOST).err(), Some(Refused));
             let own = Private::from_raw(curve, both.keys.find(&both.id).unwrap().raw()).unwrap();
-            let as_answer = jwe::open_answer(&sealed, &own, PLACE, (&both.id, ID), MOST);
+            let as_answer = jwe::open_answer(&sealed, &own, PLACE, (&both.id, ID, &ECHO), MOST);
             assert_eq!(as_answer.err(), Some(Refused));
+        }
+    }
+}
+
+/// The header of a request is read by everybody who sees it, and has the key for the answer.
+#[test]
+fn who_saw_a_request_alone_makes_no_answer_to_it() {
+    for (curve, alg) in CURVES.into_iter().flat_map(|curve| ALGS.map(|alg| (curve, alg))) {
+        let both = Both::new(curve);
+        let sealed = both.jwe(alg).seal(PLACE, b"body").unwrap();
+        let parts: Vec<&[u8]> = sealed.split(|byte| *byte == b'.').collect();
+        let header: serde_json::Value =
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[0]).unwrap()).unwrap();
+        let to = Public::from_jwk(&serde_json::from_value(header["rpk"].clone()).unwrap()).unwrap();
+        let id = header["jti"].as_str().unwrap();
+        let ciphertext = URL_SAFE_NO_PAD.decode(parts[3]).unwrap();
+        let forge = |echo: &[u8; jwe::ECHO]| {
+            let answer = jwe::answer(alg, &to, PLACE, (&both.id, id, echo), HEAD, b"forged").unwrap();
+            body_of(jwe::open_answer(&answer, &both.app, PLACE, (&both.id, id, &ECHO), MOST))
+        };
+        assert_eq!(forge(&[0; jwe::ECHO]), Err(Refused));
+        assert_eq!(forge(ciphertext.first_chunk().unwrap()), Err(Refused));
+        assert_eq!(forge(&ECHO).unwrap(), b"forged", "it is this alone that is missing");
+    }
+}
+
+/// What is encrypted of a JWE begins with bytes that the answer repeats; it cannot be shorter.
+#[test]
+fn what_a_jwe_begins_with_is_all_there() {
+    for (curve, alg) in CURVES.into_iter().flat_map(|curve| ALGS.map(|alg| (curve, alg))) {
+        let both = Both::new(curve);
+        let own = Private::generate(curve).unwrap();
+        let header = super::headers::text(own.public(), &both, |header| {
+            header.insert("alg".to_owned(), alg.name().into());
+        });
+        for length in [0, 1, 31, 32, 33] {
+            let sealed =
+                jwe::encrypt_from(alg, &own, &both.server, header.as_bytes(), vec![7; length]).unwrap();
+            let opened = jwe::open(&sealed, &both.keys, PLACE, MOST).map(|opened| opened.body);
+            assert_eq!(opened, length.checked_sub(32).map(|rest| vec![7; rest]).ok_or(Refused));
         }
     }
 }

@@ -21,8 +21,8 @@ struct Forger {
 
 impl Forger {
     fn open(&self, header: &str) -> Result<Opened, Refused> {
-        let sealed =
-            jwe::encrypt_from(jwe::Alg::Direct, &self.own, &self.both.server, header.as_bytes(), b"body");
+        let (server, plain) = (&self.both.server, [&ECHO[..], b"body"].concat());
+        let sealed = jwe::encrypt_from(jwe::Alg::Direct, &self.own, server, header.as_bytes(), plain);
         jwe::open(&sealed.unwrap(), &self.both.keys, PLACE, MOST)
     }
 
@@ -73,6 +73,8 @@ fn members_are_exactly_those_that_are_known() {
             ("cty", json!("JWT")),
             ("cty", json!("")),
             ("cty", json!("text/html\nx")),
+            ("cty", json!(" application/grpc")),
+            ("cty", json!("text/html ")),
             ("cty", json!(format!("text/{}", "x".repeat(123)))),
             ("status", json!(200)),
             ("typ", json!("JWE")),
