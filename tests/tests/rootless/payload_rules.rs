@@ -25,7 +25,7 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use serde_json::Value;
 
 use super::{
-    bodies::within,
+    bodies::{eventually, within},
     payload::{House, refused, send},
     signers::{ALL, add, order, parameters},
 };
@@ -82,12 +82,7 @@ async fn answers_have_room_for_what_is_encrypted_of_them() -> Result<()> {
     }
     let refused = house.edge.metrics.payload.answers.with_label_values(&["app", "no_room"]).get();
     assert_eq!(refused, 4);
-    let given_back = async {
-        while house.edge.metrics.held_bytes.get() != 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    within(given_back).await
+    eventually(|| house.edge.metrics.held_bytes.get() == 0).await
 }
 
 #[tokio::test]
