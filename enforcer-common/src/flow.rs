@@ -303,9 +303,9 @@ fn advance<B: Bucket, P: Packet>(
         return (Followed::UNKNOWN, 0);
     }
     let mut phase = slot::phase(word);
-    let mut how = (phase == Phase::Refused) as u32 * place::REFUSED
-        | (phase == Phase::Ended) as u32 * place::ENDED
-        | (segment.opens != 0) as u32 * place::OPENS;
+    let mut how = ((phase == Phase::Refused) as u32 * place::REFUSED)
+        | ((phase == Phase::Ended) as u32 * place::ENDED)
+        | ((segment.opens != 0) as u32 * place::OPENS);
     let length = segment.end.wrapping_sub(segment.offset);
     if !phase.is_refused() {
         let found = bucket.meet(slot, segment.sequence, length);
