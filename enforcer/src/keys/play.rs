@@ -29,7 +29,7 @@ use crate::{
         Refused,
         play::{
             account::Account,
-            breaker::{Breaker, Ended},
+            breaker::{Breaker, Ended, Leave},
             budget::{Budget, Quota, Who},
             token,
             verdict::Verdict,
@@ -113,12 +113,13 @@ impl std::fmt::Debug for Decoder {
 /// A call under way. However it ends, even by being given up, the breaker is told.
 struct Call<'a> {
     decoder: &'a Decoder,
+    leave: Leave,
     ended: Ended,
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        self.decoder.state().breaker.end(self.ended, clock::kernel_now());
+        self.decoder.state().breaker.end(self.leave, self.ended, clock::kernel_now());
         self.decoder.calls.fetch_sub(1, Relaxed);
     }
 }
@@ -218,8 +219,8 @@ impl Decoder {
         let now = clock::kernel_now();
         let mut state = self.state();
         let admitted = match state.breaker.admit(now) {
-            Ok(()) => state.budget.take(who, now).map_err(|wait| {
-                state.breaker.cancel();
+            Ok(leave) => state.budget.take(who, now).map(|()| leave).map_err(|wait| {
+                state.breaker.cancel(leave);
                 unavailable(
                     Cause::Budget,
                     "the calls of the day are spread, and none is left now",
@@ -234,7 +235,7 @@ impl Decoder {
         };
         drop(state);
         match admitted {
-            Ok(()) => Ok(Call { decoder: self, ended: Ended::Failed }),
+            Ok(leave) => Ok(Call { decoder: self, leave, ended: Ended::Failed }),
             Err(unavailable) => {
                 self.calls.fetch_sub(1, Relaxed);
                 Err(unavailable)

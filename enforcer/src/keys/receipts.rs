@@ -22,7 +22,7 @@ use crate::{
             receipt,
         },
         play::{
-            breaker::{Breaker, Ended},
+            breaker::{Breaker, Ended, Leave},
             budget::{Budget, Quota, Who},
         },
     },
@@ -112,9 +112,7 @@ async fn step(policy: &Policy, caller: &mut Option<Caller>, metrics: &Metrics) -
         devices.postpone_receipt(id, now.saturating_add(REFUSED));
         return true;
     };
-    if !caller.may_ask() {
-        return false;
-    }
+    let Some(leave) = caller.may_ask() else { return false };
     let answer = caller.ask(apple, exchange, &held.receipt).await;
     let every = exchange.config.every.as_secs();
     let now = clock::unix_now();
@@ -149,7 +147,7 @@ async fn step(policy: &Policy, caller: &mut Option<Caller>, metrics: &Metrics) -
     if let Some(pause) = told.pause {
         devices.postpone_receipt(id, now.saturating_add(pause));
     }
-    caller.settle(&told, &why, metrics);
+    caller.settle(leave, &told, &why, metrics);
     true
 }
 
@@ -171,16 +169,14 @@ impl Caller {
     }
 
     /// Whether Apple answers, and the day's calls are not used up: then one is taken.
-    fn may_ask(&mut self) -> bool {
+    fn may_ask(&mut self) -> Option<Leave> {
         let now = clock::kernel_now();
-        if self.breaker.admit(now).is_err() {
-            return false;
+        let leave = self.breaker.admit(now).ok()?;
+        if self.budget.take(Who::New, now).is_err() {
+            self.breaker.cancel(leave);
+            return None;
         }
-        let is_affordable = self.budget.take(Who::New, now).is_ok();
-        if !is_affordable {
-            self.breaker.cancel();
-        }
-        is_affordable
+        Some(leave)
     }
 
     /// What Apple says, and in how many seconds it wants to be asked again; or how metrics name it that there is no answer, and why.
@@ -230,8 +226,8 @@ impl Caller {
         Ok(tls)
     }
 
-    fn settle(&mut self, told: &After, why: &str, metrics: &Metrics) {
-        self.breaker.end(told.ended, clock::kernel_now());
+    fn settle(&mut self, leave: Leave, told: &After, why: &str, metrics: &Metrics) {
+        self.breaker.end(leave, told.ended, clock::kernel_now());
         metrics.receipt_exchanges.with_label_values(&[told.name]).inc();
         let is_good = told.ended == Ended::Answered;
         if self.was_good && !is_good {

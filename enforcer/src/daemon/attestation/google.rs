@@ -1,6 +1,6 @@
 //! `enforcer attestation verify play` and `android-key`.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -18,11 +18,10 @@ use crate::{
         args::{AndroidKey, Play, Signed},
         attestation::decoded,
     },
-    clock, strict_json,
+    clock,
+    policy::attestation::SKEW,
+    strict_json,
 };
-
-/// What clocks may differ by, for verdicts.
-const SKEW: Duration = Duration::from_secs(300);
 
 pub(super) fn play(verb: &Play, object: &[u8], show: Steps<'_>) -> Result<Outcome> {
     let text = std::str::from_utf8(object).context("it is no text")?.trim();

@@ -67,7 +67,7 @@ pub struct Play {
     #[arg(long)]
     pub unlicensed: bool,
     /// How old the verdict may be
-    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = span::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = span::parse)]
     pub max_age: Duration,
     /// Accept answers that were chosen for testers
     #[arg(long)]
