@@ -162,7 +162,8 @@ fn paths_in_the_samples_are_the_default_ones() {
     let known = [attestation.challenge, attestation.enrol, attestation.session, reports];
     let mut known: BTreeSet<String> =
         known.into_iter().chain([config.payloads["a"].keys_path.clone()]).collect();
-    let pins = [encode(&[1; 32]), encode(&[2; 32])].map(|pin| format!("\"{pin}=\""));
+    let pins = [encode(&[1; 32]), encode(&[2; 32])]
+        .map(|pin| format!("{{ sha256 = \"{pin}=\", published = \"2026-01-01\" }}"));
     let set = format!("[pins.set.a]\nhosts = [\"api.example.com\"]\npins = [{}]\n", pins.join(", "));
     let document = format!("{set}[pins.document]\nkey = \"d.key\"\nversion = 1\n");
     let document = config::parse(&format!("{base}\n{document}"), Path::new("x.toml"));
@@ -203,7 +204,7 @@ fn every_code_that_an_app_meets_is_explained() {
     let (_, section) = text.split_once("\n## When it is refused\n").unwrap();
     let first =
         |line: &str| line.strip_prefix("| `").and_then(|rest| rest.split(" | ").next().map(str::to_owned));
-    let cells: Vec<String> = section.lines().filter_map(|line| first(line)).collect();
+    let cells: Vec<String> = section.lines().filter_map(first).collect();
     let told: BTreeSet<&str> = cells
         .iter()
         .flat_map(|cell| cell.split('`').step_by(2).chain(cell.split('`').skip(1).step_by(2)))
