@@ -12,6 +12,7 @@ mod rootless {
     mod app_attest_genuine;
     mod app_attest_mac;
     mod app_attest_receipts;
+    mod app_samples;
     mod asserted_app;
     mod attacks;
     mod attestation_command;

@@ -27,7 +27,7 @@ use super::{
     lines,
 };
 
-const NAME: &str = "enforcer payload 1";
+pub const NAME: &str = "enforcer payload 1";
 
 /// The key of one direction of a session.
 pub struct SessionKey(LessSafeKey);

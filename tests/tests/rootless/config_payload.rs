@@ -99,6 +99,13 @@ fn mistakes_are_told_where_they_stand() {
         (with("formats = [\"jwt\"]"), "payload.app.formats[0]"),
         (with("keys_path = \"keys\""), "payload.app.keys_path: `keys` is no path"),
         (with("keys_path = \"/a/../keys\""), "payload.app.keys_path: `/a/../keys` is no path"),
+        (with("keys_path = \"/\""), "payload.app.keys_path: `/` is no path of one endpoint"),
+        (with("keys_path = \"/keys/\""), "payload.app.keys_path: `/keys/` is no path of one endpoint"),
+        (with(&format!("keys_path = \"/{}\"", "k".repeat(1_024))), "k` is no path of one endpoint"),
+        (
+            format!("[attestation]\nchallenge_path = \"/{}\"\n", "k".repeat(1_024)),
+            "k` is no path of one endpoint",
+        ),
         (
             format!("{}[attestation]\n", with("keys_path = \"/.well-known/enforcer/keys\"")),
             "payload.app.keys_path: `/.well-known/enforcer/keys` is `attestation.keys_path` already",
@@ -128,7 +135,7 @@ fn mistakes_are_told_where_they_stand() {
         (with("key = \"a.pem\""), "payload.app.key"),
         (
             format!("{}[payload.b]\n{good}\n", with("")),
-            "payload.b.keys_path: [payload.app] publishes its keys at `/.well-known/enforcer/payload-keys`",
+            "payload.b.keys_path: `/.well-known/enforcer/payload-keys` is `payload.app.keys_path` already",
         ),
         (route("payload = \"ap\""), "there is no [payload.ap]; did you mean `app`?"),
         (route("payload = \"app\"\nupgrade = [\"websocket\"]"), "upgrade: beside `payload`"),
@@ -139,6 +146,7 @@ fn mistakes_are_told_where_they_stand() {
         let errors = config::parse(&text, Path::new("x.toml")).err().map(|errors| errors.to_string());
         let errors = errors.unwrap_or_else(|| "accepted".to_owned());
         assert!(errors.contains(expected), "{text}\n{errors}\nnot: {expected}");
+        assert!(errors.matches("keys_path: ").count() <= 1, "told once: {errors}");
     }
     assert!(config::parse(&format!("{base}\n{}", route("payload = \"app\"")), Path::new("x.toml")).is_ok());
 }

@@ -1,7 +1,7 @@
 //! Files of pins and certificates that change by themselves: what is bad of one stays as it was, and holds up no other.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use anyhow::Result;
 use enforcer::{
@@ -197,5 +197,22 @@ fn a_refused_set_holds_up_no_other_certificate() -> Result<()> {
     let (renewed, errors) = renewed.renew(&config)?;
     assert!(errors.len() == 1 && bad(&errors).contains(names[1]), "{}", bad(&errors));
     assert_eq!(of(&renewed, names[1]), [pin(&before[1])]);
+    Ok(())
+}
+
+#[test]
+fn a_file_is_replaced_whatever_its_name_ends_with() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    for name in ["pins", "pins.new", "pins.switches"] {
+        let path = dir.path().join(name);
+        switches::write(&path, &BTreeSet::from(["before".to_owned()]))?;
+        // Whoever has the old one open still reads it: nothing was written into it.
+        let mut old = fs::File::open(&path)?;
+        switches::write(&path, &BTreeSet::from(["after".to_owned()]))?;
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut old, &mut text)?;
+        assert_eq!(text, "before\n", "{name}");
+        assert_eq!(switches::read(&path)?, BTreeSet::from(["after".to_owned()]), "{name}");
+    }
     Ok(())
 }

@@ -140,14 +140,18 @@ fn unknown(section: &AttestationSection, rules: &mut Rules<'_, '_>) -> UnknownDe
     *value.get_ref()
 }
 
+/// Characters of a path, at most.
+const LONGEST_PATH: usize = 1_024;
+
 /// What to do about a path that is none.
 pub(super) const ENDPOINT: &str =
-    "begin it with `/`, end it without, and use letters, digits, `-`, `.`, `_`, `~`";
+    "begin it with `/`, end it without, and use letters, digits, `-`, `.`, `_`, `~`, 1024 characters at most";
 
 /// Whether requests can come to a path as it is written: what they ask for is put in order before it is compared.
 pub(super) fn is_endpoint(path: &str) -> bool {
     let good = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
     path.starts_with('/')
+        && path.len() <= LONGEST_PATH
         && !path.ends_with('/')
         && !path.contains("//")
         && !path.split('/').any(|segment| segment == "." || segment == "..")

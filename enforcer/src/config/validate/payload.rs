@@ -1,14 +1,11 @@
 //! Rules for `[payload.NAME]`, and for the routes that name one. What only the named files tell (curves, thumbprints) is judged when they
 //! are read.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use toml::Spanned;
 
-use super::{Rules, entries, quote, routes::meant};
+use super::{Rules, attestation, entries, quote, routes::meant};
 use crate::config::{
     Http, Payload, PayloadFormat, PayloadKey, TlsFile,
     file::{File, PayloadKeySection, PayloadSection, RouteSection},
@@ -25,18 +22,11 @@ const MOST_KEYS: usize = 16;
 const MOST_BYTES: u64 = 16 << 20;
 
 pub(super) fn payloads(file: &File, http: &Http, rules: &mut Rules<'_, '_>) -> BTreeMap<String, Payload> {
-    let mut paths = HashMap::new();
     let mut payloads = BTreeMap::new();
     for (name, section) in &file.payload {
         let mut rules = rules.within(format!("payload.{}", quote(name)), section.span());
         rules.name(name);
-        let payload = payload(section.get_ref(), http, &mut rules);
-        if let Some(other) = paths.insert(payload.keys_path.clone(), name) {
-            let span = section.get_ref().keys_path.as_ref().map_or(section.span(), Spanned::span);
-            let problem = format!("[payload.{}] publishes its keys at `{}`", quote(other), payload.keys_path);
-            rules.refuse(span, "keys_path", problem, "write another path: apps ask for the keys of one");
-        }
-        payloads.insert(name.clone(), payload);
+        payloads.insert(name.clone(), payload(section.get_ref(), http, &mut rules));
     }
     payloads
 }
@@ -132,12 +122,9 @@ fn key(i: usize, section: &PayloadKeySection, rules: &mut Rules<'_, '_>) -> Payl
 fn path(section: &PayloadSection, rules: &mut Rules<'_, '_>) -> String {
     let Some(value) = &section.keys_path else { return PATH.to_owned() };
     let path = value.get_ref().0.clone();
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
-    let dots = path.split('/').any(|segment| segment == "." || segment == "..");
-    if !path.starts_with('/') || path.len() > 1_024 || !path.bytes().all(plain) || path.contains("//") || dots
-    {
-        let problem = format!("`{}` is no path", path.escape_debug());
-        rules.refuse(value.span(), "keys_path", problem, format!("write one like \"{PATH}\""));
+    if !attestation::is_endpoint(&path) {
+        let problem = format!("`{}` is no path of one endpoint", path.escape_debug());
+        rules.refuse(value.span(), "keys_path", problem, attestation::ENDPOINT);
     }
     path
 }

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
@@ -29,7 +29,10 @@ pub fn write(path: &Path, names: &BTreeSet<String>) -> Result<()> {
 
 /// Puts a text in the place of what a file held.
 pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let beside = path.with_extension("new");
+    // After the whole name: whatever that ends with, it is another file.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
     let mut file = File::create(&beside)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
