@@ -28,7 +28,7 @@ fn what_is_written_of_payloads_is_what_holds() {
         keys,
         keys_path: "/payload-keys".to_owned(),
         keys_max_age: Duration::from_secs(3_600),
-        max_body_bytes: 64 << 10,
+        max_body_bytes: 3 << 10,
         max_answer_bytes: 2 << 20,
         window: Duration::from_secs(30),
         clock_skew: Duration::from_secs(5),
@@ -149,7 +149,7 @@ fn bounds_that_refuse_what_a_payload_allows_are_warned_of() {
     let base = fs::read_to_string(folder().join("smallest.toml")).unwrap();
     let rest = "[attestation]\n[attestation.play]\npackages = [\"a.b\"]\ncertificates = [\"CERT\"]\n\
         [attestation.play.remote]\naccount = \"a.json\"\n\
-        [signature.partner]\nscheme = \"rfc9421\"\nkeys = [{ id = \"k\", file = \"k\" }]\nmax_body_bytes = \"SIGNED\"\n\
+        [signature.partner]\nscheme = \"rfc9421\"\nkeys = { k = \"k\" }\nmax_body_bytes = \"SIGNED\"\n\
         [payload.app]\nkeys = [{ file = \"k.pem\" }]\nmax_body_bytes = \"96KiB\"\n";
     let warned = |route: &str, signed: &str| -> Vec<String> {
         let rest = rest.replace("CERT", &"3c".repeat(32)).replace("SIGNED", signed);
