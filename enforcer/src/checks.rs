@@ -128,9 +128,22 @@ impl Grant {
         self.attested.as_ref().is_some_and(|attested| attested.is_over_risk())
     }
 
-    /// What its server is told of that.
+    /// What its server is told of that, once [`Self::tell`] has put it into words.
     pub fn device_facts(&self) -> Option<&HeaderValue> {
         self.attested.as_ref()?.facts.as_ref()
+    }
+
+    /// Puts that into words, right before the request goes there: what was said earlier may be over by the time that its body has come.
+    /// `now`: seconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// [`Denial::Overloaded`]: it cannot be signed, and no server is left without it.
+    pub fn tell(&mut self, now: u64) -> Result<(), Denial> {
+        let (Some(demand), Some(attested)) = (&self.route.attestation, &mut self.attested) else {
+            return Ok(());
+        };
+        attested.tell(&demand.by, &self.route.upstream.name, self.standing.suspicion, now)
     }
 
     /// What Google Play has said of that device, in one word, if the route asks.
@@ -381,16 +394,14 @@ fn pass(
     let device = attested.as_ref().map(|attested| &*attested.name);
     let payer = Payer { v6_mask: policy.v6_mask, facts, subject, device };
     limit::check(route.limits.late(), route, &payer, now.monotonic, standing).map_err(aged)?;
-    // Last, so that nothing that comes before uses a signature up.
+    // Last, so that nothing that comes before uses a signature up. What an assertion or a token lacks is found only after that: a request
+    // without the fields of one has spent its signature, and its client signs anew.
     let signed =
         route.signers.as_ref().map(|signers| signature::head(policy, signers, facts, now)).transpose()?;
     let (mut asserted, mut brought) = (None, None);
     if let (Some(attested), Some(demand)) = (&mut attested, &route.attestation) {
         asserted = devices::assertion::head(demand, facts, attested, now).map_err(aged)?;
         brought = request::head(policy, demand, attested, facts, now).map_err(aged)?;
-        if brought.is_none() {
-            attested.tell(&demand.by, &route.upstream.name, standing.suspicion, now.unix)?;
-        }
     }
     Ok(Passed { token, attested, dpop_nonce, signed, asserted, brought })
 }

@@ -98,11 +98,15 @@ impl Clients {
     /// nothing of its body was read. Anything else is never sent twice.
     pub async fn forward(
         &self,
-        grant: Grant,
+        mut grant: Grant,
         request: Request<ClientBody>,
         terms: Terms,
     ) -> Result<Forwarded, Denial> {
         let (head, body) = request.into_parts();
+        if let Err(denial) = grant.tell(clock::unix_now()) {
+            body.discard();
+            return Err(denial);
+        }
         let Some(upstream) = grant.upstream() else {
             // Somebody forgot to judge it, which is no reason to let it pass.
             body.discard();

@@ -216,6 +216,8 @@ fn challenge(policy: &Policy, attestation: &Attestation, body: &[u8], now: u64) 
     let purpose = Purpose::of_label(text(&asked, "purpose")?).ok_or(Denial::AttestationRequest)?;
     let device = match asked.get("device") {
         None => None,
+        // Whoever enrols has no name yet: no enrolment could use it.
+        Some(_) if purpose == Purpose::Enrol => return Err(Denial::AttestationRequest.into()),
         Some(_) => Some(DeviceId::parse(text(&asked, "device")?).ok_or(Denial::AttestationRequest)?),
     };
     // Only requests are of a route, and it is one that there is.

@@ -168,7 +168,7 @@ impl AnswerBody {
 
     /// Bytes that were made here, in the place of those that `room` was taken for.
     pub(crate) fn made(bytes: Vec<u8>, room: Room) -> Self {
-        let bytes = room.keep(bytes.into());
+        let bytes = Room::keep(&std::sync::Arc::new(room), bytes.into());
         Self(Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 }

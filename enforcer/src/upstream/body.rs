@@ -6,6 +6,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -46,26 +47,38 @@ enum Break {
 /// A body that was read to its end.
 #[derive(Debug)]
 pub struct Whole {
-    bytes: BytesMut,
-    room: Room,
+    held: Held,
     rest: ClientBody,
 }
 
 impl Whole {
     /// All of it.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.held.bytes
     }
 
     /// With its bytes as the body that goes on as it came.
     pub fn kept(self) -> (Bytes, ClientBody) {
-        let bytes = self.room.keep(self.bytes.freeze());
-        (bytes.clone(), ClientBody { source: Source::Held(bytes), ..self.rest })
+        (self.held.bytes.clone(), ClientBody { source: Source::Held(Some(self.held)), ..self.rest })
     }
 
     /// The body that goes on in its place, and has its room: it is not longer.
     pub fn replaced(self, content: Vec<u8>) -> ClientBody {
-        ClientBody { source: Source::Held(self.room.keep(content.into())), ..self.rest }
+        let held = Held::new(content.into(), self.held.room);
+        ClientBody { source: Source::Held(Some(held)), ..self.rest }
+    }
+}
+
+/// Bytes that were read, with the room that they take: whoever reads them once more takes none.
+#[derive(Debug)]
+struct Held {
+    bytes: Bytes,
+    room: Arc<Room>,
+}
+
+impl Held {
+    fn new(bytes: Bytes, room: Arc<Room>) -> Self {
+        Self { bytes: Room::keep(&room, bytes), room }
     }
 }
 
@@ -74,30 +87,37 @@ impl Whole {
 enum Source {
     /// Still from the client.
     Client(Incoming),
-    /// It was read, and is here.
-    Held(Bytes),
+    /// It was read, and is here until somebody takes it.
+    Held(Option<Held>),
 }
 
 impl Source {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self {
             Self::Client(incoming) => Pin::new(incoming).poll_frame(context),
-            Self::Held(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Held(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Held(held) => {
+                let bytes = held.take().map(|held| held.bytes).filter(|bytes| !bytes.is_empty());
+                Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
         }
+    }
+
+    /// How many bytes are here.
+    fn held(held: Option<&Held>) -> usize {
+        held.map_or(0, |held| held.bytes.len())
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Client(incoming) => incoming.is_end_stream(),
-            Self::Held(bytes) => bytes.is_empty(),
+            Self::Held(held) => Self::held(held.as_ref()) == 0,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Client(incoming) => incoming.size_hint(),
-            Self::Held(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Held(held) => SizeHint::with_exact(Self::held(held.as_ref()) as u64),
         }
     }
 }
@@ -109,13 +129,17 @@ impl ClientBody {
     }
 
     /// Reads all of it, at most so many bytes, and gives it back to be forwarded as it came; `None`: there are more. Has room taken
-    /// for it as long as it is held.
+    /// for it as long as it is held; what is held already keeps the room that it has.
     pub async fn read_whole(self, most: u64, room: Room) -> Result<Option<(Bytes, Self)>, Denial> {
         Ok(self.read(most, room).await?.map(Whole::kept))
     }
 
     /// The same before it is decided what goes on.
     pub async fn read(mut self, most: u64, mut room: Room) -> Result<Option<Whole>, Denial> {
+        if let Source::Held(held) = &mut self.source {
+            let held = held.take_if(|held| held.bytes.len() as u64 <= most);
+            return Ok(held.map(|held| Whole { held, rest: self }));
+        }
         let mut whole = BytesMut::new();
         loop {
             let frame = match std::future::poll_fn(|context| self.poll(context)).await {
@@ -140,7 +164,7 @@ impl ClientBody {
             }
             whole.extend_from_slice(&data);
         }
-        Ok(Some(Whole { bytes: whole, room, rest: self }))
+        Ok(Some(Whole { held: Held::new(whole.freeze(), Arc::new(room)), rest: self }))
     }
 
     /// The next piece, in time.

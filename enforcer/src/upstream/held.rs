@@ -62,9 +62,9 @@ impl Room {
         taken
     }
 
-    /// The bytes that it was taken for, which give it back with the last of their clones.
-    pub(super) fn keep(self, bytes: Bytes) -> Bytes {
-        if bytes.is_empty() { bytes } else { Bytes::from_owner(Kept { bytes, _room: self }) }
+    /// The bytes that it was taken for, which give it back with the last of their clones, if nobody else has it.
+    pub(super) fn keep(room: &Arc<Self>, bytes: Bytes) -> Bytes {
+        if bytes.is_empty() { bytes } else { Bytes::from_owner(Kept { bytes, _room: Arc::clone(room) }) }
     }
 }
 
@@ -76,7 +76,7 @@ impl Drop for Room {
 
 struct Kept {
     bytes: Bytes,
-    _room: Room,
+    _room: Arc<Room>,
 }
 
 impl AsRef<[u8]> for Kept {
@@ -97,7 +97,7 @@ mod tests {
         assert!(one.take(4) && one.take(3));
         assert_eq!(gauge.get(), 7);
         assert!(!other.take(4) && other.take(3) && !other.take(1));
-        let bytes = one.keep(Bytes::from_static(b"1234567"));
+        let bytes = Room::keep(&Arc::new(one), Bytes::from_static(b"1234567"));
         let part = bytes.slice(2..3);
         drop(bytes);
         assert!(!other.take(1), "a part of it is still there");

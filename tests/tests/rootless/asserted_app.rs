@@ -21,7 +21,8 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::json;
 
 use super::{
-    device_app::{Answer, App, operate, post, read},
+    bodies::{Channel, eventually},
+    device_app::{Answer, App, operate, post, read, told},
     shop::furnish,
     till::{ath, bare, unique},
 };
@@ -56,19 +57,24 @@ impl Draft {
 
     /// With the session, and a new proof for it.
     async fn send(&self, app: &App, client: &mut Client) -> Result<Answer> {
+        let body: Outgoing = Full::new(Bytes::from(self.body.clone())).boxed();
+        read(client.send(self.request(app, body)?).await?).await
+    }
+
+    /// The same with a body that comes otherwise.
+    fn request(&self, app: &App, body: Outgoing) -> Result<Request<Outgoing>> {
         let bare_path = self.path.split('?').next().unwrap_or_default();
         let header = json!({"typ": "dpop+jwt", "alg": app.held.key.alg(), "jwk": bare(&app.held.key)});
         let claims = json!({
             "jti": unique(), "htm": self.method.as_str(), "htu": format!("https://{NAME}{bare_path}"),
             "iat": clock::unix_now(), "ath": ath(&app.held.session),
         });
-        let body: Outgoing = Full::new(Bytes::from(self.body.clone())).boxed();
         let mut request = Request::builder().method(&self.method).uri(&self.path).body(body)?;
         request.headers_mut().extend(self.headers.clone());
         request.headers_mut().insert("enforcer-session", app.held.session.parse()?);
         let proof = app.held.key.mint_raw(&header.to_string(), &claims.to_string())?;
         request.headers_mut().insert("enforcer-proof", proof.parse()?);
-        read(client.send(request).await?).await
+        Ok(request)
     }
 }
 
@@ -180,6 +186,42 @@ async fn an_app_signs_each_request_and_nothing_else_passes() -> Result<()> {
     let draft = Draft::signed(&mut app, Method::POST, "/pay/new", body, &own)?;
     assert_eq!(draft.send(&app, &mut client).await?.status, 200);
     assert_eq!(edge.metrics.attestations.with_label_values(&["assertion"]).get(), 6);
+    Ok(())
+}
+
+/// A phone may take its time with a body, and what the server is told of the device counts from when it is told.
+#[tokio::test]
+async fn servers_are_told_of_a_device_when_the_body_has_come() -> Result<()> {
+    let origin = Origin::start().await?;
+    let (mut site, apple) = site(&origin)?;
+    site.config.attestation.as_mut().unwrap().facts_lifetime = std::time::Duration::from_secs(5);
+    let edge = site.start_as_of(clock::unix_now() - 86_400)?;
+    for mut client in edge.clients().await? {
+        let mut app = enrolled(&mut client, &apple).await?;
+        let over = challenge(&mut client, "orders").await?;
+        let draft = Draft::signed(&mut app, Method::POST, "/orders/new", b"in two parts", &over)?;
+        let (sender, body) = Channel::open();
+        let request = draft.request(&app, body)?;
+        let rest = async {
+            sender.send(Bytes::from_static(b"in two")).await?;
+            // What is held is of a request that was admitted; then the second of that is over.
+            eventually(|| edge.metrics.held_bytes.get() > 0).await?;
+            let admitted = clock::unix_now();
+            eventually(|| clock::unix_now() > admitted).await?;
+            let after = clock::unix_now();
+            sender.send(Bytes::from_static(b" parts")).await?;
+            drop(sender);
+            anyhow::Ok(after)
+        };
+        let (response, after) = tokio::try_join!(client.send(request), rest)?;
+        let answer = read(response).await?;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let facts = told(&mut client, &answer).await?;
+        let iat = facts["iat"].as_u64().unwrap();
+        assert!(iat >= after, "{facts}");
+        assert_eq!(facts["exp"], iat + 5);
+        eventually(|| edge.metrics.held_bytes.get() == 0).await?;
+    }
     Ok(())
 }
 

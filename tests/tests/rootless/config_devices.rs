@@ -229,6 +229,11 @@ fn what_cannot_be_meant_is_refused() {
             "[attestation]",
             "nothing that follows would be signed",
         ),
+        (
+            "attestation = { assertion = \"time\" }\nearly_data = true",
+            "[attestation]",
+            "attestation.assertion: beside `early_data`",
+        ),
         ("attestation = { over_risk = \"flag\" }", "[attestation]", "which is not there"),
         ("attestation = { max_risk = 0 }", "[attestation]", "out of range"),
         ("attestation = { max_risk = 2, over_risk = \"pass\" }", "[attestation]", "`pass` is no choice"),

@@ -28,7 +28,7 @@ fn what_is_written_of_payloads_is_what_holds() {
         keys,
         keys_path: "/payload-keys".to_owned(),
         keys_max_age: Duration::from_secs(3_600),
-        max_body_bytes: 64 << 10,
+        max_body_bytes: 3 << 10,
         max_answer_bytes: 2 << 20,
         window: Duration::from_secs(30),
         clock_skew: Duration::from_secs(5),
@@ -149,6 +149,45 @@ fn mistakes_are_told_where_they_stand() {
         assert!(errors.matches("keys_path: ").count() <= 1, "told once: {errors}");
     }
     assert!(config::parse(&format!("{base}\n{}", route("payload = \"app\"")), Path::new("x.toml")).is_ok());
+}
+
+/// What is signed is what is sent, which is longer than what is in it.
+#[test]
+fn bounds_that_refuse_what_a_payload_allows_are_warned_of() {
+    let base = fs::read_to_string(folder().join("smallest.toml")).unwrap();
+    let rest = "[attestation]\n[attestation.play]\npackages = [\"a.b\"]\ncertificates = [\"CERT\"]\n\
+        [attestation.play.remote]\naccount = \"a.json\"\n\
+        [signature.partner]\nscheme = \"rfc9421\"\nkeys = { k = \"k\" }\nmax_body_bytes = \"SIGNED\"\n\
+        [payload.app]\nkeys = [{ file = \"k.pem\" }]\nmax_body_bytes = \"96KiB\"\n";
+    let warned = |route: &str, signed: &str| -> Vec<String> {
+        let rest = rest.replace("CERT", &"3c".repeat(32)).replace("SIGNED", signed);
+        let text = format!(
+            "{base}\n[[route]]\npath = \"/sealed\"\nupstream = \"api\"\npublic = true\npayload = \"app\"\n{route}\n{rest}"
+        );
+        let found = config::inspect_text(&text, Path::new("x.toml"), None);
+        assert_eq!(found.errors, [], "{text}");
+        found
+            .warnings
+            .iter()
+            .filter(|one| one.key.ends_with(".payload"))
+            .map(|one| one.problem.clone())
+            .collect()
+    };
+    let demand = |asserted: &str, shown: &str| {
+        format!(
+            "signature = \"partner\"\nattestation = {{ assertion = \"time\", max_body_bytes = \"{asserted}\", play = {{ max_body_bytes = \"{shown}\" }} }}"
+        )
+    };
+    assert_eq!(warned(&demand("128KiB", "128KiB"), "128KiB"), [""; 0]);
+    for (route, signed, key) in [
+        (demand("127KiB", "128KiB"), "128KiB", "attestation.max_body_bytes is 130048"),
+        (demand("128KiB", "127KiB"), "128KiB", "attestation.play.max_body_bytes is 130048"),
+        (demand("128KiB", "128KiB"), "127KiB", "max_body_bytes of its signature is 130048"),
+    ] {
+        let found = warned(&route, signed);
+        assert!(found.len() == 1 && found[0].contains(key), "{found:?}");
+    }
+    assert_eq!(warned("", "1KiB"), [""; 0], "of another route");
 }
 
 #[test]

@@ -199,6 +199,7 @@ fn what_is_missing_or_said_twice_is_refused_and_uses_nothing_up() -> Result<()> 
         json!({"purpose": "request", "group": 1}),
         json!({"purpose": "session", "group": "orders"}),
         json!({"purpose": "enrol", "group": "orders"}),
+        json!({"purpose": "enrol", "device": shop.id().to_string()}),
     ] {
         let answer = shop.post("/.well-known/enforcer/challenge", &HeaderMap::new(), &bad, NOW);
         assert_eq!(denial(answer), request, "{bad}");

@@ -158,7 +158,8 @@ fn a_fleet_shares_sessions_by_their_secrets() -> Result<()> {
     let at = |other: &mut Shop| {
         other.key = SigningKey::p256("spare").unwrap();
         let headers = fields(&session, &one.proof(&session, NOW));
-        other.admit(PATH, &headers, NOW).map(|grant| grant.device_facts().is_some()).map_err(|one| one.denial)
+        let mut grant = other.admit(PATH, &headers, NOW).map_err(|one| one.denial)?;
+        grant.tell(NOW).map(|()| grant.device_facts().is_some())
     };
     assert_eq!(at(&mut Shop::with(shared(UnknownDevices::Refuse))?), Err(Denial::DeviceUnknown));
     assert_eq!(at(&mut Shop::with(shared(UnknownDevices::BySession))?), Ok(true));

@@ -41,12 +41,15 @@ fn a_device_enrols_begins_a_session_and_its_requests_pass() -> Result<()> {
     for after in [0, 1, 899] {
         assert_eq!(shop.ask(&session, NOW + after), None, "{after}");
     }
-    let grant = shop.admit(PATH, &fields(&session, &shop.proof(&session, NOW)), NOW).unwrap();
+    let mut grant = shop.admit(PATH, &fields(&session, &shop.proof(&session, NOW)), NOW).unwrap();
     assert_eq!(grant.device(), Some(shop.id().to_string().as_str()));
+    assert!(grant.device_facts().is_none(), "nothing is signed before it goes on");
+    grant.tell(NOW).unwrap();
     assert!(grant.device_facts().is_some());
     assert_eq!(shop.ask(&session, NOW + 900), Some(Denial::AttestationStale), "its time is over");
     // A route that asks for nothing tells nothing.
-    let grant = shop.admit("/public/x", &HeaderMap::new(), NOW).unwrap();
+    let mut grant = shop.admit("/public/x", &HeaderMap::new(), NOW).unwrap();
+    grant.tell(NOW).unwrap();
     assert!(grant.device().is_none() && grant.device_facts().is_none());
     Ok(())
 }

@@ -180,6 +180,41 @@ async fn signatures_are_over_what_was_sent() -> Result<()> {
     Ok(())
 }
 
+/// What was verified and is opened then has one room: it is not held twice for that.
+#[tokio::test]
+async fn a_signed_body_is_opened_in_the_room_that_it_has() -> Result<()> {
+    let signer = Signer::Pair(SigningKey::p256("p256")?);
+    let (secret, other) = (Signer::secret()?, Signer::Pair(SigningKey::ed25519("ed25519")?));
+    let house = House::new(|site| {
+        add(site, [("secret", &secret), ("p256", &signer), ("ed25519", &other)], None).unwrap();
+        site.config.http.max_held_bytes = 36_000;
+        for route in site.config.routes.iter_mut().filter(|route| route.signature.is_some()) {
+            route.payload = Some("app".to_owned());
+        }
+        for signature in site.config.signatures.values_mut() {
+            signature.max_body_bytes = 36_000;
+        }
+    })
+    .await?;
+    let app = house.app(Curve::P256);
+    for mut client in house.edge.clients().await? {
+        for form in [JWE, Form::Hpke, Form::Layout] {
+            let mut sent = app.seal(&Order::post(form, "/signed/sink", &[b'x'; 20_000]))?;
+            let mut request: Signable = order("/signed/sink");
+            request.query = None;
+            request.body.clone_from(&sent.body);
+            request.set("content-digest", &content_digest(&sent.body));
+            request.sign_message("sig", &ALL, &parameters("p256", unix_now()), &signer)?;
+            for name in ["content-digest", "signature", "signature-input"] {
+                sent.headers.push((name, request.headers[name].to_str()?.to_owned()));
+            }
+            assert_eq!(send(&mut client, &sent).await?, (200, "20000".to_owned()), "{form:?}");
+            eventually(|| house.edge.metrics.held_bytes.get() == 0).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn published(house: &House, etag: Option<&str>) -> Result<(u16, http::HeaderMap, Value)> {
     let mut request = Request::get("/.well-known/enforcer/payload-keys");
     if let Some(etag) = etag {

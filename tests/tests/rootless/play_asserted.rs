@@ -20,6 +20,7 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::json;
 
 use super::{
+    bodies::eventually,
     device_app::{Answer, Held, post, read, told},
     play_scene::{Brought, Scene, bring, code},
 };
@@ -29,6 +30,16 @@ const BODY: &[u8] = b"{\"amount\": 1}";
 
 /// Sends the body with an assertion over another one or over itself, if with any.
 async fn send(client: &mut Client, app: &Held, signed: Option<&[u8]>, brought: &Brought) -> Result<Answer> {
+    send_all(client, app, signed, brought, BODY).await
+}
+
+async fn send_all(
+    client: &mut Client,
+    app: &Held,
+    signed: Option<&[u8]>,
+    brought: &Brought,
+    whole: &[u8],
+) -> Result<Answer> {
     let body = json!({ "purpose": "request", "group": "both" });
     let given = post(client, "/.well-known/enforcer/challenge", HeaderMap::new(), &body).await?;
     let challenge = given.body["challenge"].as_str().unwrap().to_owned();
@@ -46,7 +57,7 @@ async fn send(client: &mut Client, app: &Held, signed: Option<&[u8]>, brought: &
         if let Some(nonce) = &brought.nonce {
             request = request.header("enforcer-nonce", nonce);
         }
-        let body: Outgoing = Full::new(Bytes::from_static(BODY)).boxed();
+        let body: Outgoing = Full::new(Bytes::copy_from_slice(whole)).boxed();
         let answer = read(client.send(request.body(body)?).await?).await?;
         // Proofs come before both, and so use none up.
         if !app.learn(&answer)? {
@@ -94,5 +105,37 @@ async fn google_is_asked_about_nothing_that_the_device_has_not_signed() -> Resul
     }
     assert_eq!((attested("assertion"), refused("signature")), (2, 2));
     assert_eq!(scene.origin.requests(), 2);
+    Ok(())
+}
+
+/// Both hold one body, which is not held twice for that.
+#[tokio::test]
+async fn a_body_takes_its_room_once_whoever_judges_it() -> Result<()> {
+    let google = LiveGoogle::start().await?;
+    let scene = Scene::new(&google, |site| {
+        site.config.http.max_held_bytes = 1 << 20;
+        let play = Some(site::play_demand(PlayUnavailable::Deny));
+        let assertion = Some(Assertion::Challenge);
+        let demand =
+            config::AttestationDemand { play, assertion, group: "both".to_owned(), ..edge::demand() };
+        let route = config::Route { attestation: Some(demand), ..edge::route("/both/", None, &[]) };
+        site.config.routes.push(route);
+    })
+    .await?;
+    let body = vec![b'x'; 600 << 10];
+    for mut client in scene.edge.clients().await? {
+        let app = scene.device(&mut client).await?;
+        for _ in 0..3 {
+            let brought = bring(&google, &app, ("POST", PATH), &body, &|_| ());
+            let answer = send_all(&mut client, &app, Some(&body), &brought, &body).await?;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            eventually(|| scene.edge.metrics.held_bytes.get() == 0).await?;
+        }
+        let body = vec![b'x'; (1 << 20) + 1];
+        let brought = bring(&google, &app, ("POST", PATH), &body, &|_| ());
+        let answer = send_all(&mut client, &app, Some(&body), &brought, &body).await?;
+        assert_eq!(code(&answer), (413, "body_too_large"));
+        eventually(|| scene.edge.metrics.held_bytes.get() == 0).await?;
+    }
     Ok(())
 }

@@ -78,6 +78,8 @@ fn what_cannot_be_meant_of_google_is_refused() {
         ("", "PLAY\nREMOTE\nburst = 9000", "leave nothing of 10000 calls"),
         ("", "PLAY\nREMOTE\nunavailable = \"allow-and-flag\"", "with nothing known"),
         ("", "PLAY\nREMOTE\nmax_calls = 0", "out of range"),
+        ("play = {} }\nupgrade = [\"websocket\"] #", "PLAY\nREMOTE", "attestation.play: beside `upgrade`"),
+        ("play = {} }\nearly_data = true #", "PLAY\nREMOTE", "attestation.play: beside `early_data`"),
     ] {
         let route = if route.is_empty() { String::new() } else { format!("attestation = {{ {route} }}") };
         let errors = errors(&route, &written(sections));

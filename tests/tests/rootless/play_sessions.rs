@@ -146,6 +146,28 @@ async fn devices_enrol_and_begin_sessions_by_tokens_that_google_alone_can_read()
     Ok(())
 }
 
+/// Where the operator takes less than Google calls a device, no token of one makes a device, and what was said of it before is gone.
+#[tokio::test]
+async fn a_bad_word_at_an_enrolment_takes_away_a_good_one() -> Result<()> {
+    let scene = Scene::new(|play| play.labels = vec!["MEETS_BASIC_INTEGRITY".to_owned()]).await?;
+    let mut client = scene.edge.http2().await?;
+    let key = SigningKey::p256("own")?;
+    for is_standard in [true, false] {
+        assert_eq!(scene.enrol_as(&mut client, &key, None, &["BASIC", "DEVICE"]).await?.status, 201);
+        assert_eq!(scene.begin(&mut client, &key, None).await?.status, 200);
+        let answer = if is_standard {
+            scene.enrol_as(&mut client, &key, None, &["BASIC"]).await?
+        } else {
+            let challenge = challenge(&mut client, "enrol").await?;
+            let token = scene.world.token(&key, &challenge, clock::unix_now(), &["BASIC"])?;
+            post(&mut client, ENROL, HeaderMap::new(), &scene.world.own(&key, &challenge, &token)?).await?
+        };
+        assert_eq!(code(&answer), (403, "device_integrity_failed"), "{is_standard}");
+        assert_eq!(code(&scene.begin(&mut client, &key, None).await?), (403, "attestation_outdated"));
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn classic_tokens_go_to_google_where_there_are_no_keys() -> Result<()> {
     let scene = Scene::new(|play| play.keys = None).await?;

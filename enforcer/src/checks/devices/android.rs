@@ -85,7 +85,7 @@ impl<'a> Attested<'a> {
         if let Some(token) = token {
             let bound = key_hash(challenge, id);
             match token.open((attestation, id), bound, &packages, now)? {
-                Said::Known(genuine) => vouched(&mut device, &packages, &genuine, now)?,
+                Said::Known(genuine) => vouched((attestation, id), &mut device, &packages, &genuine, now)?,
                 Said::Asked(question) => {
                     let then = Then::Enrol(id, Box::new(device), packages);
                     return Err(Pending { question, then }.into());
@@ -121,7 +121,7 @@ impl<'a> Own<'a> {
         let mut device = device(point, Provider::Play, Box::default(), Level::Device, now);
         let packages = attestation.play.as_ref().map_or(&[][..], |play| &play.rules.packages);
         match self.token.open((attestation, id), key_hash(challenge, id), packages, now)? {
-            Said::Known(genuine) => vouched(&mut device, packages, &genuine, now)?,
+            Said::Known(genuine) => vouched((attestation, id), &mut device, packages, &genuine, now)?,
             Said::Asked(question) => {
                 let then = Then::Enrol(id, Box::new(device), packages.to_vec());
                 return Err(Pending { question, then }.into());
@@ -131,8 +131,10 @@ impl<'a> Own<'a> {
     }
 }
 
-/// Enters what Google has said into what is known of a device that enrols. `packages`: of which apps it may be.
+/// Enters what Google has said into what is known of a device that enrols, or takes away what was known of it. `packages`: of which apps
+/// it may be.
 pub(super) fn vouched(
+    (attestation, id): (&Attestation, DeviceId),
     device: &mut Device,
     packages: &[String],
     genuine: &Genuine,
@@ -141,7 +143,7 @@ pub(super) fn vouched(
     if !packages.contains(&genuine.package) {
         return Err(foreign(&genuine.package));
     }
-    let Verdict { level, at, version } = verdict(genuine, now)?;
+    let Verdict { level, at, version } = verdict(genuine, now).map_err(distrusted(attestation, id))?;
     if device.provider == Provider::Play {
         device.app = genuine.package.as_str().into();
     }

@@ -71,7 +71,7 @@ impl Attested {
         upstream: &str,
         suspicion: Option<Score>,
         now: u64,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Denial> {
         let told = Told {
             device: self.id,
             standing: &self.standing,
@@ -81,7 +81,7 @@ impl Attested {
             suspicion: suspicion.map(|score| (score.points, score.names())),
             upstream,
         };
-        let facts = by.facts.sign(&told, now).ok_or_else(|| Refusal::plain(Denial::Overloaded))?;
+        let facts = by.facts.sign(&told, now).ok_or(Denial::Overloaded)?;
         self.facts = Some(facts);
         Ok(())
     }

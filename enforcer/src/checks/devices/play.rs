@@ -196,7 +196,7 @@ pub fn resume(policy: &Policy, pending: Pending, outcome: Outcome, now: u64) -> 
         Then::Enrol(id, mut device, packages) => {
             let said = said.map_err(distrusted(attestation, id))?;
             let genuine = said.map_err(|unavailable| denied(&unavailable))?;
-            android::vouched(&mut device, &packages, &genuine, now)?;
+            android::vouched((attestation, id), &mut device, &packages, &genuine, now)?;
             enrol::take_up(attestation, id, *device)
         }
         Then::Session(asked) => {

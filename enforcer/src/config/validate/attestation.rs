@@ -265,6 +265,6 @@ pub(super) fn of_route(
         max_body_bytes: rules.size("max_body_bytes", &demand.max_body_bytes, 1 << 20, 0..=64 << 20),
         max_risk: apple::max_risk(demand, &mut rules),
         over_risk: demand.over_risk.as_ref().map_or(OverRisk::Deny, |one| *one.get_ref()),
-        play: play::of_route(&demand.play, by.get_ref(), &mut rules),
+        play: play::of_route(section, &demand.play, by.get_ref(), &mut rules),
     })
 }

@@ -11,6 +11,7 @@ use crate::config::{
     load::nearest,
 };
 
+mod bounds;
 mod cors;
 mod coverage;
 mod early;
@@ -58,6 +59,7 @@ pub(super) fn routes(file: &File, rules: &mut Rules<'_, '_>) -> Vec<Route> {
         };
         route.early_data = early::read(section, &route, &mut rules);
         route.cors = cors::read(section, &route, &mut rules);
+        bounds::warn(section, file, &mut rules);
         if section.path.is_some() {
             alone(i, &route, section, &mut twins, &mut rules);
         }

@@ -125,7 +125,7 @@ pub async fn question(
     Ok(Some(Question { package, token, who, kind: Kind::Standard, bound }))
 }
 
-/// Judges what Google has said of a request, and tells its server. `found`: takes why it is refused, for the log alone.
+/// Judges what Google has said of a request. `found`: takes why it is refused, for the log alone.
 pub fn judge(
     policy: &Policy,
     grant: &mut Grant,
@@ -134,7 +134,7 @@ pub fn judge(
     now: u64,
     found: &mut dyn FnMut(&Refused),
 ) -> Result<(), Refusal> {
-    let Grant { route, attested, is_vouched, standing, .. } = grant;
+    let Grant { route, attested, is_vouched, .. } = grant;
     let (Some(demand), Some(attested)) = (&route.attestation, attested) else { return Ok(()) };
     let (Some(wanted), Some(play)) = (&demand.config.play, &demand.by.play) else { return Ok(()) };
     let devices = &demand.by.enrolment.devices;
@@ -169,7 +169,6 @@ pub fn judge(
         return Err(Refusal::plain(Denial::AttestationLevel));
     }
     attested.said = Some(said);
-    attested.tell(&demand.by, &route.upstream.name, standing.suspicion, now)?;
     *is_vouched = true;
     Ok(())
 }

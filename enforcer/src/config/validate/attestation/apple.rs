@@ -1,7 +1,7 @@
 //! Rules for what `[attestation.app_attest]` asks of the way that an app came to its device, for its receipts, and for assertions and risk
 //! metrics that a `[[route]]` asks for.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use http::Uri;
 use toml::Spanned;
@@ -132,11 +132,27 @@ pub(super) fn assertion(
         }
         return None;
     };
-    if section.upgrade.as_ref().is_some_and(|list| !list.get_ref().is_empty()) {
-        let problem = "beside `upgrade`: nothing that follows would be signed";
-        rules.refuse(value.span(), "assertion", problem, "remove one of the two");
-    }
+    of_one_request(section, "assertion", value.span(), rules);
     Some(*value.get_ref())
+}
+
+/// Refuses what is about one request, once, beside what lets more follow, or lets it come twice.
+pub(super) fn of_one_request(
+    section: &RouteSection,
+    key: &str,
+    span: Range<usize>,
+    rules: &mut Rules<'_, '_>,
+) {
+    let upgrade = section.upgrade.as_ref().is_some_and(|list| !list.get_ref().is_empty());
+    let early = section.early_data.as_ref().is_some_and(|value| *value.get_ref());
+    for (is_there, problem) in [
+        (upgrade, "beside `upgrade`: nothing that follows would be signed"),
+        (early, "beside `early_data`: what is signed is good once, and early data may come twice"),
+    ] {
+        if is_there {
+            rules.refuse(span.clone(), key, problem, "remove one of the two");
+        }
+    }
 }
 
 /// By default the route's own.

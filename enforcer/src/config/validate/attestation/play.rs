@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::{Rules, entries, file, google};
+use super::{Rules, apple, entries, file, google};
 use crate::config::{
     Play, PlayDemand, PlayRemote, PlayRisk, PlayUnavailable, TlsFile,
     file::{
-        AttestationSection, Key, List, PlaySection,
+        AttestationSection, Key, List, PlaySection, RouteSection,
         attestation::{PlayDemandSection, PlayRemoteSection, UnavailableSection},
     },
     value::Text,
@@ -129,11 +129,13 @@ fn remote(section: &Key<PlayRemoteSection>, rules: &mut Rules<'_, '_>) -> Option
 
 /// What a route asks for of Google Play.
 pub(super) fn of_route(
+    route: &RouteSection,
     section: &Key<PlayDemandSection>,
     by: &AttestationSection,
     rules: &mut Rules<'_, '_>,
 ) -> Option<PlayDemand> {
     let written = section.as_ref()?;
+    apple::of_one_request(route, "play", written.span(), rules);
     let demand = written.get_ref();
     let play = by.play.as_ref();
     if play.is_none_or(|play| play.get_ref().remote.is_none()) {
