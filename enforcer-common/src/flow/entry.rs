@@ -210,7 +210,9 @@ impl Entry {
             && opening.begins
             && !slot::is_forgotten(word, segment.now)
             && self.ends.are(&segment.ends);
-        if !live || (opening.value == Opening::FRESH && slot::is_settled(word, segment.now)) {
+        // A beginning that was made up says nothing of a connection that begins now.
+        let made_up = slot::phase(word) as u32 == Phase::Loose as u32;
+        if !live || made_up || (opening.value == Opening::FRESH && slot::is_settled(word, segment.now)) {
             self.ends = segment.ends;
             self.value = opening.value;
             self.loose = !opening.begins as u16;

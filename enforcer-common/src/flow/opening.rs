@@ -56,6 +56,11 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
     if !bucket.swap(chosen, word, slot::claimed(opened)) {
         return taken;
     }
+    if known && opening.begins && slot::phase(word) as u32 == Phase::Loose as u32 {
+        // Of what was made up before the connection began nothing stays.
+        let start = bucket.entry(chosen).map_or(0, |entry| entry.start);
+        bucket.forget(kept::key(segment.hash, start), true);
+    }
     let taken = bucket.take_up(chosen, segment, opening, if known { word } else { 0 });
     if taken & FORGET != 0 {
         bucket.forget(kept::key(segment.hash, opening.next), false);
