@@ -103,3 +103,20 @@ pub fn close<B: Bucket>(bucket: &mut B, hash: u64) {
         }
     }
 }
+
+/// The lists let a hello pass that was accepted, and whose last part came with this number. If another CPU is at work on the flow, what is
+/// repeated of the hello does not pass.
+#[inline(always)]
+pub fn confirm<B: Bucket>(bucket: &mut B, hash: u64, sequence: u32) {
+    let slot = find(bucket, hash);
+    if slot < SLOTS {
+        let word = bucket.word(slot);
+        if slot::is(word, hash) && !slot::is_claimed(word) && bucket.swap(slot, word, slot::claimed(word)) {
+            if let Some(entry) = bucket.entry(slot) {
+                entry.confirm(sequence);
+            }
+            // Nobody changes a claimed word.
+            let _ = bucket.swap(slot, slot::claimed(word), word);
+        }
+    }
+}

@@ -311,6 +311,18 @@ fn unusual() -> Vec<Case> {
             vec![(at_flags(0, ACK | URG, &[]), Drop(HelloUnusual)), (at_flags(0, ACK, &[]), Pass(Clean))],
         ),
         flow(
+            "urgent data in front of a hello that was accepted, which points into it",
+            vec![
+                (part(0, &good), Pass(HelloAccepted)),
+                (at_flags(-1, DATA | URG, &[0x17]), Drop(HelloUnusual)),
+                (at_flags(-9, DATA | URG, &[0x17; 9]), Drop(HelloUnusual)),
+                (at_flags(-65_000, DATA | URG, &[0x17; 9]), Drop(HelloUnusual)),
+                (at_flags(-1, DATA | URG, &[0x16]), Drop(HelloUnusual)),
+                (part(-1, &[0x17]), Pass(Clean)),
+                (part(0, &good), Pass(HelloAccepted)),
+            ],
+        ),
+        flow(
             "urgent data behind a hello",
             vec![
                 (part(0, &good), Pass(HelloAccepted)),
