@@ -29,7 +29,7 @@ pub mod slot;
 
 pub use self::entry::Entry;
 use self::entry::{place, weighed};
-pub use self::opening::{Place, choose, close, open};
+pub use self::opening::{Place, choose, close, confirm, open};
 pub use self::segment::{Ends, Opening, Segment};
 use self::{kept::Kept, slot::Phase};
 use crate::{
@@ -78,8 +78,8 @@ pub trait Bucket {
         self.entry(slot).map_or(0, |entry| entry.meet(sequence, length))
     }
     /// [`Entry::has_passed`] on a slot.
-    fn has_passed(&mut self, slot: usize, sequence: u32, length: u32) -> bool {
-        self.entry(slot).is_some_and(|entry| entry.has_passed(sequence, length))
+    fn has_passed(&mut self, slot: usize, sequence: u32, length: u32, urgent: bool) -> bool {
+        self.entry(slot).is_some_and(|entry| entry.has_passed(sequence, length, urgent))
     }
     /// [`Entry::take_up`] on a slot.
     fn take_up(&mut self, slot: usize, segment: &Segment, opening: &Opening, word: u64) -> u32 {
@@ -200,6 +200,8 @@ pub struct Followed {
     pub listed: bool,
     /// Whether an accepted hello was read to its end.
     pub whole: bool,
+    /// Whether it was, and what has passed of it may be repeated once it has been compared, see [`confirm`].
+    pub kept: bool,
     /// The hello's legacy version, if it was read; else 0.
     pub version: u16,
     /// See [`Kind`].
@@ -218,6 +220,7 @@ impl Followed {
             disputed: false,
             listed: false,
             whole: false,
+            kept: false,
             version: 0,
             value: 0,
         }
@@ -234,7 +237,7 @@ pub fn phase<B: Bucket>(bucket: &B, hash: u64) -> Phase {
 /// Whether data of a flow whose hello was accepted lies beyond that, and nothing else is known of it. Nobody has to claim the slot for it:
 /// `false` says nothing.
 #[inline(always)]
-pub fn has_passed<B: Bucket>(bucket: &mut B, hash: u64, sequence: u32, length: u32) -> bool {
+pub fn has_passed<B: Bucket>(bucket: &mut B, hash: u64, sequence: u32, length: u32, urgent: bool) -> bool {
     let slot = find(bucket, hash);
     if slot == SLOTS {
         return false;
@@ -243,7 +246,7 @@ pub fn has_passed<B: Bucket>(bucket: &mut B, hash: u64, sequence: u32, length: u
     // Whoever changes the entry meanwhile changes the word before.
     slot::phase(word) == Phase::Passed
         && !slot::is_claimed(word)
-        && bucket.has_passed(slot, sequence, length)
+        && bucket.has_passed(slot, sequence, length, urgent)
         && bucket.word(slot) == word
 }
 
@@ -425,6 +428,7 @@ fn advance<B: Bucket, P: Packet>(
         disputed: found & weighed::DISPUTED != 0,
         listed,
         whole,
+        kept: whole && !first,
         version,
         value: next,
     };

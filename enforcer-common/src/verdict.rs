@@ -110,7 +110,9 @@ pub trait Tables {
         awaits_nothing(self, hash, sequence, length, flags)
     }
     /// [`flow::has_passed`] for data of `length` bytes.
-    fn has_passed(&self, hash: u64, sequence: u32, length: u32) -> bool;
+    fn has_passed(&self, hash: u64, sequence: u32, length: u32, urgent: bool) -> bool;
+    /// [`flow::confirm`].
+    fn confirm_flow(&self, hash: u64, sequence: u32);
     /// [`flow::open`] for a segment, which is that of [`Work`].
     fn open_flow(&self, segment: &Segment, opening: &Opening) -> Place;
     /// [`flow::follow`] for a segment.

@@ -80,8 +80,14 @@ pub(crate) fn follow<P: Packet>(
 
 /// Whether data lies beyond an accepted hello.
 #[inline(always)]
-pub(crate) fn has_passed(hash: u64, sequence: u32, length: u32) -> bool {
-    enforcer_flow_has_passed(hash, sequence, length) != 0
+pub(crate) fn has_passed(hash: u64, sequence: u32, length: u32, urgent: bool) -> bool {
+    enforcer_flow_has_passed(hash, sequence, length, urgent as u32) != 0
+}
+
+/// The lists let a hello pass.
+#[inline(always)]
+pub(crate) fn confirm(hash: u64, sequence: u32) {
+    enforcer_flow_confirm(hash, sequence);
 }
 
 /// Forgets a flow.
@@ -128,11 +134,21 @@ extern "C" fn enforcer_flow_close(hash: u64) -> u32 {
 /// [`flow::has_passed`] as a global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_flow_has_passed(hash: u64, sequence: u32, length: u32) -> u32 {
+extern "C" fn enforcer_flow_has_passed(hash: u64, sequence: u32, length: u32, urgent: u32) -> u32 {
     match Slots::of(hash, null_mut()) {
-        Some(mut bucket) => flow::has_passed(&mut bucket, hash, sequence, length) as u32,
+        Some(mut bucket) => flow::has_passed(&mut bucket, hash, sequence, length, urgent != 0) as u32,
         None => 0,
     }
+}
+
+/// [`flow::confirm`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow_confirm(hash: u64, sequence: u32) -> u32 {
+    if let Some(mut bucket) = Slots::of(hash, null_mut()) {
+        flow::confirm(&mut bucket, hash, sequence);
+    }
+    0
 }
 
 /// [`automaton::run`] as a global function, with `bpf_loop` (Linux 5.17) in place of the loop: the verifier walks one step instead

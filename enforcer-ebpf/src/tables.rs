@@ -263,8 +263,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn has_passed(&self, hash: u64, sequence: u32, length: u32) -> bool {
-        flows::has_passed(hash, sequence, length)
+    fn has_passed(&self, hash: u64, sequence: u32, length: u32, urgent: bool) -> bool {
+        flows::has_passed(hash, sequence, length, urgent)
+    }
+
+    #[inline(always)]
+    fn confirm_flow(&self, hash: u64, sequence: u32) {
+        flows::confirm(hash, sequence);
     }
 
     #[inline(always)]

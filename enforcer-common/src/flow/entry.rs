@@ -32,7 +32,8 @@ pub struct Entry {
     pub(super) passed_other: u32,
     /// The same as `accepted` of the other beginning.
     pub(super) accepted_other: u32,
-    reserved: u32,
+    /// See [`doubts`].
+    doubts: u32,
 }
 
 /// What other beginnings a flow has had.
@@ -41,6 +42,12 @@ pub(super) mod others {
     pub(crate) const ONE: u16 = 1;
     /// What came at it was refused: nothing goes on there, and nothing begins.
     pub(crate) const DEAD: u16 = 2;
+}
+
+/// At which beginning a hello was read to its end and has not been found good by the lists (yet): none of it passes a second time.
+mod doubts {
+    pub(super) const HERE: u32 = 1;
+    pub(super) const THERE: u32 = 2;
 }
 
 /// What [`Entry::place`] is told, and says.
@@ -72,8 +79,10 @@ pub(super) mod weighed {
     pub(crate) const STAYS: u32 = 128;
     pub(crate) const DISPUTED: u32 = 256;
     pub(crate) const FIRST: u32 = 512;
+    /// What is accepted is to be compared with lists.
+    pub(crate) const LISTS: u32 = 1024;
     /// From this bit on: of a hello that is accepted, how many of its bytes decided.
-    pub(crate) const BITS: u32 = 10;
+    pub(crate) const BITS: u32 = 11;
 }
 
 /// What [`Entry::take_up`] says, in place of a phase.
@@ -141,6 +150,9 @@ impl Entry {
             // Of a connection that was there before a SYN was forged, or of a beginning that has been forgotten.
             return Kind::Elsewhere as u32;
         }
+        if self.is_whole() && self.doubts & doubts::HERE != 0 {
+            return Kind::Changed as u32;
+        }
         if behind || self.is_whole() { place::GOES_ON | place::KNOWN } else { place::GOES_ON }
     }
 
@@ -189,6 +201,9 @@ impl Entry {
         if first && !again {
             found |= weighed::FIRST;
         }
+        if whole {
+            found |= weighed::LISTS;
+        }
         if accepts && !held { found | decided << weighed::BITS } else { found }
     }
 
@@ -198,7 +213,7 @@ impl Entry {
         if found & weighed::HELD != 0 {
             self.begin(self.start, self.passed);
         } else if decided != 0 {
-            self.accept(decided);
+            self.accept(decided, found & weighed::LISTS != 0);
         }
         self.phase() as u32
     }
@@ -210,12 +225,15 @@ impl Entry {
             && opening.begins
             && !slot::is_forgotten(word, segment.now)
             && self.ends.are(&segment.ends);
-        if !live || (opening.value == Opening::FRESH && slot::is_settled(word, segment.now)) {
+        // A beginning that was made up says nothing of a connection that begins now.
+        let made_up = slot::phase(word) as u32 == Phase::Loose as u32;
+        if !live || made_up || (opening.value == Opening::FRESH && slot::is_settled(word, segment.now)) {
             self.ends = segment.ends;
             self.value = opening.value;
             self.loose = !opening.begins as u16;
             self.others = 0;
             self.accepted = 0;
+            self.doubts = 0;
             self.begin(opening.next, 0);
             return opening.phase as u32;
         }
@@ -237,14 +255,27 @@ impl Entry {
     /// The hello has been accepted by its first `decided` bytes. Should the server not have taken it, nothing else comes in its place; if
     /// another one is awaited at the other beginning, that is followed.
     #[inline(always)]
-    fn accept(&mut self, decided: u32) {
+    fn accept(&mut self, decided: u32, lists: bool) {
         self.accepted = decided;
+        self.doubts &= !doubts::HERE;
+        if lists {
+            self.doubts |= doubts::HERE;
+        }
         if self.passed > decided {
             self.passed = decided;
         }
         self.next = self.start.wrapping_add(self.passed);
         if self.others == others::ONE && self.accepted_other == 0 {
             self.turn();
+        }
+    }
+
+    /// The lists let the hello pass whose last part came with this number.
+    pub(super) const fn confirm(&mut self, sequence: u32) {
+        if sequence.wrapping_sub(self.start) < self.accepted {
+            self.doubts &= !doubts::HERE;
+        } else if sequence.wrapping_sub(self.other) < self.accepted_other {
+            self.doubts &= !doubts::THERE;
         }
     }
 
@@ -267,6 +298,7 @@ impl Entry {
         self.passed_other = 0;
         self.accepted_other = 0;
         self.others = others::ONE | others::DEAD;
+        self.doubts = 0;
         self.loose = 0;
         self.accepted = 0;
         self.begin(start, 0);
@@ -282,6 +314,7 @@ impl Entry {
         self.passed_other = 0;
         self.accepted_other = 0;
         self.others = others::ONE;
+        self.doubts &= doubts::HERE;
         if self.accepted != 0 {
             self.turn();
         }
@@ -317,6 +350,7 @@ impl Entry {
         self.accepted_other = self.accepted;
         self.accepted = accepted;
         self.loose = 0;
+        self.doubts = (self.doubts & doubts::HERE) << 1 | (self.doubts & doubts::THERE) >> 1;
         self.begin(start, passed);
     }
 
@@ -347,9 +381,13 @@ impl Entry {
 
     /// Whether all data is beyond, and nothing else is known of the flow.
     #[inline(always)]
-    pub fn has_passed(&self, sequence: u32, length: u32) -> bool {
+    ///
+    /// Urgent data in front of the hello is not: the byte that it calls urgent may lie up to 65,535 behind its first one (RFC 9293 section 3.1),
+    /// and servers leave that one out.
+    pub fn has_passed(&self, sequence: u32, length: u32, urgent: bool) -> bool {
         let before = self.start.wrapping_sub(sequence);
-        self.others == 0 && self.is_beyond(sequence) && before >= length
+        let points = urgent && before != 0 && before <= WINDOW;
+        !points && self.others == 0 && self.is_beyond(sequence) && before >= length
     }
 
     /// Whether everything that decided has passed and can be compared.

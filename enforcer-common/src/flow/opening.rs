@@ -56,6 +56,11 @@ pub fn open<B: Bucket>(bucket: &mut B, segment: &Segment, opening: &Opening) -> 
     if !bucket.swap(chosen, word, slot::claimed(opened)) {
         return taken;
     }
+    if known && opening.begins && slot::phase(word) as u32 == Phase::Loose as u32 {
+        // Of what was made up before the connection began nothing stays.
+        let start = bucket.entry(chosen).map_or(0, |entry| entry.start);
+        bucket.forget(kept::key(segment.hash, start), true);
+    }
     let taken = bucket.take_up(chosen, segment, opening, if known { word } else { 0 });
     if taken & FORGET != 0 {
         bucket.forget(kept::key(segment.hash, opening.next), false);
@@ -95,6 +100,23 @@ pub fn close<B: Bucket>(bucket: &mut B, hash: u64) {
             }
             // Nobody changes a claimed word.
             let _ = bucket.swap(slot, slot::claimed(word), 0);
+        }
+    }
+}
+
+/// The lists let a hello pass that was accepted, and whose last part came with this number. If another CPU is at work on the flow, what is
+/// repeated of the hello does not pass.
+#[inline(always)]
+pub fn confirm<B: Bucket>(bucket: &mut B, hash: u64, sequence: u32) {
+    let slot = find(bucket, hash);
+    if slot < SLOTS {
+        let word = bucket.word(slot);
+        if slot::is(word, hash) && !slot::is_claimed(word) && bucket.swap(slot, word, slot::claimed(word)) {
+            if let Some(entry) = bucket.entry(slot) {
+                entry.confirm(sequence);
+            }
+            // Nobody changes a claimed word.
+            let _ = bucket.swap(slot, slot::claimed(word), word);
         }
     }
 }

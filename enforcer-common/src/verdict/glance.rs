@@ -127,11 +127,14 @@ fn is_clean<P: Packet, T: Tables>(packet: &P, tables: &T, settings: &Settings, h
 #[inline(always)]
 pub fn awaits_nothing<T: Tables>(tables: &T, hash: u64, sequence: u32, length: u32, flags: u8) -> bool {
     let phase = tables.flow(hash);
+    if matches!(phase, Phase::Free | Phase::Loose) && cookies::may_return(tables, flags) {
+        return false;
+    }
     if phase == Phase::Free {
-        return !cookies::may_return(tables, flags);
+        return true;
     }
     if length != 0 {
-        return phase == Phase::Passed && tables.has_passed(hash, sequence, length);
+        return phase == Phase::Passed && tables.has_passed(hash, sequence, length, flags & tcp::URG != 0);
     }
     !phase.is_refused() && flags & tcp::URG == 0
 }

@@ -13,7 +13,12 @@ use crate::{
 #[inline(always)]
 pub(super) fn compare<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mut Work) -> Taken {
     match listed(context, work) {
-        Ok(()) => pass(PassReason::HelloAccepted),
+        Ok(()) => {
+            if work.followed.kept {
+                context.tables.confirm_flow(work.segment.hash, work.segment.sequence);
+            }
+            pass(PassReason::HelloAccepted)
+        }
         Err(reason) => Err(refusal::refuse(context, work, reason)),
     }
 }

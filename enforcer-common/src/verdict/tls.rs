@@ -39,10 +39,10 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
         work.clean = cookies::spend(context, &work.headers)?;
     }
     // A cookie that comes back says that the connection begins here. Whoever makes one up has odds of 1 in 2^24 or less, and no others
-    // wash flows out.
+    // wash flows out. What was made up without a SYN meanwhile does not hide it.
     let begins = opens
         || (inspects
-            && known == Phase::Free
+            && matches!(known, Phase::Free | Phase::Loose)
             && cookies::may_return(context.tables, work.headers.flags)
             && context.tables.returns_cookie(&work.headers));
     if inspects && begins {
@@ -69,7 +69,8 @@ pub(super) fn begin<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &mu
     }
     if known == Phase::Passed {
         let (segment, length) = (&work.segment, work.headers.end.wrapping_sub(work.headers.offset) as u32);
-        if context.tables.has_passed(segment.hash, segment.sequence, length) {
+        let urgent = work.headers.flags & tcp::URG != 0;
+        if context.tables.has_passed(segment.hash, segment.sequence, length, urgent) {
             return clean(work);
         }
     }
@@ -189,6 +190,7 @@ pub(super) fn unknown<P: Packet, T: Tables>(context: &Context<'_, P, T>, work: &
         disputed: false,
         listed: seen.listed,
         whole: false,
+        kept: false,
         version: seen.version,
         value: work.segment.sequence,
     };

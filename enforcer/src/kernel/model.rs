@@ -319,8 +319,12 @@ impl Tables for Model {
         self.with_flows(hash, |flows| flow::phase(flows, hash))
     }
 
-    fn has_passed(&self, hash: u64, sequence: u32, length: u32) -> bool {
-        self.with_flows(hash, |flows| flow::has_passed(flows, hash, sequence, length))
+    fn has_passed(&self, hash: u64, sequence: u32, length: u32, urgent: bool) -> bool {
+        self.with_flows(hash, |flows| flow::has_passed(flows, hash, sequence, length, urgent))
+    }
+
+    fn confirm_flow(&self, hash: u64, sequence: u32) {
+        self.with_flows(hash, |flows| flow::confirm(flows, hash, sequence));
     }
 
     fn open_flow(&self, segment: &Segment, opening: &Opening) -> Place {

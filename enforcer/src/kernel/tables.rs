@@ -299,9 +299,11 @@ impl Tables for Snapshot<'_> {
         Phase::Free
     }
 
-    fn has_passed(&self, _: u64, _: u32, _: u32) -> bool {
+    fn has_passed(&self, _: u64, _: u32, _: u32, _: bool) -> bool {
         false
     }
+
+    fn confirm_flow(&self, _: u64, _: u32) {}
 
     fn open_flow(&self, _: &Segment, _: &Opening) -> Place {
         Place::Found

@@ -315,6 +315,57 @@ fn flows() -> Vec<Case> {
         )
         .with(state()),
         flow(
+            "a listed hello in place of one that the server ignores, each segment again, and whole",
+            vec![
+                (part(0, DATA, &good), Pass(HelloAccepted)),
+                (part(0, DATA, &bad[..1_000]), incomplete),
+                (part(1_000, DATA, &bad[1_000..]), Drop(HelloName)),
+                (part(1_000, DATA, &bad[1_000..]), Drop(HelloChanged)),
+                (part(bad.len() - 1, DATA, &bad[bad.len() - 1..]), Drop(HelloChanged)),
+                (part(0, DATA, &bad[..1_000]), Drop(HelloChanged)),
+                (part(0, DATA, &bad), Drop(HelloChanged)),
+                (part(bad.len(), DATA, &[0x17; 40]), Pass(Clean)),
+            ],
+        )
+        .with(state()),
+        flow(
+            "a listed hello at one of two SYNs, each segment again, and whole",
+            vec![
+                (part((1 << 20) - 1, SYN, &[]), Pass(Clean)),
+                (part(0, DATA, &bad[..1_000]), incomplete),
+                (part(1_000, DATA, &bad[1_000..]), Drop(HelloName)),
+                (part(1_000, DATA, &bad[1_000..]), Drop(HelloAhead)),
+                (part(0, DATA, &bad), Drop(HelloChanged)),
+                (part(1 << 20, DATA, &good[..1_000]), incomplete),
+                (part((1 << 20) + 1_000, DATA, &good[1_000..]), Pass(HelloAccepted)),
+                (part((1 << 20) + 1_000, DATA, &good[1_000..]), Pass(Clean)),
+                (part(1_000, DATA, &bad[1_000..]), Drop(HelloAhead)),
+                (part(0, DATA, &bad), Drop(HelloChanged)),
+            ],
+        )
+        .with(state()),
+        sequence(
+            "a listed hello in a SYN that the server does not take, then in segments, and again",
+            vec![
+                (part(0, SYN, &bad), Drop(HelloName)),
+                (part(1, DATA, &bad[..1_000]), incomplete),
+                (part(1_001, DATA, &bad[1_000..]), Drop(HelloName)),
+                (part(1_001, DATA, &bad[1_000..]), Drop(HelloChanged)),
+            ],
+        )
+        .with(state()),
+        flow(
+            "a hello that is not listed again, in other cuts",
+            vec![
+                (part(0, DATA, &good[..1_000]), incomplete),
+                (part(1_000, DATA, &good[1_000..]), Pass(HelloAccepted)),
+                (part(1_000, DATA, &good[1_000..]), Pass(Clean)),
+                (part(0, DATA, &good[..500]), Pass(Clean)),
+                (part(0, DATA, &good), Pass(Clean)),
+            ],
+        )
+        .with(state()),
+        flow(
             "the second segment of a listed hello first",
             vec![
                 (part(1_000, DATA, &bad[1_000..]), Drop(HelloAhead)),

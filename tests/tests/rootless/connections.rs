@@ -214,6 +214,12 @@ fn a_connection_that_begins_with_a_cookie_is_known() {
     assert_eq!(judge(acknowledging(part(50_001, 0, 900), cookie)), Pass(HelloIncomplete));
     assert_eq!(judge(part(50_001, 1_000, old.len())), Drop(HelloAhead));
     assert_eq!(judge(part(50_001, 900, old.len())), Drop(TlsVersion));
+    // A beginning that was made up meanwhile does not hide it, wherever it lies.
+    assert_eq!(judge(part(50_004, 0, 20)), Pass(HelloIncomplete));
+    assert_eq!(judge(acknowledging(frame(50_004, 8, ACK, &[]), cookie)), Pass(Clean));
+    assert_eq!(judge(part(50_004, 900, old.len())), Drop(HelloAhead));
+    assert_eq!(judge(part(50_004, 0, 900)), Pass(HelloIncomplete));
+    assert_eq!(judge(part(50_004, 900, old.len())), Drop(TlsVersion));
     // Of an established connection nobody knows more than before.
     assert_eq!(judge(part(50_002, 900, old.len())), Pass(Clean));
     tables.set_now(NOW + 121_000 * MILLISECOND);

@@ -9,7 +9,7 @@ use enforcer_common::{
     verdict::Verdict::{Drop, Pass},
 };
 
-use super::{INITIAL, at_flags, dated, flow, modern, part};
+use super::{INITIAL, at_flags, dated, flow, modern, other, part};
 use crate::{
     cases::{Case, case, sequence},
     packets::*,
@@ -58,6 +58,29 @@ fn strangers() -> Vec<Case> {
             ],
         )
         .with(State::default().syns_spent()),
+        sequence(
+            "a beginning that is made up in front of its SYN, then the hello, last segment first",
+            vec![
+                (part(0, &bad[..900]), incomplete),
+                (at_flags(-1, SYN, &[]), Pass(Clean)),
+                (at_flags(0, ACK, &[]), Pass(Clean)),
+                (part(900, &bad[900..]), Drop(HelloAhead)),
+                (part(0, &bad[..900]), incomplete),
+                (part(900, &bad[900..]), Drop(TlsVersion)),
+            ],
+        ),
+        sequence(
+            "a beginning that is made up far from the SYN that follows, and changed behind it",
+            vec![
+                (part(0, &modern()[..900]), incomplete),
+                (at_flags(1 << 20, SYN, &[]), Pass(Clean)),
+                (part(0, &other(&modern(), 100)[..900]), Drop(HelloAhead)),
+                (part(20, &[0x99; 40]), Pass(Clean)),
+                (part(901 + (1 << 20), &bad[900..]), Drop(HelloAhead)),
+                (part(1 + (1 << 20), &bad[..900]), incomplete),
+                (part(901 + (1 << 20), &bad[900..]), Drop(TlsVersion)),
+            ],
+        ),
         sequence(
             "another hello in place of the beginning of one, without a SYN: each is judged by itself",
             vec![
@@ -286,6 +309,18 @@ fn unusual() -> Vec<Case> {
         flow(
             "an urgent segment without data, while a hello is awaited",
             vec![(at_flags(0, ACK | URG, &[]), Drop(HelloUnusual)), (at_flags(0, ACK, &[]), Pass(Clean))],
+        ),
+        flow(
+            "urgent data in front of a hello that was accepted, which points into it",
+            vec![
+                (part(0, &good), Pass(HelloAccepted)),
+                (at_flags(-1, DATA | URG, &[0x17]), Drop(HelloUnusual)),
+                (at_flags(-9, DATA | URG, &[0x17; 9]), Drop(HelloUnusual)),
+                (at_flags(-65_000, DATA | URG, &[0x17; 9]), Drop(HelloUnusual)),
+                (at_flags(-1, DATA | URG, &[0x16]), Drop(HelloUnusual)),
+                (part(-1, &[0x17]), Pass(Clean)),
+                (part(0, &good), Pass(HelloAccepted)),
+            ],
         ),
         flow(
             "urgent data behind a hello",
