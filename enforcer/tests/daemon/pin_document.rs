@@ -92,12 +92,12 @@ fn a_document_is_served_although_its_version_cannot_be_written_down() {
     let site = site();
     site.write("enforcer.toml", &text(&site, 5, "2026-01-10"));
     // What is written beside the file stands in the way.
-    fs::create_dir(site.path("pin-switches.new")).unwrap();
+    fs::create_dir(site.path("pin-switches.version.new")).unwrap();
     let _daemon = site.start();
     assert_eq!(version(&site), 5);
     assert!(site.get("/metrics").contains("enforcer_pin_document_write_errors_total 1"));
     assert!(fs::read_to_string(site.path("log")).unwrap().contains("is not written down"));
-    fs::remove_dir(site.path("pin-switches.new")).unwrap();
+    fs::remove_dir(site.path("pin-switches.version.new")).unwrap();
     assert_eq!(site.output("reload").0, 0);
     assert!(site.get("/metrics").contains("enforcer_pin_document_write_errors_total 1"));
     assert!(fs::read_to_string(site.path("pin-switches.version")).unwrap().starts_with("5 "));
