@@ -11,8 +11,8 @@ use super::*;
 const FEW: u32 = 16;
 /// Flows that do not: each has an entry and a copy of its first segment. Fewer than are kept, with two CPUs at work, or repetitions could not be compared.
 const MANY: u32 = 1 << 9;
-/// Rounds of a run, at most: few flows make many rounds, and each is a call of the kernel.
-const ROUNDS: u32 = 4_096;
+/// Rounds of a run, at most: each is a call of the kernel for each line, which waits for all CPUs to have let go of the program before.
+const ROUNDS: u32 = 8;
 /// Of a hello with a post-quantum key share a segment of Ethernet holds so much beside the options that are usual.
 const FIRST: usize = 1_428;
 /// The client's initial sequence number.
